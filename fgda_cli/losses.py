@@ -1,0 +1,104 @@
+"""The paper's losses, eq. 1-6: small pure functions of tensors and numbers.
+
+Sources: [Z22] Zhao, Tian, Li 2022; [FADA] Wang et al. 2020; [ADVENT] Vu et al. 2019; [CLAN] Luo et al. 2019.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Domain = Literal["source", "target"]
+
+
+def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """`[B,C,h,w]` to `[B,C,H,W]`, bilinear with align_corners=True as in the published networks."""
+    return F.interpolate(logits, size=size, mode="bilinear", align_corners=True)
+
+
+def segmentation_loss(logits: Tensor, train_ids: Tensor, ignore_index: int = 255, temperature: float = 1.0) -> Tensor:
+    """Eq. 1: mean cross-entropy over the pixels that are not ignored; 0 (with gradient) when all are.
+
+    logits `[B,K,H,W]`, train_ids `[B,H,W]` integer; FADA divides by a temperature in the adversarial stage.
+    """
+    total = F.cross_entropy(logits / temperature, train_ids.long(), ignore_index=ignore_index, reduction="sum")
+    return total / (train_ids != ignore_index).sum().clamp(min=1)
+
+
+def soft_label_cross_entropy(logits: Tensor, soft: Tensor) -> Tensor:
+    """Mean over B, H, W of -sum_c soft_c log softmax(logits)_c; both `[B,C,H,W]` ([FADA] eq. 5, [Z22] eq. 2, 3)."""
+    if logits.shape != soft.shape:
+        raise ValueError(f"logits {tuple(logits.shape)} and soft labels {tuple(soft.shape)} differ in shape")
+    return -(soft * F.log_softmax(logits, dim=1)).sum(dim=1).mean()
+
+
+def class_encoding(logits: Tensor, temperature: float = 1.8, clip: float = 0.9) -> Tensor:
+    """a = min(softmax(logits / T), clip) `[B,K,H,W]`, detached and not renormalised ([FADA])."""
+    return torch.softmax(logits.detach() / temperature, dim=1).clamp(max=clip)
+
+
+def domain_encoding(logits: Tensor, domain: Domain, temperature: float = 1.8, clip: float = 0.9) -> Tensor:
+    """[a;0] for the source, [0;a] for the target, `[B,2K,H,W]`, detached ([FADA] §3.2, [Z22] eq. 2, 3).
+
+    Raises ValueError for another domain.
+    """
+    code = class_encoding(logits, temperature, clip)
+    if domain == "source":
+        return torch.cat([code, torch.zeros_like(code)], dim=1)
+    if domain == "target":
+        return torch.cat([torch.zeros_like(code), code], dim=1)
+    raise ValueError(f"domain must be 'source' or 'target', not {domain!r}")
+
+
+def domain_cross_entropy(domain_logits: Tensor, code: Tensor, domain: Domain) -> Tensor:
+    """SCE(domain_logits, [a;0] or [0;a]) without building the half that is zero.
+
+    domain_logits `[B,2K,H,W]`, code a `[B,K,H,W]`: equals `soft_label_cross_entropy` with `domain_encoding`.
+    """
+    classes = code.shape[1]
+    half = domain_logits[:, :classes] if domain == "source" else domain_logits[:, classes:]
+    normaliser = torch.logsumexp(domain_logits, dim=1)
+    return (code.sum(dim=1) * normaliser - (code * half).sum(dim=1)).mean()
+
+
+def discriminator_loss(
+    source_domain_logits: Tensor, target_domain_logits: Tensor, source_code: Tensor, target_code: Tensor
+) -> Tensor:
+    """Eq. 2: 1/2 SCE(D(F(x_s)), [a_s;0]) + 1/2 SCE(D(F(x_t)), [0;a_t]).
+
+    Domain logits `[B,2K,H,W]`, codes `[B,K,H,W]` from `class_encoding`; the caller detaches the features.
+    """
+    source = domain_cross_entropy(source_domain_logits, source_code, "source")
+    target = domain_cross_entropy(target_domain_logits, target_code, "target")
+    return 0.5 * source + 0.5 * target
+
+
+def adversarial_loss(target_domain_logits: Tensor, target_code: Tensor) -> Tensor:
+    """Eq. 3: SCE(D(F(x_t)), [a_t;0]), the target made to look like the source of the same class."""
+    return domain_cross_entropy(target_domain_logits, target_code, "source")
+
+
+def entropy_map(logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """Eq. 4: E = -1/log K sum_k p_k log p_k, `[B,K,H,W]` -> `[B,H,W]` in [0,1]; finite for any finite logits."""
+    log_probs = F.log_softmax(logits / temperature, dim=1)
+    return -(log_probs.exp() * log_probs).sum(dim=1) / math.log(logits.shape[1])
+
+
+def entropy_loss(logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """Eq. 5 as its public code has it: the *mean* of the entropy map over all pixels."""
+    return entropy_map(logits, temperature).mean()
+
+
+def weighted_self_information(probs: Tensor) -> Tensor:
+    """I = -p_k log2 p_k / log2 K, `[B,K,H,W]` of the same shape ([ADVENT] eq. 6); 0 where p is 0."""
+    return -torch.xlogy(probs, probs) / math.log(probs.shape[1])
+
+
+def binary_domain_loss(domain_logits: Tensor, domain: Domain, weight: Tensor | None = None) -> Tensor:
+    """BCE with logits against source = 0, target = 1, mean over all elements; `weight` broadcasts ([ADVENT])."""
+    label = torch.full_like(domain_logits, 0.0 if domain == "source" else 1.0)
+    return F.binary_cross_entropy_with_logits(domain_logits, label, weight=weight)
