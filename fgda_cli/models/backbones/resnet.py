@@ -1,0 +1,116 @@
+"""Dilated ResNet in the two public variants, with torchvision's parameter names.
+
+`torchvision`: stride in the 3x3 convolution, first block of a dilated layer keeps the previous dilation, no ceil_mode.
+`caffe` ([ADAPT], [ADVENT]): stride in the first 1x1, every block of a dilated layer dilated, max-pool with ceil_mode.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+LAYERS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
+BASIC = ("resnet18", "resnet34")
+WEIGHTS = {
+    ("resnet18", "torchvision"): "https://download.pytorch.org/models/resnet18-f37072fd.pth",
+    ("resnet34", "torchvision"): "https://download.pytorch.org/models/resnet34-b627a593.pth",
+    ("resnet50", "torchvision"): "https://download.pytorch.org/models/resnet50-11ad3fa6.pth",
+    ("resnet101", "torchvision"): "https://download.pytorch.org/models/resnet101-cd907fc2.pth",
+    ("resnet101", "caffe"): "http://vllab.ucmerced.edu/ytsai/CVPR18/DeepLab_resnet_pretrained_init-f81d91e8.pth",
+}
+
+
+def conv(inputs: int, outputs: int, kernel: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
+    padding = dilation * (kernel // 2)
+    return nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, bias=False)
+
+
+class BasicBlock(nn.Module):
+    expansion = 1
+
+    def __init__(self, inputs: int, planes: int, stride: int, dilation: int, variant: str):
+        super().__init__()
+        self.conv1, self.bn1 = conv(inputs, planes, 3, stride, dilation), nn.BatchNorm2d(planes)
+        self.conv2, self.bn2 = conv(planes, planes, 3, 1, dilation), nn.BatchNorm2d(planes)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = shortcut(inputs, planes, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        identity = x if self.downsample is None else self.downsample(x)
+        x = self.relu(self.bn1(self.conv1(x)))
+        return self.relu(self.bn2(self.conv2(x)) + identity)
+
+
+class Bottleneck(nn.Module):
+    expansion = 4
+
+    def __init__(self, inputs: int, planes: int, stride: int, dilation: int, variant: str):
+        super().__init__()
+        first, second = (stride, 1) if variant == "caffe" else (1, stride)
+        self.conv1, self.bn1 = conv(inputs, planes, 1, first), nn.BatchNorm2d(planes)
+        self.conv2, self.bn2 = conv(planes, planes, 3, second, dilation), nn.BatchNorm2d(planes)
+        self.conv3, self.bn3 = conv(planes, planes * 4, 1), nn.BatchNorm2d(planes * 4)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = shortcut(inputs, planes * 4, stride, always=variant == "caffe" and dilation > 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        identity = x if self.downsample is None else self.downsample(x)
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.relu(self.bn2(self.conv2(x)))
+        return self.relu(self.bn3(self.conv3(x)) + identity)
+
+
+def shortcut(inputs: int, outputs: int, stride: int, always: bool = False) -> nn.Sequential | None:
+    if stride == 1 and inputs == outputs and not always:
+        return None
+    return nn.Sequential(conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
+
+
+class ResNet(nn.Module):
+    """`[B,3,H,W]` normalised -> (layer3 `[B,C3,h,w]`, layer4 `[B,C4,h,w]`), h = H / output_stride."""
+
+    def __init__(self, name: str, variant: str = "torchvision", output_stride: int = 8, width: int = 64):
+        super().__init__()
+        block = BasicBlock if name in BASIC else Bottleneck
+        self.block, self.variant, self.inputs, self.dilation = block, variant, width, 1
+        self.conv1, self.bn1 = nn.Conv2d(3, width, 7, 2, 3, bias=False), nn.BatchNorm2d(width)
+        self.relu, self.maxpool = nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1, ceil_mode=variant == "caffe")
+        depths, dilated = LAYERS[name], {8: (3, 4), 16: (4,), 32: ()}[output_stride]
+        for index, depth in enumerate(depths, start=1):
+            layer = self._layer(width * 2 ** (index - 1), depth, 1 if index == 1 else 2, index in dilated)
+            setattr(self, f"layer{index}", layer)
+        self.channels = (width * 4 * block.expansion, width * 8 * block.expansion)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def _layer(self, planes: int, depth: int, stride: int, dilate: bool) -> nn.Sequential:
+        before = self.dilation
+        if dilate:
+            self.dilation, stride = self.dilation * stride, 1
+        first = self.dilation if self.variant == "caffe" else before
+        blocks = []
+        for index in range(depth):
+            blocks.append(self.block(self.inputs, planes, stride if index == 0 else 1,
+                                     first if index == 0 else self.dilation, self.variant))  # fmt: skip
+            self.inputs = planes * self.block.expansion
+        return nn.Sequential(*blocks)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        layer3 = self.layer3(self.layer2(self.layer1(x)))
+        return layer3, self.layer4(layer3)
+
+
+def build(name: str, variant: str, output_stride: int, width: int) -> ResNet:
+    """Raises ValueError for a depth that the family lacks."""
+    if name not in LAYERS:
+        raise ValueError(f"backbone '{name}' is unknown: the family has {', '.join(LAYERS)}")
+    return ResNet(name, variant, output_stride, width)
+
+
+def adapt_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Drop what is not the backbone (fc, DeepLab heads, a `Scale.` prefix) from a foreign state dict."""
+    state = {key.removeprefix("module.").removeprefix("Scale."): value for key, value in state.items()}
+    kept = {key: value for key, value in state.items() if key.split(".")[0] not in ("fc", "layer5", "layer6")}
+    return {key: value for key, value in kept.items() if isinstance(value, torch.Tensor)}

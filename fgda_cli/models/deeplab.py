@@ -1,0 +1,106 @@
+"""DeepLab-V2: a dilated backbone, one ASPP head on layer4 and, multi-level, one on layer3 ([ADAPT], [Z22] §4.2)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from . import backbones
+
+# What each variant's ImageNet weights were trained with: RGB or BGR, scale, mean, standard deviation.
+NORMALISATION = {
+    "torchvision": (False, 255.0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "caffe": (True, 1.0, (104.00698793, 116.66876762, 122.67891434), (1.0, 1.0, 1.0)),
+}
+
+
+class Output(NamedTuple):
+    """What a forward returns, all at the backbone's stride."""
+
+    logits: Tensor  # [B,K,h,w]
+    aux_logits: Tensor | None  # [B,K,h,w] from layer3, multi-level only
+    features: Tensor  # [B,C4,h,w] of layer4, the discriminator's input
+
+
+class Normalise(nn.Module):
+    """RGB 0-255 `[B,3,H,W]` (uint8 or float) to the backbone's input; constants travel in the checkpoint."""
+
+    def __init__(self, variant: str):
+        super().__init__()
+        bgr, scale, mean, std = NORMALISATION[variant]
+        self.register_buffer("bgr", torch.tensor(bgr))
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * scale)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * scale)
+        self.flip = bgr
+
+    def forward(self, images: Tensor) -> Tensor:
+        images = images.flip(1) if self.flip else images
+        return (images.to(self.mean.dtype) - self.mean) / self.std
+
+
+class AsppHead(nn.Module):
+    """Four parallel dilated 3x3 convolutions whose outputs are summed: `[B,C,h,w]` -> `[B,K,h,w]`."""
+
+    def __init__(self, channels: int, num_classes: int, dilations: tuple[int, ...] = (6, 12, 18, 24)):
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(channels, num_classes, 3, padding=d, dilation=d) for d in dilations)
+        for conv in self.convs:
+            nn.init.normal_(conv.weight, 0.0, 0.01)
+
+    def forward(self, features: Tensor) -> Tensor:
+        logits = self.convs[0](features)
+        for conv in self.convs[1:]:
+            logits = logits + conv(features)
+        return logits
+
+
+class DeepLabV2(nn.Module):
+    """The segmentation network; input RGB 0-255 `[B,3,H,W]`, normalisation included."""
+
+    def __init__(
+        self,
+        num_classes: int,
+        backbone: str = "resnet101",
+        variant: str = "torchvision",
+        output_stride: int = 8,
+        width: int = 64,
+        multi_level: bool = True,
+        dilations: tuple[int, ...] = (6, 12, 18, 24),
+    ):
+        super().__init__()
+        self.normalise = Normalise(variant)
+        self.backbone = backbones.family(backbone).build(backbone, variant, output_stride, width)
+        aux_channels, channels = self.backbone.channels
+        self.head = AsppHead(channels, num_classes, dilations)
+        self.aux_head = AsppHead(aux_channels, num_classes, dilations) if multi_level else None
+        self.num_classes, self.frozen_batch_norm = num_classes, False
+
+    def forward(self, images: Tensor) -> Output:
+        layer3, layer4 = self.backbone(self.normalise(images))
+        aux_logits = self.aux_head(layer3) if self.aux_head is not None and self.training else None
+        return Output(self.head(layer4), aux_logits, layer4)
+
+    def freeze_batch_norm(self) -> None:
+        """Keep running statistics and affine parameters as they are, in training mode too ([Z22] §4.2)."""
+        self.frozen_batch_norm = True
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> DeepLabV2:
+        super().train(mode)
+        if self.frozen_batch_norm:
+            for module in self.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        return self
+
+    def parameter_groups(self, lr: float, head_lr_factor: float) -> list[dict]:
+        """Optimiser groups: the backbone at `lr`, the heads at `lr * head_lr_factor`; frozen parameters left out."""
+        heads = [self.head] + ([self.aux_head] if self.aux_head is not None else [])
+        body = [p for p in self.backbone.parameters() if p.requires_grad]
+        head = [p for module in heads for p in module.parameters() if p.requires_grad]
+        return [{"params": body, "lr": lr}, {"params": head, "lr": lr * head_lr_factor}]
