@@ -22,6 +22,7 @@ class Output(NamedTuple):
     logits: Tensor  # [B,K,h,w]
     aux_logits: Tensor | None  # [B,K,h,w] from layer3, multi-level only
     features: Tensor  # [B,C4,h,w] of layer4, the discriminator's input
+    aux_features: Tensor  # [B,C3,h,w] of layer3
 
 
 class Normalise(nn.Module):
@@ -80,7 +81,7 @@ class DeepLabV2(nn.Module):
     def forward(self, images: Tensor) -> Output:
         layer3, layer4 = self.backbone(self.normalise(images))
         aux_logits = self.aux_head(layer3) if self.aux_head is not None and self.training else None
-        return Output(self.head(layer4), aux_logits, layer4)
+        return Output(self.head(layer4), aux_logits, layer4, layer3)
 
     def freeze_batch_norm(self) -> None:
         """Keep running statistics and affine parameters as they are, in training mode too ([Z22] §4.2)."""

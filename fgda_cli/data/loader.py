@@ -1,0 +1,122 @@
+"""Training batches. Sample `position` is a pure function of (seed, stage, position): a resume needs no data state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from . import augment, sampling
+from .classes import IGNORE_INDEX
+from .store import PreparedDataset
+
+
+class Batch(NamedTuple):
+    """Images RGB uint8 `[B,3,H,W]`, source train ids uint8 `[B,H,W]`; `target` None in source-only training."""
+
+    source: Tensor
+    labels: Tensor
+    target: Tensor | None
+
+    def to(self, device: torch.device) -> Batch:
+        return Batch(*(None if t is None else t.to(device, non_blocking=True) for t in self))
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How training images are changed; the target is only mirrored."""
+
+    flip: bool = True
+    colour_jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    blur: float = 0.0
+
+
+class PairedSamples(Dataset):
+    """Source image + label and, when there is a target, an unlabelled target image, by position."""
+
+    def __init__(
+        self,
+        source: PreparedDataset,
+        target: PreparedDataset | None,
+        sizes: tuple[tuple[int, int], tuple[int, int]],
+        seed: int,
+        augmentation: Augmentation,
+        sampler: str = "uniform",
+        untrained: tuple[int, ...] = (),
+    ):
+        self.source, self.target, self.sizes, self.seed = source, target, sizes, seed
+        self.augmentation, self.untrained = augmentation, np.array(untrained, np.uint8)
+        self.source_items = source.items("train", labelled=True)
+        self.target_items = target.items("train") if target else []
+        counts = np.array([item.counts for item in self.source_items], np.float64)
+        if len(untrained):
+            counts[:, list(untrained)] = 0
+        self.draw_source = sampling.make(sampler, counts, len(self.source_items))
+
+    def __len__(self) -> int:
+        return len(self.source_items)
+
+    def __getitem__(self, position: int) -> tuple[Tensor, ...]:
+        rng = np.random.default_rng([self.seed, 1, position])
+        item = self.source_items[self.draw_source(rng)]
+        image = resize(self.source.image(item), self.sizes[0], cv2.INTER_LINEAR)
+        label = resize(self.source.label(item), self.sizes[0], cv2.INTER_NEAREST)
+        if len(self.untrained):
+            label = np.where(np.isin(label, self.untrained), np.uint8(IGNORE_INDEX), label)
+        image = augment.colour_jitter(image, self.augmentation.colour_jitter, rng)
+        image = augment.random_blur(image, self.augmentation.blur, rng)
+        if self.augmentation.flip:
+            image, label = augment.random_flip(image, label, rng)
+        sample = (to_tensor(image), torch.from_numpy(np.ascontiguousarray(label)))
+        return sample if self.target is None else (*sample, self._target(position))
+
+    def _target(self, position: int) -> Tensor:
+        """Targets come in shuffled epochs, so that each image is seen equally often."""
+        epoch, place = divmod(position, len(self.target_items))
+        order = np.random.default_rng([self.seed, 2, epoch]).permutation(len(self.target_items))
+        image = resize(self.target.image(self.target_items[order[place]]), self.sizes[1], cv2.INTER_LINEAR)
+        if self.augmentation.flip:
+            image, _ = augment.random_flip(image, None, np.random.default_rng([self.seed, 3, position]))
+        return to_tensor(image)
+
+    def target_images(self) -> Iterator[Tensor]:
+        """Every target training image once, unchanged, uint8 `[3,H,W]`: what a self-training round predicts."""
+        for item in self.target_items:
+            yield to_tensor(resize(self.target.image(item), self.sizes[1], cv2.INTER_LINEAR))
+
+
+def resize(pixels: np.ndarray, size: tuple[int, int], interpolation: int) -> np.ndarray:
+    """To (width, height); nothing is done, nor copied, when it has that size."""
+    if (pixels.shape[1], pixels.shape[0]) == tuple(size):
+        return pixels
+    shrinking = interpolation == cv2.INTER_LINEAR and pixels.shape[1] > size[0]
+    return cv2.resize(np.ascontiguousarray(pixels), size, interpolation=cv2.INTER_AREA if shrinking else interpolation)
+
+
+def to_tensor(image: np.ndarray) -> Tensor:
+    """RGB uint8 `[H,W,3]` array to `[3,H,W]` tensor."""
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+
+
+def _quiet_worker(_: int) -> None:
+    """Workers leave Ctrl-C to the main process, and do not fight it for cores."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(0)
+
+
+def batches(samples: PairedSamples, first: int, last: int, batch_size: int, workers: int, pin: bool) -> Iterator[Batch]:
+    """Batches of iterations first .. last-1."""
+    loader = DataLoader(
+        samples, batch_size=batch_size, sampler=range(first * batch_size, last * batch_size), num_workers=workers,
+        worker_init_fn=_quiet_worker, pin_memory=pin, persistent_workers=False,
+    )  # fmt: skip
+    for tensors in loader:
+        yield Batch(*tensors) if len(tensors) == 3 else Batch(*tensors, None)

@@ -1,0 +1,103 @@
+"""A prepared data set: a folder with a manifest, images at training resolution and train id labels."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import FgdaError
+from .classes import ClassSet
+
+FORMAT, VERSION = "fgda-dataset", 1
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image; paths are relative to the data set's folder, `counts` are label pixels a class."""
+
+    name: str
+    image: str
+    label: str | None
+    counts: tuple[int, ...] | None
+
+
+class PreparedDataset:
+    """Read access to `DIR/manifest.json` and the files it lists."""
+
+    def __init__(self, folder: Path):
+        self.folder = Path(folder)
+        self.manifest = read_manifest(self.folder)
+        self.name: str = self.manifest["dataset"]
+        self.classes = ClassSet.from_json(self.manifest["classes"])
+
+    def splits(self) -> list[str]:
+        return sorted(self.manifest["splits"])
+
+    def items(self, split: str, labelled: bool = False) -> list[Item]:
+        """Items of a split; `labelled` demands labels. Raises FgdaError for a missing or empty split."""
+        raw = self.manifest["splits"].get(split)
+        if not raw:
+            known = ", ".join(self.splits()) or "none"
+            raise FgdaError(f"data set {self.folder} has no images in split '{split}' (splits: {known})")
+        items = [Item(i["name"], i["image"], i.get("label"), tuple(i["counts"]) if i.get("counts") else None) for i in raw]
+        if labelled and any(item.label is None for item in items):
+            raise FgdaError(f"split '{split}' of {self.folder} has no labels: they are needed here")
+        return items
+
+    def image(self, item: Item) -> np.ndarray:
+        """RGB uint8 `[H,W,3]`."""
+        return self._read(item.image, colour=True)[..., ::-1]
+
+    def label(self, item: Item) -> np.ndarray:
+        """Train ids uint8 `[H,W]`."""
+        return self._read(item.label, colour=False)
+
+    def _read(self, relative: str, colour: bool) -> np.ndarray:
+        import cv2
+
+        path = self.folder / relative
+        try:
+            raw = np.fromfile(path, np.uint8)
+        except OSError as error:
+            raise FgdaError(f"cannot read {path}: {error.strerror}; run fgda prepare again") from error
+        pixels = cv2.imdecode(raw, cv2.IMREAD_COLOR if colour else cv2.IMREAD_UNCHANGED) if raw.size else None
+        if pixels is None:
+            raise FgdaError(f"{path} is damaged: delete it and run fgda prepare again")
+        return pixels
+
+
+def read_manifest(folder: Path) -> dict:
+    path = folder / "manifest.json"
+    try:
+        manifest = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise FgdaError(f"no prepared data set in {folder}: run `fgda prepare` first (or give --data-root)") from None
+    except (OSError, ValueError) as error:
+        raise FgdaError(f"cannot read {path}: {str(error).splitlines()[0]}; run fgda prepare again") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or manifest.get("version") != VERSION:
+        raise FgdaError(f"{path} is no manifest of {FORMAT} version {VERSION}: run fgda prepare again")
+    inside = folder.resolve()
+    for split in manifest["splits"].values():
+        for item in split:
+            for relative in (item["image"], item.get("label")):
+                if relative and not (inside / os.path.normpath(relative)).is_relative_to(inside):
+                    raise FgdaError(f"{path} names a file outside its folder: {relative}")
+    return manifest
+
+
+def data_root(option: Path | None) -> Path:
+    """Where prepared data sets lie: the option, else $FGDA_DATA, else ./data."""
+    return Path(option or os.environ.get("FGDA_DATA") or "data")
+
+
+def open_dataset(root: Path, name: str) -> PreparedDataset:
+    """The prepared data set `name` below root. Raises FgdaError saying which command makes it."""
+    folder = root / name
+    if not (folder / "manifest.json").is_file():
+        command = "playground" if name.startswith("playground") else name
+        raise FgdaError(f"data set '{name}' is not prepared in {root}: run `fgda prepare {command} --root RAW --out {root}`")
+    return PreparedDataset(folder)

@@ -1,0 +1,97 @@
+"""What every method is: settings, the modules it owns, and `step(batch) -> loss terms`. Importing this loads no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ..lazy import LazyModule
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from ..data.loader import Batch
+    from ..models.deeplab import DeepLabV2, Output
+
+torch = LazyModule("torch")
+losses = LazyModule("fgda_cli.losses")
+
+Weight = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+
+
+class MethodSettings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(description="of the method")
+    aux_seg: Weight = Field(0.1, description="weight of the auxiliary head's segmentation loss")
+    seg_temperature: float = Field(1.0, gt=0, description="divides the source logits in the adversarial stage")
+
+
+class Method:
+    """Base of all methods: supervised training on the source.
+
+    A subclass adds `step` terms and the modules in `self.owned` (saved, moved and trained with the run);
+    discriminators go into `self.discriminators` too and get an Adam of their own.
+    """
+
+    Settings = MethodSettings
+    uses_target = True
+    sampling: str | None = None  # overrides data.sampling
+
+    def __init__(self, model: DeepLabV2, settings: Any):
+        self.model, self.settings = model, settings
+        self.owned: dict[str, nn.Module] = {}
+        self.discriminators: dict[str, nn.Module] = {}
+        self.autocast: Callable = nullcontext  # set by the engine
+        self.scale: Callable[[Tensor], Tensor] = lambda loss: loss  # the engine's loss scaling (fp16)
+
+    # what a method may change
+
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        """Forward and backward of one iteration; gradients are left in `.grad`, loss terms are returned."""
+        _, terms = self.source_pass(batch)
+        return terms
+
+    def begin_iteration(self, iteration: int, total: int, target_images: Callable[[], Iterable[Tensor]]) -> None:
+        """Called before each step; `target_images()` gives each unlabelled training image once, uint8 `[3,H,W]`."""
+
+    def end_iteration(self, iteration: int) -> None:
+        """Called after the optimisers' steps."""
+
+    def deploy_state(self) -> dict[str, Tensor]:
+        """The state of the segmentation model that is evaluated and shipped."""
+        return self.model.state_dict()
+
+    def segmentation_groups(self, lr: float, head_lr_factor: float) -> list[dict]:
+        return self.model.parameter_groups(lr, head_lr_factor)
+
+    # helpers
+
+    def forward(self, images: Tensor) -> Output:
+        with self.autocast():
+            output = self.model(images)
+        return output._replace(
+            logits=output.logits.float(), aux_logits=None if output.aux_logits is None else output.aux_logits.float()
+        )
+
+    def backward(self, loss: Tensor) -> None:
+        self.scale(loss).backward()
+
+    def segmentation(self, output: Output, labels: Tensor) -> dict[str, Tensor]:
+        """Eq. 1 on the main head and, weighted, on the auxiliary one."""
+        size, temperature = labels.shape[-2:], self.settings.seg_temperature
+        terms = {"seg": losses.segmentation_loss(losses.upsample(output.logits, size), labels, temperature=temperature)}
+        if output.aux_logits is not None:
+            aux = losses.segmentation_loss(losses.upsample(output.aux_logits, size), labels, temperature=temperature)
+            terms["seg_aux"] = self.settings.aux_seg * aux
+        return terms
+
+    def source_pass(self, batch: Batch) -> tuple[Output, dict[str, Tensor]]:
+        """Source forward, segmentation loss, backward."""
+        output = self.forward(batch.source)
+        terms = self.segmentation(output, batch.labels)
+        self.backward(sum(terms.values()))
+        return output, terms

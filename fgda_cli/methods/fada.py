@@ -1,0 +1,106 @@
+"""Fine-grained adversarial alignment ([FADA]; paper eq. 2, 3)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from .base import Method, MethodSettings, Weight, losses, torch
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from ..data.loader import Batch
+    from ..models.deeplab import Output
+
+
+class FineGrainedSettings(MethodSettings):
+    lambda_adv: Weight = Field(0.001, description="weight of the adversarial loss")
+    aux_adv_factor: Weight = Field(0.2, description="the auxiliary level's adversarial weight over lambda_adv")
+    temperature: float = Field(1.8, gt=0, description="T of the domain encoding softmax(logits / T)")
+    clip: float = Field(0.9, gt=0, le=1, description="upper clamp of the domain encoding")
+    discriminator_lr: float = Field(1e-4, gt=0, description="of the discriminator's Adam")
+    discriminator_widths: tuple[int, int] = Field((256, 128), description="channels of its two hidden layers")
+    seg_temperature: float = Field(1.8, gt=0, description="divides the source logits in the adversarial stage")
+
+
+class Fada(Method):
+    """One fine-grained discriminator a level; the target's domain logits are computed once for both players."""
+
+    Settings = FineGrainedSettings
+
+    def __init__(self, model, settings):
+        from ..models.discriminator import FineGrainedDiscriminator
+
+        super().__init__(model, settings)
+        aux_channels, channels = model.backbone.channels
+        levels = {"discriminator": channels}
+        if model.aux_head is not None and settings.aux_adv_factor > 0:
+            levels["aux_discriminator"] = aux_channels
+        for name, inputs in levels.items():
+            self.discriminators[name] = FineGrainedDiscriminator(inputs, model.num_classes, settings.discriminator_widths)
+        self.owned |= self.discriminators
+
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        source, terms = self.source_pass(batch)
+        target = self.forward(batch.target)
+        terms |= self.target_pass(source, target, batch)
+        return terms
+
+    def target_terms(self, target: Output, size: tuple[int, int]) -> dict[str, Tensor]:
+        """Further weighted losses of the target's logits; the paper's entropy is one (see fgda.py)."""
+        return {}
+
+    def target_pass(self, source: Output, target: Output, batch: Batch) -> dict[str, Tensor]:
+        """Backward of the target's losses through the network, and of eq. 2 through the discriminators."""
+        size, terms, grads = batch.target.shape[-2:], {}, []
+        for name, discriminator in self.discriminators.items():
+            weight = self.settings.lambda_adv * (self.settings.aux_adv_factor if name.startswith("aux") else 1.0)
+            adversarial, discriminating, grad = self.play(name, discriminator, source, target, batch, weight)
+            prefix = "aux_" if name.startswith("aux") else ""
+            terms |= {f"{prefix}adv": weight * adversarial, f"{prefix}disc": discriminating}
+            grads.append((self.level(target, name)[0], grad))
+        extra = self.target_terms(target, size)
+        roots, seeds = [features for features, _ in grads], [grad for _, grad in grads]
+        if extra:
+            roots, seeds = [*roots, self.scale(sum(extra.values()))], [*seeds, None]
+        torch.autograd.backward(roots, seeds)
+        return terms | extra
+
+    @staticmethod
+    def level(output: Output, name: str) -> tuple[Tensor, Tensor]:
+        """Features and logits that a discriminator looks at."""
+        if name.startswith("aux"):
+            return output.aux_features, output.aux_logits
+        return output.features, output.logits
+
+    def play(self, name: str, discriminator: nn.Module, source: Output, target: Output, batch: Batch, weight: float):
+        """Eq. 3's gradient with respect to the target features, and eq. 2's in the discriminator's parameters.
+
+        Both players use the same domain logits: the features are a leaf here, so that eq. 3 reaches no weight of D
+        and eq. 2 reaches nothing of F.
+        """
+        parameters = list(discriminator.parameters())
+        features, logits = self.level(target, name)
+        leaf = features.detach().requires_grad_()
+        domain_logits = self.domain_logits(discriminator, leaf, batch.target.shape[-2:])
+        code = self.code(logits, batch.target.shape[-2:])
+        adversarial = losses.adversarial_loss(domain_logits, code)
+        (grad,) = torch.autograd.grad(self.scale(weight * adversarial), leaf, retain_graph=True)
+        on_target = 0.5 * losses.domain_cross_entropy(domain_logits, code, "target")
+        self.scale(on_target).backward(inputs=parameters)
+
+        features, logits = self.level(source, name)
+        domain_logits = self.domain_logits(discriminator, features.detach(), batch.source.shape[-2:])
+        on_source = 0.5 * losses.domain_cross_entropy(domain_logits, self.code(logits, batch.source.shape[-2:]), "source")
+        self.backward(on_source)
+        return adversarial.detach(), (on_source + on_target).detach(), grad
+
+    def domain_logits(self, discriminator: nn.Module, features: Tensor, size: tuple[int, int]) -> Tensor:
+        with self.autocast():
+            logits = discriminator(features)
+        return losses.upsample(logits.float(), size)
+
+    def code(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
+        return losses.class_encoding(losses.upsample(logits.detach(), size), self.settings.temperature, self.settings.clip)

@@ -1,0 +1,317 @@
+"""Presets: YAML -> validated, frozen settings. `extends`, `--set`, and errors that name key, file and line."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from .errors import UsageError
+from .methods.base import MethodSettings
+from .methods.registry import method_class, method_names
+
+PACKAGED = Path(__file__).parent / "_presets"
+FOLDER = PACKAGED if PACKAGED.is_dir() else Path(__file__).parent.parent / "presets"
+
+
+def _size(value: tuple[int, int]) -> tuple[int, int]:
+    if min(value) < 32:
+        raise ValueError("width and height must be at least 32")
+    return value
+
+
+Size = Annotated[tuple[int, int], AfterValidator(_size)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Domain(Section):
+    dataset: str = Field(description="folder of the prepared data set below the data root")
+    size: Size = Field(description="width and height of training images, pixels")
+
+
+class Evaluation(Section):
+    dataset: str = Field(description="data set that is evaluated")
+    split: str = Field("val", description="its split")
+    size: Size = Field(description="input width and height; logits are upsampled to the label's own size")
+    metric: Literal["miou", "miou16", "miou13"] = Field("miou", description="which mean picks best.pth")
+
+
+class Data(Section):
+    source: Domain = Field(description="labelled, synthetic")
+    target: Domain = Field(description="unlabelled, real")
+    evaluation: Evaluation = Field(description="labelled images that are only evaluated")
+    untrained: tuple[int, ...] = Field((), description="train ids ignored in training (SYNTHIA: 9, 14, 16)")
+    sampling: Literal["uniform", "class_balanced", "rare_class"] = Field("class_balanced", description="of source images")
+    flip: bool = Field(True, description="mirror half of the images")
+    colour_jitter: tuple[Share, Share, Share, Annotated[float, Field(ge=0, le=0.5)]] = Field(
+        (0.5, 0.5, 0.5, 0.2), description="brightness, contrast, saturation, hue of source images"
+    )
+    blur: float = Field(0.0, ge=0, le=10, description="largest random blur of source images, sigma in pixels")
+
+
+class Model(Section):
+    backbone: str = Field("resnet101", description="resnet18, 34, 50 or 101")
+    variant: Literal["torchvision", "caffe"] = Field("torchvision", description="where stride and dilation sit")
+    weights: str = Field("imagenet", description="imagenet, none, or a file with backbone weights")
+    output_stride: Literal[8, 16, 32] = Field(8, description="input over feature resolution")
+    width: Count = Field(64, description="channels of the first layer (64 is the standard network)")
+    multi_level: bool = Field(True, description="second head on layer3, trained with auxiliary losses")
+    dilations: tuple[Count, ...] = Field((6, 12, 18, 24), min_length=1, description="of the ASPP heads")
+
+
+class Optim(Section):
+    lr: Positive = Field(2.5e-4, description="learning rate of the backbone")
+    head_lr_factor: Positive = Field(10.0, description="heads learn at lr times this")
+    momentum: Share = Field(0.9, description="of SGD")
+    weight_decay: float = Field(5e-4, ge=0, description="of SGD")
+    poly_power: float = Field(0.9, ge=0, description="lr (1 - it/max)^power")
+
+
+class Stage(Section):
+    iterations: Count = Field(description="optimiser steps")
+    schedule_iterations: Count | None = Field(None, description="max of the poly schedule; default: iterations")
+    batch_size: Count = Field(1, description="images a domain and step")
+    lr: Positive | None = Field(None, description="instead of optim.lr in this stage")
+    batch_norm: Literal["frozen", "train"] = Field("frozen", description="frozen keeps statistics and affine parameters")
+    log_every: Count = Field(50, description="iterations between log lines")
+    checkpoint_every: Count = Field(500, description="iterations between resumable checkpoints")
+    evaluate_every: Count = Field(2000, description="iterations between validations that may set best.pth")
+
+
+class Run(Section):
+    seed: int = Field(0, ge=0, description="of weights, samples and augmentation")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="auto measures fp32 against bf16")
+    workers: int = Field(2, ge=0, description="processes that read images; 0 reads in the main one")
+
+
+class Preset(Section):
+    name: str = Field(description="names the run folder")
+    data: Data
+    model: Model = Model()
+    optim: Optim = Optim()
+    pretrain: Stage
+    adapt: Stage
+    method: Any = Field(description="name, and the settings of that method")
+    run: Run = Run()
+
+    def to_json(self) -> dict:
+        """Plain values; `Preset.model_validate` does not read `method` back, `from_json` does."""
+        tree = self.model_dump(mode="json", exclude={"method"})
+        return tree | {"method": self.method.model_dump(mode="json")}
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.to_json(), sort_keys=False, allow_unicode=True)
+
+
+@dataclass(frozen=True)
+class Value:
+    """A YAML scalar or list with the place it was written at."""
+
+    value: Any
+    place: str
+
+
+def preset_names() -> list[str]:
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def load_preset(name: str, overrides: tuple[str, ...] | list[str] = (), method: str | None = None) -> Preset:
+    """The preset `name` (or path/to.yaml) with `key=value` overrides. Raises UsageError."""
+    tree = _load_tree(_find(name), ())
+    tree.setdefault("name", Value(Path(name).stem, name))
+    if method is not None:
+        _put(tree, ["method", "name"], Value(method, "--method"))
+    explicit: dict = {}
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key.strip():
+            raise UsageError(f"--set {override}: write it as key=value, e.g. --set optim.lr=1e-4")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise UsageError(f"--set {override}: the value is no YAML") from None
+        _put(explicit, key.strip().split("."), _located(value, f"--set {key.strip()}"))
+    _merge(tree, {key: value for key, value in explicit.items() if key != "method"})
+    return _validate(tree, explicit.get("method", {}))
+
+
+def from_json(tree: dict, where: str) -> Preset:
+    """A resolved preset as it lies in a checkpoint or a run folder. Raises UsageError."""
+    return _validate(_located(tree, where), {})
+
+
+def _find(name: str, beside: Path | None = None) -> Path:
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        candidates = [beside / path] if beside else []
+        found = next((p for p in [*candidates, path] if p.is_file()), None)
+        if found is None:
+            raise UsageError(f"no preset file {path}")
+        return found
+    near = [beside / f"{name}.yaml"] if beside else []
+    for candidate in [*near, FOLDER / f"{name}.yaml"]:
+        if candidate.is_file():
+            return candidate
+    hint = difflib.get_close_matches(name, preset_names(), 1, 0.5)
+    raise UsageError(f"no preset '{name}'" + (f": did you mean '{hint[0]}'?" if hint else f" (known: {', '.join(preset_names())})"))
+
+
+def _load_tree(path: Path, chain: tuple[Path, ...]) -> dict:
+    if path.resolve() in chain:
+        raise UsageError(f"{path}: extends goes in a circle")
+    try:
+        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read preset {path}: {error}") from error
+    except (yaml.YAMLError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise UsageError(f"{path}{line}: no valid YAML ({getattr(error, 'problem', None) or type(error).__name__})") from error
+    tree = _convert(node, path) if node is not None else {}
+    if not isinstance(tree, dict):
+        raise UsageError(f"{path}: a preset is a mapping of keys")
+    parent = tree.pop("extends", None)
+    if parent is None:
+        return tree
+    if not isinstance(parent, Value) or not isinstance(parent.value, str):
+        raise UsageError(f"{path}: extends takes the name of one preset")
+    base = _load_tree(_find(parent.value, path.parent), (*chain, path.resolve()))
+    base.pop("name", None)
+    _merge(base, tree)
+    return base
+
+
+def _convert(node: yaml.Node, path: Path):
+    """A composed YAML node to nested dicts whose leaves are `Value`s."""
+    place = f"{path}, line {node.start_mark.line + 1}"
+    if not isinstance(node, yaml.MappingNode):
+        try:
+            return Value(_plain(node), place)
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            raise UsageError(f"{place}: cannot read this value ({type(error).__name__})") from error
+    tree: dict = {}
+    for key_node, value_node in node.value:
+        key, line = str(key_node.value), key_node.start_mark.line + 1
+        if key in tree:
+            raise UsageError(f"{path}, line {line}: key '{key}' is written twice")
+        value = _convert(value_node, path)
+        tree[key] = Value(value.value, f"{path}, line {line}") if isinstance(value, Value) else value
+    return tree
+
+
+def _plain(node: yaml.Node):
+    loader = yaml.SafeLoader("")
+    try:
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _located(value, place: str):
+    if isinstance(value, dict):
+        return {str(key): _located(inner, place) for key, inner in value.items()}
+    return Value(value, place)
+
+
+def _put(tree: dict, keys: list[str], value) -> None:
+    for key in keys[:-1]:
+        if not isinstance(tree.get(key), dict):
+            tree[key] = {}
+        tree = tree[key]
+    tree[keys[-1]] = value
+
+
+def _merge(base: dict, over: dict) -> None:
+    for key, value in over.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
+            _merge(base[key], value)
+        else:
+            base[key] = value
+
+
+def _values(tree):
+    return {key: _values(inner) for key, inner in tree.items()} if isinstance(tree, dict) else tree.value
+
+
+def _validate(tree: dict, method_overrides: dict) -> Preset:
+    per_method = tree.pop("methods", {})
+    settings = _method_settings(tree.pop("method", {}), per_method, method_overrides)
+    try:
+        return Preset.model_validate(_values(tree) | {"method": settings})
+    except ValidationError as error:
+        raise UsageError(_explain(error, tree, Preset, ())) from None
+
+
+def _method_settings(common, per_method, overrides) -> MethodSettings:
+    """Settings of the chosen method: its defaults, `method:` (keys of other methods left out), `methods.NAME:`, --set."""
+    if not isinstance(common, dict) or not isinstance(per_method, dict) or not isinstance(overrides, dict):
+        raise UsageError("method: write it as a mapping, e.g. method: {name: fgda}")
+    chosen = overrides.pop("name", None) or common.pop("name", Value("fgda", "default"))
+    common.pop("name", None)
+    for key in [str(chosen.value), *per_method]:
+        if key not in method_names():
+            hint = difflib.get_close_matches(key, method_names(), 1, 0.4)
+            known = f"did you mean '{hint[0]}'?" if hint else f"known: {', '.join(method_names())}"
+            raise UsageError(f"{chosen.place}: unknown method '{key}' ({known})")
+    schema = method_class(chosen.value).Settings
+    elsewhere = {key for name in method_names() for key in method_class(name).Settings.model_fields}
+    merged = {key: value for key, value in common.items() if key in schema.model_fields or key not in elsewhere}
+    own = per_method.get(chosen.value, {})
+    _merge(merged, own if isinstance(own, dict) else {})
+    _merge(merged, overrides)
+    try:
+        return schema.model_validate(_values(merged) | {"name": chosen.value})
+    except ValidationError as error:
+        raise UsageError(_explain(error, {"method": merged}, schema, ("method",))) from None
+
+
+def _explain(error: ValidationError, tree: dict, schema: type[BaseModel], prefix: tuple) -> str:
+    """The first problem of a validation as one line: place, key, what is wrong, the nearest valid key."""
+    first = error.errors()[0]
+    keys = [*prefix, *(str(part) for part in first["loc"])]
+    node = tree
+    for key in keys:
+        if not isinstance(node, dict) or key not in node:
+            break
+        node = node[key]
+    while isinstance(node, dict) and node:
+        node = next(iter(node.values()))
+    place = f"{node.place}: " if isinstance(node, Value) else ""
+    dotted = ".".join(keys)
+    if first["type"] == "extra_forbidden":
+        return f"{place}unknown key '{dotted}'" + _nearest(keys, schema, prefix)
+    if first["type"] == "missing":
+        return f"preset lacks the key '{dotted}'"
+    given = f" (given: {first['input']!r})" if not isinstance(first["input"], (dict, BaseModel)) else ""
+    return f"{place}{dotted}: {first['msg'][0].lower()}{first['msg'][1:]}{given}"
+
+
+def valid_keys(schema: type[BaseModel] = Preset, prefix: str = "") -> dict[str, str]:
+    """Every dotted key of a schema with its one line of help."""
+    keys: dict[str, str] = {}
+    for name, field in schema.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            keys |= valid_keys(field.annotation, f"{prefix}{name}.")
+        else:
+            keys[f"{prefix}{name}"] = field.description or ""
+    return keys
+
+
+def _nearest(keys: list[str], schema: type[BaseModel], prefix: tuple) -> str:
+    dotted = ".".join(keys)
+    known = list(valid_keys(schema, "".join(f"{part}." for part in prefix)))
+    leaves = {key.rsplit(".", 1)[-1]: key for key in reversed(known)}
+    close = difflib.get_close_matches(dotted, known, 1, 0.75)
+    leaf = difflib.get_close_matches(keys[-1], leaves, 1, 0.5)
+    hint = close[0] if close else leaves[leaf[0]] if leaf else None
+    return f": did you mean '{hint}'?" if hint else ": `fgda presets --keys` lists the valid ones"
