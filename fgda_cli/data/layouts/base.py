@@ -1,0 +1,101 @@
+"""What a raw data set's layout says: which files belong together and how a label is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ...errors import FgdaError
+from ..classes import CITYSCAPES, CITYSCAPES_IDS, IGNORE_INDEX, ClassSet
+from ..files import BadFile, first_existing, is_hidden
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One raw image; `name` is unique in its split and becomes the prepared file's name."""
+
+    name: str
+    split: str
+    image: Path
+    label: Path | None
+
+
+@dataclass
+class Listing:
+    """Everything a layout found: pairs, and files it refuses with the reason."""
+
+    pairs: list[Pair] = field(default_factory=list)
+    problems: list[dict] = field(default_factory=list)
+    classes: ClassSet = CITYSCAPES
+
+    def refuse(self, path: Path, reason: str) -> None:
+        self.problems.append({"file": str(path), "reason": reason})
+
+
+ReadLabel = Callable[[Path], np.ndarray]
+
+
+def locate(root: Path, wanted: Sequence[str], name: str) -> Path:
+    """The root when all `wanted` folders lie in it. Raises FgdaError, saying which other level would fit."""
+    if not root.is_dir():
+        raise FgdaError(f"--root {root}: no such folder")
+
+    def fits(folder: Path) -> bool:
+        return all((folder / part).is_dir() for part in wanted)
+
+    if fits(root):
+        return root
+    below = [child for child in sorted(root.iterdir()) if child.is_dir()]
+    level = first_existing([root.resolve().parent, *below], fits)
+    needs = " and ".join(f"{part}/" for part in wanted)
+    if level is None:
+        raise FgdaError(f"--root {root} does not look like {name}: it needs {needs}")
+    raise FgdaError(f"--root {root} does not look like {name} (it needs {needs}), but {level} does: use --root {level}")
+
+
+def pair_by_name(listing: Listing, images: list[Path], labels: list[Path], image_root: Path, label_root: Path, split: str) -> None:
+    """Pair files whose paths below their folders agree but for the suffix; report the ones left over."""
+    by_stem: dict[str, Path] = {}
+    for label in labels:
+        by_stem[_stem(label, label_root)] = label
+    for image in images:
+        stem = _stem(image, image_root)
+        label = by_stem.pop(stem, None)
+        if label is None:
+            listing.refuse(image, "image without a label")
+        else:
+            listing.pairs.append(Pair(stem, split, image, label))
+    for label in by_stem.values():
+        listing.refuse(label, "label without an image")
+
+
+def _stem(path: Path, root: Path) -> str:
+    return path.relative_to(root).with_suffix("").as_posix()
+
+
+def files(folder: Path, pattern: str = "*") -> list[Path]:
+    """Visible files below a folder whose names match a pattern, whatever the case of the suffix."""
+    return sorted(p for p in folder.rglob(pattern) if not is_hidden(p) and p.is_file())
+
+
+def id_table(ids: dict[int, int]) -> np.ndarray:
+    """A lookup `[65536]` uint8 from raw ids to train ids, 255 for every other."""
+    table = np.full(65536, IGNORE_INDEX, np.uint8)
+    for raw, train_id in ids.items():
+        table[raw] = train_id
+    return table
+
+
+CITYSCAPES_TABLE = id_table({label_id: train_id for train_id, label_id in enumerate(CITYSCAPES_IDS)})
+
+
+def from_cityscapes_ids(ids: np.ndarray) -> np.ndarray:
+    """Cityscapes label ids `[H,W]` to train ids. Raises BadFile for values that are no label id at all."""
+    ids = ids.astype(np.int64)
+    ids[(ids == -1) | (ids == 255) | (ids == 34)] = 0  # licence plate, unlabelled
+    if ids.min(initial=0) < 0 or ids.max(initial=0) > 33:
+        raise BadFile(f"label id {ids.max() if ids.max() > 33 else ids.min()} is none of Cityscapes' (0 to 33)")
+    return CITYSCAPES_TABLE[ids]

@@ -1,0 +1,27 @@
+"""GTA5: `images/00001.png`, `labels/00001.png` (palette PNGs of Cityscapes label ids; some re-packings are RGB)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ..classes import CITYSCAPES_IDS, PALETTE, VOID_COLOURS
+from ..files import image_files, map_colours, read_indexed
+from .base import Listing, from_cityscapes_ids, locate, pair_by_name
+
+TITLE = "GTA5"
+COLOURS = dict(zip(PALETTE, CITYSCAPES_IDS, strict=True)) | VOID_COLOURS
+
+
+def find(root: Path) -> Listing:
+    root, listing = locate(root, ("images", "labels"), TITLE), Listing()
+    images, labels = root / "images", root / "labels"
+    pair_by_name(listing, image_files(images), image_files(labels), images, labels, "train")
+    return listing
+
+
+def read_label(path: Path) -> np.ndarray:
+    """Train ids `[H,W]`. Raises BadFile."""
+    label = read_indexed(path)
+    return from_cityscapes_ids(label if label.ndim == 2 else map_colours(label, COLOURS))

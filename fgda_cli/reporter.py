@@ -1,0 +1,74 @@
+"""What a person sees while work goes on: messages and progress on stderr, results on stdout."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+PLAIN_EVERY = 5.0  # seconds between progress lines when stderr is no terminal
+
+
+@dataclass(frozen=True)
+class Reporter:
+    """Passed down to whatever may take long; `quiet` leaves only results, warnings and errors."""
+
+    quiet: bool = False
+    color: bool = True
+
+    def console(self, stderr: bool = True):
+        from rich.console import Console
+
+        return Console(stderr=stderr, no_color=not self.color, highlight=False, soft_wrap=not stderr or None)
+
+    def say(self, text: str) -> None:
+        if not self.quiet:
+            print(text, file=sys.stderr, flush=True)
+
+    def warn(self, text: str) -> None:
+        print(f"fgda: warning: {text}", file=sys.stderr, flush=True)
+
+    @contextmanager
+    def progress(self, label: str, total: int, done: int = 0) -> Iterator[Advance]:
+        """Yields `advance(count, note)`. A bar on a terminal, else one plain line every few seconds."""
+        if self.quiet or not sys.stderr.isatty():
+            yield _Plain(label, total, done, self.quiet)
+            return
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(),
+                   TimeRemainingColumn(), TextColumn("{task.fields[note]}"))  # fmt: skip
+        with Progress(*columns, console=self.console(), transient=True) as bar:
+            task = bar.add_task(label, total=total, completed=done, note="")
+            yield lambda count=1, note="": bar.update(task, advance=count, **({"note": note} if note else {}))
+
+    def track(self, items: Iterable, label: str, total: int) -> Iterator:
+        with self.progress(label, total) as advance:
+            for item in items:
+                yield item
+                advance(1)
+
+
+class Advance:
+    """Type of the function that `progress` yields."""
+
+    def __call__(self, count: int = 1, note: str = "") -> None: ...
+
+
+class _Plain(Advance):
+    def __init__(self, label: str, total: int, done: int, quiet: bool):
+        self.label, self.total, self.done, self.first, self.quiet = label, total, done, done, quiet
+        self.start = self.last = time.monotonic()
+
+    def __call__(self, count: int = 1, note: str = "") -> None:
+        self.done += count
+        now = time.monotonic()
+        if self.quiet or (now - self.last < PLAIN_EVERY and self.done < self.total):
+            return
+        self.last = now
+        rate = (self.done - self.first) / max(now - self.start, 1e-9)
+        eta = (self.total - self.done) / rate if rate else 0
+        text = f"{self.label}: {self.done}/{self.total}, ETA {int(eta) // 60}:{int(eta) % 60:02d}"
+        print(text + (f", {note}" if note else ""), file=sys.stderr, flush=True)
