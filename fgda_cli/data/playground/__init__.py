@@ -1,0 +1,79 @@
+"""The embedded playground: two procedural street domains, written in GTA5's and Cityscapes' own layouts."""
+
+from __future__ import annotations
+
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ...reporter import Reporter
+from ..classes import CITYSCAPES_IDS, IGNORE_INDEX, PALETTE
+from ..files import whole_file, write_png
+
+TRAIN, VAL = 400, 100  # images of each domain's train split, and of the street's val split
+CITY = "procedura"
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """One scene to draw and where it goes."""
+
+    look: str
+    seed: int
+    index: int
+    image: Path
+    label: Path
+
+
+def sheets(root: Path, seed: int, train: int = TRAIN, val: int = VAL) -> list[Sheet]:
+    """All scenes of both domains; street's val scenes follow its train scenes in the same stream."""
+    plan = [
+        Sheet("game", seed, i, root / "game/images" / f"{i + 1:05d}.png", root / "game/labels" / f"{i + 1:05d}.png")
+        for i in range(train)
+    ]
+    for index in range(train + val):
+        split, name = ("train" if index < train else "val"), f"{CITY}_{index:06d}_000019"
+        image = root / "street/leftImg8bit" / split / CITY / f"{name}_leftImg8bit.png"
+        label = root / "street/gtFine" / split / CITY / f"{name}_gtFine_labelIds.png"
+        plan.append(Sheet("street", seed, index, image, label))
+    return plan
+
+
+def write_sheet(sheet: Sheet) -> None:
+    """Draw one scene; game labels are palette PNGs as GTA5's, street labels grey PNGs as Cityscapes'."""
+    from .looks import GAME, STREET
+    from .scene import draw
+
+    image, train_ids = draw(GAME if sheet.look == "game" else STREET, sheet.seed, sheet.index)
+    table = np.zeros(256, np.uint8)
+    table[: len(CITYSCAPES_IDS)] = CITYSCAPES_IDS
+    table[IGNORE_INDEX] = 0
+    ids = table[train_ids]
+    if sheet.look == "game":
+        write_palette_png(sheet.label, ids)
+    else:
+        write_png(sheet.label, ids)
+    write_png(sheet.image, image)  # last: its presence says that the scene is complete
+
+
+def write_palette_png(path: Path, ids: np.ndarray) -> None:
+    from PIL import Image
+
+    palette = np.zeros((256, 3), np.uint8)
+    palette[list(CITYSCAPES_IDS)] = PALETTE
+    picture = Image.fromarray(ids)
+    picture.putpalette(palette.ravel().tolist())
+    with whole_file(path) as partial:
+        picture.save(partial, format="PNG")
+
+
+def write_raw(root: Path, seed: int, reporter: Reporter, workers: int, train: int = TRAIN, val: int = VAL) -> None:
+    """Draw what is not there yet."""
+    missing = [sheet for sheet in sheets(root, seed, train, val) if not sheet.image.is_file()]
+    if not missing:
+        return
+    with ProcessPoolExecutor(max(1, workers)) as pool, reporter.progress("drawing scenes", len(missing)) as advance:
+        for _ in pool.map(write_sheet, missing, chunksize=8):
+            advance(1)

@@ -1,0 +1,228 @@
+"""Verify, convert and cache a raw data set. Each finished file is written to a journal, so a stopped run goes on."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import FgdaError, UsageError
+from ..reporter import Reporter
+from .classes import IGNORE_INDEX
+from .files import BadFile, read_rgb, write_json, write_png
+from .layouts.base import Listing, Pair, ReadLabel
+from .store import FORMAT, VERSION
+
+JOURNAL = "journal.jsonl"
+
+
+@dataclass(frozen=True)
+class Task:
+    """How every pair of one data set is converted."""
+
+    dataset: str
+    out: Path
+    size: tuple[int, int] | None  # width, height of training images; None keeps theirs
+    num_classes: int
+    read_label: ReadLabel
+    check_only: bool = False
+
+
+@dataclass(frozen=True)
+class Summary:
+    folder: Path
+    images: dict[str, int]
+    refused: int
+    skipped: int
+
+
+def convert(task: Task, pair: Pair) -> dict:
+    """One journal record: an item, or the reason why the pair is refused."""
+    record = {"key": key_of(pair), "split": pair.split, "name": pair.name, "stamp": stamp(pair, task)}
+    try:
+        image = read_rgb(pair.image)
+        label = None if pair.label is None else task.read_label(pair.label)
+        if label is not None and label.shape != image.shape[:2]:
+            sizes = f"image {image.shape[1]}x{image.shape[0]}, label {label.shape[1]}x{label.shape[0]}"
+            return record | {"problem": f"sizes differ: {sizes}", "file": str(pair.image)}
+    except BadFile as error:
+        culprit = pair.label if pair.label is not None and _is_readable(pair.image) else pair.image
+        return record | {"problem": str(error), "file": str(culprit)}
+    return record | _cache(task, pair, image, label)
+
+
+def _is_readable(image: Path) -> bool:
+    try:
+        read_rgb(image)
+        return True
+    except BadFile:
+        return False
+
+
+def _cache(task: Task, pair: Pair, image: np.ndarray, label: np.ndarray | None) -> dict:
+    """Write image and label; validation labels keep their own size, at which they are evaluated."""
+    import cv2
+
+    from .loader import resize
+
+    counts = None if label is None else np.bincount(label.ravel(), minlength=256)[: task.num_classes].tolist()
+    paths = {"image": f"images/{pair.split}/{pair.name}.png",
+             "label": None if label is None else f"labels/{pair.split}/{pair.name}.png", "counts": counts}  # fmt: skip
+    if task.check_only:
+        return paths
+    size = task.size or (image.shape[1], image.shape[0])
+    if label is not None:
+        small = label if pair.split == "val" else resize(label, size, cv2.INTER_NEAREST)
+        write_png(task.out / paths["label"], small)
+    write_png(task.out / paths["image"], resize(image, size, cv2.INTER_LINEAR), compression=1)
+    return paths
+
+
+def key_of(pair: Pair) -> str:
+    return f"{pair.split}/{pair.name}"
+
+
+def stamp(pair: Pair, task: Task) -> list:
+    """What a cached file depends on; when it changes, the pair is converted again."""
+    facts: list = [list(task.size) if task.size else None]
+    for path in (pair.image, pair.label):
+        status = path.stat() if path is not None and path.exists() else None
+        facts.append([str(path), status.st_size, status.st_mtime_ns] if status else None)
+    return facts
+
+
+def prepare(task: Task, listing: Listing, reporter: Reporter, workers: int) -> Summary:
+    """Convert all pairs of a listing; returns counts. Raises FgdaError when nothing usable is found."""
+    pairs = _without_clashes(listing)
+    if not pairs:
+        first = f" (first: {listing.problems[0]['file']}: {listing.problems[0]['reason']})" if listing.problems else ""
+        raise FgdaError(f"no image with everything it needs was found for '{task.dataset}'{first}")
+    journal = task.out / JOURNAL
+    done = {} if task.check_only else _still_valid(task, pairs, _read_journal(journal))
+    missing = [pair for pair in pairs if key_of(pair) not in done]
+    if done:
+        reporter.say(f"{task.dataset}: {len(done)} of {len(pairs)} images are prepared already")
+    records = dict(done)
+    if not task.check_only:
+        try:
+            task.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FgdaError(f"cannot make {task.out}: {error.strerror}") from error
+    for record in _convert_all(task, missing, reporter, workers):
+        records[record["key"]] = record
+        if not task.check_only:
+            with open(journal, "a") as handle:
+                handle.write(json.dumps(record) + "\n")
+    return _conclude(task, listing, pairs, records, len(done))
+
+
+def _convert_all(task: Task, pairs: list[Pair], reporter: Reporter, workers: int):
+    label = f"{'check' if task.check_only else 'prepare'} {task.dataset}"
+    with reporter.progress(label, len(pairs)) as advance:
+        if workers <= 1 or len(pairs) < 8:
+            for pair in pairs:
+                yield convert(task, pair)
+                advance(1)
+            return
+        with ProcessPoolExecutor(workers) as pool:
+            try:
+                for record in pool.map(_Convert(task), pairs, chunksize=4):
+                    yield record
+                    advance(1)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+
+@dataclass(frozen=True)
+class _Convert:
+    """`convert` with its task bound, in a form that travels to a worker process."""
+
+    task: Task
+
+    def __call__(self, pair: Pair) -> dict:
+        return convert(self.task, pair)
+
+
+def _without_clashes(listing: Listing) -> list[Pair]:
+    """Two raw files that would become the same prepared file: the second is refused."""
+    seen: dict[str, Pair] = {}
+    for pair in listing.pairs:
+        if key_of(pair) in seen:
+            listing.refuse(pair.image, f"same name as {seen[key_of(pair)].image}")
+        else:
+            seen[key_of(pair)] = pair
+    return list(seen.values())
+
+
+def _read_journal(path: Path) -> dict[str, dict]:
+    records: dict[str, dict] = {}
+    try:
+        for line in path.read_text().splitlines():
+            try:
+                record = json.loads(line)
+                records[record["key"]] = record
+            except (ValueError, KeyError, TypeError):
+                continue  # a line cut short by a crash: the pair is converted again
+    except FileNotFoundError:
+        pass
+    return records
+
+
+def _still_valid(task: Task, pairs: list[Pair], records: dict[str, dict]) -> dict[str, dict]:
+    """Records whose raw files are unchanged and whose cached files are there."""
+
+    def is_there(record: dict) -> bool:
+        return all(path is None or (task.out / path).is_file() for path in (record.get("image"), record.get("label")))
+
+    found = ((pair, records.get(key_of(pair))) for pair in pairs)
+    return {
+        key_of(pair): record
+        for pair, record in found
+        if record and "problem" not in record and record["stamp"] == stamp(pair, task) and is_there(record)
+    }
+
+
+def _conclude(task: Task, listing: Listing, pairs: list[Pair], records: dict[str, dict], skipped: int) -> Summary:
+    splits: dict[str, list] = {}
+    totals: dict[str, np.ndarray] = {}
+    for pair in pairs:
+        record = records[key_of(pair)]
+        if "problem" in record:
+            listing.problems.append({"file": record["file"], "reason": record["problem"]})
+            continue
+        splits.setdefault(pair.split, []).append({k: record[k] for k in ("name", "image", "label", "counts")})
+        if record["counts"] is not None:
+            totals[pair.split] = totals.get(pair.split, 0) + np.array(record["counts"], np.int64)
+    summary = Summary(task.out, {k: len(v) for k, v in splits.items()}, len(listing.problems), skipped)
+    if task.check_only:
+        if listing.problems:
+            shown = "\n".join(f"  {p['file']}: {p['reason']}" for p in listing.problems[:20])
+            raise FgdaError(f"{task.dataset}: {len(listing.problems)} files are refused\n{shown}")
+        return summary
+    write_json(task.out / "problems.json", listing.problems)
+    if not splits:
+        raise FgdaError(f"every image of '{task.dataset}' was refused: see {task.out / 'problems.json'}")
+    names = listing.classes.names
+    statistics = {split: dict(zip(names, total.tolist(), strict=True)) for split, total in totals.items()}
+    manifest = {"format": FORMAT, "version": VERSION, "dataset": task.dataset, "size": task.size,
+                "ignore_index": IGNORE_INDEX, "classes": listing.classes.to_json(), "class_pixels": statistics,
+                "splits": splits}  # fmt: skip
+    write_json(task.out / "manifest.json", manifest, indent=None)
+    write_json(task.out / "class_statistics.json", statistics)
+    return summary
+
+
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """`1280x720` to (1280, 720). Raises UsageError."""
+    if text is None:
+        return None
+    width, _, height = text.lower().partition("x")
+    if not (width.isdigit() and height.isdigit() and int(width) >= 32 and int(height) >= 32):
+        raise UsageError(f"--size {text}: write it as WIDTHxHEIGHT, at least 32x32, e.g. 1280x720")
+    return int(width), int(height)
+
+
