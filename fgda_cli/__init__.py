@@ -1,1 +1,24 @@
+"""fgda: fine-grained domain adaptation for semantic segmentation.
+
+`load_model(path) -> (model, info)` and `predict(model, image) -> dict` are the Python API's front door; importing the
+package alone loads no torch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
 __version__ = "0.1.0"
+__all__ = ["__version__", "load_model", "predict"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "load_model":
+        from .engine.checkpoint import load_model
+
+        return load_model
+    if name == "predict":
+        from .engine.predict import predict
+
+        return predict
+    raise AttributeError(f"module 'fgda_cli' has no attribute '{name}'")

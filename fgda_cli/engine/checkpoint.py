@@ -72,5 +72,5 @@ def load_model(path: str | Path, device: str = "cpu") -> tuple[DeepLabV2, dict[s
     model = restore_model(content, Path(path)).to(device)
     info = {key: content.get(key) for key in ("stage", "method", "iteration", "preset", "metrics")}
     info["classes"] = ClassSet.from_json(content["classes"])
-    info["size"] = tuple(content["preset"]["data"]["evaluation"]["size"])
+    info["size"] = model.input_size = tuple(content["preset"]["data"]["evaluation"]["size"])
     return model, info

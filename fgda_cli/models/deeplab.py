@@ -77,6 +77,7 @@ class DeepLabV2(nn.Module):
         self.head = AsppHead(channels, num_classes, dilations)
         self.aux_head = AsppHead(aux_channels, num_classes, dilations) if multi_level else None
         self.num_classes, self.frozen_batch_norm = num_classes, False
+        self.input_size: tuple[int, int] | None = None  # width, height the network was evaluated at
 
     def forward(self, images: Tensor) -> Output:
         layer3, layer4 = self.backbone(self.normalise(images))

@@ -1,0 +1,86 @@
+"""The Typer app: registers commands, nothing else. Importing it loads no torch."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+
+from . import __version__, cli
+from .commands import adapt, demo, doctor, entropy_map, evaluate, predict, prepare, presets, pretrain
+from .reporter import Reporter
+
+app = typer.Typer(
+    name="fgda", no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Adapt segmentation models from labelled synthetic to unlabelled real street scenes.",
+)  # fmt: skip
+
+app.command("prepare")(prepare.prepare)
+app.command("pretrain")(pretrain.pretrain)
+app.command("adapt")(adapt.adapt)
+app.command("evaluate")(evaluate.evaluate)
+app.command("predict")(predict.predict)
+app.command("entropy-map")(entropy_map.entropy_map)
+app.command("demo")(demo.demo)
+app.command("presets")(presets.presets)
+app.command("doctor")(doctor.doctor)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"fgda {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def globals_(
+    context: typer.Context,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Only results, warnings and errors.")] = False,
+    no_color: Annotated[bool, typer.Option("--no-color", help="No colours (as the NO_COLOR variable).")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    context.obj = Reporter(quiet=quiet, color=not (no_color or "NO_COLOR" in os.environ))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    arguments = cli.arrange(sys.argv[1:] if arguments is None else arguments)
+    signal.signal(signal.SIGTERM, cli.terminate)
+    if "--no-color" in arguments:
+        os.environ["NO_COLOR"] = "1"
+    command = typer.main.get_command(app)
+    try:
+        result = command.main(args=arguments, prog_name="fgda", standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except BaseException as error:  # noqa: BLE001 - the one place where every error becomes a line and a code
+        if "--debug" in arguments and not isinstance(error, SystemExit):
+            traceback.print_exc()
+        return _exit_code(error)
+
+
+def _exit_code(error: BaseException) -> int:
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else 1
+    if hasattr(error, "format_message"):  # the command line parser's own errors
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(error.format_message(), file=sys.stderr)
+            return 2
+        context = getattr(error, "ctx", None)
+        place = f" (see {context.command_path} --help)" if context is not None else ""
+        print(f"fgda: {' '.join(error.format_message().split())}{place}", file=sys.stderr)
+        return getattr(error, "exit_code", 2)
+    if type(error).__name__ == "Abort":
+        error = KeyboardInterrupt()
+    return cli.report(error)
+
+
+def run() -> None:
+    """The console script."""
+    sys.exit(main())

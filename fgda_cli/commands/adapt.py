@@ -1,0 +1,37 @@
+"""fgda adapt"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from .. import cli
+
+
+def adapt(
+    context: typer.Context,
+    preset: cli.PresetName = "playground",
+    sets: cli.SetValues = None,
+    method: Annotated[
+        Optional[str], typer.Option("--method", "-m", help="fgda, fada, … [default: the preset's]", rich_help_panel="Preset")
+    ] = None,
+    init: Annotated[
+        Optional[Path], typer.Option(help="Checkpoint to start from. [default: the preset's newest pretrain]", rich_help_panel="Data")
+    ] = None,
+    out: cli.Out = None,
+    fresh: cli.Fresh = False,
+    data_root: cli.DataRoot = None,
+    device: cli.Device = "auto",
+    precision: cli.PrecisionName = None,
+    workers: cli.Workers = None,
+    seed: cli.Seed = None,
+) -> None:
+    """Adapt a pretrained model to the unlabelled target; the same command resumes a stopped run."""
+    settings = cli.preset_from(preset, sets, seed, precision, workers, method)
+    from ..data import store
+    from ..engine import stages
+
+    job = stages.Job(settings, store.data_root(data_root), out, device, fresh, cli.reporter(context))
+    print(stages.adapt(job, init))

@@ -1,0 +1,35 @@
+"""fgda demo"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .. import cli
+
+
+def demo(
+    context: typer.Context,
+    out: Annotated[Path, typer.Option(help="Folder for everything the demo writes.", rich_help_panel="Result")] = Path("runs/demo"),
+    preset: cli.PresetName = "playground",
+    sets: cli.SetValues = None,
+    fresh: cli.Fresh = False,
+    device: cli.Device = "auto",
+    precision: cli.PrecisionName = None,
+    seed: cli.Seed = None,
+    json: cli.Json = None,
+) -> None:
+    """The whole path on embedded data: prepare, pretrain, adapt, evaluate, compare."""
+    settings = cli.preset_from(preset, sets, seed, precision, None)
+    from ..engine.demo import run_demo
+    from ..visual.tables import iou_table
+
+    show = cli.reporter(context)
+    summary = run_demo(settings, out, device, fresh, show)
+    if json is not None:
+        cli.emit_json(summary, json)
+    if json != "-":
+        show.console(stderr=False).print(iou_table({"source only": summary["source_only"], "adapted": summary["adapted"]}))
+        print(f"gain {summary['gain']:+.1f} mIoU in {summary['seconds'] / 60:.1f} minutes; see {out / 'comparison.png'}")

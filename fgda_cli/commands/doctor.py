@@ -1,0 +1,41 @@
+"""fgda doctor"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from .. import __version__, cli
+
+
+def doctor(context: typer.Context, data_root: cli.DataRoot = None, json: cli.Json = None) -> None:
+    """Versions, devices, the precision that is fastest here, weights and data sets found."""
+    import platform
+
+    import cv2
+    import torch
+    import torchvision
+
+    from ..data import store
+    from ..engine.compute import measure_precision, pick_device
+    from ..models.weights import weight_folder
+
+    device, root = pick_device("auto"), store.data_root(data_root)
+    report = {
+        "fgda": __version__, "python": platform.python_version(), "torch": torch.__version__,
+        "torchvision": torchvision.__version__, "opencv": cv2.__version__, "device": str(device),
+        "threads": torch.get_num_threads(), "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "fastest_precision": measure_precision(device), "weights": _files(weight_folder()),
+        "data_root": str(root), "datasets": sorted(path.parent.name for path in root.glob("*/manifest.json")),
+    }  # fmt: skip
+    if json is not None:
+        cli.emit_json(report, json)
+        return
+    for key, value in report.items():
+        print(f"{key:18} {', '.join(value) or 'none' if isinstance(value, list) else value}")
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("*.pth"))
+

@@ -1,0 +1,52 @@
+"""fgda entropy-map"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .. import cli
+from ..errors import FgdaError
+
+
+def entropy_map(
+    context: typer.Context,
+    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT")],
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Images, folders, globs or videos.")],
+    out: cli.OutFolder,
+    raw: Annotated[bool, typer.Option("--raw", help="Also float32 [H,W] arrays (.npy).", rich_help_panel="Result")] = False,
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Enter folders of folders.")] = False,
+    device: cli.Device = "auto",
+    precision: cli.PrecisionName = None,
+) -> None:
+    """Heat maps of the normalised prediction entropy (eq. 4): where the model is unsure."""
+    import numpy as np
+
+    from ..data.files import BadFile, whole_file, write_json, write_png
+    from ..engine import predict as engine
+    from ..engine.checkpoint import load_model
+    from ..visual.heat import heat_with_bar
+
+    show, found = cli.reporter(context), engine.collect(inputs, recursive)
+    how = cli.precision_for(precision, device)
+    model, _ = load_model(checkpoint)
+    how.place(model)
+    means, bad = {}, 0
+    for item, image in show.track(engine.read_inputs(found), "entropy", len(found)):
+        if isinstance(image, BadFile):
+            show.warn(f"{item.path}: {image}")
+            bad += 1
+            continue
+        entropy = engine.predict(model, image, how)["entropy"]
+        means[item.name] = float(entropy.mean())
+        write_png(out / f"{item.name}_entropy.png", heat_with_bar(entropy))
+        if raw:
+            with whole_file(out / f"{item.name}_entropy.npy") as partial, open(partial, "wb") as handle:
+                np.save(handle, entropy.astype(np.float32))
+    write_json(out / "entropy.json", means)
+    average = f", mean entropy {np.mean(list(means.values())):.3f}" if means else ""
+    print(f"{out}: {len(means)} maps{average}")
+    if bad:
+        raise FgdaError(f"{bad} of {len(found)} inputs could not be read (see the warnings above)")

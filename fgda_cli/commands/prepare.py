@@ -1,0 +1,71 @@
+"""fgda prepare"""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from .. import cli
+from ..errors import UsageError
+
+
+class DatasetKind(str, Enum):
+    gta5 = "gta5"
+    synthia = "synthia"
+    cityscapes = "cityscapes"
+    playground = "playground"
+    folder = "folder"
+
+
+def prepare(
+    context: typer.Context,
+    dataset: Annotated[DatasetKind, typer.Argument(help="Which layout the raw files have.")],
+    root: Annotated[Optional[Path], typer.Option(help="Raw data set (playground: where to draw it).")] = None,
+    out: Annotated[Optional[Path], typer.Option(help="Prepared data sets go to OUT/<dataset>. [default: $FGDA_DATA or ./data]")] = None,
+    size: Annotated[Optional[str], typer.Option(metavar="WxH", help="Training resolution. [default: the data set's]")] = None,
+    workers: cli.Workers = None,
+    check_only: Annotated[bool, typer.Option("--check-only", help="Verify only; write nothing, list what is refused.")] = False,
+    images: Annotated[Optional[Path], typer.Option(help="folder: images.", rich_help_panel="Own folders")] = None,
+    labels: Annotated[Optional[Path], typer.Option(help="folder: labels, paired by name.", rich_help_panel="Own folders")] = None,
+    mapping: Annotated[
+        Optional[Path], typer.Option(help="folder: YAML of raw id or [r,g,b]: class name.", rich_help_panel="Own folders")
+    ] = None,
+    split: Annotated[str, typer.Option(help="folder: train or val.", rich_help_panel="Own folders")] = "train",
+    name: Annotated[Optional[str], typer.Option(help="folder: name of the data set.", rich_help_panel="Own folders")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="playground: seed of the scenes.")] = 0,
+) -> None:
+    """Check a raw data set, convert its labels and cache it at training resolution."""
+    from ..data import recipes
+    from ..data.prepare import parse_size
+    from ..data.store import data_root
+
+    target, pixels, show = data_root(out), parse_size(size), cli.reporter(context)
+    count = recipes.default_workers(workers)
+    if dataset is DatasetKind.folder:
+        summaries = [_folder(recipes, images or root, labels, mapping, split, name, target, pixels, show, count, check_only)]
+    elif root is None:
+        raise UsageError(f"prepare {dataset.value} needs --root DIR")
+    elif dataset is DatasetKind.playground:
+        if check_only:
+            raise UsageError("prepare playground draws its own files: there is nothing to check with --check-only")
+        summaries = recipes.prepare_playground(root, target, pixels, show, count, seed)
+    else:
+        summaries = [recipes.prepare_layout(dataset.value, root, target, pixels, show, count, check_only=check_only)]
+    for summary in summaries:
+        counts = ", ".join(f"{number} {part}" for part, number in summary.images.items())
+        refused = f", {summary.refused} refused (see {summary.folder / 'problems.json'})" if summary.refused else ""
+        print(f"{summary.folder}: {counts}{refused}" if not check_only else f"{summary.folder.name}: {counts} are fine")
+
+
+def _folder(recipes, images, labels, mapping, split, name, target, pixels, show, count, check_only):
+    if images is None:
+        raise UsageError("prepare folder needs --images DIR")
+    if split not in ("train", "val"):
+        raise UsageError(f"--split {split}: known are train and val")
+    chosen = name or images.resolve().name
+    if Path(chosen).name != chosen or chosen in (".", ".."):
+        raise UsageError(f"--name {chosen}: a plain name, without folders")
+    return recipes.prepare_folder(images, labels, mapping, split, target, chosen, pixels, show, count, check_only)

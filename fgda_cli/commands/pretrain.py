@@ -1,0 +1,28 @@
+"""fgda pretrain"""
+
+from __future__ import annotations
+
+import typer
+
+from .. import cli
+
+
+def pretrain(
+    context: typer.Context,
+    preset: cli.PresetName = "playground",
+    sets: cli.SetValues = None,
+    out: cli.Out = None,
+    fresh: cli.Fresh = False,
+    data_root: cli.DataRoot = None,
+    device: cli.Device = "auto",
+    precision: cli.PrecisionName = None,
+    workers: cli.Workers = None,
+    seed: cli.Seed = None,
+) -> None:
+    """Train on the labelled source alone; the same command resumes a stopped run."""
+    settings = cli.preset_from(preset, sets, seed, precision, workers)
+    from ..data import store
+    from ..engine import stages
+
+    job = stages.Job(settings, store.data_root(data_root), out, device, fresh, cli.reporter(context))
+    print(stages.pretrain(job))

@@ -1,0 +1,131 @@
+"""Prediction on images of any size, for people and for programs."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from ..data.files import IMAGE_SUFFIXES, BadFile, image_files, read_rgb
+from ..errors import FgdaError
+from ..losses import entropy_map
+from ..models.deeplab import DeepLabV2
+from .compute import Precision
+from .evaluate import TestTime, predict_scores, read_ahead
+
+VIDEO_SUFFIXES = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"}
+MOST_PIXELS = 4_000_000  # scores are computed at no more pixels than this, so that memory stays bounded
+
+
+@dataclass(frozen=True)
+class Input:
+    """One image to predict; `name` is its path below the folder given, without suffix."""
+
+    name: str
+    path: Path
+
+
+def fit_size(width: int, height: int, trained: tuple[int, int] | None) -> tuple[int, int]:
+    """The network's input size for an image: the trained size, or one of its area when the aspect differs by over 5 %."""
+    if trained is None:
+        return width, height
+    if abs(width / height / (trained[0] / trained[1]) - 1) <= 0.05:
+        return trained
+    scale = (trained[0] * trained[1] / (width * height)) ** 0.5
+    return tuple(int(np.clip(round(side * scale / 8) * 8, 64, 8192)) for side in (width, height))
+
+
+def predict(model: DeepLabV2, image: np.ndarray, precision: Precision | None = None, tta: TestTime = TestTime()) -> dict:
+    """RGB uint8 `[H,W,3]` -> `train_ids` uint8 `[H,W]`, `entropy` float32 `[H,W]` in [0,1] (eq. 4), at the image's size.
+
+    Raises ValueError for an array of another kind.
+    """
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise ValueError(f"predict takes RGB uint8 [H,W,3], not {image.dtype} {list(image.shape)}")
+    precision = precision or Precision("fp32", next(model.parameters()).device)
+    height, width = image.shape[:2]
+    shrink = min(1.0, (MOST_PIXELS / (width * height)) ** 0.5)
+    out_size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
+    scores = predict_scores(model, image, fit_size(width, height, model.input_size), out_size, precision, tta)
+    with torch.inference_mode():
+        train_ids = scores.argmax(0).to(torch.uint8).cpu().numpy()
+        entropy = entropy_map(scores[None])[0].clamp(0, 1).cpu().numpy()
+    if shrink < 1:
+        train_ids = cv2.resize(train_ids, (width, height), interpolation=cv2.INTER_NEAREST)
+        entropy = cv2.resize(entropy, (width, height), interpolation=cv2.INTER_LINEAR)
+    return {"train_ids": train_ids, "entropy": entropy}
+
+
+def collect(inputs: list[str], recursive: bool) -> list[Input]:
+    """Images, folders and globs to a list without doubles. Raises FgdaError for an input that gives none."""
+    found: dict[Path, str] = {}
+    for text in inputs:
+        path = Path(text)
+        if path.is_dir():
+            images = {p: p.relative_to(path).with_suffix("").as_posix() for p in image_files(path, recursive)}
+            if not images:
+                deeper = "" if recursive or not image_files(path) else " (there are some in its folders: use --recursive)"
+                raise FgdaError(f"{path} holds no image{deeper}")
+        elif path.is_file():
+            images = {path: path.stem}
+        else:
+            matches = [Path(p) for p in sorted(glob.glob(text, recursive=True))]
+            images = {p: p.stem for p in matches if p.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES}
+            if not images:
+                raise FgdaError(f"{text}: no such image, folder or pattern")
+        for image, name in images.items():
+            found.setdefault(image, name)
+    return _distinct(found)
+
+
+def _distinct(found: dict[Path, str]) -> list[Input]:
+    """`a.png` and `a.jpg` would write the same file: such names keep their suffix, and then get a number."""
+    names = list(found.values())
+    used: set[str] = set()
+    result = []
+    for path, name in found.items():
+        chosen = name if names.count(name) == 1 else f"{name}{path.suffix}"
+        number = 2
+        while chosen in used:
+            chosen, number = f"{name}-{number}", number + 1
+        used.add(chosen)
+        result.append(Input(chosen, path))
+    return result
+
+
+def read_inputs(inputs: list[Input]) -> Iterator[tuple[Input, np.ndarray | BadFile]]:
+    """Each image, read ahead; a file that cannot be read comes as its reason, so that the others go on."""
+
+    def read(item: Input) -> np.ndarray | BadFile:
+        try:
+            return read_rgb(item.path)
+        except BadFile as error:
+            return error
+
+    stills = [item for item in inputs if item.path.suffix.lower() not in VIDEO_SUFFIXES]
+    yield from read_ahead(read, stills)
+    for item in inputs:
+        if item.path.suffix.lower() in VIDEO_SUFFIXES:
+            yield from _frames(item)
+
+
+def _frames(item: Input) -> Iterator[tuple[Input, np.ndarray | BadFile]]:
+    """A video's frames as NAME/000001, NAME/000002, …"""
+    capture = cv2.VideoCapture(str(item.path))
+    number = 0
+    try:
+        while True:
+            read, frame = capture.read()
+            if not read:
+                break
+            number += 1
+            yield Input(f"{item.name}/{number:06d}", item.path), np.ascontiguousarray(frame[..., ::-1])
+    finally:
+        capture.release()
+    if number == 0:
+        yield item, BadFile("no video that can be read")
