@@ -1,0 +1,63 @@
+"""Shared fixtures: one small prepared playground a test session, and a preset that trains on it in seconds."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # bit-identity is promised at one thread count
+
+from fgda_cli.data import playground
+from fgda_cli.data.recipes import prepare_layout
+from fgda_cli.presets import load_preset
+from fgda_cli.reporter import Reporter
+
+QUIET = Reporter(quiet=True)
+TINY = (
+    "data.source.size=[64, 32]", "data.target.size=[64, 32]", "data.evaluation.size=[64, 32]", "model.width=8",
+    "pretrain.iterations=6", "pretrain.batch_size=2", "pretrain.checkpoint_every=2", "pretrain.log_every=1",
+    "adapt.iterations=6", "adapt.batch_size=2", "adapt.checkpoint_every=2", "adapt.log_every=1",
+    "pretrain.evaluate_every=100", "adapt.evaluate_every=100", "run.precision=fp32", "run.workers=0",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def raw_playground(tmp_path_factory) -> Path:
+    """Both domains in their raw layouts: 10 game scenes, 10 + 3 street scenes."""
+    root = tmp_path_factory.mktemp("raw")
+    for sheet in playground.sheets(root, seed=0, train=10, val=3):
+        playground.write_sheet(sheet)
+    return root
+
+
+@pytest.fixture(scope="session")
+def data_root(raw_playground, tmp_path_factory) -> Path:
+    """The same, prepared at 64x32."""
+    out = tmp_path_factory.mktemp("data")
+    prepare_layout("gta5", raw_playground / "game", out, (64, 32), QUIET, 1, "playground-game")
+    prepare_layout("cityscapes", raw_playground / "street", out, (64, 32), QUIET, 1, "playground-street")
+    return out
+
+
+@pytest.fixture(scope="session")
+def tiny_preset():
+    def make(*overrides: str, method: str | None = None):
+        return load_preset("playground", [*TINY, *overrides], method)
+
+    return make
+
+
+def set_flags(*overrides: str) -> list[str]:
+    return [part for override in (*TINY, *overrides) for part in ("--set", override)]
+
+
+def fgda(*arguments, cwd=None, **kwargs) -> subprocess.CompletedProcess:
+    """The command line in a process of its own."""
+    command = [sys.executable, "-m", "fgda_cli", *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "80", "TERM": "dumb", "NO_COLOR": "1"}
+    environment["PYTHONPATH"] = str(Path(__file__).parent.parent)
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=300, **kwargs)

@@ -1,0 +1,141 @@
+"""Golden values worked by hand, gradients in float64, and the identities that the fast forms rely on."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fgda_cli import losses
+
+
+def logits_of(*probs: float) -> torch.Tensor:
+    """One pixel whose softmax is `probs`: `[1,K,1,1]`."""
+    return torch.tensor(probs, dtype=torch.float64).log().view(1, -1, 1, 1)
+
+
+def test_segmentation_loss_is_minus_log_of_the_true_class_and_skips_ignored_pixels():
+    logits = torch.cat([logits_of(0.2, 0.8), logits_of(0.5, 0.5), logits_of(0.9, 0.1)], dim=3)
+    labels = torch.tensor([[[1, 0, 255]]])
+    assert losses.segmentation_loss(logits, labels).item() == pytest.approx(-(math.log(0.8) + math.log(0.5)) / 2)
+
+
+def test_segmentation_loss_of_ignored_pixels_only_is_zero_with_zero_gradient():
+    logits = torch.randn(1, 3, 2, 2, requires_grad=True)
+    loss = losses.segmentation_loss(logits, torch.full((1, 2, 2), 255))
+    loss.backward()
+    assert loss.item() == 0 and not logits.grad.any()
+
+
+def test_soft_label_cross_entropy_by_hand():
+    soft = torch.tensor([0.25, 0.75], dtype=torch.float64).view(1, 2, 1, 1)
+    expected = -(0.25 * math.log(0.2) + 0.75 * math.log(0.8))
+    assert losses.soft_label_cross_entropy(logits_of(0.2, 0.8), soft).item() == pytest.approx(expected)
+
+
+def test_soft_label_cross_entropy_refuses_other_shapes():
+    with pytest.raises(ValueError, match="differ in shape"):
+        losses.soft_label_cross_entropy(torch.zeros(1, 4, 2, 2), torch.zeros(1, 2, 2, 2))
+
+
+def test_domain_encoding_clips_without_renormalising_and_places_the_code():
+    logits = logits_of(0.95, 0.05)
+    source = losses.domain_encoding(logits, "source", temperature=1.0).flatten().tolist()
+    target = losses.domain_encoding(logits, "target", temperature=1.0).flatten().tolist()
+    assert source == pytest.approx([0.9, 0.05, 0, 0])
+    assert target == pytest.approx([0, 0, 0.9, 0.05])
+
+
+def test_domain_encoding_divides_by_the_temperature_and_is_detached():
+    logits = logits_of(0.8, 0.2).requires_grad_()
+    code = losses.domain_encoding(logits, "source")
+    ratio = 4 ** (1 / 1.8)
+    assert not code.requires_grad
+    assert code[0, 0, 0, 0].item() == pytest.approx(ratio / (1 + ratio))
+
+
+def test_domain_encoding_refuses_other_domains():
+    with pytest.raises(ValueError, match="source.*target"):
+        losses.domain_encoding(logits_of(0.5, 0.5), "both")
+
+
+@pytest.mark.parametrize("domain", ["source", "target"])
+def test_the_half_built_loss_equals_the_published_form_in_value_and_gradient(domain):
+    torch.manual_seed(0)
+    logits, class_logits = torch.randn(2, 10, 3, 4, dtype=torch.float64), 3 * torch.randn(2, 5, 3, 4, dtype=torch.float64)
+    plain, fast = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    expected = losses.soft_label_cross_entropy(plain, losses.domain_encoding(class_logits, domain))
+    found = losses.domain_cross_entropy(fast, losses.class_encoding(class_logits), domain)
+    expected.backward()
+    found.backward()
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(fast.grad, plain.grad)
+
+
+def test_discriminator_and_adversarial_loss_follow_eq_2_and_3():
+    torch.manual_seed(1)
+    d_source, d_target = torch.randn(2, 1, 6, 2, 2, dtype=torch.float64)
+    c_source, c_target = torch.randn(2, 1, 3, 2, 2, dtype=torch.float64)
+    sce, encode = losses.soft_label_cross_entropy, losses.domain_encoding
+    eq2 = 0.5 * sce(d_source, encode(c_source, "source")) + 0.5 * sce(d_target, encode(c_target, "target"))
+    eq3 = sce(d_target, encode(c_target, "source"))
+    codes = losses.class_encoding(c_source), losses.class_encoding(c_target)
+    torch.testing.assert_close(losses.discriminator_loss(d_source, d_target, *codes), eq2)
+    torch.testing.assert_close(losses.adversarial_loss(d_target, codes[1]), eq3)
+
+
+def test_entropy_is_one_for_uniform_and_zero_for_certain_predictions():
+    assert losses.entropy_map(torch.zeros(1, 19, 1, 1)).item() == pytest.approx(1, abs=1e-6)
+    certain = torch.full((1, 19, 1, 1), -1e4)
+    certain[:, 3] = 1e4
+    assert losses.entropy_map(certain).item() == 0
+
+
+def test_entropy_by_hand():
+    expected = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75)) / math.log(2)
+    assert losses.entropy_map(logits_of(0.25, 0.75)).item() == pytest.approx(expected)
+
+
+@given(st.lists(st.floats(-1e4, 1e4), min_size=2, max_size=19))
+@settings(max_examples=100, deadline=None)
+def test_entropy_and_its_gradient_are_finite_and_in_range_for_any_logits(values):
+    logits = torch.tensor(values, dtype=torch.float64).view(1, -1, 1, 1).requires_grad_()
+    entropy = losses.entropy_map(logits)
+    entropy.sum().backward()
+    assert -1e-9 <= entropy.item() <= 1 + 1e-9
+    assert torch.isfinite(logits.grad).all()
+
+
+def test_weighted_self_information_sums_to_the_entropy_and_survives_zeros():
+    logits = torch.randn(1, 5, 3, 3, dtype=torch.float64)
+    information = losses.weighted_self_information(torch.softmax(logits, 1))
+    torch.testing.assert_close(information.sum(1), losses.entropy_map(logits))
+    assert losses.weighted_self_information(torch.tensor([0.0, 1.0]).view(1, 2, 1, 1)).abs().sum() == 0
+
+
+def test_binary_domain_loss_by_hand():
+    logits = torch.tensor([[2.0]]).view(1, 1, 1, 1)
+    assert losses.binary_domain_loss(logits, "source").item() == pytest.approx(math.log(1 + math.exp(2.0)))
+    assert losses.binary_domain_loss(logits, "target").item() == pytest.approx(math.log(1 + math.exp(-2.0)))
+
+
+CODE = torch.softmax(torch.randn(1, 3, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), 1)
+GRADIENTS = {
+    "segmentation": (lambda z: losses.segmentation_loss(z, torch.tensor([[[0, 1], [255, 2]]]), temperature=1.8), 3),
+    "soft label": (lambda z: losses.soft_label_cross_entropy(z, CODE), 3),
+    "adversarial": (lambda z: losses.adversarial_loss(z, CODE), 6),
+    "discriminator": (lambda z: losses.discriminator_loss(z, 2 * z, CODE, CODE.flip(1)), 6),
+    "entropy": (losses.entropy_loss, 3),
+    "self-information": (lambda z: losses.weighted_self_information(torch.softmax(z, 1)).square().mean(), 3),
+    "binary": (lambda z: losses.binary_domain_loss(z, "target", weight=CODE[:, :1]), 1),
+}
+
+
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_gradients_in_float64(name):
+    function, channels = GRADIENTS[name]
+    torch.manual_seed(3)
+    assert torch.autograd.gradcheck(function, torch.randn(1, channels, 2, 2, dtype=torch.float64, requires_grad=True))
