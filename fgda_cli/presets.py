@@ -82,7 +82,9 @@ class Stage(Section):
     schedule_iterations: Count | None = Field(None, description="max of the poly schedule; default: iterations")
     batch_size: Count = Field(1, description="images a domain and step")
     lr: Positive | None = Field(None, description="instead of optim.lr in this stage")
-    batch_norm: Literal["frozen", "train"] = Field("frozen", description="frozen keeps statistics and affine parameters")
+    batch_norm: Literal["frozen", "train", "target"] = Field(
+        "frozen", description="frozen as published; train; or train with running statistics of the target alone"
+    )
     log_every: Count = Field(50, description="iterations between log lines")
     checkpoint_every: Count = Field(500, description="iterations between resumable checkpoints")
     evaluate_every: Count = Field(2000, description="iterations between validations that may set best.pth")
@@ -191,20 +193,20 @@ def _load_tree(path: Path, chain: tuple[Path, ...]) -> dict:
     return base
 
 
-def _convert(node: yaml.Node, path: Path):
+def _convert(node: yaml.Node, path: Path, name: str = "preset"):
     """A composed YAML node to nested dicts whose leaves are `Value`s."""
     place = f"{path}, line {node.start_mark.line + 1}"
     if not isinstance(node, yaml.MappingNode):
         try:
             return Value(_plain(node), place)
         except (yaml.YAMLError, ValueError, RecursionError) as error:
-            raise UsageError(f"{place}: cannot read this value ({type(error).__name__})") from error
+            raise UsageError(f"{place}: {name}: only plain numbers, texts and lists are read") from error
     tree: dict = {}
     for key_node, value_node in node.value:
         key, line = str(key_node.value), key_node.start_mark.line + 1
         if key in tree:
             raise UsageError(f"{path}, line {line}: key '{key}' is written twice")
-        value = _convert(value_node, path)
+        value = _convert(value_node, path, key)
         tree[key] = Value(value.value, f"{path}, line {line}") if isinstance(value, Value) else value
     return tree
 
@@ -308,10 +310,14 @@ def valid_keys(schema: type[BaseModel] = Preset, prefix: str = "") -> dict[str, 
 
 
 def _nearest(keys: list[str], schema: type[BaseModel], prefix: tuple) -> str:
-    dotted = ".".join(keys)
+    """A hint: the closest key of the same section, else the closest anywhere, else the section's keys."""
     known = list(valid_keys(schema, "".join(f"{part}." for part in prefix)))
-    leaves = {key.rsplit(".", 1)[-1]: key for key in reversed(known)}
-    close = difflib.get_close_matches(dotted, known, 1, 0.75)
-    leaf = difflib.get_close_matches(keys[-1], leaves, 1, 0.5)
-    hint = close[0] if close else leaves[leaf[0]] if leaf else None
-    return f": did you mean '{hint}'?" if hint else ": `fgda presets --keys` lists the valid ones"
+    section = ".".join(keys[:-1])
+    siblings = {key.rsplit(".", 1)[-1]: key for key in known if key.rpartition(".")[0] == section}
+    anywhere = {key.rsplit(".", 1)[-1]: key for key in reversed(known)}
+    for choices, cutoff in ((siblings, 0.6), (anywhere, 0.8)):
+        close = difflib.get_close_matches(keys[-1], choices, 1, cutoff)
+        if close:
+            return f": did you mean '{choices[close[0]]}'?"
+    names = sorted(siblings) or sorted({key.split(".")[0] for key in known})
+    return f" (valid{' in ' + section if siblings and section else ''}: {', '.join(names)})"

@@ -46,7 +46,7 @@ def test_set_reads_yaml_and_scientific_notation():
 @pytest.mark.parametrize(
     "text, expected",
     [
-        ("optim:\n  learning_rate: 1\n", ["line 3", "optim.learning_rate", "optim.lr"]),
+        ("optim:\n  learning_rate: 1\n", ["line 3", "optim.learning_rate", "valid in optim:", " lr,"]),
         ("optim:\n  lr: fast\n", ["line 3", "optim.lr", "number", "'fast'"]),
         ("optim: {lr: -1}\n", ["line 2", "optim.lr", "greater than 0"]),
         ("optim: {lr: .nan}\n", ["line 2", "optim.lr"]),

@@ -84,7 +84,7 @@ def read_manifest(folder: Path) -> dict:
     for split in manifest["splits"].values():
         for item in split:
             for relative in (item["image"], item.get("label")):
-                if relative and not (inside / os.path.normpath(relative)).is_relative_to(inside):
+                if relative and not Path(os.path.normpath(inside / relative)).is_relative_to(inside):
                     raise FgdaError(f"{path} names a file outside its folder: {relative}")
     return manifest
 

@@ -113,6 +113,7 @@ def _initialise(model, preset: Preset, init: Path | None) -> None:
 def make_state(method: Method, preset: Preset, stage: Stage, precision) -> TrainState:
     optim = preset.optim
     method.autocast, method.scale = precision.autocast, precision.scale
+    method.target_statistics = stage.batch_norm == "target" and method.uses_target
     for module in (method.model, *method.owned.values()):
         precision.place(module).train()
     optimizers: dict[str, torch.optim.Optimizer] = {

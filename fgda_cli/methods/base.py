@@ -45,6 +45,7 @@ class Method:
         self.model, self.settings = model, settings
         self.owned: dict[str, nn.Module] = {}
         self.discriminators: dict[str, nn.Module] = {}
+        self.target_statistics = False  # set by the engine: batch norm's running statistics follow the target alone
         self.autocast: Callable = nullcontext  # set by the engine
         self.scale: Callable[[Tensor], Tensor] = lambda loss: loss  # the engine's loss scaling (fp16)
 
@@ -91,7 +92,8 @@ class Method:
 
     def source_pass(self, batch: Batch) -> tuple[Output, dict[str, Tensor]]:
         """Source forward, segmentation loss, backward."""
-        output = self.forward(batch.source)
+        with self.model.untracked_statistics() if self.target_statistics else nullcontext():
+            output = self.forward(batch.source)
         terms = self.segmentation(output, batch.labels)
         self.backward(sum(terms.values()))
         return output, terms

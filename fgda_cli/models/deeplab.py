@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -91,6 +93,19 @@ class DeepLabV2(nn.Module):
             if isinstance(module, nn.BatchNorm2d):
                 module.requires_grad_(False)
         self.train(self.training)
+
+    @contextmanager
+    def untracked_statistics(self) -> Iterator[None]:
+        """Inside, forwards in training mode normalise by the batch but leave the running statistics as they are."""
+        layers = [module for module in self.modules() if isinstance(module, nn.BatchNorm2d)]
+        momenta = [layer.momentum for layer in layers]
+        try:
+            for layer in layers:
+                layer.momentum = 0.0
+            yield
+        finally:
+            for layer, momentum in zip(layers, momenta, strict=True):
+                layer.momentum = momentum
 
     def train(self, mode: bool = True) -> DeepLabV2:
         super().train(mode)

@@ -57,7 +57,7 @@ def test_aspp_sums_its_branches_and_starts_small():
     x = torch.randn(1, 8, 20, 20)
     torch.testing.assert_close(head(x), sum(conv(x) for conv in head.convs))
     assert [c.dilation[0] for c in head.convs] == [6, 12, 18, 24] == [c.padding[0] for c in head.convs]
-    assert head.convs[0].weight.std() == pytest.approx(0.01, rel=0.3)
+    assert head.convs[0].weight.std().item() == pytest.approx(0.01, rel=0.3)
 
 
 @pytest.mark.parametrize("multi_level", [True, False])

@@ -93,8 +93,8 @@ STREET = Look(
            "pole": 5.0, "traffic light": 1.5, "traffic sign": 1.8, "vegetation": 5.0, "fence": 0.8, "wall": 0.8,
            "terrain": 1.3},
     spread=12.0, focal=(0.8, 0.95), horizon=(0.4, 0.46), camera_height=(1.2, 1.5),
-    haze=(0.004, 0.012), haze_colour=(206, 208, 202), light=(0.85, 1.1), tint=(0.96, 1.03, 0.93), contrast=0.9,
-    saturation=0.8, texture=0.12, shadows=0.4, blur=(0.5, 0.9), noise=6.0, vignette=0.25,
+    haze=(0.003, 0.009), haze_colour=(206, 208, 202), light=(0.85, 1.1), tint=(0.97, 1.02, 0.94), contrast=0.95,
+    saturation=0.9, texture=0.06, shadows=0.35, blur=(0.4, 0.7), noise=3.5, vignette=0.2,
     roughness={"sky": 0.15, "car": 0.4, "bus": 0.4, "train": 0.4, "truck": 0.4, "vegetation": 2.0, "terrain": 1.6},
 )  # fmt: skip
 

@@ -1,0 +1,108 @@
+"""The shared discriminator forward against the published recipe, written plainly: same losses, same gradients."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fgda_cli import losses
+from fgda_cli.data.loader import Batch
+from fgda_cli.methods.registry import method_class, method_names
+from fgda_cli.models.deeplab import DeepLabV2
+
+
+def make(name: str, multi_level: bool, **settings):
+    torch.manual_seed(0)
+    model = DeepLabV2(5, "resnet18", width=8, multi_level=multi_level)
+    model.freeze_batch_norm()
+    cls = method_class(name)
+    method = cls(model, cls.Settings(name=name, **settings))
+    for module in (model, *method.owned.values()):
+        module.double().train()
+    return method
+
+
+def batch():
+    g = torch.Generator().manual_seed(5)
+    images = torch.randint(0, 256, (2, 2, 3, 32, 48), dtype=torch.uint8, generator=g)
+    labels = torch.randint(0, 5, (2, 32, 48), dtype=torch.uint8, generator=g)
+    return Batch(images[0], labels, images[1])
+
+
+def plain_recipe(method, data):
+    """The order of the public code: two target forwards of D, one-sided labels built in full."""
+    s, size = method.settings, data.labels.shape[-2:]
+    up = lambda z: losses.upsample(z, size)  # noqa: E731
+    source = method.model(data.source)
+    loss = losses.segmentation_loss(up(source.logits), data.labels, temperature=s.seg_temperature)
+    if source.aux_logits is not None:
+        loss = loss + s.aux_seg * losses.segmentation_loss(up(source.aux_logits), data.labels, temperature=s.seg_temperature)
+    loss.backward()
+    target = method.model(data.target)
+    total = 0.0
+    for name, d in method.discriminators.items():
+        factor = s.aux_adv_factor if name.startswith("aux") else 1.0
+        features, logits = method.level(target, name)
+        code = losses.domain_encoding(up(logits), "source", s.temperature, s.clip)
+        total = total + s.lambda_adv * factor * losses.soft_label_cross_entropy(up(d(features)), code)
+        if hasattr(s, "eta"):
+            total = total + s.lambda_adv * s.eta * factor * losses.entropy_loss(up(logits), s.entropy_temperature)
+    total.backward()
+    for name, d in method.discriminators.items():
+        d.zero_grad()
+        (f_s, l_s), (f_t, l_t) = method.level(source, name), method.level(target, name)
+        on_source = losses.soft_label_cross_entropy(up(d(f_s.detach())), losses.domain_encoding(up(l_s), "source", s.temperature, s.clip))
+        on_target = losses.soft_label_cross_entropy(up(d(f_t.detach())), losses.domain_encoding(up(l_t), "target", s.temperature, s.clip))
+        (0.5 * on_source + 0.5 * on_target).backward()
+
+
+def gradients(method):
+    modules = {"model": method.model, **method.discriminators}
+    return {f"{m}.{n}": p.grad for m, module in modules.items() for n, p in module.named_parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize("name", ["fada", "fgda"])
+@pytest.mark.parametrize("multi_level", [False, True])
+def test_gradients_equal_the_published_recipe(name, multi_level):
+    ours, plain = make(name, multi_level, lambda_adv=0.5), make(name, multi_level, lambda_adv=0.5)
+    data = batch()
+    ours.step(data)
+    plain_recipe(plain, data)
+    expected = gradients(plain)
+    for key, found in gradients(ours).items():
+        torch.testing.assert_close(found, expected[key], rtol=1e-3, atol=1e-7, msg=key)
+
+
+def test_fgda_without_entropy_is_fada():
+    ours, fada = make("fgda", False, eta=0.0), make("fada", False)
+    ours.step(batch())
+    fada.step(batch())
+    expected = gradients(fada)
+    for key, found in gradients(ours).items():
+        torch.testing.assert_close(found, expected[key])
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_every_method_takes_steps_that_lower_its_source_loss(name):
+    method = make(name, True)
+    groups = method.segmentation_groups(0.01, 1.0)
+    optimizer, data, values = torch.optim.SGD(groups, momentum=0.9), batch(), []
+    for iteration in range(8):
+        for module in (method.model, *method.owned.values()):
+            module.zero_grad()
+        method.begin_iteration(iteration, 8, lambda: iter(data.target))
+        values.append(float(method.step(data)["seg"].detach()))
+        optimizer.step()
+        method.end_iteration(iteration)
+    assert values[-1] < values[0]
+
+
+def test_target_statistics_leave_out_the_source():
+    method = make("source-only", False)
+    method.model.frozen_batch_norm, method.target_statistics = False, True
+    method.model.train()
+    before = method.model.backbone.bn1.running_mean.clone()
+    method.source_pass(batch())
+    assert torch.equal(method.model.backbone.bn1.running_mean, before)
+    method.forward(batch().target)
+    assert not torch.equal(method.model.backbone.bn1.running_mean, before)
