@@ -18,8 +18,10 @@ GLOBAL_FLAGS = ("--debug", "--quiet", "--no-color")
 COMPUTE, DATA, RESULT = "Compute", "Data", "Result"
 PresetName = Annotated[str, typer.Option("--preset", "-p", help="Preset name or path/to.yaml.", rich_help_panel="Preset")]
 SetValues = Annotated[
-    Optional[list[str]], typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. optim.lr=1e-4; repeatable.",
-                                      rich_help_panel="Preset")  # fmt: skip
+    Optional[list[str]],
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override a key, e.g. optim.lr=1e-4; repeatable.", rich_help_panel="Preset"
+    ),  # fmt: skip
 ]
 Out = Annotated[Optional[Path], typer.Option(help="Run folder. [default: runs/PRESET/STAGE-seedN]", rich_help_panel=RESULT)]
 OutFolder = Annotated[Path, typer.Option("--out", help="Folder for the results.", rich_help_panel=RESULT)]

@@ -165,7 +165,9 @@ def _find(name: str, beside: Path | None = None) -> Path:
         if candidate.is_file():
             return candidate
     hint = difflib.get_close_matches(name, preset_names(), 1, 0.5)
-    raise UsageError(f"no preset '{name}'" + (f": did you mean '{hint[0]}'?" if hint else f" (known: {', '.join(preset_names())})"))
+    raise UsageError(
+        f"no preset '{name}'" + (f": did you mean '{hint[0]}'?" if hint else f" (known: {', '.join(preset_names())})")
+    )
 
 
 def _load_tree(path: Path, chain: tuple[Path, ...]) -> dict:

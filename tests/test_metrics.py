@@ -11,7 +11,8 @@ from hypothesis.extra import numpy as hnp
 from fgda_cli.metrics import ConfusionMatrix
 
 PAIRS = st.tuples(
-    hnp.arrays(np.uint8, (6, 5), elements=st.sampled_from([0, 1, 2, 3, 255])), hnp.arrays(np.uint8, (6, 5), elements=st.integers(0, 3))
+    hnp.arrays(np.uint8, (6, 5), elements=st.sampled_from([0, 1, 2, 3, 255])),
+    hnp.arrays(np.uint8, (6, 5), elements=st.integers(0, 3)),
 )
 
 

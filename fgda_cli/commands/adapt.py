@@ -18,7 +18,8 @@ def adapt(
         Optional[str], typer.Option("--method", "-m", help="fgda, fada, … [default: the preset's]", rich_help_panel="Preset")
     ] = None,
     init: Annotated[
-        Optional[Path], typer.Option(help="Checkpoint to start from. [default: the preset's newest pretrain]", rich_help_panel="Data")
+        Optional[Path],
+        typer.Option(help="Checkpoint to start from. [default: the preset's newest pretrain]", rich_help_panel="Data"),
     ] = None,
     out: cli.Out = None,
     fresh: cli.Fresh = False,

@@ -12,7 +12,9 @@ from .. import cli
 
 def demo(
     context: typer.Context,
-    out: Annotated[Path, typer.Option(help="Folder for everything the demo writes.", rich_help_panel="Result")] = Path("runs/demo"),
+    out: Annotated[Path, typer.Option(help="Folder for everything the demo writes.", rich_help_panel="Result")] = Path(
+        "runs/demo"
+    ),
     preset: cli.PresetName = "playground",
     sets: cli.SetValues = None,
     fresh: cli.Fresh = False,
@@ -31,5 +33,5 @@ def demo(
     if json is not None:
         cli.emit_json(summary, json)
     if json != "-":
-        show.console(stderr=False).print(iou_table({"source only": summary["source_only"], "adapted": summary["adapted"]}))
+        show.console(stderr=False).print(iou_table(["source only", "adapted"], [summary["source_only"], summary["adapted"]]))
         print(f"gain {summary['gain']:+.1f} mIoU in {summary['seconds'] / 60:.1f} minutes; see {out / 'comparison.png'}")

@@ -38,4 +38,3 @@ def doctor(context: typer.Context, data_root: cli.DataRoot = None, json: cli.Jso
 
 def _files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("*.pth"))
-

@@ -15,7 +15,8 @@ def evaluate(
     context: typer.Context,
     checkpoints: Annotated[list[Path], typer.Argument(help="One checkpoint, or several to compare.", metavar="CKPT...")],
     data: Annotated[
-        Optional[str], typer.Option(help="Data set name, or folder of a prepared one. [default: the preset's]", rich_help_panel="Data")
+        Optional[str],
+        typer.Option(help="Data set name, or folder of a prepared one. [default: the preset's]", rich_help_panel="Data"),
     ] = None,
     split: Annotated[str, typer.Option(help="Which split.", rich_help_panel="Data")] = "val",
     data_root: cli.DataRoot = None,
@@ -33,25 +34,27 @@ def evaluate(
         if not path.exists():
             raise UsageError(f"no such checkpoint: {path}")
     from ..data.files import write_png
-    from ..data.store import PreparedDataset, data_root as root_of, open_dataset
+    from ..data.store import PreparedDataset, open_dataset
+    from ..data.store import data_root as root_of
     from ..engine.checkpoint import load
-    from ..engine.evaluate import TestTime, evaluate_file
+    from ..engine.evaluate import Views, evaluate_file
     from ..visual.tables import iou_table
 
     show = cli.reporter(context)
-    how, tta = cli.precision_for(precision, device), TestTime(flip, tuple(scale or (1.0,)))
-    results = {}
+    how, tta = cli.precision_for(precision, device), Views(flip, tuple(scale or (1.0,)))
+    results = []
     for path in checkpoints:
         name = data or load(path)["preset"]["data"]["evaluation"]["dataset"]
-        dataset = PreparedDataset(Path(name)) if (Path(name) / "manifest.json").is_file() else open_dataset(root_of(data_root), name)
+        dataset = (
+            PreparedDataset(Path(name)) if (Path(name) / "manifest.json").is_file() else open_dataset(root_of(data_root), name)
+        )
         folder = None if save_predictions is None else save_predictions / (path.stem if len(checkpoints) > 1 else "")
         save = None if folder is None else lambda item, ids, folder=folder: write_png(folder / f"{item.name}.png", ids)
-        results[str(path)] = evaluate_file(path, dataset, split, how, show, tta, save)
+        results.append(evaluate_file(path, dataset, split, how, show, tta, save))
     if json is not None:
-        values = list(results.values())
-        cli.emit_json(values[0] if len(values) == 1 else values, json)
+        cli.emit_json(results[0] if len(results) == 1 else results, json)
     if json != "-":
-        show.console(stderr=False).print(iou_table(dict(zip(_headings(checkpoints), results.values(), strict=True))))
+        show.console(stderr=False).print(iou_table(_headings(checkpoints), results))
 
 
 def _headings(paths: list[Path]) -> list[str]:

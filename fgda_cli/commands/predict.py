@@ -37,11 +37,11 @@ def predict(
     from ..data.files import BadFile, write_png
     from ..engine import predict as engine
     from ..engine.checkpoint import load_model
-    from ..engine.evaluate import TestTime
+    from ..engine.evaluate import Views
     from ..visual.colour import colourise, legend, overlay
 
     show, found = cli.reporter(context), engine.collect(inputs, recursive)
-    how, tta = cli.precision_for(precision, device), TestTime(flip, tuple(scale or (1.0,)))
+    how, tta = cli.precision_for(precision, device), Views(flip, tuple(scale or (1.0,)))
     model, info = load_model(checkpoint)
     classes = info["classes"]
     if ids == "label" and not classes.is_cityscapes:

@@ -24,7 +24,9 @@ def prepare(
     context: typer.Context,
     dataset: Annotated[DatasetKind, typer.Argument(help="Which layout the raw files have.")],
     root: Annotated[Optional[Path], typer.Option(help="Raw data set (playground: where to draw it).")] = None,
-    out: Annotated[Optional[Path], typer.Option(help="Prepared data sets go to OUT/<dataset>. [default: $FGDA_DATA or ./data]")] = None,
+    out: Annotated[
+        Optional[Path], typer.Option(help="Prepared data sets go to OUT/<dataset>. [default: $FGDA_DATA or ./data]")
+    ] = None,
     size: Annotated[Optional[str], typer.Option(metavar="WxH", help="Training resolution. [default: the data set's]")] = None,
     workers: cli.Workers = None,
     check_only: Annotated[bool, typer.Option("--check-only", help="Verify only; write nothing, list what is refused.")] = False,

@@ -224,5 +224,3 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     if not (width.isdigit() and height.isdigit() and int(width) >= 32 and int(height) >= 32):
         raise UsageError(f"--size {text}: write it as WIDTHxHEIGHT, at least 32x32, e.g. 1280x720")
     return int(width), int(height)
-
-

@@ -26,7 +26,7 @@ from .compute import Precision
 
 
 @dataclass(frozen=True)
-class TestTime:
+class Views:
     """Test-time augmentation: mean of the class probabilities over scales and mirrors."""
 
     flip: bool = False
@@ -39,9 +39,9 @@ def forward_logits(model: DeepLabV2, images: Tensor, precision: Precision) -> Te
         return model(images.to(precision.device)).logits.float()
 
 
-def predict_scores(model: DeepLabV2, image: np.ndarray, size, out_size, precision: Precision, tta: TestTime) -> Tensor:
+def predict_scores(model: DeepLabV2, image: np.ndarray, size, out_size, precision: Precision, tta: Views) -> Tensor:
     """Scores `[K,H,W]` of one RGB image at out_size (width, height): logits, or log mean probabilities under TTA."""
-    if tta == TestTime():
+    if tta == Views():
         logits = forward_logits(model, to_tensor(resize(image, size, cv2.INTER_LINEAR))[None], precision)
         return upsample(logits, (out_size[1], out_size[0]))[0]
     total: Tensor | float = 0.0
@@ -75,7 +75,7 @@ def evaluate_model(
     size: tuple[int, int],
     precision: Precision,
     reporter: Reporter,
-    tta: TestTime = TestTime(),
+    tta: Views = Views(),
     on_prediction: Callable[[Item, np.ndarray], None] | None = None,
 ) -> dict[str, Any]:
     """The JSON of `fgda evaluate` less its `checkpoint`. Raises FgdaError when classes and labels do not fit."""
@@ -112,13 +112,11 @@ def result_json(matrix: ConfusionMatrix, classes: ClassSet, dataset: str, split:
 
 
 def evaluate_file(
-    path: Path, dataset: PreparedDataset, split: str, precision: Precision, reporter: Reporter, tta=TestTime(), on_prediction=None
+    path: Path, dataset: PreparedDataset, split: str, precision: Precision, reporter: Reporter, tta=Views(), on_prediction=None
 ) -> dict[str, Any]:
     """Evaluate one checkpoint at the size its preset names."""
     from .checkpoint import load_model
 
     model, info = load_model(path)
-    result = evaluate_model(
-        precision.place(model), dataset, split, info["size"], precision, reporter, tta, on_prediction
-    )
+    result = evaluate_model(precision.place(model), dataset, split, info["size"], precision, reporter, tta, on_prediction)
     return {"checkpoint": str(path), **result}

@@ -16,7 +16,7 @@ from ..errors import FgdaError
 from ..losses import entropy_map
 from ..models.deeplab import DeepLabV2
 from .compute import Precision
-from .evaluate import TestTime, predict_scores, read_ahead
+from .evaluate import Views, predict_scores, read_ahead
 
 VIDEO_SUFFIXES = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"}
 MOST_PIXELS = 4_000_000  # scores are computed at no more pixels than this, so that memory stays bounded
@@ -40,7 +40,7 @@ def fit_size(width: int, height: int, trained: tuple[int, int] | None) -> tuple[
     return tuple(int(np.clip(round(side * scale / 8) * 8, 64, 8192)) for side in (width, height))
 
 
-def predict(model: DeepLabV2, image: np.ndarray, precision: Precision | None = None, tta: TestTime = TestTime()) -> dict:
+def predict(model: DeepLabV2, image: np.ndarray, precision: Precision | None = None, tta: Views = Views()) -> dict:
     """RGB uint8 `[H,W,3]` -> `train_ids` uint8 `[H,W]`, `entropy` float32 `[H,W]` in [0,1] (eq. 4), at the image's size.
 
     Raises ValueError for an array of another kind.

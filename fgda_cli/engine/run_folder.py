@@ -26,6 +26,8 @@ class RunFolder:
     def open(self, preset: Preset, identity: dict, fresh: bool) -> None:
         """Make the folder, or check that it belongs to the same run. Raises UsageError naming the keys that differ."""
         record = self.folder / "preset.yaml"
+        if not record.is_file() and self.folder.is_dir() and any(self.folder.iterdir()):
+            raise UsageError(f"{self.folder} is not empty and holds no run: choose another --out")
         if fresh and record.is_file():
             self._clear()
         try:
@@ -41,16 +43,21 @@ class RunFolder:
             differing = [key for key in _differences(found, json.loads(json.dumps(wanted))) if key not in FREE_KEYS]
             if differing:
                 shown = ", ".join(differing[:6]) + (", …" if len(differing) > 6 else "")
-                raise UsageError(f"{self.folder} holds a run with other settings: {shown}\nuse --fresh to start over, or another --out")
+                raise UsageError(
+                    f"{self.folder} holds a run with other settings: {shown}\nuse --fresh to start over, or another --out"
+                )
         else:
-            if any(self.folder.iterdir()):
-                raise UsageError(f"{self.folder} is not empty and holds no run: choose another --out")
             write_text(record, yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True))
 
     def _clear(self) -> None:
         """Delete the run's own files, and nothing else that lies in the folder."""
         shutil.rmtree(self.checkpoints, ignore_errors=True)
-        for path in (*self.folder.glob("events.out.tfevents.*"), self.metrics, self.folder / "log.txt", self.folder / "preset.yaml"):
+        for path in (
+            *self.folder.glob("events.out.tfevents.*"),
+            self.metrics,
+            self.folder / "log.txt",
+            self.folder / "preset.yaml",
+        ):
             path.unlink(missing_ok=True)
 
     def trim_metrics(self, iteration: int) -> None:

@@ -5,21 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 
-def iou_table(results: dict[str, dict[str, Any]]):
-    """Results of `evaluate` by heading -> a rich table: one row a class, the means below."""
+def iou_table(headings: list[str], results: list[dict[str, Any]]):
+    """Results of `evaluate` under their headings as a rich table: one row a class, the means below."""
     from rich.table import Table
 
-    first = next(iter(results.values()))
+    first = results[0]
     table = Table(title=f"IoU % on {first['dataset']} / {first['split']} ({first['images']} images)", title_justify="left")
     table.add_column("class", no_wrap=True)
-    for heading in results:
+    for heading in headings:
         table.add_column(heading, justify="right", overflow="fold")
     for name in first["classes"]:
-        table.add_row(name, *(show(result["iou"][name]) for result in results.values()))
+        table.add_row(name, *(show(result["iou"][name]) for result in results))
     table.add_section()
     for key, label in (("miou", "mIoU"), ("miou16", "mIoU (16)"), ("miou13", "mIoU (13)"), ("pixel_accuracy", "pixel accuracy")):
         if first.get(key) is not None:
-            table.add_row(label, *(show(result[key]) for result in results.values()), style="bold" if key == "miou" else "")
+            table.add_row(label, *(show(result[key]) for result in results), style="bold" if key == "miou" else "")
     return table
 
 

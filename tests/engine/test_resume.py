@@ -87,7 +87,19 @@ def test_kill_9_of_a_real_process(data_root, tmp_path):
 
     def command(out):
         flags = set_flags("pretrain.iterations=40", "pretrain.checkpoint_every=3")
-        return [sys.executable, "-m", "fgda_cli", "pretrain", "--data-root", str(data_root), "--out", str(out), "--device", "cpu", *flags]
+        return [
+            sys.executable,
+            "-m",
+            "fgda_cli",
+            "pretrain",
+            "--data-root",
+            str(data_root),
+            "--out",
+            str(out),
+            "--device",
+            "cpu",
+            *flags,
+        ]
 
     subprocess.run(command(tmp_path / "whole"), check=True, env=environment, capture_output=True, timeout=300)
     process = subprocess.Popen(command(tmp_path / "parts"), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

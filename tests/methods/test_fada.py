@@ -51,8 +51,12 @@ def plain_recipe(method, data):
     for name, d in method.discriminators.items():
         d.zero_grad()
         (f_s, l_s), (f_t, l_t) = method.level(source, name), method.level(target, name)
-        on_source = losses.soft_label_cross_entropy(up(d(f_s.detach())), losses.domain_encoding(up(l_s), "source", s.temperature, s.clip))
-        on_target = losses.soft_label_cross_entropy(up(d(f_t.detach())), losses.domain_encoding(up(l_t), "target", s.temperature, s.clip))
+        on_source = losses.soft_label_cross_entropy(
+            up(d(f_s.detach())), losses.domain_encoding(up(l_s), "source", s.temperature, s.clip)
+        )
+        on_target = losses.soft_label_cross_entropy(
+            up(d(f_t.detach())), losses.domain_encoding(up(l_t), "target", s.temperature, s.clip)
+        )
         (0.5 * on_source + 0.5 * on_target).backward()
 
 

@@ -56,7 +56,9 @@ def locate(root: Path, wanted: Sequence[str], name: str) -> Path:
     raise FgdaError(f"--root {root} does not look like {name} (it needs {needs}), but {level} does: use --root {level}")
 
 
-def pair_by_name(listing: Listing, images: list[Path], labels: list[Path], image_root: Path, label_root: Path, split: str) -> None:
+def pair_by_name(
+    listing: Listing, images: list[Path], labels: list[Path], image_root: Path, label_root: Path, split: str
+) -> None:
     """Pair files whose paths below their folders agree but for the suffix; report the ones left over."""
     by_stem: dict[str, Path] = {}
     for label in labels:

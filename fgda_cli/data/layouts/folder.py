@@ -107,4 +107,3 @@ def find(images: Path, labels: Path | None, split: str, classes: ClassSet) -> Li
     else:
         pair_by_name(listing, found, image_files(labels), images, labels, split)
     return listing
-

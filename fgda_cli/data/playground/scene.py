@@ -91,7 +91,10 @@ class Street:
 
     def plan_houses(self) -> None:
         rng = self.rng
-        sides = ((-1, self.road_left - self.walk_left - self.verge_left), (1, self.road_right + self.walk_right + self.verge_right))
+        sides = (
+            (-1, self.road_left - self.walk_left - self.verge_left),
+            (1, self.road_right + self.walk_right + self.verge_right),
+        )
         for side, line in sides:
             z = rng.uniform(1.0, 4.0)
             while z < FAR:
