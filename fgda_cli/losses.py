@@ -20,12 +20,17 @@ def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(logits, size=size, mode="bilinear", align_corners=True)
 
 
-def segmentation_loss(logits: Tensor, train_ids: Tensor, ignore_index: int = 255, temperature: float = 1.0) -> Tensor:
+def segmentation_loss(
+    logits: Tensor, train_ids: Tensor, ignore_index: int = 255, temperature: float = 1.0, weight: Tensor | None = None
+) -> Tensor:
     """Eq. 1: mean cross-entropy over the pixels that are not ignored; 0 (with gradient) when all are.
 
-    logits `[B,K,H,W]`, train_ids `[B,H,W]` integer; FADA divides by a temperature in the adversarial stage.
+    logits `[B,K,H,W]`, train_ids `[B,H,W]` integer, `weight` `[B,H,W]` multiplies each pixel's loss (self-training);
+    FADA divides by a temperature in the adversarial stage.
     """
-    total = F.cross_entropy(logits / temperature, train_ids.long(), ignore_index=ignore_index, reduction="sum")
+    reduction = "sum" if weight is None else "none"
+    loss = F.cross_entropy(logits / temperature, train_ids.long(), ignore_index=ignore_index, reduction=reduction)
+    total = loss if weight is None else (loss * weight).sum()
     return total / (train_ids != ignore_index).sum().clamp(min=1)
 
 
@@ -102,3 +107,13 @@ def binary_domain_loss(domain_logits: Tensor, domain: Domain, weight: Tensor | N
     """BCE with logits against source = 0, target = 1, mean over all elements; `weight` broadcasts ([ADVENT])."""
     label = torch.full_like(domain_logits, 0.0 if domain == "source" else 1.0)
     return F.binary_cross_entropy_with_logits(domain_logits, label, weight=weight)
+
+
+def disagreement(first: Tensor, second: Tensor) -> Tensor:
+    """1 - cos(p1, p2) by pixel, `[B,K,H,W]` twice -> `[B,1,H,W]` ([CLAN] eq. 5)."""
+    return 1 - F.cosine_similarity(first, second, dim=1).unsqueeze(1)
+
+
+def weight_divergence(first: Tensor, second: Tensor) -> Tensor:
+    """1 + cos of two flat weight vectors: least when the heads look in opposite directions ([CLAN] eq. 6)."""
+    return 1 + F.cosine_similarity(first, second, dim=0)

@@ -55,8 +55,11 @@ def predict(
             bad += 1
             continue
         train_ids = engine.predict(model, image, how, tta)["train_ids"]
-        pictures = {"color": lambda t=train_ids: colourise(t, classes), "overlay": lambda i=image, t=train_ids: overlay(i, t, classes),
-                    "ids": lambda t=train_ids: to_ids(t, ids, CITYSCAPES_IDS)}  # fmt: skip
+        pictures = {
+            "color": lambda t=train_ids: colourise(t, classes),
+            "overlay": lambda i=image, t=train_ids: overlay(i, t, classes),
+            "ids": lambda t=train_ids: to_ids(t, ids, CITYSCAPES_IDS),
+        }
         for kind in kinds:
             write_png(out / f"{item.name}_{kind}.png", pictures[kind]())
     print(f"{out}: {len(found) - bad} predicted" + (f", {bad} could not be read" if bad else ""))

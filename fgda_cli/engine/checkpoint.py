@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from .. import presets
+from .. import schema
 from ..data.classes import ClassSet
 from ..data.files import whole_file
 from ..errors import FgdaError
@@ -39,7 +39,7 @@ def load(path: Path) -> dict[str, Any]:
     return content
 
 
-def build_model(settings: presets.Model, num_classes: int) -> DeepLabV2:
+def build_model(settings: schema.Model, num_classes: int) -> DeepLabV2:
     """A network with random weights. Raises UsageError for an unknown backbone."""
     from ..errors import UsageError
 
@@ -55,7 +55,7 @@ def build_model(settings: presets.Model, num_classes: int) -> DeepLabV2:
 def restore_model(content: dict[str, Any], path: Path) -> DeepLabV2:
     """The segmentation model of a checkpoint, in eval mode. Raises FgdaError on a misfit."""
     try:
-        settings = presets.Model.model_validate(content["preset"]["model"])
+        settings = schema.Model.model_validate(content["preset"]["model"])
         model = build_model(settings, len(content["classes"]["names"]))
         model.load_state_dict(content["model"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:

@@ -13,8 +13,8 @@ from ..data.classes import ClassSet
 from ..data.files import write_json, write_png
 from ..data.recipes import default_workers, prepare_playground
 from ..data.store import PreparedDataset, open_dataset
-from ..presets import Preset
 from ..reporter import Reporter
+from ..schema import Preset
 from ..visual.colour import colourise
 from ..visual.heat import heat
 from ..visual.sheets import grid, with_legend

@@ -10,7 +10,7 @@ import yaml
 
 from ..data.files import write_text
 from ..errors import FgdaError, UsageError
-from ..presets import Preset
+from ..schema import Preset
 
 # Keys that do not change what is computed, so that a resume may change them.
 FREE_KEYS = ("run.workers", "run.precision")

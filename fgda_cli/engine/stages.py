@@ -16,8 +16,8 @@ from ..errors import FgdaError
 from ..methods.base import Method
 from ..methods.registry import method_class
 from ..models.weights import load_backbone
-from ..presets import Preset, Stage
 from ..reporter import Reporter
+from ..schema import Preset, Stage
 from . import checkpoint
 from .compute import make_precision, pick_device
 from .evaluate import evaluate_model

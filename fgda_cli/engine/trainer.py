@@ -15,8 +15,8 @@ import torch
 
 from ..data import loader
 from ..errors import FgdaError, Stopped
-from ..presets import Preset, Stage
 from ..reporter import Reporter
+from ..schema import Preset, Stage
 from . import checkpoint
 from .run_folder import RunFolder
 from .state import TrainState
@@ -116,7 +116,8 @@ class Trainer:
         bad = [name for name, value in self.check(terms).items() if not math.isfinite(value)]
         good = f"the last good checkpoint is {self.run.last}" if self.run.last.is_file() else "no checkpoint was written yet"
         raise FgdaError(
-            f"loss '{bad[0]}' is not finite at iteration {self.state.iteration + 1}; {good}\nlower optim.lr, or use --precision fp32"
+            f"loss '{bad[0]}' is not finite at iteration {self.state.iteration + 1}; {good}\n"
+            "lower optim.lr, or use --precision fp32"
         )
 
     def log(self, terms: dict[str, float], speed: float) -> None:

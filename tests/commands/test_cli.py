@@ -55,7 +55,8 @@ def assert_clear(done: subprocess.CompletedProcess, code: int, *parts: str):
     ],
 )
 def test_help_and_usage_errors_load_no_torch(arguments):
-    code = f"import sys; from fgda_cli.app import main; main({arguments!r}); sys.exit(any(m in sys.modules for m in ('torch', 'cv2', 'torchvision')))"
+    heavy = "any(m in sys.modules for m in ('torch', 'cv2', 'torchvision'))"
+    code = f"import sys; from fgda_cli.app import main; main({arguments!r}); sys.exit({heavy})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0
 

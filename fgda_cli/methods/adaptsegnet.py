@@ -1,0 +1,81 @@
+"""AdaptSegNet: a binary discriminator on the class probabilities, one a level ([ADAPT])."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from .base import Method, MethodSettings, Weight, losses, torch
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from ..data.loader import Batch
+    from ..models.deeplab import Output
+
+
+class BinarySettings(MethodSettings):
+    lambda_main: Weight = Field(0.001, description="adversarial weight of the main level")
+    lambda_aux: Weight = Field(0.0002, description="adversarial weight of the auxiliary level")
+    discriminator_lr: float = Field(1e-4, gt=0, description="of the discriminator's Adam")
+    discriminator_width: int = Field(64, ge=1, description="channels of the discriminator's first layer")
+
+
+class AdaptSegNet(Method):
+    """The discriminator tells source (0) from target (1) by `maps(logits)`; the network makes the target look as 0."""
+
+    Settings = BinarySettings
+
+    def __init__(self, model, settings):
+        from ..models.discriminator import BinaryDiscriminator
+
+        super().__init__(model, settings)
+        for name in ("discriminator", "aux_discriminator") if model.aux_head is not None else ("discriminator",):
+            self.discriminators[name] = BinaryDiscriminator(model.num_classes, settings.discriminator_width)
+        self.owned |= self.discriminators
+
+    def maps(self, logits: Tensor) -> Tensor:
+        """What the discriminator looks at, `[B,K,H,W]`."""
+        return torch.softmax(logits, dim=1)
+
+    def level(self, output: Output, name: str) -> Tensor:
+        """Logits `[B,K,h,w]` that a discriminator judges."""
+        return output.aux_logits if name.startswith("aux") else output.logits
+
+    def pixel_weight(self, output: Output, size: tuple[int, int]) -> Tensor | None:
+        """Weight of the target's adversarial loss by pixel, `[B,1,H,W]`; see clan.py."""
+        return None
+
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        source, terms = self.source_pass(batch)
+        target = self.forward(batch.target)
+        for name, discriminator in self.discriminators.items():
+            terms |= self.play(name, discriminator, source, target, batch)
+        return terms
+
+    def play(self, name: str, discriminator: nn.Module, source: Output, target: Output, batch: Batch) -> dict[str, Tensor]:
+        """Both players' backward. The target's domain logits are computed once: the maps are a leaf in between, so
+        that the network's loss reaches no weight of D and D's loss reaches nothing of the network."""
+        aux, size = name.startswith("aux"), batch.target.shape[-2:]
+        weight = self.settings.lambda_aux if aux else self.settings.lambda_main
+        maps = self.maps(losses.upsample(self.level(target, name), size))
+        leaf = maps.detach().requires_grad_()
+        domain_logits = self.judge(discriminator, leaf)
+        focus = self.pixel_weight(target, domain_logits.shape[-2:])
+        adversarial = weight * losses.binary_domain_loss(domain_logits, "source", focus)
+        (grad,) = torch.autograd.grad(self.scale(adversarial), leaf, retain_graph=True)
+        on_target = 0.5 * losses.binary_domain_loss(domain_logits, "target")
+        self.scale(on_target).backward(inputs=list(discriminator.parameters()))
+        source_maps = self.maps(losses.upsample(self.level(source, name).detach(), batch.source.shape[-2:]))
+        on_source = 0.5 * losses.binary_domain_loss(self.judge(discriminator, source_maps), "source")
+        self.backward(on_source)
+        # Both levels leave from one network forward: its graph is kept until the last of them.
+        last = name == list(self.discriminators)[-1]
+        torch.autograd.backward(maps, grad, retain_graph=not last)
+        prefix = "aux_" if aux else ""
+        return {f"{prefix}adv": adversarial.detach(), f"{prefix}disc": (on_source + on_target).detach()}
+
+    def judge(self, discriminator: nn.Module, maps: Tensor) -> Tensor:
+        with self.autocast():
+            return discriminator(maps).float()

@@ -1,0 +1,88 @@
+"""Beyond the paper: FGDA with self-training (EMA teacher, ClassMix, rare-class sampling; [DACS], [DAFormer])."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from .base import Weight, losses, torch
+from .fgda import Fgda, FgdaSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..data.loader import Batch
+
+
+class FgdaStSettings(FgdaSettings):
+    lambda_st: Weight = Field(1.0, description="weight of the self-training loss on the mixed image")
+    ema_start: float = Field(0.99, ge=0, lt=1, description="the teacher's EMA factor at first")
+    ema_end: float = Field(0.999, ge=0, lt=1, description="its upper end, approached as 1 - 1/(it + 1)")
+    confidence: float = Field(0.968, gt=0, lt=1, description="a teacher's pixel counts as sure above this")
+    seed: int = Field(0, ge=0, description="of the classes that are mixed")
+
+
+class FgdaSt(Fgda):
+    """FGDA's step, then cross-entropy on source classes pasted over the target, labelled by the teacher."""
+
+    Settings = FgdaStSettings
+    sampling = "rare_class"
+
+    def __init__(self, model, settings):
+        super().__init__(model, settings)
+        self.owned["teacher"] = copy.deepcopy(model).requires_grad_(False)
+        self.iteration = 0
+
+    def begin_iteration(self, iteration: int, total: int, target_images: Callable[[], Iterable[Tensor]]) -> None:
+        self.iteration = iteration
+
+    def end_iteration(self, iteration: int) -> None:
+        """teacher = a teacher + (1 - a) student; statistics of batch norm are copied."""
+        factor = min(max(self.settings.ema_start, 1 - 1 / (iteration + 1)), self.settings.ema_end)
+        teacher = self.owned["teacher"]
+        with torch.no_grad():
+            for slow, fast in zip(teacher.parameters(), self.model.parameters(), strict=True):
+                slow.lerp_(fast, 1 - factor)
+            for slow, fast in zip(teacher.buffers(), self.model.buffers(), strict=True):
+                slow.copy_(fast)
+
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        terms = super().step(batch)
+        images, labels, weight = self.mix(batch)
+        output = self.forward(images)
+        loss = losses.segmentation_loss(losses.upsample(output.logits, labels.shape[-2:]), labels, weight=weight)
+        terms["self_training"] = self.settings.lambda_st * loss
+        self.backward(terms["self_training"])
+        return terms
+
+    def mix(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """ClassMix: half of each source image's classes over the target; images, labels and pixel weights.
+
+        Pasted pixels weigh 1, the teacher's as much as the share of its pixels that are sure.
+        """
+        size = batch.target.shape[-2:]
+        probs, guess = self.teach(batch.target, size)
+        sure = (probs > self.settings.confidence).float().mean(dim=(1, 2), keepdim=True)
+        source = torch.nn.functional.interpolate(batch.source.float(), size=size).to(batch.source.dtype)
+        truth = torch.nn.functional.interpolate(batch.labels[:, None].float(), size=size)[:, 0].long()
+        pasted = torch.stack([self.chosen(truth[i], i) for i in range(len(truth))])
+        images = torch.where(pasted[:, None], source, batch.target)
+        return images, torch.where(pasted, truth, guess), torch.where(pasted, torch.ones_like(sure), sure)
+
+    def teach(self, images: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """The teacher's confidence and train ids, `[B,H,W]`."""
+        teacher = self.owned["teacher"].eval()
+        with torch.no_grad(), self.autocast():
+            logits = teacher(images).logits.float()
+        return torch.softmax(losses.upsample(logits, size), dim=1).max(dim=1)
+
+    def chosen(self, truth: Tensor, place: int) -> Tensor:
+        """Pixels of half of the classes, drawn from (seed, iteration, place): a resume draws the same."""
+        present = truth.unique()
+        present = present[present != 255]
+        generator = torch.Generator().manual_seed((self.settings.seed * 1_000_003 + self.iteration) * 1009 + place)
+        order = torch.randperm(len(present), generator=generator)[: (len(present) + 1) // 2]
+        return torch.isin(truth, present[order.to(present.device)])

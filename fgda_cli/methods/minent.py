@@ -1,0 +1,35 @@
+"""Direct entropy minimisation on the target (MinEnt of [ADVENT]; paper eq. 6)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from .base import Method, MethodSettings, Weight, losses
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..data.loader import Batch
+
+
+class MinEntSettings(MethodSettings):
+    lambda_ent: Weight = Field(0.001, description="weight of the target entropy")
+    lambda_ent_aux: Weight = Field(0.0002, description="the same on the auxiliary head")
+
+
+class MinEnt(Method):
+    """L_seg + lambda_ent mean E(x_t), E by eq. 4."""
+
+    Settings = MinEntSettings
+
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        _, terms = self.source_pass(batch)
+        target, size = self.forward(batch.target), batch.target.shape[-2:]
+        extra = {"entropy": self.settings.lambda_ent * losses.entropy_loss(losses.upsample(target.logits, size))}
+        if target.aux_logits is not None:
+            aux = losses.entropy_loss(losses.upsample(target.aux_logits, size))
+            extra["aux_entropy"] = self.settings.lambda_ent_aux * aux
+        self.backward(sum(extra.values()))
+        return terms | extra
