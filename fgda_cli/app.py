@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from . import __version__, cli
-from .commands import adapt, demo, doctor, entropy_map, evaluate, predict, prepare, presets, pretrain
+from .commands import ablate, adapt, compare, demo, doctor, entropy_map, evaluate, import_, predict, prepare, presets, pretrain
 from .reporter import Reporter
 
 app = typer.Typer(
@@ -27,6 +27,9 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("entropy-map")(entropy_map.entropy_map)
 app.command("demo")(demo.demo)
+app.command("ablate")(ablate.ablate)
+app.command("compare")(compare.compare)
+app.command("import")(import_.import_)
 app.command("presets")(presets.presets)
 app.command("doctor")(doctor.doctor)
 

@@ -37,7 +37,7 @@ def evaluate(
     from ..data.store import PreparedDataset, open_dataset
     from ..data.store import data_root as root_of
     from ..engine.checkpoint import load
-    from ..engine.evaluate import Views, evaluate_file
+    from ..engine.evaluate import Views, evaluate_file, headings
     from ..visual.tables import iou_table
 
     show = cli.reporter(context)
@@ -54,10 +54,4 @@ def evaluate(
     if json is not None:
         cli.emit_json(results[0] if len(results) == 1 else results, json)
     if json != "-":
-        show.console(stderr=False).print(iou_table(_headings(checkpoints), results))
-
-
-def _headings(paths: list[Path]) -> list[str]:
-    """Short distinct names: the run folder's where the file is a run's checkpoint."""
-    names = [path.parent.parent.name if path.parent.name == "checkpoints" else path.stem for path in paths]
-    return [name if names.count(name) == 1 else str(path) for name, path in zip(names, paths, strict=True)]
+        show.console(stderr=False).print(iou_table(headings(checkpoints), results))

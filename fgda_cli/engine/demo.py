@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from ..data.classes import ClassSet
 from ..data.files import write_json, write_png
 from ..data.recipes import default_workers, prepare_playground
 from ..data.store import PreparedDataset, open_dataset
@@ -20,7 +19,8 @@ from ..visual.heat import heat
 from ..visual.sheets import grid, with_legend
 from . import stages
 from .checkpoint import load_model
-from .compute import make_precision, pick_device
+from .compare import from_dataset
+from .compute import Precision, make_precision, pick_device
 from .evaluate import evaluate_file
 from .predict import predict
 
@@ -42,24 +42,20 @@ def run_demo(preset: Preset, out: Path, device: str, fresh: bool, reporter: Repo
     wanted, precision = preset.data.evaluation, make_precision("fp32", pick_device(device))
     dataset = open_dataset(data, wanted.dataset)
     results = [evaluate_file(path, dataset, wanted.split, precision, reporter) for path in (source_only, adapted)]
-    write_png(out / "comparison.png", comparison(dataset, wanted.split, [source_only, adapted]))
+    write_png(out / "comparison.png", sheet(dataset, wanted.split, [source_only, adapted], precision))
     summary = {"seed": preset.run.seed, "seconds": round(time.perf_counter() - start, 1), "source_only": results[0],
                "adapted": results[1], "gain": results[1]["miou"] - results[0]["miou"]}  # fmt: skip
     write_json(out / "summary.json", summary)
     return summary
 
 
-def comparison(dataset: PreparedDataset, split: str, checkpoints: list[Path]) -> np.ndarray:
-    """Image, truth, both predictions, both entropy maps, for scenes spread over the split."""
-    items = dataset.items(split, labelled=True)
-    models = [load_model(path)[0] for path in checkpoints]
-    chosen = [items[index] for index in np.linspace(0, len(items) - 1, min(SHOWN, len(items))).astype(int)]
+def sheet(dataset: PreparedDataset, split: str, checkpoints: list[Path], precision: Precision) -> np.ndarray:
+    """Image, truth, both predictions and both entropy maps side by side, for scenes spread over the split."""
+    models = [precision.place(load_model(path)[0]) for path in checkpoints]
     rows = []
-    for item in chosen:
-        image, label = dataset.image(item), dataset.label(item)
-        found = [predict(model, np.ascontiguousarray(image)) for model in models]
-        classes: ClassSet = dataset.classes
-        maps = [colourise(result["train_ids"], classes) for result in found]
-        rows.append([image, colourise(label, classes), *maps, *(heat(result["entropy"]) for result in found)])
+    for scene in from_dataset(dataset, split, SHOWN):
+        found = [predict(model, scene.image, precision) for model in models]
+        maps = [colourise(result["train_ids"], dataset.classes) for result in found]
+        rows.append([scene.image, colourise(scene.truth, dataset.classes), *maps, *(heat(r["entropy"]) for r in found)])
     headings = ["image", "truth", "source only", "adapted", "entropy: source only", "entropy: adapted"]
     return with_legend(grid(rows, headings, (256, 128)), dataset.classes)

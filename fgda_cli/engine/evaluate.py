@@ -120,3 +120,9 @@ def evaluate_file(
     model, info = load_model(path)
     result = evaluate_model(precision.place(model), dataset, split, info["size"], precision, reporter, tta, on_prediction)
     return {"checkpoint": str(path), **result}
+
+
+def headings(paths: list[Path]) -> list[str]:
+    """Short distinct names: the run folder's where the file is a run's checkpoint."""
+    names = [path.parent.parent.name if path.parent.name == "checkpoints" else path.stem for path in paths]
+    return [name if names.count(name) == 1 else str(path) for name, path in zip(names, paths, strict=True)]

@@ -25,3 +25,16 @@ def iou_table(headings: list[str], results: list[dict[str, Any]]):
 
 def show(value: float | None) -> str:
     return "–" if value is None else f"{value:.1f}"
+
+
+def ablation_table(summary: dict[str, Any]):
+    """Mean and spread by method, beside the paper's figure where it has one."""
+    from rich.table import Table
+
+    table = Table(title=f"{summary['preset']}: {summary['metric']} by method", title_justify="left")
+    for heading, justify in (("method", "left"), ("mean", "right"), ("± sd", "right"), ("seeds", "left"), ("paper", "right")):
+        table.add_column(heading, justify=justify)
+    for row in summary["rows"]:
+        seeds = " ".join(f"{value:.1f}" for value in row["seeds"].values())
+        table.add_row(row["method"], show(row["mean"]), show(row["spread"]), seeds, show(row["paper"]))
+    return table

@@ -51,7 +51,7 @@ class Bottleneck(nn.Module):
         self.conv2, self.bn2 = conv(planes, planes, 3, second, dilation), nn.BatchNorm2d(planes)
         self.conv3, self.bn3 = conv(planes, planes * 4, 1), nn.BatchNorm2d(planes * 4)
         self.relu = nn.ReLU(inplace=True)
-        self.downsample = shortcut(inputs, planes * 4, stride, always=variant == "caffe" and dilation > 1)
+        self.downsample = shortcut(inputs, planes * 4, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         identity = x if self.downsample is None else self.downsample(x)
@@ -60,8 +60,8 @@ class Bottleneck(nn.Module):
         return self.relu(self.bn3(self.conv3(x)) + identity)
 
 
-def shortcut(inputs: int, outputs: int, stride: int, always: bool = False) -> nn.Sequential | None:
-    if stride == 1 and inputs == outputs and not always:
+def shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
+    if stride == 1 and inputs == outputs:
         return None
     return nn.Sequential(conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
 

@@ -1,0 +1,32 @@
+"""fgda compare"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .. import cli
+
+
+def compare(
+    context: typer.Context,
+    checkpoints: Annotated[list[Path], typer.Argument(metavar="CKPT...", help="One column each.")],
+    inputs: Annotated[list[str], typer.Option(help="Images, folders, globs, or a prepared data set; repeatable.")],
+    out: Annotated[Path, typer.Option(help="The PNG.", rich_help_panel="Result")],
+    most: Annotated[int, typer.Option(min=1, max=50, help="Images shown at most.", rich_help_panel="Result")] = 4,
+    data_root: cli.DataRoot = None,
+    device: cli.Device = "auto",
+    precision: cli.PrecisionName = None,
+) -> None:
+    """Sheets as the paper's Fig. 3, 6, 7: image, truth, one column a checkpoint, entropy below."""
+    from ..data.files import write_png
+    from ..data.store import data_root as root_of
+    from ..engine.compare import comparison, gather
+    from ..engine.evaluate import headings
+
+    how = cli.precision_for(precision, device)
+    scenes = gather(inputs, root_of(data_root), most)
+    write_png(out, comparison(scenes, checkpoints, headings(checkpoints), how))
+    print(f"{out}: {len(scenes)} images, {len(checkpoints)} checkpoints")
