@@ -34,6 +34,10 @@ PrecisionName = Annotated[
     Optional[str], typer.Option("--precision", help="auto, fp32, bf16 or fp16. [default: the preset's]", rich_help_panel=COMPUTE)
 ]
 Workers = Annotated[Optional[int], typer.Option(min=0, help="Processes that read data.", rich_help_panel=COMPUTE)]
+Threads = Annotated[int, typer.Option("--workers", min=1, help="Threads that read images ahead.", rich_help_panel=COMPUTE)]
+AnySeed = Annotated[
+    Optional[int], typer.Option("--seed", min=0, help="Accepted everywhere; nothing is random here.", rich_help_panel=COMPUTE)
+]
 Seed = Annotated[Optional[int], typer.Option(min=0, help="Random seed. [default: the preset's]", rich_help_panel=COMPUTE)]
 Json = Annotated[
     Optional[str], typer.Option("--json", metavar="[FILE]", help="Result as JSON to stdout, or to FILE.", rich_help_panel=RESULT)

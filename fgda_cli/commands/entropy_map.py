@@ -20,6 +20,8 @@ def entropy_map(
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Enter folders of folders.")] = False,
     device: cli.Device = "auto",
     precision: cli.PrecisionName = None,
+    workers: cli.Threads = 2,
+    seed: cli.AnySeed = None,
 ) -> None:
     """Heat maps of the normalised prediction entropy (eq. 4): where the model is unsure."""
     import numpy as np
@@ -34,7 +36,7 @@ def entropy_map(
     model, _ = load_model(checkpoint)
     how.place(model)
     means, bad = {}, 0
-    for item, image in show.track(engine.read_inputs(found), "entropy", len(found)):
+    for item, image in show.track(engine.read_inputs(found, workers), "entropy", len(found)):
         if isinstance(image, BadFile):
             show.warn(f"{item.path}: {image}")
             bad += 1

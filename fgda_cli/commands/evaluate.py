@@ -28,6 +28,8 @@ def evaluate(
     ] = None,
     device: cli.Device = "auto",
     precision: cli.PrecisionName = None,
+    workers: cli.Threads = 2,
+    seed: cli.AnySeed = None,
 ) -> None:
     """IoU per class and mIoU; several checkpoints are compared side by side."""
     for path in checkpoints:
@@ -50,7 +52,7 @@ def evaluate(
         )
         folder = None if save_predictions is None else save_predictions / (path.stem if len(checkpoints) > 1 else "")
         save = None if folder is None else lambda item, ids, folder=folder: write_png(folder / f"{item.name}.png", ids)
-        results.append(evaluate_file(path, dataset, split, how, show, tta, save))
+        results.append(evaluate_file(path, dataset, split, how, show, tta, save, workers))
     if json is not None:
         cli.emit_json(results[0] if len(results) == 1 else results, json)
     if json != "-":

@@ -25,6 +25,8 @@ def predict(
     scale: Annotated[Optional[list[float]], typer.Option(help="Average over these scales; repeatable.", min=0.1, max=4)] = None,
     device: cli.Device = "auto",
     precision: cli.PrecisionName = None,
+    workers: cli.Threads = 2,
+    seed: cli.AnySeed = None,
 ) -> None:
     """Label maps, ids and overlays of any images, at their own size."""
     kinds = tuple(part.strip() for part in save.split(",") if part.strip())
@@ -49,7 +51,7 @@ def predict(
     how.place(model)
     write_png(out / "legend.png", legend(classes))
     bad = 0
-    for item, image in show.track(engine.read_inputs(found), "predict", len(found)):
+    for item, image in show.track(engine.read_inputs(found, workers), "predict", len(found)):
         if isinstance(image, BadFile):
             show.warn(f"{item.path}: {image}")
             bad += 1

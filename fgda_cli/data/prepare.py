@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from ..reporter import Reporter
 from .classes import IGNORE_INDEX
 from .files import BadFile, read_rgb, write_json, write_png
 from .layouts.base import Listing, Pair, ReadLabel
+from .parallel import spread
 from .store import FORMAT, VERSION
 
 JOURNAL = "journal.jsonl"
@@ -122,19 +122,10 @@ def prepare(task: Task, listing: Listing, reporter: Reporter, workers: int) -> S
 def _convert_all(task: Task, pairs: list[Pair], reporter: Reporter, workers: int):
     label = f"{'check' if task.check_only else 'prepare'} {task.dataset}"
     with reporter.progress(label, len(pairs)) as advance:
-        if workers <= 1 or len(pairs) < 8:
-            for pair in pairs:
-                yield convert(task, pair)
-                advance(1)
-            return
-        with ProcessPoolExecutor(workers) as pool:
-            try:
-                for record in pool.map(_Convert(task), pairs, chunksize=4):
-                    yield record
-                    advance(1)
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        few = len(pairs) < 8  # not worth starting processes for
+        for record in spread(_Convert(task), pairs, 1 if few else workers):
+            yield record
+            advance(1)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -55,14 +56,14 @@ def predict_scores(model: DeepLabV2, image: np.ndarray, size, out_size, precisio
     return torch.log(total / len(views))
 
 
-def read_ahead(read: Callable, items: list, depth: int = 4) -> Iterator:
-    """`(item, read(item))` in order, read by a thread while the network computes; memory stays constant."""
-    with ThreadPoolExecutor(1) as pool:
-        pending = []
+def read_ahead(read: Callable, items: list, threads: int = 2) -> Iterator:
+    """`(item, read(item))` in order, read by threads while the network computes; memory stays constant."""
+    with ThreadPoolExecutor(threads) as pool:
+        pending: deque = deque()
         for item in items:
             pending.append((item, pool.submit(read, item)))
-            if len(pending) > depth:
-                done, future = pending.pop(0)
+            if len(pending) > 2 * threads:
+                done, future = pending.popleft()
                 yield done, future.result()
         for done, future in pending:
             yield done, future.result()
@@ -77,6 +78,7 @@ def evaluate_model(
     reporter: Reporter,
     tta: Views = Views(),
     on_prediction: Callable[[Item, np.ndarray], None] | None = None,
+    threads: int = 2,
 ) -> dict[str, Any]:
     """The JSON of `fgda evaluate` less its `checkpoint`. Raises FgdaError when classes and labels do not fit."""
     classes, start = dataset.classes, time.perf_counter()
@@ -84,7 +86,7 @@ def evaluate_model(
         raise FgdaError(f"the model has {model.num_classes} classes, data set '{dataset.name}' has {len(classes)}")
     items = dataset.items(split, labelled=True)
     matrix = ConfusionMatrix(len(classes))
-    pairs = read_ahead(lambda item: (dataset.image(item), dataset.label(item)), items)
+    pairs = read_ahead(lambda item: (dataset.image(item), dataset.label(item)), items, threads)
     for item, (image, label) in reporter.track(pairs, f"evaluate {dataset.name}", len(items)):
         scores = predict_scores(model, image, size, (label.shape[1], label.shape[0]), precision, tta)
         prediction = scores.argmax(0).to(torch.uint8).cpu().numpy()
@@ -112,13 +114,21 @@ def result_json(matrix: ConfusionMatrix, classes: ClassSet, dataset: str, split:
 
 
 def evaluate_file(
-    path: Path, dataset: PreparedDataset, split: str, precision: Precision, reporter: Reporter, tta=Views(), on_prediction=None
+    path: Path,
+    dataset: PreparedDataset,
+    split: str,
+    precision: Precision,
+    reporter: Reporter,
+    tta: Views = Views(),
+    on_prediction: Callable[[Item, np.ndarray], None] | None = None,
+    threads: int = 2,
 ) -> dict[str, Any]:
     """Evaluate one checkpoint at the size its preset names."""
     from .checkpoint import load_model
 
     model, info = load_model(path)
-    result = evaluate_model(precision.place(model), dataset, split, info["size"], precision, reporter, tta, on_prediction)
+    model = precision.place(model)
+    result = evaluate_model(model, dataset, split, info["size"], precision, reporter, tta, on_prediction, threads)
     return {"checkpoint": str(path), **result}
 
 

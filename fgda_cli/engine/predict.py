@@ -98,7 +98,7 @@ def _distinct(found: dict[Path, str]) -> list[Input]:
     return result
 
 
-def read_inputs(inputs: list[Input]) -> Iterator[tuple[Input, np.ndarray | BadFile]]:
+def read_inputs(inputs: list[Input], threads: int = 2) -> Iterator[tuple[Input, np.ndarray | BadFile]]:
     """Each image, read ahead; a file that cannot be read comes as its reason, so that the others go on."""
 
     def read(item: Input) -> np.ndarray | BadFile:
@@ -108,7 +108,7 @@ def read_inputs(inputs: list[Input]) -> Iterator[tuple[Input, np.ndarray | BadFi
             return error
 
     stills = [item for item in inputs if item.path.suffix.lower() not in VIDEO_SUFFIXES]
-    yield from read_ahead(read, stills)
+    yield from read_ahead(read, stills, threads)
     for item in inputs:
         if item.path.suffix.lower() in VIDEO_SUFFIXES:
             yield from _frames(item)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 from ...reporter import Reporter
 from ..classes import CITYSCAPES_IDS, IGNORE_INDEX, PALETTE
 from ..files import whole_file, write_png
+from ..parallel import spread
 
 TRAIN, VAL = 400, 100  # images of each domain's train split, and of the street's val split
 CITY = "procedura"
@@ -74,6 +74,6 @@ def write_raw(root: Path, seed: int, reporter: Reporter, workers: int, train: in
     missing = [sheet for sheet in sheets(root, seed, train, val) if not sheet.image.is_file()]
     if not missing:
         return
-    with ProcessPoolExecutor(max(1, workers)) as pool, reporter.progress("drawing scenes", len(missing)) as advance:
-        for _ in pool.map(write_sheet, missing, chunksize=8):
+    with reporter.progress("drawing scenes", len(missing)) as advance:
+        for _ in spread(write_sheet, missing, workers, chunk=8):
             advance(1)
