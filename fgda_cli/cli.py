@@ -23,22 +23,22 @@ SetValues = Annotated[
         "--set", metavar="KEY=VALUE", help="Override a key, e.g. optim.lr=1e-4; repeatable.", rich_help_panel="Preset"
     ),  # fmt: skip
 ]
-Out = Annotated[Optional[Path], typer.Option(help="Run folder. [default: runs/PRESET/STAGE-seedN]", rich_help_panel=RESULT)]
+Out = Annotated[Optional[Path], typer.Option(help="Run folder. Default: runs/PRESET/STAGE-seedN.", rich_help_panel=RESULT)]
 OutFolder = Annotated[Path, typer.Option("--out", help="Folder for the results.", rich_help_panel=RESULT)]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start over instead of resuming.", rich_help_panel=RESULT)]
 DataRoot = Annotated[
-    Optional[Path], typer.Option(help="Where prepared data sets lie. [default: $FGDA_DATA or ./data]", rich_help_panel=DATA)
+    Optional[Path], typer.Option(help="Where prepared data sets lie. Default: $FGDA_DATA or ./data.", rich_help_panel=DATA)
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.", rich_help_panel=COMPUTE)]
 PrecisionName = Annotated[
-    Optional[str], typer.Option("--precision", help="auto, fp32, bf16 or fp16. [default: the preset's]", rich_help_panel=COMPUTE)
+    Optional[str], typer.Option("--precision", help="auto, fp32, bf16 or fp16. Default: the preset's.", rich_help_panel=COMPUTE)
 ]
 Workers = Annotated[Optional[int], typer.Option(min=0, help="Processes that read data.", rich_help_panel=COMPUTE)]
 Threads = Annotated[int, typer.Option("--workers", min=1, help="Threads that read images ahead.", rich_help_panel=COMPUTE)]
 AnySeed = Annotated[
     Optional[int], typer.Option("--seed", min=0, help="Accepted everywhere; nothing is random here.", rich_help_panel=COMPUTE)
 ]
-Seed = Annotated[Optional[int], typer.Option(min=0, help="Random seed. [default: the preset's]", rich_help_panel=COMPUTE)]
+Seed = Annotated[Optional[int], typer.Option(min=0, help="Random seed. Default: the preset's.", rich_help_panel=COMPUTE)]
 Json = Annotated[
     Optional[str], typer.Option("--json", metavar="[FILE]", help="Result as JSON to stdout, or to FILE.", rich_help_panel=RESULT)
 ]

@@ -15,11 +15,11 @@ def adapt(
     preset: cli.PresetName = "playground",
     sets: cli.SetValues = None,
     method: Annotated[
-        Optional[str], typer.Option("--method", "-m", help="fgda, fada, … [default: the preset's]", rich_help_panel="Preset")
+        Optional[str], typer.Option("--method", "-m", help="fgda, fada, … Default: the preset's.", rich_help_panel="Preset")
     ] = None,
     init: Annotated[
         Optional[Path],
-        typer.Option(help="Checkpoint to start from. [default: the preset's newest pretrain]", rich_help_panel="Data"),
+        typer.Option(help="Checkpoint to start from. Default: the preset's newest pretrain.", rich_help_panel="Data"),
     ] = None,
     out: cli.Out = None,
     fresh: cli.Fresh = False,

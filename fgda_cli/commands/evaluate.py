@@ -16,7 +16,7 @@ def evaluate(
     checkpoints: Annotated[list[Path], typer.Argument(help="One checkpoint, or several to compare.", metavar="CKPT...")],
     data: Annotated[
         Optional[str],
-        typer.Option(help="Data set name, or folder of a prepared one. [default: the preset's]", rich_help_panel="Data"),
+        typer.Option(help="Data set name, or folder of a prepared one. Default: the preset's.", rich_help_panel="Data"),
     ] = None,
     split: Annotated[str, typer.Option(help="Which split.", rich_help_panel="Data")] = "val",
     data_root: cli.DataRoot = None,

@@ -25,15 +25,15 @@ def prepare(
     dataset: Annotated[DatasetKind, typer.Argument(help="Which layout the raw files have.")],
     root: Annotated[Optional[Path], typer.Option(help="Raw data set (playground: where to draw it).")] = None,
     out: Annotated[
-        Optional[Path], typer.Option(help="Prepared data sets go to OUT/<dataset>. [default: $FGDA_DATA or ./data]")
+        Optional[Path], typer.Option(help="Prepared data sets go to OUT/<dataset>. Default: $FGDA_DATA or ./data.")
     ] = None,
-    size: Annotated[Optional[str], typer.Option(metavar="WxH", help="Training resolution. [default: the data set's]")] = None,
+    size: Annotated[Optional[str], typer.Option(metavar="WxH", help="Training resolution. Default: the data set's.")] = None,
     workers: cli.Workers = None,
     check_only: Annotated[bool, typer.Option("--check-only", help="Verify only; write nothing, list what is refused.")] = False,
     images: Annotated[Optional[Path], typer.Option(help="folder: images.", rich_help_panel="Own folders")] = None,
     labels: Annotated[Optional[Path], typer.Option(help="folder: labels, paired by name.", rich_help_panel="Own folders")] = None,
     mapping: Annotated[
-        Optional[Path], typer.Option(help="folder: YAML of raw id or [r,g,b]: class name.", rich_help_panel="Own folders")
+        Optional[Path], typer.Option(help="folder: YAML of raw ids or colours to class names.", rich_help_panel="Own folders")
     ] = None,
     split: Annotated[str, typer.Option(help="folder: train or val.", rich_help_panel="Own folders")] = "train",
     name: Annotated[Optional[str], typer.Option(help="folder: name of the data set.", rich_help_panel="Own folders")] = None,

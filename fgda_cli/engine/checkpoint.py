@@ -23,7 +23,7 @@ def save(path: Path, content: dict[str, Any]) -> None:
         try:
             torch.save({"format": FORMAT, "version": VERSION, **content}, partial)
         except RuntimeError as error:  # torch's writer reports a failed write so
-            raise FgdaError(f"cannot write {path}: {str(error).splitlines()[0]} (is the disk full?)") from error
+            raise FgdaError(f"cannot write {path}: the write failed (is the disk full?)") from error
 
 
 def load(path: Path) -> dict[str, Any]:
