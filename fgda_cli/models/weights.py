@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from urllib.error import URLError
 
@@ -21,7 +22,9 @@ def weight_folder() -> Path:
 def read_tensors(path: Path) -> dict:
     """A checkpoint's contents without running code from it. Raises FgdaError when it is none."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of foreign pickles before it refuses them
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise FgdaError(f"no such file: {path}") from None
     except OSError as error:
