@@ -19,6 +19,7 @@ def compare(
     data_root: cli.DataRoot = None,
     device: cli.Device = "auto",
     precision: cli.PrecisionName = None,
+    workers: cli.Threads = 2,
     seed: cli.AnySeed = None,
 ) -> None:
     """Sheets as the paper's Fig. 3, 6, 7: image, truth, one column a checkpoint, entropy below."""
@@ -28,6 +29,6 @@ def compare(
     from ..engine.evaluate import headings
 
     how = cli.precision_for(precision, device)
-    scenes = gather(inputs, root_of(data_root), most)
+    scenes = gather(inputs, root_of(data_root), most, workers)
     write_png(out, comparison(scenes, checkpoints, headings(checkpoints), how))
     print(f"{out}: {len(scenes)} images, {len(checkpoints)} checkpoints")

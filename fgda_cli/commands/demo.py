@@ -20,16 +20,17 @@ def demo(
     fresh: cli.Fresh = False,
     device: cli.Device = "auto",
     precision: cli.PrecisionName = None,
+    workers: cli.Workers = None,
     seed: cli.Seed = None,
     json: cli.Json = None,
 ) -> None:
     """The whole path on embedded data: prepare, pretrain, adapt, evaluate, compare."""
-    settings = cli.preset_from(preset, sets, seed, precision, None)
+    settings = cli.preset_from(preset, sets, seed, precision, workers)
     from ..engine.demo import run_demo
     from ..visual.tables import iou_table
 
     show = cli.reporter(context)
-    summary = run_demo(settings, out, device, fresh, show)
+    summary = run_demo(settings, out, device, fresh, show, workers)
     if json is not None:
         cli.emit_json(summary, json)
     if json != "-":

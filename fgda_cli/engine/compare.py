@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.files import BadFile, read_rgb
+from ..data.files import BadFile
 from ..data.store import PreparedDataset
 from ..errors import FgdaError
 from ..visual.colour import PAPER, colourise
@@ -15,7 +15,7 @@ from ..visual.heat import heat
 from ..visual.sheets import grid, with_legend
 from .checkpoint import load_model
 from .compute import Precision
-from .predict import collect, predict
+from .predict import collect, predict, read_inputs
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def from_dataset(dataset: PreparedDataset, split: str, most: int) -> list[Scene]
     return [Scene(np.ascontiguousarray(dataset.image(item)), dataset.label(item)) for item in chosen]
 
 
-def gather(inputs: list[str], root: Path, most: int) -> list[Scene]:
+def gather(inputs: list[str], root: Path, most: int, threads: int = 2) -> list[Scene]:
     """Scenes from images and folders, or from prepared data sets by folder or name. Raises FgdaError."""
     scenes: list[Scene] = []
     for text in inputs:
@@ -41,11 +41,10 @@ def gather(inputs: list[str], root: Path, most: int) -> list[Scene]:
         if folder is not None:
             scenes += from_dataset(PreparedDataset(folder), "val", most)
             continue
-        for item in collect([text], recursive=False)[:most]:
-            try:
-                scenes.append(Scene(read_rgb(item.path), None))
-            except BadFile as error:
-                raise FgdaError(f"{item.path}: {error}") from error
+        for item, image in read_inputs(collect([text], recursive=False)[:most], threads):
+            if isinstance(image, BadFile):
+                raise FgdaError(f"{item.path}: {image}")
+            scenes.append(Scene(image, None))
     return scenes[:most]
 
 

@@ -27,12 +27,13 @@ from .predict import predict
 SHOWN = 4  # scenes on the comparison sheet
 
 
-def run_demo(preset: Preset, out: Path, device: str, fresh: bool, reporter: Reporter) -> dict[str, Any]:
+def run_demo(
+    preset: Preset, out: Path, device: str, fresh: bool, reporter: Reporter, workers: int | None = None
+) -> dict[str, Any]:
     """Everything below `out`; returns summary.json's content. Runs resume like any other."""
     start, data = time.perf_counter(), out / "data"
-    workers = default_workers(None)
     reporter.say("1/4 drawing and preparing the two domains")
-    prepare_playground(out / "raw", data, None, reporter, workers)
+    prepare_playground(out / "raw", data, None, reporter, default_workers(workers))
     job = stages.Job(preset, data, out / f"pretrain-seed{preset.run.seed}", device, fresh, reporter)
     reporter.say("2/4 training on the labelled game scenes")
     source_only = stages.pretrain(job)
