@@ -60,12 +60,12 @@ class RunFolder:
         ):
             path.unlink(missing_ok=True)
 
-    def trim_metrics(self, iteration: int) -> None:
+    def trim_metrics(self, iteration: int, validated: int) -> None:
         """Forget log lines after the checkpoint that is resumed; they will be written again."""
         if not self.metrics.is_file():
             return
         lines = self.metrics.read_text().splitlines()
-        kept = [line for line in lines if _iteration(line) <= iteration]
+        kept = [line for line in lines if _is_before(line, iteration, validated)]
         if len(kept) < len(lines):
             write_text(self.metrics, "".join(line + "\n" for line in kept))
 
@@ -78,11 +78,12 @@ class RunFolder:
             handle.write(text + "\n")
 
 
-def _iteration(line: str) -> float:
+def _is_before(line: str, iteration: int, validated: int) -> bool:
     try:
-        return json.loads(line)["iteration"]
+        record = json.loads(line)
+        return record["iteration"] <= (validated if "validation" in record else iteration)
     except (ValueError, KeyError, TypeError):
-        return float("inf")  # a line cut short by a crash
+        return False  # a line cut short by a crash
 
 
 def _differences(found, wanted, prefix: str = "") -> list[str]:

@@ -19,6 +19,7 @@ class TrainState:
     optimizers: dict[str, torch.optim.Optimizer]
     precision: Precision
     iteration: int = 0
+    validated: int = 0  # iteration of the last validation
     best: float | None = None
     base_lrs: dict[str, list[float]] = field(default_factory=dict)
 
@@ -35,6 +36,7 @@ class TrainState:
     def state_dict(self) -> dict[str, Any]:
         return {
             "iteration": self.iteration,
+            "validated": self.validated,
             "best": self.best,
             "precision": self.precision.name,
             "scaler": self.precision.scaler.state_dict() if self.precision.scaler else None,
@@ -45,7 +47,7 @@ class TrainState:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.iteration, self.best = state["iteration"], state["best"]
+        self.iteration, self.validated, self.best = state["iteration"], state["validated"], state["best"]
         self.method.model.load_state_dict(state["model"])
         for name, module in self.method.owned.items():
             module.load_state_dict(state["owned"][name])

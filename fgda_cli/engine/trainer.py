@@ -61,11 +61,12 @@ class Trainer:
     header: dict[str, Any]  # what every checkpoint says of itself: stage, method, classes
     validate: Callable[[dict], dict] | None  # deployed state -> metrics
     reporter: Reporter
+    writer: Any = None  # TensorBoard's SummaryWriter
 
     def train(self) -> None:
         """To the last iteration, or until a signal: then a resumable checkpoint is written and Stopped raised."""
         total, state = self.stage.iterations, self.state
-        self.run.trim_metrics(state.iteration)
+        self.run.trim_metrics(state.iteration, state.validated)
         feed = loader.batches(
             self.samples, state.iteration, total, self.stage.batch_size, self.preset.run.workers,
             pin=state.precision.device.type == "cuda",
@@ -74,21 +75,27 @@ class Trainer:
         with stop_on_signals() as request, self.reporter.progress(label, total, state.iteration) as advance:
             clock, images = time.perf_counter(), 0
             for batch in feed:
+                if self.validation_is_due():
+                    self.evaluate()
+                    clock, images = time.perf_counter(), 0
                 terms = self.iterate(batch.to(state.precision.device))
                 images += self.stage.batch_size
                 if state.iteration % self.stage.log_every == 0 or state.iteration == total:
                     seconds = time.perf_counter() - clock
-                    self.log(self.check(terms), images / max(seconds, 1e-9))
+                    self.log(self.numbers(terms), images / max(seconds, 1e-9))
                     clock, images = time.perf_counter(), 0
                 advance(1, f"loss {float(terms['seg'].detach()):.3f}")
                 if request.signum is not None:
                     self.save_last()
                     raise Stopped(request.signum, f"stopped at iteration {state.iteration}: run the same command to go on")
-                if state.iteration % self.stage.evaluate_every == 0 and state.iteration < total:
-                    self.evaluate()
                 if state.iteration % self.stage.checkpoint_every == 0 and state.iteration < total:
                     self.save_last()
         self.finish()
+
+    def validation_is_due(self) -> bool:
+        """Asked before an iteration, so that a run stopped right at a validation makes up for it when resumed."""
+        iteration = self.state.iteration
+        return iteration > 0 and iteration % self.stage.evaluate_every == 0 and self.state.validated != iteration
 
     def iterate(self, batch: loader.Batch) -> dict[str, torch.Tensor]:
         """One step of the method and its optimisers."""
@@ -109,11 +116,12 @@ class Trainer:
         state.iteration += 1
         return terms
 
-    def check(self, terms: dict[str, torch.Tensor]) -> dict[str, float]:
+    @staticmethod
+    def numbers(terms: dict[str, torch.Tensor]) -> dict[str, float]:
         return {name: float(term.detach()) for name, term in terms.items()}
 
     def fail_on_nan(self, terms: dict[str, torch.Tensor]) -> None:
-        bad = [name for name, value in self.check(terms).items() if not math.isfinite(value)]
+        bad = [name for name, value in self.numbers(terms).items() if not math.isfinite(value)]
         good = f"the last good checkpoint is {self.run.last}" if self.run.last.is_file() else "no checkpoint was written yet"
         raise FgdaError(
             f"loss '{bad[0]}' is not finite at iteration {self.state.iteration + 1}; {good}\n"
@@ -127,19 +135,20 @@ class Trainer:
         self.scalars({f"loss/{name}": value for name, value in terms.items()} | {f"lr/{n}": v for n, v in lrs.items()})
 
     def scalars(self, values: dict[str, float]) -> None:
-        """TensorBoard events; a log line is rare, so the writer is opened for it and leaves whole files."""
-        from torch.utils.tensorboard import SummaryWriter
+        """TensorBoard events; the writer is opened at the first of them."""
+        if self.writer is None:
+            from torch.utils.tensorboard import SummaryWriter
 
-        if not hasattr(self, "_writer"):
-            self._writer = SummaryWriter(str(self.run.folder), purge_step=self.state.iteration, flush_secs=30)
+            self.writer = SummaryWriter(str(self.run.folder), purge_step=self.state.iteration, flush_secs=30)
         for name, value in values.items():
-            self._writer.add_scalar(name, value, self.state.iteration)
+            self.writer.add_scalar(name, value, self.state.iteration)
 
     def evaluate(self) -> dict | None:
         """Validate, log, keep the best."""
         if self.validate is None:
             return None
         metrics = self.validate(self.state.method.deploy_state())
+        self.state.validated = self.state.iteration
         score = metrics.get(self.preset.data.evaluation.metric)
         summary = {key: metrics[key] for key in ("miou", "miou16", "miou13") if metrics.get(key) is not None}
         self.run.log({"iteration": self.state.iteration, "validation": summary})
@@ -159,10 +168,10 @@ class Trainer:
         self.run.note(f"iteration {self.state.iteration}: checkpoint written")
 
     def finish(self) -> None:
-        """The last validation, then last.pth and final.pth."""
+        """The last validation, then final.pth, whose presence says that the run is finished, then last.pth."""
         summary = self.evaluate()
-        self.save_last()
         checkpoint.save(self.run.final, self.shipped() | {"metrics": summary or {}})
+        self.save_last()
         self.run.note(f"iteration {self.state.iteration}: finished")
-        if hasattr(self, "_writer"):
-            self._writer.close()
+        if self.writer is not None:
+            self.writer.close()

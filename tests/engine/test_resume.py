@@ -83,6 +83,18 @@ def test_signals_write_a_checkpoint_of_that_very_iteration(job, pretrained, tmp_
     assert same(whole, stages.adapt(replace(job, out=tmp_path / "parts"), pretrained))
 
 
+@pytest.mark.parametrize("iteration", [1, 2, 3])
+def test_a_validation_is_neither_lost_nor_doubled_by_a_stop(job, pretrained, tmp_path, monkeypatch, tiny_preset, iteration):
+    ours = replace(job, preset=tiny_preset("adapt.evaluate_every=2"), out=tmp_path / "run")
+    with monkeypatch.context() as patch:
+        stop_at(patch, iteration, lambda: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(Stopped):
+            stages.adapt(ours, pretrained)
+    stages.adapt(ours, pretrained)
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [line["iteration"] for line in lines if "validation" in line] == [2, 4, 6]
+
+
 def test_kill_9_of_a_real_process(data_root, tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
