@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+Advance = Callable[..., None]  # advance(count=1, note="")
 PLAIN_EVERY = 5.0  # seconds between progress lines when stderr is no terminal
 
 
@@ -21,7 +22,7 @@ class Reporter:
     def console(self, stderr: bool = True):
         from rich.console import Console
 
-        return Console(stderr=stderr, no_color=not self.color, highlight=False, soft_wrap=not stderr or None)
+        return Console(stderr=stderr, no_color=not self.color, highlight=False)
 
     def say(self, text: str) -> None:
         if not self.quiet:
@@ -51,13 +52,9 @@ class Reporter:
                 advance(1)
 
 
-class Advance:
-    """Type of the function that `progress` yields."""
+class _Plain:
+    """Progress as plain lines, for files and pipes."""
 
-    def __call__(self, count: int = 1, note: str = "") -> None: ...
-
-
-class _Plain(Advance):
     def __init__(self, label: str, total: int, done: int, quiet: bool):
         self.label, self.total, self.done, self.first, self.quiet = label, total, done, done, quiet
         self.start = self.last = time.monotonic()

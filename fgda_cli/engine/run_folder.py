@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import yaml
@@ -51,13 +50,8 @@ class RunFolder:
 
     def _clear(self) -> None:
         """Delete the run's own files, and nothing else that lies in the folder."""
-        shutil.rmtree(self.checkpoints, ignore_errors=True)
-        for path in (
-            *self.folder.glob("events.out.tfevents.*"),
-            self.metrics,
-            self.folder / "log.txt",
-            self.folder / "preset.yaml",
-        ):
+        logs = [*self.folder.glob("events.out.tfevents.*"), self.metrics, self.folder / "log.txt"]
+        for path in (self.last, self.best, self.final, *logs, self.folder / "preset.yaml"):
             path.unlink(missing_ok=True)
 
     def trim_metrics(self, iteration: int, validated: int) -> None:

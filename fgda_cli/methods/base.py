@@ -71,8 +71,10 @@ class Method:
 
     # helpers
 
-    def forward(self, images: Tensor) -> Output:
-        with self.autocast():
+    def forward(self, images: Tensor, is_target: bool = True) -> Output:
+        """The model's output in fp32 logits; with `target_statistics`, other images leave batch norm's statistics alone."""
+        keep = self.target_statistics and not is_target
+        with self.model.untracked_statistics() if keep else nullcontext(), self.autocast():
             output = self.model(images)
         return output._replace(
             logits=output.logits.float(), aux_logits=None if output.aux_logits is None else output.aux_logits.float()
@@ -92,8 +94,7 @@ class Method:
 
     def source_pass(self, batch: Batch) -> tuple[Output, dict[str, Tensor]]:
         """Source forward, segmentation loss, backward."""
-        with self.model.untracked_statistics() if self.target_statistics else nullcontext():
-            output = self.forward(batch.source)
+        output = self.forward(batch.source, is_target=False)
         terms = self.segmentation(output, batch.labels)
         self.backward(sum(terms.values()))
         return output, terms

@@ -52,7 +52,7 @@ class FgdaSt(Fgda):
     def step(self, batch: Batch) -> dict[str, Tensor]:
         terms = super().step(batch)
         images, labels, weight = self.mix(batch)
-        output = self.forward(images)
+        output = self.forward(images, is_target=False)
         loss = losses.segmentation_loss(losses.upsample(output.logits, labels.shape[-2:]), labels, weight=weight)
         terms["self_training"] = self.settings.lambda_st * loss
         self.backward(terms["self_training"])
