@@ -14,7 +14,7 @@ from .classes import IGNORE_INDEX
 from .files import BadFile, read_rgb, write_json, write_png
 from .layouts.base import Listing, Pair, ReadLabel
 from .parallel import spread
-from .store import FORMAT, VERSION
+from .store import FORMAT, VERSION, read_manifest
 
 JOURNAL = "journal.jsonl"
 
@@ -29,6 +29,7 @@ class Task:
     num_classes: int
     read_label: ReadLabel
     check_only: bool = False
+    keep_other_splits: bool = False  # a folder holds one split; the data set may have more, prepared before
 
 
 @dataclass(frozen=True)
@@ -197,7 +198,13 @@ def _conclude(task: Task, listing: Listing, pairs: list[Pair], records: dict[str
     write_json(task.out / "problems.json", listing.problems)
     if not splits:
         raise FgdaError(f"every image of '{task.dataset}' was refused: see {task.out / 'problems.json'}")
+    if task.keep_other_splits:
+        splits = _other_splits(task, listing) | splits
     names = listing.classes.names
+    for split in splits.keys() - totals.keys():
+        counts = [item["counts"] for item in splits[split] if item["counts"] is not None]
+        if counts:
+            totals[split] = np.sum(counts, axis=0)
     statistics = {split: dict(zip(names, total.tolist(), strict=True)) for split, total in totals.items()}
     manifest = {"format": FORMAT, "version": VERSION, "dataset": task.dataset, "size": task.size,
                 "ignore_index": IGNORE_INDEX, "classes": listing.classes.to_json(), "class_pixels": statistics,
@@ -205,6 +212,16 @@ def _conclude(task: Task, listing: Listing, pairs: list[Pair], records: dict[str
     write_json(task.out / "manifest.json", manifest, indent=None)
     write_json(task.out / "class_statistics.json", statistics)
     return summary
+
+
+def _other_splits(task: Task, listing: Listing) -> dict[str, list]:
+    """The splits that an earlier preparation left in this data set. Raises FgdaError when its classes were others."""
+    if not (task.out / "manifest.json").is_file():
+        return {}
+    manifest = read_manifest(task.out)
+    if manifest["classes"] != listing.classes.to_json():
+        raise FgdaError(f"{task.out} was prepared with other classes: choose another --name, or delete it")
+    return manifest["splits"]
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:

@@ -50,5 +50,5 @@ def prepare_folder(
     """The user's own images, with labels when there are any."""
     meaning = load_mapping(mapping)
     listing = find_folder(images, labels, split, meaning.classes)
-    task = Task(name, out / name, size, len(meaning.classes), meaning.read_label, check_only)
+    task = Task(name, out / name, size, len(meaning.classes), meaning.read_label, check_only, keep_other_splits=True)
     return prepare(task, listing, reporter, workers)
