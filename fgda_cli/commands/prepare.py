@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -12,17 +11,9 @@ from .. import cli
 from ..errors import UsageError
 
 
-class DatasetKind(str, Enum):
-    gta5 = "gta5"
-    synthia = "synthia"
-    cityscapes = "cityscapes"
-    playground = "playground"
-    folder = "folder"
-
-
 def prepare(
     context: typer.Context,
-    dataset: Annotated[DatasetKind, typer.Argument(help="Which layout the raw files have.")],
+    dataset: Annotated[str, typer.Argument(help="gta5, synthia, cityscapes, playground or folder.")],
     root: Annotated[Optional[Path], typer.Option(help="Raw data set (playground: where to draw it).")] = None,
     out: Annotated[
         Optional[Path], typer.Option(help="Prepared data sets go to OUT/<dataset>. Default: $FGDA_DATA or ./data.")
@@ -41,21 +32,25 @@ def prepare(
 ) -> None:
     """Check a raw data set, convert its labels and cache it at training resolution."""
     from ..data import recipes
+    from ..data.layouts import layout_names
     from ..data.prepare import parse_size
     from ..data.store import data_root
 
+    known = [*layout_names(), "playground", "folder"]
+    if dataset not in known:
+        raise UsageError(f"prepare {dataset}: known are {', '.join(known)}")
     target, pixels, show = data_root(out), parse_size(size), cli.reporter(context)
     count = recipes.default_workers(workers)
-    if dataset is DatasetKind.folder:
+    if dataset == "folder":
         summaries = [_folder(recipes, images or root, labels, mapping, split, name, target, pixels, show, count, check_only)]
     elif root is None:
-        raise UsageError(f"prepare {dataset.value} needs --root DIR")
-    elif dataset is DatasetKind.playground:
+        raise UsageError(f"prepare {dataset} needs --root DIR")
+    elif dataset == "playground":
         if check_only:
             raise UsageError("prepare playground draws its own files: there is nothing to check with --check-only")
         summaries = recipes.prepare_playground(root, target, pixels, show, count, seed)
     else:
-        summaries = [recipes.prepare_layout(dataset.value, root, target, pixels, show, count, check_only=check_only)]
+        summaries = [recipes.prepare_layout(dataset, root, target, pixels, show, count, check_only=check_only)]
     for summary in summaries:
         counts = ", ".join(f"{number} {part}" for part, number in summary.images.items())
         refused = f", {summary.refused} refused (see {summary.folder / 'problems.json'})" if summary.refused else ""

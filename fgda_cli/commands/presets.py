@@ -17,12 +17,18 @@ def presets(
 
     if keys:
         rows = {key: text for key, text in valid_keys().items() if key != "method"}
-        print("\n".join(f"{key:28} {text}" for key, text in rows.items()))
+        print(_lines(rows))
         for method in method_names():
             print(f"\nmethod.name: {method}")
             settings = valid_keys(method_class(method).Settings, "method.")
-            print("\n".join(f"{key:28} {text}" for key, text in settings.items() if key != "method.name"))
+            print(_lines({key: text for key, text in settings.items() if key != "method.name"}))
     elif name is not None:
         print(load_preset(name).to_yaml(), end="")
     else:
         print("\n".join(preset_names()))
+
+
+def _lines(rows: dict[str, str]) -> str:
+    import textwrap
+
+    return "\n".join(textwrap.fill(f"{key:28} {text}", 79, subsequent_indent=" " * 29) for key, text in rows.items())

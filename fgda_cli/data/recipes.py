@@ -11,8 +11,6 @@ from .layouts.folder import find as find_folder
 from .layouts.folder import load_mapping
 from .prepare import Summary, Task, prepare
 
-# Published training sizes (width, height).
-SIZES = {"gta5": (1280, 720), "synthia": (1280, 760), "cityscapes": (1024, 512)}
 PLAYGROUND_SIZE = (256, 128)
 
 
@@ -27,7 +25,7 @@ def prepare_layout(
     layout = importlib.import_module(f"fgda_cli.data.layouts.{kind}")
     listing = layout.find(root)
     folder = out / (name or kind)
-    task = Task(name or kind, folder, size or SIZES.get(kind), len(listing.classes), layout.read_label, check_only)
+    task = Task(name or kind, folder, size or layout.SIZE, len(listing.classes), layout.read_label, check_only)
     return prepare(task, listing, reporter, workers)
 
 

@@ -14,6 +14,7 @@ from ..files import BadFile, read_indexed
 from .base import Listing, Pair, files, from_cityscapes_ids, locate
 
 TITLE = "Cityscapes"
+SIZE = (1024, 512)  # published training size, width and height
 SUFFIX = "_leftImg8bit"
 
 

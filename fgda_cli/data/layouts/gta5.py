@@ -11,6 +11,7 @@ from ..files import image_files, map_colours, read_indexed
 from .base import Listing, from_cityscapes_ids, locate, pair_by_name
 
 TITLE = "GTA5"
+SIZE = (1280, 720)  # published training size, width and height
 COLOURS = dict(zip(PALETTE, CITYSCAPES_IDS, strict=True)) | VOID_COLOURS
 
 

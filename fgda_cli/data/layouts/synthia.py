@@ -11,6 +11,7 @@ from ..files import BadFile, image_files
 from .base import Listing, id_table, locate, pair_by_name
 
 TITLE = "SYNTHIA-RAND-CITYSCAPES"
+SIZE = (1280, 760)  # published training size, width and height
 TABLE = id_table(SYNTHIA_IDS)
 
 
