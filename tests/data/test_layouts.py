@@ -1,0 +1,218 @@
+"""Each raw format read as it is published, and each way in which such files go wrong."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from fgda_cli.data.classes import CITYSCAPES_IDS, PALETTE, SYNTHIA_IDS
+from fgda_cli.data.files import BadFile, read_rgb, write_png
+from fgda_cli.data.layouts import cityscapes, folder, gta5, synthia
+from fgda_cli.data.prepare import Task, prepare
+from fgda_cli.data.store import PreparedDataset, read_manifest
+from fgda_cli.errors import FgdaError, UsageError
+from fgda_cli.reporter import Reporter
+
+QUIET = Reporter(quiet=True)
+
+
+def picture(path, width=64, height=48, value=90):
+    write_png(path, np.full((height, width, 3), value, np.uint8))
+
+
+def palette_png(path, ids):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(ids.astype(np.uint8))
+    image.putpalette([(i * 7) % 256 for i in range(768)])
+    image.save(path)
+
+
+def run(layout, root, out, size=(32, 32), name="set"):
+    listing = layout.find(root)
+    task = Task(name, out / name, size, 19, layout.read_label)
+    return prepare(task, listing, QUIET, 1), PreparedDataset(out / name)
+
+
+def test_gta5_palette_indices_are_label_ids_not_colours(tmp_path):
+    ids = np.array([[7, 8, 33], [34, 0, 26]])
+    palette_png(tmp_path / "label.png", ids)
+    assert gta5.read_label(tmp_path / "label.png").tolist() == [[0, 1, 18], [255, 255, 13]]
+
+
+def test_gta5_rgb_labels_go_through_cityscapes_colours(tmp_path):
+    write_png(tmp_path / "label.png", np.array([[PALETTE[0], PALETTE[13], (0, 0, 0)]], np.uint8))
+    assert gta5.read_label(tmp_path / "label.png").tolist() == [[0, 13, 255]]
+    write_png(tmp_path / "odd.png", np.array([[PALETTE[0], (1, 2, 3), (1, 2, 3)]], np.uint8))
+    with pytest.raises(BadFile, match=r"1 unknown label colours on 2 pixels.*\(1, 2, 3\)"):
+        gta5.read_label(tmp_path / "odd.png")
+
+
+def test_synthia_class_ids_lie_in_the_first_of_three_16_bit_channels(tmp_path):
+    raw_ids = np.array([sorted(SYNTHIA_IDS)], np.uint16)
+    rgb = np.stack([raw_ids, np.full_like(raw_ids, 4000), np.zeros_like(raw_ids)], axis=2)
+    cv2.imwrite(str(tmp_path / "label.png"), rgb[..., ::-1])
+    assert synthia.read_label(tmp_path / "label.png")[0].tolist() == [SYNTHIA_IDS[i] for i in sorted(SYNTHIA_IDS)]
+
+
+def test_synthia_refuses_8_bit_labels(tmp_path):
+    write_png(tmp_path / "label.png", np.zeros((2, 2, 3), np.uint8))
+    with pytest.raises(BadFile, match="16 bit"):
+        synthia.read_label(tmp_path / "label.png")
+
+
+def test_synthia_end_to_end(tmp_path):
+    picture(tmp_path / "RGB/0000000.png")
+    (tmp_path / "GT/LABELS").mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / "GT/LABELS/0000000.png"), np.full((48, 64, 3), 8, np.uint16))
+    _, dataset = run(synthia, tmp_path, tmp_path / "out")
+    (item,) = dataset.items("train", labelled=True)
+    assert (dataset.label(item) == 13).all() and dataset.label(item).shape == (32, 32)
+    assert item.counts[13] == 64 * 48
+
+
+def cityscapes_tree(root, train_labels=False):
+    for split in ("train", "val"):
+        for city in ("aachen", "bonn"):
+            stem = f"{city}_000000_000019"
+            picture(root / "leftImg8bit" / split / city / f"{stem}_leftImg8bit.png")
+            if split == "val" or train_labels:
+                write_png(root / "gtFine" / split / city / f"{stem}_gtFine_labelIds.png", np.full((48, 64), 26, np.uint8))
+
+
+def test_cityscapes_needs_no_training_label_and_keeps_validation_labels_at_their_size(tmp_path):
+    cityscapes_tree(tmp_path)
+    summary, dataset = run(cityscapes, tmp_path, tmp_path / "out")
+    assert summary.images == {"train": 2, "val": 2}
+    assert all(item.label is None for item in dataset.items("train"))
+    label = dataset.label(dataset.items("val")[0])
+    assert label.shape == (48, 64) and (label == 13).all()
+
+
+def test_cityscapes_does_not_read_training_labels_that_are_there(tmp_path):
+    cityscapes_tree(tmp_path, train_labels=True)
+    for path in (tmp_path / "gtFine/train").rglob("*.png"):
+        path.write_bytes(b"not to be read")
+    summary, dataset = run(cityscapes, tmp_path, tmp_path / "out")
+    assert summary.refused == 0 and all(item.label is None for item in dataset.items("train"))
+
+
+def test_cityscapes_train_id_files(tmp_path):
+    write_png(tmp_path / "a_gtFine_labelTrainIds.png", np.array([[0, 18, 255]], np.uint8))
+    assert cityscapes.read_label(tmp_path / "a_gtFine_labelTrainIds.png").tolist() == [[0, 18, 255]]
+    write_png(tmp_path / "b_gtFine_labelTrainIds.png", np.array([[33]], np.uint8))
+    with pytest.raises(BadFile, match="33"):
+        cityscapes.read_label(tmp_path / "b_gtFine_labelTrainIds.png")
+
+
+@pytest.mark.parametrize("given, fits", [("outer", "inner"), ("inner/images", "inner")])
+def test_a_root_one_level_off_names_the_level_that_fits(tmp_path, given, fits):
+    for part in ("images", "labels"):
+        (tmp_path / "outer/inner" / part).mkdir(parents=True)
+    root = tmp_path / "outer" if given == "outer" else tmp_path / "outer" / given
+    with pytest.raises(FgdaError, match=f"use --root .*{fits}"):
+        gta5.find(root)
+
+
+def test_a_root_that_is_something_else_says_what_is_needed(tmp_path):
+    with pytest.raises(FgdaError, match="images/ and labels/"):
+        gta5.find(tmp_path)
+
+
+def test_refused_files_are_listed_with_reasons_and_the_rest_goes_on(tmp_path):
+    good = np.full((48, 64), 7)
+    for number in range(1, 8):
+        picture(tmp_path / f"images/{number:05d}.png")
+        palette_png(tmp_path / f"labels/{number:05d}.png", good)
+    whole = (tmp_path / "images/00002.png").read_bytes()
+    (tmp_path / "images/00002.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "images/00003.png").write_bytes(b"")
+    palette_png(tmp_path / "labels/00004.png", np.full((46, 64), 7))
+    (tmp_path / "labels/00005.png").unlink()
+    palette_png(tmp_path / "labels/00006.png", np.full((48, 64), 99))
+    (tmp_path / "images/00007.png").unlink()
+    for junk in ("images/.DS_Store", "images/._00001.png", "images/Thumbs.db"):
+        (tmp_path / junk).write_bytes(b"x")
+    summary, dataset = run(gta5, tmp_path, tmp_path / "out")
+    assert [item.name for item in dataset.items("train")] == ["00001"]
+    problems = {p["file"].rsplit("/", 2)[-2] + "/" + p["file"].rsplit("/", 1)[-1]: p["reason"]
+                for p in json.loads((tmp_path / "out/set/problems.json").read_text())}  # fmt: skip
+    assert set(problems) == {"images/00002.png", "images/00003.png", "images/00004.png", "images/00005.png", "labels/00006.png",
+                             "labels/00007.png"}  # fmt: skip
+    assert "zero bytes" in problems["images/00003.png"]
+    assert "image 64x48, label 64x46" in problems["images/00004.png"]
+    assert "99" in problems["labels/00006.png"]
+    assert summary.refused == 6
+
+
+def test_jpeg_labels_are_refused(tmp_path):
+    cv2.imwrite(str(tmp_path / "label.jpg"), np.zeros((8, 8), np.uint8))
+    with pytest.raises(BadFile, match="JPEG"):
+        gta5.read_label(tmp_path / "label.jpg")
+
+
+def test_names_with_spaces_foreign_letters_folders_and_upper_case_suffixes(tmp_path):
+    picture(tmp_path / "images/Straße nord/bild 1.png")
+    (tmp_path / "images/Straße nord/bild 1.png").rename(tmp_path / "images/Straße nord/bild 1.PNG")
+    palette_png(tmp_path / "labels/Straße nord/bild 1.png", np.full((48, 64), 7))
+    _, dataset = run(gta5, tmp_path, tmp_path / "out")
+    (item,) = dataset.items("train")
+    assert item.name == "Straße nord/bild 1" and dataset.image(item).shape == (32, 32, 3)
+
+
+def test_folder_mapping_of_ids_colours_and_own_classes(tmp_path):
+    (tmp_path / "map.yaml").write_text("classes: [ground, thing]\n1: ground\n2: thing\n9: ignore\n[255, 0, 0]: thing\n")
+    mapping = folder.load_mapping(tmp_path / "map.yaml")
+    assert mapping.classes.names == ("ground", "thing") and len(set(mapping.classes.palette)) == 2
+    write_png(tmp_path / "ids.png", np.array([[1, 2, 9, 255]], np.uint8))
+    assert mapping.read_label(tmp_path / "ids.png").tolist() == [[0, 1, 255, 255]]
+    write_png(tmp_path / "colour.png", np.array([[(255, 0, 0)]], np.uint8))
+    assert mapping.read_label(tmp_path / "colour.png").tolist() == [[1]]
+    write_png(tmp_path / "bad.png", np.array([[5]], np.uint8))
+    with pytest.raises(BadFile, match="id 5 is not in the mapping"):
+        mapping.read_label(tmp_path / "bad.png")
+
+
+def test_folder_mapping_with_an_unknown_class(tmp_path):
+    (tmp_path / "map.yaml").write_text("1: rode\n")
+    with pytest.raises(UsageError, match="'rode' is no class"):
+        folder.load_mapping(tmp_path / "map.yaml")
+
+
+def test_folder_without_labels(tmp_path):
+    picture(tmp_path / "in/a/x.png")
+    picture(tmp_path / "in/b.jpg")
+    listing = folder.find(tmp_path / "in", None, "train", folder.load_mapping(None).classes)
+    assert sorted(pair.name for pair in listing.pairs) == ["a/x", "b"]
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "CMYK", "I;16", "P", "1"])
+def test_any_image_mode_becomes_rgb(tmp_path, mode):
+    path = tmp_path / ("a.jpg" if mode == "CMYK" else "a.png")
+    if mode == "I;16":
+        cv2.imwrite(str(path), np.full((4, 5), 40000, np.uint16))
+    else:
+        Image.new(mode, (5, 4)).save(path)
+    rgb = read_rgb(path)
+    assert rgb.shape == (4, 5, 3) and rgb.dtype == np.uint8
+
+
+def test_exif_rotation_is_applied(tmp_path):
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.new("RGB", (8, 4)).save(tmp_path / "a.jpg", exif=exif)
+    assert read_rgb(tmp_path / "a.jpg").shape == (8, 4, 3)
+
+
+def test_manifests_cannot_name_files_outside_their_folder(tmp_path):
+    item = {"name": "x", "image": "../secret.png", "label": None, "counts": None}
+    (tmp_path / "manifest.json").write_text(json.dumps({"format": "fgda-dataset", "version": 1, "splits": {"train": [item]}}))
+    with pytest.raises(FgdaError, match="outside its folder"):
+        read_manifest(tmp_path)
+
+
+def test_cityscapes_ids_cover_all_classes():
+    assert len(set(CITYSCAPES_IDS)) == 19 == len(set(SYNTHIA_IDS.values()))

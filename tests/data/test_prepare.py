@@ -1,0 +1,134 @@
+"""Preparation starts again where it stopped, and gives the same result however often it was stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import pytest
+
+from fgda_cli.data import prepare as module
+from fgda_cli.data.recipes import prepare_layout
+from fgda_cli.data.store import PreparedDataset
+from fgda_cli.errors import FgdaError
+from fgda_cli.reporter import Reporter
+
+QUIET = Reporter(quiet=True)
+
+
+def digest(folder):
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != module.JOURNAL)
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def game(raw, out, workers=1, **kwargs):
+    return prepare_layout("gta5", raw / "game", out, (64, 32), QUIET, workers, "game", **kwargs)
+
+
+def test_an_interrupted_preparation_goes_on_and_ends_the_same(raw_playground, tmp_path, monkeypatch):
+    game(raw_playground, tmp_path / "whole")
+    original, calls = module.convert, []
+
+    def fails_at_fifth(task, pair):
+        calls.append(pair.name)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return original(task, pair)
+
+    monkeypatch.setattr(module, "convert", fails_at_fifth)
+    with pytest.raises(KeyboardInterrupt):
+        game(raw_playground, tmp_path / "parts")
+    assert not (tmp_path / "parts/game/manifest.json").exists()
+    monkeypatch.setattr(module, "convert", original)
+    summary = game(raw_playground, tmp_path / "parts")
+    assert summary.skipped == 4 and summary.images == {"train": 10}
+    assert digest(tmp_path / "parts") == digest(tmp_path / "whole")
+
+
+def test_a_journal_line_cut_short_is_converted_again(raw_playground, tmp_path):
+    game(raw_playground, tmp_path)
+    journal = tmp_path / "game" / module.JOURNAL
+    journal.write_text(journal.read_text()[:-40])
+    assert game(raw_playground, tmp_path).skipped == 9
+
+
+def test_workers_give_the_same_files(raw_playground, tmp_path):
+    game(raw_playground, tmp_path / "one")
+    game(raw_playground, tmp_path / "two", workers=2)
+    assert digest(tmp_path / "one") == digest(tmp_path / "two")
+
+
+def test_another_size_converts_again(raw_playground, tmp_path):
+    game(raw_playground, tmp_path)
+    summary = prepare_layout("gta5", raw_playground / "game", tmp_path, (96, 48), QUIET, 1, "game")
+    dataset = PreparedDataset(tmp_path / "game")
+    assert summary.skipped == 0 and dataset.image(dataset.items("train")[0]).shape == (48, 96, 3)
+
+
+def test_check_only_writes_nothing(raw_playground, tmp_path):
+    assert game(raw_playground, tmp_path, check_only=True).images == {"train": 10}
+    assert not list(tmp_path.iterdir())
+
+
+def test_class_statistics_count_the_raw_labels(raw_playground, tmp_path):
+    game(raw_playground, tmp_path)
+    manifest = json.loads((tmp_path / "game/manifest.json").read_text())
+    total = sum(sum(item["counts"]) for item in manifest["splits"]["train"])
+    assert total == sum(manifest["class_pixels"]["train"].values())
+    assert 0.9 * 10 * 512 * 256 < total <= 10 * 512 * 256
+
+
+def test_nothing_usable_is_an_error(tmp_path):
+    for part in ("images", "labels"):
+        (tmp_path / part).mkdir()
+    with pytest.raises(FgdaError, match="no image"):
+        prepare_layout("gta5", tmp_path, tmp_path / "out", None, QUIET, 1)
+
+
+def test_playground_scenes_are_reproducible_and_hold_all_classes():
+    import numpy as np
+
+    from fgda_cli.data.playground.looks import GAME, STREET
+    from fgda_cli.data.playground.scene import draw
+
+    first, again = draw(STREET, 3, 5), draw(STREET, 3, 5)
+    assert (first[0] == again[0]).all() and (first[1] == again[1]).all()
+    assert (draw(STREET, 4, 5)[0] != first[0]).any()
+    for look in (GAME, STREET):
+        seen = set().union(*(np.unique(draw(look, 0, index)[1]).tolist() for index in range(40)))
+        assert set(range(19)) <= seen
+
+
+def _die(item):
+    import os
+    import signal
+
+    if item == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return item
+
+
+def test_a_killed_worker_is_one_clear_error():
+    from fgda_cli.data.parallel import spread
+
+    with pytest.raises(FgdaError, match="worker process was killed"):
+        list(spread(_die, range(8), 2))
+
+
+def test_a_folder_data_set_gains_splits_one_after_the_other(raw_playground, tmp_path):
+    from fgda_cli.data.recipes import prepare_folder
+
+    street = raw_playground / "street"
+    prepare_folder(street / "leftImg8bit/train", None, None, "train", tmp_path, "mine", (64, 32), QUIET, 1)
+    images, labels = tmp_path / "images", tmp_path / "labels"
+    images.mkdir()
+    labels.mkdir()
+    for image in (street / "leftImg8bit/val").rglob("*.png"):
+        stem = image.stem.removesuffix("_leftImg8bit")
+        (images / f"{stem}.png").write_bytes(image.read_bytes())
+        label = next((street / "gtFine/val").rglob(f"{stem}*"))
+        (labels / f"{stem}.png").write_bytes(label.read_bytes())
+    prepare_folder(images, labels, None, "val", tmp_path, "mine", (64, 32), QUIET, 1)
+    dataset = PreparedDataset(tmp_path / "mine")
+    assert len(dataset.items("train")) == 10 and len(dataset.items("val", labelled=True)) == 3
+    assert set(dataset.manifest["class_pixels"]) == {"val"}
