@@ -48,13 +48,25 @@ def reporter(context: typer.Context) -> Reporter:
     return context.obj or Reporter()
 
 
+def overrides(sets, seed, precision, workers) -> list[str]:
+    """--set's values and the short options as key=value overrides of a preset."""
+    extra = {"run.seed": seed, "run.precision": precision, "run.workers": workers}
+    return [*(sets or []), *(f"{key}={value}" for key, value in extra.items() if value is not None)]
+
+
 def preset_from(name: str, sets, seed, precision, workers, method: str | None = None):
     """The preset with the command line's short options applied as overrides."""
     from .presets import load_preset
 
-    extra = {"run.seed": seed, "run.precision": precision, "run.workers": workers}
-    overrides = [*(sets or []), *(f"{key}={value}" for key, value in extra.items() if value is not None)]
-    return load_preset(name, overrides, method)
+    return load_preset(name, overrides(sets, seed, precision, workers), method)
+
+
+def job_of(context: typer.Context, settings, data_root: Path | None, out: Path | None, device: str, fresh: bool = False):
+    """A training job; loads torch, so the preset is checked before."""
+    from .data import store
+    from .engine.stages import Job
+
+    return Job(settings, store.data_root(data_root), out, device, fresh, reporter(context))
 
 
 def precision_for(name: str | None, device: str):

@@ -37,17 +37,12 @@ def ablate(
         numbers = [int(seed) for seed in seeds.split(",")]
     except ValueError:
         raise UsageError(f"--seeds {seeds}: whole numbers with commas, e.g. 0,1,2") from None
-    from ..data.store import data_root as root_of
     from ..engine import ablate as engine
-    from ..engine.stages import Job
     from ..visual.tables import ablation_table
 
-    show = cli.reporter(context)
-    job = Job(settings, root_of(data_root), out, device, False, show)
-    extra = {"run.precision": precision, "run.workers": workers}
-    overrides = [*(sets or []), *(f"{key}={value}" for key, value in extra.items() if value is not None)]
-    summary = engine.run_ablation(job, preset, overrides, chosen, numbers)
+    job = cli.job_of(context, settings, data_root, out, device)
+    summary = engine.run_ablation(job, preset, cli.overrides(sets, None, precision, workers), chosen, numbers)
     if json is not None:
         cli.emit_json(summary, json)
     if json != "-":
-        show.console(stderr=False).print(ablation_table(summary))
+        job.reporter.console(stderr=False).print(ablation_table(summary))

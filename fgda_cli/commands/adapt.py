@@ -31,8 +31,7 @@ def adapt(
 ) -> None:
     """Adapt a pretrained model to the unlabelled target; the same command resumes a stopped run."""
     settings = cli.preset_from(preset, sets, seed, precision, workers, method)
-    from ..data import store
     from ..engine import stages
 
-    job = stages.Job(settings, store.data_root(data_root), out, device, fresh, cli.reporter(context))
+    job = cli.job_of(context, settings, data_root, out, device, fresh)
     print(stages.adapt(job, init))

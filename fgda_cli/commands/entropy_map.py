@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from .. import cli
-from ..errors import FgdaError
 
 
 def entropy_map(
@@ -26,7 +25,7 @@ def entropy_map(
     """Heat maps of the normalised prediction entropy (eq. 4): where the model is unsure."""
     import numpy as np
 
-    from ..data.files import BadFile, whole_file, write_json, write_png
+    from ..data.files import whole_file, write_json, write_png
     from ..engine import predict as engine
     from ..engine.checkpoint import load_model
     from ..visual.heat import heat_with_bar
@@ -35,20 +34,18 @@ def entropy_map(
     how = cli.precision_for(precision, device)
     model, _ = load_model(checkpoint)
     how.place(model)
-    means, bad = {}, 0
-    for item, image in show.track(engine.read_inputs(found, workers), "entropy", len(found)):
-        if isinstance(image, BadFile):
-            show.warn(f"{item.path}: {image}")
-            bad += 1
-            continue
-        entropy = engine.predict(model, image, how)["entropy"]
+    means: dict[str, float] = {}
+
+    def write(item, image, result) -> None:
+        entropy = result["entropy"]
         means[item.name] = float(entropy.mean())
         write_png(out / f"{item.name}_entropy.png", heat_with_bar(entropy))
         if raw:
             with whole_file(out / f"{item.name}_entropy.npy") as partial, open(partial, "wb") as handle:
                 np.save(handle, entropy.astype(np.float32))
+
+    bad = engine.predict_inputs(model, found, how, show, write, threads=workers)
     write_json(out / "entropy.json", means)
     average = f", mean entropy {np.mean(list(means.values())):.3f}" if means else ""
     print(f"{out}: {len(means)} maps{average}")
-    if bad:
-        raise FgdaError(f"{bad} of {len(found)} inputs could not be read (see the warnings above)")
+    engine.fail_on_bad(bad, len(found))

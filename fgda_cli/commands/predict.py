@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from .. import cli
-from ..errors import FgdaError, UsageError
+from ..errors import UsageError
 
 KINDS = ("color", "ids", "overlay")
 
@@ -36,7 +36,7 @@ def predict(
     if ids not in ("train", "label"):
         raise UsageError(f"--ids {ids}: known are train and label")
     from ..data.classes import CITYSCAPES_IDS
-    from ..data.files import BadFile, write_png
+    from ..data.files import write_png
     from ..engine import predict as engine
     from ..engine.checkpoint import load_model
     from ..engine.evaluate import Views
@@ -50,23 +50,19 @@ def predict(
         raise UsageError("--ids label needs a model of the Cityscapes classes")
     how.place(model)
     write_png(out / "legend.png", legend(classes))
-    bad = 0
-    for item, image in show.track(engine.read_inputs(found, workers), "predict", len(found)):
-        if isinstance(image, BadFile):
-            show.warn(f"{item.path}: {image}")
-            bad += 1
-            continue
-        train_ids = engine.predict(model, image, how, tta)["train_ids"]
-        pictures = {
-            "color": lambda t=train_ids: colourise(t, classes),
-            "overlay": lambda i=image, t=train_ids: overlay(i, t, classes),
-            "ids": lambda t=train_ids: to_ids(t, ids, CITYSCAPES_IDS),
-        }
+    pictures = {
+        "color": lambda image, train_ids: colourise(train_ids, classes),
+        "overlay": lambda image, train_ids: overlay(image, train_ids, classes),
+        "ids": lambda image, train_ids: to_ids(train_ids, ids, CITYSCAPES_IDS),
+    }
+
+    def write(item, image, result) -> None:
         for kind in kinds:
-            write_png(out / f"{item.name}_{kind}.png", pictures[kind]())
+            write_png(out / f"{item.name}_{kind}.png", pictures[kind](image, result["train_ids"]))
+
+    bad = engine.predict_inputs(model, found, how, show, write, tta, workers)
     print(f"{out}: {len(found) - bad} predicted" + (f", {bad} could not be read" if bad else ""))
-    if bad:
-        raise FgdaError(f"{bad} of {len(found)} inputs could not be read (see the warnings above)")
+    engine.fail_on_bad(bad, len(found))
 
 
 def to_ids(train_ids, kind: str, label_ids):

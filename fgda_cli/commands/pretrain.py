@@ -21,8 +21,7 @@ def pretrain(
 ) -> None:
     """Train on the labelled source alone; the same command resumes a stopped run."""
     settings = cli.preset_from(preset, sets, seed, precision, workers)
-    from ..data import store
     from ..engine import stages
 
-    job = stages.Job(settings, store.data_root(data_root), out, device, fresh, cli.reporter(context))
+    job = cli.job_of(context, settings, data_root, out, device, fresh)
     print(stages.pretrain(job))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -132,7 +131,3 @@ def write_png(path: Path, image: np.ndarray, compression: int = 3) -> None:
     if not done:
         raise FgdaError(f"cannot encode {path}")
     write_bytes(path, buffer.tobytes())
-
-
-def first_existing(candidates: Iterable[Path], test: Callable[[Path], bool]) -> Path | None:
-    return next((candidate for candidate in candidates if test(candidate)), None)

@@ -57,7 +57,7 @@ class PairedSamples(Dataset):
         counts = np.array([item.counts for item in self.source_items], np.float64)
         if len(untrained):
             counts[:, list(untrained)] = 0
-        self.draw_source = sampling.make(sampler, counts, len(self.source_items))
+        self.draw_source = sampling.make(sampler, counts)
 
     def __len__(self) -> int:
         return len(self.source_items)

@@ -43,24 +43,18 @@ class Summary:
 def convert(task: Task, pair: Pair) -> dict:
     """One journal record: an item, or the reason why the pair is refused."""
     record = {"key": key_of(pair), "split": pair.split, "name": pair.name, "stamp": stamp(pair, task)}
+    reading = pair.image
     try:
-        image = read_rgb(pair.image)
-        label = None if pair.label is None else task.read_label(pair.label)
-        if label is not None and label.shape != image.shape[:2]:
-            sizes = f"image {image.shape[1]}x{image.shape[0]}, label {label.shape[1]}x{label.shape[0]}"
-            return record | {"problem": f"sizes differ: {sizes}", "file": str(pair.image)}
+        image, label = read_rgb(pair.image), None
+        if pair.label is not None:
+            reading = pair.label
+            label = task.read_label(pair.label)
     except BadFile as error:
-        culprit = pair.label if pair.label is not None and _is_readable(pair.image) else pair.image
-        return record | {"problem": str(error), "file": str(culprit)}
+        return record | {"problem": str(error), "file": str(reading)}
+    if label is not None and label.shape != image.shape[:2]:
+        sizes = f"image {image.shape[1]}x{image.shape[0]}, label {label.shape[1]}x{label.shape[0]}"
+        return record | {"problem": f"sizes differ: {sizes}", "file": str(pair.image)}
     return record | _cache(task, pair, image, label)
-
-
-def _is_readable(image: Path) -> bool:
-    try:
-        read_rgb(image)
-        return True
-    except BadFile:
-        return False
 
 
 def _cache(task: Task, pair: Pair, image: np.ndarray, label: np.ndarray | None) -> dict:

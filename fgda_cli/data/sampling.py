@@ -38,8 +38,8 @@ def rare_class(counts: np.ndarray, temperature: float = 0.01) -> Draw:
     return by_class(counts, np.exp(scores - scores.max()))
 
 
-def make(kind: str, counts: np.ndarray | None, number: int) -> Draw:
-    """`uniform`, `class_balanced` or `rare_class`; without label statistics everything is uniform."""
-    if kind == "uniform" or counts is None:
-        return uniform(number)
+def make(kind: str, counts: np.ndarray) -> Draw:
+    """`uniform`, `class_balanced` or `rare_class` over the images of `counts` `[N,K]`."""
+    if kind == "uniform":
+        return uniform(len(counts))
     return {"class_balanced": class_balanced, "rare_class": rare_class}[kind](counts)

@@ -13,6 +13,8 @@ from ..data.store import open_dataset
 from ..errors import FgdaError
 from ..methods.registry import method_class
 from ..presets import load_preset
+from ..visual.plots import bars
+from ..visual.tables import show
 from . import stages
 from .compute import make_precision, pick_device
 from .evaluate import evaluate_file
@@ -33,7 +35,7 @@ PAPER = {
 
 
 def run_ablation(job: stages.Job, preset_name: str, overrides: list[str], methods: list[str], seeds: list[int]) -> dict[str, Any]:
-    """Train and evaluate what is missing, write ablation.json and ablation.md after every cell; returns the former."""
+    """Train and evaluate what is missing, write ablation.json after every cell, table and plot at the end."""
     out = job.out or Path("runs") / job.preset.name / "ablation"
     record = out / "ablation.json"
     cells = _read(record)
@@ -49,10 +51,7 @@ def run_ablation(job: stages.Job, preset_name: str, overrides: list[str], method
                 cells[key] = {"stamp": stamp, "method": method, "seed": seed, **_evaluate(job, preset, final)}
                 write_json(record, _summary(job.preset.name, metric, cells))
     summary = _summary(job.preset.name, metric, {k: c for k, c in cells.items() if c["seed"] in seeds and c["method"] in methods})
-    write_json(record, _summary(job.preset.name, metric, cells))
     write_text(out / "ablation.md", markdown(summary))
-    from ..visual.plots import bars
-
     bars(out / "ablation.png", summary["rows"], f"{job.preset.name}: {metric}")
     return summary
 
@@ -101,10 +100,9 @@ def markdown(summary: dict[str, Any]) -> str:
     ]
     for row in summary["rows"]:
         seeds = ", ".join(f"{seed}: {value:.1f}" for seed, value in row["seeds"].items())
-        paper = "–" if row["paper"] is None else f"{row['paper']:.1f}"
-        lines.append(f"| {row['method']} | {mean_text(row)} | {seeds} | {paper} |")
+        lines.append(f"| {row['method']} | {mean_text(row)} | {seeds} | {show(row['paper'])} |")
     return "\n".join(lines) + "\n"
 
 
 def mean_text(row: dict[str, Any]) -> str:
-    return f"{row['mean']:.1f}" + (f" ± {row['spread']:.1f}" if row["spread"] is not None else "")
+    return show(row["mean"]) + (f" ± {show(row['spread'])}" if row["spread"] is not None else "")

@@ -10,7 +10,7 @@ import torch
 from .. import schema
 from ..data.classes import ClassSet
 from ..data.files import whole_file
-from ..errors import FgdaError
+from ..errors import FgdaError, UsageError
 from ..models.deeplab import DeepLabV2
 from ..models.weights import read_tensors
 
@@ -41,8 +41,6 @@ def load(path: Path) -> dict[str, Any]:
 
 def build_model(settings: schema.Model, num_classes: int) -> DeepLabV2:
     """A network with random weights. Raises UsageError for an unknown backbone."""
-    from ..errors import UsageError
-
     try:
         return DeepLabV2(
             num_classes, settings.backbone, settings.variant, settings.output_stride, settings.width,

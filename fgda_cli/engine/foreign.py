@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from ..data.classes import CITYSCAPES, NOT_IN_SYNTHIA16, ClassSet
 from ..errors import FgdaError
-from ..models.weights import read_tensors
+from ..models.weights import plain_names, read_tensors
 from ..presets import load_preset
 from .checkpoint import build_model
 
@@ -22,7 +21,7 @@ def detect(content: dict) -> str:
     """The format of a loaded file. Raises FgdaError when it is none that is known."""
     if {"feature_extractor", "classifier"} <= content.keys():
         return "fada"
-    keys = _plain(_state(content)).keys()
+    keys = plain_names(_state(content)).keys()
     if any(key.startswith("layer6.conv2d_list") for key in keys):
         return "advent"
     raise FgdaError("neither a FADA file (feature_extractor, classifier) nor a DeeplabMulti state dict (layer5, layer6)")
@@ -36,25 +35,16 @@ def _state(content: dict) -> dict:
     return content
 
 
-def _plain(state: dict) -> dict[str, Tensor]:
-    """Without the prefixes that wrappers leave."""
-    plain = {}
-    for key, value in state.items():
-        if isinstance(value, Tensor):
-            plain[re.sub(r"^(module\.|Scale\.)+", "", key)] = value
-    return plain
-
-
 def translate(content: dict, kind: str) -> dict[str, Tensor]:
     """Our parameter names for a file of format `fada`, `advent` or `adaptsegnet`; discriminators are left out."""
     if kind == "fada":
         try:
-            body, head = _plain(content["feature_extractor"]), _plain(content["classifier"])
+            body, head = plain_names(content["feature_extractor"]), plain_names(content["classifier"])
         except (KeyError, AttributeError) as error:
             raise FgdaError("no FADA checkpoint: it needs feature_extractor and classifier") from error
         flat = {key.removeprefix("backbone."): value for key, value in body.items()} | head
     else:
-        flat = _plain(_state(content))
+        flat = plain_names(_state(content))
     result = {}
     for key, value in flat.items():
         prefix = next((p for p in HEADS if key.startswith(f"{p}.")), None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from ..data.files import IMAGE_SUFFIXES, BadFile, image_files, read_rgb
 from ..errors import FgdaError
 from ..losses import entropy_map
 from ..models.deeplab import DeepLabV2
+from ..reporter import Reporter
 from .compute import Precision
 from .evaluate import Views, predict_scores, read_ahead
 
@@ -112,6 +113,32 @@ def read_inputs(inputs: list[Input], threads: int = 2) -> Iterator[tuple[Input, 
     for item in inputs:
         if item.path.suffix.lower() in VIDEO_SUFFIXES:
             yield from _frames(item)
+
+
+def predict_inputs(
+    model: DeepLabV2,
+    inputs: list[Input],
+    precision: Precision,
+    reporter: Reporter,
+    write: Callable[[Input, np.ndarray, dict], None],
+    tta: Views = Views(),
+    threads: int = 2,
+) -> int:
+    """`write(input, image, result of predict)` for each that can be read; the others are warned of and counted."""
+    bad = 0
+    for item, image in reporter.track(read_inputs(inputs, threads), "predict", len(inputs)):
+        if isinstance(image, BadFile):
+            reporter.warn(f"{item.path}: {image}")
+            bad += 1
+        else:
+            write(item, image, predict(model, image, precision, tta))
+    return bad
+
+
+def fail_on_bad(bad: int, total: int) -> None:
+    """Raises FgdaError when inputs could not be read: said last, after the others' results."""
+    if bad:
+        raise FgdaError(f"{bad} of {total} inputs could not be read (see the warnings above)")
 
 
 def _frames(item: Input) -> Iterator[tuple[Input, np.ndarray | BadFile]]:

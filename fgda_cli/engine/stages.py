@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,7 +147,7 @@ def make_validation(job: Job, preset: Preset, precision) -> Callable[[dict], dic
 
     def validate(state: dict) -> dict[str, Any]:
         model = checkpoint.build_model(preset.model, len(dataset.classes))
-        model.load_state_dict(copy.copy(state))
+        model.load_state_dict(state)
         quiet = Reporter(quiet=True)
         return evaluate_model(precision.place(model).eval(), dataset, wanted.split, wanted.size, precision, quiet)
 

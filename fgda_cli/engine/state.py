@@ -21,7 +21,7 @@ class TrainState:
     iteration: int = 0
     validated: int = 0  # iteration of the last validation
     best: float | None = None
-    base_lrs: dict[str, list[float]] = field(default_factory=dict)
+    base_lrs: dict[str, list[float]] = field(init=False)  # before any decay
 
     def __post_init__(self):
         self.base_lrs = {name: [g["lr"] for g in o.param_groups] for name, o in self.optimizers.items()}

@@ -26,13 +26,15 @@ class AdaptSegNet(Method):
     """The discriminator tells source (0) from target (1) by `maps(logits)`; the network makes the target look as 0."""
 
     Settings = BinarySettings
+    levels = ("discriminator", "aux_discriminator")
 
     def __init__(self, model, settings):
         from ..models.discriminator import BinaryDiscriminator
 
         super().__init__(model, settings)
-        for name in ("discriminator", "aux_discriminator") if model.aux_head is not None else ("discriminator",):
-            self.discriminators[name] = BinaryDiscriminator(model.num_classes, settings.discriminator_width)
+        for name in self.levels:
+            if model.aux_head is not None or not name.startswith("aux"):
+                self.discriminators[name] = BinaryDiscriminator(model.num_classes, settings.discriminator_width)
         self.owned |= self.discriminators
 
     def maps(self, logits: Tensor) -> Tensor:
@@ -49,14 +51,21 @@ class AdaptSegNet(Method):
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         source, terms = self.source_pass(batch)
-        target = self.forward(batch.target)
+        target, roots, grads = self.forward(batch.target), [], []
         for name, discriminator in self.discriminators.items():
-            terms |= self.play(name, discriminator, source, target, batch)
+            maps, grad, played = self.play(name, discriminator, source, target, batch)
+            roots.append(maps)
+            grads.append(grad)
+            terms |= played
+        torch.autograd.backward(roots, grads)
         return terms
 
-    def play(self, name: str, discriminator: nn.Module, source: Output, target: Output, batch: Batch) -> dict[str, Tensor]:
-        """Both players' backward. The target's domain logits are computed once: the maps are a leaf in between, so
-        that the network's loss reaches no weight of D and D's loss reaches nothing of the network."""
+    def play(self, name: str, discriminator: nn.Module, source: Output, target: Output, batch: Batch):
+        """D's backward, and the adversarial gradient in the target's maps: (maps, gradient, terms).
+
+        The target's domain logits are computed once: the maps are a leaf in between, so that the network's loss
+        reaches no weight of D and D's loss reaches nothing of the network.
+        """
         aux, size = name.startswith("aux"), batch.target.shape[-2:]
         weight = self.settings.lambda_aux if aux else self.settings.lambda_main
         maps = self.maps(losses.upsample(self.level(target, name), size))
@@ -70,11 +79,8 @@ class AdaptSegNet(Method):
         source_maps = self.maps(losses.upsample(self.level(source, name).detach(), batch.source.shape[-2:]))
         on_source = 0.5 * losses.binary_domain_loss(self.judge(discriminator, source_maps), "source")
         self.backward(on_source)
-        # Both levels leave from one network forward: its graph is kept until the last of them.
-        last = name == list(self.discriminators)[-1]
-        torch.autograd.backward(maps, grad, retain_graph=not last)
         prefix = "aux_" if aux else ""
-        return {f"{prefix}adv": adversarial.detach(), f"{prefix}disc": (on_source + on_target).detach()}
+        return maps, grad, {f"{prefix}adv": adversarial.detach(), f"{prefix}disc": (on_source + on_target).detach()}
 
     def judge(self, discriminator: nn.Module, maps: Tensor) -> Tensor:
         with self.autocast():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -29,17 +30,11 @@ class Clan(AdaptSegNet):
     """
 
     Settings = ClanSettings
+    levels = ("discriminator",)  # CLAN plays on layer4 alone
 
     def __init__(self, model, settings):
-        import copy
-
-        from ..models.deeplab import AsppHead
-
         super().__init__(model, settings)
-        self.discriminators.pop("aux_discriminator", None)  # CLAN plays on layer4 alone
-        self.owned.pop("aux_discriminator", None)
-        second = AsppHead(model.backbone.channels[1], model.num_classes)
-        second.convs = copy.deepcopy(model.head.convs)
+        second = copy.deepcopy(model.head)
         # The pretrained head is shared between the two, with a little noise that lets them part.
         with torch.no_grad():
             for parameter in (*model.head.parameters(), *second.parameters()):
@@ -53,23 +48,23 @@ class Clan(AdaptSegNet):
         groups[1]["params"] = [*groups[1]["params"], *self.owned["second_head"].parameters()]
         return groups
 
-    def both(self, output: Output) -> tuple[Tensor, Tensor]:
-        """Logits of C1 and C2, `[B,K,h,w]`."""
+    def second(self, output: Output) -> Tensor:
+        """Logits of C2, `[B,K,h,w]`."""
         with self.autocast():
-            second = self.owned["second_head"](output.features)
-        return output.logits, second.float()
+            return self.owned["second_head"](output.features).float()
 
-    def level(self, output: Output, name: str) -> Tensor:
-        return sum(self.both(output))
-
-    def segmentation(self, output: Output, labels: Tensor) -> dict[str, Tensor]:
-        summed = output._replace(logits=sum(self.both(output)))
-        return super().segmentation(summed, labels)
+    def forward(self, images: Tensor, is_target: bool = True) -> Output:
+        """The output whose logits are those of C1 + C2."""
+        output = super().forward(images, is_target)
+        return output._replace(logits=output.logits + self.second(output))
 
     def pixel_weight(self, output: Output, size: tuple[int, int]) -> Tensor:
         """lambda_local (1 - cos(p1, p2)) + epsilon at the discriminator's resolution, detached."""
-        first, second = (torch.softmax(losses.upsample(z.detach(), size), 1) for z in self.both(output))
-        return self.settings.lambda_local * losses.disagreement(first, second) + self.settings.epsilon
+        with torch.no_grad():
+            second = self.second(output)
+            heads = (output.logits - second, second)
+            first, second = (torch.softmax(losses.upsample(logits, size), dim=1) for logits in heads)
+            return self.settings.lambda_local * losses.disagreement(first, second) + self.settings.epsilon
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         terms = super().step(batch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from pathlib import Path
 from urllib.error import URLError
@@ -34,6 +35,12 @@ def read_tensors(path: Path) -> dict:
     if not isinstance(content, dict):
         raise FgdaError(f"{path} holds no dictionary of tensors")
     return content
+
+
+def plain_names(state: dict) -> dict[str, Tensor]:
+    """The tensors of a state dict, without the prefixes that wrappers leave (`module.`, `Scale.`)."""
+    tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
+    return {re.sub(r"^(module\.|Scale\.)+", "", key): value for key, value in tensors.items()}
 
 
 def find_weights(name: str, variant: str, weights: str) -> Path:
@@ -72,7 +79,7 @@ def load_backbone(backbone: nn.Module, name: str, variant: str, weights: str) ->
     if weights == "none":
         return
     path = find_weights(name, variant, weights)
-    state: dict[str, Tensor] = backbones.family(name).adapt_weights(read_tensors(path))
+    state = backbones.family(name).adapt_weights(plain_names(read_tensors(path)))
     wanted = backbone.state_dict()
     state = {key: value for key, value in state.items() if key in wanted}
     missing = [key for key in wanted if key not in state and not key.endswith("num_batches_tracked")]

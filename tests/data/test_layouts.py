@@ -176,6 +176,12 @@ def test_folder_mapping_of_ids_colours_and_own_classes(tmp_path):
         mapping.read_label(tmp_path / "bad.png")
 
 
+def test_folder_mapping_of_minus_one_touches_no_other_id(tmp_path):
+    (tmp_path / "map.yaml").write_text("33: bicycle\n-1: ignore\n")
+    write_png(tmp_path / "ids.png", np.array([[33]], np.uint8))
+    assert folder.load_mapping(tmp_path / "map.yaml").read_label(tmp_path / "ids.png").tolist() == [[18]]
+
+
 def test_folder_mapping_with_an_unknown_class(tmp_path):
     (tmp_path / "map.yaml").write_text("1: rode\n")
     with pytest.raises(UsageError, match="'rode' is no class"):

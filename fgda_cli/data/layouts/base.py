@@ -10,7 +10,7 @@ import numpy as np
 
 from ...errors import FgdaError
 from ..classes import CITYSCAPES, CITYSCAPES_IDS, IGNORE_INDEX, ClassSet
-from ..files import BadFile, first_existing, is_hidden
+from ..files import BadFile, is_hidden
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def locate(root: Path, wanted: Sequence[str], name: str) -> Path:
     if fits(root):
         return root
     below = [child for child in sorted(root.iterdir()) if child.is_dir()]
-    level = first_existing([root.resolve().parent, *below], fits)
+    level = next(filter(fits, [root.resolve().parent, *below]), None)
     needs = " and ".join(f"{part}/" for part in wanted)
     if level is None:
         raise FgdaError(f"--root {root} does not look like {name}: it needs {needs}")
@@ -83,9 +83,12 @@ def files(folder: Path, pattern: str = "*") -> list[Path]:
     return sorted(p for p in folder.rglob(pattern) if not is_hidden(p) and p.is_file())
 
 
+MAX_ID = 65535  # of 16-bit labels
+
+
 def id_table(ids: dict[int, int]) -> np.ndarray:
     """A lookup `[65536]` uint8 from raw ids to train ids, 255 for every other."""
-    table = np.full(65536, IGNORE_INDEX, np.uint8)
+    table = np.full(MAX_ID + 1, IGNORE_INDEX, np.uint8)
     for raw, train_id in ids.items():
         table[raw] = train_id
     return table

@@ -8,11 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import FgdaError, UsageError
-from ..classes import CITYSCAPES, IGNORE_INDEX, NAMES, PALETTE, ClassSet, distinct_palette
+from ..classes import CITYSCAPES, IGNORE_INDEX, NAMES, ClassSet, distinct_palette
 from ..files import BadFile, image_files, map_colours, read_indexed
-from .base import Listing, Pair, from_cityscapes_ids, pair_by_name
-
-TITLE = "folder"
+from .base import MAX_ID, Listing, Pair, from_cityscapes_ids, id_table, pair_by_name
 
 
 @dataclass(frozen=True)
@@ -40,11 +38,7 @@ class Mapping:
         unknown = [int(v) for v in values if int(v) not in self.ids and v != IGNORE_INDEX]
         if unknown:
             raise BadFile(f"label id {unknown[0]} is not in the mapping")
-        table = np.full(int(values.max(initial=0)) + 1, IGNORE_INDEX, np.uint8)
-        for raw, train_id in self.ids.items():
-            if raw < len(table):
-                table[raw] = train_id
-        return table[label]
+        return id_table(self.ids)[label]
 
 
 def load_mapping(path: Path | None) -> Mapping:
@@ -61,7 +55,7 @@ def load_mapping(path: Path | None) -> Mapping:
         raise UsageError(f"--mapping {path}: write it as `raw id: class name` lines")
     own = tree.pop("classes", None)
     names = tuple(str(name) for name in own) if own else NAMES
-    classes = ClassSet(names, distinct_palette(len(names))) if own else ClassSet(NAMES, PALETTE)
+    classes = ClassSet(names, distinct_palette(len(names))) if own else CITYSCAPES
     ids: dict[int, int] = {}
     colours: dict[tuple[int, int, int], int] = {}
     for raw, name in tree.items():
@@ -71,7 +65,8 @@ def load_mapping(path: Path | None) -> Mapping:
         if isinstance(raw, tuple) and len(raw) == 3:
             colours[tuple(int(c) for c in raw)] = train_id
         elif isinstance(raw, int):
-            ids[raw] = train_id
+            if 0 <= raw <= MAX_ID:  # a file cannot hold others, such as Cityscapes' -1
+                ids[raw] = train_id
         elif raw in NAMES:
             ids[NAMES.index(raw)] = train_id
         else:

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 LAYERS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
@@ -110,7 +109,5 @@ def build(name: str, variant: str, output_stride: int, width: int) -> ResNet:
 
 
 def adapt_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Drop what is not the backbone (fc, DeepLab heads, a `Scale.` prefix) from a foreign state dict."""
-    state = {key.removeprefix("module.").removeprefix("Scale."): value for key, value in state.items()}
-    kept = {key: value for key, value in state.items() if key.split(".")[0] not in ("fc", "layer5", "layer6")}
-    return {key: value for key, value in kept.items() if isinstance(value, torch.Tensor)}
+    """Drop what is not the backbone (fc, DeepLab heads) from a foreign state dict."""
+    return {key: value for key, value in state.items() if key.split(".")[0] not in ("fc", "layer5", "layer6")}
