@@ -51,9 +51,13 @@ class Cbst(Method):
         self.owned["thresholds"].values.copy_(self.find_thresholds(target_images(), portion))
 
     def predict(self, images: Tensor) -> Tensor:
-        """Probabilities `[B,K,h,w]` of the round's frozen network."""
-        self.labeller.eval()  # the engine puts all owned modules into training mode
-        with torch.no_grad(), self.autocast():
+        """Probabilities `[B,K,h,w]` of the round's frozen network.
+
+        Where batch norm follows the target, the labeller normalises by the images before it: in round 1 its running
+        statistics are still those of the source, and thresholds found with them keep the errors for the whole run.
+        """
+        self.labeller.train(self.target_statistics)
+        with torch.no_grad(), self.labeller.untracked_statistics(), self.autocast():
             return torch.softmax(self.labeller(images).logits.float(), dim=1)
 
     def find_thresholds(self, images: Iterable[Tensor], portion: float) -> Tensor:
