@@ -122,6 +122,26 @@ def test_binary_domain_loss_by_hand():
     assert losses.binary_domain_loss(logits, "target").item() == pytest.approx(math.log(1 + math.exp(-2.0)))
 
 
+def test_disagreement_by_hand():
+    first, second = torch.tensor([0.6, 0.8]).view(1, 2, 1, 1), torch.tensor([0.8, 0.6]).view(1, 2, 1, 1)
+    assert losses.disagreement(first, first).item() == pytest.approx(0.0, abs=1e-6)
+    assert losses.disagreement(first, second).item() == pytest.approx(1 - 0.96, abs=1e-6)
+
+
+def test_weight_divergence_is_least_for_opposite_heads():
+    weights = torch.tensor([3.0, 4.0])
+    assert losses.weight_divergence(weights, -weights).item() == pytest.approx(0.0, abs=1e-6)
+    assert losses.weight_divergence(weights, torch.tensor([4.0, -3.0])).item() == pytest.approx(1.0)
+    assert losses.weight_divergence(weights, 2 * weights).item() == pytest.approx(2.0)
+
+
+def test_weighted_segmentation_loss_by_hand():
+    logits = torch.cat([logits_of(0.2, 0.8), logits_of(0.5, 0.5)], dim=3)
+    weight = torch.tensor([[[0.25, 2.0]]], dtype=torch.float64)
+    expected = -(0.25 * math.log(0.8) + 2 * math.log(0.5)) / 2
+    assert losses.segmentation_loss(logits, torch.tensor([[[1, 0]]]), weight=weight).item() == pytest.approx(expected)
+
+
 CODE = torch.softmax(torch.randn(1, 3, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), 1)
 GRADIENTS = {
     "segmentation": (lambda z: losses.segmentation_loss(z, torch.tensor([[[0, 1], [255, 2]]]), temperature=1.8), 3),
@@ -130,6 +150,9 @@ GRADIENTS = {
     "discriminator": (lambda z: losses.discriminator_loss(z, 2 * z, CODE, CODE.flip(1)), 6),
     "entropy": (losses.entropy_loss, 3),
     "self-information": (lambda z: losses.weighted_self_information(torch.softmax(z, 1)).square().mean(), 3),
+    "weighted": (lambda z: losses.segmentation_loss(z, torch.tensor([[[0, 1], [255, 2]]]), weight=CODE[:, 0]), 3),
+    "disagreement": (lambda z: losses.disagreement(torch.softmax(z, 1), CODE).mean(), 3),
+    "divergence": (lambda z: losses.weight_divergence(z.flatten(), CODE.flatten()), 3),
     "binary": (lambda z: losses.binary_domain_loss(z, "target", weight=CODE[:, :1]), 1),
 }
 
