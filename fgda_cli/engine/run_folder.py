@@ -13,6 +13,7 @@ from ..schema import Preset
 
 # Keys that do not change what is computed, so that a resume may change them.
 FREE_KEYS = ("run.workers", "run.precision")
+OTHER_STAGE = {"pretrain": "adapt.", "adapt": "pretrain."}
 
 
 class RunFolder:
@@ -39,7 +40,8 @@ class RunFolder:
                 found = yaml.safe_load(record.read_text())
             except (OSError, ValueError, yaml.YAMLError) as error:
                 raise FgdaError(f"cannot read {record}: use --fresh to start over") from error
-            differing = [key for key in _differences(found, json.loads(json.dumps(wanted))) if key not in FREE_KEYS]
+            free = (*FREE_KEYS, OTHER_STAGE[identity["stage"]])
+            differing = [key for key in _differences(found, json.loads(json.dumps(wanted))) if not key.startswith(free)]
             if differing:
                 shown = ", ".join(differing[:6]) + (", …" if len(differing) > 6 else "")
                 raise UsageError(
