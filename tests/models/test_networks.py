@@ -24,13 +24,30 @@ def features_of(reference, images):
                                                    ("resnet101", 8, [False, True, True])])  # fmt: skip
 def test_torchvision_variant_equals_torchvision(name, stride, dilate):
     torch.manual_seed(0)
-    reference = getattr(torchvision.models, name)(weights=None, replace_stride_with_dilation=dilate).eval()
-    ours = resnet.build(name, "torchvision", stride, 64).eval()
+    reference = getattr(torchvision.models, name)(weights=None, replace_stride_with_dilation=dilate).eval().double()
+    ours = resnet.build(name, "torchvision", stride, 64).eval().double()
     ours.load_state_dict(resnet.adapt_weights(reference.state_dict()))
-    images = torch.randn(1, 3, 65, 97)
+    images = torch.randn(1, 3, 65, 97, dtype=torch.float64)
     with torch.no_grad():
         for found, expected in zip(ours(images), features_of(reference, images), strict=True):
-            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_folded_batch_norm_gives_the_gradients_of_the_unfolded_pair(name):
+    torch.manual_seed(0)
+    net = resnet.build(name, "torchvision", 8, 8).double()
+    images, found = torch.randn(2, 3, 33, 49, dtype=torch.float64), {}
+    net.train()(images)  # running statistics that are not 0 and 1
+    for folded in (True, False):
+        net.eval().zero_grad()
+        with pytest.MonkeyPatch.context() as patch:
+            if not folded:
+                patch.setattr(resnet, "conv_norm", lambda conv, norm, x: norm(conv(x)))
+            sum(features.square().mean() for features in net(images)).backward()
+        found[folded] = {key: p.grad.clone() for key, p in net.named_parameters() if "bn" not in key}
+    for key, grad in found[False].items():
+        torch.testing.assert_close(found[True][key], grad, rtol=1e-9, atol=1e-12, msg=key)
 
 
 def test_resnet18_at_stride_32_equals_torchvision():

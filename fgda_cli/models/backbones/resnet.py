@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 LAYERS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
@@ -24,6 +25,18 @@ def conv(inputs: int, outputs: int, kernel: int, stride: int = 1, dilation: int 
     return nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, bias=False)
 
 
+def conv_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
+    """norm(conv(x)); where batch norm is fixed it is folded into the convolution: no pass over the activations, none kept.
+
+    W' = W gamma / sqrt(var + eps) stays a function of W, so the gradients are those of the unfolded pair.
+    """
+    if norm.training:
+        return norm(conv(x))
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    weight, bias = conv.weight * scale.view(-1, 1, 1, 1), norm.bias - norm.running_mean * scale
+    return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+
+
 class BasicBlock(nn.Module):
     expansion = 1
 
@@ -35,9 +48,9 @@ class BasicBlock(nn.Module):
         self.downsample = shortcut(inputs, planes, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        identity = x if self.downsample is None else self.downsample(x)
-        x = self.relu(self.bn1(self.conv1(x)))
-        return self.relu(self.bn2(self.conv2(x)) + identity)
+        identity = x if self.downsample is None else conv_norm(*self.downsample, x)
+        x = self.relu(conv_norm(self.conv1, self.bn1, x))
+        return self.relu(conv_norm(self.conv2, self.bn2, x).add_(identity))
 
 
 class Bottleneck(nn.Module):
@@ -53,10 +66,10 @@ class Bottleneck(nn.Module):
         self.downsample = shortcut(inputs, planes * 4, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        identity = x if self.downsample is None else self.downsample(x)
-        x = self.relu(self.bn1(self.conv1(x)))
-        x = self.relu(self.bn2(self.conv2(x)))
-        return self.relu(self.bn3(self.conv3(x)) + identity)
+        identity = x if self.downsample is None else conv_norm(*self.downsample, x)
+        x = self.relu(conv_norm(self.conv1, self.bn1, x))
+        x = self.relu(conv_norm(self.conv2, self.bn2, x))
+        return self.relu(conv_norm(self.conv3, self.bn3, x).add_(identity))
 
 
 def shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
@@ -96,7 +109,7 @@ class ResNet(nn.Module):
         return nn.Sequential(*blocks)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        x = self.maxpool(self.relu(conv_norm(self.conv1, self.bn1, x)))
         layer3 = self.layer3(self.layer2(self.layer1(x)))
         return layer3, self.layer4(layer3)
 
