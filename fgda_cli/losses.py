@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import strips
+
 Domain = Literal["source", "target"]
 
 
@@ -21,17 +23,29 @@ def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def segmentation_loss(
-    logits: Tensor, train_ids: Tensor, ignore_index: int = 255, temperature: float = 1.0, weight: Tensor | None = None
+    logits: Tensor,
+    train_ids: Tensor,
+    ignore_index: int = 255,
+    temperature: float = 1.0,
+    weight: Tensor | None = None,
+    count: Tensor | None = None,
 ) -> Tensor:
     """Eq. 1: mean cross-entropy over the pixels that are not ignored; 0 (with gradient) when all are.
 
-    logits `[B,K,H,W]`, train_ids `[B,H,W]` integer, `weight` `[B,H,W]` multiplies each pixel's loss (self-training);
-    FADA divides by a temperature in the adversarial stage.
+    logits `[B,K,h,w]`, upsampled strip by strip to the labels' size, train_ids `[B,H,W]` integer; `weight` `[B,H,W]`
+    multiplies each pixel's loss (self-training), `count` replaces the number of pixels (several processes). FADA
+    divides by a temperature in the adversarial stage.
     """
-    reduction = "sum" if weight is None else "none"
-    loss = F.cross_entropy(logits / temperature, train_ids.long(), ignore_index=ignore_index, reduction=reduction)
-    total = loss if weight is None else (loss * weight).sum()
-    return total / (train_ids != ignore_index).sum().clamp(min=1)
+
+    def part(full: Tensor, rows: slice) -> Tensor:
+        labels = train_ids[:, rows].long()
+        if weight is None:
+            return F.cross_entropy(full / temperature, labels, ignore_index=ignore_index, reduction="sum")
+        losses = F.cross_entropy(full / temperature, labels, ignore_index=ignore_index, reduction="none")
+        return (losses * weight[:, rows]).sum()
+
+    count = (train_ids != ignore_index).sum() if count is None else count
+    return strips.total(logits, train_ids.shape[-2:], part) / count.clamp(min=1)
 
 
 def soft_label_cross_entropy(logits: Tensor, soft: Tensor) -> Tensor:
@@ -70,6 +84,26 @@ def domain_cross_entropy(domain_logits: Tensor, code: Tensor, domain: Domain) ->
     return (code.sum(dim=1) * normaliser - (code * half).sum(dim=1)).mean()
 
 
+def domain_game(
+    domain_logits: Tensor, logits: Tensor, size: tuple[int, int], temperature: float = 1.8, clip: float = 0.9
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """SCE against [a;0] and against [0;a] at (H, W), and the gradient of each in domain_logits `[B,2K,h,w]`.
+
+    a is the encoding of logits `[B,K,h,w]`. One pass serves both players (eq. 2 and 3), a few rows at a time: neither
+    the 2K maps nor the encoding exist at full resolution.
+    """
+    codes, classes = strips.Upsampled(logits.detach(), size), logits.shape[1]
+
+    def part(full: Tensor, rows: slice) -> Tensor:
+        code = class_encoding(codes.rows(rows), temperature, clip)
+        level = (code.sum(dim=1) * torch.logsumexp(full, dim=1)).sum()
+        return torch.stack([level - (code * half).sum() for half in (full[:, :classes], full[:, classes:])])
+
+    sums, grads = strips.gradients(domain_logits, size, part, count=2)
+    pixels = logits.shape[0] * size[0] * size[1]
+    return tuple(value / pixels for value in sums), tuple(grad / pixels for grad in grads)
+
+
 def discriminator_loss(
     source_domain_logits: Tensor, target_domain_logits: Tensor, source_code: Tensor, target_code: Tensor
 ) -> Tensor:
@@ -93,9 +127,12 @@ def entropy_map(logits: Tensor, temperature: float = 1.0) -> Tensor:
     return -(log_probs.exp() * log_probs).sum(dim=1) / math.log(logits.shape[1])
 
 
-def entropy_loss(logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """Eq. 5 as its public code has it: the *mean* of the entropy map over all pixels."""
-    return entropy_map(logits, temperature).mean()
+def entropy_loss(logits: Tensor, temperature: float = 1.0, size: tuple[int, int] | None = None) -> Tensor:
+    """Eq. 5 as its public code has it: the *mean* of the entropy map over all pixels, at (H, W) when `size` is given."""
+    if size is None:
+        return entropy_map(logits, temperature).mean()
+    total = strips.total(logits, size, lambda full, _: entropy_map(full, temperature).sum())
+    return total / (logits.shape[0] * size[0] * size[1])
 
 
 def weighted_self_information(probs: Tensor) -> Tensor:

@@ -81,26 +81,23 @@ class Fada(Method):
         Both players use the same domain logits: the features are a leaf here, so that eq. 3 reaches no weight of D
         and eq. 2 reaches nothing of F.
         """
-        parameters = list(discriminator.parameters())
+        size, parameters = batch.target.shape[-2:], list(discriminator.parameters())
         features, logits = self.level(target, name)
         leaf = features.detach().requires_grad_()
-        domain_logits = self.domain_logits(discriminator, leaf, batch.target.shape[-2:])
-        code = self.code(logits, batch.target.shape[-2:])
-        adversarial = losses.adversarial_loss(domain_logits, code)
-        (grad,) = torch.autograd.grad(self.scale(weight * adversarial), leaf, retain_graph=True)
-        on_target = 0.5 * losses.domain_cross_entropy(domain_logits, code, "target")
-        self.scale(on_target).backward(inputs=parameters)
+        domain_logits = self.domain_logits(discriminator, leaf)
+        (adversarial, on_target), (to_source, to_target) = self.game(domain_logits, logits, size)
+        (grad,) = torch.autograd.grad(domain_logits, leaf, self.scale(weight * to_source), retain_graph=True)
+        domain_logits.backward(self.scale(0.5 * to_target), inputs=parameters)
 
         features, logits = self.level(source, name)
-        domain_logits = self.domain_logits(discriminator, features.detach(), batch.source.shape[-2:])
-        on_source = 0.5 * losses.domain_cross_entropy(domain_logits, self.code(logits, batch.source.shape[-2:]), "source")
-        self.backward(on_source)
-        return adversarial.detach(), (on_source + on_target).detach(), grad
+        domain_logits = self.domain_logits(discriminator, features.detach())
+        (on_source, _), (to_source, _) = self.game(domain_logits, logits, batch.source.shape[-2:])
+        domain_logits.backward(self.scale(0.5 * to_source), inputs=parameters)
+        return adversarial, 0.5 * (on_source + on_target), grad
 
-    def domain_logits(self, discriminator: nn.Module, features: Tensor, size: tuple[int, int]) -> Tensor:
+    def domain_logits(self, discriminator: nn.Module, features: Tensor) -> Tensor:
         with self.autocast():
-            logits = discriminator(features)
-        return losses.upsample(logits.float(), size)
+            return discriminator(features).float()
 
-    def code(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
-        return losses.class_encoding(losses.upsample(logits.detach(), size), self.settings.temperature, self.settings.clip)
+    def game(self, domain_logits: Tensor, logits: Tensor, size: tuple[int, int]):
+        return losses.domain_game(domain_logits, logits, size, self.settings.temperature, self.settings.clip)

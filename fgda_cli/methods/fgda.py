@@ -31,6 +31,6 @@ class Fgda(Fada):
             levels["aux_entropy"] = (target.aux_logits, self.settings.aux_adv_factor)
         weight = self.settings.lambda_adv * self.settings.eta
         return {
-            name: weight * factor * losses.entropy_loss(losses.upsample(logits, size), self.settings.entropy_temperature)
+            name: weight * factor * losses.entropy_loss(logits, self.settings.entropy_temperature, size)
             for name, (logits, factor) in levels.items()
         }

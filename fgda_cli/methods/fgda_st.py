@@ -53,7 +53,8 @@ class FgdaSt(Fgda):
         terms = super().step(batch)
         images, labels, weight = self.mix(batch)
         output = self.forward(images, is_target=False)
-        loss = losses.segmentation_loss(losses.upsample(output.logits, labels.shape[-2:]), labels, weight=weight)
+        count = self.mean_over_processes((labels != 255).sum())
+        loss = losses.segmentation_loss(output.logits, labels, weight=weight, count=count)
         terms["self_training"] = self.settings.lambda_st * loss
         self.backward(terms["self_training"])
         return terms
