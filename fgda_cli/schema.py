@@ -56,6 +56,7 @@ class Model(Section):
     output_stride: Literal[8, 16, 32] = Field(8, description="input over feature resolution")
     width: Count = Field(64, description="channels of the first layer (64 is the standard network)")
     multi_level: bool = Field(True, description="second head on layer3, trained with auxiliary losses")
+    checkpoint_activations: bool = Field(False, description="compute activations twice, keep fewer (needs batch_norm: frozen)")
     dilations: tuple[Count, ...] = Field((6, 12, 18, 24), min_length=1, description="of the ASPP heads")
 
 

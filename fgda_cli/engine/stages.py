@@ -11,7 +11,7 @@ import torch
 
 from ..data.loader import Augmentation, PairedSamples
 from ..data.store import PreparedDataset, open_dataset
-from ..errors import FgdaError
+from ..errors import FgdaError, UsageError
 from ..methods.base import Method
 from ..methods.registry import method_class
 from ..models.weights import load_backbone
@@ -87,6 +87,8 @@ def _run(job: Job, preset: Preset, stage: Stage, identity: dict, method: type[Me
         _initialise(model, preset, init)
     if stage.batch_norm == "frozen":
         model.freeze_batch_norm()
+    if preset.model.checkpoint_activations:
+        _checkpoint_activations(model, stage)
     state = make_state(method(model, preset.method), preset, stage, precision)
     if resumed is not None:
         state.load_state_dict(resumed["train"])
@@ -96,6 +98,15 @@ def _run(job: Job, preset: Preset, stage: Stage, identity: dict, method: type[Me
     validate = make_validation(job, preset, precision)
     Trainer(state, samples, stage, preset, run, header, validate, job.reporter).train()
     return run.final
+
+
+def _checkpoint_activations(model, stage: Stage) -> None:
+    """Raises UsageError where a second forward would count batch norm's statistics twice, or the backbone cannot."""
+    if stage.batch_norm != "frozen":
+        raise UsageError("model.checkpoint_activations needs batch_norm: frozen (statistics would be counted twice)")
+    if not hasattr(model.backbone, "checkpoint_activations"):
+        raise UsageError("model.checkpoint_activations: this backbone does not offer it")
+    model.backbone.checkpoint_activations = True
 
 
 def _initialise(model, preset: Preset, init: Path | None) -> None:

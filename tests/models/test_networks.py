@@ -50,6 +50,17 @@ def test_folded_batch_norm_gives_the_gradients_of_the_unfolded_pair(name):
         torch.testing.assert_close(found[True][key], grad, rtol=1e-9, atol=1e-12, msg=key)
 
 
+def test_checkpointed_activations_give_the_same_gradients():
+    torch.manual_seed(0)
+    net, images, found = resnet.build("resnet50", "torchvision", 8, 8).eval(), torch.randn(1, 3, 33, 49), []
+    for chosen in (False, True):
+        net.checkpoint_activations = chosen
+        net.zero_grad()
+        sum(features.square().mean() for features in net(images)).backward()
+        found.append([parameter.grad.clone() for parameter in net.parameters()])
+    assert all(torch.equal(first, second) for first, second in zip(*found, strict=True))
+
+
 def test_resnet18_at_stride_32_equals_torchvision():
     reference = torchvision.models.resnet18(weights=None).eval()
     ours = resnet.build("resnet18", "torchvision", 32, 64).eval()

@@ -6,8 +6,10 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 LAYERS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
 BASIC = ("resnet18", "resnet34")
@@ -85,6 +87,7 @@ class ResNet(nn.Module):
         super().__init__()
         block = BasicBlock if name in BASIC else Bottleneck
         self.block, self.variant, self.inputs, self.dilation = block, variant, width, 1
+        self.checkpoint_activations = False  # keep each block's input alone and compute it again going backward
         self.conv1, self.bn1 = nn.Conv2d(3, width, 7, 2, 3, bias=False), nn.BatchNorm2d(width)
         self.relu, self.maxpool = nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1, ceil_mode=variant == "caffe")
         depths, dilated = LAYERS[name], {8: (3, 4), 16: (4,), 32: ()}[output_stride]
@@ -110,8 +113,15 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         x = self.maxpool(self.relu(conv_norm(self.conv1, self.bn1, x)))
-        layer3 = self.layer3(self.layer2(self.layer1(x)))
-        return layer3, self.layer4(layer3)
+        layer3 = self._run(self.layer3, self._run(self.layer2, self._run(self.layer1, x)))
+        return layer3, self._run(self.layer4, layer3)
+
+    def _run(self, layer: nn.Sequential, x: Tensor) -> Tensor:
+        if not (self.checkpoint_activations and torch.is_grad_enabled()):
+            return layer(x)
+        for block in layer:
+            x = checkpoint(block, x, use_reentrant=False, preserve_rng_state=False)
+        return x
 
 
 def build(name: str, variant: str, output_stride: int, width: int) -> ResNet:
