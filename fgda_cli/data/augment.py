@@ -26,7 +26,7 @@ def colour_jitter(image: np.ndarray, strengths: tuple[float, float, float, float
     matrix = np.zeros((3, 4), np.float32)
     matrix[:, :3] = brightness * contrast * mix
     matrix[:, 3] = (1 - contrast) * brightness * mean
-    return np.clip(cv2.transform(image.astype(np.float32), matrix), 0, 255).astype(np.uint8)
+    return cv2.transform(image, matrix)  # rounds and saturates to uint8
 
 
 def random_flip(image: np.ndarray, label: np.ndarray | None, rng: np.random.Generator):

@@ -19,10 +19,11 @@ from ..data.classes import ClassSet
 from ..data.loader import resize, to_tensor
 from ..data.store import Item, PreparedDataset
 from ..errors import FgdaError
-from ..losses import upsample
+from ..losses import entropy_map
 from ..metrics import ConfusionMatrix
 from ..models.deeplab import DeepLabV2
 from ..reporter import Reporter
+from ..strips import Upsampled
 from .compute import Precision
 
 
@@ -40,20 +41,37 @@ def forward_logits(model: DeepLabV2, images: Tensor, precision: Precision) -> Te
         return model(images.to(precision.device)).logits.float()
 
 
-def predict_scores(model: DeepLabV2, image: np.ndarray, size, out_size, precision: Precision, tta: Views) -> Tensor:
-    """Scores `[K,H,W]` of one RGB image at out_size (width, height): logits, or log mean probabilities under TTA."""
-    if tta == Views():
-        logits = forward_logits(model, to_tensor(resize(image, size, cv2.INTER_LINEAR))[None], precision)
-        return upsample(logits, (out_size[1], out_size[0]))[0]
-    total: Tensor | float = 0.0
-    views = [(scale, mirrored) for scale in tta.scales for mirrored in ((False, True) if tta.flip else (False,))]
-    for scale, mirrored in views:
-        scaled = (max(32, round(size[0] * scale)), max(32, round(size[1] * scale)))
+def view_logits(model: DeepLabV2, image: np.ndarray, size: tuple[int, int], precision: Precision, tta: Views) -> list[Tensor]:
+    """Logits `[1,K,h,w]` of one RGB image in each view, mirrored ones turned back; size (width, height) is scale 1."""
+    found = []
+    for scale in tta.scales:
+        scaled = size if scale == 1 else tuple(max(32, round(side * scale)) for side in size)
         pixels = resize(image, scaled, cv2.INTER_LINEAR)
-        logits = forward_logits(model, to_tensor(pixels[:, ::-1] if mirrored else pixels)[None], precision)
-        probs = torch.softmax(upsample(logits, (out_size[1], out_size[0])), dim=1)[0]
-        total = total + (probs.flip(-1) if mirrored else probs)
-    return torch.log(total / len(views))
+        found.append(forward_logits(model, to_tensor(pixels)[None], precision))
+        if tta.flip:
+            found.append(forward_logits(model, to_tensor(pixels[:, ::-1])[None], precision).flip(-1))
+    return found
+
+
+def decide(views: list[Tensor], out_size: tuple[int, int], with_entropy: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
+    """Train ids uint8 `[H,W]` and entropy float32 `[H,W]` in [0,1] at out_size (width, height), a few rows at a time.
+
+    Several views are averaged in probability.
+    """
+    size = (out_size[1], out_size[0])
+    maps = [Upsampled(logits, size) for logits in views]
+    train_ids = np.empty(size, np.uint8)
+    entropy = np.empty(size, np.float32) if with_entropy else None
+    with torch.inference_mode():
+        for rows in maps[0].strips():
+            scores = maps[0].rows(rows)
+            if len(maps) > 1:
+                probs = sum((torch.softmax(view.rows(rows), 1) for view in maps[1:]), torch.softmax(scores, 1))
+                scores = torch.log(probs / len(maps))
+            train_ids[rows] = scores.argmax(1)[0].to(torch.uint8).cpu().numpy()
+            if entropy is not None:
+                entropy[rows] = entropy_map(scores)[0].clamp(0, 1).cpu().numpy()
+    return train_ids, entropy
 
 
 def read_ahead(read: Callable, items: list, threads: int = 2) -> Iterator:
@@ -88,8 +106,7 @@ def evaluate_model(
     matrix = ConfusionMatrix(len(classes))
     pairs = read_ahead(lambda item: (dataset.image(item), dataset.label(item)), items, threads)
     for item, (image, label) in reporter.track(pairs, f"evaluate {dataset.name}", len(items)):
-        scores = predict_scores(model, image, size, (label.shape[1], label.shape[0]), precision, tta)
-        prediction = scores.argmax(0).to(torch.uint8).cpu().numpy()
+        prediction, _ = decide(view_logits(model, image, size, precision, tta), (label.shape[1], label.shape[0]))
         matrix.update(label, prediction)
         if on_prediction is not None:
             on_prediction(item, prediction)

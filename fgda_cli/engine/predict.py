@@ -9,18 +9,15 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 
 from ..data.files import IMAGE_SUFFIXES, BadFile, image_files, read_rgb
 from ..errors import FgdaError
-from ..losses import entropy_map
 from ..models.deeplab import DeepLabV2
 from ..reporter import Reporter
 from .compute import Precision
-from .evaluate import Views, predict_scores, read_ahead
+from .evaluate import Views, decide, read_ahead, view_logits
 
 VIDEO_SUFFIXES = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"}
-MOST_PIXELS = 4_000_000  # scores are computed at no more pixels than this, so that memory stays bounded
 
 
 @dataclass(frozen=True)
@@ -50,15 +47,8 @@ def predict(model: DeepLabV2, image: np.ndarray, precision: Precision | None = N
         raise ValueError(f"predict takes RGB uint8 [H,W,3], not {image.dtype} {list(image.shape)}")
     precision = precision or Precision("fp32", next(model.parameters()).device)
     height, width = image.shape[:2]
-    shrink = min(1.0, (MOST_PIXELS / (width * height)) ** 0.5)
-    out_size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
-    scores = predict_scores(model, image, fit_size(width, height, model.input_size), out_size, precision, tta)
-    with torch.inference_mode():
-        train_ids = scores.argmax(0).to(torch.uint8).cpu().numpy()
-        entropy = entropy_map(scores[None])[0].clamp(0, 1).cpu().numpy()
-    if shrink < 1:
-        train_ids = cv2.resize(train_ids, (width, height), interpolation=cv2.INTER_NEAREST)
-        entropy = cv2.resize(entropy, (width, height), interpolation=cv2.INTER_LINEAR)
+    views = view_logits(model, image, fit_size(width, height, model.input_size), precision, tta)
+    train_ids, entropy = decide(views, (width, height), with_entropy=True)
     return {"train_ids": train_ids, "entropy": entropy}
 
 

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 import fgda_cli
+from fgda_cli import losses, strips
 from fgda_cli.data.loader import to_tensor
 from fgda_cli.engine import compute
 from fgda_cli.engine.compute import Precision
-from fgda_cli.engine.evaluate import Views, predict_scores
+from fgda_cli.engine.evaluate import Views, decide, view_logits
 from fgda_cli.engine.predict import collect, fit_size
 from fgda_cli.errors import FgdaError, UsageError
 from fgda_cli.losses import entropy_map, upsample
@@ -56,9 +57,19 @@ def test_fit_size_keeps_area_and_shape_of_other_aspects():
 def test_mirrored_test_time_augmentation_is_symmetric(model):
     image = np.random.default_rng(1).integers(0, 256, (32, 64, 3), dtype=np.uint8)
     tta = Views(flip=True)
-    scores = predict_scores(model, image, (64, 32), (64, 32), CPU, tta)
-    mirrored = predict_scores(model, np.ascontiguousarray(image[:, ::-1]), (64, 32), (64, 32), CPU, tta)
-    torch.testing.assert_close(scores, mirrored.flip(-1), rtol=1e-3, atol=1e-4)
+    turned = np.ascontiguousarray(image[:, ::-1])
+    (_, entropy), (_, mirrored) = (decide(view_logits(model, x, (64, 32), CPU, tta), (64, 32), True) for x in (image, turned))
+    np.testing.assert_allclose(entropy, mirrored[:, ::-1], atol=1e-4)
+
+
+def test_deciding_by_strips_equals_the_whole_map(monkeypatch):
+    monkeypatch.setattr(strips, "STRIP_ELEMENTS", 500)
+    views = [torch.randn(1, 5, 6, 9) for _ in range(3)]
+    for some in (views[:1], views):
+        probs = torch.stack([torch.softmax(losses.upsample(view, (40, 55)), 1) for view in some]).mean(0)
+        train_ids, entropy = decide(some, (55, 40), with_entropy=True)
+        assert np.mean(train_ids == probs.argmax(1)[0].numpy()) > 0.999  # ties of rounding
+        np.testing.assert_allclose(entropy, losses.entropy_map(probs.log())[0].numpy(), atol=1e-5)
 
 
 def test_collect_gives_files_of_one_name_different_results(tmp_path):
