@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 STRIP_ELEMENTS = 400_000  # logits of one strip: about 1.6 MB in fp32, which a core's cache holds
@@ -19,20 +18,33 @@ STRIP_ELEMENTS = 400_000  # logits of one strip: about 1.6 MB in fp32, which a c
 Part = Callable[[Tensor, slice], Tensor]  # (logits [B,C,rows,W], output rows) -> summed loss(es), [L] or scalar
 
 
+def interpolation(inputs: int, outputs: int, like: Tensor) -> Tensor:
+    """The matrix `[outputs, inputs]` of linear interpolation with align_corners=True."""
+    place = torch.arange(outputs, dtype=torch.float64) * ((inputs - 1) / (outputs - 1) if outputs > 1 else 0.0)
+    low = place.floor().long().clamp(max=max(inputs - 2, 0))
+    matrix = torch.zeros(outputs, inputs, dtype=torch.float64)
+    lines, share = torch.arange(outputs), place - low
+    matrix[lines, low] = 1 - share
+    matrix[lines, (low + 1).clamp(max=inputs - 1)] += share
+    return matrix.to(like)
+
+
 class Upsampled:
-    """`[B,C,h,w]` seen at (H, W), bilinear with align_corners=True, some rows at a time."""
+    """`[B,C,h,w]` seen at (H, W), bilinear with align_corners=True, some rows at a time.
+
+    Two products with interpolation matrices: faster than `F.interpolate`, above all backward.
+    """
 
     def __init__(self, maps: Tensor, size: tuple[int, int]):
         self.maps, self.size = maps, size
-        h, height = maps.shape[2], size[0]
-        place = torch.arange(height, dtype=torch.float64) * ((h - 1) / (height - 1) if height > 1 else 0.0)
-        low = place.floor().long().clamp(max=max(h - 2, 0))
-        self.share = (place - low).to(maps).view(1, 1, -1, 1)
-        self.low = low.tolist()
+        self.across = interpolation(maps.shape[3], size[1], maps).T.contiguous()
+        self.down = interpolation(maps.shape[2], size[0], maps)
 
     def span(self, rows: slice) -> slice:
-        """The input rows that these output rows need: row y mixes `low[y]` and `low[y] + 1`."""
-        return slice(self.low[rows.start], min(self.low[rows.stop - 1] + 2, self.maps.shape[2]))
+        """The input rows that these output rows need."""
+        h, height = self.maps.shape[2], self.size[0]
+        step = (h - 1) / (height - 1) if height > 1 else 0.0
+        return slice(max(int(rows.start * step) - 1, 0), min(int((rows.stop - 1) * step) + 3, h))
 
     def rows(self, rows: slice) -> Tensor:
         """`[B,C,rows,W]`."""
@@ -41,10 +53,7 @@ class Upsampled:
 
     def mix(self, part: Tensor, span: slice, rows: slice) -> Tensor:
         """Input rows `[B,C,span,w]` to output rows."""
-        low = torch.tensor(self.low[rows], device=part.device) - span.start
-        high = (low + 1).clamp(max=part.shape[2] - 1)
-        mixed = torch.lerp(part.index_select(2, low), part.index_select(2, high), self.share[:, :, rows])
-        return F.interpolate(mixed, size=(mixed.shape[2], self.size[1]), mode="bilinear", align_corners=True)
+        return torch.matmul(torch.matmul(self.down[rows, span], part), self.across)
 
     def strips(self) -> list[slice]:
         height, width = self.size
