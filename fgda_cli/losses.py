@@ -28,13 +28,11 @@ def segmentation_loss(
     ignore_index: int = 255,
     temperature: float = 1.0,
     weight: Tensor | None = None,
-    count: Tensor | None = None,
 ) -> Tensor:
     """Eq. 1: mean cross-entropy over the pixels that are not ignored; 0 (with gradient) when all are.
 
     logits `[B,K,h,w]`, upsampled strip by strip to the labels' size, train_ids `[B,H,W]` integer; `weight` `[B,H,W]`
-    multiplies each pixel's loss (self-training), `count` replaces the number of pixels (several processes). FADA
-    divides by a temperature in the adversarial stage.
+    multiplies each pixel's loss (self-training). FADA divides by a temperature in the adversarial stage.
     """
 
     def part(full: Tensor, rows: slice) -> Tensor:
@@ -44,8 +42,7 @@ def segmentation_loss(
         losses = F.cross_entropy(full / temperature, labels, ignore_index=ignore_index, reduction="none")
         return (losses * weight[:, rows]).sum()
 
-    count = (train_ids != ignore_index).sum() if count is None else count
-    return strips.total(logits, train_ids.shape[-2:], part) / count.clamp(min=1)
+    return strips.total(logits, train_ids.shape[-2:], part) / (train_ids != ignore_index).sum().clamp(min=1)
 
 
 def soft_label_cross_entropy(logits: Tensor, soft: Tensor) -> Tensor:

@@ -48,7 +48,6 @@ class Method:
         self.target_statistics = False  # set by the engine: batch norm's running statistics follow the target alone
         self.autocast: Callable = nullcontext  # set by the engine
         self.scale: Callable[[Tensor], Tensor] = lambda loss: loss  # the engine's loss scaling (fp16)
-        self.mean_over_processes: Callable[[Tensor], Tensor] = lambda count: count  # set by the engine (torchrun)
 
     # what a method may change
 
@@ -86,10 +85,10 @@ class Method:
 
     def segmentation(self, output: Output, labels: Tensor) -> dict[str, Tensor]:
         """Eq. 1 on the main head and, weighted, on the auxiliary one."""
-        temperature, count = self.settings.seg_temperature, self.mean_over_processes((labels != 255).sum())
-        terms = {"seg": losses.segmentation_loss(output.logits, labels, temperature=temperature, count=count)}
+        temperature = self.settings.seg_temperature
+        terms = {"seg": losses.segmentation_loss(output.logits, labels, temperature=temperature)}
         if output.aux_logits is not None:
-            aux = losses.segmentation_loss(output.aux_logits, labels, temperature=temperature, count=count)
+            aux = losses.segmentation_loss(output.aux_logits, labels, temperature=temperature)
             terms["seg_aux"] = self.settings.aux_seg * aux
         return terms
 

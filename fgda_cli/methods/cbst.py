@@ -83,8 +83,6 @@ class Cbst(Method):
         _, terms = self.source_pass(batch)
         labels = self.pseudo_labels(batch.target)
         target = self.forward(batch.target)
-        pseudo = self.settings.lambda_pseudo * losses.segmentation_loss(
-            target.logits, labels, count=self.mean_over_processes((labels != 255).sum())
-        )
+        pseudo = self.settings.lambda_pseudo * losses.segmentation_loss(target.logits, labels)
         self.backward(pseudo)
         return terms | {"pseudo": pseudo}

@@ -53,8 +53,7 @@ class FgdaSt(Fgda):
         terms = super().step(batch)
         images, labels, weight = self.mix(batch)
         output = self.forward(images, is_target=False)
-        count = self.mean_over_processes((labels != 255).sum())
-        loss = losses.segmentation_loss(output.logits, labels, weight=weight, count=count)
+        loss = losses.segmentation_loss(output.logits, labels, weight=weight)
         terms["self_training"] = self.settings.lambda_st * loss
         self.backward(terms["self_training"])
         return terms
