@@ -82,9 +82,14 @@ def domain_cross_entropy(domain_logits: Tensor, code: Tensor, domain: Domain) ->
 
 
 def domain_game(
-    domain_logits: Tensor, logits: Tensor, size: tuple[int, int], temperature: float = 1.8, clip: float = 0.9
-) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """SCE against [a;0] and against [0;a] at (H, W), and the gradient of each in domain_logits `[B,2K,h,w]`.
+    domain_logits: Tensor,
+    logits: Tensor,
+    size: tuple[int, int],
+    temperature: float = 1.8,
+    clip: float = 0.9,
+    domains: tuple[Domain, ...] = ("source", "target"),
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """SCE at (H, W) against each of `domains` ([a;0], [0;a]), and the gradient of each in domain_logits `[B,2K,h,w]`.
 
     a is the encoding of logits `[B,K,h,w]`. One pass serves both players (eq. 2 and 3), a few rows at a time: neither
     the 2K maps nor the encoding exist at full resolution.
@@ -94,9 +99,10 @@ def domain_game(
     def part(full: Tensor, rows: slice) -> Tensor:
         code = class_encoding(codes.rows(rows), temperature, clip)
         level = (code.sum(dim=1) * torch.logsumexp(full, dim=1)).sum()
-        return torch.stack([level - (code * half).sum() for half in (full[:, :classes], full[:, classes:])])
+        halves = {"source": full[:, :classes], "target": full[:, classes:]}
+        return torch.stack([level - (code * halves[domain]).sum() for domain in domains])
 
-    sums, grads = strips.gradients(domain_logits, size, part, count=2)
+    sums, grads = strips.gradients(domain_logits, size, part, count=len(domains))
     pixels = logits.shape[0] * size[0] * size[1]
     return tuple(value / pixels for value in sums), tuple(grad / pixels for grad in grads)
 

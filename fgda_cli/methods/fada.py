@@ -91,7 +91,7 @@ class Fada(Method):
 
         features, logits = self.level(source, name)
         domain_logits = self.domain_logits(discriminator, features.detach())
-        (on_source, _), (to_source, _) = self.game(domain_logits, logits, batch.source.shape[-2:])
+        (on_source,), (to_source,) = self.game(domain_logits, logits, batch.source.shape[-2:], ("source",))
         domain_logits.backward(self.scale(0.5 * to_source), inputs=parameters)
         return adversarial, 0.5 * (on_source + on_target), grad
 
@@ -99,5 +99,5 @@ class Fada(Method):
         with self.autocast():
             return discriminator(features).float()
 
-    def game(self, domain_logits: Tensor, logits: Tensor, size: tuple[int, int]):
-        return losses.domain_game(domain_logits, logits, size, self.settings.temperature, self.settings.clip)
+    def game(self, domain_logits: Tensor, logits: Tensor, size: tuple[int, int], domains=("source", "target")):
+        return losses.domain_game(domain_logits, logits, size, self.settings.temperature, self.settings.clip, domains)
