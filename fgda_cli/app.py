@@ -12,7 +12,9 @@ import typer
 
 from . import __version__, cli
 from .commands import ablate, adapt, compare, demo, doctor, entropy_map, evaluate, import_, predict, prepare, presets, pretrain
+from .errors import UsageError
 from .reporter import Reporter
+from .world import ranks
 
 app = typer.Typer(
     name="fgda", no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False,
@@ -48,7 +50,12 @@ def globals_(
     no_color: Annotated[bool, typer.Option("--no-color", help="No colours (as the NO_COLOR variable).")] = False,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
 ) -> None:
-    context.obj = Reporter(quiet=quiet, color=not (no_color or "NO_COLOR" in os.environ))
+    rank, processes, _ = ranks()
+    if processes > 1 and context.invoked_subcommand not in cli.SEVERAL_PROCESSES:
+        raise UsageError(f"{context.invoked_subcommand} runs in one process: start it without torchrun")
+    if rank > 0:
+        sys.stdout = open(os.devnull, "w")  # the first process speaks for all
+    context.obj = Reporter(quiet=quiet or rank > 0, color=not (no_color or "NO_COLOR" in os.environ))
 
 
 def main(arguments: list[str] | None = None) -> int:

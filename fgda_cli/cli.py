@@ -12,7 +12,9 @@ import typer
 
 from .errors import FgdaError, UsageError
 from .reporter import Reporter
+from .world import ranks
 
+SEVERAL_PROCESSES = ("pretrain", "adapt", "evaluate", "predict", "entropy-map")  # commands that torchrun may start
 GLOBAL_FLAGS = ("--debug", "--quiet", "--no-color")
 
 COMPUTE, DATA, RESULT = "Compute", "Data", "Result"
@@ -79,14 +81,14 @@ def precision_for(name: str | None, device: str):
 
 
 def emit_json(value, where: str) -> None:
-    """To stdout for "-", else to the file named."""
+    """To stdout for "-", else to the file named; by the first process."""
     import json
 
     from .data.files import write_json
 
     if where == "-":
         print(json.dumps(value, ensure_ascii=False))
-    else:
+    elif ranks()[0] == 0:
         write_json(Path(where), value)
 
 

@@ -28,11 +28,13 @@ def segmentation_loss(
     ignore_index: int = 255,
     temperature: float = 1.0,
     weight: Tensor | None = None,
+    pixels: Tensor | None = None,
 ) -> Tensor:
     """Eq. 1: mean cross-entropy over the pixels that are not ignored; 0 (with gradient) when all are.
 
     logits `[B,K,h,w]`, upsampled strip by strip to the labels' size, train_ids `[B,H,W]` integer; `weight` `[B,H,W]`
-    multiplies each pixel's loss (self-training). FADA divides by a temperature in the adversarial stage.
+    multiplies each pixel's loss (self-training). FADA divides by a temperature in the adversarial stage. The sum is
+    divided by `pixels` where the mean is over more than these images, else by their own labelled pixels.
     """
 
     def part(full: Tensor, rows: slice) -> Tensor:
@@ -42,7 +44,9 @@ def segmentation_loss(
         losses = F.cross_entropy(full / temperature, labels, ignore_index=ignore_index, reduction="none")
         return (losses * weight[:, rows]).sum()
 
-    return strips.total(logits, train_ids.shape[-2:], part) / (train_ids != ignore_index).sum().clamp(min=1)
+    if pixels is None:
+        pixels = (train_ids != ignore_index).sum().clamp(min=1)
+    return strips.total(logits, train_ids.shape[-2:], part) / pixels
 
 
 def soft_label_cross_entropy(logits: Tensor, soft: Tensor) -> Tensor:

@@ -23,12 +23,12 @@ def compare(
     seed: cli.AnySeed = None,
 ) -> None:
     """Sheets as the paper's Fig. 3, 6, 7: image, truth, one column a checkpoint, entropy below."""
-    from ..data.files import write_png
+    from ..data.files import write_image
     from ..data.store import data_root as root_of
     from ..engine.compare import comparison, gather
     from ..engine.evaluate import headings
 
     how = cli.precision_for(precision, device)
     scenes = gather(inputs, root_of(data_root), most, workers)
-    write_png(out, comparison(scenes, checkpoints, headings(checkpoints), how))
+    write_image(out, comparison(scenes, checkpoints, headings(checkpoints), how))
     print(f"{out}: {len(scenes)} images, {len(checkpoints)} checkpoints")

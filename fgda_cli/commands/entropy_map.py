@@ -25,27 +25,30 @@ def entropy_map(
     """Heat maps of the normalised prediction entropy (eq. 4): where the model is unsure."""
     import numpy as np
 
-    from ..data.files import whole_file, write_json, write_png
+    from ..data.files import whole_file, write_image, write_json
     from ..engine import predict as engine
     from ..engine.checkpoint import load_model
     from ..visual.heat import heat_with_bar
+    from ..world import join
 
     show, found = cli.reporter(context), engine.collect(inputs, recursive)
     how = cli.precision_for(precision, device)
     model, _ = load_model(checkpoint)
     how.place(model)
-    means: dict[str, float] = {}
+    world, means = join(how.device), {}
 
     def write(item, image, result) -> None:
         entropy = result["entropy"]
         means[item.name] = float(entropy.mean())
-        write_png(out / f"{item.name}_entropy.png", heat_with_bar(entropy))
+        write_image(out / f"{item.name}_entropy.png", heat_with_bar(entropy))
         if raw:
             with whole_file(out / f"{item.name}_entropy.npy") as partial, open(partial, "wb") as handle:
                 np.save(handle, entropy.astype(np.float32))
 
-    bad = engine.predict_inputs(model, found, how, show, write, threads=workers)
-    write_json(out / "entropy.json", means)
+    counts = engine.predict_inputs(model, found, how, show, write, threads=workers, world=world, label="entropy-map")
+    means = dict(sorted(pair for part in world.gather(means, how.device) for pair in part.items()))
+    if world.is_first:
+        write_json(out / "entropy.json", means)
     average = f", mean entropy {np.mean(list(means.values())):.3f}" if means else ""
     print(f"{out}: {len(means)} maps{average}")
-    engine.fail_on_bad(bad, len(found))
+    engine.fail_on_bad(counts.bad, len(found))

@@ -35,12 +35,13 @@ def evaluate(
     for path in checkpoints:
         if not path.exists():
             raise UsageError(f"no such checkpoint: {path}")
-    from ..data.files import write_png
+    from ..data.files import write_image
     from ..data.store import PreparedDataset, open_dataset
     from ..data.store import data_root as root_of
     from ..engine.checkpoint import load
     from ..engine.evaluate import Views, evaluate_file, headings
     from ..visual.tables import iou_table
+    from ..world import join
 
     show = cli.reporter(context)
     how, tta = cli.precision_for(precision, device), Views(flip, tuple(scale or (1.0,)))
@@ -51,8 +52,8 @@ def evaluate(
             PreparedDataset(Path(name)) if (Path(name) / "manifest.json").is_file() else open_dataset(root_of(data_root), name)
         )
         folder = None if save_predictions is None else save_predictions / (path.stem if len(checkpoints) > 1 else "")
-        save = None if folder is None else lambda item, ids, folder=folder: write_png(folder / f"{item.name}.png", ids)
-        results.append(evaluate_file(path, dataset, split, how, show, tta, save, workers))
+        save = None if folder is None else lambda item, ids, folder=folder: write_image(folder / f"{item.name}.png", ids)
+        results.append(evaluate_file(path, dataset, split, how, show, tta, save, workers, join(how.device)))
     if json is not None:
         cli.emit_json(results[0] if len(results) == 1 else results, json)
     if json != "-":

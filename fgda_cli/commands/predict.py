@@ -36,11 +36,12 @@ def predict(
     if ids not in ("train", "label"):
         raise UsageError(f"--ids {ids}: known are train and label")
     from ..data.classes import CITYSCAPES_IDS
-    from ..data.files import write_png
+    from ..data.files import write_image
     from ..engine import predict as engine
     from ..engine.checkpoint import load_model
     from ..engine.evaluate import Views
     from ..visual.colour import colourise, legend, overlay
+    from ..world import join
 
     show, found = cli.reporter(context), engine.collect(inputs, recursive)
     how, tta = cli.precision_for(precision, device), Views(flip, tuple(scale or (1.0,)))
@@ -49,7 +50,7 @@ def predict(
     if ids == "label" and not classes.is_cityscapes:
         raise UsageError("--ids label needs a model of the Cityscapes classes")
     how.place(model)
-    write_png(out / "legend.png", legend(classes))
+    write_image(out / "legend.png", legend(classes))
     pictures = {
         "color": lambda image, train_ids: colourise(train_ids, classes),
         "overlay": lambda image, train_ids: overlay(image, train_ids, classes),
@@ -58,11 +59,11 @@ def predict(
 
     def write(item, image, result) -> None:
         for kind in kinds:
-            write_png(out / f"{item.name}_{kind}.png", pictures[kind](image, result["train_ids"]))
+            write_image(out / f"{item.name}_{kind}.png", pictures[kind](image, result["train_ids"]))
 
-    bad = engine.predict_inputs(model, found, how, show, write, tta, workers)
-    print(f"{out}: {len(found) - bad} predicted" + (f", {bad} could not be read" if bad else ""))
-    engine.fail_on_bad(bad, len(found))
+    counts = engine.predict_inputs(model, found, how, show, write, tta, workers, join(how.device))
+    print(f"{out}: {counts.done} predicted" + (f", {counts.bad} could not be read" if counts.bad else ""))
+    engine.fail_on_bad(counts.bad, len(found))
 
 
 def to_ids(train_ids, kind: str, label_ids):

@@ -33,7 +33,7 @@ def random_flip(image: np.ndarray, label: np.ndarray | None, rng: np.random.Gene
     """Mirror image and label together, half of the time."""
     if rng.random() < 0.5:
         return image, label
-    return image[:, ::-1], None if label is None else label[:, ::-1]
+    return cv2.flip(image, 1), None if label is None else cv2.flip(label, 1)
 
 
 def random_blur(image: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:

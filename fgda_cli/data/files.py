@@ -122,12 +122,13 @@ def write_json(path: Path, value, indent: int | None = 1) -> None:
     write_text(path, json.dumps(value, indent=indent, ensure_ascii=False) + "\n")
 
 
-def write_png(path: Path, image: np.ndarray, compression: int = 3) -> None:
-    """Grey `[H,W]` or RGB `[H,W,3]` uint8 as PNG."""
+def write_image(path: Path, image: np.ndarray, compression: int = 3) -> None:
+    """Grey `[H,W]` or RGB `[H,W,3]` uint8 as PNG or, where the path ends so, as BMP (uncompressed)."""
     import cv2
 
-    pixels = image if image.ndim == 2 else image[..., ::-1]
-    done, buffer = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, compression])
+    pixels = image if image.ndim == 2 else cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2BGR)
+    how = [cv2.IMWRITE_PNG_COMPRESSION, compression] if path.suffix == ".png" else []
+    done, buffer = cv2.imencode(path.suffix, pixels, how)
     if not done:
         raise FgdaError(f"cannot encode {path}")
     write_bytes(path, buffer.tobytes())

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from ..errors import FgdaError, UsageError
 from ..reporter import Reporter
 from .classes import IGNORE_INDEX
-from .files import BadFile, read_rgb, write_json, write_png
+from .files import BadFile, read_rgb, write_image, write_json
 from .layouts.base import Listing, Pair, ReadLabel
 from .parallel import spread
 from .store import FORMAT, VERSION, read_manifest
 
 JOURNAL = "journal.jsonl"
+Cache = Literal["raw", "png"]
+CACHE_SUFFIX: dict[str, str] = {"raw": ".bmp", "png": ".png"}  # BMP: raw pixels that every viewer opens
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class Task:
     num_classes: int
     read_label: ReadLabel
     check_only: bool = False
+    cache: Cache = "raw"
     keep_other_splits: bool = False  # a folder holds one split; the data set may have more, prepared before
 
 
@@ -64,15 +69,19 @@ def _cache(task: Task, pair: Pair, image: np.ndarray, label: np.ndarray | None) 
     from .loader import resize
 
     counts = None if label is None else np.bincount(label.ravel(), minlength=256)[: task.num_classes].tolist()
-    paths = {"image": f"images/{pair.split}/{pair.name}.png",
+    paths = {"image": f"images/{pair.split}/{pair.name}{CACHE_SUFFIX[task.cache]}",
              "label": None if label is None else f"labels/{pair.split}/{pair.name}.png", "counts": counts}  # fmt: skip
     if task.check_only:
         return paths
     size = task.size or (image.shape[1], image.shape[0])
     if label is not None:
         small = label if pair.split == "val" else resize(label, size, cv2.INTER_NEAREST)
-        write_png(task.out / paths["label"], small)
-    write_png(task.out / paths["image"], resize(image, size, cv2.INTER_LINEAR), compression=1)
+        write_image(task.out / paths["label"], small)
+    chosen = task.out / paths["image"]
+    write_image(chosen, resize(image, size, cv2.INTER_LINEAR), compression=1)
+    for suffix in CACHE_SUFFIX.values():  # of an earlier preparation with the other --cache
+        if suffix != chosen.suffix:
+            chosen.with_name(f"{pair.name.rpartition('/')[2]}{suffix}").unlink(missing_ok=True)
     return paths
 
 
@@ -82,7 +91,7 @@ def key_of(pair: Pair) -> str:
 
 def stamp(pair: Pair, task: Task) -> list:
     """What a cached file depends on; when it changes, the pair is converted again."""
-    facts: list = [list(task.size) if task.size else None]
+    facts: list = [list(task.size) if task.size else None, task.cache]
     for path in (pair.image, pair.label):
         status = path.stat() if path is not None and path.exists() else None
         facts.append([str(path), status.st_size, status.st_mtime_ns] if status else None)
@@ -106,12 +115,32 @@ def prepare(task: Task, listing: Listing, reporter: Reporter, workers: int) -> S
             task.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise FgdaError(f"cannot make {task.out}: {error.strerror}") from error
+        _check_space(task, len(missing))
     for record in _convert_all(task, missing, reporter, workers):
         records[record["key"]] = record
         if not task.check_only:
             with open(journal, "a") as handle:
                 handle.write(json.dumps(record) + "\n")
     return _conclude(task, listing, pairs, records, len(done))
+
+
+def _check_space(task: Task, images: int) -> None:
+    """Raises FgdaError when the images cannot fit; better now than after hours."""
+    if task.size is None:
+        return
+    pixels = task.size[0] * task.size[1] * images
+    needed = pixels * 3 if task.cache == "raw" else pixels  # PNG: a third or half of that, as photographs go
+    free = shutil.disk_usage(task.out).free
+    if needed > free:
+        smaller = "--cache png, or " if task.cache == "raw" else ""
+        raise FgdaError(
+            f"{task.out} needs about {_megabytes(needed)} for {images} images, but {_megabytes(free)} are free\n"
+            f"use {smaller}a smaller --size, or another --out"
+        )
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.2f} MB"
 
 
 def _convert_all(task: Task, pairs: list[Pair], reporter: Reporter, workers: int):

@@ -50,7 +50,10 @@ class PreparedDataset:
 
     def image(self, item: Item) -> np.ndarray:
         """RGB uint8 `[H,W,3]`."""
-        return self._read(item.image, colour=True)[..., ::-1]
+        import cv2
+
+        pixels = self._read(item.image, colour=True)
+        return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
 
     def label(self, item: Item) -> np.ndarray:
         """Train ids uint8 `[H,W]`."""

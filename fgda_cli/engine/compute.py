@@ -12,10 +12,13 @@ import torch
 from torch import nn
 
 from ..errors import UsageError
+from ..world import World, ranks
 
 
 def pick_device(name: str) -> torch.device:
     """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`. Raises UsageError for one this machine lacks."""
+    if name in ("auto", "cuda") and torch.cuda.is_available() and ranks()[1] > 1:
+        name = f"cuda:{ranks()[2]}"
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
@@ -54,14 +57,17 @@ class Precision:
         return module if self.name == "fp32" else module.to(memory_format=torch.channels_last)
 
 
-def make_precision(name: str, device: torch.device) -> Precision:
-    """Raises UsageError for fp16 on a CPU, whose gradients have no kernels worth using."""
+def make_precision(name: str, device: torch.device, world: World = World()) -> Precision:
+    """`auto` is measured, by the first process for all. Raises UsageError for fp16 on a CPU, which lacks kernels for it."""
     if name == "auto":
-        name = measure_precision(device)
+        name = MEASURED[world.first_decides(lambda: MEASURED.index(measure_precision(device)), device)]
     if name == "fp16" and device.type == "cpu":
         raise UsageError("--precision fp16 needs a GPU: use bf16 or fp32 on the CPU")
     scaler = torch.amp.GradScaler(device.type) if name == "fp16" and device.type == "cuda" else None
     return Precision(name, device, scaler)
+
+
+MEASURED = ("fp32", "bf16")
 
 
 def measure_precision(device: torch.device) -> str:
@@ -71,7 +77,7 @@ def measure_precision(device: torch.device) -> str:
     inputs = torch.randn(2, 64, 48, 96)
     torch.random.set_rng_state(state)
     seconds = {}
-    for name in ("fp32", "bf16"):
+    for name in MEASURED:
         precision = Precision(name, device)
         module, images = precision.place(layer), inputs.to(device)
         seconds[name] = min(_step_seconds(precision, module, images) for _ in range(4))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.files import write_json, write_png
+from ..data.files import write_image, write_json
 from ..data.recipes import default_workers, prepare_playground
 from ..data.store import PreparedDataset, open_dataset
 from ..reporter import Reporter
@@ -43,7 +43,7 @@ def run_demo(
     wanted, precision = preset.data.evaluation, make_precision("fp32", pick_device(device))
     dataset = open_dataset(data, wanted.dataset)
     results = [evaluate_file(path, dataset, wanted.split, precision, reporter) for path in (source_only, adapted)]
-    write_png(out / "comparison.png", sheet(dataset, wanted.split, [source_only, adapted], precision))
+    write_image(out / "comparison.png", sheet(dataset, wanted.split, [source_only, adapted], precision))
     summary = {"seed": preset.run.seed, "seconds": round(time.perf_counter() - start, 1), "source_only": results[0],
                "adapted": results[1], "gain": results[1]["miou"] - results[0]["miou"]}  # fmt: skip
     write_json(out / "summary.json", summary)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,9 @@ from ..metrics import ConfusionMatrix
 from ..models.deeplab import DeepLabV2
 from ..reporter import Reporter
 from ..strips import Upsampled
+from ..world import World
 from .compute import Precision
+from .pipeline import batched, images_per_batch, read_ahead, share, write_behind
 
 
 @dataclass(frozen=True)
@@ -41,16 +41,24 @@ def forward_logits(model: DeepLabV2, images: Tensor, precision: Precision) -> Te
         return model(images.to(precision.device)).logits.float()
 
 
-def view_logits(model: DeepLabV2, image: np.ndarray, size: tuple[int, int], precision: Precision, tta: Views) -> list[Tensor]:
-    """Logits `[1,K,h,w]` of one RGB image in each view, mirrored ones turned back; size (width, height) is scale 1."""
+def view_logits(
+    model: DeepLabV2, images: list[np.ndarray], size: tuple[int, int], precision: Precision, tta: Views
+) -> list[Tensor]:
+    """Logits `[B,K,h,w]` of RGB images in each view, mirrored ones turned back; size (width, height) is scale 1."""
     found = []
     for scale in tta.scales:
         scaled = size if scale == 1 else tuple(max(32, round(side * scale)) for side in size)
-        pixels = resize(image, scaled, cv2.INTER_LINEAR)
-        found.append(forward_logits(model, to_tensor(pixels)[None], precision))
+        batch = torch.stack([to_tensor(resize(image, scaled, cv2.INTER_LINEAR)) for image in images])
+        found.append(forward_logits(model, batch, precision))
         if tta.flip:
-            found.append(forward_logits(model, to_tensor(pixels[:, ::-1])[None], precision).flip(-1))
+            found.append(forward_logits(model, batch.flip(-1), precision).flip(-1))
     return found
+
+
+def decide_each(views: list[Tensor], out_sizes: list[tuple[int, int]], with_entropy: bool = False) -> Iterator:
+    """`decide` for each image of a batch."""
+    for index, size in enumerate(out_sizes):
+        yield decide([logits[index : index + 1] for logits in views], size, with_entropy)
 
 
 def decide(views: list[Tensor], out_size: tuple[int, int], with_entropy: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
@@ -74,19 +82,6 @@ def decide(views: list[Tensor], out_size: tuple[int, int], with_entropy: bool = 
     return train_ids, entropy
 
 
-def read_ahead(read: Callable, items: list, threads: int = 2) -> Iterator:
-    """`(item, read(item))` in order, read by threads while the network computes; memory stays constant."""
-    with ThreadPoolExecutor(threads) as pool:
-        pending: deque = deque()
-        for item in items:
-            pending.append((item, pool.submit(read, item)))
-            if len(pending) > 2 * threads:
-                done, future = pending.popleft()
-                yield done, future.result()
-        for done, future in pending:
-            yield done, future.result()
-
-
 def evaluate_model(
     model: DeepLabV2,
     dataset: PreparedDataset,
@@ -97,19 +92,29 @@ def evaluate_model(
     tta: Views = Views(),
     on_prediction: Callable[[Item, np.ndarray], None] | None = None,
     threads: int = 2,
+    world: World = World(),
 ) -> dict[str, Any]:
-    """The JSON of `fgda evaluate` less its `checkpoint`. Raises FgdaError when classes and labels do not fit."""
+    """The JSON of `fgda evaluate` less its `checkpoint`; each of several processes gets the whole.
+
+    Raises FgdaError when classes and labels do not fit.
+    """
     classes, start = dataset.classes, time.perf_counter()
     if len(classes) != model.num_classes:
         raise FgdaError(f"the model has {model.num_classes} classes, data set '{dataset.name}' has {len(classes)}")
     items = dataset.items(split, labelled=True)
-    matrix = ConfusionMatrix(len(classes))
-    pairs = read_ahead(lambda item: (dataset.image(item), dataset.label(item)), items, threads)
-    for item, (image, label) in reporter.track(pairs, f"evaluate {dataset.name}", len(items)):
-        prediction, _ = decide(view_logits(model, image, size, precision, tta), (label.shape[1], label.shape[0]))
-        matrix.update(label, prediction)
-        if on_prediction is not None:
-            on_prediction(item, prediction)
+    matrix, mine = ConfusionMatrix(len(classes)), share(items, world)
+    pairs = read_ahead(lambda item: (dataset.image(item), dataset.label(item)), mine, threads)
+    batches = batched(reporter.track(pairs, f"evaluate {dataset.name}", len(mine)), images_per_batch(size, precision.device))
+    with write_behind(threads) as submit:
+        for batch in batches:
+            labels = [label for _, (_, label) in batch]
+            views = view_logits(model, [image for _, (image, _) in batch], size, precision, tta)
+            decisions = decide_each(views, [(label.shape[1], label.shape[0]) for label in labels])
+            for (item, _), label, (prediction, _) in zip(batch, labels, decisions, strict=True):
+                matrix.update(label, prediction)
+                if on_prediction is not None:
+                    submit(on_prediction, item, prediction)
+    matrix.counts = world.sum(torch.from_numpy(matrix.counts).to(precision.device)).cpu().numpy()
     return result_json(matrix, classes, dataset.name, split, len(items), time.perf_counter() - start)
 
 
@@ -139,13 +144,14 @@ def evaluate_file(
     tta: Views = Views(),
     on_prediction: Callable[[Item, np.ndarray], None] | None = None,
     threads: int = 2,
+    world: World = World(),
 ) -> dict[str, Any]:
     """Evaluate one checkpoint at the size its preset names."""
     from .checkpoint import load_model
 
     model, info = load_model(path)
     model = precision.place(model)
-    result = evaluate_model(model, dataset, split, info["size"], precision, reporter, tta, on_prediction, threads)
+    result = evaluate_model(model, dataset, split, info["size"], precision, reporter, tta, on_prediction, threads, world)
     return {"checkpoint": str(path), **result}
 
 

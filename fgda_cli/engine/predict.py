@@ -6,16 +6,20 @@ import glob
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
+import torch
 
 from ..data.files import IMAGE_SUFFIXES, BadFile, image_files, read_rgb
 from ..errors import FgdaError
 from ..models.deeplab import DeepLabV2
 from ..reporter import Reporter
+from ..world import World
 from .compute import Precision
-from .evaluate import Views, decide, read_ahead, view_logits
+from .evaluate import Views, decide_each, view_logits
+from .pipeline import CHUNK, batched, images_per_batch, read_ahead, share, write_behind
 
 VIDEO_SUFFIXES = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"}
 
@@ -46,10 +50,22 @@ def predict(model: DeepLabV2, image: np.ndarray, precision: Precision | None = N
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise ValueError(f"predict takes RGB uint8 [H,W,3], not {image.dtype} {list(image.shape)}")
     precision = precision or Precision("fp32", next(model.parameters()).device)
-    height, width = image.shape[:2]
-    views = view_logits(model, image, fit_size(width, height, model.input_size), precision, tta)
-    train_ids, entropy = decide(views, (width, height), with_entropy=True)
-    return {"train_ids": train_ids, "entropy": entropy}
+    return predict_many(model, [image], precision, tta)[0]
+
+
+def predict_many(model: DeepLabV2, images: list[np.ndarray], precision: Precision, tta: Views = Views()) -> list[dict]:
+    """`predict` of each image; those of one network size are computed in batches."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for index, image in enumerate(images):
+        groups.setdefault(fit_size(image.shape[1], image.shape[0], model.input_size), []).append(index)
+    found: dict[int, dict] = {}
+    for size, indices in groups.items():
+        for batch in batched(indices, images_per_batch(size, precision.device)):
+            views = view_logits(model, [images[index] for index in batch], size, precision, tta)
+            sizes = [(images[index].shape[1], images[index].shape[0]) for index in batch]
+            for index, (train_ids, entropy) in zip(batch, decide_each(views, sizes, with_entropy=True), strict=True):
+                found[index] = {"train_ids": train_ids, "entropy": entropy}
+    return [found[index] for index in range(len(images))]
 
 
 def collect(inputs: list[str], recursive: bool) -> list[Input]:
@@ -91,6 +107,11 @@ def _distinct(found: dict[Path, str]) -> list[Input]:
 
 def read_inputs(inputs: list[Input], threads: int = 2) -> Iterator[tuple[Input, np.ndarray | BadFile]]:
     """Each image, read ahead; a file that cannot be read comes as its reason, so that the others go on."""
+    return (pair for chunk in read_chunks(inputs, threads) for pair in chunk)
+
+
+def read_chunks(inputs: list[Input], threads: int = 2, world: World = World()) -> Iterator[list[tuple]]:
+    """This process's share of the images in chunks, and then its videos' frames, video by video."""
 
     def read(item: Input) -> np.ndarray | BadFile:
         try:
@@ -98,11 +119,17 @@ def read_inputs(inputs: list[Input], threads: int = 2) -> Iterator[tuple[Input, 
         except BadFile as error:
             return error
 
-    stills = [item for item in inputs if item.path.suffix.lower() not in VIDEO_SUFFIXES]
-    yield from read_ahead(read, stills, threads)
-    for item in inputs:
-        if item.path.suffix.lower() in VIDEO_SUFFIXES:
-            yield from _frames(item)
+    stills = [item for item in inputs if not is_video(item)]
+    yield from batched(read_ahead(read, share(stills, world), threads), CHUNK)
+    for item in world.part([item for item in inputs if is_video(item)]):
+        yield from batched(_frames(item), CHUNK)
+
+
+class Counts(NamedTuple):
+    """Images and frames predicted, and inputs that could not be read."""
+
+    done: int
+    bad: int
 
 
 def predict_inputs(
@@ -113,22 +140,47 @@ def predict_inputs(
     write: Callable[[Input, np.ndarray, dict], None],
     tta: Views = Views(),
     threads: int = 2,
-) -> int:
-    """`write(input, image, result of predict)` for each that can be read; the others are warned of and counted."""
-    bad = 0
-    for item, image in reporter.track(read_inputs(inputs, threads), "predict", len(inputs)):
-        if isinstance(image, BadFile):
-            reporter.warn(f"{item.path}: {image}")
-            bad += 1
-        else:
-            write(item, image, predict(model, image, precision, tta))
-    return bad
+    world: World = World(),
+    label: str = "predict",
+) -> Counts:
+    """`write(input, image, result of predict)`, in threads, for each that can be read; the others are warned of.
+
+    The counts are those of all processes.
+    """
+    done = bad = 0
+    total = sum(_frame_count(item) if is_video(item) else 1 for item in inputs) // world.size
+    with reporter.progress(label, total) as advance, write_behind(threads) as submit:
+        for chunk in read_chunks(inputs, threads, world):
+            good = [(item, image) for item, image in chunk if not isinstance(image, BadFile)]
+            for item, reason in chunk:
+                if isinstance(reason, BadFile):
+                    reporter.warn(f"{item.path}: {reason}")
+            bad, done = bad + len(chunk) - len(good), done + len(good)
+            results = predict_many(model, [image for _, image in good], precision, tta)
+            for (item, image), result in zip(good, results, strict=True):
+                submit(write, item, image, result)
+            advance(len(chunk))
+    counts = world.sum(torch.tensor([done, bad], device=precision.device))
+    return Counts(*counts.tolist())
 
 
 def fail_on_bad(bad: int, total: int) -> None:
     """Raises FgdaError when inputs could not be read: said last, after the others' results."""
     if bad:
         raise FgdaError(f"{bad} of {total} inputs could not be read (see the warnings above)")
+
+
+def is_video(item: Input) -> bool:
+    return item.path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def _frame_count(item: Input) -> int:
+    """As the file's header says, for the progress bar."""
+    capture = cv2.VideoCapture(str(item.path))
+    try:
+        return max(1, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+    finally:
+        capture.release()
 
 
 def _frames(item: Input) -> Iterator[tuple[Input, np.ndarray | BadFile]]:

@@ -17,12 +17,15 @@ from ..methods.registry import method_class
 from ..models.weights import load_backbone
 from ..reporter import Reporter
 from ..schema import Preset, Stage
+from ..world import World, join
 from . import checkpoint
 from .compute import make_precision, pick_device
 from .evaluate import evaluate_model
 from .run_folder import RunFolder
 from .state import TrainState
 from .trainer import Trainer
+
+NEW, STARTED, FINISHED = range(3)  # what a run folder may hold
 
 
 @dataclass(frozen=True)
@@ -74,30 +77,49 @@ def _run(job: Job, preset: Preset, stage: Stage, identity: dict, method: type[Me
     run = RunFolder(job.out or folder)
     source = open_dataset(job.data_root, preset.data.source.dataset)
     target = open_dataset(job.data_root, preset.data.target.dataset) if method.uses_target else None
-    run.open(preset, identity, job.fresh)
-    if run.final.is_file():
+    device = pick_device(job.device)
+    world = join(device)
+    _check_shares(stage, identity["stage"], world.size)
+
+    def open_run() -> int:
+        run.open(preset, identity, job.fresh)
+        return FINISHED if run.final.is_file() else STARTED if run.last.is_file() else NEW
+
+    found = world.first_decides(open_run, device)
+    if found == FINISHED:
         job.reporter.say(f"{run.folder} is finished already (--fresh starts over)")
         return run.final
-    resumed = checkpoint.load(run.last) if run.last.is_file() else None
+    resumed = checkpoint.load(run.last) if found == STARTED else None
     torch.manual_seed(preset.run.seed)
-    device = pick_device(job.device)
-    precision = make_precision(resumed["train"]["precision"] if resumed else preset.run.precision, device)
+    precision = make_precision(resumed["train"]["precision"] if resumed else preset.run.precision, device, world)
     model = checkpoint.build_model(preset.model, len(source.classes))
     if resumed is None:
         _initialise(model, preset, init)
     if stage.batch_norm == "frozen":
         model.freeze_batch_norm()
+    elif world.size > 1:
+        model.share_batch_norm(world)
     if preset.model.checkpoint_activations:
         _checkpoint_activations(model, stage)
     state = make_state(method(model, preset.method), preset, stage, precision)
+    state.method.world = world
     if resumed is not None:
         state.load_state_dict(resumed["train"])
         job.reporter.say(f"resuming {run.folder} at iteration {state.iteration} of {stage.iterations}")
     samples = make_samples(preset, source, target, method)
     header = {"stage": identity["stage"], "method": identity["method"], "classes": source.classes.to_json()}
-    validate = make_validation(job, preset, precision)
-    Trainer(state, samples, stage, preset, run, header, validate, job.reporter).train()
+    validate = make_validation(job, preset, precision, world)
+    Trainer(state, samples, stage, preset, run, header, validate, job.reporter, world).train()
     return run.final
+
+
+def _check_shares(stage: Stage, name: str, processes: int) -> None:
+    """Raises UsageError when a batch cannot be split evenly: a run is the same on any number of processes."""
+    if stage.batch_size % processes:
+        raise UsageError(
+            f"{name}.batch_size is {stage.batch_size}, over all processes: it must be a multiple of their number, {processes}\n"
+            f"e.g. --set {name}.batch_size={processes}"
+        )
 
 
 def _checkpoint_activations(model, stage: Stage) -> None:
@@ -146,7 +168,7 @@ def make_samples(preset: Preset, source: PreparedDataset, target: PreparedDatase
     return PairedSamples(source, target, sizes, preset.run.seed, augmentation, sampler, data.untrained)
 
 
-def make_validation(job: Job, preset: Preset, precision) -> Callable[[dict], dict[str, Any]] | None:
+def make_validation(job: Job, preset: Preset, precision, world: World) -> Callable[[dict], dict[str, Any]] | None:
     """A function from a model state to metrics; None, said aloud, when there are no labelled images to validate on."""
     wanted = preset.data.evaluation
     try:
@@ -160,6 +182,6 @@ def make_validation(job: Job, preset: Preset, precision) -> Callable[[dict], dic
         model = checkpoint.build_model(preset.model, len(dataset.classes))
         model.load_state_dict(state)
         quiet = Reporter(quiet=True)
-        return evaluate_model(precision.place(model).eval(), dataset, wanted.split, wanted.size, precision, quiet)
+        return evaluate_model(precision.place(model).eval(), dataset, wanted.split, wanted.size, precision, quiet, world=world)
 
     return validate

@@ -17,6 +17,7 @@ from ..data import loader
 from ..errors import FgdaError, Stopped
 from ..reporter import Reporter
 from ..schema import Preset, Stage
+from ..world import World
 from . import checkpoint
 from .run_folder import RunFolder
 from .state import TrainState
@@ -61,16 +62,16 @@ class Trainer:
     header: dict[str, Any]  # what every checkpoint says of itself: stage, method, classes
     validate: Callable[[dict], dict] | None  # deployed state -> metrics
     reporter: Reporter
+    world: World = World()
     writer: Any = None  # TensorBoard's SummaryWriter
 
     def train(self) -> None:
         """To the last iteration, or until a signal: then a resumable checkpoint is written and Stopped raised."""
-        total, state = self.stage.iterations, self.state
-        self.run.trim_metrics(state.iteration, state.validated)
-        feed = loader.batches(
-            self.samples, state.iteration, total, self.stage.batch_size, self.preset.run.workers,
-            pin=state.precision.device.type == "cuda",
-        )  # fmt: skip
+        total, state, device = self.stage.iterations, self.state, self.state.precision.device
+        if self.world.is_first:
+            self.run.trim_metrics(state.iteration, state.validated)
+        positions = loader.Positions(state.iteration, total, self.stage.batch_size, self.world.rank, self.world.size)
+        feed = loader.batches(self.samples, positions, self.preset.run.workers, pin=device.type == "cuda")
         label = f"{self.header['stage']} {self.header['method']}"
         with stop_on_signals() as request, self.reporter.progress(label, total, state.iteration) as advance:
             clock, images = time.perf_counter(), 0
@@ -78,16 +79,17 @@ class Trainer:
                 if self.validation_is_due():
                     self.evaluate()
                     clock, images = time.perf_counter(), 0
-                terms = self.iterate(batch.to(state.precision.device))
+                terms = self.iterate(batch.to(device))
                 images += self.stage.batch_size
                 if state.iteration % self.stage.log_every == 0 or state.iteration == total:
                     seconds = time.perf_counter() - clock
                     self.log(self.numbers(terms), images / max(seconds, 1e-9))
                     clock, images = time.perf_counter(), 0
                 advance(1, f"loss {float(terms['seg'].detach()):.3f}")
-                if request.signum is not None:
+                signum = self.world.largest(request.signum or 0, device)
+                if signum:
                     self.save_last()
-                    raise Stopped(request.signum, f"stopped at iteration {state.iteration}: run the same command to go on")
+                    raise Stopped(signum, f"stopped at iteration {state.iteration}: run the same command to go on")
                 if state.iteration % self.stage.checkpoint_every == 0 and state.iteration < total:
                     self.save_last()
         self.finish()
@@ -103,10 +105,12 @@ class Trainer:
         state.set_schedule(self.stage.schedule_iterations or self.stage.iterations, self.preset.optim.poly_power)
         for optimizer in state.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
-        method.begin_iteration(state.iteration, self.stage.iterations, self.samples.target_images)
-        terms = method.step(batch)
+        method.begin_iteration(state.iteration, self.stage.iterations, self.target_images)
+        terms = self.world.mean_terms(method.step(batch))
         if not all(bool(torch.isfinite(term)) for term in terms.values()):
             self.fail_on_nan(terms)
+        for optimizer in state.optimizers.values():
+            self.world.average_gradients(parameter for group in optimizer.param_groups for parameter in group["params"])
         scaler = state.precision.scaler
         for optimizer in state.optimizers.values():
             scaler.step(optimizer) if scaler else optimizer.step()
@@ -115,6 +119,9 @@ class Trainer:
         method.end_iteration(state.iteration)
         state.iteration += 1
         return terms
+
+    def target_images(self) -> Iterator[torch.Tensor]:
+        return self.samples.target_images(self.world.rank, self.world.size)
 
     @staticmethod
     def numbers(terms: dict[str, torch.Tensor]) -> dict[str, float]:
@@ -129,6 +136,8 @@ class Trainer:
         )
 
     def log(self, terms: dict[str, float], speed: float) -> None:
+        if not self.world.is_first:
+            return
         lrs = {name: optimizer.param_groups[0]["lr"] for name, optimizer in self.state.optimizers.items()}
         record = {"iteration": self.state.iteration, **terms, "lr": lrs, "images_per_second": round(speed, 3)}
         self.run.log(record)
@@ -151,25 +160,34 @@ class Trainer:
         self.state.validated = self.state.iteration
         score = metrics.get(self.preset.data.evaluation.metric)
         summary = {key: metrics[key] for key in ("miou", "miou16", "miou13") if metrics.get(key) is not None}
+        if self.world.is_first:
+            self.record(score, summary)
+        return summary
+
+    def record(self, score: float | None, summary: dict) -> None:
+        """A validation into the logs, and into best.pth when it is one."""
         self.run.log({"iteration": self.state.iteration, "validation": summary})
         self.scalars({f"validation/{name}": value for name, value in summary.items()})
         self.reporter.say(f"iteration {self.state.iteration}: mIoU {score:.2f}" if score is not None else "no class to evaluate")
         if score is not None and (self.state.best is None or score > self.state.best):
             self.state.best = score
             checkpoint.save(self.run.best, self.shipped() | {"metrics": summary})
-        return summary
 
     def shipped(self) -> dict[str, Any]:
         return {**self.header, "iteration": self.state.iteration, "preset": self.preset.to_json(),
                 "model": {name: value.detach().cpu() for name, value in self.state.method.deploy_state().items()}}  # fmt: skip
 
     def save_last(self) -> None:
+        if not self.world.is_first:
+            return
         checkpoint.save(self.run.last, self.shipped() | {"train": self.state.state_dict()})
         self.run.note(f"iteration {self.state.iteration}: checkpoint written")
 
     def finish(self) -> None:
         """The last validation, then final.pth, whose presence says that the run is finished, then last.pth."""
         summary = self.evaluate()
+        if not self.world.is_first:
+            return
         checkpoint.save(self.run.final, self.shipped() | {"metrics": summary or {}})
         self.save_last()
         self.run.note(f"iteration {self.state.iteration}: finished")

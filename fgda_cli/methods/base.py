@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..lazy import LazyModule
+from ..world import World
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -47,6 +48,7 @@ class Method:
         self.discriminators: dict[str, nn.Module] = {}
         self.target_statistics = False  # set by the engine: batch norm's running statistics follow the target alone
         self.autocast: Callable = nullcontext  # set by the engine
+        self.world = World()  # set by the engine: the processes that share each batch
         self.scale: Callable[[Tensor], Tensor] = lambda loss: loss  # the engine's loss scaling (fp16)
 
     # what a method may change
@@ -57,7 +59,10 @@ class Method:
         return terms
 
     def begin_iteration(self, iteration: int, total: int, target_images: Callable[[], Iterable[Tensor]]) -> None:
-        """Called before each step; `target_images()` gives each unlabelled training image once, uint8 `[3,H,W]`."""
+        """Called before each step; `target_images()` gives this process's share of the unlabelled training images.
+
+        Each image comes once, uint8 `[3,H,W]`, to one of the processes.
+        """
 
     def end_iteration(self, iteration: int) -> None:
         """Called after the optimisers' steps."""
@@ -83,12 +88,17 @@ class Method:
     def backward(self, loss: Tensor) -> None:
         self.scale(loss).backward()
 
+    def cross_entropy(self, logits: Tensor, labels: Tensor, **how: Any) -> Tensor:
+        """Eq. 1 with the mean over the labelled pixels of all processes (times their number, as gradients are averaged)."""
+        pixels = self.world.mean((labels != 255).sum())
+        return losses.segmentation_loss(logits, labels, pixels=pixels.clamp(min=1 / self.world.size), **how)
+
     def segmentation(self, output: Output, labels: Tensor) -> dict[str, Tensor]:
         """Eq. 1 on the main head and, weighted, on the auxiliary one."""
         temperature = self.settings.seg_temperature
-        terms = {"seg": losses.segmentation_loss(output.logits, labels, temperature=temperature)}
+        terms = {"seg": self.cross_entropy(output.logits, labels, temperature=temperature)}
         if output.aux_logits is not None:
-            aux = losses.segmentation_loss(output.aux_logits, labels, temperature=temperature)
+            aux = self.cross_entropy(output.aux_logits, labels, temperature=temperature)
             terms["seg_aux"] = self.settings.aux_seg * aux
         return terms
 

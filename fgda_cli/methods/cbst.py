@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from .base import Method, MethodSettings, Weight, losses, torch
+from .base import Method, MethodSettings, Weight, torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,10 +64,12 @@ class Cbst(Method):
         """t_k `[K]`: the confidence at `portion` of the pixels predicted as k; 1 for a class never predicted."""
         values = self.owned["thresholds"].values
         counts = torch.zeros(len(values), BINS, dtype=torch.int64)
-        for image in images:
-            confidence, labels = self.predict(image[None].to(values.device)).cpu().max(dim=1)
-            bins = (confidence * BINS).long().clamp(max=BINS - 1)
-            counts += torch.bincount((labels * BINS + bins).flatten(), minlength=counts.numel()).view_as(counts)
+        with self.labeller.own_statistics():  # processes may have different numbers of images
+            for image in images:
+                confidence, labels = self.predict(image[None].to(values.device)).cpu().max(dim=1)
+                bins = (confidence * BINS).long().clamp(max=BINS - 1)
+                counts += torch.bincount((labels * BINS + bins).flatten(), minlength=counts.numel()).view_as(counts)
+        counts = self.world.sum(counts.to(values.device)).cpu()
         from_top = counts.flip(1).cumsum(1)
         wanted = (portion * from_top[:, -1:]).ceil().clamp(min=1).long()
         place = (from_top < wanted).sum(dim=1).clamp(max=BINS - 1)
@@ -83,6 +85,6 @@ class Cbst(Method):
         _, terms = self.source_pass(batch)
         labels = self.pseudo_labels(batch.target)
         target = self.forward(batch.target)
-        pseudo = self.settings.lambda_pseudo * losses.segmentation_loss(target.logits, labels)
+        pseudo = self.settings.lambda_pseudo * self.cross_entropy(target.logits, labels)
         self.backward(pseudo)
         return terms | {"pseudo": pseudo}

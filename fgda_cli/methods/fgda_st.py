@@ -53,7 +53,7 @@ class FgdaSt(Fgda):
         terms = super().step(batch)
         images, labels, weight = self.mix(batch)
         output = self.forward(images, is_target=False)
-        loss = losses.segmentation_loss(output.logits, labels, weight=weight)
+        loss = self.cross_entropy(output.logits, labels, weight=weight)
         terms["self_training"] = self.settings.lambda_st * loss
         self.backward(terms["self_training"])
         return terms
@@ -68,7 +68,8 @@ class FgdaSt(Fgda):
         sure = (probs > self.settings.confidence).float().mean(dim=(1, 2), keepdim=True)
         source = torch.nn.functional.interpolate(batch.source.float(), size=size).to(batch.source.dtype)
         truth = torch.nn.functional.interpolate(batch.labels[:, None].float(), size=size)[:, 0].long()
-        pasted = torch.stack([self.chosen(truth[i], i) for i in range(len(truth))])
+        first = self.world.rank * len(truth)  # places count over all processes
+        pasted = torch.stack([self.chosen(truth[i], first + i) for i in range(len(truth))])
         images = torch.where(pasted[:, None], source, batch.target)
         return images, torch.where(pasted, truth, guess), torch.where(pasted, torch.ones_like(sure), sure)
 

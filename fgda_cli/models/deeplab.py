@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from . import backbones
+from ..world import World
+from . import backbones, shared_norm
 
 # What each variant's ImageNet weights were trained with: RGB or BGR, scale, mean, standard deviation.
 NORMALISATION = {
@@ -106,6 +107,14 @@ class DeepLabV2(nn.Module):
         finally:
             for layer, momentum in zip(layers, momenta, strict=True):
                 layer.momentum = momentum
+
+    def share_batch_norm(self, world: World) -> None:
+        """Let batch norm in training mode see the images of all processes."""
+        shared_norm.share_batch_norm(self, world)
+
+    def own_statistics(self) -> AbstractContextManager[None]:
+        """Inside, batch norm sees this process's images alone."""
+        return shared_norm.unshared(self)
 
     def train(self, mode: bool = True) -> DeepLabV2:
         super().train(mode)

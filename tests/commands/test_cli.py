@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from fgda_cli.cli import arrange
-from fgda_cli.data.files import write_png
+from fgda_cli.data.files import write_image
 from tests.conftest import fgda, set_flags
 
 
@@ -29,8 +29,8 @@ def checkpoint(data_root, tmp_path_factory):
 def photos(tmp_path):
     folder = tmp_path / "photos"
     rng = np.random.default_rng(0)
-    write_png(folder / "beach.png", rng.integers(0, 256, (90, 130, 3), dtype=np.uint8))
-    write_png(folder / "trip/Zürich 1.png", rng.integers(0, 256, (70, 50, 3), dtype=np.uint8))
+    write_image(folder / "beach.png", rng.integers(0, 256, (90, 130, 3), dtype=np.uint8))
+    write_image(folder / "trip/Zürich 1.png", rng.integers(0, 256, (70, 50, 3), dtype=np.uint8))
     return folder
 
 
@@ -84,7 +84,7 @@ def test_usage_errors_are_one_line_and_exit_2(arguments, parts, tmp_path):
 
 def test_failures_are_one_line_and_exit_1(tmp_path, data_root):
     (tmp_path / "text.pth").write_text("hello")
-    write_png(tmp_path / "photo.png", np.zeros((40, 40, 3), np.uint8))
+    write_image(tmp_path / "photo.png", np.zeros((40, 40, 3), np.uint8))
     assert_clear(fgda("predict", "text.pth", "photo.png", "--out", "out", cwd=tmp_path), 1, "text.pth", "no checkpoint")
     assert_clear(fgda("prepare", "gta5", "--root", "nowhere", cwd=tmp_path), 1, "nowhere", "no such folder")
     assert_clear(fgda("pretrain", "--preset", "gta2city", cwd=tmp_path), 1, "'gta5' is not prepared", "fgda prepare gta5")

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from fgda_cli.data.classes import CITYSCAPES_IDS, PALETTE, SYNTHIA_IDS
-from fgda_cli.data.files import BadFile, read_rgb, write_png
+from fgda_cli.data.files import BadFile, read_rgb, write_image
 from fgda_cli.data.layouts import cityscapes, folder, gta5, synthia
 from fgda_cli.data.prepare import Task, prepare
 from fgda_cli.data.store import PreparedDataset, read_manifest
@@ -21,7 +21,7 @@ QUIET = Reporter(quiet=True)
 
 
 def picture(path, width=64, height=48, value=90):
-    write_png(path, np.full((height, width, 3), value, np.uint8))
+    write_image(path, np.full((height, width, 3), value, np.uint8))
 
 
 def palette_png(path, ids):
@@ -44,9 +44,9 @@ def test_gta5_palette_indices_are_label_ids_not_colours(tmp_path):
 
 
 def test_gta5_rgb_labels_go_through_cityscapes_colours(tmp_path):
-    write_png(tmp_path / "label.png", np.array([[PALETTE[0], PALETTE[13], (0, 0, 0)]], np.uint8))
+    write_image(tmp_path / "label.png", np.array([[PALETTE[0], PALETTE[13], (0, 0, 0)]], np.uint8))
     assert gta5.read_label(tmp_path / "label.png").tolist() == [[0, 13, 255]]
-    write_png(tmp_path / "odd.png", np.array([[PALETTE[0], (1, 2, 3), (1, 2, 3)]], np.uint8))
+    write_image(tmp_path / "odd.png", np.array([[PALETTE[0], (1, 2, 3), (1, 2, 3)]], np.uint8))
     with pytest.raises(BadFile, match=r"1 unknown label colours on 2 pixels.*\(1, 2, 3\)"):
         gta5.read_label(tmp_path / "odd.png")
 
@@ -59,7 +59,7 @@ def test_synthia_class_ids_lie_in_the_first_of_three_16_bit_channels(tmp_path):
 
 
 def test_synthia_refuses_8_bit_labels(tmp_path):
-    write_png(tmp_path / "label.png", np.zeros((2, 2, 3), np.uint8))
+    write_image(tmp_path / "label.png", np.zeros((2, 2, 3), np.uint8))
     with pytest.raises(BadFile, match="16 bit"):
         synthia.read_label(tmp_path / "label.png")
 
@@ -80,7 +80,7 @@ def cityscapes_tree(root, train_labels=False):
             stem = f"{city}_000000_000019"
             picture(root / "leftImg8bit" / split / city / f"{stem}_leftImg8bit.png")
             if split == "val" or train_labels:
-                write_png(root / "gtFine" / split / city / f"{stem}_gtFine_labelIds.png", np.full((48, 64), 26, np.uint8))
+                write_image(root / "gtFine" / split / city / f"{stem}_gtFine_labelIds.png", np.full((48, 64), 26, np.uint8))
 
 
 def test_cityscapes_needs_no_training_label_and_keeps_validation_labels_at_their_size(tmp_path):
@@ -101,9 +101,9 @@ def test_cityscapes_does_not_read_training_labels_that_are_there(tmp_path):
 
 
 def test_cityscapes_train_id_files(tmp_path):
-    write_png(tmp_path / "a_gtFine_labelTrainIds.png", np.array([[0, 18, 255]], np.uint8))
+    write_image(tmp_path / "a_gtFine_labelTrainIds.png", np.array([[0, 18, 255]], np.uint8))
     assert cityscapes.read_label(tmp_path / "a_gtFine_labelTrainIds.png").tolist() == [[0, 18, 255]]
-    write_png(tmp_path / "b_gtFine_labelTrainIds.png", np.array([[33]], np.uint8))
+    write_image(tmp_path / "b_gtFine_labelTrainIds.png", np.array([[33]], np.uint8))
     with pytest.raises(BadFile, match="33"):
         cityscapes.read_label(tmp_path / "b_gtFine_labelTrainIds.png")
 
@@ -167,18 +167,18 @@ def test_folder_mapping_of_ids_colours_and_own_classes(tmp_path):
     (tmp_path / "map.yaml").write_text("classes: [ground, thing]\n1: ground\n2: thing\n9: ignore\n[255, 0, 0]: thing\n")
     mapping = folder.load_mapping(tmp_path / "map.yaml")
     assert mapping.classes.names == ("ground", "thing") and len(set(mapping.classes.palette)) == 2
-    write_png(tmp_path / "ids.png", np.array([[1, 2, 9, 255]], np.uint8))
+    write_image(tmp_path / "ids.png", np.array([[1, 2, 9, 255]], np.uint8))
     assert mapping.read_label(tmp_path / "ids.png").tolist() == [[0, 1, 255, 255]]
-    write_png(tmp_path / "colour.png", np.array([[(255, 0, 0)]], np.uint8))
+    write_image(tmp_path / "colour.png", np.array([[(255, 0, 0)]], np.uint8))
     assert mapping.read_label(tmp_path / "colour.png").tolist() == [[1]]
-    write_png(tmp_path / "bad.png", np.array([[5]], np.uint8))
+    write_image(tmp_path / "bad.png", np.array([[5]], np.uint8))
     with pytest.raises(BadFile, match="id 5 is not in the mapping"):
         mapping.read_label(tmp_path / "bad.png")
 
 
 def test_folder_mapping_of_minus_one_touches_no_other_id(tmp_path):
     (tmp_path / "map.yaml").write_text("33: bicycle\n-1: ignore\n")
-    write_png(tmp_path / "ids.png", np.array([[33]], np.uint8))
+    write_image(tmp_path / "ids.png", np.array([[33]], np.uint8))
     assert folder.load_mapping(tmp_path / "map.yaml").read_label(tmp_path / "ids.png").tolist() == [[18]]
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fgda_cli.data import augment, sampling
-from fgda_cli.data.loader import Augmentation, PairedSamples, batches
+from fgda_cli.data.loader import Augmentation, PairedSamples, Positions, batches
 from fgda_cli.data.store import open_dataset
 
 SIZES = ((64, 32), (64, 32))
@@ -20,11 +20,17 @@ def samples(data_root, **kwargs):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_later_start_gives_the_same_batches_whatever_the_workers(data_root, workers):
-    whole = list(batches(samples(data_root), 0, 5, 2, 0, False))
-    tail = list(batches(samples(data_root), 3, 5, 2, workers, False))
+    whole = list(batches(samples(data_root), Positions(0, 5, 2), 0, False))
+    tail = list(batches(samples(data_root), Positions(3, 5, 2), workers, False))
     assert len(tail) == 2
     for expected, found in zip(whole[3:], tail, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_processes_share_each_batch_evenly_and_in_order(processes):
+    parts = [list(Positions(3, 6, 4, rank, processes)) for rank in range(processes)]
+    assert [[p for part in parts for p in part[i]] for i in range(3)] == [[12, 13, 14, 15], [16, 17, 18, 19], [20, 21, 22, 23]]
 
 
 def test_targets_are_seen_equally_often(data_root):

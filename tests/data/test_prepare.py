@@ -132,3 +132,23 @@ def test_a_folder_data_set_gains_splits_one_after_the_other(raw_playground, tmp_
     dataset = PreparedDataset(tmp_path / "mine")
     assert len(dataset.items("train")) == 10 and len(dataset.items("val", labelled=True)) == 3
     assert set(dataset.manifest["class_pixels"]) == {"val"}
+
+
+def test_both_kinds_of_cache_hold_the_same_pixels_and_replace_each_other(raw_playground, tmp_path):
+    game(raw_playground, tmp_path)
+    raw = PreparedDataset(tmp_path / "game")
+    pixels = [raw.image(item) for item in raw.items("train")]
+    assert all(item.image.endswith(".bmp") for item in raw.items("train"))
+    assert game(raw_playground, tmp_path, cache="png").skipped == 0
+    png = PreparedDataset(tmp_path / "game")
+    for item, before in zip(png.items("train"), pixels, strict=True):
+        assert item.image.endswith(".png") and (png.image(item) == before).all()
+    assert not list((tmp_path / "game").rglob("*.bmp"))
+
+
+def test_a_disk_too_small_is_said_before_anything_is_converted(raw_playground, tmp_path, monkeypatch):
+    usage = module.shutil.disk_usage(tmp_path)._replace(free=20_000)
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(FgdaError, match=r"about 0\.06 MB for 10 images, but 0\.02 MB are free\n.*--cache png"):
+        game(raw_playground, tmp_path)
+    assert not list(tmp_path.rglob("*.bmp"))

@@ -58,7 +58,7 @@ def test_mirrored_test_time_augmentation_is_symmetric(model):
     image = np.random.default_rng(1).integers(0, 256, (32, 64, 3), dtype=np.uint8)
     tta = Views(flip=True)
     turned = np.ascontiguousarray(image[:, ::-1])
-    (_, entropy), (_, mirrored) = (decide(view_logits(model, x, (64, 32), CPU, tta), (64, 32), True) for x in (image, turned))
+    (_, entropy), (_, mirrored) = (decide(view_logits(model, [x], (64, 32), CPU, tta), (64, 32), True) for x in (image, turned))
     np.testing.assert_allclose(entropy, mirrored[:, ::-1], atol=1e-4)
 
 

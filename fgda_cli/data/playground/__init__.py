@@ -9,7 +9,7 @@ import numpy as np
 
 from ...reporter import Reporter
 from ..classes import CITYSCAPES_IDS, IGNORE_INDEX, PALETTE
-from ..files import whole_file, write_png
+from ..files import whole_file, write_image
 from ..parallel import spread
 
 TRAIN, VAL = 400, 100  # images of each domain's train split, and of the street's val split
@@ -54,8 +54,8 @@ def write_sheet(sheet: Sheet) -> None:
     if sheet.look == "game":
         write_palette_png(sheet.label, ids)
     else:
-        write_png(sheet.label, ids)
-    write_png(sheet.image, image)  # last: its presence says that the scene is complete
+        write_image(sheet.label, ids)
+    write_image(sheet.image, image)  # last: its presence says that the scene is complete
 
 
 def write_palette_png(path: Path, ids: np.ndarray) -> None:

@@ -1,0 +1,131 @@
+"""The processes of one run: `torchrun` starts several, each with its part of every batch; else there is one.
+
+Methods run several backward passes and take gradients with `autograd.grad`, which DistributedDataParallel's hooks on
+single backward passes do not see: gradients are averaged here, once an iteration, after the method's step.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .errors import FgdaError
+from .lazy import LazyModule
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+torch = LazyModule("torch")
+dist = LazyModule("torch.distributed")
+
+BUCKET_ELEMENTS = 8_000_000  # gradients averaged in one message: 32 MB
+
+
+@dataclass(frozen=True)
+class World:
+    """This process's place among `size`; with one process every method returns what it was given."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0  # on this machine
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    def part(self, items: list) -> list:
+        """Every size-th of `items`, beginning at this process's own."""
+        return items[self.rank :: self.size]
+
+    def sum(self, values: Tensor) -> Tensor:
+        if self.size > 1:
+            values = values.clone()
+            dist.all_reduce(values)
+        return values
+
+    def mean(self, values: Tensor) -> Tensor:
+        return self.sum(values.float()) / self.size if self.size > 1 else values
+
+    def differentiable_mean(self, values: Tensor) -> Tensor:
+        """The mean, whose gradient reaches every process's values."""
+        from torch.distributed.nn.functional import all_reduce
+
+        return all_reduce(values) / self.size
+
+    def mean_terms(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Named scalars averaged in one message: one process's NaN becomes everybody's."""
+        if self.size == 1:
+            return terms
+        return dict(zip(terms, self.mean(torch.stack([term.detach() for term in terms.values()])).unbind(), strict=True))
+
+    def largest(self, number: int, device: Any = "cpu") -> int:
+        if self.size == 1:
+            return number
+        value = torch.tensor(number, device=device)
+        dist.all_reduce(value, dist.ReduceOp.MAX)
+        return int(value)
+
+    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        if self.size == 1:
+            return
+        grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        while grads:
+            bucket, count = [], 0
+            while grads and (not bucket or count + grads[0].numel() <= BUCKET_ELEMENTS):
+                count += grads[0].numel()
+                bucket.append(grads.pop(0))
+            flat = self.mean(torch.cat([grad.flatten() for grad in bucket]))
+            for grad, values in zip(bucket, flat.split([grad.numel() for grad in bucket]), strict=True):
+                grad.copy_(values.view_as(grad))
+
+    def first_decides(self, action: Callable[[], int], device: Any = "cpu") -> int:
+        """Process 0 acts and tells the number it found; when it fails, all end. Raises what it raises, else FgdaError."""
+        if self.size == 1:
+            return action()
+        failure, answer = None, -1
+        if self.is_first:
+            try:
+                answer = action()
+            except BaseException as error:  # noqa: BLE001 - the others must hear of it before it goes on up
+                failure = error
+        told = torch.tensor(answer, device=device)
+        dist.broadcast(told, 0)
+        if failure is not None:
+            raise failure
+        if int(told) < 0:
+            raise FgdaError("stopped, because process 0 could not go on")
+        return int(told)
+
+    def gather(self, value: Any, device: Any = "cpu") -> list[Any]:
+        """Each process's JSON-able value, in order of rank."""
+        if self.size == 1:
+            return [value]
+        text = torch.tensor(list(json.dumps(value).encode()), dtype=torch.uint8, device=device)
+        longest = self.largest(len(text), device)
+        padded = torch.full((longest,), 32, dtype=torch.uint8, device=device)  # spaces: JSON does not mind them
+        padded[: len(text)] = text
+        found = [torch.empty_like(padded) for _ in range(self.size)]
+        dist.all_gather(found, padded)
+        return [json.loads(bytes(part.tolist()).decode()) for part in found]
+
+
+def ranks() -> tuple[int, int, int]:
+    """rank, size and local rank as torchrun says in the environment; (0, 1, 0) without it."""
+    rank, size, local = (os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    return (int(rank), int(size), int(local or 0)) if rank and size else (0, 1, 0)
+
+
+def join(device: Any) -> World:
+    """This process's World; with several processes it waits until all are there."""
+    world = World(*ranks())
+    if world.size > 1 and not dist.is_initialized():
+        import atexit
+
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        atexit.register(dist.destroy_process_group)
+    return world
