@@ -23,32 +23,21 @@ def entropy_map(
     seed: cli.AnySeed = None,
 ) -> None:
     """Heat maps of the normalised prediction entropy (eq. 4): where the model is unsure."""
-    import numpy as np
-
-    from ..data.files import whole_file, write_image, write_json
+    from ..data.files import write_json
     from ..engine import predict as engine
     from ..engine.checkpoint import load_model
-    from ..visual.heat import heat_with_bar
+    from ..engine.outputs import EntropyMaps
     from ..world import join
 
     show, found = cli.reporter(context), engine.collect(inputs, recursive)
     how = cli.precision_for(precision, device)
     model, _ = load_model(checkpoint)
     how.place(model)
-    world, means = join(how.device), {}
-
-    def write(item, image, result) -> None:
-        entropy = result["entropy"]
-        means[item.name] = float(entropy.mean())
-        write_image(out / f"{item.name}_entropy.png", heat_with_bar(entropy))
-        if raw:
-            with whole_file(out / f"{item.name}_entropy.npy") as partial, open(partial, "wb") as handle:
-                np.save(handle, entropy.astype(np.float32))
-
+    world, write = join(how.device), EntropyMaps(out, raw)
     counts = engine.predict_inputs(model, found, how, show, write, threads=workers, world=world, label="entropy-map")
-    means = dict(sorted(pair for part in world.gather(means, how.device) for pair in part.items()))
+    means = dict(sorted(pair for part in world.gather(write.means, how.device) for pair in part.items()))
     if world.is_first:
         write_json(out / "entropy.json", means)
-    average = f", mean entropy {np.mean(list(means.values())):.3f}" if means else ""
+    average = f", mean entropy {sum(means.values()) / len(means):.3f}" if means else ""
     print(f"{out}: {len(means)} maps{average}")
     engine.fail_on_bad(counts.bad, len(found))

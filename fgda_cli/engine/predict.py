@@ -53,7 +53,9 @@ def predict(model: DeepLabV2, image: np.ndarray, precision: Precision | None = N
     return predict_many(model, [image], precision, tta)[0]
 
 
-def predict_many(model: DeepLabV2, images: list[np.ndarray], precision: Precision, tta: Views = Views()) -> list[dict]:
+def predict_many(
+    model: DeepLabV2, images: list[np.ndarray], precision: Precision, tta: Views = Views(), with_entropy: bool = True
+) -> list[dict]:
     """`predict` of each image; those of one network size are computed in batches."""
     groups: dict[tuple[int, int], list[int]] = {}
     for index, image in enumerate(images):
@@ -63,7 +65,7 @@ def predict_many(model: DeepLabV2, images: list[np.ndarray], precision: Precisio
         for batch in batched(indices, images_per_batch(size, precision.device)):
             views = view_logits(model, [images[index] for index in batch], size, precision, tta)
             sizes = [(images[index].shape[1], images[index].shape[0]) for index in batch]
-            for index, (train_ids, entropy) in zip(batch, decide_each(views, sizes, with_entropy=True), strict=True):
+            for index, (train_ids, entropy) in zip(batch, decide_each(views, sizes, with_entropy), strict=True):
                 found[index] = {"train_ids": train_ids, "entropy": entropy}
     return [found[index] for index in range(len(images))]
 
@@ -142,6 +144,7 @@ def predict_inputs(
     threads: int = 2,
     world: World = World(),
     label: str = "predict",
+    with_entropy: bool = True,
 ) -> Counts:
     """`write(input, image, result of predict)`, in threads, for each that can be read; the others are warned of.
 
@@ -156,7 +159,7 @@ def predict_inputs(
                 if isinstance(reason, BadFile):
                     reporter.warn(f"{item.path}: {reason}")
             bad, done = bad + len(chunk) - len(good), done + len(good)
-            results = predict_many(model, [image for _, image in good], precision, tta)
+            results = predict_many(model, [image for _, image in good], precision, tta, with_entropy)
             for (item, image), result in zip(good, results, strict=True):
                 submit(write, item, image, result)
             advance(len(chunk))
