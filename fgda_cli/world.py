@@ -49,12 +49,6 @@ class World:
     def mean(self, values: Tensor) -> Tensor:
         return self.sum(values.float()) / self.size if self.size > 1 else values
 
-    def differentiable_mean(self, values: Tensor) -> Tensor:
-        """The mean, whose gradient reaches every process's values."""
-        from torch.distributed.nn.functional import all_reduce
-
-        return all_reduce(values) / self.size
-
     def mean_terms(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
         """Named scalars averaged in one message: one process's NaN becomes everybody's."""
         if self.size == 1:
@@ -123,6 +117,10 @@ def join(device: Any) -> World:
     world = World(*ranks())
     if world.size > 1 and not dist.is_initialized():
         import atexit
+
+        # Its functions take the group of the moment of their import as a default argument. Imported later (torch._dynamo
+        # does), they would keep it until the interpreter is gone and its threads cannot be joined: SIGABRT at the end.
+        import torch.distributed.nn.functional  # noqa: F401
 
         if device.type == "cuda":
             torch.cuda.set_device(device)

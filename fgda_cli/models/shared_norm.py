@@ -4,11 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..world import World
+
+
+class _MeanOverProcesses(torch.autograd.Function):
+    """The mean of every process's values, whose gradient reaches all of them."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, world: World) -> Tensor:
+        ctx.world = world
+        return world.mean(values)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor):
+        return ctx.world.mean(grad), None
 
 
 class SharedBatchNorm2d(nn.BatchNorm2d):
@@ -20,9 +34,9 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         if not self.training or self.world.size == 1:
             return super().forward(x)
         values, axes = x.float(), (0, 2, 3)
-        mean = self.world.differentiable_mean(values.mean(axes))
+        mean = _MeanOverProcesses.apply(values.mean(axes), self.world)
         centred = values - mean.view(1, -1, 1, 1)
-        variance = self.world.differentiable_mean(centred.square().mean(axes))
+        variance = _MeanOverProcesses.apply(centred.square().mean(axes), self.world)
         with torch.no_grad():
             count = self.world.size * values.numel() // values.shape[1]
             self.num_batches_tracked.add_(1)

@@ -31,6 +31,12 @@ def python(*arguments, launcher=(), popen=False):
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
 
 
+def distance(first: dict, second: dict | None = None) -> float:
+    """Euclidean, of all weights as one vector; from zero without `second`."""
+    values = {key: value.double() for key, value in first.items() if value.is_floating_point()}
+    return sum(float((value - (second[key].double() if second else 0)).square().sum()) for key, value in values.items()) ** 0.5
+
+
 @pytest.fixture(scope="module")
 def pretrained(data_root, tiny_preset, tmp_path_factory) -> Path:
     torch.set_num_threads(1)
@@ -45,13 +51,11 @@ def test_a_run_of_two_processes_equals_that_of_one(data_root, pretrained, tmp_pa
         assert done.returncode == 0, done.stderr[-3000:]
     for method in METHODS:
         one, two = (checkpoint.load(tmp_path / name / method / "checkpoints/last.pth")["train"] for name in ("one", "two"))
-        moved = 0.0
         start = checkpoint.load(pretrained)["model"]
-        for key, value in one["model"].items():
-            if value.is_floating_point():
-                assert torch.allclose(two["model"][key], value, rtol=1e-5, atol=1e-5), (method, key)
-                moved = max(moved, float((value - start[key]).abs().max()))
-        assert moved > 1e-3, f"{method} learnt nothing: the comparison would not see a difference"
+        apart, moved = distance(one["model"], two["model"]), distance(one["model"], start)
+        assert moved > 1e-2, f"{method} learnt nothing: the comparison would not see a difference"
+        # As one vector: single weights may differ more, where a rounding error turns a ReLU on or off.
+        assert apart <= 1e-5 * distance(one["model"]) and apart <= 1e-3 * moved, (method, apart, moved)
         for name, module in one["owned"].items():  # in norm: Adam divides gradients near zero by their own size
             for key, value in module.items():
                 apart = (two["owned"][name][key].double() - value.double()).norm()
