@@ -30,7 +30,7 @@ from fgda_cli.data.playground.scene import draw
 from fgda_cli.data.store import PreparedDataset
 from fgda_cli.engine.compute import Precision
 from fgda_cli.engine.evaluate import evaluate_model, forward_logits
-from fgda_cli.engine.outputs import Pictures
+from fgda_cli.engine.outputs import KINDS, Ids, Pictures
 from fgda_cli.engine.pipeline import batched, images_per_batch
 from fgda_cli.engine.predict import collect, predict_inputs
 from fgda_cli.models.deeplab import DeepLabV2
@@ -116,7 +116,14 @@ def main() -> None:
             "bare": lambda: bare(model, dataset, arguments.size, precision),
             "evaluate": lambda: timed(lambda: evaluate_model(model, dataset, "val", arguments.size, precision, QUIET)),
             "predict": lambda: timed(
-                lambda: predict_inputs(model, inputs, precision, QUIET, Pictures(root / "out", CITYSCAPES), with_entropy=False)
+                lambda: predict_inputs(
+                    model,
+                    inputs,
+                    precision,
+                    QUIET,
+                    Pictures(root / "out", CITYSCAPES, KINDS, Ids("train", CITYSCAPES)),
+                    with_entropy=False,
+                )
             ),
         }
         found = {name: [] for name in runs}

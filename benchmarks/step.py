@@ -4,7 +4,8 @@
 
 The plain recipe follows ../shared/METHODS.md with its mistakes: two target forwards of the discriminator, weight
 gradients of the adversarial pass computed and thrown away, one-sided 2K labels and 2K logits at full resolution,
-batch norm as a pass of its own. Every variant runs in a process of its own (peak memory), in turn, several times.
+batch norm as a pass of its own, four dilated convolutions a head. `ours-malloc` leaves the C library's allocator as it is.
+Every variant runs in a process of its own (peak memory), in turn, several times.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import time
 
-VARIANTS = ("plain", "ours", "ours-bf16", "ours-checkpoint")
+VARIANTS = ("plain", "ours", "ours-malloc", "ours-bf16", "ours-checkpoint")
 
 
 def size(text: str) -> tuple[int, int]:
@@ -100,12 +101,16 @@ def measure(arguments) -> None:
     """One variant in this process: the median of its steps and the peak memory, as a line of JSON."""
     import torch
 
-    from fgda_cli.engine.compute import Precision
+    from fgda_cli.engine.compute import Precision, keep_freed_memory
+    from fgda_cli.models import deeplab
     from fgda_cli.models.backbones import resnet
 
     method, data = networks(arguments), batch(arguments)
     if arguments.variant == "plain":
         resnet.conv_norm = lambda conv, norm, x: norm(conv(x))
+        deeplab.AsppHead.forward = lambda head, features: sum(conv(features) for conv in head.convs)
+    if arguments.variant not in ("plain", "ours-malloc"):
+        keep_freed_memory()
     precision = Precision("bf16" if "bf16" in arguments.variant else "fp32", torch.device("cpu"))
     method.autocast = precision.autocast
     method.model.backbone.checkpoint_activations = "checkpoint" in arguments.variant

@@ -11,7 +11,22 @@ from typing import Annotated
 import typer
 
 from . import __version__, cli
-from .commands import ablate, adapt, compare, demo, doctor, entropy_map, evaluate, import_, predict, prepare, presets, pretrain
+from .commands import (
+    ablate,
+    adapt,
+    compare,
+    demo,
+    doctor,
+    entropy_map,
+    evaluate,
+    export,
+    import_,
+    predict,
+    prepare,
+    presets,
+    pretrain,
+    report,
+)
 from .errors import UsageError
 from .reporter import Reporter
 from .world import ranks
@@ -31,6 +46,8 @@ app.command("entropy-map")(entropy_map.entropy_map)
 app.command("demo")(demo.demo)
 app.command("ablate")(ablate.ablate)
 app.command("compare")(compare.compare)
+app.command("report")(report.report)
+app.command("export")(export.export)
 app.command("import")(import_.import_)
 app.command("presets")(presets.presets)
 app.command("doctor")(doctor.doctor)

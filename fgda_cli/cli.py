@@ -31,6 +31,12 @@ Fresh = Annotated[bool, typer.Option("--fresh", help="Start over instead of resu
 DataRoot = Annotated[
     Optional[Path], typer.Option(help="Where prepared data sets lie. Default: $FGDA_DATA or ./data.", rich_help_panel=DATA)
 ]
+Ids = Annotated[str, typer.Option(help="Ids written: train, or Cityscapes label ids.", rich_help_panel=RESULT)]
+Flip = Annotated[bool, typer.Option("--flip", help="Also average over the mirrored image.", rich_help_panel=COMPUTE)]
+Scale = Annotated[
+    Optional[list[float]],
+    typer.Option(help="Average over these scales; repeatable.", min=0.1, max=4, rich_help_panel=COMPUTE),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.", rich_help_panel=COMPUTE)]
 PrecisionName = Annotated[
     Optional[str], typer.Option("--precision", help="auto, fp32, bf16 or fp16. Default: the preset's.", rich_help_panel=COMPUTE)
@@ -78,6 +84,18 @@ def precision_for(name: str | None, device: str):
     if name is not None and name not in ("auto", "fp32", "bf16", "fp16"):
         raise UsageError(f"--precision {name}: known are auto, fp32, bf16, fp16")
     return make_precision(name or "fp32", pick_device(device))
+
+
+def check_ids(ids: str) -> None:
+    if ids not in ("train", "label"):
+        raise UsageError(f"--ids {ids}: known are train and label")
+
+
+def views(flip: bool, scale: list[float] | None):
+    """Test-time augmentation of --flip and --scale."""
+    from .engine.evaluate import Views
+
+    return Views(flip, tuple(scale or (1.0,)))
 
 
 def emit_json(value, where: str) -> None:

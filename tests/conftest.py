@@ -13,6 +13,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # bit-identity is promised at one
 
 from fgda_cli.data import playground
 from fgda_cli.data.recipes import prepare_layout
+from fgda_cli.engine import stages
 from fgda_cli.presets import load_preset
 from fgda_cli.reporter import Reporter
 
@@ -49,6 +50,13 @@ def tiny_preset():
         return load_preset("playground", [*TINY, *overrides], method)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def trained(data_root, tiny_preset, tmp_path_factory) -> Path:
+    """final.pth of a short pretrain."""
+    job = stages.Job(tiny_preset(), data_root, tmp_path_factory.mktemp("trained") / "run", "cpu", reporter=QUIET)
+    return stages.pretrain(job)
 
 
 def set_flags(*overrides: str) -> list[str]:

@@ -17,6 +17,8 @@ def entropy_map(
     out: cli.OutFolder,
     raw: Annotated[bool, typer.Option("--raw", help="Also float32 [H,W] arrays (.npy).", rich_help_panel="Result")] = False,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Enter folders of folders.")] = False,
+    flip: cli.Flip = False,
+    scale: cli.Scale = None,
     device: cli.Device = "auto",
     precision: cli.PrecisionName = None,
     workers: cli.Threads = 2,
@@ -30,11 +32,11 @@ def entropy_map(
     from ..world import join
 
     show, found = cli.reporter(context), engine.collect(inputs, recursive)
-    how = cli.precision_for(precision, device)
+    how, tta = cli.precision_for(precision, device), cli.views(flip, scale)
     model, _ = load_model(checkpoint)
     how.place(model)
     world, write = join(how.device), EntropyMaps(out, raw)
-    counts = engine.predict_inputs(model, found, how, show, write, threads=workers, world=world, label="entropy-map")
+    counts = engine.predict_inputs(model, found, how, show, write, tta, workers, world, label="entropy-map")
     means = dict(sorted(pair for part in world.gather(write.means, how.device) for pair in part.items()))
     if world.is_first:
         write_json(out / "entropy.json", means)

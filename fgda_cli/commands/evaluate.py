@@ -20,11 +20,15 @@ def evaluate(
     ] = None,
     split: Annotated[str, typer.Option(help="Which split.", rich_help_panel="Data")] = "val",
     data_root: cli.DataRoot = None,
-    flip: Annotated[bool, typer.Option("--flip", help="Also average over the mirrored image.")] = False,
-    scale: Annotated[Optional[list[float]], typer.Option(help="Average over these scales; repeatable.", min=0.1, max=4)] = None,
+    flip: cli.Flip = False,
+    scale: cli.Scale = None,
     json: cli.Json = None,
     save_predictions: Annotated[
-        Optional[Path], typer.Option(metavar="DIR", help="Write predicted train ids here.", rich_help_panel="Result")
+        Optional[Path], typer.Option(metavar="DIR", help="Write predicted ids here.", rich_help_panel="Result")
+    ] = None,
+    ids: cli.Ids = "train",
+    report: Annotated[
+        Optional[Path], typer.Option(metavar="DIR", help="Write an HTML page with tables and pictures.", rich_help_panel="Result")
     ] = None,
     device: cli.Device = "auto",
     precision: cli.PrecisionName = None,
@@ -35,26 +39,38 @@ def evaluate(
     for path in checkpoints:
         if not path.exists():
             raise UsageError(f"no such checkpoint: {path}")
-    from ..data.files import write_image
+    cli.check_ids(ids)
     from ..data.store import PreparedDataset, open_dataset
     from ..data.store import data_root as root_of
     from ..engine.checkpoint import load
-    from ..engine.evaluate import Views, evaluate_file, headings
+    from ..engine.evaluate import evaluate_file, headings
+    from ..engine.outputs import Ids, SavedIds
+    from ..engine.report import ImageScores, evaluation_page, write_page
     from ..visual.tables import iou_table
     from ..world import join
 
     show = cli.reporter(context)
-    how, tta = cli.precision_for(precision, device), Views(flip, tuple(scale or (1.0,)))
-    results = []
-    for path in checkpoints:
+    how, tta = cli.precision_for(precision, device), cli.views(flip, scale)
+    world, names, results = join(how.device), headings(checkpoints), []
+    for path, heading in zip(checkpoints, names, strict=True):
         name = data or load(path)["preset"]["data"]["evaluation"]["dataset"]
         dataset = (
             PreparedDataset(Path(name)) if (Path(name) / "manifest.json").is_file() else open_dataset(root_of(data_root), name)
         )
-        folder = None if save_predictions is None else save_predictions / (path.stem if len(checkpoints) > 1 else "")
-        save = None if folder is None else lambda item, ids, folder=folder: write_image(folder / f"{item.name}.png", ids)
-        results.append(evaluate_file(path, dataset, split, how, show, tta, save, workers, join(how.device)))
+        below = heading.strip("./").replace("/", "_") if len(checkpoints) > 1 else ""
+        scores, save = ImageScores(), save_predictions and SavedIds(save_predictions / below, Ids(ids, dataset.classes))
+
+        def keep(item, train_ids, counts, scores=scores, save=save):
+            scores(item, train_ids, counts)
+            if save:
+                save(item, train_ids)
+
+        results.append(evaluate_file(path, dataset, split, how, show, tta, keep, workers, world))
+        all_scores = {name: score for part in world.gather(scores.scores, how.device) for name, score in part.items()}
+        if report is not None and world.is_first:
+            page = write_page(report / below / "index.html", evaluation_page(results[-1], all_scores, dataset, how, tta))
+            show.say(f"report: {page}")
     if json is not None:
         cli.emit_json(results[0] if len(results) == 1 else results, json)
     if json != "-":
-        show.console(stderr=False).print(iou_table(headings(checkpoints), results))
+        show.console(stderr=False).print(iou_table(names, results))

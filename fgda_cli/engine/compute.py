@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -34,6 +36,23 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def keep_freed_memory() -> None:
+    """Let the C library keep what it is given back, where it can (glibc); called before work on a CPU.
+
+    By default every tensor above 32 MB, and many below, is mapped anew and unmapped again: the kernel clears its pages
+    each time, which on a virtual machine costs as much as the convolution that fills them (benchmarks/step.py).
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # another C library
+        return
+    trim_threshold, mmap_max = -1, -4  # of malloc.h
+    mallopt(mmap_max, 0)
+    mallopt(trim_threshold, 2**31 - 1)
+
+
 @dataclass(frozen=True)
 class Precision:
     """A resolved precision; bf16 and fp16 run convolutions in autocast, losses stay fp32."""
@@ -59,6 +78,8 @@ class Precision:
 
 def make_precision(name: str, device: torch.device, world: World = World()) -> Precision:
     """`auto` is measured, by the first process for all. Raises UsageError for fp16 on a CPU, which lacks kernels for it."""
+    if device.type == "cpu":
+        keep_freed_memory()
     if name == "auto":
         name = MEASURED[world.first_decides(lambda: MEASURED.index(measure_precision(device)), device)]
     if name == "fp16" and device.type == "cpu":

@@ -26,6 +26,8 @@ from ..world import World
 from .compute import Precision
 from .pipeline import batched, images_per_batch, read_ahead, share, write_behind
 
+OnPrediction = Callable[[Item, np.ndarray, ConfusionMatrix], None]  # an image, its train ids, its own counts
+
 
 @dataclass(frozen=True)
 class Views:
@@ -91,7 +93,7 @@ def evaluate_model(
     precision: Precision,
     reporter: Reporter,
     tta: Views = Views(),
-    on_prediction: Callable[[Item, np.ndarray], None] | None = None,
+    on_prediction: OnPrediction | None = None,
     threads: int = 2,
     world: World = World(),
 ) -> dict[str, Any]:
@@ -112,9 +114,11 @@ def evaluate_model(
             views = view_logits(model, [image for _, (image, _) in batch], size, precision, tta)
             decisions = decide_each(views, [(label.shape[1], label.shape[0]) for label in labels])
             for (item, _), label, (prediction, _) in zip(batch, labels, decisions, strict=True):
-                matrix.update(label, prediction)
+                counts = ConfusionMatrix(len(classes))
+                counts.update(label, prediction)
+                matrix += counts
                 if on_prediction is not None:
-                    submit(on_prediction, item, prediction)
+                    submit(on_prediction, item, prediction, counts)
     matrix.counts = world.sum(torch.from_numpy(matrix.counts).to(precision.device)).cpu().numpy()
     return result_json(matrix, classes, dataset.name, split, len(items), time.perf_counter() - start)
 
@@ -143,7 +147,7 @@ def evaluate_file(
     precision: Precision,
     reporter: Reporter,
     tta: Views = Views(),
-    on_prediction: Callable[[Item, np.ndarray], None] | None = None,
+    on_prediction: OnPrediction | None = None,
     threads: int = 2,
     world: World = World(),
 ) -> dict[str, Any]:

@@ -9,6 +9,8 @@ import numpy as np
 
 from ..data.classes import CITYSCAPES_IDS, ClassSet
 from ..data.files import whole_file, write_image
+from ..data.store import Item
+from ..errors import UsageError
 from ..visual.colour import colourise, legend, overlay
 from ..visual.heat import heat_with_bar
 from .predict import Input
@@ -16,9 +18,30 @@ from .predict import Input
 KINDS = ("color", "ids", "overlay")
 
 
-def to_ids(train_ids: np.ndarray, kind: str) -> np.ndarray:
-    """Train ids as they are ("train"), or as Cityscapes label ids ("label")."""
-    return train_ids if kind == "train" else np.array(CITYSCAPES_IDS, np.uint8)[train_ids]
+@dataclass(frozen=True)
+class Ids:
+    """Train ids as they are ("train"), or as Cityscapes label ids ("label"). Raises UsageError for other classes."""
+
+    kind: str
+    classes: ClassSet
+
+    def __post_init__(self):
+        if self.kind == "label" and not self.classes.is_cityscapes:
+            raise UsageError("--ids label needs a model of the Cityscapes classes")
+
+    def __call__(self, train_ids: np.ndarray) -> np.ndarray:
+        return train_ids if self.kind == "train" else np.array(CITYSCAPES_IDS, np.uint8)[train_ids]
+
+
+@dataclass(frozen=True)
+class SavedIds:
+    """Writes an evaluated image's ids to `NAME.png`."""
+
+    out: Path
+    ids: Ids
+
+    def __call__(self, item: Item, train_ids: np.ndarray) -> None:
+        write_image(self.out / f"{item.name}.png", self.ids(train_ids))
 
 
 @dataclass(frozen=True)
@@ -27,8 +50,8 @@ class Pictures:
 
     out: Path
     classes: ClassSet
-    kinds: tuple[str, ...] = KINDS
-    ids: str = "train"
+    kinds: tuple[str, ...]
+    ids: Ids
 
     def write_legend(self) -> None:
         write_image(self.out / "legend.png", legend(self.classes))
@@ -40,7 +63,7 @@ class Pictures:
 
     def picture(self, kind: str, image: np.ndarray, train_ids: np.ndarray) -> np.ndarray:
         if kind == "ids":
-            return to_ids(train_ids, self.ids)
+            return self.ids(train_ids)
         return colourise(train_ids, self.classes) if kind == "color" else overlay(image, train_ids, self.classes)
 
 

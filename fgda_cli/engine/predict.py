@@ -18,7 +18,7 @@ from ..models.deeplab import DeepLabV2
 from ..reporter import Reporter
 from ..world import World
 from .compute import Precision
-from .evaluate import Views, decide_each, view_logits
+from .evaluate import Views, decide, decide_each, view_logits
 from .pipeline import CHUNK, batched, images_per_batch, read_ahead, share, write_behind
 
 VIDEO_SUFFIXES = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"}
@@ -42,15 +42,26 @@ def fit_size(width: int, height: int, trained: tuple[int, int] | None) -> tuple[
     return tuple(int(np.clip(round(side * scale / 8) * 8, 64, 8192)) for side in (width, height))
 
 
-def predict(model: DeepLabV2, image: np.ndarray, precision: Precision | None = None, tta: Views = Views()) -> dict:
+def predict(
+    model: DeepLabV2,
+    image: np.ndarray,
+    precision: Precision | None = None,
+    tta: Views = Views(),
+    out_size: tuple[int, int] | None = None,
+) -> dict:
     """RGB uint8 `[H,W,3]` -> `train_ids` uint8 `[H,W]`, `entropy` float32 `[H,W]` in [0,1] (eq. 4), at the image's size.
+
+    out_size (width, height), when given, is the size of the result, as evaluation wants the label's.
 
     Raises ValueError for an array of another kind.
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise ValueError(f"predict takes RGB uint8 [H,W,3], not {image.dtype} {list(image.shape)}")
     precision = precision or Precision("fp32", next(model.parameters()).device)
-    return predict_many(model, [image], precision, tta)[0]
+    size = fit_size(image.shape[1], image.shape[0], model.input_size)
+    views = view_logits(model, [image], size, precision, tta)
+    train_ids, entropy = decide(views, out_size or (image.shape[1], image.shape[0]), with_entropy=True)
+    return {"train_ids": train_ids, "entropy": entropy}
 
 
 def predict_many(

@@ -24,3 +24,20 @@ def bars(path: Path, rows: list[dict[str, Any]], title: str) -> None:
     axes.tick_params(axis="x", rotation=30)
     with whole_file(path) as partial:
         figure.savefig(partial, format="png", dpi=120)
+
+
+def curves(series: dict[str, list[tuple[int, float]]]):
+    """A figure with one line a name over the iterations."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 3.2), layout="constrained")
+    axes = figure.subplots()
+    for name, points in series.items():
+        axes.plot(*zip(*points, strict=True), label=name, linewidth=1.4, marker="o" if len(points) < 12 else None, markersize=3)
+    values = [value for points in series.values() for _, value in points if value > 0]
+    if values and max(values) > 30 * min(values):
+        axes.set_yscale("log")
+    axes.set_xlabel("iteration")
+    axes.grid(alpha=0.25)
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    return figure

@@ -145,3 +145,15 @@ def test_weights_that_do_not_fit_are_refused(tmp_path):
     net = resnet.build("resnet18", "torchvision", 8, 8)
     with pytest.raises(FgdaError, match="missing"):
         weights.load_backbone(net, "resnet18", "torchvision", str(path))
+
+
+@pytest.mark.parametrize("size", [(20, 31), (7, 40), (1, 1)])
+def test_the_head_computes_the_sum_of_its_dilated_convolutions(size):
+    torch.manual_seed(0)
+    head, found = AsppHead(6, 5).double(), {}
+    features = torch.randn(2, 6, *size, dtype=torch.float64, requires_grad=True)
+    for name, forward in (("ours", head), ("convolutions", lambda x: sum(conv(x) for conv in head.convs))):
+        logits = forward(features)
+        found[name] = [logits, *torch.autograd.grad(logits.sin().sum(), [features, *head.parameters()])]
+    for ours, expected in zip(*found.values(), strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)

@@ -1,0 +1,127 @@
+"""Self-contained HTML pages: styles and pictures inside, no script, nothing loaded from elsewhere."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable
+from html import escape
+from io import StringIO
+from typing import Any
+
+import cv2
+import numpy as np
+
+from .tables import show
+
+STYLE = """
+:root { color-scheme: light; }
+body { font: 15px/1.45 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; color: #1d2733; background: #fff;
+       max-width: 1240px; margin: 0 auto; padding: 1.2rem 1.6rem 4rem; }
+h1 { font-size: 1.5rem; margin: .2rem 0; overflow-wrap: anywhere; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem; }
+p.facts { color: #5a6673; margin: .1rem 0 1rem; overflow-wrap: anywhere; }
+.cards { display: flex; flex-wrap: wrap; gap: .8rem; }
+.card { border: 1px solid #d8dee6; border-radius: 8px; padding: .5rem 1rem; } .card b { display: block; font-size: 1.5rem; }
+table { border-collapse: collapse; } td, th { padding: .18rem .55rem; text-align: right; font-variant-numeric: tabular-nums; }
+th:first-child, td:first-child { text-align: left; } thead th { border-bottom: 2px solid #d8dee6; }
+.bar { display: inline-block; height: .75rem; border-radius: 2px; vertical-align: middle; }
+.track { width: 220px; text-align: left; } i.swatch { display: inline-block; width: .9rem; height: .9rem; margin-right: .5rem;
+       border: 1px solid #0003; vertical-align: -2px; }
+.scroll { overflow-x: auto; }
+table.confusion td { min-width: 2.2rem; padding: .2rem; text-align: center; font-size: 12px; }
+table.confusion th { font-weight: normal; font-size: 12px; } table.confusion thead th { writing-mode: vertical-rl;
+       transform: rotate(180deg); text-align: left; padding: .3rem .1rem; border: 0; }
+.scene { margin: 0 0 1.1rem; } .scene > div { display: grid; grid-template-columns: repeat(5, 1fr); gap: 6px; }
+figure { margin: 0; }
+figure img { width: 100%; display: block; border-radius: 3px; } figcaption { font-size: 12px; color: #5a6673; }
+svg { max-width: 100%; height: auto; } pre { background: #f5f7f9; padding: .8rem; overflow-x: auto; font-size: 13px; }
+"""
+
+
+def page(title: str, facts: Iterable[str], *sections: str) -> str:
+    """A whole document; `facts` stand below the title, sections are HTML."""
+    head = f"<!doctype html>\n<html lang='en'><head><meta charset='utf-8'><title>{escape(title)}</title>"
+    view = "<meta name='viewport' content='width=device-width'>"
+    line = " · ".join(escape(str(fact)) for fact in facts)
+    body = f"<h1>{escape(title)}</h1><p class='facts'>{line}</p>" + "\n".join(sections)
+    return f"{head}{view}<style>{STYLE}</style></head><body>{body}</body></html>\n"
+
+
+def section(title: str, content: str, note: str = "") -> str:
+    return f"<h2>{escape(title)}</h2>" + (f"<p class='facts'>{escape(note)}</p>" if note else "") + content
+
+
+def cards(values: dict[str, str]) -> str:
+    """Large figures with their names below."""
+    return (
+        "<div class='cards'>"
+        + "".join(f"<div class='card'><b>{escape(v)}</b>{escape(k)}</div>" for k, v in values.items())
+        + "</div>"
+    )
+
+
+def swatch(colour: tuple[int, int, int]) -> str:
+    return f"<i class='swatch' style='background:rgb{tuple(colour)}'></i>"
+
+
+def iou_rows(result: dict[str, Any], palette: tuple[tuple[int, int, int], ...]) -> str:
+    """A table: class, IoU as number and bar, share of the true pixels."""
+    confusion = np.array(result["confusion"], np.int64)
+    shares = 100 * confusion.sum(1) / max(confusion.sum(), 1)
+    rows = []
+    for name, colour, share in zip(result["classes"], palette, shares, strict=True):
+        value = result["iou"][name]
+        bar = f"<span class='bar' style='width:{(value or 0) * 2.2:.0f}px;background:rgb{tuple(colour)}'></span>"
+        label = f"<td>{swatch(colour)}{escape(name)}</td>"
+        rows.append(f"<tr>{label}<td>{show(value)}</td><td class='track'>{bar}</td><td>{share:.2f}</td></tr>")
+    return (
+        "<table class='iou'><thead><tr><th>class</th><th>IoU %</th><th></th><th>pixels %</th></tr></thead><tbody>"
+        + "".join(rows) + "</tbody></table>"
+    )  # fmt: skip
+
+
+def confusion_heat(result: dict[str, Any]) -> str:
+    """Rows = truth, columns = prediction, percent of each row; the darker the more."""
+    counts, names = np.array(result["confusion"], np.int64), result["classes"]
+    totals = counts.sum(1, keepdims=True)
+    percent = 100 * counts / np.maximum(totals, 1)
+    head = "".join(f"<th>{escape(name)}</th>" for name in names)
+    rows = []
+    for index, name in enumerate(names):
+        cells = "".join(_heat_cell(percent[index, k], counts[index, k], name, names[k], k == index) for k in range(len(names)))
+        rows.append(f"<tr><th>{escape(name)}</th>{cells}</tr>")
+    return (
+        f"<div class='scroll'><table class='confusion'><thead><tr><th></th>{head}</tr></thead>"
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _heat_cell(percent: float, count: int, truth: str, found: str, right: bool) -> str:
+    tint, strength = ("34,113,177", percent) if right else ("196,60,40", min(100.0, 1.6 * percent))
+    colour = "#fff" if strength > 55 else "#1d2733"
+    text = "" if percent < 0.5 else f"{percent:.0f}"
+    title = escape(f"{truth} seen as {found}: {count} pixels, {percent:.2f} %", quote=True)
+    return f"<td title='{title}' style='background:rgba({tint},{strength / 100:.2f});color:{colour}'>{text}</td>"
+
+
+def image(picture: np.ndarray, caption: str, photo: bool = False, widest: int = 640) -> str:
+    """A figure with the RGB picture inside the page: JPEG for photographs, PNG for maps."""
+    if picture.shape[1] > widest:
+        size = (widest, max(1, round(picture.shape[0] * widest / picture.shape[1])))
+        how = cv2.INTER_AREA if photo else cv2.INTER_NEAREST
+        picture = cv2.resize(np.ascontiguousarray(picture), size, interpolation=how)
+    suffix, kind = (".jpg", "jpeg") if photo else (".png", "png")
+    _, buffer = cv2.imencode(suffix, cv2.cvtColor(np.ascontiguousarray(picture), cv2.COLOR_RGB2BGR))
+    data = base64.b64encode(buffer.tobytes()).decode()
+    source = f"data:image/{kind};base64,{data}"
+    return f"<figure><img alt='{escape(caption, quote=True)}' src='{source}'><figcaption>{escape(caption)}</figcaption></figure>"
+
+
+def scene(name: str, score: str, figures: list[str]) -> str:
+    return f"<div class='scene'><p class='facts'><b>{escape(name)}</b> · {escape(score)}</p><div>{''.join(figures)}</div></div>"
+
+
+def figure_svg(figure) -> str:
+    """A matplotlib figure as SVG inside the page."""
+    text = StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None})
+    return text.getvalue()[text.getvalue().index("<svg") :]
