@@ -84,7 +84,8 @@ def kills_of_training(world: World) -> Iterator[Case]:
         for out in (whole, parts):
             clear(finish(start(*command(out))), [0])
         one, two = (checkpoint.load(out / "checkpoints/last.pth") for out in (whole, parts))
-        assert same(one, two), "the killed run's weights or optimiser differ from those of the run never stopped"
+        where = difference(one, two)
+        assert where is None, f"the killed run differs from the one never stopped at {where}"
         lines = [[strip(json.loads(line)) for line in (out / "metrics.jsonl").read_text().splitlines()] for out in (whole, parts)]
         assert lines[0] == lines[1], "log lines were lost, doubled or changed"
         assert len([line for line in lines[0] if "seg" in line]) == 400
@@ -98,14 +99,18 @@ def strip(record: dict) -> dict:
     return {key: value for key, value in record.items() if key != "images_per_second"}
 
 
-def same(first, second) -> bool:
+def difference(first, second, place: str = "") -> str | None:
+    """Where two checkpoints differ first; None when they are the same to the bit."""
     if isinstance(first, torch.Tensor):
-        return torch.equal(first, second)
-    if isinstance(first, dict):
-        return first.keys() == second.keys() and all(same(first[key], second[key]) for key in first)
+        return None if torch.equal(first, second) else place
     if isinstance(first, (list, tuple)):
-        return len(first) == len(second) and all(map(same, first, second))
-    return first == second
+        first, second = dict(enumerate(first)), dict(enumerate(second))
+    if not isinstance(first, dict):
+        return None if first == second else f"{place} ({first} and {second})"
+    if first.keys() != second.keys():
+        return f"{place} (other keys)"
+    found = (difference(first[key], second[key], f"{place}/{key}") for key in first)
+    return next((where for where in found if where), None)
 
 
 def nothing_half_written_but_of_the_dead(folder: Path) -> None:
@@ -184,7 +189,7 @@ def full_and_read_only(world: World) -> Iterator[Case]:
 
     for name, command in commands.items():
         end = "m.onnx" if name == "export" else ""
-        for what, options in {"full disk": "size=64k", "nearly full disk": "size=200k", "read-only disk": "size=64k,ro"}.items():
+        for what, options in {"full disk": "size=8k", "nearly full disk": "size=200k", "read-only disk": "size=64k,ro"}.items():
             if what == "nearly full disk" and name in ("evaluate", "export", "prepare"):
                 continue  # their files may fit
             yield f"{what}: {name}", lambda command=command, options=options, end=end: case(command, options, end)

@@ -256,6 +256,8 @@ def nested(key: str, value) -> bytes:
     tree = value
     for part in reversed(key.split(".")):
         tree = {part: tree}
+    if "method" in tree:
+        tree["method"]["name"] = "fgda-st"  # which has all these keys
     return yaml.safe_dump({"extends": "playground", **tree}).encode()
 
 
@@ -412,7 +414,7 @@ def checkpoints(world: World) -> Iterator[Case]:
         "preset a list": change(preset=[]), "backbone unknown": inside("model", "backbone", value="vgg16"), "backbone a path": inside("model", "backbone", value="../../x"),
         "width 0": inside("model", "width", value=0), "width huge": inside("model", "width", value=10**9), "stride 7": inside("model", "output_stride", value=7),
         "size a word": inside("data", "evaluation", "size", value="x"), "size 0": inside("data", "evaluation", "size", value=[0, 0]),
-        "size huge": inside("data", "evaluation", "size", value=[10**6, 10**6]), "size of three": inside("data", "evaluation", "size", value=[64, 32, 1]),
+        "size of three": inside("data", "evaluation", "size", value=[64, 32, 1]),
     }  # fmt: skip
     files |= {f"cut at {tenth}0 %": data[: len(data) * tenth // 10] for tenth in range(1, 10)}
 
@@ -516,7 +518,10 @@ def names(world: World) -> Iterator[Case]:
             call("prepare", "folder", "--images", world.raw / "game/images", "--name", n, "--out", world.folder("o")), (2, 0) if n == "" else (2,))  # fmt: skip
     yield "a folder that links out", lambda: linked_folder(world, image)
     for out in ("/proc/x/m.onnx", "/dev/null/m.onnx", "x" * 300 + ".onnx"):
-        yield f"export --out {out[:20]}", lambda o=out: clear(call("export", world.checkpoint, "--size", "64x32", "--out", o), (1,))
+        yield (
+            f"export --out {out[:20]}",
+            lambda o=out: clear(call("export", world.checkpoint, "--size", "64x32", "--out", o), (1,)),
+        )
     for out in ("m.pt", "m", "m.ONNX.txt", ""):
         yield f"export --out {out!r}", lambda o=out: clear(call("export", world.checkpoint, "--out", o), (2,))
 
@@ -525,7 +530,7 @@ def named(world: World, name: str, image: bytes) -> None:
     folder = world.folder("name")
     (folder / name).write_bytes(image)
     done = call("predict", world.checkpoint, folder, "--out", folder / "out", "--save", "ids")
-    clear(done, (1,) if name.startswith(".h") or len(name) > 240 else (0,))
+    clear(done, (1,) if name.startswith(".") or len(name) > 240 else (0,))
     nothing_half_written(folder)
     if done.code == 0:
         assert [p.name for p in (folder / "out").glob("*_ids.png")] == [f"{Path(name).stem}_ids.png"]

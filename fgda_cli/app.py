@@ -79,12 +79,16 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     arguments = cli.arrange(sys.argv[1:] if arguments is None else arguments)
     signal.signal(signal.SIGTERM, cli.terminate)
+    for library, silent in (("OPENCV_LOG_LEVEL", "OFF"), ("OPENCV_FFMPEG_LOGLEVEL", "-8")):
+        os.environ.setdefault(library, silent)  # they would tell of damaged files in their own words
     if "--no-color" in arguments:
         os.environ["NO_COLOR"] = "1"
     command = typer.main.get_command(app)
     try:
         result = command.main(args=arguments, prog_name="fgda", standalone_mode=False)
         sys.stdout.flush()
+        if result == 130:  # Typer turns Ctrl-C into this code without a word
+            return _exit_code(KeyboardInterrupt())
         return result if isinstance(result, int) else 0
     except BaseException as error:  # noqa: BLE001 - the one place where every error becomes a line and a code
         if "--debug" in arguments and not isinstance(error, SystemExit):

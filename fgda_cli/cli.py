@@ -18,7 +18,26 @@ SEVERAL_PROCESSES = ("pretrain", "adapt", "evaluate", "predict", "entropy-map") 
 GLOBAL_FLAGS = ("--debug", "--quiet", "--no-color")
 
 COMPUTE, DATA, RESULT = "Compute", "Data", "Result"
-PresetName = Annotated[str, typer.Option("--preset", "-p", help="Preset name or path/to.yaml.", rich_help_panel="Preset")]
+
+
+def complete_presets() -> list[str]:
+    from .presets import preset_names
+
+    return preset_names()
+
+
+def complete_methods() -> list[str]:
+    from .methods.registry import method_names
+
+    return method_names()
+
+
+PresetName = Annotated[
+    str,
+    typer.Option(
+        "--preset", "-p", help="Preset name or path/to.yaml.", rich_help_panel="Preset", autocompletion=complete_presets
+    ),
+]
 SetValues = Annotated[
     Optional[list[str]],
     typer.Option(

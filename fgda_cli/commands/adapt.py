@@ -15,7 +15,14 @@ def adapt(
     preset: cli.PresetName = "playground",
     sets: cli.SetValues = None,
     method: Annotated[
-        Optional[str], typer.Option("--method", "-m", help="fgda, fada, … Default: the preset's.", rich_help_panel="Preset")
+        Optional[str],
+        typer.Option(
+            "--method",
+            "-m",
+            help="fgda, fada, … Default: the preset's.",
+            rich_help_panel="Preset",
+            autocompletion=cli.complete_methods,
+        ),  # fmt: skip
     ] = None,
     init: Annotated[
         Optional[Path],

@@ -11,9 +11,17 @@ from .. import cli
 from ..errors import UsageError
 
 
+def complete_datasets() -> list[str]:
+    from ..data.layouts import layout_names
+
+    return [*layout_names(), "playground", "folder"]
+
+
 def prepare(
     context: typer.Context,
-    dataset: Annotated[str, typer.Argument(help="gta5, synthia, cityscapes, playground or folder.")],
+    dataset: Annotated[
+        str, typer.Argument(help="gta5, synthia, cityscapes, playground or folder.", autocompletion=complete_datasets)
+    ],
     root: Annotated[Optional[Path], typer.Option(help="Raw data set (playground: where to draw it).")] = None,
     out: Annotated[
         Optional[Path], typer.Option(help="Prepared data sets go to OUT/<dataset>. Default: $FGDA_DATA or ./data.")
@@ -33,13 +41,12 @@ def prepare(
 ) -> None:
     """Check a raw data set, convert its labels and cache it at training resolution."""
     from ..data import recipes
-    from ..data.layouts import layout_names
     from ..data.prepare import CACHE_SUFFIX, parse_size
     from ..data.store import data_root
 
     if cache not in CACHE_SUFFIX:
         raise UsageError(f"--cache {cache}: known are {' and '.join(CACHE_SUFFIX)}")
-    known = [*layout_names(), "playground", "folder"]
+    known = complete_datasets()
     if dataset not in known:
         raise UsageError(f"prepare {dataset}: known are {', '.join(known)}")
     target, pixels, show = data_root(out), parse_size(size), cli.reporter(context)

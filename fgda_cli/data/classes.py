@@ -43,6 +43,12 @@ class ClassSet:
     names: tuple[str, ...] = NAMES
     palette: tuple[tuple[int, int, int], ...] = PALETTE
 
+    def __post_init__(self):
+        if not self.names or len(self.names) != len(self.palette):
+            raise ValueError(f"{len(self.names)} class names, {len(self.palette)} colours")
+        if not all(0 <= part <= 255 for colour in self.palette for part in colour):
+            raise ValueError("a colour is three numbers from 0 to 255")
+
     def __len__(self) -> int:
         return len(self.names)
 
@@ -55,7 +61,10 @@ class ClassSet:
 
     @classmethod
     def from_json(cls, value: dict) -> ClassSet:
-        return cls(tuple(value["names"]), tuple(tuple(int(c) for c in colour) for colour in value["palette"]))
+        """Raises ValueError (pydantic's) for anything but names and as many colours."""
+        from pydantic import TypeAdapter
+
+        return TypeAdapter(cls).validate_python(value)
 
 
 CITYSCAPES = ClassSet()

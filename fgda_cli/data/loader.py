@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ..errors import FgdaError
 from . import augment, sampling
 from .classes import IGNORE_INDEX
 from .store import PreparedDataset
@@ -138,7 +140,21 @@ def batches(samples: PairedSamples, positions: Positions, workers: int, pin: boo
     """A batch for each entry of `positions`, read ahead by `workers` processes."""
     loader = DataLoader(
         samples, batch_sampler=positions, num_workers=workers, worker_init_fn=_quiet_worker, pin_memory=pin,
-        persistent_workers=False,
+        persistent_workers=False, generator=torch.Generator(),  # or each start of it, as in a resume, moves torch's own
     )  # fmt: skip
     for tensors in loader:
         yield Batch(*tensors) if len(tensors) == 3 else Batch(*tensors, None)
+
+
+@contextmanager
+def watched() -> Iterator[None]:
+    """Around whatever uses `batches`: torch tells of a killed worker by an error in the midst of any other work.
+
+    Raises FgdaError in its place.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise FgdaError("a process that reads images was killed (out of memory?): run the same command to go on") from error

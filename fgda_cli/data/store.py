@@ -6,13 +6,50 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
+from pydantic import AfterValidator, BaseModel, ValidationError, model_validator
 
 from ..errors import FgdaError
 from .classes import ClassSet
 
 FORMAT, VERSION = "fgda-dataset", 1
+
+
+def _inside(path: str) -> str:
+    if os.path.isabs(path) or os.path.normpath(path).split(os.sep)[0] in ("..", "."):
+        raise ValueError(f"{path!r} is outside its folder")
+    return path
+
+
+Inside = Annotated[str, AfterValidator(_inside)]
+
+
+class Entry(BaseModel):
+    """One image of a manifest."""
+
+    name: Inside
+    image: Inside
+    label: Inside | None = None
+    counts: tuple[int, ...] | None = None
+
+
+class Manifest(BaseModel):
+    """What a manifest must hold; `fgda prepare` writes more."""
+
+    format: Literal["fgda-dataset"]
+    version: Literal[1]
+    dataset: str
+    classes: ClassSet
+    splits: dict[str, list[Entry]]
+
+    @model_validator(mode="after")
+    def counts_fit(self):
+        for entry in (entry for split in self.splits.values() for entry in split):
+            if entry.counts is not None and len(entry.counts) != len(self.classes):
+                raise ValueError(f"{entry.name!r} has {len(entry.counts)} class counts, there are {len(self.classes)} classes")
+        return self
 
 
 @dataclass(frozen=True)
@@ -63,6 +100,8 @@ class PreparedDataset:
         import cv2
 
         path = self.folder / relative
+        if not path.resolve().is_relative_to(self.folder.resolve()):
+            raise FgdaError(f"{path} leads to {path.resolve()}, outside its folder")
         try:
             raw = np.fromfile(path, np.uint8)
         except OSError as error:
@@ -79,16 +118,14 @@ def read_manifest(folder: Path) -> dict:
         manifest = json.loads(path.read_text())
     except FileNotFoundError:
         raise FgdaError(f"no prepared data set in {folder}: run `fgda prepare` first (or give --data-root)") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise FgdaError(f"cannot read {path}: {str(error).splitlines()[0]}; run fgda prepare again") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or manifest.get("version") != VERSION:
-        raise FgdaError(f"{path} is no manifest of {FORMAT} version {VERSION}: run fgda prepare again")
-    inside = folder.resolve()
-    for split in manifest["splits"].values():
-        for item in split:
-            for relative in (item["image"], item.get("label")):
-                if relative and not Path(os.path.normpath(inside / relative)).is_relative_to(inside):
-                    raise FgdaError(f"{path} names a file outside its folder: {relative}")
+    try:
+        Manifest.model_validate(manifest)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise FgdaError(f"{path}: {place}{': ' if place else ''}{first['msg']}; run fgda prepare again") from error
     return manifest
 
 

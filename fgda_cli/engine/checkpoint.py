@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 
 from .. import schema
 from ..data.classes import ClassSet
@@ -55,9 +56,13 @@ def restore_model(content: dict[str, Any], path: Path) -> DeepLabV2:
     try:
         settings = schema.Model.model_validate(content["preset"]["model"])
         model = build_model(settings, len(content["classes"]["names"]))
+        if any(tensor.is_complex() for tensor in content["model"].values()):
+            raise ValueError("complex weights")
         model.load_state_dict(content["model"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise FgdaError(f"{path}: the checkpoint is inconsistent ({str(error).splitlines()[0][:120]})") from error
+        model.input_size = TypeAdapter(schema.Size).validate_python(content["preset"]["data"]["evaluation"]["size"])
+        ClassSet.from_json(content["classes"])
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise FgdaError(f"{path}: the checkpoint is inconsistent ({' '.join(str(error).split())[:120]})") from error
     return model.eval()
 
 
@@ -70,5 +75,5 @@ def load_model(path: str | Path, device: str = "cpu") -> tuple[DeepLabV2, dict[s
     model = restore_model(content, Path(path)).to(device)
     info = {key: content.get(key) for key in ("stage", "method", "iteration", "preset", "metrics")}
     info["classes"] = ClassSet.from_json(content["classes"])
-    info["size"] = model.input_size = tuple(content["preset"]["data"]["evaluation"]["size"])
+    info["size"] = model.input_size
     return model, info

@@ -103,7 +103,7 @@ def evaluate_model(
     """
     classes, start = dataset.classes, time.perf_counter()
     if len(classes) != model.num_classes:
-        raise FgdaError(f"the model has {model.num_classes} classes, data set '{dataset.name}' has {len(classes)}")
+        raise FgdaError(f"the model has {model.num_classes} classes, {dataset.folder} has {len(classes)}")
     items = dataset.items(split, labelled=True)
     matrix, mine = ConfusionMatrix(len(classes)), share(items, world)
     pairs = read_ahead(lambda item: (dataset.image(item), dataset.label(item)), mine, threads)

@@ -95,7 +95,7 @@ def collect(inputs: list[str], recursive: bool) -> list[Input]:
             images = {path: path.stem}
         else:
             matches = [Path(p) for p in sorted(glob.glob(text, recursive=True))]
-            images = {p: p.stem for p in matches if p.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES}
+            images = {p: p.stem for p in matches if p.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES and p.is_file()}
             if not images:
                 raise FgdaError(f"{text}: no such image, folder or pattern")
         for image, name in images.items():

@@ -94,7 +94,7 @@ def run_page(run: Path) -> str:
     """Training curves and settings of a run folder. Raises FgdaError when it is none, or nothing was logged yet."""
     record, metrics = run / "preset.yaml", run / "metrics.jsonl"
     try:
-        settings, lines = record.read_text(), metrics.read_text().splitlines()
+        settings, lines = record.read_text(), metrics.read_text(errors="replace").splitlines()
         stage = yaml.safe_load(settings)["stage"]
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         raise FgdaError(f"{run} is no run folder: it needs preset.yaml and metrics.jsonl") from error
@@ -118,15 +118,15 @@ def _series(lines: list[str]) -> dict[str, dict[str, list[tuple[int, float]]]]:
     for line in lines:
         try:
             entry = json.loads(line)
-            iteration = entry.pop("iteration")
-        except (ValueError, KeyError, AttributeError, TypeError):
+            iteration = int(entry.pop("iteration"))
+            parts = {"validation": entry.pop("validation", {}), "learning rate": entry.pop("lr", {})}
+            parts["images/s"] = {"images/s": entry.pop("images_per_second")} if "images_per_second" in entry else {}
+            parts["losses"] = entry
+            values = [(group, name, float(value)) for group, part in parts.items() for name, value in part.items()]
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
             continue  # a line cut short by a crash
-        parts = {"validation": entry.pop("validation", {}), "learning rate": entry.pop("lr", {})}
-        parts["images/s"] = {"images/s": entry.pop("images_per_second")} if "images_per_second" in entry else {}
-        parts["losses"] = entry
-        for group, values in parts.items():
-            for name, value in values.items():
-                groups[group].setdefault(name, []).append((iteration, value))
+        for group, name, value in values:
+            groups[group].setdefault(name, []).append((iteration, value))
     return {group: values for group, values in groups.items() if values}
 
 

@@ -60,7 +60,7 @@ class RunFolder:
         """Forget log lines after the checkpoint that is resumed; they will be written again."""
         if not self.metrics.is_file():
             return
-        lines = self.metrics.read_text().splitlines()
+        lines = self.metrics.read_text(errors="replace").splitlines()
         kept = [line for line in lines if _is_before(line, iteration, validated)]
         if len(kept) < len(lines):
             write_text(self.metrics, "".join(line + "\n" for line in kept))

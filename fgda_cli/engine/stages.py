@@ -90,6 +90,8 @@ def _run(job: Job, preset: Preset, stage: Stage, identity: dict, method: type[Me
         job.reporter.say(f"{run.folder} is finished already (--fresh starts over)")
         return run.final
     resumed = checkpoint.load(run.last) if found == STARTED else None
+    if resumed is not None and "train" not in resumed:
+        raise FgdaError(f"{run.last} cannot be resumed (it holds weights alone): use --fresh to start over")
     torch.manual_seed(preset.run.seed)
     precision = make_precision(resumed["train"]["precision"] if resumed else preset.run.precision, device, world)
     model = checkpoint.build_model(preset.model, len(source.classes))

@@ -73,7 +73,8 @@ class Trainer:
         positions = loader.Positions(state.iteration, total, self.stage.batch_size, self.world.rank, self.world.size)
         feed = loader.batches(self.samples, positions, self.preset.run.workers, pin=device.type == "cuda")
         label = f"{self.header['stage']} {self.header['method']}"
-        with stop_on_signals() as request, self.reporter.progress(label, total, state.iteration) as advance:
+        progress = self.reporter.progress(label, total, state.iteration)
+        with loader.watched(), stop_on_signals() as request, progress as advance:
             clock, images = time.perf_counter(), 0
             for batch in feed:
                 if self.validation_is_due():

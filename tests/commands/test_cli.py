@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -212,3 +213,34 @@ def test_help_fits_80_columns_and_explains_every_option(command):
 )
 def test_arrange(given, expected):
     assert arrange(given) == expected
+
+
+@pytest.mark.parametrize(
+    "typed, expected",
+    [
+        ("fgda ada", {"adapt"}),
+        ("fgda adapt --preset gta", {"gta2city"}),
+        ("fgda adapt --method fgda", {"fgda", "fgda-st"}),
+        ("fgda prepare city", {"cityscapes"}),
+    ],
+)
+def test_shell_completion(typed, expected):
+    environment = {**os.environ, "_FGDA_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
+    command = [sys.executable, "-c", "from fgda_cli.app import run; run()"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert set(done.stdout.split()) == expected
+
+
+def test_a_video_becomes_one_result_a_frame_and_a_broken_one_is_named(checkpoint, tmp_path):
+    writer = cv2.VideoWriter(str(tmp_path / "drive.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 32))
+    assert writer.isOpened()
+    for shade in range(5):
+        writer.write(np.full((32, 64, 3), 40 * shade, np.uint8))
+    writer.release()
+    done = fgda("predict", checkpoint, tmp_path / "drive.avi", "--out", tmp_path / "out", "--save", "ids,overlay")
+    assert done.returncode == 0 and "5 predicted" in done.stdout, done.stderr
+    names = {path.relative_to(tmp_path / "out").as_posix() for path in tmp_path.glob("out/drive/*.png")}
+    assert names == {f"drive/{number:06d}_{kind}.png" for number in range(1, 6) for kind in ("ids", "overlay")}
+    assert cv2.imread(str(tmp_path / "out/drive/000001_overlay.png")).shape == (32, 64, 3)
+    (tmp_path / "broken.mp4").write_bytes(b"no video at all")
+    assert_clear(fgda("predict", checkpoint, tmp_path / "broken.mp4", "--out", tmp_path / "out2"), 1, "could not be read")

@@ -54,16 +54,18 @@ def load_mapping(path: Path | None) -> Mapping:
     if not isinstance(tree, dict):
         raise UsageError(f"--mapping {path}: write it as `raw id: class name` lines")
     own = tree.pop("classes", None)
+    if own is not None and not (isinstance(own, list) and own):
+        raise UsageError(f"--mapping {path}: classes is a list of names")
     names = tuple(str(name) for name in own) if own else NAMES
     classes = ClassSet(names, distinct_palette(len(names))) if own else CITYSCAPES
     ids: dict[int, int] = {}
     colours: dict[tuple[int, int, int], int] = {}
     for raw, name in tree.items():
-        if name not in names and name not in ("ignore", None):
+        if not isinstance(name, (str, type(None))) or name not in (*names, "ignore", None):
             raise UsageError(f"--mapping {path}: '{name}' is no class (classes: {', '.join(names)})")
         train_id = names.index(name) if name in names else IGNORE_INDEX
-        if isinstance(raw, tuple) and len(raw) == 3:
-            colours[tuple(int(c) for c in raw)] = train_id
+        if isinstance(raw, tuple) and len(raw) == 3 and all(isinstance(part, int) for part in raw):
+            colours[raw] = train_id
         elif isinstance(raw, int):
             if 0 <= raw <= MAX_ID:  # a file cannot hold others, such as Cityscapes' -1
                 ids[raw] = train_id
@@ -79,6 +81,8 @@ def _loader_class():
     import yaml
 
     class Loader(yaml.SafeLoader):
+        keys: list = []
+
         def construct_object(self, node, deep=False):
             value = super().construct_object(node, deep=True)
             return tuple(value) if isinstance(value, list) and node in self.keys else value
