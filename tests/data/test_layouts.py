@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fgda_cli.data.classes import CITYSCAPES_IDS, PALETTE, SYNTHIA_IDS
+from fgda_cli.data.classes import CITYSCAPES, CITYSCAPES_IDS, PALETTE, SYNTHIA_IDS
 from fgda_cli.data.files import BadFile, read_rgb, write_image
 from fgda_cli.data.layouts import cityscapes, folder, gta5, synthia
 from fgda_cli.data.prepare import Task, prepare
@@ -215,7 +215,14 @@ def test_exif_rotation_is_applied(tmp_path):
 
 def test_manifests_cannot_name_files_outside_their_folder(tmp_path):
     item = {"name": "x", "image": "../secret.png", "label": None, "counts": None}
-    (tmp_path / "manifest.json").write_text(json.dumps({"format": "fgda-dataset", "version": 1, "splits": {"train": [item]}}))
+    manifest = {
+        "format": "fgda-dataset",
+        "version": 1,
+        "dataset": "x",
+        "classes": CITYSCAPES.to_json(),
+        "splits": {"train": [item]},
+    }
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(FgdaError, match="outside its folder"):
         read_manifest(tmp_path)
 
