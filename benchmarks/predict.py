@@ -28,7 +28,7 @@ from fgda_cli.data.loader import to_tensor
 from fgda_cli.data.playground.looks import STREET
 from fgda_cli.data.playground.scene import draw
 from fgda_cli.data.store import PreparedDataset
-from fgda_cli.engine.compute import Precision
+from fgda_cli.engine.compute import make_precision
 from fgda_cli.engine.evaluate import evaluate_model, forward_logits
 from fgda_cli.engine.outputs import KINDS, Ids, Pictures
 from fgda_cli.engine.pipeline import batched, images_per_batch
@@ -104,7 +104,7 @@ def main() -> None:
     backbone, width, multi_level = NETWORKS[arguments.network]
     model = DeepLabV2(19, backbone, width=width, multi_level=multi_level).eval()
     model.input_size = arguments.size
-    precision = Precision(arguments.precision, torch.device("cpu"))
+    precision = make_precision(arguments.precision, torch.device("cpu"))
     precision.place(model)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
