@@ -84,6 +84,7 @@ class Stage(Section):
 class Run(Section):
     seed: int = Field(0, ge=0, description="of weights, samples and augmentation")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="auto measures fp32 against bf16")
+    compile: bool = Field(False, description="compile the backbone with torch.compile (minutes at first; needs a C++ compiler)")
     workers: int = Field(2, ge=0, description="processes that read images; 0 reads in the main one")
 
 

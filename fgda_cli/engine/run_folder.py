@@ -12,7 +12,7 @@ from ..errors import FgdaError, UsageError
 from ..schema import Preset
 
 # Keys that do not change what is computed, so that a resume may change them.
-FREE_KEYS = ("run.workers", "run.precision", "model.checkpoint_activations")
+FREE_KEYS = ("run.workers", "run.precision", "run.compile", "model.checkpoint_activations")
 OTHER_STAGE = {"pretrain": "adapt.", "adapt": "pretrain."}
 
 

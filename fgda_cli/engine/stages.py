@@ -104,6 +104,8 @@ def _run(job: Job, preset: Preset, stage: Stage, identity: dict, method: type[Me
     if preset.model.checkpoint_activations:
         _checkpoint_activations(model, stage)
     state = make_state(method(model, preset.method), preset, stage, precision)
+    if preset.run.compile:
+        model.backbone.compile()
     state.method.world = world
     if resumed is not None:
         state.load_state_dict(resumed["train"])

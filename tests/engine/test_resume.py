@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -135,8 +136,6 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_does_not(job, pre
 
 def test_adaptation_reads_no_target_label(job, pretrained, data_root, tmp_path):
     """With every label of the street domain deleted, adaptation runs and gives the same weights."""
-    import shutil
-
     copy = tmp_path / "data"
     shutil.copytree(data_root, copy)
     shutil.rmtree(copy / "playground-street/labels")
@@ -184,6 +183,18 @@ def test_a_nan_loss_stops_with_the_iteration_and_the_last_good_checkpoint(job, p
     with pytest.raises(FgdaError, match=r"'seg' is not finite at iteration 4; the last good checkpoint is .*last\.pth"):
         stages.pretrain(replace(job, out=tmp_path / "nan"))
     assert checkpoint.load(tmp_path / "nan/checkpoints/last.pth")["train"]["iteration"] == 2
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_run_learns_what_an_uncompiled_one_learns(job, pretrained, tmp_path, tiny_preset):
+    short = ("adapt.iterations=2", "adapt.batch_norm=frozen")
+    plain = stages.adapt(replace(job, preset=tiny_preset(*short), out=tmp_path / "plain"), pretrained)
+    compiled = stages.adapt(replace(job, preset=tiny_preset(*short, "run.compile=true"), out=tmp_path / "compiled"), pretrained)
+    start, one, two = (checkpoint.load(path)["model"] for path in (pretrained, plain, compiled))
+    assert one.keys() == two.keys()
+    for key, value in one.items():
+        torch.testing.assert_close(two[key], value, rtol=1e-4, atol=1e-5)
+    assert any(not torch.equal(value, start[key]) for key, value in one.items())
 
 
 def test_run_folder_holds_what_the_contract_names(pretrained):
