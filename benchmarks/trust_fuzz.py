@@ -298,7 +298,7 @@ def mappings(world: World) -> Iterator[Case]:
 
 
 def manifests(world: World) -> Iterator[Case]:
-    source = world.data / "playground-street"
+    source, elsewhere = world.data / "playground-street", world.root / "elsewhere"
     whole = json.loads((source / "manifest.json").read_text())
 
     def first(tree: dict, **values) -> dict:
@@ -321,7 +321,7 @@ def manifests(world: World) -> Iterator[Case]:
         "image null": lambda t: first(t, image=None), "image missing": lambda t: first(t, image="images/val/nope.bmp"),
         "image a folder": lambda t: first(t, image="images"), "label missing": lambda t: first(t, label="labels/nope.png"),
         "label null": lambda t: first(t, label=None), "counts a word": lambda t: first(t, counts="x"),
-        "name ..": lambda t: first(t, name="../../evil"), "name absolute": lambda t: first(t, name="/tmp/fgda-evil"),
+        "name ..": lambda t: first(t, name="../../evil"), "name absolute": lambda t: first(t, name=str(elsewhere / "evil")),
         "name a number": lambda t: first(t, name=5), "classes a word": lambda t: t | {"classes": "x"},
         "classes of other number": lambda t: t | {"classes": {"names": ["a", "b"], "palette": [[1, 2, 3], [4, 5, 6]]}},
         "palette short": lambda t: t | {"classes": t["classes"] | {"palette": [[1, 2, 3]]}},
@@ -337,7 +337,7 @@ def manifests(world: World) -> Iterator[Case]:
         clear(done, (1,), str(folder / "data"))
         nothing_half_written(folder)
         outside = {path.name for path in folder.iterdir()} - {"data", "out"}
-        assert not outside and not Path("/tmp/fgda-evil.png").exists(), f"written outside: {outside}"
+        assert not outside and not elsewhere.exists(), f"written outside: {outside or elsewhere}"
 
     for name, change in changes.items():
         content = json.dumps(change(json.loads(json.dumps(whole)))).encode()
