@@ -194,7 +194,23 @@ def test_presets_prints_what_can_be_read_again(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "command", ["prepare", "pretrain", "adapt", "evaluate", "predict", "entropy-map", "demo", "presets", "doctor"]
+    "command",
+    [
+        "prepare",
+        "pretrain",
+        "adapt",
+        "evaluate",
+        "predict",
+        "entropy-map",
+        "demo",
+        "presets",
+        "doctor",
+        "report",
+        "export",
+        "compare",
+        "ablate",
+        "import",
+    ],  # fmt: skip
 )
 def test_help_fits_80_columns_and_explains_every_option(command):
     done = fgda(command, "--help")
