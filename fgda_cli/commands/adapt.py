@@ -22,7 +22,7 @@ def adapt(
             help="fgda, fada, … Default: the preset's.",
             rich_help_panel="Preset",
             autocompletion=cli.complete_methods,
-        ),  # fmt: skip
+        ),
     ] = None,
     init: Annotated[
         Optional[Path],

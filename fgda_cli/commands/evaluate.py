@@ -66,8 +66,10 @@ def evaluate(
                 save(item, train_ids)
 
         results.append(evaluate_file(path, dataset, split, how, show, tta, keep, workers, world))
+        if report is None:
+            continue
         all_scores = {name: score for part in world.gather(scores.scores, how.device) for name, score in part.items()}
-        if report is not None and world.is_first:
+        if world.is_first:
             page = write_page(report / below / "index.html", evaluation_page(results[-1], all_scores, dataset, how, tta))
             show.say(f"report: {page}")
     if json is not None:

@@ -67,6 +67,7 @@ class PreparedDataset:
 
     def __init__(self, folder: Path):
         self.folder = Path(folder)
+        self.inside = self.folder.resolve()  # no image is read outside it
         self.manifest = read_manifest(self.folder)
         self.name: str = self.manifest["dataset"]
         self.classes = ClassSet.from_json(self.manifest["classes"])
@@ -100,8 +101,9 @@ class PreparedDataset:
         import cv2
 
         path = self.folder / relative
-        if not path.resolve().is_relative_to(self.folder.resolve()):
-            raise FgdaError(f"{path} leads to {path.resolve()}, outside its folder")
+        place = path.resolve()
+        if not place.is_relative_to(self.inside):
+            raise FgdaError(f"{path} leads to {place}, outside its folder")
         try:
             raw = np.fromfile(path, np.uint8)
         except OSError as error:

@@ -55,12 +55,11 @@ def restore_model(content: dict[str, Any], path: Path) -> DeepLabV2:
     """The segmentation model of a checkpoint, in eval mode. Raises FgdaError on a misfit."""
     try:
         settings = schema.Model.model_validate(content["preset"]["model"])
-        model = build_model(settings, len(content["classes"]["names"]))
+        model = build_model(settings, len(ClassSet.from_json(content["classes"])))
         if any(tensor.is_complex() for tensor in content["model"].values()):
             raise ValueError("complex weights")
         model.load_state_dict(content["model"])
         model.input_size = TypeAdapter(schema.Size).validate_python(content["preset"]["data"]["evaluation"]["size"])
-        ClassSet.from_json(content["classes"])
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise FgdaError(f"{path}: the checkpoint is inconsistent ({' '.join(str(error).split())[:120]})") from error
     return model.eval()
