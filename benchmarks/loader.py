@@ -28,7 +28,7 @@ from fgda_cli.data.playground.looks import GAME, STREET
 from fgda_cli.data.playground.scene import draw
 from fgda_cli.data.recipes import prepare_layout
 from fgda_cli.data.store import open_dataset
-from fgda_cli.reporter import Reporter
+from fgda_cli.runtime.reporter import Reporter
 
 QUIET = Reporter(quiet=True)
 SOURCE, TARGET = (1280, 720), (1024, 512)

@@ -28,13 +28,13 @@ from fgda_cli.data.loader import to_tensor
 from fgda_cli.data.playground.looks import STREET
 from fgda_cli.data.playground.scene import draw
 from fgda_cli.data.store import PreparedDataset
-from fgda_cli.engine.compute import make_precision
-from fgda_cli.engine.evaluate import evaluate_model, forward_logits
-from fgda_cli.engine.outputs import KINDS, Ids, Pictures
-from fgda_cli.engine.pipeline import batched, images_per_batch
-from fgda_cli.engine.predict import collect, predict_inputs
-from fgda_cli.models.deeplab import DeepLabV2
-from fgda_cli.reporter import Reporter
+from fgda_cli.inference.evaluate import evaluate_model, forward_logits
+from fgda_cli.inference.outputs import KINDS, Ids, Pictures
+from fgda_cli.inference.pipeline import batched, images_per_batch
+from fgda_cli.inference.predict import collect, predict_inputs
+from fgda_cli.models.segmenter import DeepLabV2
+from fgda_cli.runtime.devices import make_precision
+from fgda_cli.runtime.reporter import Reporter
 
 NETWORKS = {"resnet101": ("resnet101", 64, True), "playground": ("resnet18", 32, False)}
 QUIET = Reporter(quiet=True)

@@ -30,7 +30,7 @@ def networks(arguments):
     import torch
 
     from fgda_cli.methods.registry import method_class
-    from fgda_cli.models.deeplab import DeepLabV2
+    from fgda_cli.models.segmenter import DeepLabV2
 
     torch.manual_seed(0)
     torch.set_num_threads(arguments.threads)
@@ -101,9 +101,9 @@ def measure(arguments) -> None:
     """One variant in this process: the median of its steps and the peak memory, as a line of JSON."""
     import torch
 
-    from fgda_cli.engine.compute import Precision, keep_freed_memory
-    from fgda_cli.models import deeplab
-    from fgda_cli.models.backbones import resnet
+    from fgda_cli.models import segmenter as deeplab
+    from fgda_cli.models.encoders import resnet
+    from fgda_cli.runtime.devices import Precision, keep_freed_memory
 
     method, data = networks(arguments), batch(arguments)
     if arguments.variant == "plain":

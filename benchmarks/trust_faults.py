@@ -17,7 +17,7 @@ import torch
 from trust_world import QUIET, Done, World, clear, finish, nothing_half_written, start
 
 from fgda_cli.data.recipes import prepare_layout
-from fgda_cli.engine import checkpoint
+from fgda_cli.models import checkpoint
 
 KILLS = 20
 Case = tuple[str, Callable[[], None]]

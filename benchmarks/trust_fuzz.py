@@ -19,8 +19,8 @@ import yaml
 from PIL import Image
 from trust_world import Done, World, call, clear, nothing_half_written
 
+from fgda_cli.config.presets import valid_keys
 from fgda_cli.methods.registry import method_class, method_names
-from fgda_cli.presets import valid_keys
 
 Case = tuple[str, Callable[[], None]]
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fgda_cli import app
+from fgda_cli.config.presets import load_preset
 from fgda_cli.data import playground
 from fgda_cli.data.recipes import prepare_layout
-from fgda_cli.engine import stages
-from fgda_cli.presets import load_preset
-from fgda_cli.reporter import Reporter
+from fgda_cli.runtime.reporter import Reporter
+from fgda_cli.training import stages
 from tests.conftest import TINY, set_flags
 
 QUIET = Reporter(quiet=True)

@@ -14,11 +14,11 @@ __all__ = ["__version__", "load_model", "predict"]
 
 def __getattr__(name: str) -> Any:
     if name == "load_model":
-        from .engine.checkpoint import load_model
+        from .models.checkpoint import load_model
 
         return load_model
     if name == "predict":
-        from .engine.predict import predict
+        from .inference.predict import predict
 
         return predict
     raise AttributeError(f"module 'fgda_cli' has no attribute '{name}'")

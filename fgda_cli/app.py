@@ -10,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from . import __version__, cli
+from . import __version__
+from .commands import _options as cli
 from .commands import (
     ablate,
     adapt,
@@ -27,9 +28,9 @@ from .commands import (
     pretrain,
     report,
 )
-from .errors import UsageError
-from .reporter import Reporter
-from .world import ranks
+from .runtime.distributed import ranks
+from .runtime.errors import UsageError
+from .runtime.reporter import Reporter
 
 app = typer.Typer(
     name="fgda", no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False,

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import strips
+from . import chunked as strips
 
 Domain = Literal["source", "target"]
 

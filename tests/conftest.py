@@ -11,11 +11,11 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # bit-identity is promised at one thread count
 
+from fgda_cli.config.presets import load_preset
 from fgda_cli.data import playground
 from fgda_cli.data.recipes import prepare_layout
-from fgda_cli.engine import stages
-from fgda_cli.presets import load_preset
-from fgda_cli.reporter import Reporter
+from fgda_cli.runtime.reporter import Reporter
+from fgda_cli.training import stages
 
 QUIET = Reporter(quiet=True)
 TINY = (

@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fgda_cli import losses, strips
+from fgda_cli import chunked as strips
+from fgda_cli import losses
 
 
 def logits_of(*probs: float) -> torch.Tensor:

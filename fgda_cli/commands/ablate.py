@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from .. import cli
-from ..errors import UsageError
+from ..runtime.errors import UsageError
+from . import _options as cli
 
 
 def ablate(
@@ -37,7 +37,7 @@ def ablate(
         numbers = [int(seed) for seed in seeds.split(",")]
     except ValueError:
         raise UsageError(f"--seeds {seeds}: whole numbers with commas, e.g. 0,1,2") from None
-    from ..engine import ablate as engine
+    from ..studies import ablate as engine
     from ..visual.tables import ablation_table
 
     job = cli.job_of(context, settings, data_root, out, device)

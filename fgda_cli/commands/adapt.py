@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from .. import cli
+from . import _options as cli
 
 
 def adapt(
@@ -38,7 +38,7 @@ def adapt(
 ) -> None:
     """Adapt a pretrained model to the unlabelled target; the same command resumes a stopped run."""
     settings = cli.preset_from(preset, sets, seed, precision, workers, method)
-    from ..engine import stages
+    from ..training import stages
 
     job = cli.job_of(context, settings, data_root, out, device, fresh)
     print(stages.adapt(job, init))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .. import cli
+from . import _options as cli
 
 
 def compare(
@@ -25,8 +25,8 @@ def compare(
     """Sheets as the paper's Fig. 3, 6, 7: image, truth, one column a checkpoint, entropy below."""
     from ..data.files import write_image
     from ..data.store import data_root as root_of
-    from ..engine.compare import comparison, gather
-    from ..engine.evaluate import headings
+    from ..inference.evaluate import headings
+    from ..studies.compare import comparison, gather
 
     how = cli.precision_for(precision, device)
     scenes = gather(inputs, root_of(data_root), most, workers)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .. import cli
+from . import _options as cli
 
 
 def demo(
@@ -26,7 +26,7 @@ def demo(
 ) -> None:
     """The whole path on embedded data: prepare, pretrain, adapt, evaluate, compare."""
     settings = cli.preset_from(preset, sets, seed, precision, workers)
-    from ..engine.demo import run_demo
+    from ..studies.demo import run_demo
     from ..visual.tables import iou_table
 
     show = cli.reporter(context)

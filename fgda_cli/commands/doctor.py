@@ -6,7 +6,8 @@ from pathlib import Path
 
 import typer
 
-from .. import __version__, cli
+from .. import __version__
+from . import _options as cli
 
 
 def doctor(context: typer.Context, data_root: cli.DataRoot = None, json: cli.Json = None) -> None:
@@ -18,8 +19,8 @@ def doctor(context: typer.Context, data_root: cli.DataRoot = None, json: cli.Jso
     import torchvision
 
     from ..data import store
-    from ..engine.compute import measure_precision, pick_device
     from ..models.weights import weight_folder
+    from ..runtime.devices import measure_precision, pick_device
 
     device, root = pick_device("auto"), store.data_root(data_root)
     report = {

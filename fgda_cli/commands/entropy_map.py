@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .. import cli
+from . import _options as cli
 
 
 def entropy_map(
@@ -26,10 +26,10 @@ def entropy_map(
 ) -> None:
     """Heat maps of the normalised prediction entropy (eq. 4): where the model is unsure."""
     from ..data.files import write_json
-    from ..engine import predict as engine
-    from ..engine.checkpoint import load_model
-    from ..engine.outputs import EntropyMaps
-    from ..world import join
+    from ..inference import predict as engine
+    from ..inference.outputs import EntropyMaps
+    from ..models.checkpoint import load_model
+    from ..runtime.distributed import join
 
     show, found = cli.reporter(context), engine.collect(inputs, recursive)
     how, tta = cli.precision_for(precision, device), cli.views(flip, scale)

@@ -7,8 +7,8 @@ from typing import Annotated, Optional
 
 import typer
 
-from .. import cli
-from ..errors import UsageError
+from ..runtime.errors import UsageError
+from . import _options as cli
 
 
 def evaluate(
@@ -42,12 +42,12 @@ def evaluate(
     cli.check_ids(ids)
     from ..data.store import PreparedDataset, open_dataset
     from ..data.store import data_root as root_of
-    from ..engine.checkpoint import load
-    from ..engine.evaluate import evaluate_file, headings
-    from ..engine.outputs import Ids, SavedIds
-    from ..engine.report import ImageScores, evaluation_page, write_page
+    from ..inference.evaluate import evaluate_file, headings
+    from ..inference.outputs import Ids, SavedIds
+    from ..models.checkpoint import load
+    from ..runtime.distributed import join
+    from ..studies.report import ImageScores, evaluation_page, write_page
     from ..visual.tables import iou_table
-    from ..world import join
 
     show = cli.reporter(context)
     how, tta = cli.precision_for(precision, device), cli.views(flip, scale)

@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from ..errors import UsageError
+from ..runtime.errors import UsageError
 
 
 def export(
@@ -24,7 +24,7 @@ def export(
     pixels = parse_size(size)
     if out.suffix != ".onnx":
         raise UsageError(f"--out {out}: name it *.onnx")
-    from ..engine.export import export_onnx
+    from ..inference.export import export_onnx
 
     found = export_onnx(checkpoint, out, pixels)
     width, height = found.size

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..errors import UsageError
+from ..runtime.errors import UsageError
 
 
 def import_(
@@ -20,7 +20,7 @@ def import_(
         raise UsageError(f"no such file: {file}")
     if format not in ("auto", "fada", "advent", "adaptsegnet"):
         raise UsageError(f"--format {format}: known are auto, fada, advent, adaptsegnet")
-    from ..engine import checkpoint, foreign
+    from ..models import checkpoint, foreign
 
     content = foreign.convert(file, format)
     checkpoint.save(out, content)

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from .. import cli
-from ..errors import UsageError
+from ..runtime.errors import UsageError
+from . import _options as cli
 
 KINDS = ("color", "ids", "overlay")
 
@@ -34,10 +34,10 @@ def predict(
     if unknown or not kinds:
         raise UsageError(f"--save {save}: choose from {','.join(KINDS)}")
     cli.check_ids(ids)
-    from ..engine import predict as engine
-    from ..engine.checkpoint import load_model
-    from ..engine.outputs import Ids, Pictures
-    from ..world import join
+    from ..inference import predict as engine
+    from ..inference.outputs import Ids, Pictures
+    from ..models.checkpoint import load_model
+    from ..runtime.distributed import join
 
     show, found = cli.reporter(context), engine.collect(inputs, recursive)
     how, tta = cli.precision_for(precision, device), cli.views(flip, scale)

@@ -7,8 +7,8 @@ from typing import Annotated, Optional
 
 import typer
 
-from .. import cli
-from ..errors import UsageError
+from ..runtime.errors import UsageError
+from . import _options as cli
 
 
 def complete_datasets() -> list[str]:

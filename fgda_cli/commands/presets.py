@@ -12,8 +12,8 @@ def presets(
     keys: Annotated[bool, typer.Option("--keys", help="List every key with one line of help.")] = False,
 ) -> None:
     """List presets, show one resolved, or list all keys."""
+    from ..config.presets import load_preset, preset_names, valid_keys
     from ..methods.registry import method_class, method_names
-    from ..presets import load_preset, preset_names, valid_keys
 
     if keys:
         rows = {key: text for key, text in valid_keys().items() if key != "method"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from .. import cli
+from . import _options as cli
 
 
 def pretrain(
@@ -21,7 +21,7 @@ def pretrain(
 ) -> None:
     """Train on the labelled source alone; the same command resumes a stopped run."""
     settings = cli.preset_from(preset, sets, seed, precision, workers)
-    from ..engine import stages
+    from ..training import stages
 
     job = cli.job_of(context, settings, data_root, out, device, fresh)
     print(stages.pretrain(job))

@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from ..errors import UsageError
+from ..runtime.errors import UsageError
 
 
 def report(
@@ -18,6 +18,6 @@ def report(
     """Training curves of a run, finished or not, as one HTML page."""
     if not run.is_dir():
         raise UsageError(f"no such run folder: {run}")
-    from ..engine.report import run_page, write_page
+    from ..studies.report import run_page, write_page
 
     print(write_page(out or run / "report.html", run_page(run)))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..errors import FgdaError
+from ..runtime.errors import FgdaError
 from . import augment, sampling
 from .classes import IGNORE_INDEX
 from .store import PreparedDataset

@@ -10,12 +10,12 @@ from typing import Literal
 
 import numpy as np
 
-from ..errors import FgdaError, UsageError
-from ..reporter import Reporter
+from ..runtime.errors import FgdaError, UsageError
+from ..runtime.parallel import spread
+from ..runtime.reporter import Reporter
 from .classes import IGNORE_INDEX
 from .files import BadFile, read_rgb, write_image, write_json
 from .layouts.base import Listing, Pair, ReadLabel
-from .parallel import spread
 from .store import FORMAT, VERSION, read_manifest
 
 JOURNAL = "journal.jsonl"

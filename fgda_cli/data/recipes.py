@@ -6,7 +6,7 @@ import importlib
 import os
 from pathlib import Path
 
-from ..reporter import Reporter
+from ..runtime.reporter import Reporter
 from .layouts.folder import find as find_folder
 from .layouts.folder import load_mapping
 from .prepare import Cache, Summary, Task, prepare

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ValidationError, model_validator
 
-from ..errors import FgdaError
+from ..runtime.errors import FgdaError
 from .classes import ClassSet
 
 FORMAT, VERSION = "fgda-dataset", 1

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ..data.loader import Batch
-    from ..models.deeplab import Output
+    from ..models.segmenter import Output
 
 
 class BinarySettings(MethodSettings):
@@ -29,7 +29,7 @@ class AdaptSegNet(Method):
     levels = ("discriminator", "aux_discriminator")
 
     def __init__(self, model, settings):
-        from ..models.discriminator import BinaryDiscriminator
+        from ..models.discriminators import BinaryDiscriminator
 
         super().__init__(model, settings)
         for name in self.levels:

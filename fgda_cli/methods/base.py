@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..lazy import LazyModule
-from ..world import World
+from ..runtime.distributed import World
+from ..runtime.lazy import LazyModule
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ..data.loader import Batch
-    from ..models.deeplab import DeepLabV2, Output
+    from ..models.segmenter import DeepLabV2, Output
 
 torch = LazyModule("torch")
 losses = LazyModule("fgda_cli.losses")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..data.loader import Batch
-    from ..models.deeplab import Output
+    from ..models.segmenter import Output
 
 
 class ClanSettings(BinarySettings):

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ..data.loader import Batch
-    from ..models.deeplab import Output
+    from ..models.segmenter import Output
 
 
 class FineGrainedSettings(MethodSettings):
@@ -31,7 +31,7 @@ class Fada(Method):
     Settings = FineGrainedSettings
 
     def __init__(self, model, settings):
-        from ..models.discriminator import FineGrainedDiscriminator
+        from ..models.discriminators import FineGrainedDiscriminator
 
         super().__init__(model, settings)
         aux_channels, channels = model.backbone.channels

@@ -12,7 +12,7 @@ from .fada import Fada, FineGrainedSettings
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..models.deeplab import Output
+    from ..models.segmenter import Output
 
 
 class FgdaSettings(FineGrainedSettings):

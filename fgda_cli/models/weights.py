@@ -11,8 +11,8 @@ from urllib.error import URLError
 import torch
 from torch import Tensor, nn
 
-from ..errors import FgdaError
-from . import backbones
+from ..runtime.errors import FgdaError
+from . import encoders as backbones
 
 
 def weight_folder() -> Path:

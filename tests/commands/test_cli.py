@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from fgda_cli.cli import arrange
+from fgda_cli.commands._options import arrange
 from fgda_cli.data.files import write_image
 from tests.conftest import fgda, set_flags
 
@@ -179,7 +179,7 @@ def test_adapt_without_init_takes_the_newest_pretrain_and_says_so(data_root, tmp
 
 def test_prepare_playground_draws_and_prepares_both_domains(tmp_path, monkeypatch):
     from fgda_cli.data import playground, recipes
-    from fgda_cli.reporter import Reporter
+    from fgda_cli.runtime.reporter import Reporter
 
     monkeypatch.setattr(playground.write_raw, "__defaults__", (4, 2))
     summaries = recipes.prepare_playground(tmp_path / "raw", tmp_path / "data", None, Reporter(quiet=True), 1)

@@ -14,8 +14,8 @@ from fgda_cli.data.files import BadFile, read_rgb, write_image
 from fgda_cli.data.layouts import cityscapes, folder, gta5, synthia
 from fgda_cli.data.prepare import Task, prepare
 from fgda_cli.data.store import PreparedDataset, read_manifest
-from fgda_cli.errors import FgdaError, UsageError
-from fgda_cli.reporter import Reporter
+from fgda_cli.runtime.errors import FgdaError, UsageError
+from fgda_cli.runtime.reporter import Reporter
 
 QUIET = Reporter(quiet=True)
 

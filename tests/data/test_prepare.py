@@ -10,8 +10,8 @@ import pytest
 from fgda_cli.data import prepare as module
 from fgda_cli.data.recipes import prepare_layout
 from fgda_cli.data.store import PreparedDataset
-from fgda_cli.errors import FgdaError
-from fgda_cli.reporter import Reporter
+from fgda_cli.runtime.errors import FgdaError
+from fgda_cli.runtime.reporter import Reporter
 
 QUIET = Reporter(quiet=True)
 
@@ -109,7 +109,7 @@ def _die(item):
 
 
 def test_a_killed_worker_is_one_clear_error():
-    from fgda_cli.data.parallel import spread
+    from fgda_cli.runtime.parallel import spread
 
     with pytest.raises(FgdaError, match="worker process was killed"):
         list(spread(_die, range(8), 2))

@@ -8,7 +8,7 @@ import torch
 from fgda_cli import losses
 from fgda_cli.data.loader import Batch
 from fgda_cli.methods.registry import method_class, method_names
-from fgda_cli.models.deeplab import DeepLabV2
+from fgda_cli.models.segmenter import DeepLabV2
 
 
 def make(name: str, multi_level: bool, dtype=torch.float64, **settings):

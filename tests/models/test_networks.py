@@ -7,11 +7,11 @@ import torch
 import torchvision
 from torch import nn
 
-from fgda_cli.errors import FgdaError
 from fgda_cli.models import weights
-from fgda_cli.models.backbones import resnet
-from fgda_cli.models.deeplab import AsppHead, DeepLabV2
-from fgda_cli.models.discriminator import BinaryDiscriminator, FineGrainedDiscriminator
+from fgda_cli.models.discriminators import BinaryDiscriminator, FineGrainedDiscriminator
+from fgda_cli.models.encoders import resnet
+from fgda_cli.models.segmenter import AsppHead, DeepLabV2
+from fgda_cli.runtime.errors import FgdaError
 
 
 def features_of(reference, images):

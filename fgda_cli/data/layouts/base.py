@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...errors import FgdaError
+from ...runtime.errors import FgdaError
 from ..classes import CITYSCAPES, CITYSCAPES_IDS, IGNORE_INDEX, ClassSet
 from ..files import BadFile, is_hidden
 

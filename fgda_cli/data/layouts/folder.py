@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...errors import FgdaError, UsageError
+from ...runtime.errors import FgdaError, UsageError
 from ..classes import CITYSCAPES, IGNORE_INDEX, NAMES, ClassSet, distinct_palette
 from ..files import BadFile, image_files, map_colours, read_indexed
 from .base import MAX_ID, Listing, Pair, from_cityscapes_ids, id_table, pair_by_name

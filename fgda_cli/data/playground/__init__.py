@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ...reporter import Reporter
+from ...runtime.parallel import spread
+from ...runtime.reporter import Reporter
 from ..classes import CITYSCAPES_IDS, IGNORE_INDEX, PALETTE
 from ..files import whole_file, write_image
-from ..parallel import spread
 
 TRAIN, VAL = 400, 100  # images of each domain's train split, and of the street's val split
 CITY = "procedura"

@@ -1,0 +1,184 @@
+"""What all commands share: option types, the context, and turning errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from ..runtime.distributed import ranks
+from ..runtime.errors import FgdaError, UsageError
+from ..runtime.reporter import Reporter
+
+SEVERAL_PROCESSES = ("pretrain", "adapt", "evaluate", "predict", "entropy-map")  # commands that torchrun may start
+GLOBAL_FLAGS = ("--debug", "--quiet", "--no-color")
+
+COMPUTE, DATA, RESULT = "Compute", "Data", "Result"
+
+
+def complete_presets() -> list[str]:
+    from ..config.presets import preset_names
+
+    return preset_names()
+
+
+def complete_methods() -> list[str]:
+    from ..methods.registry import method_names
+
+    return method_names()
+
+
+PresetName = Annotated[
+    str,
+    typer.Option(
+        "--preset", "-p", help="Preset name or path/to.yaml.", rich_help_panel="Preset", autocompletion=complete_presets
+    ),
+]
+SetValues = Annotated[
+    Optional[list[str]],
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override a key, e.g. optim.lr=1e-4; repeatable.", rich_help_panel="Preset"
+    ),  # fmt: skip
+]
+Out = Annotated[Optional[Path], typer.Option(help="Run folder. Default: runs/PRESET/STAGE-seedN.", rich_help_panel=RESULT)]
+OutFolder = Annotated[Path, typer.Option("--out", help="Folder for the results.", rich_help_panel=RESULT)]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Start over instead of resuming.", rich_help_panel=RESULT)]
+DataRoot = Annotated[
+    Optional[Path], typer.Option(help="Where prepared data sets lie. Default: $FGDA_DATA or ./data.", rich_help_panel=DATA)
+]
+Ids = Annotated[str, typer.Option(help="Ids written: train, or Cityscapes label ids.", rich_help_panel=RESULT)]
+Flip = Annotated[bool, typer.Option("--flip", help="Also average over the mirrored image.", rich_help_panel=COMPUTE)]
+Scale = Annotated[
+    Optional[list[float]],
+    typer.Option(help="Average over these scales; repeatable.", min=0.1, max=4, rich_help_panel=COMPUTE),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.", rich_help_panel=COMPUTE)]
+PrecisionName = Annotated[
+    Optional[str], typer.Option("--precision", help="auto, fp32, bf16 or fp16. Default: the preset's.", rich_help_panel=COMPUTE)
+]
+Workers = Annotated[Optional[int], typer.Option(min=0, help="Processes that read data.", rich_help_panel=COMPUTE)]
+Threads = Annotated[int, typer.Option("--workers", min=1, help="Threads that read images ahead.", rich_help_panel=COMPUTE)]
+AnySeed = Annotated[
+    Optional[int], typer.Option("--seed", min=0, help="Accepted everywhere; nothing is random here.", rich_help_panel=COMPUTE)
+]
+Seed = Annotated[Optional[int], typer.Option(min=0, help="Random seed. Default: the preset's.", rich_help_panel=COMPUTE)]
+Json = Annotated[
+    Optional[str], typer.Option("--json", metavar="[FILE]", help="Result as JSON to stdout, or to FILE.", rich_help_panel=RESULT)
+]
+
+
+def reporter(context: typer.Context) -> Reporter:
+    return context.obj or Reporter()
+
+
+def overrides(sets, seed, precision, workers) -> list[str]:
+    """--set's values and the short options as key=value overrides of a preset."""
+    extra = {"run.seed": seed, "run.precision": precision, "run.workers": workers}
+    return [*(sets or []), *(f"{key}={value}" for key, value in extra.items() if value is not None)]
+
+
+def preset_from(name: str, sets, seed, precision, workers, method: str | None = None):
+    """The preset with the command line's short options applied as overrides."""
+    from ..config.presets import load_preset
+
+    return load_preset(name, overrides(sets, seed, precision, workers), method)
+
+
+def job_of(context: typer.Context, settings, data_root: Path | None, out: Path | None, device: str, fresh: bool = False):
+    """A training job; loads torch, so the preset is checked before."""
+    from ..data import store
+    from ..training.stages import Job
+
+    return Job(settings, store.data_root(data_root), out, device, fresh, reporter(context))
+
+
+def precision_for(name: str | None, device: str):
+    """The precision of commands that only run forward; fp32 unless asked, so that results do not depend on the machine."""
+    from ..runtime.devices import make_precision, pick_device
+
+    if name is not None and name not in ("auto", "fp32", "bf16", "fp16"):
+        raise UsageError(f"--precision {name}: known are auto, fp32, bf16, fp16")
+    return make_precision(name or "fp32", pick_device(device))
+
+
+def check_ids(ids: str) -> None:
+    if ids not in ("train", "label"):
+        raise UsageError(f"--ids {ids}: known are train and label")
+
+
+def views(flip: bool, scale: list[float] | None):
+    """Test-time augmentation of --flip and --scale."""
+    from ..inference.evaluate import Views
+
+    return Views(flip, tuple(scale or (1.0,)))
+
+
+def emit_json(value, where: str) -> None:
+    """To stdout for "-", else to the file named; by the first process."""
+    import json
+
+    from ..data.files import write_json
+
+    if where == "-":
+        print(json.dumps(value, ensure_ascii=False))
+    elif ranks()[0] == 0:
+        write_json(Path(where), value)
+
+
+def arrange(arguments: list[str]) -> list[str]:
+    """Global flags may stand anywhere; a bare `--json` (no FILE after it) means stdout."""
+    head, tail = [], []
+    rest = iter(range(len(arguments)))
+    for index in rest:
+        argument = arguments[index]
+        if argument == "--":
+            tail += arguments[index:]
+            break
+        if argument in GLOBAL_FLAGS:
+            head.append(argument)
+        elif argument == "--json":
+            following = arguments[index + 1] if index + 1 < len(arguments) else "-"
+            is_file = not following.startswith("-") and (following.endswith(".json") or not Path(following).exists())
+            tail.append(f"--json={following if is_file else '-'}")
+            if is_file:
+                next(rest, None)
+        else:
+            tail.append(argument)
+    return head + tail
+
+
+def report(error: BaseException) -> int:
+    """Print an error as one or two lines; returns the exit code."""
+    code, text = describe(error)
+    if text:
+        print(f"fgda: {text}", file=sys.stderr, flush=True)
+    return code
+
+
+def describe(error: BaseException) -> tuple[int, str]:
+    if isinstance(error, FgdaError):
+        return error.exit_code, str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return 130, "stopped"
+    if isinstance(error, BrokenPipeError):
+        sys.stdout = open(os.devnull, "w")
+        return 1, ""
+    if isinstance(error, OSError):
+        return 1, f"{error.filename or 'input/output'}: {error.strerror or error}"
+    if isinstance(error, MemoryError):
+        return 1, "out of memory: use a smaller size or batch"
+    if "out of memory" in str(error):
+        return 1, "the device is out of memory: use a smaller size or batch"
+    first = str(error).splitlines()[0] if str(error) else ""
+    return 1, f"internal error: {type(error).__name__}: {first}\n(--debug shows where)"
+
+
+def terminate(_signum, _frame):
+    """SIGTERM outside training, where nothing needs saving beyond what is on disk."""
+    from ..runtime.errors import Stopped
+
+    raise Stopped(signal.SIGTERM, "terminated")

@@ -1,0 +1,84 @@
+"""The files that `predict` and `entropy-map` write for each image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ..data.classes import CITYSCAPES_IDS, ClassSet
+from ..data.files import whole_file, write_image
+from ..data.store import Item
+from ..runtime.errors import UsageError
+from ..visual.colour import colourise, legend, overlay
+from ..visual.heat import heat_with_bar
+from .predict import Input
+
+KINDS = ("color", "ids", "overlay")
+
+
+@dataclass(frozen=True)
+class Ids:
+    """Train ids as they are ("train"), or as Cityscapes label ids ("label"). Raises UsageError for other classes."""
+
+    kind: str
+    classes: ClassSet
+
+    def __post_init__(self):
+        if self.kind == "label" and not self.classes.is_cityscapes:
+            raise UsageError("--ids label needs a model of the Cityscapes classes")
+
+    def __call__(self, train_ids: np.ndarray) -> np.ndarray:
+        return train_ids if self.kind == "train" else np.array(CITYSCAPES_IDS, np.uint8)[train_ids]
+
+
+@dataclass(frozen=True)
+class SavedIds:
+    """Writes an evaluated image's ids to `NAME.png`."""
+
+    out: Path
+    ids: Ids
+
+    def __call__(self, item: Item, train_ids: np.ndarray) -> None:
+        write_image(self.out / f"{item.name}.png", self.ids(train_ids))
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Writes `NAME_color.png`, `NAME_ids.png`, `NAME_overlay.png` at the input's own size, and `legend.png` once."""
+
+    out: Path
+    classes: ClassSet
+    kinds: tuple[str, ...]
+    ids: Ids
+
+    def write_legend(self) -> None:
+        write_image(self.out / "legend.png", legend(self.classes))
+
+    def __call__(self, item: Input, image: np.ndarray, result: dict) -> None:
+        for kind in self.kinds:
+            # Level 1: twice as fast as the default, a tenth larger.
+            write_image(self.out / f"{item.name}_{kind}.png", self.picture(kind, image, result["train_ids"]), compression=1)
+
+    def picture(self, kind: str, image: np.ndarray, train_ids: np.ndarray) -> np.ndarray:
+        if kind == "ids":
+            return self.ids(train_ids)
+        return colourise(train_ids, self.classes) if kind == "color" else overlay(image, train_ids, self.classes)
+
+
+@dataclass(frozen=True)
+class EntropyMaps:
+    """Writes `NAME_entropy.png` and, `raw`, `NAME_entropy.npy`; keeps each image's mean."""
+
+    out: Path
+    raw: bool = False
+    means: dict[str, float] = field(default_factory=dict)
+
+    def __call__(self, item: Input, image: np.ndarray, result: dict) -> None:
+        entropy = result["entropy"]
+        self.means[item.name] = float(entropy.mean())
+        write_image(self.out / f"{item.name}_entropy.png", heat_with_bar(entropy))
+        if self.raw:
+            with whole_file(self.out / f"{item.name}_entropy.npy") as partial, open(partial, "wb") as handle:
+                np.save(handle, entropy.astype(np.float32))

@@ -1,0 +1,65 @@
+"""Reading, computing and writing at the same time, a bounded number of images in memory."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import islice
+from typing import TypeVar
+
+import torch
+
+from ..runtime.distributed import World
+
+T = TypeVar("T")
+CHUNK = 8  # images that are looked at together; those of one network size are computed in one or more batches
+CPU_PIXELS, GPU_PIXELS = 1 << 17, 1 << 21  # of one batch: a processor's caches are small, a GPU wants work
+
+
+def images_per_batch(size: tuple[int, int], device: torch.device) -> int:
+    pixels = CPU_PIXELS if device.type == "cpu" else GPU_PIXELS
+    return min(CHUNK, max(1, pixels // (size[0] * size[1])))
+
+
+def share(items: list[T], world: World) -> list[T]:
+    """This process's items: whole chunks, so that a batch holds the same images whatever the number of processes."""
+    chunks = [items[first : first + CHUNK] for first in range(0, len(items), CHUNK)]
+    return [item for chunk in world.part(chunks) for item in chunk]
+
+
+def batched(items: Iterable[T], count: int) -> Iterator[list[T]]:
+    """Lists of `count` items in order; the last may be shorter."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, count)):
+        yield batch
+
+
+def read_ahead(read: Callable, items: list, threads: int = 2) -> Iterator:
+    """`(item, read(item))` in order, read by threads while the network computes; memory stays constant."""
+    with ThreadPoolExecutor(threads) as pool:
+        pending: deque = deque()
+        for item in items:
+            pending.append((item, pool.submit(read, item)))
+            if len(pending) > 2 * threads:
+                done, future = pending.popleft()
+                yield done, future.result()
+        for done, future in pending:
+            yield done, future.result()
+
+
+@contextmanager
+def write_behind(threads: int = 2) -> Iterator[Callable]:
+    """Yields `submit(task, *arguments)`: tasks run in threads, few wait at a time, their errors come up here."""
+    with ThreadPoolExecutor(threads) as pool:
+        pending: deque = deque()
+
+        def submit(task: Callable, *arguments) -> None:
+            pending.append(pool.submit(task, *arguments))
+            while len(pending) > 2 * threads:
+                pending.popleft().result()
+
+        yield submit
+        for future in pending:
+            future.result()

@@ -1,0 +1,115 @@
+"""Where and how to compute: device, precision (measured, not assumed), determinism."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from .distributed import World, ranks
+from .errors import UsageError
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`. Raises UsageError for one this machine lacks."""
+    if name in ("auto", "cuda") and torch.cuda.is_available() and ranks()[1] > 1:
+        name = f"cuda:{ranks()[2]}"
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"--device {name}: known are auto, cpu, cuda, cuda:N, mps") from None
+    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
+        raise UsageError(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices; use --device cpu")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UsageError("--device mps: not available on this machine; use --device cpu")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise UsageError(f"--device {name}: known are auto, cpu, cuda, cuda:N, mps")
+    return device
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep what it is given back, where it can (glibc); called before work on a CPU.
+
+    By default every tensor above 32 MB, and many below, is mapped anew and unmapped again: the kernel clears its pages
+    each time, which on a virtual machine costs as much as the convolution that fills them (benchmarks/step.py).
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # another C library
+        return
+    trim_threshold, mmap_max = -1, -4  # of malloc.h
+    mallopt(mmap_max, 0)
+    mallopt(trim_threshold, 2**31 - 1)
+
+
+@dataclass(frozen=True)
+class Precision:
+    """A resolved precision; bf16 and fp16 run convolutions in autocast, losses stay fp32."""
+
+    name: str
+    device: torch.device
+    scaler: Any = None  # torch.amp.GradScaler for fp16
+
+    def autocast(self):
+        if self.name == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16 if self.name == "bf16" else torch.float16)
+
+    @property
+    def scale(self) -> Callable:
+        return self.scaler.scale if self.scaler is not None else lambda loss: loss
+
+    def place(self, module: nn.Module) -> nn.Module:
+        """To the device; channels_last pays only with reduced precision."""
+        module = module.to(self.device)
+        return module if self.name == "fp32" else module.to(memory_format=torch.channels_last)
+
+
+def make_precision(name: str, device: torch.device, world: World = World()) -> Precision:
+    """`auto` is measured, by the first process for all. Raises UsageError for fp16 on a CPU, which lacks kernels for it."""
+    if device.type == "cpu":
+        keep_freed_memory()
+    if name == "auto":
+        name = MEASURED[world.first_decides(lambda: MEASURED.index(measure_precision(device)), device)]
+    if name == "fp16" and device.type == "cpu":
+        raise UsageError("--precision fp16 needs a GPU: use bf16 or fp32 on the CPU")
+    scaler = torch.amp.GradScaler(device.type) if name == "fp16" and device.type == "cuda" else None
+    return Precision(name, device, scaler)
+
+
+MEASURED = ("fp32", "bf16")
+
+
+def measure_precision(device: torch.device) -> str:
+    """bf16 when a dilated residual layer trains at least 1.2 times as fast with it here, else fp32."""
+    state = torch.random.get_rng_state()
+    layer = nn.Sequential(nn.Conv2d(64, 64, 3, padding=2, dilation=2), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1))
+    inputs = torch.randn(2, 64, 48, 96)
+    torch.random.set_rng_state(state)
+    seconds = {}
+    for name in MEASURED:
+        precision = Precision(name, device)
+        module, images = precision.place(layer), inputs.to(device)
+        seconds[name] = min(_step_seconds(precision, module, images) for _ in range(4))
+    return "bf16" if seconds["bf16"] * 1.2 < seconds["fp32"] else "fp32"
+
+
+def _step_seconds(precision: Precision, module: nn.Module, images: torch.Tensor) -> float:
+    start = time.perf_counter()
+    with precision.autocast():
+        output = module(images)
+    output.float().square().mean().backward()
+    if precision.device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start

@@ -1,0 +1,43 @@
+"""Work spread over processes that leave Ctrl-C to the parent."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import connection
+
+from .errors import FgdaError
+
+
+def _worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for work forever: it holds both ends of its queue."""
+    connection.wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
+
+
+def spread(function: Callable, items: Iterable, workers: int, chunk: int = 4) -> Iterator:
+    """`function` of each item, in order. When the caller stops early, what has not begun is dropped.
+
+    Raises FgdaError when a worker process is killed (by a person, or for want of memory).
+    """
+    if workers <= 1:
+        yield from map(function, items)
+        return
+    pool = ProcessPoolExecutor(workers, initializer=_worker)
+    try:
+        yield from pool.map(function, items, chunksize=chunk)
+    except BrokenProcessPool:
+        raise FgdaError("a worker process was killed (out of memory?): run the same command to go on") from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,108 @@
+"""The paper's Table 3 (and the rows of Tables 1 and 2) on any preset: one cell a method and seed, each resumable."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..config.presets import load_preset
+from ..data.files import write_json, write_text
+from ..data.store import open_dataset
+from ..inference.evaluate import evaluate_file
+from ..methods.registry import method_class
+from ..runtime.devices import make_precision, pick_device
+from ..runtime.errors import FgdaError
+from ..training import stages
+from ..visual.plots import bars
+from ..visual.tables import show
+
+# mIoU of the paper's Tables 1 to 3, by preset.
+PAPER = {
+    "gta2city": {
+        "source-only": 36.6,
+        "adaptsegnet": 41.4,
+        "fada": 48.4,
+        "fgda": 49.5,
+        "clan": 43.2,
+        "cbst": 45.2,
+        "advent": 45.5,
+    },
+    "synthia2city": {"source-only": 33.5, "advent": 41.2, "fgda": 45.4},
+}
+
+
+def run_ablation(job: stages.Job, preset_name: str, overrides: list[str], methods: list[str], seeds: list[int]) -> dict[str, Any]:
+    """Train and evaluate what is missing, write ablation.json after every cell, table and plot at the end."""
+    out = job.out or Path("runs") / job.preset.name / "ablation"
+    record = out / "ablation.json"
+    cells = _read(record)
+    metric = job.preset.data.evaluation.metric
+    for seed in seeds:
+        for method in dict.fromkeys(("source-only", *methods)):
+            preset = load_preset(preset_name, [*overrides, f"run.seed={seed}"], method)
+            key = f"{method}-seed{seed}"
+            job.reporter.say(f"cell {key}")
+            final = _train(replace(job, preset=preset), out, method, seed)
+            stamp = final.stat().st_mtime_ns
+            if cells.get(key, {}).get("stamp") != stamp:
+                cells[key] = {"stamp": stamp, "method": method, "seed": seed, **_evaluate(job, preset, final)}
+                write_json(record, _summary(job.preset.name, metric, cells))
+    summary = _summary(job.preset.name, metric, {k: c for k, c in cells.items() if c["seed"] in seeds and c["method"] in methods})
+    write_text(out / "ablation.md", markdown(summary))
+    bars(out / "ablation.png", summary["rows"], f"{job.preset.name}: {metric}")
+    return summary
+
+
+def _train(job: stages.Job, out: Path, method: str, seed: int) -> Path:
+    source_only = stages.pretrain(replace(job, out=out / f"source-only-seed{seed}"))
+    if not method_class(method).uses_target:
+        return source_only
+    return stages.adapt(replace(job, out=out / f"{method}-seed{seed}"), source_only)
+
+
+def _evaluate(job: stages.Job, preset, final: Path) -> dict[str, Any]:
+    wanted = preset.data.evaluation
+    dataset = open_dataset(job.data_root, wanted.dataset)
+    precision = make_precision("fp32", pick_device(job.device))
+    return {"result": evaluate_file(final, dataset, wanted.split, precision, job.reporter)}
+
+
+def _read(record: Path) -> dict[str, dict]:
+    if not record.is_file():
+        return {}
+    try:
+        return json.loads(record.read_text())["cells"]
+    except (OSError, ValueError, KeyError) as error:
+        raise FgdaError(f"cannot read {record}: delete it to evaluate all cells again") from error
+
+
+def _summary(preset: str, metric: str, cells: dict[str, dict]) -> dict[str, Any]:
+    rows = []
+    for method in dict.fromkeys(cell["method"] for cell in cells.values()):
+        scores = {cell["seed"]: cell["result"][metric] for cell in cells.values() if cell["method"] == method}
+        values = list(scores.values())
+        spread = statistics.stdev(values) if len(values) > 1 else None
+        rows.append({"method": method, "seeds": scores, "mean": statistics.fmean(values), "spread": spread,
+                     "paper": PAPER.get(preset, {}).get(method)})  # fmt: skip
+    return {"preset": preset, "metric": metric, "rows": rows, "cells": cells}
+
+
+def markdown(summary: dict[str, Any]) -> str:
+    """The table as Markdown: mean ± standard deviation over seeds."""
+    lines = [
+        f"# {summary['preset']}: {summary['metric']} by method",
+        "",
+        "| method | mIoU | seeds | paper |",
+        "|---|---|---|---|",
+    ]
+    for row in summary["rows"]:
+        seeds = ", ".join(f"{seed}: {value:.1f}" for seed, value in row["seeds"].items())
+        lines.append(f"| {row['method']} | {mean_text(row)} | {seeds} | {show(row['paper'])} |")
+    return "\n".join(lines) + "\n"
+
+
+def mean_text(row: dict[str, Any]) -> str:
+    return show(row["mean"]) + (f" ± {show(row['spread'])}" if row["spread"] is not None else "")

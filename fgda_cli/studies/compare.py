@@ -1,0 +1,65 @@
+"""Comparison sheets: image, truth when there is one, and under each checkpoint its labels and its entropy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..data.files import BadFile
+from ..data.store import PreparedDataset
+from ..inference.predict import collect, predict, read_inputs
+from ..models.checkpoint import load_model
+from ..runtime.devices import Precision
+from ..runtime.errors import FgdaError
+from ..visual.colour import PAPER, colourise
+from ..visual.heat import heat
+from ..visual.sheets import grid, with_legend
+
+
+@dataclass(frozen=True)
+class Scene:
+    """An RGB image `[H,W,3]` and, when known, its train ids `[H,W]`."""
+
+    image: np.ndarray
+    truth: np.ndarray | None
+
+
+def from_dataset(dataset: PreparedDataset, split: str, most: int) -> list[Scene]:
+    """Scenes spread evenly over a labelled split."""
+    items = dataset.items(split, labelled=True)
+    chosen = [items[index] for index in np.linspace(0, len(items) - 1, min(most, len(items))).astype(int)]
+    return [Scene(np.ascontiguousarray(dataset.image(item)), dataset.label(item)) for item in chosen]
+
+
+def gather(inputs: list[str], root: Path, most: int, threads: int = 2) -> list[Scene]:
+    """Scenes from images and folders, or from prepared data sets by folder or name. Raises FgdaError."""
+    scenes: list[Scene] = []
+    for text in inputs:
+        folder = next((f for f in (Path(text), root / text) if (f / "manifest.json").is_file()), None)
+        if folder is not None:
+            scenes += from_dataset(PreparedDataset(folder), "val", most)
+            continue
+        for item, image in read_inputs(collect([text], recursive=False)[:most], threads):
+            if isinstance(image, BadFile):
+                raise FgdaError(f"{item.path}: {image}")
+            scenes.append(Scene(image, None))
+    return scenes[:most]
+
+
+def comparison(scenes: list[Scene], checkpoints: list[Path], names: list[str], precision: Precision) -> np.ndarray:
+    """Two rows a scene: labels above, entropy (eq. 4) below."""
+    loaded = [load_model(path) for path in checkpoints]
+    models = [precision.place(model) for model, _ in loaded]
+    classes = loaded[0][1]["classes"]
+    has_truth = any(scene.truth is not None for scene in scenes)
+    blank = np.full((8, 8, 3), PAPER, np.uint8)
+    rows = []
+    for scene in scenes:
+        found = [predict(model, scene.image, precision) for model in models]
+        truth = [] if not has_truth else [blank if scene.truth is None else colourise(scene.truth, classes)]
+        rows.append([scene.image, *truth, *(colourise(result["train_ids"], classes) for result in found)])
+        rows.append([blank, *(blank for _ in truth), *(heat(result["entropy"]) for result in found)])
+    headings = ["image", *(["truth"] if has_truth else []), *names]
+    return with_legend(grid(rows, headings, (256, 128)), classes)

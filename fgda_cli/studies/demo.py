@@ -1,0 +1,62 @@
+"""The demo: draw and prepare the playground, pretrain, adapt, evaluate both, draw the comparison."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..config.schema import Preset
+from ..data.files import write_image, write_json
+from ..data.recipes import default_workers, prepare_playground
+from ..data.store import PreparedDataset, open_dataset
+from ..inference.evaluate import evaluate_file
+from ..inference.predict import predict
+from ..models.checkpoint import load_model
+from ..runtime.devices import Precision, make_precision, pick_device
+from ..runtime.reporter import Reporter
+from ..training import stages
+from ..visual.colour import colourise
+from ..visual.heat import heat
+from ..visual.sheets import grid, with_legend
+from .compare import from_dataset
+
+SHOWN = 4  # scenes on the comparison sheet
+
+
+def run_demo(
+    preset: Preset, out: Path, device: str, fresh: bool, reporter: Reporter, workers: int | None = None
+) -> dict[str, Any]:
+    """Everything below `out`; returns summary.json's content. Runs resume like any other."""
+    start, data = time.perf_counter(), out / "data"
+    reporter.say("1/4 drawing and preparing the two domains")
+    prepare_playground(out / "raw", data, None, reporter, default_workers(workers))
+    job = stages.Job(preset, data, out / f"pretrain-seed{preset.run.seed}", device, fresh, reporter)
+    reporter.say("2/4 training on the labelled game scenes")
+    source_only = stages.pretrain(job)
+    reporter.say("3/4 adapting to the unlabelled street scenes")
+    adapted = stages.adapt(replace(job, out=out / f"adapt-{preset.method.name}-seed{preset.run.seed}"), source_only)
+    reporter.say("4/4 evaluating both")
+    wanted, precision = preset.data.evaluation, make_precision("fp32", pick_device(device))
+    dataset = open_dataset(data, wanted.dataset)
+    results = [evaluate_file(path, dataset, wanted.split, precision, reporter) for path in (source_only, adapted)]
+    write_image(out / "comparison.png", sheet(dataset, wanted.split, [source_only, adapted], precision))
+    summary = {"seed": preset.run.seed, "seconds": round(time.perf_counter() - start, 1), "source_only": results[0],
+               "adapted": results[1], "gain": results[1]["miou"] - results[0]["miou"]}  # fmt: skip
+    write_json(out / "summary.json", summary)
+    return summary
+
+
+def sheet(dataset: PreparedDataset, split: str, checkpoints: list[Path], precision: Precision) -> np.ndarray:
+    """Image, truth, both predictions and both entropy maps side by side, for scenes spread over the split."""
+    models = [precision.place(load_model(path)[0]) for path in checkpoints]
+    rows = []
+    for scene in from_dataset(dataset, split, SHOWN):
+        found = [predict(model, scene.image, precision) for model in models]
+        maps = [colourise(result["train_ids"], dataset.classes) for result in found]
+        rows.append([scene.image, colourise(scene.truth, dataset.classes), *maps, *(heat(r["entropy"]) for r in found)])
+    headings = ["image", "truth", "source only", "adapted", "entropy: source only", "entropy: adapted"]
+    return with_legend(grid(rows, headings, (256, 128)), dataset.classes)

@@ -1,0 +1,135 @@
+"""Reports as HTML pages: of an evaluation (classes, confusions, best and worst images), and of a training run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from ..data.classes import ClassSet
+from ..data.files import write_text
+from ..data.store import Item, PreparedDataset
+from ..inference.evaluate import Views
+from ..inference.predict import predict
+from ..metrics import ConfusionMatrix
+from ..models.checkpoint import load_model
+from ..runtime.devices import Precision
+from ..runtime.errors import FgdaError
+from ..visual import html
+from ..visual.colour import colourise, error_map
+from ..visual.heat import heat
+from ..visual.plots import curves
+from ..visual.tables import show
+
+SHOWN = 4  # best images, and worst
+MEANS = {"miou": "mIoU", "miou16": "mIoU, 16 classes", "miou13": "mIoU, 13 classes", "pixel_accuracy": "pixel accuracy"}
+
+
+@dataclass(frozen=True)
+class ImageScores:
+    """`on_prediction` that keeps each image's own mIoU in percent."""
+
+    scores: dict[str, float] = field(default_factory=dict)
+
+    def __call__(self, item: Item, prediction: np.ndarray, counts: ConfusionMatrix) -> None:
+        score = counts.miou()
+        if score is not None:
+            self.scores[item.name] = score
+
+
+def evaluation_page(
+    result: dict[str, Any], scores: dict[str, float], dataset: PreparedDataset, precision: Precision, tta: Views
+) -> str:
+    """The page of one checkpoint's evaluation; `scores` are its images' mIoU by name."""
+    model, info = load_model(Path(result["checkpoint"]))
+    precision.place(model)
+    figures = {name: f"{show(result[key])} %" for key, name in MEANS.items() if result[key] is not None}
+    order = sorted(scores, key=scores.get)
+    worst, best = order[:SHOWN], order[SHOWN:][-SHOWN:][::-1]
+    items = {item.name: item for item in dataset.items(result["split"], labelled=True)}
+
+    def scenes(names: list[str]) -> str:
+        return "".join(_scene(items[name], scores[name], dataset, model, precision, tta) for name in names)
+
+    how = "Rows are the truth, columns the prediction, percent of each row."
+    note = "Each image's mIoU is over the classes that it shows or was given. Errors are red, ignored pixels black."
+    views = f"{len(tta.scales)} scales{', mirrored too' if tta.flip else ''}" if tta != Views() else "one view"
+    facts = [
+        result["checkpoint"],
+        f"{info['stage']} {info['method']}, iteration {info['iteration']}",
+        f"{result['dataset']} / {result['split']}, {result['images']} images",
+        f"{views}, {result['seconds']:.0f} s",
+    ]
+    return html.page(
+        "Evaluation", facts, html.cards(figures),
+        html.section("IoU by class", html.iou_rows(result, dataset.classes.palette)),
+        html.section("Confusions", html.confusion_heat(result), how),
+        html.section("Worst images", scenes(worst), note),
+        html.section("Best images", scenes(best)) if best else "",
+    )  # fmt: skip
+
+
+def _scene(item: Item, score: float, dataset: PreparedDataset, model, precision: Precision, tta: Views) -> str:
+    image, truth, classes = np.ascontiguousarray(dataset.image(item)), dataset.label(item), dataset.classes
+    found = predict(model, image, precision, tta, truth.shape[::-1])
+    wrong = 100 * float(np.mean(found["train_ids"][truth != 255] != truth[truth != 255]))
+    figures = [html.image(image, "image", photo=True), *_maps(truth, found, image, classes)]
+    return html.scene(item.name, f"mIoU {show(score)} %, {wrong:.1f} % of the pixels wrong", figures)
+
+
+def _maps(truth: np.ndarray, found: dict, image: np.ndarray, classes: ClassSet) -> list[str]:
+    return [
+        html.image(colourise(truth, classes), "truth"),
+        html.image(colourise(found["train_ids"], classes), "prediction"),
+        html.image(heat(found["entropy"]), f"entropy (eq. 4), mean {found['entropy'].mean():.2f}"),
+        html.image(error_map(image, truth, found["train_ids"]), "errors"),
+    ]
+
+
+def run_page(run: Path) -> str:
+    """Training curves and settings of a run folder. Raises FgdaError when it is none, or nothing was logged yet."""
+    record, metrics = run / "preset.yaml", run / "metrics.jsonl"
+    try:
+        settings, lines = record.read_text(), metrics.read_text(errors="replace").splitlines()
+        stage = yaml.safe_load(settings)["stage"]
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise FgdaError(f"{run} is no run folder: it needs preset.yaml and metrics.jsonl") from error
+    series = _series(lines)
+    if not series:
+        raise FgdaError(f"{metrics} holds no measurement yet")
+    last = max(points[-1][0] for group in series.values() for points in group.values())
+    finished = "finished" if (run / "checkpoints/final.pth").is_file() else "not finished"
+    facts = [str(run), f"{stage['stage']} {stage['method']}", f"iteration {last}, {finished}"]
+    best = {
+        name: f"{max(value for _, value in points):.1f} %" for name, points in series.get("validation", {}).items()
+    }  # fmt: skip
+    sections = [html.section(title, html.figure_svg(curves(group))) for title, group in series.items()]
+    heading = html.cards({f"best {MEANS[name]} in validation": value for name, value in best.items()})
+    return html.page("Training run", facts, heading, *sections, html.section("Settings", f"<pre>{html.escape(settings)}</pre>"))
+
+
+def _series(lines: list[str]) -> dict[str, dict[str, list[tuple[int, float]]]]:
+    """metrics.jsonl as {group: {name: [(iteration, value)]}}."""
+    groups: dict[str, dict[str, list[tuple[int, float]]]] = {"validation": {}, "losses": {}, "learning rate": {}, "images/s": {}}
+    for line in lines:
+        try:
+            entry = json.loads(line)
+            iteration = int(entry.pop("iteration"))
+            parts = {"validation": entry.pop("validation", {}), "learning rate": entry.pop("lr", {})}
+            parts["images/s"] = {"images/s": entry.pop("images_per_second")} if "images_per_second" in entry else {}
+            parts["losses"] = entry
+            values = [(group, name, float(value)) for group, part in parts.items() for name, value in part.items()]
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+            continue  # a line cut short by a crash
+        for group, name, value in values:
+            groups[group].setdefault(name, []).append((iteration, value))
+    return {group: values for group, values in groups.items() if values}
+
+
+def write_page(path: Path, page: str) -> Path:
+    write_text(path, page)
+    return path

@@ -1,0 +1,196 @@
+"""The training loop. It knows no method by name: it feeds batches, steps optimisers, logs, saves and stops."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..config.schema import Preset, Stage
+from ..data import loader
+from ..models import checkpoint
+from ..runtime.distributed import World
+from ..runtime.errors import FgdaError, Stopped
+from ..runtime.reporter import Reporter
+from .run_folder import RunFolder
+from .state import TrainState
+
+
+class StopRequest:
+    """Set by SIGINT or SIGTERM; the loop ends after the running iteration."""
+
+    signum: int | None = None
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[StopRequest]:
+    """Turns the first SIGINT/SIGTERM into a request; a second one interrupts at once."""
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+
+    def handle(signum, _frame):
+        if request.signum is not None:
+            raise KeyboardInterrupt
+        request.signum = signum
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@dataclass
+class Trainer:
+    """Runs one stage of a preset in a run folder."""
+
+    state: TrainState
+    samples: loader.PairedSamples
+    stage: Stage
+    preset: Preset
+    run: RunFolder
+    header: dict[str, Any]  # what every checkpoint says of itself: stage, method, classes
+    validate: Callable[[dict], dict] | None  # deployed state -> metrics
+    reporter: Reporter
+    world: World = World()
+    writer: Any = None  # TensorBoard's SummaryWriter
+
+    def train(self) -> None:
+        """To the last iteration, or until a signal: then a resumable checkpoint is written and Stopped raised."""
+        total, state, device = self.stage.iterations, self.state, self.state.precision.device
+        if self.world.is_first:
+            self.run.trim_metrics(state.iteration, state.validated)
+        positions = loader.Positions(state.iteration, total, self.stage.batch_size, self.world.rank, self.world.size)
+        feed = loader.batches(self.samples, positions, self.preset.run.workers, pin=device.type == "cuda")
+        label = f"{self.header['stage']} {self.header['method']}"
+        progress = self.reporter.progress(label, total, state.iteration)
+        with loader.watched(), stop_on_signals() as request, progress as advance:
+            clock, images = time.perf_counter(), 0
+            for batch in feed:
+                if self.validation_is_due():
+                    self.evaluate()
+                    clock, images = time.perf_counter(), 0
+                terms = self.iterate(batch.to(device))
+                images += self.stage.batch_size
+                if state.iteration % self.stage.log_every == 0 or state.iteration == total:
+                    seconds = time.perf_counter() - clock
+                    self.log(self.numbers(terms), images / max(seconds, 1e-9))
+                    clock, images = time.perf_counter(), 0
+                advance(1, f"loss {float(terms['seg'].detach()):.3f}")
+                signum = self.world.largest(request.signum or 0, device)
+                if signum:
+                    self.save_last()
+                    raise Stopped(signum, f"stopped at iteration {state.iteration}: run the same command to go on")
+                if state.iteration % self.stage.checkpoint_every == 0 and state.iteration < total:
+                    self.save_last()
+        self.finish()
+
+    def validation_is_due(self) -> bool:
+        """Asked before an iteration, so that a run stopped right at a validation makes up for it when resumed."""
+        iteration = self.state.iteration
+        return iteration > 0 and iteration % self.stage.evaluate_every == 0 and self.state.validated != iteration
+
+    def iterate(self, batch: loader.Batch) -> dict[str, torch.Tensor]:
+        """One step of the method and its optimisers."""
+        state, method = self.state, self.state.method
+        state.set_schedule(self.stage.schedule_iterations or self.stage.iterations, self.preset.optim.poly_power)
+        for optimizer in state.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+        method.begin_iteration(state.iteration, self.stage.iterations, self.target_images)
+        terms = self.world.mean_terms(method.step(batch))
+        if not all(bool(torch.isfinite(term)) for term in terms.values()):
+            self.fail_on_nan(terms)
+        for optimizer in state.optimizers.values():
+            self.world.average_gradients(parameter for group in optimizer.param_groups for parameter in group["params"])
+        scaler = state.precision.scaler
+        for optimizer in state.optimizers.values():
+            scaler.step(optimizer) if scaler else optimizer.step()
+        if scaler:
+            scaler.update()
+        method.end_iteration(state.iteration)
+        state.iteration += 1
+        return terms
+
+    def target_images(self) -> Iterator[torch.Tensor]:
+        return self.samples.target_images(self.world.rank, self.world.size)
+
+    @staticmethod
+    def numbers(terms: dict[str, torch.Tensor]) -> dict[str, float]:
+        return {name: float(term.detach()) for name, term in terms.items()}
+
+    def fail_on_nan(self, terms: dict[str, torch.Tensor]) -> None:
+        bad = [name for name, value in self.numbers(terms).items() if not math.isfinite(value)]
+        good = f"the last good checkpoint is {self.run.last}" if self.run.last.is_file() else "no checkpoint was written yet"
+        raise FgdaError(
+            f"loss '{bad[0]}' is not finite at iteration {self.state.iteration + 1}; {good}\n"
+            "lower optim.lr, or use --precision fp32"
+        )
+
+    def log(self, terms: dict[str, float], speed: float) -> None:
+        if not self.world.is_first:
+            return
+        lrs = {name: optimizer.param_groups[0]["lr"] for name, optimizer in self.state.optimizers.items()}
+        record = {"iteration": self.state.iteration, **terms, "lr": lrs, "images_per_second": round(speed, 3)}
+        self.run.log(record)
+        self.scalars({f"loss/{name}": value for name, value in terms.items()} | {f"lr/{n}": v for n, v in lrs.items()})
+
+    def scalars(self, values: dict[str, float]) -> None:
+        """TensorBoard events; the writer is opened at the first of them."""
+        if self.writer is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.writer = SummaryWriter(str(self.run.folder), purge_step=self.state.iteration, flush_secs=30)
+        for name, value in values.items():
+            self.writer.add_scalar(name, value, self.state.iteration)
+
+    def evaluate(self) -> dict | None:
+        """Validate, log, keep the best."""
+        if self.validate is None:
+            return None
+        metrics = self.validate(self.state.method.deploy_state())
+        self.state.validated = self.state.iteration
+        score = metrics.get(self.preset.data.evaluation.metric)
+        summary = {key: metrics[key] for key in ("miou", "miou16", "miou13") if metrics.get(key) is not None}
+        if self.world.is_first:
+            self.record(score, summary)
+        return summary
+
+    def record(self, score: float | None, summary: dict) -> None:
+        """A validation into the logs, and into best.pth when it is one."""
+        self.run.log({"iteration": self.state.iteration, "validation": summary})
+        self.scalars({f"validation/{name}": value for name, value in summary.items()})
+        self.reporter.say(f"iteration {self.state.iteration}: mIoU {score:.2f}" if score is not None else "no class to evaluate")
+        if score is not None and (self.state.best is None or score > self.state.best):
+            self.state.best = score
+            checkpoint.save(self.run.best, self.shipped() | {"metrics": summary})
+
+    def shipped(self) -> dict[str, Any]:
+        return {**self.header, "iteration": self.state.iteration, "preset": self.preset.to_json(),
+                "model": {name: value.detach().cpu() for name, value in self.state.method.deploy_state().items()}}  # fmt: skip
+
+    def save_last(self) -> None:
+        if not self.world.is_first:
+            return
+        checkpoint.save(self.run.last, self.shipped() | {"train": self.state.state_dict()})
+        self.run.note(f"iteration {self.state.iteration}: checkpoint written")
+
+    def finish(self) -> None:
+        """The last validation, then final.pth, whose presence says that the run is finished, then last.pth."""
+        summary = self.evaluate()
+        if not self.world.is_first:
+            return
+        checkpoint.save(self.run.final, self.shipped() | {"metrics": summary or {}})
+        self.save_last()
+        self.run.note(f"iteration {self.state.iteration}: finished")
+        if self.writer is not None:
+            self.writer.close()

@@ -1,0 +1,95 @@
+"""Prediction on any image, the precision choice, and test-time augmentation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import fgda_cli
+from fgda_cli import chunked as strips
+from fgda_cli import losses
+from fgda_cli.data.loader import to_tensor
+from fgda_cli.inference.evaluate import Views, decide, view_logits
+from fgda_cli.inference.predict import collect, fit_size
+from fgda_cli.losses import entropy_map, upsample
+from fgda_cli.models.segmenter import DeepLabV2
+from fgda_cli.runtime import devices as compute
+from fgda_cli.runtime.devices import Precision
+from fgda_cli.runtime.errors import FgdaError, UsageError
+
+CPU = Precision("fp32", torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    net = DeepLabV2(19, "resnet18", width=8).eval()
+    net.input_size = (64, 32)
+    return net
+
+
+@pytest.mark.parametrize("size", [(1, 1), (64, 32), (37, 91), (3000, 40)])
+def test_predict_takes_any_size(model, size):
+    result = fgda_cli.predict(model, np.full((size[1], size[0], 3), 128, np.uint8))
+    assert result["train_ids"].shape == result["entropy"].shape == (size[1], size[0])
+    assert result["train_ids"].dtype == np.uint8 and result["entropy"].dtype == np.float32
+
+
+def test_predict_equals_the_network_applied_by_hand(model):
+    image = np.random.default_rng(0).integers(0, 256, (32, 64, 3), dtype=np.uint8)
+    logits = upsample(model(to_tensor(image)[None]).logits, (32, 64))
+    result = fgda_cli.predict(model, image)
+    assert (result["train_ids"] == logits[0].argmax(0).numpy()).all()
+    np.testing.assert_allclose(result["entropy"], entropy_map(logits)[0].detach().numpy(), atol=1e-6)
+
+
+def test_predict_refuses_other_arrays(model):
+    with pytest.raises(ValueError, match="RGB uint8"):
+        fgda_cli.predict(model, np.zeros((4, 4), np.float32))
+
+
+def test_fit_size_keeps_area_and_shape_of_other_aspects():
+    assert fit_size(2048, 1024, (1024, 512)) == (1024, 512)
+    width, height = fit_size(3000, 4000, (1024, 512))
+    assert width < height and abs(width * height / (1024 * 512) - 1) < 0.05
+
+
+def test_mirrored_test_time_augmentation_is_symmetric(model):
+    image = np.random.default_rng(1).integers(0, 256, (32, 64, 3), dtype=np.uint8)
+    tta = Views(flip=True)
+    turned = np.ascontiguousarray(image[:, ::-1])
+    (_, entropy), (_, mirrored) = (decide(view_logits(model, [x], (64, 32), CPU, tta), (64, 32), True) for x in (image, turned))
+    np.testing.assert_allclose(entropy, mirrored[:, ::-1], atol=1e-4)
+
+
+def test_deciding_by_strips_equals_the_whole_map(monkeypatch):
+    monkeypatch.setattr(strips, "STRIP_ELEMENTS", 500)
+    views = [torch.randn(1, 5, 6, 9) for _ in range(3)]
+    for some in (views[:1], views):
+        probs = torch.stack([torch.softmax(losses.upsample(view, (40, 55)), 1) for view in some]).mean(0)
+        train_ids, entropy = decide(some, (55, 40), with_entropy=True)
+        assert np.mean(train_ids == probs.argmax(1)[0].numpy()) > 0.999  # ties of rounding
+        np.testing.assert_allclose(entropy, losses.entropy_map(probs.log())[0].numpy(), atol=1e-5)
+
+
+def test_collect_gives_files_of_one_name_different_results(tmp_path):
+    from PIL import Image
+
+    for name in ("a.png", "a.jpg"):
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    assert sorted(item.name for item in collect([str(tmp_path)], False)) == ["a.jpg", "a.png"]
+    assert [item.name for item in collect([str(tmp_path / "*.png")], False)] == ["a"]
+    with pytest.raises(FgdaError, match="no such image"):
+        collect([str(tmp_path / "*.gif")], False)
+
+
+@pytest.mark.parametrize("bf16, expected", [(1.0, "fp32"), (0.95, "fp32"), (0.5, "bf16")])
+def test_auto_precision_takes_what_measures_faster(monkeypatch, bf16, expected):
+    monkeypatch.setattr(compute, "_step_seconds", lambda precision, module, images: bf16 if precision.name == "bf16" else 1.0)
+    assert compute.make_precision("auto", torch.device("cpu")).name == expected
+
+
+def test_fp16_on_the_cpu_is_refused():
+    with pytest.raises(UsageError, match="fp16 needs a GPU"):
+        compute.make_precision("fp16", torch.device("cpu"))

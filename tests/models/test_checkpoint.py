@@ -1,0 +1,50 @@
+"""Checkpoints: whole or not there, never running code, clear about what is wrong."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+import torch
+
+from fgda_cli.data import files
+from fgda_cli.models import checkpoint
+from fgda_cli.runtime.errors import FgdaError
+
+
+class Evil:
+    def __reduce__(self):
+        return (open, ("/tmp/fgda-evil", "w"))
+
+
+@pytest.mark.parametrize("content", [b"", b"just text\n", b"PK\x03\x04 broken zip", pickle.dumps({"a": 1})])
+def test_files_that_are_no_checkpoint(tmp_path, content):
+    path = tmp_path / "x.pth"
+    path.write_bytes(content)
+    with pytest.raises(FgdaError, match="x.pth"):
+        checkpoint.load(path)
+
+
+def test_malicious_pickles_do_not_run(tmp_path):
+    torch.save({"format": "fgda-checkpoint", "x": Evil()}, tmp_path / "x.pth")
+    with pytest.raises(FgdaError, match="loaded safely"):
+        checkpoint.load(tmp_path / "x.pth")
+
+
+def test_a_failing_write_leaves_the_old_checkpoint_and_no_remains(tmp_path, monkeypatch):
+    path = tmp_path / "last.pth"
+    checkpoint.save(path, {"iteration": 1})
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(FgdaError, match="No space left on device"):
+        checkpoint.save(path, {"iteration": 2})
+    assert checkpoint.load(path)["iteration"] == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["last.pth"]
+
+
+def test_a_folder_names_the_file_in_it(tmp_path):
+    with pytest.raises(FgdaError, match="is a folder"):
+        checkpoint.load(tmp_path)

@@ -1,0 +1,133 @@
+"""Published checkpoint formats, built key by key, against plain functional implementations of their networks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+
+from fgda_cli.models import checkpoint, foreign
+from fgda_cli.runtime.errors import FgdaError
+from tests.conftest import fgda
+
+DEPTHS = {"layer1": 3, "layer2": 4, "layer3": 6, "layer4": 3}
+
+
+def conv_norm(s, x, conv, bn, **kwargs):
+    x = F.conv2d(x, s[f"{conv}.weight"], **kwargs)
+    return F.batch_norm(x, s[f"{bn}.running_mean"], s[f"{bn}.running_var"], s[f"{bn}.weight"], s[f"{bn}.bias"])
+
+
+def bottleneck_caffe(s, x, name, stride, dilation):
+    y = F.relu(conv_norm(s, x, f"{name}.conv1", f"{name}.bn1", stride=stride))
+    y = F.relu(conv_norm(s, y, f"{name}.conv2", f"{name}.bn2", padding=dilation, dilation=dilation))
+    y = conv_norm(s, y, f"{name}.conv3", f"{name}.bn3")
+    if f"{name}.downsample.0.weight" in s:
+        x = conv_norm(s, x, f"{name}.downsample.0", f"{name}.downsample.1", stride=stride)
+    return F.relu(x + y)
+
+
+def aspp(s, x, name):
+    return sum(
+        F.conv2d(x, s[f"{name}.{i}.weight"], s[f"{name}.{i}.bias"], padding=d, dilation=d) for i, d in enumerate((6, 12, 18, 24))
+    )
+
+
+def deeplab_multi(s, images):
+    """AdaptSegNet's and ADVENT's network: (auxiliary logits, main logits)."""
+    mean = torch.tensor((104.00698793, 116.66876762, 122.67891434)).view(1, 3, 1, 1)
+    x = F.relu(conv_norm(s, images.flip(1) - mean, "conv1", "bn1", stride=2, padding=3))
+    x = F.max_pool2d(x, 3, 2, 1, ceil_mode=True)
+    middle = None
+    for layer, stride, dilation in (("layer1", 1, 1), ("layer2", 2, 1), ("layer3", 1, 2), ("layer4", 1, 4)):
+        for block in range(DEPTHS[layer]):
+            x = bottleneck_caffe(s, x, f"{layer}.{block}", stride if block == 0 else 1, dilation)
+        middle = x if layer == "layer3" else middle
+    return aspp(s, middle, "layer5.conv2d_list"), aspp(s, x, "layer6.conv2d_list")
+
+
+def random_state(shapes):
+    generator = torch.Generator().manual_seed(0)
+    state = {}
+    for key, shape in shapes.items():
+        if key.endswith("num_batches_tracked"):
+            state[key] = torch.tensor(0)
+        elif key.endswith("running_var"):
+            state[key] = torch.rand(shape, generator=generator) + 0.5
+        else:
+            fan = max(1, torch.Size(shape[1:]).numel())
+            state[key] = torch.randn(shape, generator=generator) * (2 / fan) ** 0.5 * (0.3 if len(shape) == 1 else 1)
+    return state
+
+
+def backbone_shapes():
+    return {k: v.shape for k, v in torchvision.models.resnet50(weights=None).state_dict().items() if not k.startswith("fc.")}
+
+
+def heads(name, channels, classes=19):
+    return {
+        f"{name}.{i}.{part}": shape
+        for i in range(4)
+        for part, shape in (("weight", (classes, channels, 3, 3)), ("bias", (classes,)))
+    }
+
+
+def multi_shapes(classes=19):
+    return backbone_shapes() | heads("layer5.conv2d_list", 1024, classes) | heads("layer6.conv2d_list", 2048, classes)
+
+
+@pytest.mark.parametrize("prefix", ["", "Scale.", "module."])
+@pytest.mark.parametrize("classes", [19, 16])
+def test_deeplab_multi(tmp_path, prefix, classes):
+    state = random_state(multi_shapes(classes))
+    torch.save({prefix + key: value for key, value in state.items()}, tmp_path / "x.pth")
+    checkpoint.save(tmp_path / "ours.pth", foreign.convert(tmp_path / "x.pth", "auto"))
+    model, info = checkpoint.load_model(tmp_path / "ours.pth")
+    images = torch.randint(0, 256, (1, 3, 65, 81), dtype=torch.uint8)
+    aux, main = deeplab_multi(state, images.float())
+    model.aux_head.train()
+    with torch.no_grad():
+        torch.testing.assert_close(model(images).logits, main, rtol=1e-4, atol=1e-4 * float(main.abs().max()))
+        layer3, _ = model.backbone(model.normalise(images))
+        torch.testing.assert_close(model.aux_head(layer3), aux, rtol=1e-4, atol=1e-4 * float(aux.abs().max()))
+    assert len(info["classes"]) == classes and info["preset"]["model"]["variant"] == "caffe"
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_fada(tmp_path, prefix):
+    state = random_state(backbone_shapes() | heads("conv2d_list", 2048))
+    body = {f"{prefix}backbone.{k}": v for k, v in state.items() if not k.startswith("conv2d_list")}
+    head = {f"{prefix}{k}": v for k, v in state.items() if k.startswith("conv2d_list")}
+    torch.save(
+        {"iteration": 40000, "feature_extractor": body, "classifier": head, "model_D": {"D.0.weight": torch.zeros(1)}},
+        tmp_path / "x.pth",
+    )
+    done = fgda("import", tmp_path / "x.pth", "--out", tmp_path / "ours.pth")
+    assert done.returncode == 0 and "fada, resnet50, 19 classes" in done.stdout, done.stderr
+    model, info = checkpoint.load_model(tmp_path / "ours.pth")
+    reference = torchvision.models.resnet50(weights=None, replace_stride_with_dilation=[False, True, True]).eval()
+    reference.load_state_dict({k: v for k, v in state.items() if not k.startswith("conv2d_list")}, strict=False)
+    images = torch.randint(0, 256, (1, 3, 65, 81), dtype=torch.uint8)
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    with torch.no_grad():
+        x = reference.maxpool(reference.relu(reference.bn1(reference.conv1((images / 255 - mean) / std))))
+        x = reference.layer4(reference.layer3(reference.layer2(reference.layer1(x))))
+        expected = aspp(state, x, "conv2d_list")
+        torch.testing.assert_close(model(images).logits, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+    assert info["iteration"] == 40000 and info["method"] == "fada"
+
+
+@pytest.mark.parametrize("damage", ["missing", "misshapen", "foreign"])
+def test_files_that_do_not_fit_are_one_line(tmp_path, damage):
+    state = random_state(multi_shapes())
+    if damage == "missing":
+        del state["layer3.2.conv2.weight"]
+    elif damage == "misshapen":
+        state["layer1.0.conv1.weight"] = torch.zeros(1, 1, 1, 1)
+    else:
+        state = {"weight": torch.zeros(2)}
+    torch.save(state, tmp_path / "x.pth")
+    with pytest.raises(FgdaError, match="x.pth") as caught:
+        foreign.convert(tmp_path / "x.pth", "auto")
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,206 @@
+"""A run that is stopped, by any signal, ends with the same bits as one that never was."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from fgda_cli.methods.registry import method_names
+from fgda_cli.models import checkpoint
+from fgda_cli.runtime.errors import FgdaError, Stopped, UsageError
+from fgda_cli.runtime.reporter import Reporter
+from fgda_cli.training import stages
+from fgda_cli.training.trainer import Trainer
+from tests.conftest import set_flags
+
+QUIET = Reporter(quiet=True)
+
+
+@pytest.fixture(scope="module")
+def job(data_root, tiny_preset, tmp_path_factory):
+    torch.set_num_threads(1)
+    return stages.Job(tiny_preset(), data_root, tmp_path_factory.mktemp("runs") / "pre", "cpu", reporter=QUIET)
+
+
+@pytest.fixture(scope="module")
+def pretrained(job) -> Path:
+    return stages.pretrain(job)
+
+
+def same(first: Path, second: Path) -> bool:
+    a, b = checkpoint.load(first)["model"], checkpoint.load(second)["model"]
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def stop_at(monkeypatch, iteration: int, action):
+    original = Trainer.iterate
+
+    def iterate(self, batch):
+        if self.state.iteration == iteration:
+            action()
+        return original(self, batch)
+
+    monkeypatch.setattr(Trainer, "iterate", iterate)
+
+
+def crash():
+    raise MemoryError("stands for a kill: nothing is saved")
+
+
+@pytest.mark.parametrize("method", [name for name in method_names() if name != "source-only"])
+@pytest.mark.parametrize("iteration", [1, 3])
+def test_an_adaptation_cut_short_ends_bit_identical(job, pretrained, tmp_path, monkeypatch, tiny_preset, method, iteration):
+    ours = replace(job, preset=tiny_preset(method=method), out=tmp_path / "whole")
+    whole = stages.adapt(ours, pretrained)
+    with monkeypatch.context() as patch:
+        stop_at(patch, iteration, crash)
+        with pytest.raises(MemoryError):
+            stages.adapt(replace(ours, out=tmp_path / "parts"), pretrained)
+    parts = stages.adapt(replace(ours, out=tmp_path / "parts"), pretrained)
+    assert same(whole, parts)
+    for folder in ("whole", "parts"):  # no log line is lost or doubled
+        lines = [json.loads(line) for line in (tmp_path / folder / "metrics.jsonl").read_text().splitlines()]
+        assert [line["iteration"] for line in lines if "seg" in line] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("signum, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_write_a_checkpoint_of_that_very_iteration(job, pretrained, tmp_path, monkeypatch, signum, code):
+    whole = stages.adapt(replace(job, out=tmp_path / "whole"), pretrained)
+    with monkeypatch.context() as patch:
+        stop_at(patch, 2, lambda: os.kill(os.getpid(), signum))
+        with pytest.raises(Stopped) as caught:
+            stages.adapt(replace(job, out=tmp_path / "parts"), pretrained)
+    assert caught.value.exit_code == code
+    assert checkpoint.load(tmp_path / "parts/checkpoints/last.pth")["train"]["iteration"] == 3
+    assert same(whole, stages.adapt(replace(job, out=tmp_path / "parts"), pretrained))
+
+
+@pytest.mark.parametrize("iteration", [1, 2, 3])
+def test_a_validation_is_neither_lost_nor_doubled_by_a_stop(job, pretrained, tmp_path, monkeypatch, tiny_preset, iteration):
+    ours = replace(job, preset=tiny_preset("adapt.evaluate_every=2"), out=tmp_path / "run")
+    with monkeypatch.context() as patch:
+        stop_at(patch, iteration, lambda: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(Stopped):
+            stages.adapt(ours, pretrained)
+    stages.adapt(ours, pretrained)
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [line["iteration"] for line in lines if "validation" in line] == [2, 4, 6]
+
+
+def test_kill_9_of_a_real_process(data_root, tmp_path):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    def command(out):
+        flags = set_flags("pretrain.iterations=40", "pretrain.checkpoint_every=3")
+        return [
+            sys.executable,
+            "-m",
+            "fgda_cli",
+            "pretrain",
+            "--data-root",
+            str(data_root),
+            "--out",
+            str(out),
+            "--device",
+            "cpu",
+            *flags,
+        ]
+
+    subprocess.run(command(tmp_path / "whole"), check=True, env=environment, capture_output=True, timeout=300)
+    process = subprocess.Popen(command(tmp_path / "parts"), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    last = tmp_path / "parts/checkpoints/last.pth"
+    deadline = time.monotonic() + 120
+    while not last.exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL, "the run ended before it was killed"
+    done = subprocess.run(command(tmp_path / "parts"), check=True, env=environment, capture_output=True, text=True, timeout=300)
+    assert "resuming" in done.stderr
+    assert same(tmp_path / "whole/checkpoints/final.pth", tmp_path / "parts/checkpoints/final.pth")
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_does_not(job, pretrained, tmp_path, tiny_preset):
+    assert same(pretrained, stages.pretrain(replace(job, out=tmp_path / "again")))
+    other = replace(job, preset=tiny_preset("run.seed=1"), out=tmp_path / "other")
+    assert not same(pretrained, stages.pretrain(other))
+
+
+def test_adaptation_reads_no_target_label(job, pretrained, data_root, tmp_path):
+    """With every label of the street domain deleted, adaptation runs and gives the same weights."""
+    copy = tmp_path / "data"
+    shutil.copytree(data_root, copy)
+    shutil.rmtree(copy / "playground-street/labels")
+    manifest = copy / "playground-street/manifest.json"
+    tree = json.loads(manifest.read_text())
+    for split in tree["splits"].values():
+        for item in split:
+            item["label"] = item["counts"] = None
+    manifest.write_text(json.dumps(tree))
+    with_labels = stages.adapt(replace(job, out=tmp_path / "with"), pretrained)
+    without = stages.adapt(replace(job, data_root=copy, out=tmp_path / "without"), pretrained)
+    assert same(with_labels, without)
+
+
+def test_another_preset_on_the_same_folder_is_refused_with_the_keys(job, pretrained, tiny_preset):
+    other = replace(job, preset=tiny_preset("optim.lr=0.123"))
+    with pytest.raises(UsageError, match=r"optim\.lr"):
+        stages.pretrain(other)
+
+
+def test_fresh_starts_over_and_leaves_foreign_files(job, pretrained, tmp_path):
+    mine = replace(job, out=tmp_path / "run")
+    stages.pretrain(mine)
+    (tmp_path / "run/notes.md").write_text("mine")
+    stages.pretrain(replace(mine, fresh=True))
+    assert (tmp_path / "run/notes.md").read_text() == "mine"
+    with pytest.raises(UsageError, match="holds no run"):
+        (tmp_path / "photos").mkdir()
+        (tmp_path / "photos/a.jpg").write_bytes(b"x")
+        stages.pretrain(replace(mine, out=tmp_path / "photos"))
+
+
+def test_a_nan_loss_stops_with_the_iteration_and_the_last_good_checkpoint(job, pretrained, tmp_path, monkeypatch):
+    from fgda_cli.methods.base import Method
+
+    original = Method.segmentation
+    calls = []
+
+    def sometimes_nan(self, output, labels):
+        calls.append(1)
+        terms = original(self, output, labels)
+        return {"seg": terms["seg"] * float("nan")} if len(calls) == 4 else terms
+
+    monkeypatch.setattr(Method, "segmentation", sometimes_nan)
+    with pytest.raises(FgdaError, match=r"'seg' is not finite at iteration 4; the last good checkpoint is .*last\.pth"):
+        stages.pretrain(replace(job, out=tmp_path / "nan"))
+    assert checkpoint.load(tmp_path / "nan/checkpoints/last.pth")["train"]["iteration"] == 2
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_run_learns_what_an_uncompiled_one_learns(job, pretrained, tmp_path, tiny_preset):
+    short = ("adapt.iterations=2", "adapt.batch_norm=frozen")
+    plain = stages.adapt(replace(job, preset=tiny_preset(*short), out=tmp_path / "plain"), pretrained)
+    compiled = stages.adapt(replace(job, preset=tiny_preset(*short, "run.compile=true"), out=tmp_path / "compiled"), pretrained)
+    start, one, two = (checkpoint.load(path)["model"] for path in (pretrained, plain, compiled))
+    assert one.keys() == two.keys()
+    for key, value in one.items():
+        torch.testing.assert_close(two[key], value, rtol=1e-4, atol=1e-5)
+    assert any(not torch.equal(value, start[key]) for key, value in one.items())
+
+
+def test_run_folder_holds_what_the_contract_names(pretrained):
+    run = pretrained.parent.parent
+    assert {p.name for p in (run / "checkpoints").iterdir()} == {"last.pth", "best.pth", "final.pth"}
+    assert (run / "preset.yaml").is_file() and (run / "log.txt").is_file() and list(run.glob("events.out.tfevents.*"))
+    record = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
+    assert {"iteration", "seg", "lr", "images_per_second"} <= record.keys()

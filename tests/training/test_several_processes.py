@@ -1,0 +1,122 @@
+"""Two processes (gloo) give what one gives: training to rounding, evaluation and prediction exactly."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fgda_cli.models import checkpoint
+from fgda_cli.runtime.reporter import Reporter
+from fgda_cli.training import stages
+from tests.conftest import fgda, set_flags
+
+ROOT = Path(__file__).parent.parent.parent
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+METHODS = ("fgda", "fgda+target", "fgda-st+target", "cbst+target", "clan", "source-only")
+
+
+def python(*arguments, launcher=(), popen=False):
+    command = [sys.executable, *launcher, *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
+    if popen:
+        return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def distance(first: dict, second: dict | None = None) -> float:
+    """Euclidean, of all weights as one vector; from zero without `second`."""
+    values = {key: value.double() for key, value in first.items() if value.is_floating_point()}
+    return sum(float((value - (second[key].double() if second else 0)).square().sum()) for key, value in values.items()) ** 0.5
+
+
+@pytest.fixture(scope="module")
+def pretrained(data_root, tiny_preset, tmp_path_factory) -> Path:
+    torch.set_num_threads(1)
+    out = tmp_path_factory.mktemp("several") / "pre"
+    return stages.pretrain(stages.Job(tiny_preset(), data_root, out, "cpu", reporter=Reporter(quiet=True)))
+
+
+def test_a_run_of_two_processes_equals_that_of_one(data_root, pretrained, tmp_path):
+    script = Path(__file__).parent / "several.py"
+    for name, launcher in (("one", ()), ("two", TORCHRUN)):
+        done = python(script, data_root, pretrained, tmp_path / name, *METHODS, launcher=launcher)
+        assert done.returncode == 0, done.stderr[-3000:]
+    for method in METHODS:
+        one, two = (checkpoint.load(tmp_path / name / method / "checkpoints/last.pth")["train"] for name in ("one", "two"))
+        start = checkpoint.load(pretrained)["model"]
+        apart, moved = distance(one["model"], two["model"]), distance(one["model"], start)
+        assert moved > 1e-2, f"{method} learnt nothing: the comparison would not see a difference"
+        # As one vector: single weights may differ more, where a rounding error turns a ReLU on or off.
+        assert apart <= 1e-5 * distance(one["model"]) and apart <= 1e-3 * moved, (method, apart, moved)
+        for name, module in one["owned"].items():  # in norm: Adam divides gradients near zero by their own size
+            for key, value in module.items():
+                apart = (two["owned"][name][key].double() - value.double()).norm()
+                counter = key.endswith("num_batches_tracked")  # of forwards, which processes share in CBST's rounds
+                assert counter or apart <= 1e-4 * value.double().norm().clamp(min=1), (method, name, key, float(apart))
+        logs = [(tmp_path / name / method / "metrics.jsonl").read_text().splitlines() for name in ("one", "two")]
+        assert [json.loads(line)["iteration"] for line in logs[0]] == [json.loads(line)["iteration"] for line in logs[1]]
+
+
+def test_evaluation_and_prediction_are_the_same_to_the_bit(data_root, raw_playground, pretrained, tmp_path):
+    photos = raw_playground / "street/leftImg8bit"
+    for name, launcher in (("one", ()), ("two", TORCHRUN)):
+        out = tmp_path / name
+        for command in (
+            ("evaluate", pretrained, "--data", "playground-game", "--split", "train", "--data-root", data_root,
+             "--json", out / "result.json", "--save-predictions", out / "saved"),
+            ("predict", pretrained, photos, "--recursive", "--out", out / "predicted"),
+            ("entropy-map", pretrained, photos, "--recursive", "--raw", "--out", out / "entropy"),
+        ):  # fmt: skip
+            done = python("-m", "fgda_cli", *command, launcher=launcher)
+            assert done.returncode == 0, done.stderr[-3000:]
+            assert command[0] != "predict" or done.stdout.count("predicted") == 2  # the folder's name, and one line in all
+    files = [
+        {p.relative_to(tmp_path / n): p.read_bytes() for p in (tmp_path / n).rglob("*") if p.is_file()} for n in ("one", "two")
+    ]
+    assert files[0].keys() == files[1].keys() and len(files[0]) > 60
+    results = [json.loads(part.pop(Path("result.json"))) for part in files]
+    assert np.sum(results[0]["confusion"]) > 0 and results[0]["images"] == 10
+    assert all({**r, "seconds": 0} == {**results[0], "seconds": 0} for r in results)
+    assert files[0] == files[1]
+
+
+def test_a_signal_to_one_process_stops_both_and_one_process_can_go_on(data_root, tmp_path):
+    flags = set_flags("pretrain.iterations=60", "pretrain.checkpoint_every=1000")
+    command = ("-m", "fgda_cli", "pretrain", "--data-root", data_root, "--device", "cpu", *flags, "--out")
+    process = python(*command, tmp_path / "run", launcher=TORCHRUN, popen=True)
+    log = tmp_path / "run/metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (log.is_file() and log.read_text().count("\n") >= 3) and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.02)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(children[-1]), signal.SIGTERM)
+    process.communicate(timeout=120)
+    stopped = checkpoint.load(tmp_path / "run/checkpoints/last.pth")["train"]["iteration"]
+    assert 3 <= stopped < 60
+    done = python(*command, tmp_path / "run")
+    assert done.returncode == 0 and f"resuming {tmp_path / 'run'} at iteration {stopped} of 60" in done.stderr
+
+
+def test_what_cannot_be_shared_is_refused_before_anything_is_written(data_root, tmp_path):
+    done = python("-m", "fgda_cli", "pretrain", "--data-root", data_root, "--out", tmp_path / "run",
+                  *set_flags("pretrain.batch_size=3"), launcher=TORCHRUN)  # fmt: skip
+    assert "pretrain.batch_size is 3, over all processes: it must be a multiple of their number, 2" in done.stderr
+    assert done.returncode != 0 and not (tmp_path / "run").exists()
+    environment = {"RANK": "0", "WORLD_SIZE": "2"}
+    before = dict(os.environ)
+    try:
+        os.environ.update(environment)
+        alone = fgda("demo", "--out", tmp_path / "demo")
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+    assert alone.returncode == 2 and "demo runs in one process" in alone.stderr
