@@ -105,7 +105,7 @@ def main() -> None:
     model = DeepLabV2(19, backbone, width=width, multi_level=multi_level).eval()
     model.input_size = arguments.size
     precision = make_precision(arguments.precision, torch.device("cpu"))
-    precision.place(model)
+    precision.to_device(model)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_data(root, arguments.images, arguments.size, arguments.label)

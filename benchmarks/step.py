@@ -40,7 +40,7 @@ def networks(arguments):
     model.freeze_batch_norm()
     cls = method_class("fgda")
     method = cls(model, cls.Settings(name="fgda"))
-    for module in (model, *method.owned.values()):
+    for module in (model, *method.modules.values()):
         module.train()
     return method
 
@@ -114,11 +114,11 @@ def measure(arguments) -> None:
     precision = Precision("bf16" if "bf16" in arguments.variant else "fp32", torch.device("cpu"))
     method.autocast = precision.autocast
     method.model.backbone.checkpoint_activations = "checkpoint" in arguments.variant
-    for module in (method.model, *method.owned.values()):
-        precision.place(module)
+    for module in (method.model, *method.modules.values()):
+        precision.to_device(module)
     before, seconds = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, []
     for _ in range(arguments.steps + 1):
-        for module in (method.model, *method.owned.values()):
+        for module in (method.model, *method.modules.values()):
             module.zero_grad(set_to_none=True)
         start = time.perf_counter()
         plain_step(method, data) if arguments.variant == "plain" else method.step(data)

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-STRIP_ELEMENTS = 400_000  # logits of one strip: about 1.6 MB in fp32, which a core's cache holds
+CHUNK_ELEMENTS = 400_000  # logits of one chunk: about 1.6 MB in fp32, which a core's cache holds
 
-Part = Callable[[Tensor, slice], Tensor]  # (logits [B,C,rows,W], output rows) -> summed loss(es), [L] or scalar
+ChunkLoss = Callable[[Tensor, slice], Tensor]  # (logits [B,C,rows,W], output rows) -> summed loss(es), [L] or scalar
 
 
 def interpolation(inputs: int, outputs: int, like: Tensor) -> Tensor:
@@ -32,7 +32,7 @@ def interpolation(inputs: int, outputs: int, like: Tensor) -> Tensor:
 class Upsampled:
     """`[B,C,h,w]` seen at (H, W), bilinear with align_corners=True, some rows at a time.
 
-    Two products with interpolation matrices, across once and down by strips: faster than `F.interpolate`, above all
+    Two products with interpolation matrices, across once and down by chunks of rows: faster than `F.interpolate`, above all
     backward.
     """
 
@@ -57,24 +57,24 @@ class Upsampled:
         """Wide input rows `[B,C,span,W]` to output rows."""
         return torch.matmul(self.down[rows, span], part)
 
-    def strips(self) -> list[slice]:
+    def chunks(self) -> list[slice]:
         height, width = self.size
-        rows = max(1, STRIP_ELEMENTS // (self.wide.shape[0] * self.wide.shape[1] * width))
+        rows = max(1, CHUNK_ELEMENTS // (self.wide.shape[0] * self.wide.shape[1] * width))
         return [slice(first, min(first + rows, height)) for first in range(0, height, rows)]
 
 
-def gradients(logits: Tensor, size: tuple[int, int], part: Part, count: int = 1) -> tuple[list[Tensor], list[Tensor]]:
-    """`count` losses that `part` sums over a strip: their sums over all strips, and d loss / d logits of each.
+def gradients(logits: Tensor, size: tuple[int, int], chunk_loss: ChunkLoss, count: int = 1) -> tuple[list[Tensor], list[Tensor]]:
+    """`count` losses that `chunk_loss` sums over a chunk of rows: their sums over all chunks, and d loss / d logits of each.
 
     logits `[B,C,h,w]`, size (H, W) of the output; the gradients have the logits' shape.
     """
     view = Upsampled(logits.detach(), size)
     sums, grads = [logits.new_zeros(()) for _ in range(count)], [torch.zeros_like(view.wide) for _ in range(count)]
-    for rows in view.strips():
+    for rows in view.chunks():
         span = view.span(rows)
         leaf = view.wide[:, :, span].requires_grad_()
         with torch.enable_grad():
-            losses = part(view.mix(leaf, span, rows), rows).reshape(count).unbind()
+            losses = chunk_loss(view.mix(leaf, span, rows), rows).reshape(count).unbind()
         for index in range(count):
             (grad,) = torch.autograd.grad(losses[index], leaf, retain_graph=index + 1 < count)
             grads[index][:, :, span] += grad
@@ -82,23 +82,23 @@ def gradients(logits: Tensor, size: tuple[int, int], part: Part, count: int = 1)
     return sums, [torch.matmul(grad, view.across.T) for grad in grads]
 
 
-class _ByStrips(torch.autograd.Function):
+class _Chunked(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, size: tuple[int, int], part: Part) -> Tensor:
-        (total,), (grad,) = gradients(logits, size, part)
+    def forward(ctx: Any, logits: Tensor, size: tuple[int, int], chunk_loss: ChunkLoss) -> Tensor:
+        (total,), (grad,) = gradients(logits, size, chunk_loss)
         ctx.save_for_backward(grad)
         return total
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, seed: Tensor):
+    def backward(ctx: Any, grad_output: Tensor):
         (grad,) = ctx.saved_tensors
-        return grad * seed, None, None
+        return grad * grad_output, None, None
 
 
-def total(logits: Tensor, size: tuple[int, int], part: Part) -> Tensor:
-    """The sum of `part` over all output rows, differentiable once in `logits` `[B,C,h,w]`."""
+def total(logits: Tensor, size: tuple[int, int], chunk_loss: ChunkLoss) -> Tensor:
+    """The sum of `chunk_loss` over all output rows, differentiable once in `logits` `[B,C,h,w]`."""
     if torch.is_grad_enabled() and logits.requires_grad:
-        return _ByStrips.apply(logits, size, part)
+        return _Chunked.apply(logits, size, chunk_loss)
     view = Upsampled(logits, size)
-    return sum(part(view.rows(rows), rows) for rows in view.strips())
+    return sum(chunk_loss(view.rows(rows), rows) for rows in view.chunks())

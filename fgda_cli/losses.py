@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import chunked as strips
+from . import chunked
 
 Domain = Literal["source", "target"]
 
@@ -32,12 +32,12 @@ def segmentation_loss(
 ) -> Tensor:
     """Eq. 1: mean cross-entropy over the pixels that are not ignored; 0 (with gradient) when all are.
 
-    logits `[B,K,h,w]`, upsampled strip by strip to the labels' size, train_ids `[B,H,W]` integer; `weight` `[B,H,W]`
+    logits `[B,K,h,w]`, upsampled chunk by chunk to the labels' size, train_ids `[B,H,W]` integer; `weight` `[B,H,W]`
     multiplies each pixel's loss (self-training). FADA divides by a temperature in the adversarial stage. The sum is
     divided by `pixels` where the mean is over more than these images, else by their own labelled pixels.
     """
 
-    def part(full: Tensor, rows: slice) -> Tensor:
+    def chunk_loss(full: Tensor, rows: slice) -> Tensor:
         labels = train_ids[:, rows].long()
         if weight is None:
             return F.cross_entropy(full / temperature, labels, ignore_index=ignore_index, reduction="sum")
@@ -46,7 +46,7 @@ def segmentation_loss(
 
     if pixels is None:
         pixels = (train_ids != ignore_index).sum().clamp(min=1)
-    return strips.total(logits, train_ids.shape[-2:], part) / pixels
+    return chunked.total(logits, train_ids.shape[-2:], chunk_loss) / pixels
 
 
 def soft_label_cross_entropy(logits: Tensor, soft: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ def domain_cross_entropy(domain_logits: Tensor, code: Tensor, domain: Domain) ->
     return (code.sum(dim=1) * normaliser - (code * half).sum(dim=1)).mean()
 
 
-def domain_game(
+def domain_losses(
     domain_logits: Tensor,
     logits: Tensor,
     size: tuple[int, int],
@@ -98,15 +98,15 @@ def domain_game(
     a is the encoding of logits `[B,K,h,w]`. One pass serves both players (eq. 2 and 3), a few rows at a time: neither
     the 2K maps nor the encoding exist at full resolution.
     """
-    codes, classes = strips.Upsampled(logits.detach(), size), logits.shape[1]
+    codes, classes = chunked.Upsampled(logits.detach(), size), logits.shape[1]
 
-    def part(full: Tensor, rows: slice) -> Tensor:
+    def chunk_loss(full: Tensor, rows: slice) -> Tensor:
         code = class_encoding(codes.rows(rows), temperature, clip)
         level = (code.sum(dim=1) * torch.logsumexp(full, dim=1)).sum()
         halves = {"source": full[:, :classes], "target": full[:, classes:]}
         return torch.stack([level - (code * halves[domain]).sum() for domain in domains])
 
-    sums, grads = strips.gradients(domain_logits, size, part, count=len(domains))
+    sums, grads = chunked.gradients(domain_logits, size, chunk_loss, count=len(domains))
     pixels = logits.shape[0] * size[0] * size[1]
     return tuple(value / pixels for value in sums), tuple(grad / pixels for grad in grads)
 
@@ -138,7 +138,7 @@ def entropy_loss(logits: Tensor, temperature: float = 1.0, size: tuple[int, int]
     """Eq. 5 as its public code has it: the *mean* of the entropy map over all pixels, at (H, W) when `size` is given."""
     if size is None:
         return entropy_map(logits, temperature).mean()
-    total = strips.total(logits, size, lambda full, _: entropy_map(full, temperature).sum())
+    total = chunked.total(logits, size, lambda full, _: entropy_map(full, temperature).sum())
     return total / (logits.shape[0] * size[0] * size[1])
 
 

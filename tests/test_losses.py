@@ -9,8 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fgda_cli import chunked as strips
-from fgda_cli import losses
+from fgda_cli import chunked, losses
 
 
 def logits_of(*probs: float) -> torch.Tensor:
@@ -166,8 +165,8 @@ def test_gradients_in_float64(name):
 
 
 @pytest.mark.parametrize("low, size", [((5, 7), (33, 50)), ((1, 4), (8, 9)), ((6, 6), (6, 6)), ((9, 5), (3, 17))])
-def test_strips_equal_the_upsampled_loss_in_value_and_gradient(low, size, monkeypatch):
-    monkeypatch.setattr(strips, "STRIP_ELEMENTS", 700)  # several strips
+def test_chunks_equal_the_upsampled_loss_in_value_and_gradient(low, size, monkeypatch):
+    monkeypatch.setattr(chunked, "CHUNK_ELEMENTS", 700)  # several chunks
     torch.manual_seed(1)
     labels = torch.randint(0, 4, (2, *size))
     labels[torch.rand(2, *size) < 0.2] = 255
@@ -177,22 +176,22 @@ def test_strips_equal_the_upsampled_loss_in_value_and_gradient(low, size, monkey
         "entropy": (lambda z: losses.entropy_loss(z, 1.3, size),
                     lambda z: losses.entropy_loss(losses.upsample(z, size), 1.3)),
     }  # fmt: skip
-    for name, (by_strips, whole) in forms.items():
+    for name, (by_chunks, whole) in forms.items():
         z = torch.randn(2, 4, *low, dtype=torch.float64, requires_grad=True)
-        found, expected = by_strips(z), whole(z)
+        found, expected = by_chunks(z), whole(z)
         torch.testing.assert_close(found, expected, msg=name)
-        torch.testing.assert_close(by_strips(z.detach()), expected.detach(), msg=name)
+        torch.testing.assert_close(by_chunks(z.detach()), expected.detach(), msg=name)
         grads = [torch.autograd.grad(3 * loss, z)[0] for loss in (found, expected)]
         torch.testing.assert_close(*grads, msg=name)
 
 
 def test_the_domain_game_equals_the_published_soft_label_losses(monkeypatch):
-    monkeypatch.setattr(strips, "STRIP_ELEMENTS", 700)
+    monkeypatch.setattr(chunked, "CHUNK_ELEMENTS", 700)
     torch.manual_seed(1)
     size = (21, 34)
     domain_logits = torch.randn(2, 8, 4, 6, dtype=torch.float64, requires_grad=True)
     logits = 3 * torch.randn(2, 4, 4, 6, dtype=torch.float64)
-    values, grads = losses.domain_game(domain_logits, logits, size)
+    values, grads = losses.domain_losses(domain_logits, logits, size)
     for domain, value, grad in zip(("source", "target"), values, grads, strict=True):
         soft = losses.domain_encoding(losses.upsample(logits, size), domain)
         expected = losses.soft_label_cross_entropy(losses.upsample(domain_logits, size), soft)

@@ -112,9 +112,9 @@ def check_ids(ids: str) -> None:
 
 def views(flip: bool, scale: list[float] | None):
     """Test-time augmentation of --flip and --scale."""
-    from ..inference.evaluate import Views
+    from ..inference.evaluate import TestTimeAugmentation
 
-    return Views(flip, tuple(scale or (1.0,)))
+    return TestTimeAugmentation(flip, tuple(scale or (1.0,)))
 
 
 def emit_json(value, where: str) -> None:

@@ -34,11 +34,11 @@ def entropy_map(
     show, found = cli.reporter(context), engine.collect(inputs, recursive)
     how, tta = cli.precision_for(precision, device), cli.views(flip, scale)
     model, _ = load_model(checkpoint)
-    how.place(model)
-    world, write = join(how.device), EntropyMaps(out, raw)
-    counts = engine.predict_inputs(model, found, how, show, write, tta, workers, world, label="entropy-map")
-    means = dict(sorted(pair for part in world.gather(write.means, how.device) for pair in part.items()))
-    if world.is_first:
+    how.to_device(model)
+    process_group, write = join(how.device), EntropyMaps(out, raw)
+    counts = engine.predict_inputs(model, found, how, show, write, tta, workers, process_group, label="entropy-map")
+    means = dict(sorted(pair for part in process_group.gather(write.means, how.device) for pair in part.items()))
+    if process_group.is_first:
         write_json(out / "entropy.json", means)
     average = f", mean entropy {sum(means.values()) / len(means):.3f}" if means else ""
     print(f"{out}: {len(means)} maps{average}")

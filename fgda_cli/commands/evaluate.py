@@ -51,7 +51,7 @@ def evaluate(
 
     show = cli.reporter(context)
     how, tta = cli.precision_for(precision, device), cli.views(flip, scale)
-    world, names, results = join(how.device), headings(checkpoints), []
+    process_group, names, results = join(how.device), headings(checkpoints), []
     for path, heading in zip(checkpoints, names, strict=True):
         name = data or load(path)["preset"]["data"]["evaluation"]["dataset"]
         dataset = (
@@ -65,11 +65,11 @@ def evaluate(
             if save:
                 save(item, train_ids)
 
-        results.append(evaluate_file(path, dataset, split, how, show, tta, keep, workers, world))
+        results.append(evaluate_file(path, dataset, split, how, show, tta, keep, workers, process_group))
         if report is None:
             continue
-        all_scores = {name: score for part in world.gather(scores.scores, how.device) for name, score in part.items()}
-        if world.is_first:
+        all_scores = {name: score for part in process_group.gather(scores.scores, how.device) for name, score in part.items()}
+        if process_group.is_first:
             page = write_page(report / below / "index.html", evaluation_page(results[-1], all_scores, dataset, how, tta))
             show.say(f"report: {page}")
     if json is not None:

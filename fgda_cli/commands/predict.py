@@ -42,10 +42,10 @@ def predict(
     show, found = cli.reporter(context), engine.collect(inputs, recursive)
     how, tta = cli.precision_for(precision, device), cli.views(flip, scale)
     model, info = load_model(checkpoint)
-    how.place(model)
-    world, write = join(how.device), Pictures(out, info["classes"], kinds, Ids(ids, info["classes"]))
-    if world.is_first:
+    how.to_device(model)
+    process_group, write = join(how.device), Pictures(out, info["classes"], kinds, Ids(ids, info["classes"]))
+    if process_group.is_first:
         write.write_legend()
-    counts = engine.predict_inputs(model, found, how, show, write, tta, workers, world, with_entropy=False)
+    counts = engine.predict_inputs(model, found, how, show, write, tta, workers, process_group, with_entropy=False)
     print(f"{out}: {counts.done} predicted" + (f", {counts.bad} could not be read" if counts.bad else ""))
     engine.fail_on_bad(counts.bad, len(found))

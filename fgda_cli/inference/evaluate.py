@@ -21,7 +21,7 @@ from ..losses import entropy_map
 from ..metrics import ConfusionMatrix
 from ..models.segmenter import DeepLabV2
 from ..runtime.devices import Precision
-from ..runtime.distributed import World
+from ..runtime.distributed import ProcessGroup
 from ..runtime.errors import FgdaError
 from ..runtime.reporter import Reporter
 from .pipeline import batched, images_per_batch, read_ahead, share, write_behind
@@ -30,7 +30,7 @@ OnPrediction = Callable[[Item, np.ndarray, ConfusionMatrix], None]  # an image, 
 
 
 @dataclass(frozen=True)
-class Views:
+class TestTimeAugmentation:
     """Test-time augmentation: mean of the class probabilities over scales and mirrors."""
 
     flip: bool = False
@@ -44,7 +44,7 @@ def forward_logits(model: DeepLabV2, images: Tensor, precision: Precision) -> Te
 
 
 def view_logits(
-    model: DeepLabV2, images: list[np.ndarray], size: tuple[int, int], precision: Precision, tta: Views
+    model: DeepLabV2, images: list[np.ndarray], size: tuple[int, int], precision: Precision, tta: TestTimeAugmentation
 ) -> list[Tensor]:
     """Logits `[B,K,h,w]` of RGB images in each view, mirrored ones turned back; size (width, height) is scale 1."""
     found = []
@@ -73,7 +73,7 @@ def decide(views: list[Tensor], out_size: tuple[int, int], with_entropy: bool = 
     train_ids = np.empty(size, np.uint8)
     entropy = np.empty(size, np.float32) if with_entropy else None
     with torch.inference_mode():
-        for rows in maps[0].strips():
+        for rows in maps[0].chunks():
             scores = maps[0].rows(rows)
             if len(maps) > 1:
                 probs = sum((torch.softmax(view.rows(rows), 1) for view in maps[1:]), torch.softmax(scores, 1))
@@ -92,10 +92,10 @@ def evaluate_model(
     size: tuple[int, int],
     precision: Precision,
     reporter: Reporter,
-    tta: Views = Views(),
+    tta: TestTimeAugmentation = TestTimeAugmentation(),
     on_prediction: OnPrediction | None = None,
     threads: int = 2,
-    world: World = World(),
+    process_group: ProcessGroup = ProcessGroup(),
 ) -> dict[str, Any]:
     """The JSON of `fgda evaluate` less its `checkpoint`; each of several processes gets the whole.
 
@@ -105,7 +105,7 @@ def evaluate_model(
     if len(classes) != model.num_classes:
         raise FgdaError(f"the model has {model.num_classes} classes, {dataset.folder} has {len(classes)}")
     items = dataset.items(split, labelled=True)
-    matrix, mine = ConfusionMatrix(len(classes)), share(items, world)
+    matrix, mine = ConfusionMatrix(len(classes)), share(items, process_group)
     pairs = read_ahead(lambda item: (dataset.image(item), dataset.label(item)), mine, threads)
     batches = batched(reporter.track(pairs, f"evaluate {dataset.name}", len(mine)), images_per_batch(size, precision.device))
     with write_behind(threads) as submit:
@@ -119,7 +119,7 @@ def evaluate_model(
                 matrix += counts
                 if on_prediction is not None:
                     submit(on_prediction, item, prediction, counts)
-    matrix.counts = world.sum(torch.from_numpy(matrix.counts).to(precision.device)).cpu().numpy()
+    matrix.counts = process_group.sum(torch.from_numpy(matrix.counts).to(precision.device)).cpu().numpy()
     return result_json(matrix, classes, dataset.name, split, len(items), time.perf_counter() - start)
 
 
@@ -146,17 +146,17 @@ def evaluate_file(
     split: str,
     precision: Precision,
     reporter: Reporter,
-    tta: Views = Views(),
+    tta: TestTimeAugmentation = TestTimeAugmentation(),
     on_prediction: OnPrediction | None = None,
     threads: int = 2,
-    world: World = World(),
+    process_group: ProcessGroup = ProcessGroup(),
 ) -> dict[str, Any]:
     """Evaluate one checkpoint at the size its preset names."""
     from ..models.checkpoint import load_model
 
     model, info = load_model(path)
-    model = precision.place(model)
-    result = evaluate_model(model, dataset, split, info["size"], precision, reporter, tta, on_prediction, threads, world)
+    model = precision.to_device(model)
+    result = evaluate_model(model, dataset, split, info["size"], precision, reporter, tta, on_prediction, threads, process_group)
     return {"checkpoint": str(path), **result}
 
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import torch
 
-from ..runtime.distributed import World
+from ..runtime.distributed import ProcessGroup
 
 T = TypeVar("T")
 CHUNK = 8  # images that are looked at together; those of one network size are computed in one or more batches
@@ -23,10 +23,10 @@ def images_per_batch(size: tuple[int, int], device: torch.device) -> int:
     return min(CHUNK, max(1, pixels // (size[0] * size[1])))
 
 
-def share(items: list[T], world: World) -> list[T]:
+def share(items: list[T], process_group: ProcessGroup) -> list[T]:
     """This process's items: whole chunks, so that a batch holds the same images whatever the number of processes."""
     chunks = [items[first : first + CHUNK] for first in range(0, len(items), CHUNK)]
-    return [item for chunk in world.part(chunks) for item in chunk]
+    return [item for chunk in process_group.part(chunks) for item in chunk]
 
 
 def batched(items: Iterable[T], count: int) -> Iterator[list[T]]:

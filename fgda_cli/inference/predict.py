@@ -15,10 +15,10 @@ import torch
 from ..data.files import IMAGE_SUFFIXES, BadFile, image_files, read_rgb
 from ..models.segmenter import DeepLabV2
 from ..runtime.devices import Precision
-from ..runtime.distributed import World
+from ..runtime.distributed import ProcessGroup
 from ..runtime.errors import FgdaError
 from ..runtime.reporter import Reporter
-from .evaluate import Views, decide, decide_each, view_logits
+from .evaluate import TestTimeAugmentation, decide, decide_each, view_logits
 from .pipeline import CHUNK, batched, images_per_batch, read_ahead, share, write_behind
 
 VIDEO_SUFFIXES = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"}
@@ -46,7 +46,7 @@ def predict(
     model: DeepLabV2,
     image: np.ndarray,
     precision: Precision | None = None,
-    tta: Views = Views(),
+    tta: TestTimeAugmentation = TestTimeAugmentation(),
     out_size: tuple[int, int] | None = None,
 ) -> dict:
     """RGB uint8 `[H,W,3]` -> `train_ids` uint8 `[H,W]`, `entropy` float32 `[H,W]` in [0,1] (eq. 4), at the image's size.
@@ -65,7 +65,11 @@ def predict(
 
 
 def predict_many(
-    model: DeepLabV2, images: list[np.ndarray], precision: Precision, tta: Views = Views(), with_entropy: bool = True
+    model: DeepLabV2,
+    images: list[np.ndarray],
+    precision: Precision,
+    tta: TestTimeAugmentation = TestTimeAugmentation(),
+    with_entropy: bool = True,
 ) -> list[dict]:
     """`predict` of each image; those of one network size are computed in batches."""
     groups: dict[tuple[int, int], list[int]] = {}
@@ -123,7 +127,7 @@ def read_inputs(inputs: list[Input], threads: int = 2) -> Iterator[tuple[Input, 
     return (pair for chunk in read_chunks(inputs, threads) for pair in chunk)
 
 
-def read_chunks(inputs: list[Input], threads: int = 2, world: World = World()) -> Iterator[list[tuple]]:
+def read_chunks(inputs: list[Input], threads: int = 2, process_group: ProcessGroup = ProcessGroup()) -> Iterator[list[tuple]]:
     """This process's share of the images in chunks, and then its videos' frames, video by video."""
 
     def read(item: Input) -> np.ndarray | BadFile:
@@ -133,8 +137,8 @@ def read_chunks(inputs: list[Input], threads: int = 2, world: World = World()) -
             return error
 
     stills = [item for item in inputs if not is_video(item)]
-    yield from batched(read_ahead(read, share(stills, world), threads), CHUNK)
-    for item in world.part([item for item in inputs if is_video(item)]):
+    yield from batched(read_ahead(read, share(stills, process_group), threads), CHUNK)
+    for item in process_group.part([item for item in inputs if is_video(item)]):
         yield from batched(_frames(item), CHUNK)
 
 
@@ -151,9 +155,9 @@ def predict_inputs(
     precision: Precision,
     reporter: Reporter,
     write: Callable[[Input, np.ndarray, dict], None],
-    tta: Views = Views(),
+    tta: TestTimeAugmentation = TestTimeAugmentation(),
     threads: int = 2,
-    world: World = World(),
+    process_group: ProcessGroup = ProcessGroup(),
     label: str = "predict",
     with_entropy: bool = True,
 ) -> Counts:
@@ -162,9 +166,9 @@ def predict_inputs(
     The counts are those of all processes.
     """
     done = bad = 0
-    total = sum(_frame_count(item) if is_video(item) else 1 for item in inputs) // world.size
+    total = sum(_frame_count(item) if is_video(item) else 1 for item in inputs) // process_group.size
     with reporter.progress(label, total) as advance, write_behind(threads) as submit:
-        for chunk in read_chunks(inputs, threads, world):
+        for chunk in read_chunks(inputs, threads, process_group):
             good = [(item, image) for item, image in chunk if not isinstance(image, BadFile)]
             for item, reason in chunk:
                 if isinstance(reason, BadFile):
@@ -174,7 +178,7 @@ def predict_inputs(
             for (item, image), result in zip(good, results, strict=True):
                 submit(write, item, image, result)
             advance(len(chunk))
-    counts = world.sum(torch.tensor([done, bad], device=precision.device))
+    counts = process_group.sum(torch.tensor([done, bad], device=precision.device))
     return Counts(*counts.tolist())
 
 

@@ -35,7 +35,7 @@ class AdaptSegNet(Method):
         for name in self.levels:
             if model.aux_head is not None or not name.startswith("aux"):
                 self.discriminators[name] = BinaryDiscriminator(model.num_classes, settings.discriminator_width)
-        self.owned |= self.discriminators
+        self.modules |= self.discriminators
 
     def maps(self, logits: Tensor) -> Tensor:
         """What the discriminator looks at, `[B,K,H,W]`."""
@@ -53,14 +53,14 @@ class AdaptSegNet(Method):
         source, terms = self.source_pass(batch)
         target, roots, grads = self.forward(batch.target), [], []
         for name, discriminator in self.discriminators.items():
-            maps, grad, played = self.play(name, discriminator, source, target, batch)
+            maps, grad, adversarial_terms = self.adversarial_step(name, discriminator, source, target, batch)
             roots.append(maps)
             grads.append(grad)
-            terms |= played
+            terms |= adversarial_terms
         torch.autograd.backward(roots, grads)
         return terms
 
-    def play(self, name: str, discriminator: nn.Module, source: Output, target: Output, batch: Batch):
+    def adversarial_step(self, name: str, discriminator: nn.Module, source: Output, target: Output, batch: Batch):
         """D's backward, and the adversarial gradient in the target's maps: (maps, gradient, terms).
 
         The target's domain logits are computed once: the maps are a leaf in between, so that the network's loss

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..runtime.distributed import World
+from ..runtime.distributed import ProcessGroup
 from ..runtime.lazy import LazyModule
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class MethodSettings(BaseModel):
 class Method:
     """Base of all methods: supervised training on the source.
 
-    A subclass adds `step` terms and the modules in `self.owned` (saved, moved and trained with the run);
+    A subclass adds `step` terms and the modules in `self.modules` (saved, moved and trained with the run);
     discriminators go into `self.discriminators` too and get an Adam of their own.
     """
 
@@ -44,11 +44,11 @@ class Method:
 
     def __init__(self, model: DeepLabV2, settings: Any):
         self.model, self.settings = model, settings
-        self.owned: dict[str, nn.Module] = {}
+        self.modules: dict[str, nn.Module] = {}
         self.discriminators: dict[str, nn.Module] = {}
         self.target_statistics = False  # set by the engine: batch norm's running statistics follow the target alone
         self.autocast: Callable = nullcontext  # set by the engine
-        self.world = World()  # set by the engine: the processes that share each batch
+        self.process_group = ProcessGroup()  # set by the engine: the processes that share each batch
         self.scale: Callable[[Tensor], Tensor] = lambda loss: loss  # the engine's loss scaling (fp16)
 
     # what a method may change
@@ -67,7 +67,7 @@ class Method:
     def end_iteration(self, iteration: int) -> None:
         """Called after the optimisers' steps."""
 
-    def deploy_state(self) -> dict[str, Tensor]:
+    def inference_state_dict(self) -> dict[str, Tensor]:
         """The state of the segmentation model that is evaluated and shipped."""
         return self.model.state_dict()
 
@@ -90,8 +90,8 @@ class Method:
 
     def cross_entropy(self, logits: Tensor, labels: Tensor, **how: Any) -> Tensor:
         """Eq. 1 with the mean over the labelled pixels of all processes (times their number, as gradients are averaged)."""
-        pixels = self.world.mean((labels != 255).sum())
-        return losses.segmentation_loss(logits, labels, pixels=pixels.clamp(min=1 / self.world.size), **how)
+        pixels = self.process_group.mean((labels != 255).sum())
+        return losses.segmentation_loss(logits, labels, pixels=pixels.clamp(min=1 / self.process_group.size), **how)
 
     def segmentation(self, output: Output, labels: Tensor) -> dict[str, Tensor]:
         """Eq. 1 on the main head and, weighted, on the auxiliary one."""

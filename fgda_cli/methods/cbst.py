@@ -39,7 +39,7 @@ class Cbst(Method):
         self.labeller = copy.deepcopy(model).eval().requires_grad_(False)
         thresholds = torch.nn.Module()
         thresholds.register_buffer("values", torch.ones(model.num_classes))
-        self.owned |= {"labeller": self.labeller, "thresholds": thresholds}
+        self.modules |= {"labeller": self.labeller, "thresholds": thresholds}
 
     def begin_iteration(self, iteration: int, total: int, target_images: Callable[[], Iterable[Tensor]]) -> None:
         length = -(-total // self.settings.rounds)
@@ -48,7 +48,7 @@ class Cbst(Method):
         number = iteration // length
         portion = min(self.settings.first_portion + number * self.settings.portion_step, self.settings.last_portion)
         self.labeller.load_state_dict(self.model.state_dict())
-        self.owned["thresholds"].values.copy_(self.find_thresholds(target_images(), portion))
+        self.modules["thresholds"].values.copy_(self.find_thresholds(target_images(), portion))
 
     def predict(self, images: Tensor) -> Tensor:
         """Probabilities `[B,K,h,w]` of the round's frozen network.
@@ -62,14 +62,14 @@ class Cbst(Method):
 
     def find_thresholds(self, images: Iterable[Tensor], portion: float) -> Tensor:
         """t_k `[K]`: the confidence at `portion` of the pixels predicted as k; 1 for a class never predicted."""
-        values = self.owned["thresholds"].values
+        values = self.modules["thresholds"].values
         counts = torch.zeros(len(values), BINS, dtype=torch.int64)
         with self.labeller.own_statistics():  # processes may have different numbers of images
             for image in images:
                 confidence, labels = self.predict(image[None].to(values.device)).cpu().max(dim=1)
                 bins = (confidence * BINS).long().clamp(max=BINS - 1)
                 counts += torch.bincount((labels * BINS + bins).flatten(), minlength=counts.numel()).view_as(counts)
-        counts = self.world.sum(counts.to(values.device)).cpu()
+        counts = self.process_group.sum(counts.to(values.device)).cpu()
         from_top = counts.flip(1).cumsum(1)
         wanted = (portion * from_top[:, -1:]).ceil().clamp(min=1).long()
         place = (from_top < wanted).sum(dim=1).clamp(max=BINS - 1)
@@ -78,7 +78,7 @@ class Cbst(Method):
 
     def pseudo_labels(self, images: Tensor) -> Tensor:
         """argmax of p_k / t_k where it reaches 1, else 255; `[B,h,w]`."""
-        ratio, labels = (self.predict(images) / self.owned["thresholds"].values.view(1, -1, 1, 1)).max(dim=1)
+        ratio, labels = (self.predict(images) / self.modules["thresholds"].values.view(1, -1, 1, 1)).max(dim=1)
         return torch.where(ratio >= 1, labels, torch.full_like(labels, 255))
 
     def step(self, batch: Batch) -> dict[str, Tensor]:

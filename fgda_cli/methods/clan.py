@@ -41,17 +41,17 @@ class Clan(AdaptSegNet):
                 parameter.mul_(0.5)
             for conv in second.convs:
                 conv.weight.add_(torch.randn_like(conv.weight) * 0.1 * conv.weight.std())
-        self.owned["second_head"] = second
+        self.modules["second_head"] = second
 
     def segmentation_groups(self, lr: float, head_lr_factor: float) -> list[dict]:
         groups = super().segmentation_groups(lr, head_lr_factor)
-        groups[1]["params"] = [*groups[1]["params"], *self.owned["second_head"].parameters()]
+        groups[1]["params"] = [*groups[1]["params"], *self.modules["second_head"].parameters()]
         return groups
 
     def second(self, output: Output) -> Tensor:
         """Logits of C2, `[B,K,h,w]`."""
         with self.autocast():
-            return self.owned["second_head"](output.features).float()
+            return self.modules["second_head"](output.features).float()
 
     def forward(self, images: Tensor, is_target: bool = True) -> Output:
         """The output whose logits are those of C1 + C2."""
@@ -68,7 +68,7 @@ class Clan(AdaptSegNet):
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         terms = super().step(batch)
-        divergence = losses.weight_divergence(self.flat(self.model.head), self.flat(self.owned["second_head"]))
+        divergence = losses.weight_divergence(self.flat(self.model.head), self.flat(self.modules["second_head"]))
         terms["divergence"] = self.settings.lambda_weight * divergence
         self.backward(terms["divergence"])
         return terms
@@ -77,7 +77,7 @@ class Clan(AdaptSegNet):
     def flat(head) -> Tensor:
         return torch.cat([conv.weight.flatten() for conv in head.convs])
 
-    def deploy_state(self) -> dict[str, Tensor]:
-        second = {f"head.{name}": value for name, value in self.owned["second_head"].state_dict().items()}
+    def inference_state_dict(self) -> dict[str, Tensor]:
+        second = {f"head.{name}": value for name, value in self.modules["second_head"].state_dict().items()}
         state = self.model.state_dict()
         return {name: value + second[name] if name in second else value for name, value in state.items()}

@@ -40,7 +40,7 @@ class Fada(Method):
             levels["aux_discriminator"] = aux_channels
         for name, inputs in levels.items():
             self.discriminators[name] = FineGrainedDiscriminator(inputs, model.num_classes, settings.discriminator_widths)
-        self.owned |= self.discriminators
+        self.modules |= self.discriminators
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         source, terms = self.source_pass(batch)
@@ -57,7 +57,7 @@ class Fada(Method):
         size, terms, grads = batch.target.shape[-2:], {}, []
         for name, discriminator in self.discriminators.items():
             weight = self.settings.lambda_adv * (self.settings.aux_adv_factor if name.startswith("aux") else 1.0)
-            adversarial, discriminating, grad = self.play(name, discriminator, source, target, batch, weight)
+            adversarial, discriminating, grad = self.adversarial_step(name, discriminator, source, target, batch, weight)
             prefix = "aux_" if name.startswith("aux") else ""
             terms |= {f"{prefix}adv": weight * adversarial, f"{prefix}disc": discriminating}
             grads.append((self.level(target, name)[0], grad))
@@ -75,7 +75,7 @@ class Fada(Method):
             return output.aux_features, output.aux_logits
         return output.features, output.logits
 
-    def play(self, name: str, discriminator: nn.Module, source: Output, target: Output, batch: Batch, weight: float):
+    def adversarial_step(self, name: str, discriminator: nn.Module, source: Output, target: Output, batch: Batch, weight: float):
         """Eq. 3's gradient with respect to the target features, and eq. 2's in the discriminator's parameters.
 
         Both players use the same domain logits: the features are a leaf here, so that eq. 3 reaches no weight of D
@@ -85,13 +85,13 @@ class Fada(Method):
         features, logits = self.level(target, name)
         leaf = features.detach().requires_grad_()
         domain_logits = self.domain_logits(discriminator, leaf)
-        (adversarial, on_target), (to_source, to_target) = self.game(domain_logits, logits, size)
+        (adversarial, on_target), (to_source, to_target) = self.domain_losses(domain_logits, logits, size)
         (grad,) = torch.autograd.grad(domain_logits, leaf, self.scale(weight * to_source), retain_graph=True)
         domain_logits.backward(self.scale(0.5 * to_target), inputs=parameters)
 
         features, logits = self.level(source, name)
         domain_logits = self.domain_logits(discriminator, features.detach())
-        (on_source,), (to_source,) = self.game(domain_logits, logits, batch.source.shape[-2:], ("source",))
+        (on_source,), (to_source,) = self.domain_losses(domain_logits, logits, batch.source.shape[-2:], ("source",))
         domain_logits.backward(self.scale(0.5 * to_source), inputs=parameters)
         return adversarial, 0.5 * (on_source + on_target), grad
 
@@ -99,5 +99,5 @@ class Fada(Method):
         with self.autocast():
             return discriminator(features).float()
 
-    def game(self, domain_logits: Tensor, logits: Tensor, size: tuple[int, int], domains=("source", "target")):
-        return losses.domain_game(domain_logits, logits, size, self.settings.temperature, self.settings.clip, domains)
+    def domain_losses(self, domain_logits: Tensor, logits: Tensor, size: tuple[int, int], domains=("source", "target")):
+        return losses.domain_losses(domain_logits, logits, size, self.settings.temperature, self.settings.clip, domains)

@@ -33,7 +33,7 @@ class FgdaSt(Fgda):
 
     def __init__(self, model, settings):
         super().__init__(model, settings)
-        self.owned["teacher"] = copy.deepcopy(model).requires_grad_(False)
+        self.modules["teacher"] = copy.deepcopy(model).requires_grad_(False)
         self.iteration = 0
 
     def begin_iteration(self, iteration: int, total: int, target_images: Callable[[], Iterable[Tensor]]) -> None:
@@ -42,7 +42,7 @@ class FgdaSt(Fgda):
     def end_iteration(self, iteration: int) -> None:
         """teacher = a teacher + (1 - a) student; statistics of batch norm are copied."""
         factor = min(max(self.settings.ema_start, 1 - 1 / (iteration + 1)), self.settings.ema_end)
-        teacher = self.owned["teacher"]
+        teacher = self.modules["teacher"]
         with torch.no_grad():
             for slow, fast in zip(teacher.parameters(), self.model.parameters(), strict=True):
                 slow.lerp_(fast, 1 - factor)
@@ -68,14 +68,14 @@ class FgdaSt(Fgda):
         sure = (probs > self.settings.confidence).float().mean(dim=(1, 2), keepdim=True)
         source = torch.nn.functional.interpolate(batch.source.float(), size=size).to(batch.source.dtype)
         truth = torch.nn.functional.interpolate(batch.labels[:, None].float(), size=size)[:, 0].long()
-        first = self.world.rank * len(truth)  # places count over all processes
+        first = self.process_group.rank * len(truth)  # places count over all processes
         pasted = torch.stack([self.chosen(truth[i], first + i) for i in range(len(truth))])
         images = torch.where(pasted[:, None], source, batch.target)
         return images, torch.where(pasted, truth, guess), torch.where(pasted, torch.ones_like(sure), sure)
 
     def teach(self, images: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """The teacher's confidence and train ids, `[B,H,W]`."""
-        teacher = self.owned["teacher"].eval()
+        teacher = self.modules["teacher"].eval()
         with torch.no_grad(), self.autocast():
             logits = teacher(images).logits.float()
         return torch.softmax(losses.upsample(logits, size), dim=1).max(dim=1)

@@ -9,36 +9,36 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..runtime.distributed import World
+from ..runtime.distributed import ProcessGroup
 
 
 class _MeanOverProcesses(torch.autograd.Function):
     """The mean of every process's values, whose gradient reaches all of them."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, world: World) -> Tensor:
-        ctx.world = world
-        return world.mean(values)
+    def forward(ctx: Any, values: Tensor, process_group: ProcessGroup) -> Tensor:
+        ctx.process_group = process_group
+        return process_group.mean(values)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor):
-        return ctx.world.mean(grad), None
+        return ctx.process_group.mean(grad), None
 
 
 class SharedBatchNorm2d(nn.BatchNorm2d):
     """In training it normalises by the moments of every process's images, as one process with all of them would."""
 
-    world = World()
+    process_group = ProcessGroup()
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training or self.world.size == 1:
+        if not self.training or self.process_group.size == 1:
             return super().forward(x)
         values, axes = x.float(), (0, 2, 3)
-        mean = _MeanOverProcesses.apply(values.mean(axes), self.world)
+        mean = _MeanOverProcesses.apply(values.mean(axes), self.process_group)
         centred = values - mean.view(1, -1, 1, 1)
-        variance = _MeanOverProcesses.apply(centred.square().mean(axes), self.world)
+        variance = _MeanOverProcesses.apply(centred.square().mean(axes), self.process_group)
         with torch.no_grad():
-            count = self.world.size * values.numel() // values.shape[1]
+            count = self.process_group.size * values.numel() // values.shape[1]
             self.num_batches_tracked.add_(1)
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * (count / max(count - 1, 1)), self.momentum)
@@ -46,14 +46,14 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         return (centred * scale.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)).to(x.dtype)
 
 
-def share_batch_norm(model: nn.Module, world: World) -> None:
+def share_batch_norm(model: nn.Module, process_group: ProcessGroup) -> None:
     """Let every batch norm of the model see all processes' images; parameters and names stay."""
     for parent in list(model.modules()):
         for name, layer in parent.named_children():
             if isinstance(layer, nn.BatchNorm2d):
                 shared = SharedBatchNorm2d(layer.num_features, layer.eps, layer.momentum)
                 shared.load_state_dict(layer.state_dict())
-                shared.world = world
+                shared.process_group = process_group
                 setattr(parent, name, shared.train(layer.training))
 
 
@@ -61,11 +61,11 @@ def share_batch_norm(model: nn.Module, world: World) -> None:
 def unshared(model: nn.Module) -> Iterator[None]:
     """Inside, batch norm sees this process's images alone."""
     layers = [layer for layer in model.modules() if isinstance(layer, SharedBatchNorm2d)]
-    worlds = [layer.world for layer in layers]
+    worlds = [layer.process_group for layer in layers]
     try:
         for layer in layers:
-            layer.world = World()
+            layer.process_group = ProcessGroup()
         yield
     finally:
-        for layer, world in zip(layers, worlds, strict=True):
-            layer.world = world
+        for layer, process_group in zip(layers, worlds, strict=True):
+            layer.process_group = process_group

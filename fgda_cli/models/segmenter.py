@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..runtime.distributed import World
+from ..runtime.distributed import ProcessGroup
 from . import encoders as backbones
 from . import normalisation as shared_norm
 
@@ -126,9 +126,9 @@ class DeepLabV2(nn.Module):
             for layer, momentum in zip(layers, momenta, strict=True):
                 layer.momentum = momentum
 
-    def share_batch_norm(self, world: World) -> None:
+    def share_batch_norm(self, process_group: ProcessGroup) -> None:
         """Let batch norm in training mode see the images of all processes."""
-        shared_norm.share_batch_norm(self, world)
+        shared_norm.share_batch_norm(self, process_group)
 
     def own_statistics(self) -> AbstractContextManager[None]:
         """Inside, batch norm sees this process's images alone."""

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .distributed import World, ranks
+from .distributed import ProcessGroup, ranks
 from .errors import UsageError
 
 
@@ -70,18 +70,18 @@ class Precision:
     def scale(self) -> Callable:
         return self.scaler.scale if self.scaler is not None else lambda loss: loss
 
-    def place(self, module: nn.Module) -> nn.Module:
+    def to_device(self, module: nn.Module) -> nn.Module:
         """To the device; channels_last pays only with reduced precision."""
         module = module.to(self.device)
         return module if self.name == "fp32" else module.to(memory_format=torch.channels_last)
 
 
-def make_precision(name: str, device: torch.device, world: World = World()) -> Precision:
+def make_precision(name: str, device: torch.device, process_group: ProcessGroup = ProcessGroup()) -> Precision:
     """`auto` is measured, by the first process for all. Raises UsageError for fp16 on a CPU, which lacks kernels for it."""
     if device.type == "cpu":
         keep_freed_memory()
     if name == "auto":
-        name = MEASURED[world.first_decides(lambda: MEASURED.index(measure_precision(device)), device)]
+        name = MEASURED[process_group.first_decides(lambda: MEASURED.index(measure_precision(device)), device)]
     if name == "fp16" and device.type == "cpu":
         raise UsageError("--precision fp16 needs a GPU: use bf16 or fp32 on the CPU")
     scaler = torch.amp.GradScaler(device.type) if name == "fp16" and device.type == "cuda" else None
@@ -100,7 +100,7 @@ def measure_precision(device: torch.device) -> str:
     seconds = {}
     for name in MEASURED:
         precision = Precision(name, device)
-        module, images = precision.place(layer), inputs.to(device)
+        module, images = precision.to_device(layer), inputs.to(device)
         seconds[name] = min(_step_seconds(precision, module, images) for _ in range(4))
     return "bf16" if seconds["bf16"] * 1.2 < seconds["fp32"] else "fp32"
 

@@ -25,7 +25,7 @@ BUCKET_ELEMENTS = 8_000_000  # gradients averaged in one message: 32 MB
 
 
 @dataclass(frozen=True)
-class World:
+class ProcessGroup:
     """This process's place among `size`; with one process every method returns what it was given."""
 
     rank: int = 0
@@ -112,10 +112,10 @@ def ranks() -> tuple[int, int, int]:
     return (int(rank), int(size), int(local or 0)) if rank and size else (0, 1, 0)
 
 
-def join(device: Any) -> World:
-    """This process's World; with several processes it waits until all are there."""
-    world = World(*ranks())
-    if world.size > 1 and not dist.is_initialized():
+def join(device: Any) -> ProcessGroup:
+    """This process's ProcessGroup; with several processes it waits until all are there."""
+    process_group = ProcessGroup(*ranks())
+    if process_group.size > 1 and not dist.is_initialized():
         import atexit
 
         # Its functions take the group of the moment of their import as a default argument. Imported later (torch._dynamo
@@ -126,4 +126,4 @@ def join(device: Any) -> World:
             torch.cuda.set_device(device)
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
         atexit.register(dist.destroy_process_group)
-    return world
+    return process_group

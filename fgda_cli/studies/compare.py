@@ -51,7 +51,7 @@ def gather(inputs: list[str], root: Path, most: int, threads: int = 2) -> list[S
 def comparison(scenes: list[Scene], checkpoints: list[Path], names: list[str], precision: Precision) -> np.ndarray:
     """Two rows a scene: labels above, entropy (eq. 4) below."""
     loaded = [load_model(path) for path in checkpoints]
-    models = [precision.place(model) for model, _ in loaded]
+    models = [precision.to_device(model) for model, _ in loaded]
     classes = loaded[0][1]["classes"]
     has_truth = any(scene.truth is not None for scene in scenes)
     blank = np.full((8, 8, 3), PAPER, np.uint8)

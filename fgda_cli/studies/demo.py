@@ -52,7 +52,7 @@ def run_demo(
 
 def sheet(dataset: PreparedDataset, split: str, checkpoints: list[Path], precision: Precision) -> np.ndarray:
     """Image, truth, both predictions and both entropy maps side by side, for scenes spread over the split."""
-    models = [precision.place(load_model(path)[0]) for path in checkpoints]
+    models = [precision.to_device(load_model(path)[0]) for path in checkpoints]
     rows = []
     for scene in from_dataset(dataset, split, SHOWN):
         found = [predict(model, scene.image, precision) for model in models]

@@ -13,7 +13,7 @@ import yaml
 from ..data.classes import ClassSet
 from ..data.files import write_text
 from ..data.store import Item, PreparedDataset
-from ..inference.evaluate import Views
+from ..inference.evaluate import TestTimeAugmentation
 from ..inference.predict import predict
 from ..metrics import ConfusionMatrix
 from ..models.checkpoint import load_model
@@ -42,11 +42,11 @@ class ImageScores:
 
 
 def evaluation_page(
-    result: dict[str, Any], scores: dict[str, float], dataset: PreparedDataset, precision: Precision, tta: Views
+    result: dict[str, Any], scores: dict[str, float], dataset: PreparedDataset, precision: Precision, tta: TestTimeAugmentation
 ) -> str:
     """The page of one checkpoint's evaluation; `scores` are its images' mIoU by name."""
     model, info = load_model(Path(result["checkpoint"]))
-    precision.place(model)
+    precision.to_device(model)
     figures = {name: f"{show(result[key])} %" for key, name in MEANS.items() if result[key] is not None}
     order = sorted(scores, key=scores.get)
     worst, best = order[:SHOWN], order[SHOWN:][-SHOWN:][::-1]
@@ -57,7 +57,7 @@ def evaluation_page(
 
     how = "Rows are the truth, columns the prediction, percent of each row."
     note = "Each image's mIoU is over the classes that it shows or was given. Errors are red, ignored pixels black."
-    views = f"{len(tta.scales)} scales{', mirrored too' if tta.flip else ''}" if tta != Views() else "one view"
+    views = f"{len(tta.scales)} scales{', mirrored too' if tta.flip else ''}" if tta != TestTimeAugmentation() else "one view"
     facts = [
         result["checkpoint"],
         f"{info['stage']} {info['method']}, iteration {info['iteration']}",
@@ -73,7 +73,7 @@ def evaluation_page(
     )  # fmt: skip
 
 
-def _scene(item: Item, score: float, dataset: PreparedDataset, model, precision: Precision, tta: Views) -> str:
+def _scene(item: Item, score: float, dataset: PreparedDataset, model, precision: Precision, tta: TestTimeAugmentation) -> str:
     image, truth, classes = np.ascontiguousarray(dataset.image(item)), dataset.label(item), dataset.classes
     found = predict(model, image, precision, tta, truth.shape[::-1])
     wrong = 100 * float(np.mean(found["train_ids"][truth != 255] != truth[truth != 255]))

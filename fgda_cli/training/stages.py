@@ -18,7 +18,7 @@ from ..methods.registry import method_class
 from ..models import checkpoint
 from ..models.weights import load_backbone
 from ..runtime.devices import make_precision, pick_device
-from ..runtime.distributed import World, join
+from ..runtime.distributed import ProcessGroup, join
 from ..runtime.errors import FgdaError, UsageError
 from ..runtime.reporter import Reporter
 from .run_folder import RunFolder
@@ -78,14 +78,14 @@ def _run(job: Job, preset: Preset, stage: Stage, identity: dict, method: type[Me
     source = open_dataset(job.data_root, preset.data.source.dataset)
     target = open_dataset(job.data_root, preset.data.target.dataset) if method.uses_target else None
     device = pick_device(job.device)
-    world = join(device)
-    _check_shares(stage, identity["stage"], world.size)
+    process_group = join(device)
+    _check_shares(stage, identity["stage"], process_group.size)
 
     def open_run() -> int:
         run.open(preset, identity, job.fresh)
         return FINISHED if run.final.is_file() else STARTED if run.last.is_file() else NEW
 
-    found = world.first_decides(open_run, device)
+    found = process_group.first_decides(open_run, device)
     if found == FINISHED:
         job.reporter.say(f"{run.folder} is finished already (--fresh starts over)")
         return run.final
@@ -93,27 +93,27 @@ def _run(job: Job, preset: Preset, stage: Stage, identity: dict, method: type[Me
     if resumed is not None and "train" not in resumed:
         raise FgdaError(f"{run.last} cannot be resumed (it holds weights alone): use --fresh to start over")
     torch.manual_seed(preset.run.seed)
-    precision = make_precision(resumed["train"]["precision"] if resumed else preset.run.precision, device, world)
+    precision = make_precision(resumed["train"]["precision"] if resumed else preset.run.precision, device, process_group)
     model = checkpoint.build_model(preset.model, len(source.classes))
     if resumed is None:
         _initialise(model, preset, init)
     if stage.batch_norm == "frozen":
         model.freeze_batch_norm()
-    elif world.size > 1:
-        model.share_batch_norm(world)
+    elif process_group.size > 1:
+        model.share_batch_norm(process_group)
     if preset.model.checkpoint_activations:
         _checkpoint_activations(model, stage)
     state = make_state(method(model, preset.method), preset, stage, precision)
     if preset.run.compile:
         model.backbone.compile()
-    state.method.world = world
+    state.method.process_group = process_group
     if resumed is not None:
         state.load_state_dict(resumed["train"])
         job.reporter.say(f"resuming {run.folder} at iteration {state.iteration} of {stage.iterations}")
     samples = make_samples(preset, source, target, method)
     header = {"stage": identity["stage"], "method": identity["method"], "classes": source.classes.to_json()}
-    validate = make_validation(job, preset, precision, world)
-    Trainer(state, samples, stage, preset, run, header, validate, job.reporter, world).train()
+    validate = make_validation(job, preset, precision, process_group)
+    Trainer(state, samples, stage, preset, run, header, validate, job.reporter, process_group).train()
     return run.final
 
 
@@ -150,8 +150,8 @@ def make_state(method: Method, preset: Preset, stage: Stage, precision) -> Train
     optim = preset.optim
     method.autocast, method.scale = precision.autocast, precision.scale
     method.target_statistics = stage.batch_norm == "target" and method.uses_target
-    for module in (method.model, *method.owned.values()):
-        precision.place(module).train()
+    for module in (method.model, *method.modules.values()):
+        precision.to_device(module).train()
     optimizers: dict[str, torch.optim.Optimizer] = {
         "segmentation": torch.optim.SGD(
             method.segmentation_groups(stage.lr or optim.lr, optim.head_lr_factor),
@@ -172,7 +172,7 @@ def make_samples(preset: Preset, source: PreparedDataset, target: PreparedDatase
     return PairedSamples(source, target, sizes, preset.run.seed, augmentation, sampler, data.untrained)
 
 
-def make_validation(job: Job, preset: Preset, precision, world: World) -> Callable[[dict], dict[str, Any]] | None:
+def make_validation(job: Job, preset: Preset, precision, process_group: ProcessGroup) -> Callable[[dict], dict[str, Any]] | None:
     """A function from a model state to metrics; None, said aloud, when there are no labelled images to validate on."""
     wanted = preset.data.evaluation
     try:
@@ -186,6 +186,8 @@ def make_validation(job: Job, preset: Preset, precision, world: World) -> Callab
         model = checkpoint.build_model(preset.model, len(dataset.classes))
         model.load_state_dict(state)
         quiet = Reporter(quiet=True)
-        return evaluate_model(precision.place(model).eval(), dataset, wanted.split, wanted.size, precision, quiet, world=world)
+        return evaluate_model(
+            precision.to_device(model).eval(), dataset, wanted.split, wanted.size, precision, quiet, process_group=process_group
+        )
 
     return validate

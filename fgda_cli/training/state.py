@@ -41,7 +41,7 @@ class TrainState:
             "precision": self.precision.name,
             "scaler": self.precision.scaler.state_dict() if self.precision.scaler else None,
             "model": self.method.model.state_dict(),
-            "owned": {name: module.state_dict() for name, module in self.method.owned.items()},
+            "modules": {name: module.state_dict() for name, module in self.method.modules.items()},
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "random": torch.random.get_rng_state(),
         }
@@ -49,8 +49,8 @@ class TrainState:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.iteration, self.validated, self.best = state["iteration"], state["validated"], state["best"]
         self.method.model.load_state_dict(state["model"])
-        for name, module in self.method.owned.items():
-            module.load_state_dict(state["owned"][name])
+        for name, module in self.method.modules.items():
+            module.load_state_dict(state["modules"][name])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
         if self.precision.scaler and state["scaler"]:

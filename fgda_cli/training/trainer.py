@@ -16,7 +16,7 @@ import torch
 from ..config.schema import Preset, Stage
 from ..data import loader
 from ..models import checkpoint
-from ..runtime.distributed import World
+from ..runtime.distributed import ProcessGroup
 from ..runtime.errors import FgdaError, Stopped
 from ..runtime.reporter import Reporter
 from .run_folder import RunFolder
@@ -62,15 +62,17 @@ class Trainer:
     header: dict[str, Any]  # what every checkpoint says of itself: stage, method, classes
     validate: Callable[[dict], dict] | None  # deployed state -> metrics
     reporter: Reporter
-    world: World = World()
+    process_group: ProcessGroup = ProcessGroup()
     writer: Any = None  # TensorBoard's SummaryWriter
 
     def train(self) -> None:
         """To the last iteration, or until a signal: then a resumable checkpoint is written and Stopped raised."""
         total, state, device = self.stage.iterations, self.state, self.state.precision.device
-        if self.world.is_first:
+        if self.process_group.is_first:
             self.run.trim_metrics(state.iteration, state.validated)
-        positions = loader.Positions(state.iteration, total, self.stage.batch_size, self.world.rank, self.world.size)
+        positions = loader.Positions(
+            state.iteration, total, self.stage.batch_size, self.process_group.rank, self.process_group.size
+        )
         feed = loader.batches(self.samples, positions, self.preset.run.workers, pin=device.type == "cuda")
         label = f"{self.header['stage']} {self.header['method']}"
         progress = self.reporter.progress(label, total, state.iteration)
@@ -87,7 +89,7 @@ class Trainer:
                     self.log(self.numbers(terms), images / max(seconds, 1e-9))
                     clock, images = time.perf_counter(), 0
                 advance(1, f"loss {float(terms['seg'].detach()):.3f}")
-                signum = self.world.largest(request.signum or 0, device)
+                signum = self.process_group.largest(request.signum or 0, device)
                 if signum:
                     self.save_last()
                     raise Stopped(signum, f"stopped at iteration {state.iteration}: run the same command to go on")
@@ -107,11 +109,11 @@ class Trainer:
         for optimizer in state.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
         method.begin_iteration(state.iteration, self.stage.iterations, self.target_images)
-        terms = self.world.mean_terms(method.step(batch))
+        terms = self.process_group.mean_terms(method.step(batch))
         if not all(bool(torch.isfinite(term)) for term in terms.values()):
             self.fail_on_nan(terms)
         for optimizer in state.optimizers.values():
-            self.world.average_gradients(parameter for group in optimizer.param_groups for parameter in group["params"])
+            self.process_group.average_gradients(parameter for group in optimizer.param_groups for parameter in group["params"])
         scaler = state.precision.scaler
         for optimizer in state.optimizers.values():
             scaler.step(optimizer) if scaler else optimizer.step()
@@ -122,7 +124,7 @@ class Trainer:
         return terms
 
     def target_images(self) -> Iterator[torch.Tensor]:
-        return self.samples.target_images(self.world.rank, self.world.size)
+        return self.samples.target_images(self.process_group.rank, self.process_group.size)
 
     @staticmethod
     def numbers(terms: dict[str, torch.Tensor]) -> dict[str, float]:
@@ -137,7 +139,7 @@ class Trainer:
         )
 
     def log(self, terms: dict[str, float], speed: float) -> None:
-        if not self.world.is_first:
+        if not self.process_group.is_first:
             return
         lrs = {name: optimizer.param_groups[0]["lr"] for name, optimizer in self.state.optimizers.items()}
         record = {"iteration": self.state.iteration, **terms, "lr": lrs, "images_per_second": round(speed, 3)}
@@ -157,11 +159,11 @@ class Trainer:
         """Validate, log, keep the best."""
         if self.validate is None:
             return None
-        metrics = self.validate(self.state.method.deploy_state())
+        metrics = self.validate(self.state.method.inference_state_dict())
         self.state.validated = self.state.iteration
         score = metrics.get(self.preset.data.evaluation.metric)
         summary = {key: metrics[key] for key in ("miou", "miou16", "miou13") if metrics.get(key) is not None}
-        if self.world.is_first:
+        if self.process_group.is_first:
             self.record(score, summary)
         return summary
 
@@ -172,24 +174,24 @@ class Trainer:
         self.reporter.say(f"iteration {self.state.iteration}: mIoU {score:.2f}" if score is not None else "no class to evaluate")
         if score is not None and (self.state.best is None or score > self.state.best):
             self.state.best = score
-            checkpoint.save(self.run.best, self.shipped() | {"metrics": summary})
+            checkpoint.save(self.run.best, self.inference_content() | {"metrics": summary})
 
-    def shipped(self) -> dict[str, Any]:
+    def inference_content(self) -> dict[str, Any]:
         return {**self.header, "iteration": self.state.iteration, "preset": self.preset.to_json(),
-                "model": {name: value.detach().cpu() for name, value in self.state.method.deploy_state().items()}}  # fmt: skip
+                "model": {name: value.detach().cpu() for name, value in self.state.method.inference_state_dict().items()}}  # fmt: skip
 
     def save_last(self) -> None:
-        if not self.world.is_first:
+        if not self.process_group.is_first:
             return
-        checkpoint.save(self.run.last, self.shipped() | {"train": self.state.state_dict()})
+        checkpoint.save(self.run.last, self.inference_content() | {"train": self.state.state_dict()})
         self.run.note(f"iteration {self.state.iteration}: checkpoint written")
 
     def finish(self) -> None:
         """The last validation, then final.pth, whose presence says that the run is finished, then last.pth."""
         summary = self.evaluate()
-        if not self.world.is_first:
+        if not self.process_group.is_first:
             return
-        checkpoint.save(self.run.final, self.shipped() | {"metrics": summary or {}})
+        checkpoint.save(self.run.final, self.inference_content() | {"metrics": summary or {}})
         self.save_last()
         self.run.note(f"iteration {self.state.iteration}: finished")
         if self.writer is not None:

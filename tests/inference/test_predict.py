@@ -7,10 +7,9 @@ import pytest
 import torch
 
 import fgda_cli
-from fgda_cli import chunked as strips
-from fgda_cli import losses
+from fgda_cli import chunked, losses
 from fgda_cli.data.loader import to_tensor
-from fgda_cli.inference.evaluate import Views, decide, view_logits
+from fgda_cli.inference.evaluate import TestTimeAugmentation, decide, view_logits
 from fgda_cli.inference.predict import collect, fit_size
 from fgda_cli.losses import entropy_map, upsample
 from fgda_cli.models.segmenter import DeepLabV2
@@ -57,14 +56,14 @@ def test_fit_size_keeps_area_and_shape_of_other_aspects():
 
 def test_mirrored_test_time_augmentation_is_symmetric(model):
     image = np.random.default_rng(1).integers(0, 256, (32, 64, 3), dtype=np.uint8)
-    tta = Views(flip=True)
+    tta = TestTimeAugmentation(flip=True)
     turned = np.ascontiguousarray(image[:, ::-1])
     (_, entropy), (_, mirrored) = (decide(view_logits(model, [x], (64, 32), CPU, tta), (64, 32), True) for x in (image, turned))
     np.testing.assert_allclose(entropy, mirrored[:, ::-1], atol=1e-4)
 
 
-def test_deciding_by_strips_equals_the_whole_map(monkeypatch):
-    monkeypatch.setattr(strips, "STRIP_ELEMENTS", 500)
+def test_deciding_by_chunks_equals_the_whole_map(monkeypatch):
+    monkeypatch.setattr(chunked, "CHUNK_ELEMENTS", 500)
     views = [torch.randn(1, 5, 6, 9) for _ in range(3)]
     for some in (views[:1], views):
         probs = torch.stack([torch.softmax(losses.upsample(view, (40, 55)), 1) for view in some]).mean(0)

@@ -17,7 +17,7 @@ def make(name: str, multi_level: bool, dtype=torch.float64, **settings):
     model.freeze_batch_norm()
     cls = method_class(name)
     method = cls(model, cls.Settings(name=name, **settings))
-    for module in (model, *method.owned.values()):
+    for module in (model, *method.modules.values()):
         module.to(dtype).train()
     return method
 
@@ -93,7 +93,7 @@ def test_every_method_steps_from_a_trained_model_without_losing_it(name):
     data, values = batch(), []
     optimizer = torch.optim.SGD(method.segmentation_groups(0.002, 1.0), momentum=0.9)
     for iteration in range(-12, 8):
-        for module in (method.model, *method.owned.values()):
+        for module in (method.model, *method.modules.values()):
             module.zero_grad()
         if iteration < 0:
             _, terms = method.source_pass(data)

@@ -21,7 +21,7 @@ def test_cbst_thresholds_are_the_confidence_at_the_portion_of_each_class():
     method.predict = lambda images: probs
     thresholds = method.find_thresholds([torch.zeros(3, 1, 1)], 0.5)
     assert thresholds.tolist() == pytest.approx([0.8, 0.65, 1, 1, 1], abs=2e-3)
-    method.owned["thresholds"].values.copy_(thresholds)
+    method.modules["thresholds"].values.copy_(thresholds)
     # 0.7 and 0.6 of class 0 and 0.55 of class 1 miss their thresholds
     assert method.pseudo_labels(torch.zeros(1, 3, 1, 1)).flatten().tolist() == [0, 0, 255, 255, 1, 255]
 
@@ -47,7 +47,7 @@ def test_cbst_labels_by_the_targets_statistics_when_batch_norm_follows_them():
 
 def test_the_teacher_follows_by_the_ema_factor():
     method = make("fgda-st", False, torch.float32, ema_start=0.5, ema_end=0.9)
-    student, teacher = method.model.head.convs[0].weight, method.owned["teacher"].head.convs[0].weight
+    student, teacher = method.model.head.convs[0].weight, method.modules["teacher"].head.convs[0].weight
     with torch.no_grad():
         student.fill_(1.0)
         teacher.zero_()
@@ -80,20 +80,20 @@ def test_class_mix_pastes_half_of_the_classes_and_weighs_the_teachers_pixels():
 def test_clan_ships_one_head_equal_to_the_sum_of_its_two():
     method, data = make("clan", False), batch()
     with torch.no_grad():
-        for parameter in method.owned["second_head"].parameters():
+        for parameter in method.modules["second_head"].parameters():
             parameter.add_(torch.randn_like(parameter))
     trained = method.forward(data.target).logits
-    method.model.load_state_dict(method.deploy_state())
+    method.model.load_state_dict(method.inference_state_dict())
     torch.testing.assert_close(method.model(data.target).logits.float(), trained, rtol=1e-5, atol=1e-5)
 
 
 def test_clan_weighs_pixels_by_the_heads_disagreement():
     method, data = make("clan", False, lambda_local=40.0, epsilon=0.4), batch()
-    method.owned["second_head"].load_state_dict(method.model.head.state_dict())
+    method.modules["second_head"].load_state_dict(method.model.head.state_dict())
     output = method.forward(data.target)
     assert method.pixel_weight(output, (4, 6)).flatten().tolist() == pytest.approx([0.4] * 48, abs=1e-4)
     with torch.no_grad():
-        for parameter in method.owned["second_head"].parameters():
+        for parameter in method.modules["second_head"].parameters():
             parameter.neg_()
     output = method.forward(data.target)
     second = method.second(output)

@@ -57,9 +57,9 @@ def test_a_run_of_two_processes_equals_that_of_one(data_root, pretrained, tmp_pa
         assert moved > 1e-2, f"{method} learnt nothing: the comparison would not see a difference"
         # As one vector: single weights may differ more, where a rounding error turns a ReLU on or off.
         assert apart <= 1e-5 * distance(one["model"]) and apart <= 1e-3 * moved, (method, apart, moved)
-        for name, module in one["owned"].items():  # in norm: Adam divides gradients near zero by their own size
+        for name, module in one["modules"].items():  # in norm: Adam divides gradients near zero by their own size
             for key, value in module.items():
-                apart = (two["owned"][name][key].double() - value.double()).norm()
+                apart = (two["modules"][name][key].double() - value.double()).norm()
                 counter = key.endswith("num_batches_tracked")  # of forwards, which processes share in CBST's rounds
                 assert counter or apart <= 1e-4 * value.double().norm().clamp(min=1), (method, name, key, float(apart))
         logs = [(tmp_path / name / method / "metrics.jsonl").read_text().splitlines() for name in ("one", "two")]

@@ -1,4 +1,4 @@
-"""The two looks of the playground: what the world is made of, and what camera and weather do to its picture."""
+"""The two looks of the playground: what the process_group is made of, and what camera and weather do to its picture."""
 
 from __future__ import annotations
 
