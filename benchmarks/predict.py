@@ -21,9 +21,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from fgda_cli.data.files import write_image
 
 from fgda_cli.data.classes import CITYSCAPES
-from fgda_cli.data.files import write_image
 from fgda_cli.data.loader import to_tensor
 from fgda_cli.data.playground.looks import STREET
 from fgda_cli.data.playground.scene import draw
@@ -32,7 +32,7 @@ from fgda_cli.inference.evaluate import evaluate_model, forward_logits
 from fgda_cli.inference.outputs import KINDS, Ids, Pictures
 from fgda_cli.inference.pipeline import batched, images_per_batch
 from fgda_cli.inference.predict import collect, predict_inputs
-from fgda_cli.models.segmenter import DeepLabV2
+from fgda_cli.models.segmenter import Segmenter
 from fgda_cli.runtime.devices import make_precision
 from fgda_cli.runtime.reporter import Reporter
 
@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--memory", type=int, default=0, metavar="N", help="predict N images and print the memory")
     arguments = parser.parse_args()
     backbone, width, multi_level = NETWORKS[arguments.network]
-    model = DeepLabV2(19, backbone, width=width, multi_level=multi_level).eval()
+    model = Segmenter(19, backbone, width=width, multi_level=multi_level).eval()
     model.input_size = arguments.size
     precision = make_precision(arguments.precision, torch.device("cpu"))
     precision.to_device(model)

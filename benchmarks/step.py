@@ -30,12 +30,12 @@ def networks(arguments):
     import torch
 
     from fgda_cli.methods.registry import method_class
-    from fgda_cli.models.segmenter import DeepLabV2
+    from fgda_cli.models.segmenter import Segmenter
 
     torch.manual_seed(0)
     torch.set_num_threads(arguments.threads)
     playground = arguments.network == "playground"
-    model = DeepLabV2(19, "resnet18" if playground else arguments.network, width=32 if playground else 64,
+    model = Segmenter(19, "resnet18" if playground else arguments.network, width=32 if playground else 64,
                       multi_level=not playground)  # fmt: skip
     model.freeze_batch_norm()
     cls = method_class("fgda")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import traceback
 from typing import Annotated
@@ -31,6 +30,7 @@ from .commands import (
 from .runtime.distributed import ranks
 from .runtime.errors import UsageError
 from .runtime.reporter import Reporter
+from .runtime.system import on_signal
 
 app = typer.Typer(
     name="fgda", no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False,
@@ -38,20 +38,17 @@ app = typer.Typer(
     help="Adapt segmentation models from labelled synthetic to unlabelled real street scenes.",
 )  # fmt: skip
 
-app.command("prepare")(prepare.prepare)
-app.command("pretrain")(pretrain.pretrain)
-app.command("adapt")(adapt.adapt)
-app.command("evaluate")(evaluate.evaluate)
-app.command("predict")(predict.predict)
-app.command("entropy-map")(entropy_map.entropy_map)
-app.command("demo")(demo.demo)
-app.command("ablate")(ablate.ablate)
-app.command("compare")(compare.compare)
-app.command("report")(report.report)
-app.command("export")(export.export)
-app.command("import")(import_.import_)
-app.command("presets")(presets.presets)
-app.command("doctor")(doctor.doctor)
+DATA, TRAIN, JUDGE, USE, ABOUT = "Data", "Train", "Judge", "Use", "Look up"
+GROUPS = {
+    DATA: {"prepare": prepare.prepare},
+    TRAIN: {"demo": demo.demo, "pretrain": pretrain.pretrain, "adapt": adapt.adapt, "import": import_.import_},
+    JUDGE: {"evaluate": evaluate.evaluate, "compare": compare.compare, "ablate": ablate.ablate, "report": report.report},
+    USE: {"predict": predict.predict, "entropy-map": entropy_map.entropy_map, "export": export.export},
+    ABOUT: {"presets": presets.presets, "doctor": doctor.doctor},
+}
+for group, commands in GROUPS.items():
+    for name, function in commands.items():
+        app.command(name, rich_help_panel=group)(function)
 
 
 def _version(wanted: bool) -> None:
@@ -73,13 +70,13 @@ def globals_(
         raise UsageError(f"{context.invoked_subcommand} runs in one process: start it without torchrun")
     if rank > 0:
         sys.stdout = open(os.devnull, "w")  # the first process speaks for all
-    context.obj = Reporter(quiet=quiet or rank > 0, color=not (no_color or "NO_COLOR" in os.environ))
+    context.obj = Reporter(quiet or rank > 0, not (no_color or "NO_COLOR" in os.environ), decisions=[])
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     arguments = cli.arrange(sys.argv[1:] if arguments is None else arguments)
-    signal.signal(signal.SIGTERM, cli.terminate)
+    on_signal("SIGTERM", cli.terminate)
     for library, silent in (("OPENCV_LOG_LEVEL", "OFF"), ("OPENCV_FFMPEG_LOGLEVEL", "-8")):
         os.environ.setdefault(library, silent)  # they would tell of damaged files in their own words
     if "--no-color" in arguments:

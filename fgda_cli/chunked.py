@@ -8,6 +8,7 @@ computed while they are in the processor's cache, and only the sums at low resol
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -20,13 +21,18 @@ ChunkLoss = Callable[[Tensor, slice], Tensor]  # (logits [B,C,rows,W], output ro
 
 def interpolation(inputs: int, outputs: int, like: Tensor) -> Tensor:
     """The matrix `[outputs, inputs]` of linear interpolation with align_corners=True."""
-    place = torch.arange(outputs, dtype=torch.float64) * ((inputs - 1) / (outputs - 1) if outputs > 1 else 0.0)
-    low = place.floor().long().clamp(max=max(inputs - 2, 0))
+    return _interpolation(inputs, outputs, like.dtype, like.device)
+
+
+@lru_cache(maxsize=64)
+def _interpolation(inputs: int, outputs: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    position = torch.arange(outputs, dtype=torch.float64) * ((inputs - 1) / (outputs - 1) if outputs > 1 else 0.0)
+    low = position.floor().long().clamp(max=max(inputs - 2, 0))
     matrix = torch.zeros(outputs, inputs, dtype=torch.float64)
-    lines, share = torch.arange(outputs), place - low
+    lines, share = torch.arange(outputs), position - low
     matrix[lines, low] = 1 - share
     matrix[lines, (low + 1).clamp(max=inputs - 1)] += share
-    return matrix.to(like)
+    return matrix.to(device, dtype)
 
 
 class Upsampled:
@@ -38,7 +44,7 @@ class Upsampled:
 
     def __init__(self, maps: Tensor, size: tuple[int, int]):
         self.size = size
-        self.across = interpolation(maps.shape[3], size[1], maps).T.contiguous()
+        self.across = interpolation(maps.shape[3], size[1], maps).T
         self.down = interpolation(maps.shape[2], size[0], maps)
         self.wide = torch.matmul(maps, self.across)  # [B,C,h,W]
 

@@ -29,20 +29,24 @@ def segmentation_loss(
     temperature: float = 1.0,
     weight: Tensor | None = None,
     pixels: Tensor | None = None,
+    focal_gamma: float = 0.0,
 ) -> Tensor:
     """Eq. 1: mean cross-entropy over the pixels that are not ignored; 0 (with gradient) when all are.
 
-    logits `[B,K,h,w]`, upsampled chunk by chunk to the labels' size, train_ids `[B,H,W]` integer; `weight` `[B,H,W]`
-    multiplies each pixel's loss (self-training). FADA divides by a temperature in the adversarial stage. The sum is
-    divided by `pixels` where the mean is over more than these images, else by their own labelled pixels.
+    logits `[B,K,h,w]`, upsampled chunk by chunk to the labels' size, train_ids `[B,H,W]` integer. `weight` `[B,H,W]`
+    multiplies each pixel's loss (self-training), `focal_gamma` lets (1 - p)^gamma do so ([CLAN]'s code). FADA divides by a
+    temperature in the adversarial stage. The sum is divided by `pixels` where the mean is over more than these images,
+    else by their own labelled pixels.
     """
 
     def chunk_loss(full: Tensor, rows: slice) -> Tensor:
         labels = train_ids[:, rows].long()
-        if weight is None:
+        if weight is None and not focal_gamma:
             return F.cross_entropy(full / temperature, labels, ignore_index=ignore_index, reduction="sum")
         losses = F.cross_entropy(full / temperature, labels, ignore_index=ignore_index, reduction="none")
-        return (losses * weight[:, rows]).sum()
+        if focal_gamma:
+            losses = losses * (1 - torch.exp(-losses)).clamp(min=0) ** focal_gamma
+        return (losses if weight is None else losses * weight[:, rows]).sum()
 
     if pixels is None:
         pixels = (train_ids != ignore_index).sum().clamp(min=1)
@@ -143,14 +147,21 @@ def entropy_loss(logits: Tensor, temperature: float = 1.0, size: tuple[int, int]
 
 
 def weighted_self_information(probs: Tensor) -> Tensor:
-    """I = -p_k log2 p_k / log2 K, `[B,K,H,W]` of the same shape ([ADVENT] eq. 6); 0 where p is 0."""
-    return -torch.xlogy(probs, probs) / math.log(probs.shape[1])
+    """I = -p_k log2 p_k / log2 K, `[B,K,H,W]` of the same shape ([ADVENT] eq. 6); 0 where p is 0.
+
+    The gradient, -inf at p = 0, is held at that of the smallest normal number, so that softmax's own 0 gives 0 and no NaN.
+    """
+    safe = probs.clamp(min=torch.finfo(probs.dtype).tiny)
+    return -probs * safe.log() / math.log(probs.shape[1])
 
 
 def binary_domain_loss(domain_logits: Tensor, domain: Domain, weight: Tensor | None = None) -> Tensor:
     """BCE with logits against source = 0, target = 1, mean over all elements; `weight` broadcasts ([ADVENT])."""
     label = torch.full_like(domain_logits, 0.0 if domain == "source" else 1.0)
-    return F.binary_cross_entropy_with_logits(domain_logits, label, weight=weight)
+    if weight is None:
+        return F.binary_cross_entropy_with_logits(domain_logits, label)
+    by_element = F.binary_cross_entropy_with_logits(domain_logits, label, reduction="none")  # weight may need a gradient
+    return (by_element * weight).mean()
 
 
 def disagreement(first: Tensor, second: Tensor) -> Tensor:
@@ -159,5 +170,5 @@ def disagreement(first: Tensor, second: Tensor) -> Tensor:
 
 
 def weight_divergence(first: Tensor, second: Tensor) -> Tensor:
-    """1 + cos of two flat weight vectors: least when the heads look in opposite directions ([CLAN] eq. 6)."""
+    """1 + cos of two flat vectors of weights and biases: least when the heads look in opposite directions ([CLAN] eq. 6)."""
     return 1 + F.cosine_similarity(first, second, dim=0)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .data.classes import IGNORE_INDEX, NOT_IN_SYNTHIA13, NOT_IN_SYNTHIA16
+from .data.classes import IGNORE_INDEX, NAMES, NOT_IN_SYNTHIA13, NOT_IN_SYNTHIA16
 
 
 @dataclass
@@ -48,10 +48,11 @@ class ConfusionMatrix:
         return None if np.isnan(values).all() else float(np.nanmean(values))
 
     def miou16(self) -> float | None:
-        return self.miou(NOT_IN_SYNTHIA16)
+        """Of the 19 Cityscapes classes, without those that SYNTHIA lacks."""
+        return self.miou(tuple(NAMES.index(name) for name in NOT_IN_SYNTHIA16))
 
     def miou13(self) -> float | None:
-        return self.miou(NOT_IN_SYNTHIA13)
+        return self.miou(tuple(NAMES.index(name) for name in NOT_IN_SYNTHIA13))
 
     def pixel_accuracy(self) -> float | None:
         total = int(self.counts.sum())

@@ -62,8 +62,12 @@ PrecisionName = Annotated[
 ]
 Workers = Annotated[Optional[int], typer.Option(min=0, help="Processes that read data.", rich_help_panel=COMPUTE)]
 Threads = Annotated[int, typer.Option("--workers", min=1, help="Threads that read images ahead.", rich_help_panel=COMPUTE)]
-AnySeed = Annotated[
-    Optional[int], typer.Option("--seed", min=0, help="Accepted everywhere; nothing is random here.", rich_help_panel=COMPUTE)
+MaxPixels = Annotated[
+    Optional[int],
+    typer.Option(min=1, metavar="N", help="Read images of up to N pixels. Default: 180 million.", rich_help_panel=COMPUTE),
+]
+Extend = Annotated[
+    bool, typer.Option("--extend", help="Train a finished run further, to the iterations now asked for.", rich_help_panel=RESULT)
 ]
 Seed = Annotated[Optional[int], typer.Option(min=0, help="Random seed. Default: the preset's.", rich_help_panel=COMPUTE)]
 Json = Annotated[
@@ -72,7 +76,7 @@ Json = Annotated[
 
 
 def reporter(context: typer.Context) -> Reporter:
-    return context.obj or Reporter()
+    return context.obj or Reporter(decisions=[])
 
 
 def overrides(sets, seed, precision, workers) -> list[str]:
@@ -88,12 +92,12 @@ def preset_from(name: str, sets, seed, precision, workers, method: str | None = 
     return load_preset(name, overrides(sets, seed, precision, workers), method)
 
 
-def job_of(context: typer.Context, settings, data_root: Path | None, out: Path | None, device: str, fresh: bool = False):
+def job_of(context: typer.Context, settings, data_root: Path | None, out: Path | None, device: str, **how):
     """A training job; loads torch, so the preset is checked before."""
     from ..data import store
     from ..training.stages import Job
 
-    return Job(settings, store.data_root(data_root), out, device, fresh, reporter(context))
+    return Job(settings, store.data_root(data_root), out, device, reporter=reporter(context), **how)
 
 
 def precision_for(name: str | None, device: str):
@@ -112,17 +116,19 @@ def check_ids(ids: str) -> None:
 
 def views(flip: bool, scale: list[float] | None):
     """Test-time augmentation of --flip and --scale."""
-    from ..inference.evaluate import TestTimeAugmentation
+    from ..inference.tta import TestTimeAugmentation
 
     return TestTimeAugmentation(flip, tuple(scale or (1.0,)))
 
 
-def emit_json(value, where: str) -> None:
-    """To stdout for "-", else to the file named; by the first process."""
+def emit_json(value, where: str, show: Reporter | None = None) -> None:
+    """To stdout for "-", else to the file named; by the first process. What was decided for the user goes in."""
     import json
 
-    from ..data.files import write_json
+    from ..runtime.files import write_json
 
+    if show is not None and show.decisions and isinstance(value, dict):
+        value = {**value, "decisions": show.decisions}
     if where == "-":
         print(json.dumps(value, ensure_ascii=False))
     elif ranks()[0] == 0:

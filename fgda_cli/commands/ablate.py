@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Optional
 
 import typer
 
@@ -16,7 +17,9 @@ def ablate(
     sets: cli.SetValues = None,
     methods: Annotated[str, typer.Option(help="table3, all, or names with commas.", rich_help_panel="Preset")] = "table3",
     seeds: Annotated[str, typer.Option(help="Seeds, with commas.", rich_help_panel="Compute")] = "0,1,2",
-    out: cli.Out = None,
+    out: Annotated[
+        Optional[Path], typer.Option(help="Folder for all cells. Default: runs/PRESET/ablation.", rich_help_panel="Result")
+    ] = None,
     data_root: cli.DataRoot = None,
     device: cli.Device = "auto",
     precision: cli.PrecisionName = None,
@@ -37,12 +40,12 @@ def ablate(
         numbers = [int(seed) for seed in seeds.split(",")]
     except ValueError:
         raise UsageError(f"--seeds {seeds}: whole numbers with commas, e.g. 0,1,2") from None
-    from ..studies import ablate as engine
+    from ..studies.ablate import run_ablation
     from ..visual.tables import ablation_table
 
     job = cli.job_of(context, settings, data_root, out, device)
-    summary = engine.run_ablation(job, preset, cli.overrides(sets, None, precision, workers), chosen, numbers)
+    summary = run_ablation(job, preset, cli.overrides(sets, None, precision, workers), chosen, numbers)
     if json is not None:
-        cli.emit_json(summary, json)
+        cli.emit_json(summary, json, job.reporter)
     if json != "-":
         job.reporter.console(stderr=False).print(ablation_table(summary))

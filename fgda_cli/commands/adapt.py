@@ -29,7 +29,11 @@ def adapt(
         typer.Option(help="Checkpoint to start from. Default: the preset's newest pretrain.", rich_help_panel="Data"),
     ] = None,
     out: cli.Out = None,
+    init_model: Annotated[
+        bool, typer.Option("--init-model", help="Take the network's settings from that checkpoint.", rich_help_panel="Data")
+    ] = False,
     fresh: cli.Fresh = False,
+    extend: cli.Extend = False,
     data_root: cli.DataRoot = None,
     device: cli.Device = "auto",
     precision: cli.PrecisionName = None,
@@ -40,5 +44,5 @@ def adapt(
     settings = cli.preset_from(preset, sets, seed, precision, workers, method)
     from ..training import stages
 
-    job = cli.job_of(context, settings, data_root, out, device, fresh)
+    job = cli.job_of(context, settings, data_root, out, device, fresh=fresh, extend=extend, init_model=init_model)
     print(stages.adapt(job, init))

@@ -20,10 +20,9 @@ def compare(
     device: cli.Device = "auto",
     precision: cli.PrecisionName = None,
     workers: cli.Threads = 2,
-    seed: cli.AnySeed = None,
 ) -> None:
     """Sheets as the paper's Fig. 3, 6, 7: image, truth, one column a checkpoint, entropy below."""
-    from ..data.files import write_image
+    from ..data.images import write_image
     from ..data.store import data_root as root_of
     from ..inference.evaluate import headings
     from ..studies.compare import comparison, gather

@@ -32,7 +32,7 @@ def demo(
     show = cli.reporter(context)
     summary = run_demo(settings, out, device, fresh, show, workers)
     if json is not None:
-        cli.emit_json(summary, json)
+        cli.emit_json(summary, json, show)
     if json != "-":
         show.console(stderr=False).print(iou_table(["source only", "adapted"], [summary["source_only"], summary["adapted"]]))
         print(f"gain {summary['gain']:+.1f} mIoU in {summary['seconds'] / 60:.1f} minutes; see {out / 'comparison.png'}")

@@ -22,24 +22,27 @@ def entropy_map(
     device: cli.Device = "auto",
     precision: cli.PrecisionName = None,
     workers: cli.Threads = 2,
-    seed: cli.AnySeed = None,
+    max_pixels: cli.MaxPixels = None,
 ) -> None:
     """Heat maps of the normalised prediction entropy (eq. 4): where the model is unsure."""
-    from ..data.files import write_json
-    from ..inference import predict as engine
+    from ..inference.inputs import collect
     from ..inference.outputs import EntropyMaps
+    from ..inference.predict import fail_on_bad, predict_inputs
     from ..models.checkpoint import load_model
     from ..runtime.distributed import join
+    from ..runtime.files import write_json
 
-    show, found = cli.reporter(context), engine.collect(inputs, recursive)
+    show, found = cli.reporter(context), collect(inputs, recursive, out)
     how, tta = cli.precision_for(precision, device), cli.views(flip, scale)
     model, _ = load_model(checkpoint)
     how.to_device(model)
     process_group, write = join(how.device), EntropyMaps(out, raw)
-    counts = engine.predict_inputs(model, found, how, show, write, tta, workers, process_group, label="entropy-map")
+    counts = predict_inputs(
+        model, found, how, show, write, tta, workers, process_group, label="entropy-map", max_pixels=max_pixels
+    )
     means = dict(sorted(pair for part in process_group.gather(write.means, how.device) for pair in part.items()))
     if process_group.is_first:
         write_json(out / "entropy.json", means)
     average = f", mean entropy {sum(means.values()) / len(means):.3f}" if means else ""
     print(f"{out}: {len(means)} maps{average}")
-    engine.fail_on_bad(counts.bad, len(found))
+    fail_on_bad(counts.bad, len(found))

@@ -8,20 +8,28 @@ from typing import Annotated
 import typer
 
 from ..runtime.errors import UsageError
+from . import _options as cli
+
+FORMATS = ("auto", "fada", "advent", "adaptsegnet", "clan")
 
 
 def import_(
+    context: typer.Context,
     file: Annotated[Path, typer.Argument(help="A published checkpoint.")],
     out: Annotated[Path, typer.Option(help="Where ours goes.", rich_help_panel="Result")],
-    format: Annotated[str, typer.Option(help="auto, fada, advent or adaptsegnet.")] = "auto",
+    format: Annotated[str, typer.Option(help=f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}.")] = "auto",
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Run code in the file, if it asks to: for your own files alone.")
+    ] = False,
 ) -> None:
-    """Turn a checkpoint of FADA, ADVENT or AdaptSegNet into one of ours."""
+    """Turn a checkpoint of FADA, ADVENT, AdaptSegNet or CLAN into one of ours."""
     if not file.is_file():
         raise UsageError(f"no such file: {file}")
-    if format not in ("auto", "fada", "advent", "adaptsegnet"):
-        raise UsageError(f"--format {format}: known are auto, fada, advent, adaptsegnet")
-    from ..models import checkpoint, foreign
+    if format not in FORMATS:
+        raise UsageError(f"--format {format}: known are {', '.join(FORMATS)}")
+    from ..models import checkpoint
+    from ..studies.importing import import_checkpoint
 
-    content = foreign.convert(file, format)
+    content = import_checkpoint(file, format, cli.reporter(context), trust)
     checkpoint.save(out, content)
     print(f"{out}: {content['method']}, {content['preset']['model']['backbone']}, {len(content['classes']['names'])} classes")

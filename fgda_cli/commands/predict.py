@@ -26,7 +26,7 @@ def predict(
     device: cli.Device = "auto",
     precision: cli.PrecisionName = None,
     workers: cli.Threads = 2,
-    seed: cli.AnySeed = None,
+    max_pixels: cli.MaxPixels = None,
 ) -> None:
     """Label maps, ids and overlays of any images, at their own size."""
     kinds = tuple(part.strip() for part in save.split(",") if part.strip())
@@ -34,18 +34,21 @@ def predict(
     if unknown or not kinds:
         raise UsageError(f"--save {save}: choose from {','.join(KINDS)}")
     cli.check_ids(ids)
-    from ..inference import predict as engine
+    from ..inference.inputs import collect
     from ..inference.outputs import Ids, Pictures
+    from ..inference.predict import fail_on_bad, predict_inputs
     from ..models.checkpoint import load_model
     from ..runtime.distributed import join
 
-    show, found = cli.reporter(context), engine.collect(inputs, recursive)
+    show, found = cli.reporter(context), collect(inputs, recursive, out)
     how, tta = cli.precision_for(precision, device), cli.views(flip, scale)
     model, info = load_model(checkpoint)
     how.to_device(model)
     process_group, write = join(how.device), Pictures(out, info["classes"], kinds, Ids(ids, info["classes"]))
     if process_group.is_first:
         write.write_legend()
-    counts = engine.predict_inputs(model, found, how, show, write, tta, workers, process_group, with_entropy=False)
+    counts = predict_inputs(
+        model, found, how, show, write, tta, workers, process_group, with_entropy=False, max_pixels=max_pixels
+    )
     print(f"{out}: {counts.done} predicted" + (f", {counts.bad} could not be read" if counts.bad else ""))
-    engine.fail_on_bad(counts.bad, len(found))
+    fail_on_bad(counts.bad, len(found))

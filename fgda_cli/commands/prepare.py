@@ -10,6 +10,8 @@ import typer
 from ..runtime.errors import UsageError
 from . import _options as cli
 
+OWN = "Own folders"
+
 
 def complete_datasets() -> list[str]:
     from ..data.layouts import layout_names
@@ -28,48 +30,70 @@ def prepare(
     ] = None,
     size: Annotated[Optional[str], typer.Option(metavar="WxH", help="Training resolution. Default: the data set's.")] = None,
     cache: Annotated[str, typer.Option(help="raw (BMP: read fastest) or png (a half to a third of the disk space).")] = "raw",
+    resample: Annotated[str, typer.Option(help="How images shrink: area, or bicubic as the published loaders do.")] = "area",
     workers: cli.Workers = None,
+    max_pixels: cli.MaxPixels = None,
     check_only: Annotated[bool, typer.Option("--check-only", help="Verify only; write nothing, list what is refused.")] = False,
-    images: Annotated[Optional[Path], typer.Option(help="folder: images.", rich_help_panel="Own folders")] = None,
-    labels: Annotated[Optional[Path], typer.Option(help="folder: labels, paired by name.", rich_help_panel="Own folders")] = None,
+    images: Annotated[Optional[Path], typer.Option(help="folder: images.", rich_help_panel=OWN)] = None,
+    labels: Annotated[Optional[Path], typer.Option(help="folder: labels, paired by name.", rich_help_panel=OWN)] = None,
     mapping: Annotated[
-        Optional[Path], typer.Option(help="folder: YAML of raw ids or colours to class names.", rich_help_panel="Own folders")
+        Optional[Path], typer.Option(help="folder: YAML of raw ids or colours to class names.", rich_help_panel=OWN)
     ] = None,
-    split: Annotated[str, typer.Option(help="folder: train or val.", rich_help_panel="Own folders")] = "train",
-    name: Annotated[Optional[str], typer.Option(help="folder: name of the data set.", rich_help_panel="Own folders")] = None,
+    label_ids: Annotated[
+        Optional[str], typer.Option(help="folder: ids are Cityscapes' train or label ids.", rich_help_panel=OWN)
+    ] = None,
+    split: Annotated[str, typer.Option(help="folder: train or val.", rich_help_panel=OWN)] = "train",
+    name: Annotated[Optional[str], typer.Option(help="folder: name of the data set.", rich_help_panel=OWN)] = None,
     seed: Annotated[int, typer.Option(min=0, help="playground: seed of the scenes.")] = 0,
+    json: cli.Json = None,
 ) -> None:
     """Check a raw data set, convert its labels and cache it at training resolution."""
     from ..data import recipes
-    from ..data.prepare import CACHE_SUFFIX, parse_size
+    from ..data.convert import CACHE_SUFFIX
+    from ..data.prepare import parse_size
     from ..data.store import data_root
 
-    if cache not in CACHE_SUFFIX:
-        raise UsageError(f"--cache {cache}: known are {' and '.join(CACHE_SUFFIX)}")
     known = complete_datasets()
-    if dataset not in known:
-        raise UsageError(f"prepare {dataset}: known are {', '.join(known)}")
-    target, pixels, show = data_root(out), parse_size(size), cli.reporter(context)
-    count = recipes.default_workers(workers)
+    for option, value, choices in (
+        ("--cache", cache, tuple(CACHE_SUFFIX)), ("--resample", resample, ("area", "bicubic")),
+        ("--label-ids", label_ids, (None, "train", "label")), ("prepare", dataset, known),
+    ):  # fmt: skip
+        if value not in choices:
+            raise UsageError(f"{option} {value}: known are {', '.join(choice for choice in choices if choice)}")
+    show = cli.reporter(context)
+    how = recipes.How(
+        data_root(out), parse_size(size), recipes.default_workers(workers), show, check_only, cache, resample, max_pixels
+    )
     if dataset == "folder":
-        summaries = [
-            _folder(recipes, images or root, labels, mapping, split, name, target, pixels, show, count, check_only, cache)
-        ]
+        summaries = [_folder(recipes, images or root, labels, mapping, label_ids, split, name, how)]
     elif root is None:
         raise UsageError(f"prepare {dataset} needs --root DIR")
     elif dataset == "playground":
         if check_only:
             raise UsageError("prepare playground draws its own files: there is nothing to check with --check-only")
-        summaries = recipes.prepare_playground(root, target, pixels, show, count, seed, cache)
+        summaries = recipes.prepare_playground(root, how, seed)
     else:
-        summaries = [recipes.prepare_layout(dataset, root, target, pixels, show, count, check_only=check_only, cache=cache)]
+        summaries = [recipes.prepare_layout(dataset, root, how)]
+    if json is not None:
+        cli.emit_json({"datasets": [summary.to_json() for summary in summaries]}, json, show)
+    if json != "-":
+        _show(summaries, check_only, show)
+
+
+def _show(summaries, check_only: bool, show) -> None:
+    from ..visual.tables import prepared_table
+
     for summary in summaries:
         counts = ", ".join(f"{number} {part}" for part, number in summary.images.items())
         refused = f", {summary.refused} refused (see {summary.folder / 'problems.json'})" if summary.refused else ""
         print(f"{summary.folder}: {counts}{refused}" if not check_only else f"{summary.folder.name}: {counts} are fine")
+        if summary.labelled or summary.reasons:
+            show.console(stderr=False).print(prepared_table(summary))
+        for warning in summary.warnings:
+            show.warn(f"{summary.folder.name}: {warning}")
 
 
-def _folder(recipes, images, labels, mapping, split, name, target, pixels, show, count, check_only, cache):
+def _folder(recipes, images, labels, mapping, label_ids, split, name, how):
     if images is None:
         raise UsageError("prepare folder needs --images DIR")
     if split not in ("train", "val"):
@@ -77,4 +101,4 @@ def _folder(recipes, images, labels, mapping, split, name, target, pixels, show,
     chosen = name or images.resolve().name
     if Path(chosen).name != chosen or chosen in (".", ".."):
         raise UsageError(f"--name {chosen}: a plain name, without folders")
-    return recipes.prepare_folder(images, labels, mapping, split, target, chosen, pixels, show, count, check_only, cache)
+    return recipes.prepare_folder(images, labels, mapping, label_ids, split, chosen, how)

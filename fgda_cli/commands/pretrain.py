@@ -13,6 +13,7 @@ def pretrain(
     sets: cli.SetValues = None,
     out: cli.Out = None,
     fresh: cli.Fresh = False,
+    extend: cli.Extend = False,
     data_root: cli.DataRoot = None,
     device: cli.Device = "auto",
     precision: cli.PrecisionName = None,
@@ -23,5 +24,5 @@ def pretrain(
     settings = cli.preset_from(preset, sets, seed, precision, workers)
     from ..training import stages
 
-    job = cli.job_of(context, settings, data_root, out, device, fresh)
+    job = cli.job_of(context, settings, data_root, out, device, fresh=fresh, extend=extend)
     print(stages.pretrain(job))

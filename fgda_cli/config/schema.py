@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 
 def _size(value: tuple[int, int]) -> tuple[int, int]:
@@ -17,6 +17,8 @@ def _size(value: tuple[int, int]) -> tuple[int, int]:
 Size = Annotated[tuple[int, int], AfterValidator(_size)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Scale = Annotated[float, Field(ge=0.1, le=4)]
+Jitter = tuple[Share, Share, Share, Annotated[float, Field(ge=0, le=0.5)]]
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -25,39 +27,66 @@ class Section(BaseModel):
 
 
 class Domain(Section):
-    dataset: str = Field(description="folder of the prepared data set below the data root")
+    dataset: str | Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+        description="folder of the prepared data set below the data root; a list joins several"
+    )
     size: Size = Field(description="width and height of training images, pixels")
+    crop: Size | None = Field(None, description="random crop after resizing to size times scale")
+    scale: tuple[Scale, Scale] = Field((1.0, 1.0), description="random factor of size, from low to high")
+    labelled: str | None = Field(None, description="data set with the labelled part of the target, for methods that use one")
+
+    @model_validator(mode="after")
+    def scale_is_ordered(self):
+        if self.scale[0] > self.scale[1]:
+            raise ValueError(f"scale goes from low to high, not {list(self.scale)}")
+        return self
 
 
 class Evaluation(Section):
     dataset: str = Field(description="data set that is evaluated")
     split: str = Field("val", description="its split")
-    size: Size = Field(description="input width and height; logits are upsampled to the label's own size")
+    size: Size = Field(description="input width and height (docs/input-size.md); default: data.target.size")
     metric: Literal["miou", "miou16", "miou13"] = Field("miou", description="which mean picks best.pth")
+    protocol: Literal["fgda", "paper"] = Field("fgda", description="paper: always squeezed to size, by Pillow's bicubic")
 
 
 class Data(Section):
     source: Domain = Field(description="labelled, synthetic")
     target: Domain = Field(description="unlabelled, real")
     evaluation: Evaluation = Field(description="labelled images that are only evaluated")
-    untrained: tuple[int, ...] = Field((), description="train ids ignored in training (SYNTHIA: 9, 14, 16)")
+    untrained: tuple[int | str, ...] = Field((), description="classes ignored in training, ids or names (SYNTHIA: 9, 14, 16)")
     sampling: Literal["uniform", "class_balanced", "rare_class"] = Field("class_balanced", description="of source images")
+    rare_class_min_pixels: int = Field(3000, ge=0, description="rare_class: least pixels of the class, at 1914x1052")
     flip: bool = Field(True, description="mirror half of the images")
-    colour_jitter: tuple[Share, Share, Share, Annotated[float, Field(ge=0, le=0.5)]] = Field(
-        (0.5, 0.5, 0.5, 0.2), description="brightness, contrast, saturation, hue of source images"
-    )
+    colour_jitter: Jitter = Field((0.5, 0.5, 0.5, 0.2), description="brightness, contrast, saturation, hue of source images")
     blur: float = Field(0.0, ge=0, le=10, description="largest random blur of source images, sigma in pixels")
+    strong_jitter: Jitter = Field((0.25, 0.25, 0.25, 0.25), description="the same of the target's second view")
+    strong_blur: float = Field(1.15, ge=0, le=10, description="largest blur of the target's second view")
+
+    @model_validator(mode="before")
+    @classmethod
+    def evaluation_size_follows_the_target(cls, value: Any) -> Any:
+        """What is validated and shipped enters the network as the target did in training, unless told otherwise."""
+        parts = [value.get(key) if isinstance(value, dict) else None for key in ("evaluation", "target")]
+        if not all(isinstance(part, dict) for part in parts) or parts[0].get("size") is not None or "size" not in parts[1]:
+            return value
+        return value | {"evaluation": parts[0] | {"size": parts[1]["size"]}}
 
 
 class Model(Section):
     backbone: str = Field("resnet101", description="resnet18, 34, 50 or 101")
     variant: Literal["torchvision", "caffe"] = Field("torchvision", description="where stride and dilation sit")
-    weights: str = Field("imagenet", description="imagenet, none, or a file with backbone weights")
+    weights: str = Field("imagenet", description="imagenet (as the published runs), imagenet-v2, none, or a file")
     output_stride: Literal[8, 16, 32] = Field(8, description="input over feature resolution")
     width: Count = Field(64, description="channels of the first layer (64 is the standard network)")
     multi_level: bool = Field(True, description="second head on layer3, trained with auxiliary losses")
     checkpoint_activations: bool = Field(False, description="compute activations twice, keep fewer (needs batch_norm: frozen)")
     dilations: tuple[Count, ...] = Field((6, 12, 18, 24), min_length=1, description="of the ASPP heads")
+    batch_norm_eps: float = Field(1e-5, ge=0, le=0.1, description="added to batch norm's variance (FADA's frozen norm: 0)")
+
+
+# Keys of `model` that decide what the network computes from the same weights: two networks that differ in one are not the same.
+FUNCTION_KEYS = ("backbone", "variant", "output_stride", "width", "multi_level", "dilations", "batch_norm_eps")
 
 
 class Optim(Section):
@@ -70,11 +99,16 @@ class Optim(Section):
 
 class Stage(Section):
     iterations: Count = Field(description="optimiser steps")
-    schedule_iterations: Count | None = Field(None, description="max of the poly schedule; default: iterations")
+    schedule_iterations: Count | None = Field(None, description="length of the poly schedule; default: iterations")
     batch_size: Count = Field(1, description="images a domain and step")
     lr: Positive | None = Field(None, description="instead of optim.lr in this stage")
-    batch_norm: Literal["frozen", "train", "target"] = Field(
-        "frozen", description="frozen as published; train; or train with running statistics of the target alone"
+    warmup_iterations: int = Field(0, ge=0, description="linear warm-up of all rates before the decay")
+    batch_norm: Literal["frozen", "statistics", "train", "target"] = Field(
+        "frozen", description="frozen; statistics (they run, affine fixed); train; target (statistics of the target alone)"
+    )
+    colour_jitter: bool = Field(True, description="whether this stage uses data.colour_jitter and data.blur")
+    start: Literal["pretrain", "backbone"] = Field(
+        "pretrain", description="adapt only: from the preset's pretrain, or from the backbone's own weights"
     )
     log_every: Count = Field(50, description="iterations between log lines")
     checkpoint_every: Count = Field(500, description="iterations between resumable checkpoints")

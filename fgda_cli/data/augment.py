@@ -5,28 +5,47 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from .classes import IGNORE_INDEX
+
+GREY = np.array([0.299, 0.587, 0.114], np.float64)
+
 
 def colour_jitter(image: np.ndarray, strengths: tuple[float, float, float, float], rng: np.random.Generator) -> np.ndarray:
-    """Brightness, contrast, saturation (factors 1 ± s) and hue (± s of the circle), as torchvision's ColorJitter.
+    """Brightness, contrast, saturation (factors 1 ± s) and hue (± s of the circle) in random order, as torchvision's ColorJitter.
 
     RGB uint8 `[H,W,3]` in and out.
     """
-    brightness, contrast, saturation = (rng.uniform(max(0.0, 1 - s), 1 + s) for s in strengths[:3])
-    hue = rng.uniform(-strengths[3], strengths[3])
+    factors = [rng.uniform(max(0.0, 1 - s), 1 + s) for s in strengths[:3]]
+    hue, order = rng.uniform(-strengths[3], strengths[3]), rng.permutation(4)
     if not any(strengths):
         return image
-    if strengths[3]:
-        hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
-        hsv[..., 0] = (hsv[..., 0].astype(np.int16) + round(hue * 180)) % 180
-        image = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
-    # The three linear steps are one 3x4 matrix, applied in one pass.
-    grey_weights = np.array([0.299, 0.587, 0.114], np.float32)
-    mix = saturation * np.eye(3, dtype=np.float32) + (1 - saturation) * grey_weights[None]
-    mean = float(cv2.mean(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))[0])
-    matrix = np.zeros((3, 4), np.float32)
-    matrix[:, :3] = brightness * contrast * mix
-    matrix[:, 3] = (1 - contrast) * brightness * mean
-    return cv2.transform(image, matrix)  # rounds and saturates to uint8
+    if not strengths[3]:
+        return _linear(image, [step for step in order if step < 3], factors)
+    turn = int(np.flatnonzero(order == 3)[0])
+    image = _linear(image, order[:turn], factors)
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
+    hsv[..., 0] = (hsv[..., 0].astype(np.int16) + round(hue * 180)) % 180
+    return _linear(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), order[turn + 1 :], factors)
+
+
+def _linear(image: np.ndarray, steps, factors: list[float]) -> np.ndarray:
+    """Brightness (0), contrast (1) and saturation (2) in the order given, as one 3x4 matrix in one pass."""
+    if not len(steps):
+        return image
+    matrix, offset = np.eye(3), np.zeros(3)
+    mean = np.array(cv2.mean(image)[:3])
+    for step in steps:
+        factor = factors[step]
+        if step == 2:
+            mix = factor * np.eye(3) + (1 - factor) * GREY[None]
+            matrix, offset = mix @ matrix, mix @ offset
+        elif step == 1:  # around the mean grey of the image as it is by then
+            grey = GREY @ (matrix @ mean + offset)
+            matrix, offset = factor * matrix, factor * offset + (1 - factor) * grey
+        else:
+            matrix, offset = factor * matrix, factor * offset
+    transform = np.concatenate([matrix, offset[:, None]], axis=1).astype(np.float32)
+    return cv2.transform(image, transform)  # rounds and saturates to uint8
 
 
 def random_flip(image: np.ndarray, label: np.ndarray | None, rng: np.random.Generator):
@@ -40,3 +59,24 @@ def random_blur(image: np.ndarray, sigma: float, rng: np.random.Generator) -> np
     """Gaussian blur of a random strength up to `sigma` pixels, half of the time."""
     strength, chosen = rng.uniform(0.1, max(sigma, 0.1001)), rng.random() < 0.5
     return cv2.GaussianBlur(image, (0, 0), strength) if sigma and chosen else image
+
+
+def scaled_size(size: tuple[int, int], scale: tuple[float, float], rng: np.random.Generator) -> tuple[int, int]:
+    """(width, height) times a factor drawn from [low, high], at least 8 pixels a side."""
+    factor = rng.uniform(*scale) if scale != (1.0, 1.0) else 1.0
+    return tuple(max(8, round(side * factor)) for side in size)
+
+
+def random_box(size: tuple[int, int], crop: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
+    """Left and top of a crop (width, height) in an image of `size`; 0 along a side that is not larger."""
+    return tuple(int(rng.integers(max(0, whole - part) + 1)) for whole, part in zip(size, crop, strict=True))
+
+
+def cut(pixels: np.ndarray, box: tuple[int, int], crop: tuple[int, int], fill: int = IGNORE_INDEX) -> np.ndarray:
+    """The crop (width, height) at (left, top); what lies beyond the image is `fill`."""
+    left, top = box
+    part = pixels[top : top + crop[1], left : left + crop[0]]
+    below, right = crop[1] - part.shape[0], crop[0] - part.shape[1]
+    if not (below or right):
+        return part
+    return np.pad(part, ((0, below), (0, right), *(((0, 0),) if pixels.ndim == 3 else ())), constant_values=fill)

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..runtime.errors import FgdaError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 IGNORE_INDEX = 255
 
@@ -32,8 +39,8 @@ SYNTHIA_IDS = {
 }  # fmt: skip
 
 # Terrain, truck and train are neither trained nor evaluated with SYNTHIA; its 13-class mean also drops wall, fence, pole.
-NOT_IN_SYNTHIA16 = (9, 14, 16)
-NOT_IN_SYNTHIA13 = (3, 4, 5, 9, 14, 16)
+NOT_IN_SYNTHIA16 = ("terrain", "truck", "train")
+NOT_IN_SYNTHIA13 = ("wall", "fence", "pole", *NOT_IN_SYNTHIA16)
 
 
 @dataclass(frozen=True)
@@ -46,15 +53,21 @@ class ClassSet:
     def __post_init__(self):
         if not self.names or len(self.names) != len(self.palette):
             raise ValueError(f"{len(self.names)} class names, {len(self.palette)} colours")
+        if len(set(self.names)) < len(self.names):
+            raise ValueError(f"a class is named twice: {', '.join(self.names)}")
+        if len(self.names) > IGNORE_INDEX:
+            raise ValueError(f"{len(self.names)} classes, {IGNORE_INDEX} at most")
         if not all(0 <= part <= 255 for colour in self.palette for part in colour):
             raise ValueError("a colour is three numbers from 0 to 255")
 
     def __len__(self) -> int:
         return len(self.names)
 
-    @property
-    def is_cityscapes(self) -> bool:
-        return self.names == NAMES
+    def label_ids(self) -> tuple[int, ...] | None:
+        """Cityscapes label ids of the classes, in order; None when there are others than Cityscapes'."""
+        if not set(self.names) <= set(NAMES):
+            return None
+        return tuple(CITYSCAPES_IDS[NAMES.index(name)] for name in self.names)
 
     def to_json(self) -> dict:
         return {"names": list(self.names), "palette": [list(colour) for colour in self.palette]}
@@ -70,8 +83,25 @@ class ClassSet:
 CITYSCAPES = ClassSet()
 
 
+def named_classes(names: Sequence[str], colours: dict[str, tuple[int, int, int]] | None = None) -> ClassSet:
+    """A class set by names: Cityscapes' names keep their colours, others get the one given, or a new one."""
+    known = dict(zip(NAMES, PALETTE, strict=True)) | (colours or {})
+    used = {known[name] for name in names if name in known}
+    fresh = (colour for colour in distinct_palette(4 * len(names) + len(PALETTE)) if colour not in used)
+    return ClassSet(tuple(names), tuple(known[name] if name in known else next(fresh) for name in names))
+
+
+def union_of(sets: Sequence[ClassSet]) -> ClassSet:
+    """Every name of several class sets once, in the colour that it has where it comes first."""
+    colours: dict[str, tuple[int, int, int]] = {}
+    for classes in sets:
+        for name, colour in zip(classes.names, classes.palette, strict=True):
+            colours.setdefault(name, colour)
+    return ClassSet(tuple(colours), tuple(colours.values()))
+
+
 def distinct_palette(count: int) -> tuple[tuple[int, int, int], ...]:
-    """Colours for a class set of the user's own: evenly spread hues in three lightnesses."""
+    """Colours for classes of the user's own: evenly spread hues in three lightnesses."""
     import colorsys
 
     colours = []
@@ -79,3 +109,55 @@ def distinct_palette(count: int) -> tuple[tuple[int, int, int], ...]:
         red, green, blue = colorsys.hls_to_rgb((index * 0.618034) % 1.0, (0.45, 0.6, 0.3)[index % 3], 0.65)
         colours.append((int(red * 255), int(green * 255), int(blue * 255)))
     return tuple(colours)
+
+
+@dataclass(frozen=True)
+class ClassMatch:
+    """How one class set is read in terms of another, by name."""
+
+    ours: ClassSet
+    theirs: ClassSet
+
+    @property
+    def shared(self) -> tuple[str, ...]:
+        """Names that both have, in our order."""
+        return tuple(name for name in self.ours.names if name in self.theirs.names)
+
+    @property
+    def shared_ids(self) -> tuple[int, ...]:
+        """Our train ids of the shared classes."""
+        return tuple(self.ours.names.index(name) for name in self.shared)
+
+    @property
+    def is_identity(self) -> bool:
+        return self.ours.names == self.theirs.names
+
+    def table(self) -> np.ndarray:
+        """A lookup `[256]` uint8 from their train ids to ours; what we do not have becomes 255."""
+        import numpy as np
+
+        table = np.full(256, IGNORE_INDEX, np.uint8)
+        for their_id, name in enumerate(self.theirs.names):
+            if name in self.ours.names:
+                table[their_id] = self.ours.names.index(name)
+        return table
+
+    def describe(self) -> str | None:
+        """What a person should know of a comparison that is not one to one; None when it is."""
+        if self.is_identity:
+            return None
+        if set(self.ours.names) == set(self.theirs.names):
+            return "the classes stand in another order: matched by name"
+        missing = [name for name in self.theirs.names if name not in self.ours.names]
+        extra = [name for name in self.ours.names if name not in self.theirs.names]
+        text = f"evaluated on the {len(self.shared)} shared classes"
+        text += f"; truth of {', '.join(missing)} is ignored" if missing else ""
+        return text + (f"; predictions of {', '.join(extra)} count as wrong" if extra else "")
+
+
+def match_classes(ours: ClassSet, theirs: ClassSet, what_ours: str, what_theirs: str) -> ClassMatch:
+    """Compare by name: the same names in any order, or one set within the other. Raises FgdaError with both lists else."""
+    first, second = set(ours.names), set(theirs.names)
+    if first <= second or second <= first:
+        return ClassMatch(ours, theirs)
+    raise FgdaError(f"the classes differ: {what_ours} has {', '.join(ours.names)}\n{what_theirs} has {', '.join(theirs.names)}")

@@ -2,103 +2,163 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from ..runtime.errors import FgdaError
+from ..runtime.system import on_signal
 from . import augment, sampling
 from .classes import IGNORE_INDEX
-from .store import PreparedDataset
+from .geometry import resize_ids, resize_image
+from .store import JoinedDataset, PreparedDataset
 
 
 class Batch(NamedTuple):
-    """Images RGB uint8 `[B,3,H,W]`, source train ids uint8 `[B,H,W]`; `target` None in source-only training."""
+    """What a method's step is given. Images are RGB uint8 `[B,3,H,W]`, ids uint8 `[B,H,W]`.
+
+    The last five are there for methods that ask for them (`Method.needs`).
+    """
 
     source: Tensor
     labels: Tensor
-    target: Tensor | None
+    target: Tensor | None  # None in source-only training
+    target_strong: Tensor | None = None  # "strong_view": the same crop and mirror, colours and sharpness changed
+    target_valid: Tensor | None = None  # "valid_mask": bool `[B,H,W]`, False where a crop reaches beyond the image
+    target_names: list[str] | None = None  # "names": of the items, to look up what an offline step made of them
+    labelled: Tensor | None = None  # "labelled_target": images of the target's labelled part
+    labelled_ids: Tensor | None = None  # their train ids
 
     def to(self, device: torch.device) -> Batch:
-        return Batch(*(None if t is None else t.to(device, non_blocking=True) for t in self))
+        return Batch(*(value.to(device, non_blocking=True) if isinstance(value, Tensor) else value for value in self))
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How training images are changed; the target is only mirrored."""
+    """How training images are changed; `strong` is for the target's second view."""
 
     flip: bool = True
     colour_jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
     blur: float = 0.0
+    strong_jitter: tuple[float, float, float, float] = (0.25, 0.25, 0.25, 0.25)
+    strong_blur: float = 1.15
 
 
+@dataclass(frozen=True)
+class View:
+    """Geometry of one domain: resized to `size` (width, height) times a random scale, then cropped."""
+
+    size: tuple[int, int]
+    crop: tuple[int, int] | None = None
+    scale: tuple[float, float] = (1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Which source images come, and which classes are not trained."""
+
+    kind: str = "uniform"
+    untrained: tuple[int, ...] = ()
+    rare_class_min_pixels: int = 3000
+
+
+AnyDataset = PreparedDataset | JoinedDataset
+
+
+@dataclass
 class PairedSamples(Dataset):
     """Source image + label and, when there is a target, an unlabelled target image, by position."""
 
-    def __init__(
-        self,
-        source: PreparedDataset,
-        target: PreparedDataset | None,
-        sizes: tuple[tuple[int, int], tuple[int, int]],
-        seed: int,
-        augmentation: Augmentation,
-        sampler: str = "uniform",
-        untrained: tuple[int, ...] = (),
-    ):
-        self.source, self.target, self.sizes, self.seed = source, target, sizes, seed
-        self.augmentation, self.untrained = augmentation, np.array(untrained, np.uint8)
-        self.source_items = source.items("train", labelled=True)
-        self.target_items = target.items("train") if target else []
+    source: AnyDataset
+    target: AnyDataset | None
+    views: tuple[View, View]  # of source and target
+    seed: int
+    augmentation: Augmentation = Augmentation()
+    choice: Sampling = Sampling()
+    needs: frozenset[str] = frozenset()  # fields of Batch that the method asks for
+    labelled: AnyDataset | None = None  # the target's labelled part
+    draw_source: sampling.Draw = field(init=False)
+
+    def __post_init__(self):
+        self.source_items = self.source.items("train", labelled=True)
+        self.target_items = self.target.items("train") if self.target else []
+        self.labelled_items = self.labelled.items("train", labelled=True) if self.labelled else []
         counts = np.array([item.counts for item in self.source_items], np.float64)
-        if len(untrained):
-            counts[:, list(untrained)] = 0
-        self.draw_source = sampling.make(sampler, counts)
+        if self.choice.untrained:
+            counts[:, list(self.choice.untrained)] = 0
+        pixels = np.array([item.size[0] * item.size[1] for item in self.source_items])
+        self.draw_source = sampling.make(self.choice.kind, counts, self.choice.rare_class_min_pixels, pixels)
+        self.untrained = np.array(self.choice.untrained, np.uint8)
 
     def __len__(self) -> int:
         return len(self.source_items)
 
-    def __getitem__(self, position: int) -> tuple[Tensor, ...]:
+    def __getitem__(self, position: int) -> dict[str, Tensor | str]:
         rng = np.random.default_rng([self.seed, 1, position])
         item = self.source_items[self.draw_source(rng)]
-        image = resize(self.source.image(item), self.sizes[0], cv2.INTER_LINEAR)
-        label = resize(self.source.label(item), self.sizes[0], cv2.INTER_NEAREST)
+        sample = dict(zip(("source", "labels"), self._labelled(self.source, item, self.views[0], rng), strict=True))
+        if self.target is not None:
+            sample |= self._target(position)
+        if self.labelled_items and "labelled_target" in self.needs:
+            item, rng = self._in_epochs(self.labelled_items, position, 4)
+            found = self._labelled(self.labelled, item, self.views[1], rng)
+            sample |= dict(zip(("labelled", "labelled_ids"), found, strict=True))
+        return sample
+
+    def _labelled(self, dataset: AnyDataset, item, view: View, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        size = augment.scaled_size(view.size, view.scale, rng)
+        image = resize_image(dataset.image(item), size, dataset.resample)
+        label = resize_ids(dataset.label(item), size)
         if len(self.untrained):
             label = np.where(np.isin(label, self.untrained), np.uint8(IGNORE_INDEX), label)
         image = augment.colour_jitter(image, self.augmentation.colour_jitter, rng)
         image = augment.random_blur(image, self.augmentation.blur, rng)
+        if view.crop is not None:
+            box = augment.random_box(size, view.crop, rng)
+            image, label = augment.cut(image, box, view.crop, fill=0), augment.cut(label, box, view.crop)
         if self.augmentation.flip:
             image, label = augment.random_flip(image, label, rng)
-        sample = (to_tensor(image), torch.from_numpy(np.ascontiguousarray(label)))
-        return sample if self.target is None else (*sample, self._target(position))
+        return to_tensor(image), torch.from_numpy(np.ascontiguousarray(label))
 
-    def _target(self, position: int) -> Tensor:
-        """Targets come in shuffled epochs, so that each image is seen equally often."""
-        epoch, place = divmod(position, len(self.target_items))
-        order = np.random.default_rng([self.seed, 2, epoch]).permutation(len(self.target_items))
-        image = resize(self.target.image(self.target_items[order[place]]), self.sizes[1], cv2.INTER_LINEAR)
+    def _in_epochs(self, items: list, position: int, stream: int):
+        """The item of a position, in shuffled epochs so that each is seen equally often, and a generator for its changes."""
+        epoch, place = divmod(position, len(items))
+        order = np.random.default_rng([self.seed, stream, epoch]).permutation(len(items))
+        return items[order[place]], np.random.default_rng([self.seed, 3 if stream == 2 else stream + 1, position])
+
+    def _target(self, position: int) -> dict[str, Tensor | str]:
+        item, rng = self._in_epochs(self.target_items, position, 2)
+        view = self.views[1]
+        size = augment.scaled_size(view.size, view.scale, rng)
+        image = resize_image(self.target.image(item), size, self.target.resample)
+        valid = np.ones(image.shape[:2], np.uint8)
+        if view.crop is not None:
+            box = augment.random_box(size, view.crop, rng)
+            image, valid = augment.cut(image, box, view.crop, fill=0), augment.cut(valid, box, view.crop, fill=0)
         if self.augmentation.flip:
-            image, _ = augment.random_flip(image, None, np.random.default_rng([self.seed, 3, position]))
-        return to_tensor(image)
+            image, valid = augment.random_flip(image, valid, rng)
+        sample: dict[str, Tensor | str] = {"target": to_tensor(image)}
+        if "strong_view" in self.needs:
+            strong = augment.colour_jitter(image, self.augmentation.strong_jitter, rng)
+            sample["target_strong"] = to_tensor(augment.random_blur(strong, self.augmentation.strong_blur, rng))
+        if "valid_mask" in self.needs:
+            sample["target_valid"] = torch.from_numpy(np.ascontiguousarray(valid)).bool()
+        if "names" in self.needs:
+            sample["target_names"] = item.name
+        return sample
 
     def target_images(self, rank: int = 0, processes: int = 1) -> Iterator[Tensor]:
         """Every target training image of this process once, unchanged, uint8 `[3,H,W]`: what a self-training round predicts."""
         for item in self.target_items[rank::processes]:
-            yield to_tensor(resize(self.target.image(item), self.sizes[1], cv2.INTER_LINEAR))
-
-
-def resize(pixels: np.ndarray, size: tuple[int, int], interpolation: int) -> np.ndarray:
-    """To (width, height); nothing is done, nor copied, when it has that size."""
-    if (pixels.shape[1], pixels.shape[0]) == tuple(size):
-        return pixels
-    shrinking = interpolation == cv2.INTER_LINEAR and pixels.shape[1] > size[0]
-    return cv2.resize(np.ascontiguousarray(pixels), size, interpolation=cv2.INTER_AREA if shrinking else interpolation)
+            yield to_tensor(resize_image(self.target.image(item), self.views[1].size, self.target.resample))
 
 
 def to_tensor(image: np.ndarray) -> Tensor:
@@ -110,10 +170,12 @@ def to_tensor(image: np.ndarray) -> Tensor:
 
 def _quiet_worker(_: int) -> None:
     """Workers leave Ctrl-C to the main process, and do not fight it for cores."""
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    on_signal("SIGINT", signal.SIG_IGN)
     cv2.setNumThreads(0)
+
+
+def _collate(samples: list[dict]) -> Batch:
+    return Batch(**({"target": None} | default_collate(samples)))
 
 
 @dataclass(frozen=True)
@@ -140,10 +202,10 @@ def batches(samples: PairedSamples, positions: Positions, workers: int, pin: boo
     """A batch for each entry of `positions`, read ahead by `workers` processes."""
     loader = DataLoader(
         samples, batch_sampler=positions, num_workers=workers, worker_init_fn=_quiet_worker, pin_memory=pin,
-        persistent_workers=False, generator=torch.Generator(),  # or each start of it, as in a resume, moves torch's own
+        persistent_workers=False, collate_fn=_collate,
+        generator=torch.Generator(),  # or each start of it, as in a resume, moves torch's own
     )  # fmt: skip
-    for tensors in loader:
-        yield Batch(*tensors) if len(tensors) == 3 else Batch(*tensors, None)
+    yield from loader
 
 
 @contextmanager

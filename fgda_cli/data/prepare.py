@@ -4,98 +4,42 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from ..runtime.errors import FgdaError, UsageError
+from ..runtime.files import write_json
 from ..runtime.parallel import spread
 from ..runtime.reporter import Reporter
 from .classes import IGNORE_INDEX
-from .files import BadFile, read_rgb, write_image, write_json
-from .layouts.base import Listing, Pair, ReadLabel
+from .convert import Task, convert, key_of, stamp
+from .layouts.base import Listing, Pair
 from .store import FORMAT, VERSION, read_manifest
 
 JOURNAL = "journal.jsonl"
-Cache = Literal["raw", "png"]
-CACHE_SUFFIX: dict[str, str] = {"raw": ".bmp", "png": ".png"}  # BMP: raw pixels that every viewer opens
-
-
-@dataclass(frozen=True)
-class Task:
-    """How every pair of one data set is converted."""
-
-    dataset: str
-    out: Path
-    size: tuple[int, int] | None  # width, height of training images; None keeps theirs
-    num_classes: int
-    read_label: ReadLabel
-    check_only: bool = False
-    cache: Cache = "raw"
-    keep_other_splits: bool = False  # a folder holds one split; the data set may have more, prepared before
+FEW_LABELLED = 2.0  # percent of labelled pixels below which a person should look twice
 
 
 @dataclass(frozen=True)
 class Summary:
+    """What was prepared; `labelled` is the share of labelled pixels by split, percent, `absent` the classes without a pixel."""
+
     folder: Path
     images: dict[str, int]
     refused: int
     skipped: int
+    labelled: dict[str, float] = field(default_factory=dict)
+    absent: dict[str, list[str]] = field(default_factory=dict)
+    reasons: dict[str, int] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
-
-def convert(task: Task, pair: Pair) -> dict:
-    """One journal record: an item, or the reason why the pair is refused."""
-    record = {"key": key_of(pair), "split": pair.split, "name": pair.name, "stamp": stamp(pair, task)}
-    reading = pair.image
-    try:
-        image, label = read_rgb(pair.image), None
-        if pair.label is not None:
-            reading = pair.label
-            label = task.read_label(pair.label)
-    except BadFile as error:
-        return record | {"problem": str(error), "file": str(reading)}
-    if label is not None and label.shape != image.shape[:2]:
-        sizes = f"image {image.shape[1]}x{image.shape[0]}, label {label.shape[1]}x{label.shape[0]}"
-        return record | {"problem": f"sizes differ: {sizes}", "file": str(pair.image)}
-    return record | _cache(task, pair, image, label)
-
-
-def _cache(task: Task, pair: Pair, image: np.ndarray, label: np.ndarray | None) -> dict:
-    """Write image and label; validation labels keep their own size, at which they are evaluated."""
-    import cv2
-
-    from .loader import resize
-
-    counts = None if label is None else np.bincount(label.ravel(), minlength=256)[: task.num_classes].tolist()
-    paths = {"image": f"images/{pair.split}/{pair.name}{CACHE_SUFFIX[task.cache]}",
-             "label": None if label is None else f"labels/{pair.split}/{pair.name}.png", "counts": counts}  # fmt: skip
-    if task.check_only:
-        return paths
-    size = task.size or (image.shape[1], image.shape[0])
-    if label is not None:
-        small = label if pair.split == "val" else resize(label, size, cv2.INTER_NEAREST)
-        write_image(task.out / paths["label"], small)
-    chosen = task.out / paths["image"]
-    write_image(chosen, resize(image, size, cv2.INTER_LINEAR), compression=1)
-    for suffix in CACHE_SUFFIX.values():  # of an earlier preparation with the other --cache
-        if suffix != chosen.suffix:
-            chosen.with_name(f"{pair.name.rpartition('/')[2]}{suffix}").unlink(missing_ok=True)
-    return paths
-
-
-def key_of(pair: Pair) -> str:
-    return f"{pair.split}/{pair.name}"
-
-
-def stamp(pair: Pair, task: Task) -> list:
-    """What a cached file depends on; when it changes, the pair is converted again."""
-    facts: list = [list(task.size) if task.size else None, task.cache]
-    for path in (pair.image, pair.label):
-        status = path.stat() if path is not None and path.exists() else None
-        facts.append([str(path), status.st_size, status.st_mtime_ns] if status else None)
-    return facts
+    def to_json(self) -> dict:
+        return {"folder": str(self.folder), "images": self.images, "refused": self.refused, "skipped": self.skipped,
+                "labelled_percent": self.labelled, "classes_without_a_pixel": self.absent, "refused_by_reason": self.reasons,
+                "warnings": self.warnings}  # fmt: skip
 
 
 def prepare(task: Task, listing: Listing, reporter: Reporter, workers: int) -> Summary:
@@ -104,6 +48,8 @@ def prepare(task: Task, listing: Listing, reporter: Reporter, workers: int) -> S
     if not pairs:
         first = f" (first: {listing.problems[0]['file']}: {listing.problems[0]['reason']})" if listing.problems else ""
         raise FgdaError(f"no image with everything it needs was found for '{task.dataset}'{first}")
+    for note in listing.notes:
+        reporter.say(f"{task.dataset}: {note}")
     journal = task.out / JOURNAL
     done = {} if task.check_only else _still_valid(task, pairs, _read_journal(journal))
     missing = [pair for pair in pairs if key_of(pair) not in done]
@@ -190,6 +136,8 @@ def _read_journal(path: Path) -> dict[str, dict]:
 def _still_valid(task: Task, pairs: list[Pair], records: dict[str, dict]) -> dict[str, dict]:
     """Records whose raw files are unchanged and whose cached files are there."""
 
+    conversion = task.conversion()
+
     def is_there(record: dict) -> bool:
         return all(path is None or (task.out / path).is_file() for path in (record.get("image"), record.get("label")))
 
@@ -197,22 +145,23 @@ def _still_valid(task: Task, pairs: list[Pair], records: dict[str, dict]) -> dic
     return {
         key_of(pair): record
         for pair, record in found
-        if record and "problem" not in record and record["stamp"] == stamp(pair, task) and is_there(record)
+        if record
+        and "problem" not in record
+        and record["stamp"][:1] == [conversion]
+        and record["stamp"] == stamp(pair, task)
+        and is_there(record)
     }
 
 
 def _conclude(task: Task, listing: Listing, pairs: list[Pair], records: dict[str, dict], skipped: int) -> Summary:
     splits: dict[str, list] = {}
-    totals: dict[str, np.ndarray] = {}
     for pair in pairs:
         record = records[key_of(pair)]
         if "problem" in record:
             listing.problems.append({"file": record["file"], "reason": record["problem"]})
             continue
-        splits.setdefault(pair.split, []).append({k: record[k] for k in ("name", "image", "label", "counts")})
-        if record["counts"] is not None:
-            totals[pair.split] = totals.get(pair.split, 0) + np.array(record["counts"], np.int64)
-    summary = Summary(task.out, {k: len(v) for k, v in splits.items()}, len(listing.problems), skipped)
+        splits.setdefault(pair.split, []).append({k: record[k] for k in ("name", "image", "label", "counts", "size")})
+    summary = _summary(task, listing, splits, skipped)
     if task.check_only:
         if listing.problems:
             shown = "\n".join(f"  {p['file']}: {p['reason']}" for p in listing.problems[:20])
@@ -222,29 +171,68 @@ def _conclude(task: Task, listing: Listing, pairs: list[Pair], records: dict[str
     if not splits:
         raise FgdaError(f"every image of '{task.dataset}' was refused: see {task.out / 'problems.json'}")
     if task.keep_other_splits:
-        splits = _other_splits(task, listing) | splits
+        splits = _other_splits(task, listing, splits) | splits
     names = listing.classes.names
-    for split in splits.keys() - totals.keys():
-        counts = [item["counts"] for item in splits[split] if item["counts"] is not None]
-        if counts:
-            totals[split] = np.sum(counts, axis=0)
-    statistics = {split: dict(zip(names, total.tolist(), strict=True)) for split, total in totals.items()}
-    manifest = {"format": FORMAT, "version": VERSION, "dataset": task.dataset, "size": task.size,
+    statistics = {
+        split: dict(zip(names, total.tolist(), strict=True))
+        for split, total in ((split, _class_pixels(items)) for split, items in splits.items())
+        if total is not None
+    }
+    manifest = {"format": FORMAT, "version": VERSION, "dataset": task.dataset, "size": task.size, "resample": task.resample,
                 "ignore_index": IGNORE_INDEX, "classes": listing.classes.to_json(), "class_pixels": statistics,
-                "splits": splits}  # fmt: skip
+                "decisions": listing.notes, "splits": splits}  # fmt: skip
     write_json(task.out / "manifest.json", manifest, indent=None)
     write_json(task.out / "class_statistics.json", statistics)
     return summary
 
 
-def _other_splits(task: Task, listing: Listing) -> dict[str, list]:
-    """The splits that an earlier preparation left in this data set. Raises FgdaError when its classes were others."""
+def _class_pixels(items: list[dict]) -> np.ndarray | None:
+    """Label pixels by class `[K]` int64 of a split; None without labels."""
+    counts = [item["counts"] for item in items if item["counts"] is not None]
+    return np.sum(np.array(counts, np.int64), axis=0) if counts else None
+
+
+def _summary(task: Task, listing: Listing, splits: dict[str, list], skipped: int) -> Summary:
+    labelled, absent, warnings, names = {}, {}, [], listing.classes.names
+    for split, items in splits.items():
+        pixels = _class_pixels(items)
+        if pixels is None:
+            continue
+        everything = sum(width * height for width, height in (item["size"] for item in items if item["counts"] is not None))
+        labelled[split] = round(100 * float(pixels.sum()) / max(everything, 1), 2)
+        absent[split] = [name for name, count in zip(names, pixels, strict=True) if not count]
+        if labelled[split] < FEW_LABELLED:
+            warnings.append(f"{split}: only {labelled[split]:.1f} % of the pixels are labelled: is the mapping right?")
+        never = [names[k] for k in sorted(task.mapped) if k < len(names) and not pixels[k]]
+        if never:
+            warnings.append(f"{split}: mapped, but never seen: {', '.join(never)}")
+    reasons = Counter(_kind_of(problem["reason"]) for problem in listing.problems)
+    images = {split: len(items) for split, items in splits.items()}
+    return Summary(task.out, images, len(listing.problems), skipped, labelled, absent, dict(reasons.most_common()), warnings)
+
+
+def _kind_of(reason: str) -> str:
+    """A refusal without what differs from file to file."""
+    return reason.split(":")[0].split(" (")[0] if not reason.startswith(("label id", "train id")) else "an id outside the table"
+
+
+def _other_splits(task: Task, listing: Listing, replaced: dict[str, list]) -> dict[str, list]:
+    """The splits that an earlier preparation left in this data set, but those made anew.
+
+    Raises FgdaError when their classes were others.
+    """
     if not (task.out / "manifest.json").is_file():
         return {}
-    manifest = read_manifest(task.out)
-    if manifest["classes"] != listing.classes.to_json():
-        raise FgdaError(f"{task.out} was prepared with other classes: choose another --name, or delete it")
-    return manifest["splits"]
+    try:
+        manifest = read_manifest(task.out)
+    except FgdaError:
+        return {}  # of an older version, or damaged: nothing of it can be kept
+    kept = {split: items for split, items in manifest["splits"].items() if split not in replaced}
+    if kept and manifest["classes"] != listing.classes.to_json():
+        raise FgdaError(
+            f"the splits {', '.join(kept)} of {task.out} were prepared with other classes: choose another --name, or delete it"
+        )
+    return kept
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:

@@ -3,60 +3,75 @@
 from __future__ import annotations
 
 import importlib
-import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..runtime.reporter import Reporter
+from ..runtime.system import usable_cores
+from .convert import Cache, Task
+from .formats import LabelIds
+from .geometry import Resample
+from .layouts.folder import decided, load_mapping
 from .layouts.folder import find as find_folder
-from .layouts.folder import load_mapping
-from .prepare import Cache, Summary, Task, prepare
+from .prepare import Summary, prepare
 
 PLAYGROUND_SIZE = (256, 128)
 
 
+@dataclass(frozen=True)
+class How:
+    """What the options of `fgda prepare` say for any data set."""
+
+    out: Path
+    size: tuple[int, int] | None = None
+    workers: int = 1
+    reporter: Reporter = Reporter()
+    check_only: bool = False
+    cache: Cache = "raw"
+    resample: Resample = "area"
+    max_pixels: int | None = None
+
+
 def default_workers(workers: int | None) -> int:
-    return workers if workers is not None else max(1, len(os.sched_getaffinity(0)))
+    return workers if workers is not None else usable_cores()
 
 
-def prepare_layout(
-    kind: str,
-    root: Path,
-    out: Path,
-    size,
-    reporter: Reporter,
-    workers: int,
-    name: str | None = None,
-    check_only: bool = False,
-    cache: Cache = "raw",
-) -> Summary:
+def prepare_layout(kind: str, root: Path, how: How, name: str | None = None) -> Summary:
     """A data set with a layout of its own (`data/layouts/KIND.py`)."""
     layout = importlib.import_module(f"fgda_cli.data.layouts.{kind}")
     listing = layout.find(root)
-    folder = out / (name or kind)
-    task = Task(name or kind, folder, size or layout.SIZE, len(listing.classes), layout.read_label, check_only, cache)
-    return prepare(task, listing, reporter, workers)
+    facts = {"layout": kind, "version": getattr(layout, "VERSION", 1)}
+    task = Task(
+        name or kind, how.out / (name or kind), how.size or layout.SIZE, len(listing.classes), layout.read_label,
+        how.check_only, how.cache, resample=how.resample, max_pixels=how.max_pixels, label_facts=facts,
+    )  # fmt: skip
+    return prepare(task, listing, how.reporter, how.workers)
 
 
-def prepare_playground(
-    root: Path, out: Path, size, reporter: Reporter, workers: int, seed: int = 0, cache: Cache = "raw"
-) -> list[Summary]:
+def prepare_playground(root: Path, how: How, seed: int = 0) -> list[Summary]:
     """Draw both domains below root, then prepare them with the code that reads GTA5 and Cityscapes."""
+    from dataclasses import replace
+
     from . import playground
 
-    playground.write_raw(root, seed, reporter, workers)
-    size = size or PLAYGROUND_SIZE
+    playground.write_raw(root, seed, how.reporter, how.workers)
+    how = replace(how, size=how.size or PLAYGROUND_SIZE)
     return [
-        prepare_layout("gta5", root / "game", out, size, reporter, workers, "playground-game", cache=cache),
-        prepare_layout("cityscapes", root / "street", out, size, reporter, workers, "playground-street", cache=cache),
+        prepare_layout("gta5", root / "game", how, "playground-game"),
+        prepare_layout("cityscapes", root / "street", how, "playground-street"),
     ]
 
 
 def prepare_folder(
-    images: Path, labels: Path | None, mapping: Path | None, split: str, out: Path, name: str, size, reporter: Reporter,
-    workers: int, check_only: bool = False, cache: Cache = "raw",
-) -> Summary:  # fmt: skip
+    images: Path, labels: Path | None, mapping: Path | None, label_ids: LabelIds | None, split: str, name: str, how: How
+) -> Summary:
     """The user's own images, with labels when there are any."""
-    meaning = load_mapping(mapping)
+    meaning = load_mapping(mapping, label_ids)
     listing = find_folder(images, labels, split, meaning.classes)
-    task = Task(name, out / name, size, len(meaning.classes), meaning.read_label, check_only, cache, keep_other_splits=True)
-    return prepare(task, listing, reporter, workers)
+    meaning = decided(meaning, listing)
+    task = Task(
+        name, how.out / name, how.size, len(meaning.classes), meaning.read_label, how.check_only, how.cache,
+        keep_other_splits=True, resample=how.resample, max_pixels=how.max_pixels, label_facts=meaning.facts(),
+        mapped=frozenset(meaning.mapped()),
+    )  # fmt: skip
+    return prepare(task, listing, how.reporter, how.workers)

@@ -7,15 +7,15 @@ from collections.abc import Callable
 import numpy as np
 
 Draw = Callable[[np.random.Generator], int]
+PUBLISHED_PIXELS = 1914 * 1052  # of the images for which [DAFormer] asks for 3000 pixels of a class
 
 
 def uniform(count: int) -> Draw:
     return lambda rng: int(rng.integers(count))
 
 
-def by_class(counts: np.ndarray, probabilities: np.ndarray) -> Draw:
-    """Draw a class, then uniformly an image that shows it; counts `[N,K]` are label pixels."""
-    holders = [np.flatnonzero(counts[:, k]) for k in range(counts.shape[1])]
+def by_class(holders: list[np.ndarray], probabilities: np.ndarray) -> Draw:
+    """Draw a class k, then uniformly one of the images `holders[k]`; classes without an image are never drawn."""
     present = np.array([len(holder) > 0 for holder in holders])
     weights = np.where(present, probabilities, 0.0)
     cumulative = np.cumsum(weights / weights.sum())
@@ -28,18 +28,32 @@ def by_class(counts: np.ndarray, probabilities: np.ndarray) -> Draw:
 
 
 def class_balanced(counts: np.ndarray) -> Draw:
-    return by_class(counts, np.full(counts.shape[1], 1.0))
+    """P(c) proportional to 1 / log(1.01 + f_c), f_c the share of class c among all label pixels, as the public code weighs
+    classes; counts `[N,K]` are label pixels."""
+    share = counts.sum(axis=0) / max(counts.sum(), 1)
+    return by_class([np.flatnonzero(counts[:, k]) for k in range(counts.shape[1])], 1 / np.log(1.01 + share))
 
 
-def rare_class(counts: np.ndarray, temperature: float = 0.01) -> Draw:
-    """P(c) proportional to exp((1 - f_c) / T), f_c the share of class c among all label pixels."""
+def rare_class(
+    counts: np.ndarray, temperature: float = 0.01, min_pixels: int = 3000, image_pixels: np.ndarray | None = None
+) -> Draw:
+    """P(c) proportional to exp((1 - f_c) / T), of the images with more than `min_pixels` of class c.
+
+    min_pixels holds for images of the published size; for others, whose pixels `image_pixels` `[N]` gives, it is scaled with
+    the area. A class that no image shows so much of is drawn from all that show it.
+    """
     share = counts.sum(axis=0) / max(counts.sum(), 1)
     scores = (1 - share) / temperature
-    return by_class(counts, np.exp(scores - scores.max()))
+    least = min_pixels * (1.0 if image_pixels is None else image_pixels / PUBLISHED_PIXELS)
+    holders = []
+    for k in range(counts.shape[1]):
+        enough = np.flatnonzero(counts[:, k] > least)
+        holders.append(enough if len(enough) else np.flatnonzero(counts[:, k]))
+    return by_class(holders, np.exp(scores - scores.max()))
 
 
-def make(kind: str, counts: np.ndarray) -> Draw:
+def make(kind: str, counts: np.ndarray, min_pixels: int = 3000, image_pixels: np.ndarray | None = None) -> Draw:
     """`uniform`, `class_balanced` or `rare_class` over the images of `counts` `[N,K]`."""
-    if kind == "uniform":
-        return uniform(len(counts))
-    return {"class_balanced": class_balanced, "rare_class": rare_class}[kind](counts)
+    if kind == "rare_class":
+        return rare_class(counts, min_pixels=min_pixels, image_pixels=image_pixels)
+    return class_balanced(counts) if kind == "class_balanced" else uniform(len(counts))

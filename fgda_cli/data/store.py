@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,13 +15,19 @@ from pydantic import AfterValidator, BaseModel, ValidationError, model_validator
 from ..runtime.errors import FgdaError
 from .classes import ClassSet
 
-FORMAT, VERSION = "fgda-dataset", 1
+FORMAT, VERSION = "fgda-dataset", 2  # 1: labels lay half a pixel off their image
 
 
 def _inside(path: str) -> str:
     if os.path.isabs(path) or os.path.normpath(path).split(os.sep)[0] in ("..", "."):
         raise ValueError(f"{path!r} is outside its folder")
     return path
+
+
+def _positive(size: tuple[int, int]) -> tuple[int, int]:
+    if min(size) < 1:
+        raise ValueError(f"an image of {size[0]}x{size[1]}")
+    return size
 
 
 Inside = Annotated[str, AfterValidator(_inside)]
@@ -33,14 +40,17 @@ class Entry(BaseModel):
     image: Inside
     label: Inside | None = None
     counts: tuple[int, ...] | None = None
+    size: Annotated[tuple[int, int], AfterValidator(_positive)]
 
 
 class Manifest(BaseModel):
     """What a manifest must hold; `fgda prepare` writes more."""
 
     format: Literal["fgda-dataset"]
-    version: Literal[1]
+    version: Literal[2]
     dataset: str
+    size: tuple[int, int] | None = None
+    resample: Literal["area", "bicubic"] = "area"
     classes: ClassSet
     splits: dict[str, list[Entry]]
 
@@ -54,12 +64,14 @@ class Manifest(BaseModel):
 
 @dataclass(frozen=True)
 class Item:
-    """One image; paths are relative to the data set's folder, `counts` are label pixels a class."""
+    """One image: paths relative to `folder`, `counts` label pixels a class, `size` its own width and height before any cache."""
 
     name: str
     image: str
     label: str | None
     counts: tuple[int, ...] | None
+    size: tuple[int, int]
+    folder: Path
 
 
 class PreparedDataset:
@@ -71,6 +83,8 @@ class PreparedDataset:
         self.manifest = read_manifest(self.folder)
         self.name: str = self.manifest["dataset"]
         self.classes = ClassSet.from_json(self.manifest["classes"])
+        self.size: tuple[int, int] | None = tuple(self.manifest["size"]) if self.manifest.get("size") else None
+        self.resample: str = self.manifest.get("resample", "area")
 
     def splits(self) -> list[str]:
         return sorted(self.manifest["splits"])
@@ -81,7 +95,11 @@ class PreparedDataset:
         if not raw:
             known = ", ".join(self.splits()) or "none"
             raise FgdaError(f"data set {self.folder} has no images in split '{split}' (splits: {known})")
-        items = [Item(i["name"], i["image"], i.get("label"), tuple(i["counts"]) if i.get("counts") else None) for i in raw]
+        items = [
+            Item(i["name"], i["image"], i.get("label"), tuple(i["counts"]) if i.get("counts") else None, tuple(i["size"]),
+                 self.folder)
+            for i in raw
+        ]  # fmt: skip
         if labelled and any(item.label is None for item in items):
             raise FgdaError(f"split '{split}' of {self.folder} has no labels: they are needed here")
         return items
@@ -101,9 +119,9 @@ class PreparedDataset:
         import cv2
 
         path = self.folder / relative
-        place = path.resolve()
-        if not place.is_relative_to(self.inside):
-            raise FgdaError(f"{path} leads to {place}, outside its folder")
+        real = path.resolve()
+        if not real.is_relative_to(self.inside):
+            raise FgdaError(f"{path} leads to {real}, outside its folder")
         try:
             raw = np.fromfile(path, np.uint8)
         except OSError as error:
@@ -114,6 +132,40 @@ class PreparedDataset:
         return pixels
 
 
+class JoinedDataset:
+    """Several prepared data sets as one domain; their classes must be the same. Reads like a PreparedDataset."""
+
+    def __init__(self, parts: list[PreparedDataset]):
+        self.parts = parts
+        self.by_folder = {part.folder: part for part in parts}
+        self.name = "+".join(part.name for part in parts)
+        self.classes, self.folder = parts[0].classes, parts[0].folder
+        self.size, self.resample = parts[0].size, parts[0].resample
+        for part in parts[1:]:
+            if part.classes.names != self.classes.names:
+                raise FgdaError(
+                    f"data sets of one domain need the same classes: {self.name} has {', '.join(self.classes.names)}\n"
+                    f"{part.name} has {', '.join(part.classes.names)}"
+                )
+
+    def splits(self) -> list[str]:
+        return sorted({split for part in self.parts for split in part.splits()})
+
+    def items(self, split: str, labelled: bool = False) -> list[Item]:
+        return [item for part in self.parts for item in part.items(split, labelled)]
+
+    def image(self, item: Item) -> np.ndarray:
+        return self.by_folder[item.folder].image(item)
+
+    def label(self, item: Item) -> np.ndarray:
+        return self.by_folder[item.folder].label(item)
+
+
+def typical_size(items: list[Item]) -> tuple[int, int]:
+    """Width and height that most of the images have, before any cache."""
+    return Counter(item.size for item in items).most_common(1)[0][0]
+
+
 def read_manifest(folder: Path) -> dict:
     path = folder / "manifest.json"
     try:
@@ -122,6 +174,10 @@ def read_manifest(folder: Path) -> dict:
         raise FgdaError(f"no prepared data set in {folder}: run `fgda prepare` first (or give --data-root)") from None
     except (OSError, ValueError, RecursionError) as error:
         raise FgdaError(f"cannot read {path}: {str(error).splitlines()[0]}; run fgda prepare again") from error
+    if isinstance(manifest, dict) and manifest.get("format") == FORMAT and manifest.get("version") == 1:
+        raise FgdaError(
+            f"{folder} was prepared by an earlier fgda, whose labels lie half a pixel off their images: run fgda prepare again"
+        )
     try:
         Manifest.model_validate(manifest)
     except ValidationError as error:
@@ -143,3 +199,10 @@ def open_dataset(root: Path, name: str) -> PreparedDataset:
         command = "playground" if name.startswith("playground") else name
         raise FgdaError(f"data set '{name}' is not prepared in {root}: run `fgda prepare {command} --root RAW --out {root}`")
     return PreparedDataset(folder)
+
+
+def open_domain(root: Path, names: str | tuple[str, ...]) -> PreparedDataset | JoinedDataset:
+    """One prepared data set, or several as one domain."""
+    if isinstance(names, str):
+        return open_dataset(root, names)
+    return JoinedDataset([open_dataset(root, name) for name in names])

@@ -1,95 +1,36 @@
-"""Evaluation: images at the evaluation size, logits at the label's own size, exact counts."""
+"""Evaluation: images enter by the model's input rule, logits at the label's own size, exact counts, classes by name."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
-from torch import Tensor
 
-from ..chunked import Upsampled
-from ..data.classes import ClassSet
-from ..data.loader import resize, to_tensor
-from ..data.store import Item, PreparedDataset
-from ..losses import entropy_map
+from ..data.classes import NAMES, NOT_IN_SYNTHIA13, NOT_IN_SYNTHIA16, ClassMatch, ClassSet, match_classes
+from ..data.geometry import InputRule
+from ..data.loader import AnyDataset
+from ..data.store import Item
 from ..metrics import ConfusionMatrix
-from ..models.segmenter import DeepLabV2
+from ..models.segmenter import Segmenter
 from ..runtime.devices import Precision
 from ..runtime.distributed import ProcessGroup
-from ..runtime.errors import FgdaError
 from ..runtime.reporter import Reporter
-from .pipeline import batched, images_per_batch, read_ahead, share, write_behind
+from .pipeline import batched_by, images_per_batch, read_ahead, share, write_behind
+from .tta import TestTimeAugmentation, decide_each, view_logits
 
 OnPrediction = Callable[[Item, np.ndarray, ConfusionMatrix], None]  # an image, its train ids, its own counts
 
 
-@dataclass(frozen=True)
-class TestTimeAugmentation:
-    """Test-time augmentation: mean of the class probabilities over scales and mirrors."""
-
-    flip: bool = False
-    scales: tuple[float, ...] = (1.0,)
-
-
-def forward_logits(model: DeepLabV2, images: Tensor, precision: Precision) -> Tensor:
-    """Images uint8 or float `[B,3,H,W]` -> float32 logits `[B,K,h,w]`."""
-    with torch.inference_mode(), precision.autocast():
-        return model(images.to(precision.device)).logits.float()
-
-
-def view_logits(
-    model: DeepLabV2, images: list[np.ndarray], size: tuple[int, int], precision: Precision, tta: TestTimeAugmentation
-) -> list[Tensor]:
-    """Logits `[B,K,h,w]` of RGB images in each view, mirrored ones turned back; size (width, height) is scale 1."""
-    found = []
-    for scale in tta.scales:
-        scaled = size if scale == 1 else tuple(max(32, round(side * scale)) for side in size)
-        batch = torch.stack([to_tensor(resize(image, scaled, cv2.INTER_LINEAR)) for image in images])
-        found.append(forward_logits(model, batch, precision))
-        if tta.flip:
-            found.append(forward_logits(model, batch.flip(-1), precision).flip(-1))
-    return found
-
-
-def decide_each(views: list[Tensor], out_sizes: list[tuple[int, int]], with_entropy: bool = False) -> Iterator:
-    """`decide` for each image of a batch."""
-    for index, size in enumerate(out_sizes):
-        yield decide([logits[index : index + 1] for logits in views], size, with_entropy)
-
-
-def decide(views: list[Tensor], out_size: tuple[int, int], with_entropy: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
-    """Train ids uint8 `[H,W]` and entropy float32 `[H,W]` in [0,1] at out_size (width, height), a few rows at a time.
-
-    Several views are averaged in probability.
-    """
-    size = (out_size[1], out_size[0])
-    maps = [Upsampled(logits, size) for logits in views]
-    train_ids = np.empty(size, np.uint8)
-    entropy = np.empty(size, np.float32) if with_entropy else None
-    with torch.inference_mode():
-        for rows in maps[0].chunks():
-            scores = maps[0].rows(rows)
-            if len(maps) > 1:
-                probs = sum((torch.softmax(view.rows(rows), 1) for view in maps[1:]), torch.softmax(scores, 1))
-                scores = torch.log(probs / len(maps))
-            # max, not argmax: the same index, found four times as fast on a processor
-            train_ids[rows] = scores.max(1).indices[0].to(torch.uint8).cpu().numpy()
-            if entropy is not None:
-                entropy[rows] = entropy_map(scores)[0].clamp(0, 1).cpu().numpy()
-    return train_ids, entropy
-
-
 def evaluate_model(
-    model: DeepLabV2,
-    dataset: PreparedDataset,
+    model: Segmenter,
+    classes: ClassSet,
+    dataset: AnyDataset,
     split: str,
-    size: tuple[int, int],
     precision: Precision,
     reporter: Reporter,
     tta: TestTimeAugmentation = TestTimeAugmentation(),
@@ -99,18 +40,20 @@ def evaluate_model(
 ) -> dict[str, Any]:
     """The JSON of `fgda evaluate` less its `checkpoint`; each of several processes gets the whole.
 
-    Raises FgdaError when classes and labels do not fit.
+    `classes` are the model's; the data set's are matched to them by name. Raises FgdaError when they do not fit.
     """
-    classes, start = dataset.classes, time.perf_counter()
-    if len(classes) != model.num_classes:
-        raise FgdaError(f"the model has {model.num_classes} classes, {dataset.folder} has {len(classes)}")
+    start = time.perf_counter()
+    match = match_classes(classes, dataset.classes, "the model", dataset.name)
+    to_ours = None if match.is_identity else match.table()
     items = dataset.items(split, labelled=True)
     matrix, mine = ConfusionMatrix(len(classes)), share(items, process_group)
     pairs = read_ahead(lambda item: (dataset.image(item), dataset.label(item)), mine, threads)
-    batches = batched(reporter.track(pairs, f"evaluate {dataset.name}", len(mine)), images_per_batch(size, precision.device))
+    tracked = reporter.track(pairs, f"evaluate {dataset.name}", len(mine))
+    rule = model.input_rule
+    batches = batched_by(lambda pair: rule(*pair[0].size), tracked, lambda size: images_per_batch(size, precision.device))
     with write_behind(threads) as submit:
-        for batch in batches:
-            labels = [label for _, (_, label) in batch]
+        for size, batch in batches:
+            labels = [label if to_ours is None else to_ours[label] for _, (_, label) in batch]
             views = view_logits(model, [image for _, (image, _) in batch], size, precision, tta)
             decisions = decide_each(views, [(label.shape[1], label.shape[0]) for label in labels])
             for (item, _), label, (prediction, _) in zip(batch, labels, decisions, strict=True):
@@ -120,29 +63,52 @@ def evaluate_model(
                 if on_prediction is not None:
                     submit(on_prediction, item, prediction, counts)
     matrix.counts = process_group.sum(torch.from_numpy(matrix.counts).to(precision.device)).cpu().numpy()
-    return result_json(matrix, classes, dataset.name, split, len(items), time.perf_counter() - start)
+    return result_json(matrix, match, dataset.name, split, len(items), time.perf_counter() - start, rule)
 
 
-def result_json(matrix: ConfusionMatrix, classes: ClassSet, dataset: str, split: str, images: int, seconds: float) -> dict:
-    iou = matrix.iou()
+def result_json(
+    matrix: ConfusionMatrix,
+    match: ClassMatch,
+    dataset: str,
+    split: str,
+    images: int,
+    seconds: float,
+    rule: InputRule | None = None,
+) -> dict[str, Any]:
+    """IoU in percent of the classes that model and data set share; others have null, and enter no mean."""
+    names, shared = match.ours.names, match.shared
+    iou = dict(zip(names, matrix.iou(), strict=True))
     return {
         "dataset": dataset,
         "split": split,
         "images": images,
-        "classes": list(classes.names),
-        "iou": {name: None if np.isnan(value) else float(value) for name, value in zip(classes.names, iou, strict=True)},
-        "miou": matrix.miou(),
-        "miou16": matrix.miou16() if classes.is_cityscapes else None,
-        "miou13": matrix.miou13() if classes.is_cityscapes else None,
+        "classes": list(names),
+        "evaluated": list(shared),
+        "iou": {name: float(iou[name]) if name in shared and not np.isnan(iou[name]) else None for name in names},
+        "miou": _mean(iou, shared),
+        "miou16": _mean_without(iou, shared, NOT_IN_SYNTHIA16),
+        "miou13": _mean_without(iou, shared, NOT_IN_SYNTHIA13),
         "pixel_accuracy": matrix.pixel_accuracy(),
         "confusion": matrix.counts.tolist(),
+        "input": rule.to_json(),
         "seconds": round(seconds, 3),
     }
 
 
+def _mean(iou: dict[str, float], names: tuple[str, ...]) -> float | None:
+    values = [iou[name] for name in names if not np.isnan(iou[name])]
+    return float(np.mean(values)) if values else None
+
+
+def _mean_without(iou: dict[str, float], shared: tuple[str, ...], left_out: tuple[str, ...]) -> float | None:
+    """The mean over Cityscapes' classes less `left_out`; None unless all of them are evaluated, among Cityscapes' alone."""
+    wanted = tuple(name for name in NAMES if name not in left_out)
+    return _mean(iou, wanted) if set(wanted) <= set(shared) <= set(NAMES) else None
+
+
 def evaluate_file(
     path: Path,
-    dataset: PreparedDataset,
+    dataset: AnyDataset,
     split: str,
     precision: Precision,
     reporter: Reporter,
@@ -150,14 +116,27 @@ def evaluate_file(
     on_prediction: OnPrediction | None = None,
     threads: int = 2,
     process_group: ProcessGroup = ProcessGroup(),
+    protocol: str | None = None,
 ) -> dict[str, Any]:
-    """Evaluate one checkpoint at the size its preset names."""
+    """Evaluate one checkpoint as its input rule says, or as `protocol` does ("paper": squeezed by Pillow's bicubic)."""
     from ..models.checkpoint import load_model
 
     model, info = load_model(path)
     model = precision.to_device(model)
-    result = evaluate_model(model, dataset, split, info["size"], precision, reporter, tta, on_prediction, threads, process_group)
+    if protocol is not None:
+        model.input_rule = with_protocol(model.input_rule, protocol)
+    match = match_classes(info["classes"], dataset.classes, str(path), dataset.name)
+    if match.describe():
+        reporter.decide(f"{dataset.name}: {match.describe()}")
+    result = evaluate_model(
+        model, info["classes"], dataset, split, precision, reporter, tta, on_prediction, threads, process_group
+    )  # fmt: skip
     return {"checkpoint": str(path), **result}
+
+
+def with_protocol(rule: InputRule, protocol: str) -> InputRule:
+    paper = protocol == "paper"
+    return replace(rule, resample="bicubic" if paper else "area", squeeze_all=paper)
 
 
 def headings(paths: list[Path]) -> list[str]:

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..data.files import whole_file
 from ..losses import upsample
 from ..models.checkpoint import load_model
-from ..models.segmenter import DeepLabV2
+from ..models.segmenter import Segmenter
 from ..runtime.errors import FgdaError
+from ..runtime.files import whole_file
 
 TOLERANCE = 1e-4  # of the logits, relative to the largest where that is above 1
 
@@ -35,7 +35,7 @@ class Exported(NamedTuple):
 class FullSize(nn.Module):
     """RGB 0-255 float `[B,3,H,W]` -> logits `[B,K,H,W]` at the images' own size."""
 
-    def __init__(self, model: DeepLabV2):
+    def __init__(self, model: Segmenter):
         super().__init__()
         self.model = model
 
@@ -65,7 +65,8 @@ def export_onnx(path: Path, out: Path, size: tuple[int, int] | None = None) -> E
             dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
         )  # fmt: skip
     proto = program.model_proto
-    facts = {"classes": json.dumps(info["classes"].to_json()), "method": str(info["method"]), "size": f"{width}x{height}"}
+    facts = {"classes": json.dumps(info["classes"].to_json()), "method": str(info["method"]), "size": f"{width}x{height}",
+             "input": json.dumps(info["input"].to_json())}  # fmt: skip
     onnx.helper.set_model_props(proto, facts)
     with whole_file(out) as partial:
         onnx.save(proto, str(partial))

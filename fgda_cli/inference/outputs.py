@@ -7,30 +7,31 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.classes import CITYSCAPES_IDS, ClassSet
-from ..data.files import whole_file, write_image
+from ..data.classes import ClassSet
+from ..data.images import write_image
 from ..data.store import Item
 from ..runtime.errors import UsageError
+from ..runtime.files import whole_file
 from ..visual.colour import colourise, legend, overlay
 from ..visual.heat import heat_with_bar
-from .predict import Input
+from .inputs import Input
 
 KINDS = ("color", "ids", "overlay")
 
 
 @dataclass(frozen=True)
 class Ids:
-    """Train ids as they are ("train"), or as Cityscapes label ids ("label"). Raises UsageError for other classes."""
+    """Train ids as they are ("train"), or as Cityscapes label ids ("label"), by name. Raises UsageError for other classes."""
 
     kind: str
     classes: ClassSet
 
     def __post_init__(self):
-        if self.kind == "label" and not self.classes.is_cityscapes:
-            raise UsageError("--ids label needs a model of the Cityscapes classes")
+        if self.kind == "label" and self.classes.label_ids() is None:
+            raise UsageError(f"--ids label needs a model of Cityscapes' classes, not {', '.join(self.classes.names)}")
 
     def __call__(self, train_ids: np.ndarray) -> np.ndarray:
-        return train_ids if self.kind == "train" else np.array(CITYSCAPES_IDS, np.uint8)[train_ids]
+        return train_ids if self.kind == "train" else np.array(self.classes.label_ids(), np.uint8)[train_ids]
 
 
 @dataclass(frozen=True)

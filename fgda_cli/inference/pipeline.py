@@ -36,6 +36,21 @@ def batched(items: Iterable[T], count: int) -> Iterator[list[T]]:
         yield batch
 
 
+def batched_by(key: Callable, items: Iterable[T], most: Callable) -> Iterator[tuple]:
+    """`(key, batch)`: neighbours of one key in order, at most `most(key)` of them."""
+    batch: list[T] = []
+    current = None
+    for item in items:
+        found = key(item)
+        if batch and (found != current or len(batch) >= most(current)):
+            yield current, batch
+            batch = []
+        current = found
+        batch.append(item)
+    if batch:
+        yield current, batch
+
+
 def read_ahead(read: Callable, items: list, threads: int = 2) -> Iterator:
     """`(item, read(item))` in order, read by threads while the network computes; memory stays constant."""
     with ThreadPoolExecutor(threads) as pool:

@@ -2,48 +2,31 @@
 
 from __future__ import annotations
 
-import glob
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import torch
 
-from ..data.files import IMAGE_SUFFIXES, BadFile, image_files, read_rgb
-from ..models.segmenter import DeepLabV2
+from ..data.images import BadFile
+from ..models.segmenter import Segmenter
 from ..runtime.devices import Precision
 from ..runtime.distributed import ProcessGroup
 from ..runtime.errors import FgdaError
 from ..runtime.reporter import Reporter
-from .evaluate import TestTimeAugmentation, decide, decide_each, view_logits
-from .pipeline import CHUNK, batched, images_per_batch, read_ahead, share, write_behind
-
-VIDEO_SUFFIXES = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"}
-
-
-@dataclass(frozen=True)
-class Input:
-    """One image to predict; `name` is its path below the folder given, without suffix."""
-
-    name: str
-    path: Path
+from .inputs import Input, frame_count, read_chunks
+from .pipeline import batched, images_per_batch, write_behind
+from .tta import TestTimeAugmentation, decide, decide_each, view_logits
 
 
-def fit_size(width: int, height: int, trained: tuple[int, int] | None) -> tuple[int, int]:
-    """The network's input size for an image: the trained size, or one of its area when the aspect differs by over 5 %."""
-    if trained is None:
-        return width, height
-    if abs(width / height / (trained[0] / trained[1]) - 1) <= 0.05:
-        return trained
-    scale = (trained[0] * trained[1] / (width * height)) ** 0.5
-    return tuple(int(np.clip(round(side * scale / 8) * 8, 64, 8192)) for side in (width, height))
+def network_size(model: Segmenter, image: np.ndarray) -> tuple[int, int]:
+    """Width and height at which an RGB image `[H,W,3]` enters the network: the model's rule, or the image's own."""
+    height, width = image.shape[:2]
+    return (width, height) if model.input_rule is None else model.input_rule(width, height)
 
 
 def predict(
-    model: DeepLabV2,
+    model: Segmenter,
     image: np.ndarray,
     precision: Precision | None = None,
     tta: TestTimeAugmentation = TestTimeAugmentation(),
@@ -58,14 +41,13 @@ def predict(
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise ValueError(f"predict takes RGB uint8 [H,W,3], not {image.dtype} {list(image.shape)}")
     precision = precision or Precision("fp32", next(model.parameters()).device)
-    size = fit_size(image.shape[1], image.shape[0], model.input_size)
-    views = view_logits(model, [image], size, precision, tta)
+    views = view_logits(model, [image], network_size(model, image), precision, tta)
     train_ids, entropy = decide(views, out_size or (image.shape[1], image.shape[0]), with_entropy=True)
     return {"train_ids": train_ids, "entropy": entropy}
 
 
 def predict_many(
-    model: DeepLabV2,
+    model: Segmenter,
     images: list[np.ndarray],
     precision: Precision,
     tta: TestTimeAugmentation = TestTimeAugmentation(),
@@ -74,7 +56,7 @@ def predict_many(
     """`predict` of each image; those of one network size are computed in batches."""
     groups: dict[tuple[int, int], list[int]] = {}
     for index, image in enumerate(images):
-        groups.setdefault(fit_size(image.shape[1], image.shape[0], model.input_size), []).append(index)
+        groups.setdefault(network_size(model, image), []).append(index)
     found: dict[int, dict] = {}
     for size, indices in groups.items():
         for batch in batched(indices, images_per_batch(size, precision.device)):
@@ -85,63 +67,6 @@ def predict_many(
     return [found[index] for index in range(len(images))]
 
 
-def collect(inputs: list[str], recursive: bool) -> list[Input]:
-    """Images, folders and globs to a list without doubles. Raises FgdaError for an input that gives none."""
-    found: dict[Path, str] = {}
-    for text in inputs:
-        path = Path(text)
-        if path.is_dir():
-            images = {p: p.relative_to(path).with_suffix("").as_posix() for p in image_files(path, recursive)}
-            if not images:
-                deeper = "" if recursive or not image_files(path) else " (there are some in its folders: use --recursive)"
-                raise FgdaError(f"{path} holds no image{deeper}")
-        elif path.is_file():
-            images = {path: path.stem}
-        else:
-            matches = [Path(p) for p in sorted(glob.glob(text, recursive=True))]
-            images = {p: p.stem for p in matches if p.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES and p.is_file()}
-            if not images:
-                raise FgdaError(f"{text}: no such image, folder or pattern")
-        for image, name in images.items():
-            found.setdefault(image, name)
-    return _distinct(found)
-
-
-def _distinct(found: dict[Path, str]) -> list[Input]:
-    """`a.png` and `a.jpg` would write the same file: such names keep their suffix, and then get a number."""
-    names = list(found.values())
-    used: set[str] = set()
-    result = []
-    for path, name in found.items():
-        chosen = name if names.count(name) == 1 else f"{name}{path.suffix}"
-        number = 2
-        while chosen in used:
-            chosen, number = f"{name}-{number}", number + 1
-        used.add(chosen)
-        result.append(Input(chosen, path))
-    return result
-
-
-def read_inputs(inputs: list[Input], threads: int = 2) -> Iterator[tuple[Input, np.ndarray | BadFile]]:
-    """Each image, read ahead; a file that cannot be read comes as its reason, so that the others go on."""
-    return (pair for chunk in read_chunks(inputs, threads) for pair in chunk)
-
-
-def read_chunks(inputs: list[Input], threads: int = 2, process_group: ProcessGroup = ProcessGroup()) -> Iterator[list[tuple]]:
-    """This process's share of the images in chunks, and then its videos' frames, video by video."""
-
-    def read(item: Input) -> np.ndarray | BadFile:
-        try:
-            return read_rgb(item.path)
-        except BadFile as error:
-            return error
-
-    stills = [item for item in inputs if not is_video(item)]
-    yield from batched(read_ahead(read, share(stills, process_group), threads), CHUNK)
-    for item in process_group.part([item for item in inputs if is_video(item)]):
-        yield from batched(_frames(item), CHUNK)
-
-
 class Counts(NamedTuple):
     """Images and frames predicted, and inputs that could not be read."""
 
@@ -150,7 +75,7 @@ class Counts(NamedTuple):
 
 
 def predict_inputs(
-    model: DeepLabV2,
+    model: Segmenter,
     inputs: list[Input],
     precision: Precision,
     reporter: Reporter,
@@ -160,15 +85,16 @@ def predict_inputs(
     process_group: ProcessGroup = ProcessGroup(),
     label: str = "predict",
     with_entropy: bool = True,
+    max_pixels: int | None = None,
 ) -> Counts:
     """`write(input, image, result of predict)`, in threads, for each that can be read; the others are warned of.
 
     The counts are those of all processes.
     """
     done = bad = 0
-    total = sum(_frame_count(item) if is_video(item) else 1 for item in inputs) // process_group.size
+    total = sum(frame_count(item) if item.is_video else 1 for item in inputs) // process_group.size
     with reporter.progress(label, total) as advance, write_behind(threads) as submit:
-        for chunk in read_chunks(inputs, threads, process_group):
+        for chunk in read_chunks(inputs, threads, process_group, max_pixels):
             good = [(item, image) for item, image in chunk if not isinstance(image, BadFile)]
             for item, reason in chunk:
                 if isinstance(reason, BadFile):
@@ -186,33 +112,3 @@ def fail_on_bad(bad: int, total: int) -> None:
     """Raises FgdaError when inputs could not be read: said last, after the others' results."""
     if bad:
         raise FgdaError(f"{bad} of {total} inputs could not be read (see the warnings above)")
-
-
-def is_video(item: Input) -> bool:
-    return item.path.suffix.lower() in VIDEO_SUFFIXES
-
-
-def _frame_count(item: Input) -> int:
-    """As the file's header says, for the progress bar."""
-    capture = cv2.VideoCapture(str(item.path))
-    try:
-        return max(1, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
-    finally:
-        capture.release()
-
-
-def _frames(item: Input) -> Iterator[tuple[Input, np.ndarray | BadFile]]:
-    """A video's frames as NAME/000001, NAME/000002, …"""
-    capture = cv2.VideoCapture(str(item.path))
-    number = 0
-    try:
-        while True:
-            read, frame = capture.read()
-            if not read:
-                break
-            number += 1
-            yield Input(f"{item.name}/{number:06d}", item.path), np.ascontiguousarray(frame[..., ::-1])
-    finally:
-        capture.release()
-    if number == 0:
-        yield item, BadFile("no video that can be read")

@@ -45,10 +45,6 @@ class AdaptSegNet(Method):
         """Logits `[B,K,h,w]` that a discriminator judges."""
         return output.aux_logits if name.startswith("aux") else output.logits
 
-    def pixel_weight(self, output: Output, size: tuple[int, int]) -> Tensor | None:
-        """Weight of the target's adversarial loss by pixel, `[B,1,H,W]`; see clan.py."""
-        return None
-
     def step(self, batch: Batch) -> dict[str, Tensor]:
         source, terms = self.source_pass(batch)
         target, roots, grads = self.forward(batch.target), [], []
@@ -71,8 +67,7 @@ class AdaptSegNet(Method):
         maps = self.maps(losses.upsample(self.level(target, name), size))
         leaf = maps.detach().requires_grad_()
         domain_logits = self.judge(discriminator, leaf)
-        focus = self.pixel_weight(target, domain_logits.shape[-2:])
-        adversarial = weight * losses.binary_domain_loss(domain_logits, "source", focus)
+        adversarial = weight * losses.binary_domain_loss(domain_logits, "source")
         (grad,) = torch.autograd.grad(self.scale(adversarial), leaf, retain_graph=True)
         on_target = 0.5 * losses.binary_domain_loss(domain_logits, "target")
         self.scale(on_target).backward(inputs=list(discriminator.parameters()))

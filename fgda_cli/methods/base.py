@@ -10,12 +10,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ..runtime.distributed import ProcessGroup
 from ..runtime.lazy import LazyModule
+from .optimizers import Recipe, Scheduled
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ..data.loader import Batch
-    from ..models.segmenter import DeepLabV2, Output
+    from ..models.segmenter import Output, Segmenter
+    from .offline import OfflineData
 
 torch = LazyModule("torch")
 losses = LazyModule("fgda_cli.losses")
@@ -34,24 +36,44 @@ class MethodSettings(BaseModel):
 class Method:
     """Base of all methods: supervised training on the source.
 
-    A subclass adds `step` terms and the modules in `self.modules` (saved, moved and trained with the run);
-    discriminators go into `self.discriminators` too and get an Adam of their own.
+    A subclass adds `step` terms and the networks in `self.modules` (saved, moved, trained and resumed with the run);
+    discriminators go into `self.discriminators` too and get an Adam of their own. Networks that are only looked at (an
+    ImageNet backbone, a former teacher) go into `self.references`: moved, never trained, never saved.
     """
 
     Settings = MethodSettings
     uses_target = True
     sampling: str | None = None  # overrides data.sampling
+    needs: frozenset[str] = frozenset()  # of "strong_view", "valid_mask", "names", "labelled_target": see data.loader.Batch
 
-    def __init__(self, model: DeepLabV2, settings: Any):
+    def __init__(self, model: Segmenter, settings: Any):
         self.model, self.settings = model, settings
         self.modules: dict[str, nn.Module] = {}
         self.discriminators: dict[str, nn.Module] = {}
-        self.target_statistics = False  # set by the engine: batch norm's running statistics follow the target alone
-        self.autocast: Callable = nullcontext  # set by the engine
-        self.process_group = ProcessGroup()  # set by the engine: the processes that share each batch
-        self.scale: Callable[[Tensor], Tensor] = lambda loss: loss  # the engine's loss scaling (fp16)
+        self.references: dict[str, nn.Module] = {}
+        # set by the engine
+        self.seed = 0  # of the run: every draw of a method comes from (seed, iteration, place)
+        self.target_statistics = False  # batch norm's running statistics follow the target alone
+        self.autocast: Callable = nullcontext
+        self.process_group = ProcessGroup()  # the processes that share each batch
+        self.scale: Callable[[Tensor], Tensor] = lambda loss: loss  # loss scaling (fp16)
 
     # what a method may change
+
+    def before_training(self, data: OfflineData) -> None:
+        """Called at every start of a run, before its state is resumed: offline steps, class statistics, references.
+
+        What takes long is made by `data.product` once, kept, and made anew only when what it depends on has changed.
+        """
+
+    def optimizers(self, recipe: Recipe) -> dict[str, Scheduled]:
+        """By name; "segmentation" is SGD on the model, each discriminator has an Adam at `settings.discriminator_lr`."""
+        groups = self.segmentation_groups(recipe.lr, recipe.head_lr_factor)
+        found = {"segmentation": torch.optim.SGD(groups, momentum=recipe.momentum, weight_decay=recipe.weight_decay)}
+        for name, discriminator in self.discriminators.items():
+            rate = self.settings.discriminator_lr
+            found[name] = torch.optim.Adam(discriminator.parameters(), lr=rate, betas=(0.9, 0.99))
+        return {name: Scheduled(optimizer, recipe.schedule) for name, optimizer in found.items()}
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """Forward and backward of one iteration; gradients are left in `.grad`, loss terms are returned."""

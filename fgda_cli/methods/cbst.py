@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
     from ..data.loader import Batch
 
-BINS = 1000  # confidence histogram, so that a round over any number of pixels takes constant memory
+# Confidences are counted by their log-odds log p/(1-p): bins of equal width there tell 1 - 1e-7 from 1 - 1e-8, where bins of p
+# (and p itself in fp32) do not. A round over any number of pixels takes constant memory.
+BINS, LOWEST, HIGHEST = 6000, -10.0, 50.0
 
 
 class CbstSettings(MethodSettings):
@@ -38,7 +40,9 @@ class Cbst(Method):
         super().__init__(model, settings)
         self.labeller = copy.deepcopy(model).eval().requires_grad_(False)
         thresholds = torch.nn.Module()
-        thresholds.register_buffer("values", torch.ones(model.num_classes))
+        # The bin that holds t_k, and the share of that bin's pixels that still belong to the portion.
+        thresholds.register_buffer("bins", torch.full((model.num_classes,), BINS, dtype=torch.int64))
+        thresholds.register_buffer("admitted", torch.zeros(model.num_classes))
         self.modules |= {"labeller": self.labeller, "thresholds": thresholds}
 
     def begin_iteration(self, iteration: int, total: int, target_images: Callable[[], Iterable[Tensor]]) -> None:
@@ -48,38 +52,51 @@ class Cbst(Method):
         number = iteration // length
         portion = min(self.settings.first_portion + number * self.settings.portion_step, self.settings.last_portion)
         self.labeller.load_state_dict(self.model.state_dict())
-        self.modules["thresholds"].values.copy_(self.find_thresholds(target_images(), portion))
+        self.find_thresholds(target_images(), portion)
 
     def predict(self, images: Tensor) -> Tensor:
-        """Probabilities `[B,K,h,w]` of the round's frozen network.
+        """Logits `[B,K,h,w]` of the round's frozen network.
 
         Where batch norm follows the target, the labeller normalises by the images before it: in round 1 its running
         statistics are still those of the source, and thresholds found with them keep the errors for the whole run.
         """
         self.labeller.train(self.target_statistics)
         with torch.no_grad(), self.labeller.untracked_statistics(), self.autocast():
-            return torch.softmax(self.labeller(images).logits.float(), dim=1)
+            return self.labeller(images).logits.float()
 
-    def find_thresholds(self, images: Iterable[Tensor], portion: float) -> Tensor:
-        """t_k `[K]`: the confidence at `portion` of the pixels predicted as k; 1 for a class never predicted."""
-        values = self.modules["thresholds"].values
-        counts = torch.zeros(len(values), BINS, dtype=torch.int64)
+    def find_thresholds(self, images: Iterable[Tensor], portion: float) -> None:
+        """Per class, where the confidence of the most confident `portion` of the pixels predicted as k ends, ties included.
+
+        A class with so few pixels that its portion is less than one keeps t_k = 1: it is not labelled, as published.
+        """
+        bins, admitted = self.modules["thresholds"].bins, self.modules["thresholds"].admitted
+        counts = torch.zeros(len(bins), BINS, dtype=torch.int64)
         with self.labeller.own_statistics():  # processes may have different numbers of images
             for image in images:
-                confidence, labels = self.predict(image[None].to(values.device)).cpu().max(dim=1)
-                bins = (confidence * BINS).long().clamp(max=BINS - 1)
-                counts += torch.bincount((labels * BINS + bins).flatten(), minlength=counts.numel()).view_as(counts)
-        counts = self.process_group.sum(counts.to(values.device)).cpu()
+                confidence, labels = log_odds(self.predict(image[None].to(bins.device)).cpu()).max(dim=1)
+                cells = (labels * BINS + to_bins(confidence)).flatten()
+                counts += torch.bincount(cells, minlength=counts.numel()).view_as(counts)
+        counts = self.process_group.sum(counts.to(bins.device)).cpu()
         from_top = counts.flip(1).cumsum(1)
-        wanted = (portion * from_top[:, -1:]).ceil().clamp(min=1).long()
-        place = (from_top < wanted).sum(dim=1).clamp(max=BINS - 1)
-        thresholds = 1 - (place + 1) / BINS
-        return torch.where(from_top[:, -1] > 0, thresholds.clamp(min=1 / BINS), torch.ones(len(values))).to(values.device)
+        wanted = (portion * from_top[:, -1].double()).floor().long()
+        reached = (from_top < wanted[:, None]).sum(dim=1).clamp(max=BINS - 1)  # bins from the top that are taken whole
+        found = torch.where(wanted > 0, BINS - 1 - reached, torch.full_like(reached, BINS))
+        here = counts.gather(1, found.clamp(max=BINS - 1)[:, None])[:, 0]
+        above = from_top.gather(1, reached[:, None])[:, 0] - here
+        bins.copy_(found)
+        admitted.copy_((wanted - above).double() / here.clamp(min=1))
 
     def pseudo_labels(self, images: Tensor) -> Tensor:
-        """argmax of p_k / t_k where it reaches 1, else 255; `[B,h,w]`."""
-        ratio, labels = (self.predict(images) / self.modules["thresholds"].values.view(1, -1, 1, 1)).max(dim=1)
-        return torch.where(ratio >= 1, labels, torch.full_like(labels, 255))
+        """argmax of p_k / t_k where it reaches 1, else 255; `[B,h,w]`. Of a bin cut by the portion, its share of pixels."""
+        bins, admitted = self.modules["thresholds"].bins, self.modules["thresholds"].admitted
+        odds = log_odds(self.predict(images))
+        edges = LOWEST + bins.double() * ((HIGHEST - LOWEST) / BINS)
+        ratio = torch.nn.functional.logsigmoid(odds) - torch.nn.functional.logsigmoid(edges).view(1, -1, 1, 1)  # log p_k / t_k
+        labels = ratio.max(dim=1).indices
+        place = to_bins(odds.gather(1, labels[:, None])[:, 0])
+        limit, share = bins[labels], admitted[labels]
+        sure = (place > limit) | ((place == limit) & (spread(labels.shape[-2:], labels.device) < share))
+        return torch.where(sure, labels, torch.full_like(labels, 255))
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         _, terms = self.source_pass(batch)
@@ -88,3 +105,23 @@ class Cbst(Method):
         pseudo = self.settings.lambda_pseudo * self.cross_entropy(target.logits, labels)
         self.backward(pseudo)
         return terms | {"pseudo": pseudo}
+
+
+def log_odds(logits: Tensor) -> Tensor:
+    """log p_k / (1 - p_k) `[B,K,h,w]` float64, exact also where p_k rounds to 1."""
+    logits = logits.double()
+    others = []
+    for k in range(logits.shape[1]):
+        rest = torch.cat([logits[:, :k], logits[:, k + 1 :]], dim=1)
+        others.append(torch.logsumexp(rest, dim=1))
+    return logits - torch.stack(others, dim=1)
+
+
+def to_bins(odds: Tensor) -> Tensor:
+    return ((odds - LOWEST) * (BINS / (HIGHEST - LOWEST))).floor().long().clamp(0, BINS - 1)
+
+
+def spread(size: tuple[int, int], device) -> Tensor:
+    """A number in [0,1) for each pixel `[h,w]`, the same for every image and evenly spread: who of equals is taken."""
+    rows, columns = (torch.arange(n, dtype=torch.float64, device=device) for n in size)
+    return (rows[:, None] * 0.7548776662466927 + columns[None] * 0.5698402909980532) % 1.0

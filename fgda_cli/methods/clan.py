@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -20,17 +21,20 @@ if TYPE_CHECKING:
 class ClanSettings(BinarySettings):
     lambda_local: Weight = Field(40.0, description="of the heads' disagreement in the adversarial weight")
     epsilon: Weight = Field(0.4, description="added to the adversarial weight")
-    lambda_weight: Weight = Field(0.01, description="of the divergence of the two heads' weights")
+    lambda_weight: Weight = Field(0.01, description="of the divergence of the two heads' weights, which counts twice")
+    focal_gamma: float = Field(2.0, ge=0, le=10, description="of each head's source loss; 0 is cross-entropy")
+    warmup_share: float = Field(0.05, ge=0, le=1, description="of the run, before pixels are weighted")
+    damping: bool = Field(True, description="adversarial and divergence weights fall linearly to 0 over the run")
 
 
 class Clan(AdaptSegNet):
-    """C1 is the model's head, C2 this method's own; the discriminator judges the softmax of their sum.
+    """C1 is the model's head, C2 this method's own; the discriminator judges the softmax of their sum at full size.
 
     Heads are linear, so C1 + C2 is one head with summed weights: that is what is shipped and evaluated.
     """
 
     Settings = ClanSettings
-    levels = ("discriminator",)  # CLAN plays on layer4 alone
+    levels = ("discriminator",)  # CLAN plays on the last stage alone
 
     def __init__(self, model, settings):
         super().__init__(model, settings)
@@ -42,40 +46,78 @@ class Clan(AdaptSegNet):
             for conv in second.convs:
                 conv.weight.add_(torch.randn_like(conv.weight) * 0.1 * conv.weight.std())
         self.modules["second_head"] = second
+        self.progress = 0.0  # of the run, 0 to 1
+
+    def begin_iteration(self, iteration: int, total: int, target_images: Callable[[], Iterable[Tensor]]) -> None:
+        self.progress = iteration / total
 
     def segmentation_groups(self, lr: float, head_lr_factor: float) -> list[dict]:
         groups = super().segmentation_groups(lr, head_lr_factor)
         groups[1]["params"] = [*groups[1]["params"], *self.modules["second_head"].parameters()]
         return groups
 
-    def second(self, output: Output) -> Tensor:
-        """Logits of C2, `[B,K,h,w]`."""
+    def both(self, images: Tensor, is_target: bool = True) -> tuple[Output, Tensor]:
+        """The model's output, whose logits are C1's, and C2's logits `[B,K,h,w]`."""
+        output = self.forward(images, is_target)
         with self.autocast():
-            return self.modules["second_head"](output.features).float()
-
-    def forward(self, images: Tensor, is_target: bool = True) -> Output:
-        """The output whose logits are those of C1 + C2."""
-        output = super().forward(images, is_target)
-        return output._replace(logits=output.logits + self.second(output))
-
-    def pixel_weight(self, output: Output, size: tuple[int, int]) -> Tensor:
-        """lambda_local (1 - cos(p1, p2)) + epsilon at the discriminator's resolution, detached."""
-        with torch.no_grad():
-            second = self.second(output)
-            heads = (output.logits - second, second)
-            first, second = (torch.softmax(losses.upsample(logits, size), dim=1) for logits in heads)
-            return self.settings.lambda_local * losses.disagreement(first, second) + self.settings.epsilon
+            return output, self.modules["second_head"](output.features).float()
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
-        terms = super().step(batch)
+        source, source_second = self.both(batch.source, is_target=False)
+        gamma = self.settings.focal_gamma
+        terms = {
+            "seg": self.cross_entropy(source.logits, batch.labels, focal_gamma=gamma),
+            "seg_second": self.cross_entropy(source_second, batch.labels, focal_gamma=gamma),
+        }
+        if source.aux_logits is not None:
+            terms["seg_aux"] = self.settings.aux_seg * self.cross_entropy(source.aux_logits, batch.labels, focal_gamma=gamma)
+        self.backward(sum(terms.values()))
+        terms |= self.adversarial_pass((source.logits + source_second).detach(), batch)
+        damping = 1 - self.progress if self.settings.damping else 1.0
         divergence = losses.weight_divergence(self.flat(self.model.head), self.flat(self.modules["second_head"]))
-        terms["divergence"] = self.settings.lambda_weight * divergence
+        terms["divergence"] = 2 * self.settings.lambda_weight * damping * divergence
         self.backward(terms["divergence"])
         return terms
 
+    def adversarial_pass(self, source_logits: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """The target's weighted adversarial loss, through the heads and their disagreement; D's own losses.
+
+        The class maps are a leaf in between, so that the network's loss reaches no weight of D, and D's none of the network.
+        """
+        size = batch.target.shape[-2:]
+        target, second = self.both(batch.target)
+        first, second = (losses.upsample(logits, size) for logits in (target.logits, second))
+        maps, focus = torch.softmax(first + second, dim=1), self.pixel_weight(first, second)
+        leaf, pixel_weight = maps.detach().requires_grad_(), focus.detach().requires_grad_(focus.requires_grad)
+        judged = self.judge_full(leaf)
+        damping = 1 - self.progress if self.settings.damping else 1.0
+        weight = self.settings.lambda_main * damping
+        adversarial = weight * losses.binary_domain_loss(judged, "source", pixel_weight)
+        inputs = [leaf, *([pixel_weight] if pixel_weight.requires_grad else [])]
+        grads = torch.autograd.grad(self.scale(adversarial), inputs, retain_graph=True)
+        on_target = losses.binary_domain_loss(judged, "target", pixel_weight.detach())
+        self.scale(on_target).backward(inputs=list(self.discriminators["discriminator"].parameters()))
+        source_maps = torch.softmax(losses.upsample(source_logits, batch.source.shape[-2:]), dim=1)
+        on_source = losses.binary_domain_loss(self.judge_full(source_maps), "source")
+        self.backward(on_source)
+        torch.autograd.backward([maps, *([focus] if pixel_weight.requires_grad else [])], grads)
+        return {"adv": adversarial.detach(), "disc": (on_source + on_target).detach()}
+
+    def judge_full(self, maps: Tensor) -> Tensor:
+        """Domain logits `[B,1,H,W]` at the maps' own size."""
+        return losses.upsample(self.judge(self.discriminators["discriminator"], maps), maps.shape[-2:])
+
+    def pixel_weight(self, first: Tensor, second: Tensor) -> Tensor:
+        """lambda_local (1 - cos(p1, p2)) + epsilon `[B,1,H,W]`, not detached; 1 during the warm-up."""
+        if self.progress < self.settings.warmup_share:
+            return torch.ones_like(first[:, :1])
+        probs = (torch.softmax(logits, dim=1) for logits in (first, second))
+        return self.settings.lambda_local * losses.disagreement(*probs) + self.settings.epsilon
+
     @staticmethod
     def flat(head) -> Tensor:
-        return torch.cat([conv.weight.flatten() for conv in head.convs])
+        """Weights and biases as one vector."""
+        return torch.cat([parameter.flatten() for parameter in head.parameters()])
 
     def inference_state_dict(self) -> dict[str, Tensor]:
         second = {f"head.{name}": value for name, value in self.modules["second_head"].state_dict().items()}

@@ -34,7 +34,7 @@ class Fada(Method):
         from ..models.discriminators import FineGrainedDiscriminator
 
         super().__init__(model, settings)
-        aux_channels, channels = model.backbone.channels
+        *_, aux_channels, channels = model.backbone.channels
         levels = {"discriminator": channels}
         if model.aux_head is not None and settings.aux_adv_factor > 0:
             levels["aux_discriminator"] = aux_channels

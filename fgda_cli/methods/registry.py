@@ -10,7 +10,7 @@ from functools import cache
 from .. import methods
 from .base import Method
 
-NOT_METHODS = {"base", "registry", "adversarial"}
+NOT_METHODS = {"base", "offline", "optimizers", "registry"}
 
 
 @cache

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter
+from torch import Tensor
 
 from ..config import schema
 from ..data.classes import ClassSet
-from ..data.files import whole_file
+from ..data.geometry import InputRule
 from ..runtime.errors import FgdaError, UsageError
-from .segmenter import DeepLabV2
-from .weights import read_tensors
+from ..runtime.files import whole_file
+from .segmenter import Segmenter
+from .weights import check_finite, read_tensors
 
-FORMAT, VERSION = "fgda-checkpoint", 1
+FORMAT, VERSION = "fgda-checkpoint", 2  # 1 had no input rule; its weights are still read
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
@@ -34,45 +36,78 @@ def load(path: Path) -> dict[str, Any]:
         raise FgdaError(f"{path} is a folder: name a checkpoint in it, e.g. {path}/checkpoints/final.pth")
     content = read_tensors(path)
     if content.get("format") != FORMAT:
-        raise FgdaError(f"{path} is no fgda checkpoint")
-    if content.get("version") != VERSION:
-        raise FgdaError(f"{path} has checkpoint version {content.get('version')}, this fgda reads {VERSION}")
+        raise FgdaError(f"{path} is no fgda checkpoint (a published one: fgda import)")
+    if content.get("version") not in (1, VERSION):
+        raise FgdaError(f"{path} has checkpoint version {content.get('version')}, this fgda reads 1 and {VERSION}")
     return content
 
 
-def build_model(settings: schema.Model, num_classes: int) -> DeepLabV2:
+def build_model(settings: schema.Model, num_classes: int) -> Segmenter:
     """A network with random weights. Raises UsageError for an unknown backbone."""
     try:
-        return DeepLabV2(
+        return Segmenter(
             num_classes, settings.backbone, settings.variant, settings.output_stride, settings.width,
-            settings.multi_level, settings.dilations,
+            settings.multi_level, settings.dilations, settings.batch_norm_eps,
         )  # fmt: skip
     except (KeyError, ValueError) as error:
         raise UsageError(f"model.backbone: {error}") from None
 
 
-def restore_model(content: dict[str, Any], path: Path) -> DeepLabV2:
+def input_rule(content: dict[str, Any]) -> InputRule:
+    """At which size images enter this checkpoint's network. Raises ValueError or KeyError for one that is damaged."""
+    if content.get("input") is not None:
+        return InputRule.from_json(content["input"])
+    return InputRule.from_json({"size": content["preset"]["data"]["evaluation"]["size"]})
+
+
+def restore_model(content: dict[str, Any], path: Path) -> Segmenter:
     """The segmentation model of a checkpoint, in eval mode. Raises FgdaError on a misfit."""
     try:
         settings = schema.Model.model_validate(content["preset"]["model"])
         model = build_model(settings, len(ClassSet.from_json(content["classes"])))
         if any(tensor.is_complex() for tensor in content["model"].values()):
             raise ValueError("complex weights")
+        check_finite(content["model"], str(path))
         model.load_state_dict(content["model"])
-        model.input_size = TypeAdapter(schema.Size).validate_python(content["preset"]["data"]["evaluation"]["size"])
+        model.input_rule = input_rule(content)
+    except FgdaError:
+        raise
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise FgdaError(f"{path}: the checkpoint is inconsistent ({' '.join(str(error).split())[:120]})") from error
     return model.eval()
 
 
-def load_model(path: str | Path, device: str = "cpu") -> tuple[DeepLabV2, dict[str, Any]]:
+def load_model(path: str | Path, device: str = "cpu") -> tuple[Segmenter, dict[str, Any]]:
     """`(model, info)`: the network in eval mode (RGB 0-255 `[B,3,H,W]` in) and what the checkpoint says of itself.
 
-    info: `stage`, `method`, `iteration`, `preset` (dict), `classes` (ClassSet), `size` (width, height of evaluation).
+    info: `stage`, `method`, `iteration`, `preset` (dict), `classes` (ClassSet), `size` (width, height at which images enter),
+    `input` (InputRule).
     """
     content = load(Path(path))
     model = restore_model(content, Path(path)).to(device)
     info = {key: content.get(key) for key in ("stage", "method", "iteration", "preset", "metrics")}
     info["classes"] = ClassSet.from_json(content["classes"])
-    info["size"] = model.input_size
+    info["input"], info["size"] = model.input_rule, model.input_rule.size
     return model, info
+
+
+def differing_keys(settings: schema.Model, content: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Keys of `model` that make another function of the same weights: name -> (the preset's value, the checkpoint's)."""
+    theirs = schema.Model.model_validate(content["preset"]["model"])
+    pairs = {key: (getattr(settings, key), getattr(theirs, key)) for key in schema.FUNCTION_KEYS}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def weights_hash(state: dict[str, Tensor]) -> str:
+    """A short hash of a model's weights: whether a run's start is still the one it began with."""
+    digest = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def reorder_head(state: dict[str, Tensor], order: list[int]) -> dict[str, Tensor]:
+    """The same network with its classes in another order: `order[k]` is the old place of new class k."""
+    heads = ("head.", "aux_head.")
+    return {name: value[order] if name.startswith(heads) and value.ndim else value for name, value in state.items()}

@@ -1,30 +1,84 @@
-"""Published checkpoints of other projects, rewritten as ours."""
+"""Published checkpoints of other projects: which kind a file is, and its weights under our names."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
-from ..config.presets import load_preset
-from ..data.classes import CITYSCAPES, NOT_IN_SYNTHIA16, ClassSet
-from ..runtime.errors import FgdaError
-from .checkpoint import build_model
-from .weights import plain_names, read_tensors
+from ..data.classes import CITYSCAPES, NOT_IN_SYNTHIA16, ClassSet, named_classes
+from ..runtime.errors import FgdaError, UsageError
+from .weights import check_finite, plain_names, read_tensors
 
-# Where each format keeps the two heads: ADVENT and AdaptSegNet number them as layers of one flat network.
+FORMATS = ("fada", "advent", "adaptsegnet", "clan")
+# Where each format keeps its heads: the flat networks number them as layers.
 HEADS = {"layer6.conv2d_list": "head.convs", "layer5.conv2d_list": "aux_head.convs", "conv2d_list": "head.convs"}
+UNTRAINED_BRANCHES = (2, 3)  # of AdaptSegNet's heads: its forward returns inside the loop over them, after dilations 6 and 12
+PUBLISHED_EPS = 1e-5
+
+
+class Foreign(NamedTuple):
+    """A published network in our terms."""
+
+    kind: str
+    state: dict[str, Tensor]
+    model_keys: dict[str, Any]  # of the preset's `model` section
+    classes: ClassSet
+    iteration: int | None
+    notes: list[str]  # what was decided that a person should know
+
+
+def read_foreign(path: Path, kind: str, trust: bool = False) -> Foreign:
+    """Raises FgdaError when names do not fit, UsageError when the format must be told."""
+    content = read_tensors(path, trust)
+    try:
+        kind = detect(content) if kind == "auto" else kind
+        state = translate(content, kind)
+        classes = classes_of(state)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
+    except FgdaError as error:
+        raise FgdaError(f"{path}: {error}") from None
+    check_finite(state, str(path))
+    eps = eps_of(content, kind)
+    keys = {
+        "backbone": "resnet101" if _blocks(state) == 23 else "resnet50",
+        "variant": "torchvision" if kind == "fada" else "caffe",
+        "multi_level": any(key.startswith("aux_head.") for key in state),
+        "weights": "none",
+        "batch_norm_eps": eps,
+    }
+    notes = [] if eps else ["its frozen batch norm adds no eps to the variance (the file has no num_batches_tracked): eps is 0"]
+    if kind == "adaptsegnet":
+        notes.append("of its heads only dilations 6 and 12 were ever computed: the other two are set to zero")
+    iteration = content.get("iteration")
+    return Foreign(kind, state, keys, classes, iteration if isinstance(iteration, int) else None, notes)
 
 
 def detect(content: dict) -> str:
-    """The format of a loaded file. Raises FgdaError when it is none that is known."""
+    """The format of a loaded file. Raises FgdaError when it is none that is known, UsageError when it may be two."""
     if {"feature_extractor", "classifier"} <= content.keys():
         return "fada"
-    keys = plain_names(_state(content)).keys()
-    if any(key.startswith("layer6.conv2d_list") for key in keys):
-        return "advent"
-    raise FgdaError("neither a FADA file (feature_extractor, classifier) nor a DeeplabMulti state dict (layer5, layer6)")
+    state = plain_names(_state(content))
+    if not any(key.startswith("layer6.conv2d_list") for key in state):
+        raise FgdaError("neither a FADA file (feature_extractor, classifier) nor a DeepLab state dict (layer5, layer6)")
+    first, second = (state.get(f"layer{n}.conv2d_list.0.weight") for n in (5, 6))
+    if first is not None and second is not None and first.shape == second.shape:
+        return "clan"  # both heads on layer4
+    raise UsageError(
+        "ADVENT and AdaptSegNet files have the same keys, but other heads were run in them: say which\n"
+        "with --format advent, or --format adaptsegnet (whose dilations 18 and 24 were never computed)"
+    )
+
+
+def eps_of(content: dict, kind: str) -> float:
+    """FADA's frozen batch norm divides by sqrt(var) alone, and leaves no counter in its files."""
+    if kind != "fada":
+        return PUBLISHED_EPS
+    body = plain_names(content["feature_extractor"])
+    return PUBLISHED_EPS if any(key.endswith("num_batches_tracked") for key in body) else 0.0
 
 
 def _state(content: dict) -> dict:
@@ -36,7 +90,7 @@ def _state(content: dict) -> dict:
 
 
 def translate(content: dict, kind: str) -> dict[str, Tensor]:
-    """Our parameter names for a file of format `fada`, `advent` or `adaptsegnet`; discriminators are left out."""
+    """Our parameter names for a file of one of FORMATS; discriminators are left out."""
     if kind == "fada":
         try:
             body, head = plain_names(content["feature_extractor"]), plain_names(content["classifier"])
@@ -45,6 +99,8 @@ def translate(content: dict, kind: str) -> dict[str, Tensor]:
         flat = {key.removeprefix("backbone."): value for key, value in body.items()} | head
     else:
         flat = plain_names(_state(content))
+    if kind == "clan":
+        flat = _sum_heads(flat)
     result = {}
     for key, value in flat.items():
         prefix = next((p for p in HEADS if key.startswith(f"{p}.")), None)
@@ -52,52 +108,37 @@ def translate(content: dict, kind: str) -> dict[str, Tensor]:
             result[HEADS[prefix] + key.removeprefix(prefix)] = value
         elif not key.startswith("fc."):
             result[f"backbone.{key}"] = value
+    if kind == "adaptsegnet":
+        result = {key: torch.zeros_like(value) if _is_untrained(key) else value for key, value in result.items()}
     return result
 
 
-def convert(path: Path, kind: str) -> dict[str, Any]:
-    """A checkpoint's content from a foreign file. Raises FgdaError when names or shapes do not fit."""
-    content = read_tensors(path)
-    try:
-        kind = detect(content) if kind == "auto" else kind
-        state = translate(content, kind)
-        classes = _classes(state)
-    except FgdaError as error:
-        raise FgdaError(f"{path}: {error}") from None
-    variant = "torchvision" if kind == "fada" else "caffe"
-    levels = "true" if any(key.startswith("aux_head.") for key in state) else "false"
-    backbone = _backbone(state)
-    preset = load_preset("gta2city", [f"model.{key}" for key in (f"variant={variant}", f"multi_level={levels}",
-                                                                 f"backbone={backbone}", "weights=none")])  # fmt: skip
-    model = build_model(preset.model, len(classes))
-    wanted = {key for key in model.state_dict() if not key.startswith("normalise.")}
-    absent, unexpected = (
-        sorted(key for key in keys if not key.endswith("num_batches_tracked"))
-        for keys in (wanted - state.keys(), state.keys() - wanted)
-    )
-    if absent or unexpected:
-        raise FgdaError(f"{path}: not a {kind} {backbone}: missing {absent[:2] or 'none'}, unexpected {unexpected[:2] or 'none'}")
-    try:
-        model.load_state_dict(state, strict=False)
-    except RuntimeError as error:
-        raise FgdaError(f"{path}: {' '.join(str(error).split())[:160]}") from error
-    iteration = content.get("iteration")
-    return {"stage": "import", "method": kind, "iteration": iteration if isinstance(iteration, int) else None,
-            "classes": classes.to_json(), "preset": preset.to_json(), "model": model.state_dict()}  # fmt: skip
+def _sum_heads(flat: dict[str, Tensor]) -> dict[str, Tensor]:
+    """CLAN's network is judged by the sum of two linear heads: one head with summed weights and biases."""
+    summed = {}
+    for key, value in flat.items():
+        if key.startswith("layer5."):
+            continue
+        twin = flat.get(key.replace("layer6.", "layer5.", 1)) if key.startswith("layer6.") else None
+        if key.startswith("layer6.") and (twin is None or twin.shape != value.shape):
+            raise FgdaError(f"no CLAN file: {key} has no twin in layer5 to be summed with")
+        summed[key] = value if twin is None else value + twin
+    return summed
 
 
-def _classes(state: dict[str, Tensor]) -> ClassSet:
+def _is_untrained(key: str) -> bool:
+    return any(key.startswith(f"{head}.convs.{branch}.") for head in ("head", "aux_head") for branch in UNTRAINED_BRANCHES)
+
+
+def classes_of(state: dict[str, Tensor]) -> ClassSet:
     """By the head's outputs: Cityscapes' 19, or the 16 shared with SYNTHIA."""
     bias = state.get("head.convs.0.bias")
     count = 0 if bias is None else len(bias)
-    if count == len(CITYSCAPES):
-        return CITYSCAPES
-    kept = [k for k in range(len(CITYSCAPES)) if k not in NOT_IN_SYNTHIA16]
-    if count == len(kept):
-        return ClassSet(tuple(CITYSCAPES.names[k] for k in kept), tuple(CITYSCAPES.palette[k] for k in kept))
-    raise FgdaError(f"a head of {count} classes: 19 or 16 are known")
+    kept = [name for name in CITYSCAPES.names if name not in NOT_IN_SYNTHIA16]
+    if count not in (len(CITYSCAPES), len(kept)):
+        raise FgdaError(f"a head of {count} classes: 19 or 16 are known")
+    return CITYSCAPES if count == len(CITYSCAPES) else named_classes(kept)
 
 
-def _backbone(state: dict[str, Tensor]) -> str:
-    blocks = {int(key.split(".")[2]) for key in state if key.startswith("backbone.layer3.")}
-    return "resnet101" if len(blocks) == 23 else "resnet50"
+def _blocks(state: dict[str, Tensor]) -> int:
+    return len({key.split(".")[2] for key in state if key.startswith("backbone.layer3.")})

@@ -1,4 +1,5 @@
-"""Batch norm over the batches of all processes (torch's SyncBatchNorm has no CPU kernel)."""
+"""What normalises: images before the encoder, and batch norm, also over the batches of all processes
+(torch's SyncBatchNorm has no CPU kernel)."""
 
 from __future__ import annotations
 
@@ -10,6 +11,32 @@ import torch
 from torch import Tensor, nn
 
 from ..runtime.distributed import ProcessGroup
+
+# What each variant's ImageNet weights were trained with: BGR or not, scale, mean, standard deviation.
+INPUT = {
+    "torchvision": (False, 255.0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "caffe": (True, 1.0, (104.00698793, 116.66876762, 122.67891434), (1.0, 1.0, 1.0)),
+}
+
+
+class Normalise(nn.Module):
+    """RGB 0-255 `[B,3,H,W]` (uint8 or float) to the encoder's input; constants travel in the checkpoint."""
+
+    def __init__(self, variant: str):
+        super().__init__()
+        bgr, scale, mean, std = INPUT[variant]
+        self.register_buffer("bgr", torch.tensor(bgr))
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * scale)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * scale)
+        self.flip = bgr
+
+    def forward(self, images: Tensor) -> Tensor:
+        images = images.flip(1) if self.flip else images
+        return (images.to(self.mean.dtype) - self.mean) / self.std
+
+
+def batch_norms(module: nn.Module) -> list[nn.BatchNorm2d]:
+    return [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm2d)]
 
 
 class _MeanOverProcesses(torch.autograd.Function):

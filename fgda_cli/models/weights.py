@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..runtime.errors import FgdaError
-from . import encoders as backbones
+from . import encoders
 
 
 def weight_folder() -> Path:
@@ -20,21 +20,35 @@ def weight_folder() -> Path:
     return Path(os.environ.get("FGDA_WEIGHTS", "~/.cache/fgda/weights")).expanduser()
 
 
-def read_tensors(path: Path) -> dict:
-    """A checkpoint's contents without running code from it. Raises FgdaError when it is none."""
+def read_tensors(path: Path, trust: bool = False) -> dict:
+    """A checkpoint's contents without running code from it, unless the file is one's own (`trust`).
+
+    Raises FgdaError when it is none, or when it needs code, naming what it asks for.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of foreign pickles before it refuses them
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=not trust)
     except FileNotFoundError:
         raise FgdaError(f"no such file: {path}") from None
     except OSError as error:
         raise FgdaError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:  # torch raises pickle, zip, runtime and type errors for foreign bytes
-        raise FgdaError(f"{path} is no checkpoint that can be loaded safely (damaged, or not made by torch.save)") from error
+        raise FgdaError(_why_refused(path, str(error))) from error
     if not isinstance(content, dict):
         raise FgdaError(f"{path} holds no dictionary of tensors")
     return content
+
+
+def _why_refused(path: Path, message: str) -> str:
+    """In one or two lines: code that the file asks for, or that it is no checkpoint."""
+    wanted = re.search(r"(?:GLOBAL|global|function|type) ([A-Za-z_][\w]*(?:\.[\w]+)+)", message)
+    if wanted and "weights_only" in message:
+        return (
+            f"{path} asks to run {wanted[1]}, which is not done for files of others\n"
+            "save its tensors alone, or, if the file is your own: fgda import --trust"
+        )
+    return f"{path} is no checkpoint that can be loaded safely (damaged, or not made by torch.save)"
 
 
 def plain_names(state: dict) -> dict[str, Tensor]:
@@ -43,16 +57,19 @@ def plain_names(state: dict) -> dict[str, Tensor]:
     return {re.sub(r"^(module\.|Scale\.)+", "", key): value for key, value in tensors.items()}
 
 
+RECIPES = ("imagenet", "imagenet-v2")
+
+
 def find_weights(name: str, variant: str, weights: str) -> Path:
-    """The file of `weights`: a path, or "imagenet" for the variant's published ones (downloaded once)."""
-    if weights != "imagenet":
+    """The file of `weights`: a path, or a recipe ("imagenet", "imagenet-v2") of the variant's published ones, downloaded once."""
+    if weights not in RECIPES:
         path = Path(weights).expanduser()
         if not path.is_file():
-            raise FgdaError(f"no weight file {path} (model.weights)")
+            raise FgdaError(f"no weight file {path} (model.weights: {', '.join(RECIPES)}, none, or a file)")
         return path
-    url = backbones.family(name).WEIGHTS.get((name, variant))
+    url = encoders.family(name).WEIGHTS.get((name, variant, weights))
     if url is None:
-        raise FgdaError(f"no ImageNet weights are known for {name} ({variant}): set model.weights to a file, or to none")
+        raise FgdaError(f"no {weights} weights are known for {name} ({variant}): set model.weights to a file, or to none")
     path = weight_folder() / url.rsplit("/", 1)[1]
     if not path.is_file():
         download(url, path)
@@ -79,7 +96,7 @@ def load_backbone(backbone: nn.Module, name: str, variant: str, weights: str) ->
     if weights == "none":
         return
     path = find_weights(name, variant, weights)
-    state = backbones.family(name).adapt_weights(plain_names(read_tensors(path)))
+    state = encoders.family(name).adapt_weights(plain_names(read_tensors(path)))
     wanted = backbone.state_dict()
     state = {key: value for key, value in state.items() if key in wanted}
     missing = [key for key in wanted if key not in state and not key.endswith("num_batches_tracked")]
@@ -87,4 +104,17 @@ def load_backbone(backbone: nn.Module, name: str, variant: str, weights: str) ->
     if missing or wrong:
         key = (missing or wrong)[0]
         raise FgdaError(f"{path} does not fit {name} ({variant}): {len(missing)} missing, {len(wrong)} misshapen, e.g. {key}")
+    check_finite(state, str(path))
     backbone.load_state_dict(state, strict=False)
+
+
+def non_finite(state: dict[str, Tensor]) -> list[str]:
+    """Names of the tensors that hold a NaN or an infinity."""
+    return [key for key, value in state.items() if value.is_floating_point() and not bool(torch.isfinite(value).all())]
+
+
+def check_finite(state: dict[str, Tensor], where: str) -> None:
+    """Raises FgdaError for weights that hold a NaN or an infinity: nothing good can be computed with them."""
+    bad = non_finite(state)
+    if bad:
+        raise FgdaError(f"{where}: {len(bad)} tensors hold NaN or infinity, e.g. {bad[0]}: take an earlier checkpoint")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -15,6 +13,7 @@ from torch import nn
 
 from .distributed import ProcessGroup, ranks
 from .errors import UsageError
+from .system import keep_freed_memory
 
 
 def pick_device(name: str) -> torch.device:
@@ -34,23 +33,6 @@ def pick_device(name: str) -> torch.device:
     if device.type not in ("cpu", "cuda", "mps"):
         raise UsageError(f"--device {name}: known are auto, cpu, cuda, cuda:N, mps")
     return device
-
-
-def keep_freed_memory() -> None:
-    """Let the C library keep what it is given back, where it can (glibc); called before work on a CPU.
-
-    By default every tensor above 32 MB, and many below, is mapped anew and unmapped again: the kernel clears its pages
-    each time, which on a virtual machine costs as much as the convolution that fills them (benchmarks/step.py).
-    """
-    if not sys.platform.startswith("linux"):
-        return
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):  # another C library
-        return
-    trim_threshold, mmap_max = -1, -4  # of malloc.h
-    mallopt(mmap_max, 0)
-    mallopt(trim_threshold, 2**31 - 1)
 
 
 @dataclass(frozen=True)

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import connection
 
 from .errors import FgdaError
+from .system import end_with_parent, on_signal
 
 
 def _worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for work forever: it holds both ends of its queue."""
-    connection.wait([multiprocessing.parent_process().sentinel])
-    os._exit(1)
+    on_signal("SIGINT", signal.SIG_IGN)
+    on_signal("SIGTERM", signal.SIG_DFL)
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 def spread(function: Callable, items: Iterable, workers: int, chunk: int = 4) -> Iterator:

@@ -18,6 +18,7 @@ class Reporter:
 
     quiet: bool = False
     color: bool = True
+    decisions: list[str] | None = None  # what was decided for the user, for log.txt and --json; kept where a list is given
 
     def console(self, stderr: bool = True):
         from rich.console import Console
@@ -27,6 +28,14 @@ class Reporter:
     def say(self, text: str) -> None:
         if not self.quiet:
             print(text, file=sys.stderr, flush=True)
+
+    def decide(self, text: str) -> None:
+        """Something was decided for the user: said once in one line, and kept."""
+        if self.decisions is None:
+            self.say(text)
+        elif text not in self.decisions:
+            self.decisions.append(text)
+            self.say(text)
 
     def warn(self, text: str) -> None:
         print(f"fgda: warning: {text}", file=sys.stderr, flush=True)

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from ..config.presets import load_preset
-from ..data.files import write_json, write_text
 from ..data.store import open_dataset
 from ..inference.evaluate import evaluate_file
 from ..methods.registry import method_class
 from ..runtime.devices import make_precision, pick_device
 from ..runtime.errors import FgdaError
+from ..runtime.files import write_json, write_text
 from ..training import stages
 from ..visual.plots import bars
 from ..visual.tables import show

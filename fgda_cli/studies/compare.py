@@ -7,34 +7,37 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.files import BadFile
+from ..data.classes import ClassMatch, ClassSet, union_of
+from ..data.images import BadFile
 from ..data.store import PreparedDataset
-from ..inference.predict import collect, predict, read_inputs
+from ..inference.inputs import collect, read_inputs
+from ..inference.predict import predict
 from ..models.checkpoint import load_model
 from ..runtime.devices import Precision
 from ..runtime.errors import FgdaError
-from ..visual.colour import PAPER, colourise
+from ..visual.colour import colourise
 from ..visual.heat import heat
 from ..visual.sheets import grid, with_legend
 
 
 @dataclass(frozen=True)
 class Scene:
-    """An RGB image `[H,W,3]` and, when known, its train ids `[H,W]`."""
+    """An RGB image `[H,W,3]` and, when known, its train ids `[H,W]` in the terms of `classes`."""
 
     image: np.ndarray
-    truth: np.ndarray | None
+    truth: np.ndarray | None = None
+    classes: ClassSet | None = None
 
 
 def from_dataset(dataset: PreparedDataset, split: str, most: int) -> list[Scene]:
     """Scenes spread evenly over a labelled split."""
     items = dataset.items(split, labelled=True)
     chosen = [items[index] for index in np.linspace(0, len(items) - 1, min(most, len(items))).astype(int)]
-    return [Scene(np.ascontiguousarray(dataset.image(item)), dataset.label(item)) for item in chosen]
+    return [Scene(np.ascontiguousarray(dataset.image(item)), dataset.label(item), dataset.classes) for item in chosen]
 
 
 def gather(inputs: list[str], root: Path, most: int, threads: int = 2) -> list[Scene]:
-    """Scenes from images and folders, or from prepared data sets by folder or name. Raises FgdaError."""
+    """Scenes from images, videos and folders, or from prepared data sets by folder or name. Raises FgdaError."""
     scenes: list[Scene] = []
     for text in inputs:
         folder = next((f for f in (Path(text), root / text) if (f / "manifest.json").is_file()), None)
@@ -44,22 +47,30 @@ def gather(inputs: list[str], root: Path, most: int, threads: int = 2) -> list[S
         for item, image in read_inputs(collect([text], recursive=False)[:most], threads):
             if isinstance(image, BadFile):
                 raise FgdaError(f"{item.path}: {image}")
-            scenes.append(Scene(image, None))
+            scenes.append(Scene(image))
+            if len(scenes) >= most:
+                break
     return scenes[:most]
 
 
 def comparison(scenes: list[Scene], checkpoints: list[Path], names: list[str], precision: Precision) -> np.ndarray:
-    """Two rows a scene: labels above, entropy (eq. 4) below."""
+    """Two rows a scene: labels above, entropy (eq. 4) below; each picture in its image's own aspect, colours by class name."""
     loaded = [load_model(path) for path in checkpoints]
     models = [precision.to_device(model) for model, _ in loaded]
-    classes = loaded[0][1]["classes"]
+    own = [info["classes"] for _, info in loaded]
+    classes = union_of([*own, *(scene.classes for scene in scenes if scene.classes is not None)])
     has_truth = any(scene.truth is not None for scene in scenes)
-    blank = np.full((8, 8, 3), PAPER, np.uint8)
     rows = []
     for scene in scenes:
         found = [predict(model, scene.image, precision) for model in models]
-        truth = [] if not has_truth else [blank if scene.truth is None else colourise(scene.truth, classes)]
-        rows.append([scene.image, *truth, *(colourise(result["train_ids"], classes) for result in found)])
-        rows.append([blank, *(blank for _ in truth), *(heat(result["entropy"]) for result in found)])
+        truth = [None if scene.truth is None else in_colours(scene.truth, scene.classes, classes)] if has_truth else []
+        labels = [in_colours(result["train_ids"], theirs, classes) for result, theirs in zip(found, own, strict=True)]
+        rows.append([scene.image, *truth, *labels])
+        rows.append([None, *(None for _ in truth), *(heat(result["entropy"]) for result in found)])
     headings = ["image", *(["truth"] if has_truth else []), *names]
-    return with_legend(grid(rows, headings, (256, 128)), classes)
+    return with_legend(grid(rows, headings), classes)
+
+
+def in_colours(train_ids: np.ndarray, theirs: ClassSet, classes: ClassSet) -> np.ndarray:
+    """Train ids of one class set in another's colours, by name."""
+    return colourise(ClassMatch(classes, theirs).table()[train_ids], classes)

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from ..config.schema import Preset
-from ..data.files import write_image, write_json
-from ..data.recipes import default_workers, prepare_playground
+from ..data.images import write_image
+from ..data.recipes import How, default_workers, prepare_playground
 from ..data.store import PreparedDataset, open_dataset
 from ..inference.evaluate import evaluate_file
 from ..inference.predict import predict
 from ..models.checkpoint import load_model
 from ..runtime.devices import Precision, make_precision, pick_device
+from ..runtime.files import write_json
 from ..runtime.reporter import Reporter
 from ..training import stages
 from ..visual.colour import colourise
@@ -33,7 +34,7 @@ def run_demo(
     """Everything below `out`; returns summary.json's content. Runs resume like any other."""
     start, data = time.perf_counter(), out / "data"
     reporter.say("1/4 drawing and preparing the two domains")
-    prepare_playground(out / "raw", data, None, reporter, default_workers(workers))
+    prepare_playground(out / "raw", How(data, workers=default_workers(workers), reporter=reporter))
     job = stages.Job(preset, data, out / f"pretrain-seed{preset.run.seed}", device, fresh, reporter)
     reporter.say("2/4 training on the labelled game scenes")
     source_only = stages.pretrain(job)
@@ -59,4 +60,4 @@ def sheet(dataset: PreparedDataset, split: str, checkpoints: list[Path], precisi
         maps = [colourise(result["train_ids"], dataset.classes) for result in found]
         rows.append([scene.image, colourise(scene.truth, dataset.classes), *maps, *(heat(r["entropy"]) for r in found)])
     headings = ["image", "truth", "source only", "adapted", "entropy: source only", "entropy: adapted"]
-    return with_legend(grid(rows, headings, (256, 128)), dataset.classes)
+    return with_legend(grid(rows, headings), dataset.classes)

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from ..data.classes import ClassSet
-from ..data.files import write_text
+from ..data.classes import ClassMatch, ClassSet
+from ..data.geometry import InputRule
 from ..data.store import Item, PreparedDataset
 from ..inference.evaluate import TestTimeAugmentation
 from ..inference.predict import predict
@@ -19,6 +19,7 @@ from ..metrics import ConfusionMatrix
 from ..models.checkpoint import load_model
 from ..runtime.devices import Precision
 from ..runtime.errors import FgdaError
+from ..runtime.files import write_text
 from ..visual import html
 from ..visual.colour import colourise, error_map
 from ..visual.heat import heat
@@ -47,13 +48,14 @@ def evaluation_page(
     """The page of one checkpoint's evaluation; `scores` are its images' mIoU by name."""
     model, info = load_model(Path(result["checkpoint"]))
     precision.to_device(model)
+    model.input_rule = InputRule.from_json(result["input"])  # the one that was evaluated by
     figures = {name: f"{show(result[key])} %" for key, name in MEANS.items() if result[key] is not None}
     order = sorted(scores, key=scores.get)
     worst, best = order[:SHOWN], order[SHOWN:][-SHOWN:][::-1]
     items = {item.name: item for item in dataset.items(result["split"], labelled=True)}
 
     def scenes(names: list[str]) -> str:
-        return "".join(_scene(items[name], scores[name], dataset, model, precision, tta) for name in names)
+        return "".join(_scene(items[name], scores[name], dataset, info["classes"], model, precision, tta) for name in names)
 
     how = "Rows are the truth, columns the prediction, percent of each row."
     note = "Each image's mIoU is over the classes that it shows or was given. Errors are red, ignored pixels black."
@@ -66,15 +68,18 @@ def evaluation_page(
     ]
     return html.page(
         "Evaluation", facts, html.cards(figures),
-        html.section("IoU by class", html.iou_rows(result, dataset.classes.palette)),
+        html.section("IoU by class", html.iou_rows(result, info["classes"].palette)),
         html.section("Confusions", html.confusion_heat(result), how),
         html.section("Worst images", scenes(worst), note),
         html.section("Best images", scenes(best)) if best else "",
     )  # fmt: skip
 
 
-def _scene(item: Item, score: float, dataset: PreparedDataset, model, precision: Precision, tta: TestTimeAugmentation) -> str:
-    image, truth, classes = np.ascontiguousarray(dataset.image(item)), dataset.label(item), dataset.classes
+def _scene(
+    item: Item, score: float, dataset: PreparedDataset, classes: ClassSet, model, precision: Precision, tta: TestTimeAugmentation
+) -> str:
+    image = np.ascontiguousarray(dataset.image(item))
+    truth = ClassMatch(classes, dataset.classes).table()[dataset.label(item)]
     found = predict(model, image, precision, tta, truth.shape[::-1])
     wrong = 100 * float(np.mean(found["train_ids"][truth != 255] != truth[truth != 255]))
     figures = [html.image(image, "image", photo=True), *_maps(truth, found, image, classes)]

@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
 from ..config.schema import Preset
-from ..data.files import write_text
 from ..runtime.errors import FgdaError, UsageError
+from ..runtime.files import write_text
 
 # Keys that do not change what is computed, so that a resume may change them.
 FREE_KEYS = ("run.workers", "run.precision", "run.compile", "model.checkpoint_activations")
 OTHER_STAGE = {"pretrain": "adapt.", "adapt": "pretrain."}
+LENGTH_KEYS = ("iterations", "schedule_iterations")  # of a stage: what --extend may change
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a run is besides its preset: two runs that differ in one of these are not the same."""
+
+    stage: str
+    method: str
+    init: str | None = None
+    init_hash: str | None = None  # of the start's weights: the path alone does not say that they are the same
+
+    def to_json(self) -> dict:
+        return {"stage": self.stage, "method": self.method, "init": self.init, "init_hash": self.init_hash}
 
 
 class RunFolder:
@@ -22,38 +37,61 @@ class RunFolder:
         self.checkpoints = self.folder / "checkpoints"
         self.last, self.best, self.final = (self.checkpoints / f"{n}.pth" for n in ("last", "best", "final"))
         self.metrics = self.folder / "metrics.jsonl"
+        self.record = self.folder / "preset.yaml"
 
-    def open(self, preset: Preset, identity: dict, fresh: bool) -> None:
+    def open(self, preset: Preset, identity: Identity, fresh: bool, extend: bool = False) -> None:
         """Make the folder, or check that it belongs to the same run. Raises UsageError naming the keys that differ."""
-        record = self.folder / "preset.yaml"
-        if not record.is_file() and self.folder.is_dir() and any(self.folder.iterdir()):
+        if not self.record.is_file() and self.folder.is_dir() and any(self.folder.iterdir()):
             raise UsageError(f"{self.folder} is not empty and holds no run: choose another --out")
-        if fresh and record.is_file():
+        if fresh and self.record.is_file():
             self._clear()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise FgdaError(f"cannot make {self.folder}: {error.strerror}") from error
-        wanted = preset.to_json() | {"stage": identity}
-        if record.is_file():
-            try:
-                found = yaml.safe_load(record.read_text())
-            except (OSError, ValueError, yaml.YAMLError) as error:
-                raise FgdaError(f"cannot read {record}: use --fresh to start over") from error
-            free = (*FREE_KEYS, OTHER_STAGE[identity["stage"]])
-            differing = [key for key in _differences(found, json.loads(json.dumps(wanted))) if not key.startswith(free)]
-            if differing:
-                shown = ", ".join(differing[:6]) + (", …" if len(differing) > 6 else "")
-                raise UsageError(
-                    f"{self.folder} holds a run with other settings: {shown}\nuse --fresh to start over, or another --out"
-                )
-        else:
-            write_text(record, yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True))
+        wanted = preset.to_json() | {"stage": identity.to_json()}
+        if self.record.is_file():
+            self._compare(wanted, identity, extend)
+        if extend or not self.record.is_file():
+            write_text(self.record, yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True))
+        if extend:  # its presence says that the run is finished
+            self.final.unlink(missing_ok=True)
+
+    def _compare(self, wanted: dict, identity: Identity, extend: bool) -> None:
+        """Raises UsageError when the folder's run is another one."""
+        try:
+            found = yaml.safe_load(self.record.read_text())
+            stage = found["stage"]
+            found_hash = stage.get("init_hash")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+            raise FgdaError(f"cannot read {self.record}: use --fresh to start over") from error
+        free = [*FREE_KEYS, OTHER_STAGE[identity.stage], "stage.init"]
+        free += [f"{identity.stage}.{key}" for key in LENGTH_KEYS] if extend else []
+        differing = [key for key in _differences(found, json.loads(json.dumps(wanted))) if not key.startswith(tuple(free))]
+        if differing:
+            shown = ", ".join(differing[:6]) + (", …" if len(differing) > 6 else "")
+            longer = differing == [f"{identity.stage}.iterations"]
+            raise UsageError(
+                f"{self.folder} holds a run with other settings: {shown}\nuse --fresh to start over, or another --out"
+                + (", or --extend to train it further" if longer else "")
+            )
+        if found_hash != identity.init_hash:
+            raise UsageError(
+                f"{self.folder} began from other weights than {identity.init} holds now (trained again since?)\n"
+                "use --fresh to start over from them, or another --out"
+            )
+
+    def length(self, stage: str) -> int | None:
+        """Iterations that the folder's run was asked for; None when there is no run."""
+        try:
+            return int(yaml.safe_load(self.record.read_text())[stage]["iterations"])
+        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+            return None
 
     def _clear(self) -> None:
         """Delete the run's own files, and nothing else that lies in the folder."""
         logs = [*self.folder.glob("events.out.tfevents.*"), self.metrics, self.folder / "log.txt"]
-        for path in (self.last, self.best, self.final, *logs, self.folder / "preset.yaml"):
+        for path in (self.last, self.best, self.final, *logs, self.record):
             path.unlink(missing_ok=True)
 
     def trim_metrics(self, iteration: int, validated: int) -> None:

@@ -9,19 +9,23 @@ from typing import Any
 
 import torch
 
-from ..config.schema import Preset, Stage
-from ..data.loader import Augmentation, PairedSamples
-from ..data.store import PreparedDataset, open_dataset
+from ..config.schema import Model, Preset, Stage
+from ..data.classes import ClassSet
+from ..data.loader import Augmentation, PairedSamples, Sampling, View
 from ..inference.evaluate import evaluate_model
 from ..methods.base import Method
+from ..methods.offline import OfflineData
 from ..methods.registry import method_class
 from ..models import checkpoint
+from ..models.segmenter import Segmenter
 from ..models.weights import load_backbone
-from ..runtime.devices import make_precision, pick_device
+from ..runtime.devices import Precision, make_precision, pick_device
 from ..runtime.distributed import ProcessGroup, join
 from ..runtime.errors import FgdaError, UsageError
 from ..runtime.reporter import Reporter
-from .run_folder import RunFolder
+from .optimizers import make_optimizers
+from .run_folder import Identity, RunFolder
+from .setup import Datasets, open_datasets
 from .state import TrainState
 from .trainer import Trainer
 
@@ -30,7 +34,7 @@ NEW, STARTED, FINISHED = range(3)  # what a run folder may hold
 
 @dataclass(frozen=True)
 class Job:
-    """Where a stage runs."""
+    """Where and how a stage runs."""
 
     preset: Preset
     data_root: Path
@@ -38,6 +42,8 @@ class Job:
     device: str = "auto"
     fresh: bool = False
     reporter: Reporter = Reporter()
+    extend: bool = False  # a finished run may be given more iterations
+    init_model: bool = False  # take `model` over from the checkpoint that adaptation starts from
 
     def default_folder(self, stage: str, method: str | None = None) -> Path:
         parts = [stage] + ([method] if method else []) + [f"seed{self.preset.run.seed}"]
@@ -47,19 +53,23 @@ class Job:
 def pretrain(job: Job) -> Path:
     """Source-only training; returns final.pth."""
     method = method_class("source-only")
-    identity = {"stage": "pretrain", "method": "source-only", "init": None}
     preset = job.preset.model_copy(update={"method": method.Settings(name="source-only")})
-    return _run(job, preset, preset.pretrain, identity, method, None, job.default_folder("pretrain"))
+    return _run(job, preset, preset.pretrain, Identity("pretrain", "source-only"), method, None, job.default_folder("pretrain"))
 
 
 def adapt(job: Job, init: Path | None) -> Path:
-    """Adaptation from `init`, else from the newest finished pretrain of the preset; returns final.pth."""
-    name = job.preset.method.name
-    if init is None:
+    """Adaptation from `init`, else as `adapt.start` says; returns final.pth."""
+    name, preset = job.preset.method.name, job.preset
+    folder = job.default_folder("adapt", name)
+    if init is None and preset.adapt.start == "pretrain":
         init = newest_pretrain(job)
-        job.reporter.say(f"starting from {init}")
-    identity = {"stage": "adapt", "method": name, "init": str(init)}
-    return _run(job, job.preset, job.preset.adapt, identity, method_class(name), init, job.default_folder("adapt", name))
+        job.reporter.decide(f"starting from {init}")
+    if init is None:
+        return _run(job, preset, preset.adapt, Identity("adapt", name), method_class(name), None, folder)
+    content = checkpoint.load(init)
+    preset = _with_matching_model(preset, content, init, job)
+    identity = Identity("adapt", name, str(init), checkpoint.weights_hash(content["model"]))
+    return _run(job, preset, preset.adapt, identity, method_class(name), (init, content), folder)
 
 
 def newest_pretrain(job: Job) -> Path:
@@ -73,19 +83,37 @@ def newest_pretrain(job: Job) -> Path:
     return max(found, key=lambda path: path.stat().st_mtime)
 
 
-def _run(job: Job, preset: Preset, stage: Stage, identity: dict, method: type[Method], init: Path | None, folder: Path) -> Path:
+def _with_matching_model(preset: Preset, content: dict, init: Path, job: Job) -> Preset:
+    """The preset, its `model` equal to the start's in all that shapes the function. Raises UsageError naming what differs."""
+    try:
+        differing = checkpoint.differing_keys(preset.model, content)
+    except (KeyError, TypeError, ValueError) as error:
+        raise FgdaError(f"{init}: the checkpoint is inconsistent ({' '.join(str(error).split())[:120]})") from error
+    if not differing:
+        return preset
+    if not job.init_model:
+        shown = ", ".join(f"model.{key} (preset {ours}, checkpoint {theirs})" for key, (ours, theirs) in differing.items())
+        raise UsageError(f"{init} is another network than the preset's: {shown}\nset these keys, or take its model: --init-model")
+    theirs = Model.model_validate(content["preset"]["model"])
+    job.reporter.decide(f"model taken over from {init}: {', '.join(differing)}")
+    return preset.model_copy(update={"model": theirs.model_copy(update={"weights": preset.model.weights})})
+
+
+def _run(
+    job: Job, preset: Preset, stage: Stage, identity: Identity, method: type[Method], init: tuple[Path, dict] | None, folder: Path
+) -> Path:
     run = RunFolder(job.out or folder)
-    source = open_dataset(job.data_root, preset.data.source.dataset)
-    target = open_dataset(job.data_root, preset.data.target.dataset) if method.uses_target else None
+    data = open_datasets(preset, job.data_root, method, job.reporter)
     device = pick_device(job.device)
-    process_group = join(device)
-    _check_shares(stage, identity["stage"], process_group.size)
+    group = join(device)
+    _check_batch(stage, identity.stage, group.size)
 
     def open_run() -> int:
-        run.open(preset, identity, job.fresh)
+        longer = job.extend and _is_longer(job, run, stage, identity)
+        run.open(preset, identity, job.fresh, longer)
         return FINISHED if run.final.is_file() else STARTED if run.last.is_file() else NEW
 
-    found = process_group.first_decides(open_run, device)
+    found = group.first_decides(open_run, device)
     if found == FINISHED:
         job.reporter.say(f"{run.folder} is finished already (--fresh starts over)")
         return run.final
@@ -93,31 +121,43 @@ def _run(job: Job, preset: Preset, stage: Stage, identity: dict, method: type[Me
     if resumed is not None and "train" not in resumed:
         raise FgdaError(f"{run.last} cannot be resumed (it holds weights alone): use --fresh to start over")
     torch.manual_seed(preset.run.seed)
-    precision = make_precision(resumed["train"]["precision"] if resumed else preset.run.precision, device, process_group)
-    model = checkpoint.build_model(preset.model, len(source.classes))
+    precision = make_precision(resumed["train"]["precision"] if resumed else preset.run.precision, device, group)
+    model = checkpoint.build_model(preset.model, len(data.source.classes))
     if resumed is None:
-        _initialise(model, preset, init)
-    if stage.batch_norm == "frozen":
-        model.freeze_batch_norm()
-    elif process_group.size > 1:
-        model.share_batch_norm(process_group)
-    if preset.model.checkpoint_activations:
-        _checkpoint_activations(model, stage)
-    state = make_state(method(model, preset.method), preset, stage, precision)
+        _initialise(model, preset, init, data.source.classes)
+    state = make_state(prepare_method(method, model, preset, stage, precision, group), preset, stage, precision)
+    samples = make_samples(preset, stage, data, method)
+    state.method.before_training(OfflineData(samples, run.folder / "offline", device, job.reporter, group))
+    for module in state.method.references.values():
+        precision.to_device(module).eval().requires_grad_(False)
     if preset.run.compile:
         model.backbone.compile()
-    state.method.process_group = process_group
     if resumed is not None:
         state.load_state_dict(resumed["train"])
         job.reporter.say(f"resuming {run.folder} at iteration {state.iteration} of {stage.iterations}")
-    samples = make_samples(preset, source, target, method)
-    header = {"stage": identity["stage"], "method": identity["method"], "classes": source.classes.to_json()}
-    validate = make_validation(job, preset, precision, process_group)
-    Trainer(state, samples, stage, preset, run, header, validate, job.reporter, process_group).train()
+    if group.is_first:
+        for decision in job.reporter.decisions or []:
+            run.note(decision)
+    header = {"stage": identity.stage, "method": identity.method, "classes": data.source.classes.to_json(),
+              "input": data.rule.to_json()}  # fmt: skip
+    validate = make_validation(preset, data, precision, group)
+    Trainer(state, samples, stage, preset, run, header, validate, job.reporter, group).train()
     return run.final
 
 
-def _check_shares(stage: Stage, name: str, processes: int) -> None:
+def _is_longer(job: Job, run: RunFolder, stage: Stage, identity: Identity) -> bool:
+    """Whether the run is asked to train beyond what it was begun for; what that does to the rates is said."""
+    before = run.length(identity.stage)
+    if before is None or before >= stage.iterations:
+        return False
+    job.reporter.decide(
+        f"{run.folder} goes on from iteration {before} to {stage.iterations}; the rates follow the longer schedule from there, "
+        "so they jump up at first: the result is not that of one run of this length"
+    )
+    return True
+
+
+def _check_batch(stage: Stage, name: str, processes: int) -> None:
     """Raises UsageError when a batch cannot be split evenly: a run is the same on any number of processes."""
     if stage.batch_size % processes:
         raise UsageError(
@@ -126,7 +166,44 @@ def _check_shares(stage: Stage, name: str, processes: int) -> None:
         )
 
 
-def _checkpoint_activations(model, stage: Stage) -> None:
+def _initialise(model: Segmenter, preset: Preset, init: tuple[Path, dict] | None, classes: ClassSet) -> None:
+    """The backbone's own weights, or a checkpoint's, whose classes are matched by name. Raises FgdaError on a misfit."""
+    if init is None:
+        settings = preset.model
+        load_backbone(model.backbone, settings.backbone, settings.variant, settings.weights)
+        return
+    path, content = init
+    try:
+        theirs, weights = ClassSet.from_json(content["classes"]), content["model"]
+        if set(theirs.names) != set(classes.names):
+            raise UsageError(
+                f"{path} has other classes than the source: {', '.join(theirs.names)}\nthe source has {', '.join(classes.names)}"
+            )
+        if theirs.names != classes.names:
+            weights = checkpoint.reorder_head(weights, [theirs.names.index(name) for name in classes.names])
+        checkpoint.check_finite(weights, str(path))
+        model.load_state_dict(weights)
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise FgdaError(f"{path} does not fit the preset's model: {' '.join(str(error).split())[:160]}") from error
+
+
+def prepare_method(
+    method: type[Method], model: Segmenter, preset: Preset, stage: Stage, precision: Precision, group: ProcessGroup
+) -> Method:
+    """The method around its model, on the device, with what the engine gives it."""
+    model.set_batch_norm(stage.batch_norm)
+    if stage.batch_norm != "frozen" and group.size > 1:
+        model.share_batch_norm(group)
+    if preset.model.checkpoint_activations:
+        _checkpoint_activations(model, stage)
+    made = method(model, preset.method)
+    made.autocast, made.scale = precision.autocast, precision.scale
+    made.target_statistics = stage.batch_norm == "target" and made.uses_target
+    made.process_group, made.seed = group, preset.run.seed
+    return made
+
+
+def _checkpoint_activations(model: Segmenter, stage: Stage) -> None:
     """Raises UsageError where a second forward would count batch norm's statistics twice, or the backbone cannot."""
     if stage.batch_norm != "frozen":
         raise UsageError("model.checkpoint_activations needs batch_norm: frozen (statistics would be counted twice)")
@@ -135,59 +212,37 @@ def _checkpoint_activations(model, stage: Stage) -> None:
     model.backbone.checkpoint_activations = True
 
 
-def _initialise(model, preset: Preset, init: Path | None) -> None:
-    if init is None:
-        settings = preset.model
-        load_backbone(model.backbone, settings.backbone, settings.variant, settings.weights)
-        return
-    try:
-        model.load_state_dict(checkpoint.load(init)["model"])
-    except (KeyError, RuntimeError) as error:
-        raise FgdaError(f"{init} does not fit the preset's model: {' '.join(str(error).split())[:160]}") from error
-
-
-def make_state(method: Method, preset: Preset, stage: Stage, precision) -> TrainState:
-    optim = preset.optim
-    method.autocast, method.scale = precision.autocast, precision.scale
-    method.target_statistics = stage.batch_norm == "target" and method.uses_target
+def make_state(method: Method, preset: Preset, stage: Stage, precision: Precision) -> TrainState:
     for module in (method.model, *method.modules.values()):
         precision.to_device(module).train()
-    optimizers: dict[str, torch.optim.Optimizer] = {
-        "segmentation": torch.optim.SGD(
-            method.segmentation_groups(stage.lr or optim.lr, optim.head_lr_factor),
-            momentum=optim.momentum, weight_decay=optim.weight_decay,
-        )
-    }  # fmt: skip
-    for name, discriminator in method.discriminators.items():
-        rate = method.settings.discriminator_lr
-        optimizers[name] = torch.optim.Adam(discriminator.parameters(), lr=rate, betas=(0.9, 0.99))
-    return TrainState(method, optimizers, precision)
+    return TrainState(method, make_optimizers(method, preset, stage), precision)
 
 
-def make_samples(preset: Preset, source: PreparedDataset, target: PreparedDataset | None, method: type[Method]) -> PairedSamples:
-    data = preset.data
-    augmentation = Augmentation(data.flip, data.colour_jitter, data.blur)
-    sizes = (data.source.size, data.target.size)
-    sampler = method.sampling or data.sampling
-    return PairedSamples(source, target, sizes, preset.run.seed, augmentation, sampler, data.untrained)
+def make_samples(preset: Preset, stage: Stage, data: Datasets, method: type[Method]) -> PairedSamples:
+    wanted = preset.data
+    jitter = wanted.colour_jitter if stage.colour_jitter else (0.0, 0.0, 0.0, 0.0)
+    blur = wanted.blur if stage.colour_jitter else 0.0
+    augmentation = Augmentation(wanted.flip, jitter, blur, wanted.strong_jitter, wanted.strong_blur)
+    views = tuple(View(domain.size, domain.crop, domain.scale) for domain in (wanted.source, wanted.target))
+    choice = Sampling(method.sampling or wanted.sampling, data.untrained, wanted.rare_class_min_pixels)
+    return PairedSamples(
+        data.source, data.target, views, preset.run.seed, augmentation, choice, method.needs, data.labelled
+    )  # fmt: skip
 
 
-def make_validation(job: Job, preset: Preset, precision, process_group: ProcessGroup) -> Callable[[dict], dict[str, Any]] | None:
-    """A function from a model state to metrics; None, said aloud, when there are no labelled images to validate on."""
-    wanted = preset.data.evaluation
-    try:
-        dataset = open_dataset(job.data_root, wanted.dataset)
-        dataset.items(wanted.split, labelled=True)
-    except FgdaError as error:
-        job.reporter.warn(f"no validation during training: {error}")
+def make_validation(
+    preset: Preset, data: Datasets, precision: Precision, group: ProcessGroup
+) -> Callable[[dict], dict[str, Any]] | None:
+    """A function from a model state to metrics; None when there are no labelled images to validate on."""
+    if data.evaluation is None:
         return None
 
     def validate(state: dict) -> dict[str, Any]:
-        model = checkpoint.build_model(preset.model, len(dataset.classes))
+        model = checkpoint.build_model(preset.model, len(data.source.classes))
         model.load_state_dict(state)
-        quiet = Reporter(quiet=True)
-        return evaluate_model(
-            precision.to_device(model).eval(), dataset, wanted.split, wanted.size, precision, quiet, process_group=process_group
-        )
+        model.input_rule = data.rule
+        model = precision.to_device(model).eval()
+        split, quiet = preset.data.evaluation.split, Reporter(quiet=True)
+        return evaluate_model(model, data.source.classes, data.evaluation, split, precision, quiet, process_group=group)
 
     return validate

@@ -6,9 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..methods.base import Method
+from ..methods.optimizers import Scheduled
+from ..models.weights import non_finite
 from ..runtime.devices import Precision
+from ..runtime.errors import FgdaError
 
 
 @dataclass
@@ -16,7 +20,7 @@ class TrainState:
     """Networks, optimisers and counters of a run; samples need no state (see data/loader.py)."""
 
     method: Method
-    optimizers: dict[str, torch.optim.Optimizer]
+    scheduled: dict[str, Scheduled]
     precision: Precision
     iteration: int = 0
     validated: int = 0  # iteration of the last validation
@@ -26,12 +30,32 @@ class TrainState:
     def __post_init__(self):
         self.base_lrs = {name: [g["lr"] for g in o.param_groups] for name, o in self.optimizers.items()}
 
-    def set_schedule(self, total: int, power: float) -> None:
-        """Poly decay, computed from the iteration alone: lr (1 - it/max)^power."""
-        factor = max(0.0, 1 - self.iteration / total) ** power
-        for name, optimizer in self.optimizers.items():
+    @property
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        return {name: scheduled.optimizer for name, scheduled in self.scheduled.items()}
+
+    def set_rates(self, length: int) -> None:
+        """Each schedule's factor, computed from the iteration alone."""
+        for name, (optimizer, schedule) in self.scheduled.items():
+            factor = schedule(self.iteration, length)
             for group, base in zip(optimizer.param_groups, self.base_lrs[name], strict=True):
                 group["lr"] = base * factor
+
+    def parameters(self) -> list[torch.nn.Parameter]:
+        return [p for optimizer in self.optimizers.values() for group in optimizer.param_groups for p in group["params"]]
+
+    def gradients_are_finite(self) -> Tensor:
+        """Whether no gradient holds a NaN or an infinity, as a tensor on the device: one number of one pass over them."""
+        grads = [p.grad for p in self.parameters() if p.grad is not None]
+        if not grads:
+            return torch.tensor(True)
+        norms = torch._foreach_norm(grads)
+        return torch.isfinite(torch.stack([norm.float() for norm in norms]).sum())
+
+    def broken_weights(self) -> list[str]:
+        """Names of weights and buffers that hold a NaN or an infinity."""
+        modules = {"model": self.method.model, **self.method.modules}
+        return [f"{name}.{key}" for name, module in modules.items() for key in non_finite(module.state_dict())]
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -47,6 +71,9 @@ class TrainState:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Raises FgdaError for a state that an earlier fgda wrote."""
+        if "modules" not in state:
+            raise FgdaError("the run was begun by an earlier fgda and cannot be resumed: use --fresh to start over")
         self.iteration, self.validated, self.best = state["iteration"], state["validated"], state["best"]
         self.method.model.load_state_dict(state["model"])
         for name, module in self.method.modules.items():

@@ -19,6 +19,7 @@ from ..models import checkpoint
 from ..runtime.distributed import ProcessGroup
 from ..runtime.errors import FgdaError, Stopped
 from ..runtime.reporter import Reporter
+from ..runtime.system import stop_signals
 from .run_folder import RunFolder
 from .state import TrainState
 
@@ -42,7 +43,7 @@ def stop_on_signals() -> Iterator[StopRequest]:
             raise KeyboardInterrupt
         request.signum = signum
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, handle) for number in stop_signals()}
     try:
         yield request
     finally:
@@ -59,7 +60,7 @@ class Trainer:
     stage: Stage
     preset: Preset
     run: RunFolder
-    header: dict[str, Any]  # what every checkpoint says of itself: stage, method, classes
+    header: dict[str, Any]  # what every checkpoint says of itself: stage, method, classes, input rule
     validate: Callable[[dict], dict] | None  # deployed state -> metrics
     reporter: Reporter
     process_group: ProcessGroup = ProcessGroup()
@@ -105,16 +106,18 @@ class Trainer:
     def iterate(self, batch: loader.Batch) -> dict[str, torch.Tensor]:
         """One step of the method and its optimisers."""
         state, method = self.state, self.state.method
-        state.set_schedule(self.stage.schedule_iterations or self.stage.iterations, self.preset.optim.poly_power)
+        state.set_rates(self.stage.schedule_iterations or self.stage.iterations)
         for optimizer in state.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
         method.begin_iteration(state.iteration, self.stage.iterations, self.target_images)
         terms = self.process_group.mean_terms(method.step(batch))
-        if not all(bool(torch.isfinite(term)) for term in terms.values()):
-            self.fail_on_nan(terms)
-        for optimizer in state.optimizers.values():
-            self.process_group.average_gradients(parameter for group in optimizer.param_groups for parameter in group["params"])
+        self.process_group.average_gradients(state.parameters())
         scaler = state.precision.scaler
+        finite = torch.isfinite(torch.stack([term.detach().float() for term in terms.values()]).sum())
+        if scaler is None:  # with loss scaling, overflowing gradients are met by a smaller scale
+            finite = finite & state.gradients_are_finite().to(finite.device)
+        if not bool(finite):
+            self.fail_on_nan(terms)
         for optimizer in state.optimizers.values():
             scaler.step(optimizer) if scaler else optimizer.step()
         if scaler:
@@ -132,11 +135,16 @@ class Trainer:
 
     def fail_on_nan(self, terms: dict[str, torch.Tensor]) -> None:
         bad = [name for name, value in self.numbers(terms).items() if not math.isfinite(value)]
-        good = f"the last good checkpoint is {self.run.last}" if self.run.last.is_file() else "no checkpoint was written yet"
-        raise FgdaError(
-            f"loss '{bad[0]}' is not finite at iteration {self.state.iteration + 1}; {good}\n"
-            "lower optim.lr, or use --precision fp32"
-        )
+        what = f"loss '{bad[0]}' is" if bad else "gradients are"
+        self.give_up(f"{what} not finite at iteration {self.state.iteration + 1}")
+
+    def give_up(self, what: str) -> None:
+        """Raises FgdaError: nothing of this iteration is kept, the last good checkpoint stays, and how to go on is said."""
+        lower = f"--set {self.header['stage']}.lr={self.stage.lr or self.preset.optim.lr:g}".split("=")[0] + "=LOWER"
+        if not self.run.last.is_file():
+            raise FgdaError(f"{what}; no checkpoint was written yet\nstart over with --fresh {lower}, or --precision fp32")
+        go_on = f", or go on from it: --init {self.run.last} --out NEW {lower}" if self.header["stage"] == "adapt" else ""
+        raise FgdaError(f"{what}; the last good checkpoint is {self.run.last}\nstart over with --fresh {lower}{go_on}")
 
     def log(self, terms: dict[str, float], speed: float) -> None:
         if not self.process_group.is_first:
@@ -157,11 +165,13 @@ class Trainer:
 
     def evaluate(self) -> dict | None:
         """Validate, log, keep the best."""
+        self.refuse_broken()
         if self.validate is None:
             return None
         metrics = self.validate(self.state.method.inference_state_dict())
         self.state.validated = self.state.iteration
-        score = metrics.get(self.preset.data.evaluation.metric)
+        metric = self.preset.data.evaluation.metric
+        score = metrics["miou"] if metrics.get(metric) is None else metrics[metric]  # 16 or 13 classes need Cityscapes'
         summary = {key: metrics[key] for key in ("miou", "miou16", "miou13") if metrics.get(key) is not None}
         if self.process_group.is_first:
             self.record(score, summary)
@@ -177,14 +187,22 @@ class Trainer:
             checkpoint.save(self.run.best, self.inference_content() | {"metrics": summary})
 
     def inference_content(self) -> dict[str, Any]:
-        return {**self.header, "iteration": self.state.iteration, "preset": self.preset.to_json(),
-                "model": {name: value.detach().cpu() for name, value in self.state.method.inference_state_dict().items()}}  # fmt: skip
+        """What evaluation and prediction need of this run."""
+        weights = {name: value.detach().cpu() for name, value in self.state.method.inference_state_dict().items()}
+        return {**self.header, "iteration": self.state.iteration, "preset": self.preset.to_json(), "model": weights}
 
     def save_last(self) -> None:
+        """last.pth, unless the weights have turned NaN or infinite: then the one before stays. Raises FgdaError."""
         if not self.process_group.is_first:
             return
+        self.refuse_broken()
         checkpoint.save(self.run.last, self.inference_content() | {"train": self.state.state_dict()})
         self.run.note(f"iteration {self.state.iteration}: checkpoint written")
+
+    def refuse_broken(self) -> None:
+        broken = self.state.broken_weights()
+        if broken:
+            self.give_up(f"{len(broken)} tensors hold NaN or infinity at iteration {self.state.iteration}, e.g. {broken[0]}")
 
     def finish(self) -> None:
         """The last validation, then final.pth, whose presence says that the run is finished, then last.pth."""

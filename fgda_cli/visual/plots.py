@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..data.files import whole_file
+from ..runtime.files import whole_file
 
 
 def bars(path: Path, rows: list[dict[str, Any]], title: str) -> None:

@@ -11,17 +11,27 @@ from .colour import PAPER, legend, write
 GAP, HEAD = 6, 26
 
 
-def grid(rows: list[list[np.ndarray]], headings: list[str], cell: tuple[int, int]) -> np.ndarray:
-    """Rows of RGB pictures, each resized to `cell` (width, height), under one heading a column."""
-    width, height = cell
-    sheet = np.full((HEAD + len(rows) * (height + GAP) + GAP, len(headings) * (width + GAP) + GAP, 3), PAPER, np.uint8)
+def grid(rows: list[list[np.ndarray | None]], headings: list[str], width: int = 256) -> np.ndarray:
+    """Rows of RGB pictures under one heading a column; a row is as high as its first picture's own aspect asks for.
+
+    None leaves a cell empty.
+    """
+    firsts = [next(picture for picture in row if picture is not None) for row in rows]
+    heights = [int(np.clip(round(width * first.shape[0] / first.shape[1]), 16, 4 * width)) for first in firsts]
+    sheet = np.full(
+        (HEAD + sum(height + GAP for height in heights) + GAP, len(headings) * (width + GAP) + GAP, 3), PAPER, np.uint8
+    )
     for column, heading in enumerate(headings):
         write(sheet, heading, (GAP + column * (width + GAP), HEAD - 8))
-    for row, pictures in enumerate(rows):
+    y = HEAD
+    for pictures, height in zip(rows, heights, strict=True):
         for column, picture in enumerate(pictures):
-            x, y = GAP + column * (width + GAP), HEAD + row * (height + GAP)
-            small = cv2.resize(np.ascontiguousarray(picture), cell, interpolation=cv2.INTER_AREA)
+            if picture is None:
+                continue
+            x = GAP + column * (width + GAP)
+            small = cv2.resize(np.ascontiguousarray(picture), (width, height), interpolation=cv2.INTER_AREA)
             sheet[y : y + height, x : x + width] = small
+        y += height + GAP
     return sheet
 
 

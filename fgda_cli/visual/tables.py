@@ -38,3 +38,19 @@ def ablation_table(summary: dict[str, Any]):
         seeds = " ".join(f"{value:.1f}" for value in row["seeds"].values())
         table.add_row(row["method"], show(row["mean"]), show(row["spread"]), seeds, show(row["paper"]))
     return table
+
+
+def prepared_table(summary):
+    """What `prepare` found in the labels, and why files were refused."""
+    from rich.table import Table
+
+    table = Table(show_header=False)
+    table.add_column("", no_wrap=True)
+    table.add_column("", overflow="fold")
+    for split, share in summary.labelled.items():
+        absent = ", ".join(summary.absent[split]) or "none"
+        table.add_row(f"{split}: labelled pixels", f"{share:.1f} %")
+        table.add_row(f"{split}: classes without a pixel", absent)
+    for reason, count in summary.reasons.items():
+        table.add_row(f"refused: {count}", reason)
+    return table

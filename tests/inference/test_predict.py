@@ -12,7 +12,7 @@ from fgda_cli.data.loader import to_tensor
 from fgda_cli.inference.evaluate import TestTimeAugmentation, decide, view_logits
 from fgda_cli.inference.predict import collect, fit_size
 from fgda_cli.losses import entropy_map, upsample
-from fgda_cli.models.segmenter import DeepLabV2
+from fgda_cli.models.segmenter import Segmenter
 from fgda_cli.runtime import devices as compute
 from fgda_cli.runtime.devices import Precision
 from fgda_cli.runtime.errors import FgdaError, UsageError
@@ -23,7 +23,7 @@ CPU = Precision("fp32", torch.device("cpu"))
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    net = DeepLabV2(19, "resnet18", width=8).eval()
+    net = Segmenter(19, "resnet18", width=8).eval()
     net.input_size = (64, 32)
     return net
 

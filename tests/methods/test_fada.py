@@ -8,12 +8,12 @@ import torch
 from fgda_cli import losses
 from fgda_cli.data.loader import Batch
 from fgda_cli.methods.registry import method_class, method_names
-from fgda_cli.models.segmenter import DeepLabV2
+from fgda_cli.models.segmenter import Segmenter
 
 
 def make(name: str, multi_level: bool, dtype=torch.float64, **settings):
     torch.manual_seed(0)
-    model = DeepLabV2(5, "resnet18", width=8, multi_level=multi_level)
+    model = Segmenter(5, "resnet18", width=8, multi_level=multi_level)
     model.freeze_batch_norm()
     cls = method_class(name)
     method = cls(model, cls.Settings(name=name, **settings))

@@ -10,7 +10,8 @@ from torch import nn
 from fgda_cli.models import weights
 from fgda_cli.models.discriminators import BinaryDiscriminator, FineGrainedDiscriminator
 from fgda_cli.models.encoders import resnet
-from fgda_cli.models.segmenter import AsppHead, DeepLabV2
+from fgda_cli.models.heads.aspp import AsppHead
+from fgda_cli.models.segmenter import Segmenter
 from fgda_cli.runtime.errors import FgdaError
 
 
@@ -90,7 +91,7 @@ def test_aspp_sums_its_branches_and_starts_small():
 
 @pytest.mark.parametrize("multi_level", [True, False])
 def test_deeplab_shapes_and_levels(multi_level):
-    net = DeepLabV2(19, "resnet18", width=8, multi_level=multi_level).train()
+    net = Segmenter(19, "resnet18", width=8, multi_level=multi_level).train()
     output = net(torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8))
     assert output.logits.shape == (2, 19, 8, 12) and output.features.shape == (2, 64, 8, 12)
     assert (output.aux_logits is not None) == multi_level
@@ -99,14 +100,14 @@ def test_deeplab_shapes_and_levels(multi_level):
 
 def test_normalisation_of_both_variants():
     pixel = torch.tensor([255, 128, 0], dtype=torch.uint8).view(1, 3, 1, 1)
-    rgb = DeepLabV2(2, "resnet18", width=8).normalise(pixel).flatten().tolist()
+    rgb = Segmenter(2, "resnet18", width=8).normalise(pixel).flatten().tolist()
     assert rgb == pytest.approx([(1 - 0.485) / 0.229, (128 / 255 - 0.456) / 0.224, (0 - 0.406) / 0.225], rel=1e-4)
-    bgr = DeepLabV2(2, "resnet18", variant="caffe", width=8).normalise(pixel).flatten().tolist()
+    bgr = Segmenter(2, "resnet18", variant="caffe", width=8).normalise(pixel).flatten().tolist()
     assert bgr == pytest.approx([0 - 104.00698793, 128 - 116.66876762, 255 - 122.67891434], rel=1e-4)
 
 
 def test_frozen_batch_norm_stays_as_it_is_in_training():
-    net = DeepLabV2(3, "resnet18", width=8).train()
+    net = Segmenter(3, "resnet18", width=8).train()
     net.freeze_batch_norm()
     before = net.backbone.bn1.running_mean.clone()
     net.train()(torch.rand(2, 3, 64, 64) * 255).logits.sum().backward()

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ...runtime.errors import FgdaError
-from ..classes import CITYSCAPES, CITYSCAPES_IDS, IGNORE_INDEX, ClassSet
-from ..files import BadFile, is_hidden
+from ..classes import CITYSCAPES, ClassSet
 
 
 @dataclass(frozen=True)
@@ -25,11 +24,12 @@ class Pair:
 
 @dataclass
 class Listing:
-    """Everything a layout found: pairs, and files it refuses with the reason."""
+    """Everything a layout found: pairs, files it refuses with the reason, and what it decided that a person should know."""
 
     pairs: list[Pair] = field(default_factory=list)
     problems: list[dict] = field(default_factory=list)
     classes: ClassSet = CITYSCAPES
+    notes: list[str] = field(default_factory=list)
 
     def refuse(self, path: Path, reason: str) -> None:
         self.problems.append({"file": str(path), "reason": reason})
@@ -76,31 +76,3 @@ def pair_by_name(
 
 def _stem(path: Path, root: Path) -> str:
     return path.relative_to(root).with_suffix("").as_posix()
-
-
-def files(folder: Path, pattern: str = "*") -> list[Path]:
-    """Visible files below a folder whose names match a pattern, whatever the case of the suffix."""
-    return sorted(p for p in folder.rglob(pattern) if not is_hidden(p) and p.is_file())
-
-
-MAX_ID = 65535  # of 16-bit labels
-
-
-def id_table(ids: dict[int, int]) -> np.ndarray:
-    """A lookup `[65536]` uint8 from raw ids to train ids, 255 for every other."""
-    table = np.full(MAX_ID + 1, IGNORE_INDEX, np.uint8)
-    for raw, train_id in ids.items():
-        table[raw] = train_id
-    return table
-
-
-CITYSCAPES_TABLE = id_table({label_id: train_id for train_id, label_id in enumerate(CITYSCAPES_IDS)})
-
-
-def from_cityscapes_ids(ids: np.ndarray) -> np.ndarray:
-    """Cityscapes label ids `[H,W]` to train ids. Raises BadFile for values that are no label id at all."""
-    ids = ids.astype(np.int64)
-    ids[(ids == -1) | (ids == 255) | (ids == 34)] = 0  # licence plate, unlabelled
-    if ids.min(initial=0) < 0 or ids.max(initial=0) > 33:
-        raise BadFile(f"label id {ids.max() if ids.max() > 33 else ids.min()} is none of Cityscapes' (0 to 33)")
-    return CITYSCAPES_TABLE[ids]

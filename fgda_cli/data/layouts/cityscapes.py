@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..classes import IGNORE_INDEX, NAMES
-from ..files import BadFile, read_indexed
-from .base import Listing, Pair, files, from_cityscapes_ids, locate
+from ..formats import from_cityscapes_ids, from_train_ids, read_label_values
+from ..images import BadFile, visible_files
+from .base import Listing, Pair, locate
 
 TITLE = "Cityscapes"
 SIZE = (1024, 512)  # published training size, width and height
@@ -22,7 +22,7 @@ def find(root: Path) -> Listing:
     root, listing = locate(root, ("leftImg8bit",), TITLE), Listing()
     for split in ("train", "val"):
         folder = root / "leftImg8bit" / split
-        for image in files(folder, f"*{SUFFIX}.*") if folder.is_dir() else []:
+        for image in visible_files(folder, f"*{SUFFIX}.*") if folder.is_dir() else []:
             stem = image.relative_to(folder).with_suffix("").as_posix().removesuffix(SUFFIX)
             label = None if split == "train" else _label(root / "gtFine" / split / stem)
             if split == "train" or label is not None:
@@ -39,12 +39,7 @@ def _label(stem: Path) -> Path | None:
 
 def read_label(path: Path) -> np.ndarray:
     """Train ids `[H,W]`. Raises BadFile."""
-    label = read_indexed(path)
+    label = read_label_values(path)
     if label.ndim != 2:
         raise BadFile("a Cityscapes label is a grey PNG of ids, this one has colours")
-    if not path.stem.endswith("_labelTrainIds"):
-        return from_cityscapes_ids(label)
-    bad = label[(label >= len(NAMES)) & (label != IGNORE_INDEX)]
-    if bad.size:
-        raise BadFile(f"train id {int(bad[0])} is none of Cityscapes' (0 to 18, 255)")
-    return label.astype(np.uint8)
+    return from_train_ids(label) if path.stem.endswith("_labelTrainIds") else from_cityscapes_ids(label)

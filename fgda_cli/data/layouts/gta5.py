@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
+from ...runtime.errors import UsageError
 from ..classes import CITYSCAPES_IDS, PALETTE, VOID_COLOURS
-from ..files import image_files, map_colours, read_indexed
-from .base import Listing, from_cityscapes_ids, locate, pair_by_name
+from ..formats import decide_label_ids, from_cityscapes_ids, map_colours, read_label_values
+from ..images import image_files
+from .base import Listing, locate, pair_by_name
 
 TITLE = "GTA5"
 SIZE = (1280, 720)  # published training size, width and height
@@ -19,10 +21,21 @@ def find(root: Path) -> Listing:
     root, listing = locate(root, ("images", "labels"), TITLE), Listing()
     images, labels = root / "images", root / "labels"
     pair_by_name(listing, image_files(images), image_files(labels), images, labels, "train")
+    refuse_train_ids(listing)
     return listing
+
+
+def refuse_train_ids(listing: Listing) -> None:
+    """Re-packings with train ids exist; read as label ids they would lose road, sky and cars. Raises UsageError."""
+    labels = [pair.label for pair in listing.pairs if pair.label is not None]
+    try:
+        decide_label_ids(None, labels, read_label_values)
+    except UsageError as error:
+        first = str(error).splitlines()[0]
+        raise UsageError(f"{first}\nGTA5 has label ids; for train ids: prepare folder --label-ids train") from None
 
 
 def read_label(path: Path) -> np.ndarray:
     """Train ids `[H,W]`. Raises BadFile."""
-    label = read_indexed(path)
+    label = read_label_values(path)
     return from_cityscapes_ids(label if label.ndim == 2 else map_colours(label, COLOURS))

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from ..classes import SYNTHIA_IDS
-from ..files import BadFile, image_files
-from .base import Listing, id_table, locate, pair_by_name
+from ..formats import id_table
+from ..images import BadFile, image_files
+from .base import Listing, locate, pair_by_name
 
 TITLE = "SYNTHIA-RAND-CITYSCAPES"
 SIZE = (1280, 760)  # published training size, width and height

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from ...runtime.files import whole_file
 from ...runtime.parallel import spread
 from ...runtime.reporter import Reporter
 from ..classes import CITYSCAPES_IDS, IGNORE_INDEX, PALETTE
-from ..files import whole_file, write_image
+from ..images import write_image
 
 TRAIN, VAL = 400, 100  # images of each domain's train split, and of the street's val split
 CITY = "procedura"

@@ -13,7 +13,7 @@ NEAR = 2.0  # metres; nothing nearer than this is drawn
 class Canvas:
     """Image `[H,W,3]` RGB, train ids `[H,W]` and depth `[H,W]` in metres, drawn far to near.
 
-    ProcessGroup axes: X right, Y up from the ground, Z forward, in metres; the camera stands at (0, height, 0).
+    World axes: X right, Y up from the ground, Z forward, in metres; the camera stands at (0, height, 0).
     """
 
     def __init__(self, width: int, height: int, focal: float, horizon: float, camera_height: float):
@@ -24,7 +24,7 @@ class Canvas:
         self.depth = np.full((height, width), 1e4, np.float32)
 
     def project(self, points: np.ndarray) -> np.ndarray:
-        """ProcessGroup points `[N,3]` to pixels `[N,2]`."""
+        """World points `[N,3]` to pixels `[N,2]`."""
         points = np.asarray(points, np.float64)
         z = np.maximum(points[:, 2], NEAR)
         x = self.width / 2 + self.focal * points[:, 0] / z

@@ -198,8 +198,8 @@ class Street:
             paint()
         canvas, size = self.canvas, (WIDTH, HEIGHT)
         image = cv2.resize(canvas.image, size, interpolation=cv2.INTER_AREA)
-        train_ids = cv2.resize(canvas.train_ids, size, interpolation=cv2.INTER_NEAREST)
-        depth = cv2.resize(canvas.depth, size, interpolation=cv2.INTER_NEAREST)
+        train_ids = cv2.resize(canvas.train_ids, size, interpolation=cv2.INTER_NEAREST_EXACT)
+        depth = cv2.resize(canvas.depth, size, interpolation=cv2.INTER_NEAREST_EXACT)
         return develop(image, train_ids, depth, self.look, self.rng), train_ids
 
 

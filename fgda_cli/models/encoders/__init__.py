@@ -1,8 +1,8 @@
-"""Backbones, one file a family. A family's file is found by the letters of the backbone's name (`resnet101` -> resnet.py).
+"""Encoders, one file a family. A family's file is found by the letters of the encoder's name (`resnet101` -> resnet.py).
 
-A family file defines `build(name, variant, output_stride, width) -> nn.Module` whose forward returns
-`(layer3 features, layer4 features)` and which has `channels = (C3, C4)`; and `WEIGHTS`, a dict of
-(name, variant) -> URL of its ImageNet weights.
+A family file defines `build(name, variant, output_stride, width) -> nn.Module` whose forward returns the features of every
+stage, coarse ones last (two at least), with `channels` a number for each; `WEIGHTS`, a dict of (name, variant, recipe) -> URL
+of its ImageNet weights; and `adapt_weights(state)`, foreign key names to ours.
 """
 
 from __future__ import annotations

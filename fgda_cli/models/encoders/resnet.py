@@ -13,12 +13,16 @@ from torch.utils.checkpoint import checkpoint
 
 LAYERS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
 BASIC = ("resnet18", "resnet34")
+# By name, variant and recipe. The published runs began at the original recipe ("imagenet"); torchvision's later one
+# ("imagenet-v2") is better on ImageNet.
 WEIGHTS = {
-    ("resnet18", "torchvision"): "https://download.pytorch.org/models/resnet18-f37072fd.pth",
-    ("resnet34", "torchvision"): "https://download.pytorch.org/models/resnet34-b627a593.pth",
-    ("resnet50", "torchvision"): "https://download.pytorch.org/models/resnet50-11ad3fa6.pth",
-    ("resnet101", "torchvision"): "https://download.pytorch.org/models/resnet101-cd907fc2.pth",
-    ("resnet101", "caffe"): "http://vllab.ucmerced.edu/ytsai/CVPR18/DeepLab_resnet_pretrained_init-f81d91e8.pth",
+    ("resnet18", "torchvision", "imagenet"): "https://download.pytorch.org/models/resnet18-f37072fd.pth",
+    ("resnet34", "torchvision", "imagenet"): "https://download.pytorch.org/models/resnet34-b627a593.pth",
+    ("resnet50", "torchvision", "imagenet"): "https://download.pytorch.org/models/resnet50-0676ba61.pth",
+    ("resnet50", "torchvision", "imagenet-v2"): "https://download.pytorch.org/models/resnet50-11ad3fa6.pth",
+    ("resnet101", "torchvision", "imagenet"): "https://download.pytorch.org/models/resnet101-63fe2227.pth",
+    ("resnet101", "torchvision", "imagenet-v2"): "https://download.pytorch.org/models/resnet101-cd907fc2.pth",
+    ("resnet101", "caffe", "imagenet"): "http://vllab.ucmerced.edu/ytsai/CVPR18/DeepLab_resnet_pretrained_init-f81d91e8.pth",
 }
 
 
@@ -81,7 +85,7 @@ def shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
 
 
 class ResNet(nn.Module):
-    """`[B,3,H,W]` normalised -> (layer3 `[B,C3,h,w]`, layer4 `[B,C4,h,w]`), h = H / output_stride."""
+    """`[B,3,H,W]` normalised -> features of layer1 to layer4, `[B,C,h,w]`; the last have h = H / output_stride."""
 
     def __init__(self, name: str, variant: str = "torchvision", output_stride: int = 8, width: int = 64):
         super().__init__()
@@ -94,7 +98,7 @@ class ResNet(nn.Module):
         for index, depth in enumerate(depths, start=1):
             layer = self._layer(width * 2 ** (index - 1), depth, 1 if index == 1 else 2, index in dilated)
             setattr(self, f"layer{index}", layer)
-        self.channels = (width * 4 * block.expansion, width * 8 * block.expansion)
+        self.channels = tuple(width * 2**index * block.expansion for index in range(4))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -111,10 +115,12 @@ class ResNet(nn.Module):
             self.inputs = planes * self.block.expansion
         return nn.Sequential(*blocks)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        x = self.maxpool(self.relu(conv_norm(self.conv1, self.bn1, x)))
-        layer3 = self._run(self.layer3, self._run(self.layer2, self._run(self.layer1, x)))
-        return layer3, self._run(self.layer4, layer3)
+    def forward(self, x: Tensor) -> list[Tensor]:
+        x, stages = self.maxpool(self.relu(conv_norm(self.conv1, self.bn1, x))), []
+        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
+            x = self._run(layer, x)
+            stages.append(x)
+        return stages
 
     def _run(self, layer: nn.Sequential, x: Tensor) -> Tensor:
         if not (self.checkpoint_activations and torch.is_grad_enabled()):

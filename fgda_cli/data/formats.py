@@ -1,0 +1,176 @@
+"""What label files can hold: exact values whatever the file type, and which ids they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from ..runtime.errors import UsageError
+from .classes import CITYSCAPES_IDS, IGNORE_INDEX, NAMES
+from .images import BadFile, open_image, unreadable
+
+LabelIds = Literal["train", "label"]
+MAX_ID = 65535  # of 16-bit labels
+SAMPLE = 40  # label files looked at before their ids are read one way or the other
+
+
+def read_label_values(path: Path) -> np.ndarray:
+    """A label file's values as they are stored: palette indices or grey values `[H,W]`, or colours `[H,W,3]`, uint8 or uint16.
+
+    Nothing is scaled, rounded or cut to 8 bit. Raises BadFile, also for what cannot hold labels exactly.
+    """
+    try:
+        head = _head(path)
+        if head.startswith(b"\xff\xd8") or path.suffix.lower() in (".jpg", ".jpeg"):
+            raise BadFile("a JPEG cannot hold labels (compression changes the ids): export them as PNG")
+        if head[:4] == b"RIFF" and head[12:16] == b"VP8 ":
+            raise BadFile("a lossy WebP cannot hold labels (compression changes the ids): export them as PNG")
+        with open_image(path) as image:
+            if image.info.get("compression") in ("jpeg", "tiff_jpeg", "webp"):
+                raise BadFile("a TIFF with lossy compression cannot hold labels: export them as PNG")
+            if image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
+                raise BadFile(f"a {image.mode} image cannot hold labels: export them as PNG")
+            if _is_deep_colour(head, image):
+                return _deep_colour(path)
+            values = np.asarray(image.convert("RGB") if image.mode in ("RGBX", "RGBa") else image)
+            return _plain(values, image.mode, _grey_step(head))
+    except BadFile:
+        raise
+    except Exception as error:
+        raise BadFile(unreadable(path, error)) from error
+
+
+def _head(path: Path) -> bytes:
+    with open(path, "rb") as handle:
+        return handle.read(32)
+
+
+def _is_png(head: bytes) -> bool:
+    return head.startswith(b"\x89PNG\r\n\x1a\n") and len(head) >= 26
+
+
+def _is_deep_colour(head: bytes, image) -> bool:
+    """16 bit a channel, which Pillow cuts to 8 without a word."""
+    if _is_png(head):
+        return head[24] == 16 and head[25] in (2, 4, 6)
+    if image.format == "TIFF":
+        return image.mode in ("RGB", "RGBA") and max(image.tag_v2.get(258, (8,))) > 8
+    return image.format == "PPM" and head[:2] == b"P6" and int(head.split()[3]) > 255
+
+
+def _deep_colour(path: Path) -> np.ndarray:
+    import cv2
+
+    pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.dtype != np.uint16:
+        raise BadFile("16 bit a channel, in a form that cannot be read exactly: export it as a grey PNG")
+    if pixels.ndim == 2:
+        return pixels
+    return np.ascontiguousarray(pixels[..., 2::-1]) if pixels.shape[2] >= 3 else pixels[..., 0]  # BGR(A), or grey + alpha
+
+
+def _grey_step(head: bytes) -> int:
+    """By how much Pillow spreads the values of a grey PNG of 2 or 4 bit."""
+    return {2: 85, 4: 17}.get(head[24], 1) if _is_png(head) and head[25] == 0 else 1
+
+
+def _plain(values: np.ndarray, mode: str, step: int) -> np.ndarray:
+    if values.ndim == 3 and values.shape[2] in (2, 4):  # grey or palette + alpha, RGB + alpha
+        values = values[..., 0] if values.shape[2] == 2 else values[..., :3]
+    if values.dtype == bool:
+        return values.astype(np.uint8)
+    if values.dtype.kind == "f":
+        if not np.array_equal(values, np.round(values)):
+            raise BadFile("holds fractions, so it is no label")
+        values = values.astype(np.int64)
+    if values.dtype.kind == "i" or values.dtype.itemsize > 2:
+        low, high = int(values.min(initial=0)), int(values.max(initial=0))
+        if low < 0 or high > MAX_ID:
+            raise BadFile(f"label value {low if low < 0 else high} is outside 0 to {MAX_ID}")
+        values = values.astype(np.uint16)
+    return values // step if step > 1 and mode == "L" else values
+
+
+def grey_values(values: np.ndarray) -> np.ndarray:
+    """`[H,W]` of a label whose channels, if it has several, agree. Raises BadFile for colours."""
+    if values.ndim == 2:
+        return values
+    if not (values[..., :1] == values).all():
+        raise BadFile("a colour label needs --mapping with [r,g,b] keys")
+    return values[..., 0]
+
+
+def map_colours(rgb: np.ndarray, table: dict[tuple[int, int, int], int]) -> np.ndarray:
+    """RGB labels `[H,W,3]` to ids `[H,W]`. Raises BadFile for colours outside the table, with their count."""
+    packed = (rgb[..., 0].astype(np.int64) << 32) | (rgb[..., 1].astype(np.int64) << 16) | rgb[..., 2]
+    values, inverse, counts = np.unique(packed, return_inverse=True, return_counts=True)
+    lookup = {(r << 32) | (g << 16) | b: value for (r, g, b), value in table.items()}
+    unknown = [int(value) for value in values if int(value) not in lookup]
+    if unknown:
+        colour = (unknown[0] >> 32, unknown[0] >> 16 & 65535, unknown[0] & 65535)
+        pixels = int(counts[np.isin(values, unknown)].sum())
+        raise BadFile(f"{len(unknown)} unknown label colours on {pixels} pixels, e.g. RGB {colour}")
+    ids = np.array([lookup[int(value)] for value in values], np.uint8)
+    return ids[inverse].reshape(rgb.shape[:2])
+
+
+def id_table(ids: dict[int, int]) -> np.ndarray:
+    """A lookup `[65536]` uint8 from raw ids to train ids, 255 for every other."""
+    table = np.full(MAX_ID + 1, IGNORE_INDEX, np.uint8)
+    for raw, train_id in ids.items():
+        table[raw] = train_id
+    return table
+
+
+CITYSCAPES_TABLE = id_table({label_id: train_id for train_id, label_id in enumerate(CITYSCAPES_IDS)})
+
+
+def from_cityscapes_ids(ids: np.ndarray) -> np.ndarray:
+    """Cityscapes label ids `[H,W]` to train ids. Raises BadFile for values that are no label id at all."""
+    ids = ids.astype(np.int64)
+    ids[(ids == -1) | (ids == 255) | (ids == 34)] = 0  # licence plate, unlabelled
+    if ids.min(initial=0) < 0 or ids.max(initial=0) > 33:
+        raise BadFile(f"label id {ids.max() if ids.max() > 33 else ids.min()} is none of Cityscapes' (0 to 33)")
+    return CITYSCAPES_TABLE[ids]
+
+
+def from_train_ids(ids: np.ndarray, count: int = len(NAMES)) -> np.ndarray:
+    """Train ids `[H,W]` as they are. Raises BadFile for other values than 0 to count - 1 and 255."""
+    bad = ids[(ids >= count) & (ids != IGNORE_INDEX)]
+    if bad.size:
+        raise BadFile(f"train id {int(bad[0])} is none of the {count} classes' (0 to {count - 1}, {IGNORE_INDEX})")
+    return ids.astype(np.uint8)
+
+
+def decide_label_ids(given: LabelIds | None, labels: Sequence[Path], read: Callable[[Path], np.ndarray]) -> LabelIds | None:
+    """Whether ids without a mapping are Cityscapes train ids or label ids, from a sample of the files.
+
+    Values above 18 occur in label ids alone; when there is none, the files could be either. None for files that say nothing
+    (colours, unreadable ones: they are refused later, by name). Raises UsageError when it is ambiguous.
+    """
+    if given is not None:
+        return given
+    seen: set[int] = set()
+    for path in [labels[int(index)] for index in np.linspace(0, len(labels) - 1, min(SAMPLE, len(labels)))]:
+        try:
+            seen |= set(np.unique(grey_values(read(path))).tolist())
+        except BadFile:
+            continue
+    named = seen - {IGNORE_INDEX}
+    if not named:
+        return "label" if seen else None
+    if max(named) >= len(NAMES):
+        return "label"
+    as_train = ", ".join(NAMES[k] for k in sorted(named)[:3])
+    as_label = ", ".join(dict.fromkeys(_label_name(k) for k in sorted(named)[:3]))
+    raise UsageError(
+        f"label values {min(named)} to {max(named)} can be train ids ({as_train}, …) or Cityscapes label ids ({as_label}, …): "
+        "say which\nwith --label-ids train or --label-ids label (or give --mapping)"
+    )
+
+
+def _label_name(label_id: int) -> str:
+    return NAMES[CITYSCAPES_IDS.index(label_id)] if label_id in CITYSCAPES_IDS else "ignored"

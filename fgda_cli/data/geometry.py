@@ -1,0 +1,94 @@
+"""Sizes: how images and labels are resized, and at which size an image enters the network (docs/input-size.md)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+Size = tuple[int, int]  # width, height
+Resample = Literal["area", "bicubic"]
+SAME_ASPECT = 0.05  # relative difference up to which two aspects count as the same
+
+
+def resize_image(image: np.ndarray, size: Size, resample: Resample = "area") -> np.ndarray:
+    """RGB uint8 to (width, height); nothing is done, nor copied, when it has that size.
+
+    `area`: mean over the covered pixels where it shrinks, bilinear where it grows. `bicubic`: Pillow's, as the published
+    data loaders and evaluations resize.
+    """
+    import cv2
+
+    if (image.shape[1], image.shape[0]) == tuple(size):
+        return image
+    if resample == "bicubic":
+        from PIL import Image
+
+        return np.asarray(Image.fromarray(image).resize(tuple(size), Image.Resampling.BICUBIC))
+    how = cv2.INTER_AREA if image.shape[1] > size[0] else cv2.INTER_LINEAR
+    return cv2.resize(np.ascontiguousarray(image), tuple(size), interpolation=how)
+
+
+def resize_ids(ids: np.ndarray, size: Size) -> np.ndarray:
+    """Labels, masks and id maps `[H,W]` to (width, height): the pixel at the centre, as Pillow's nearest.
+
+    OpenCV's plain INTER_NEAREST takes the pixel at the corner, which shifts labels half a pixel off their image.
+    """
+    import cv2
+
+    if (ids.shape[1], ids.shape[0]) == tuple(size):
+        return ids
+    return cv2.resize(np.ascontiguousarray(ids), tuple(size), interpolation=cv2.INTER_NEAREST_EXACT)
+
+
+def same_aspect(first: Size, second: Size) -> bool:
+    return abs(first[0] / first[1] / (second[0] / second[1]) - 1) <= SAME_ASPECT
+
+
+@dataclass(frozen=True)
+class InputRule:
+    """The size at which an image enters the network; one rule for validation, evaluate, predict, compare and report.
+
+    An image of the aspect of `size`, or of `trained_on` (the images that the preset squeezes to `size`), enters at `size`.
+    Every other image keeps its aspect and enters with as many pixels as `size` has. Several scales multiply this size.
+    """
+
+    size: Size
+    trained_on: Size | None = None  # width and height of the images that were resized to `size`; None: same aspect
+    resample: Resample = "area"
+    squeeze_all: bool = False  # every image enters at `size`, as in the published evaluations
+
+    def __call__(self, width: int, height: int) -> Size:
+        """Network size of an image of this width and height."""
+        if self.squeeze_all or any(same_aspect((width, height), like) for like in (self.size, self.trained_on or self.size)):
+            return self.size
+        scale = (self.size[0] * self.size[1] / (width * height)) ** 0.5
+        return tuple(int(np.clip(round(side * scale / 8) * 8, 64, 8192)) for side in (width, height))
+
+    def squeeze(self) -> float:
+        """How much wider `size` shows the images it was trained on: 1 when their aspect is kept."""
+        if self.trained_on is None:
+            return 1.0
+        return self.size[0] / self.size[1] / (self.trained_on[0] / self.trained_on[1])
+
+    def to_json(self) -> dict:
+        return {
+            "size": list(self.size),
+            "trained_on": list(self.trained_on) if self.trained_on else None,
+            "resample": self.resample,
+            "squeeze_all": self.squeeze_all,
+        }
+
+    def resize(self, image: np.ndarray, size: Size) -> np.ndarray:
+        return resize_image(image, size, self.resample)
+
+    @classmethod
+    def from_json(cls, value: dict) -> InputRule:
+        """Raises ValueError (pydantic's) for anything else."""
+        from pydantic import TypeAdapter
+
+        rule = TypeAdapter(cls).validate_python(value)
+        if min(*rule.size, *(rule.trained_on or rule.size)) < 1 or max(rule.size) > 16384:
+            raise ValueError(f"an input size of {rule.size[0]}x{rule.size[1]}")
+        return rule

@@ -1,0 +1,1 @@
+"""Heads: features of the encoder's stages to logits, one file a kind."""

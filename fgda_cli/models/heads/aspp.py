@@ -1,0 +1,40 @@
+"""The DeepLab-V2 head."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class AsppHead(nn.Module):
+    """Four parallel dilated 3x3 convolutions whose outputs are summed: `[B,C,h,w]` -> `[B,K,h,w]`.
+
+    Computed as one product of all taps' weights with the features, whose K maps a tap are then shifted and added: K is
+    too small, and the dilations too large, for processors' convolution kernels (a third of a product's speed).
+    """
+
+    def __init__(self, channels: int, num_classes: int, dilations: tuple[int, ...] = (6, 12, 18, 24)):
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(channels, num_classes, 3, padding=d, dilation=d) for d in dilations)
+        for conv in self.convs:
+            nn.init.normal_(conv.weight, 0.0, 0.01)
+
+    def forward(self, features: Tensor) -> Tensor:
+        height, width = features.shape[-2:]
+        taps, shifts = [], []
+        for conv in self.convs:
+            step = conv.dilation[0]
+            for row, column in itertools.product(range(3), range(3)):
+                down, right = (1 - row) * step, (1 - column) * step
+                if abs(down) < height and abs(right) < width:  # others look beyond the border alone
+                    taps.append(conv.weight[:, :, row, column])
+                    shifts.append((right, -right, down, -down))
+        maps = F.conv2d(features, torch.cat(taps)[:, :, None, None]).chunk(len(taps), dim=1)
+        exact = torch.promote_types(features.dtype, torch.float32)  # sums of many terms in at least fp32
+        logits = sum(conv.bias for conv in self.convs).to(exact).view(1, -1, 1, 1)
+        for tap, shift in zip(maps, shifts, strict=True):
+            logits = logits + F.pad(tap.to(exact), shift)
+        return logits

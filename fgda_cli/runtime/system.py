@@ -1,0 +1,61 @@
+"""What only some operating systems have, each with a way to do without. Loads no torch."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+
+def usable_cores() -> int:
+    """Cores this process may use: its affinity where the system tells it, else all of the machine."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return max(1, len(affinity(0)) if affinity is not None else os.cpu_count() or 1)
+
+
+def keep_freed_memory() -> bool:
+    """Let the C library keep what it is given back, where it can (glibc); called before work on a CPU. Whether it could.
+
+    By default every tensor above 32 MB, and many below, is mapped anew and unmapped again: the kernel clears its pages
+    each time, which on a virtual machine costs as much as the convolution that fills them (benchmarks/step.py).
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # another C library
+        return False
+    trim_threshold, mmap_max = -1, -4  # of malloc.h
+    mallopt(mmap_max, 0)
+    mallopt(trim_threshold, 2**31 - 1)
+    return True
+
+
+def stop_signals() -> tuple[int, ...]:
+    """Signals that ask a process to stop, as far as this system has them (Windows lacks some, and may lack SIGTERM)."""
+    names = ("SIGINT", "SIGTERM")
+    return tuple(getattr(signal, name) for name in names if hasattr(signal, name))
+
+
+def on_signal(name: str, handler: Callable[[int, Any], Any] | int) -> None:
+    """Install a handler where the signal exists and this thread may (the main one)."""
+    number = getattr(signal, name, None)
+    if number is None:
+        return
+    try:
+        signal.signal(number, handler)
+    except ValueError:  # not the main thread: a notebook, a server
+        pass
+
+
+def end_with_parent() -> None:
+    """Wait until the parent process is gone, then end this one: a worker of a killed parent would wait for work forever."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+    parent.join()
+    os._exit(1)

@@ -1,0 +1,83 @@
+"""Evaluate one or several checkpoints: results, saved predictions, pages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..data.classes import ClassSet
+from ..data.store import Item, PreparedDataset, open_dataset
+from ..inference.evaluate import evaluate_file, headings
+from ..inference.outputs import Ids, SavedIds
+from ..inference.tta import TestTimeAugmentation
+from ..metrics import ConfusionMatrix
+from ..models.checkpoint import load
+from ..runtime.devices import Precision
+from ..runtime.distributed import join
+from ..runtime.errors import FgdaError
+from ..runtime.reporter import Reporter
+from .report import ImageScores, evaluation_page, write_page
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the options of `fgda evaluate` ask for."""
+
+    data: str | None  # name or folder; None: what each checkpoint's preset names
+    split: str
+    root: Path
+    precision: Precision
+    tta: TestTimeAugmentation = TestTimeAugmentation()
+    protocol: str | None = None
+    save_predictions: Path | None = None
+    ids: str = "train"
+    report: Path | None = None
+    threads: int = 2
+
+    def dataset_for(self, content: dict[str, Any]) -> PreparedDataset:
+        name = self.data or content["preset"]["data"]["evaluation"]["dataset"]
+        is_folder = (Path(name) / "manifest.json").is_file()
+        return PreparedDataset(Path(name)) if is_folder else open_dataset(self.root, name)
+
+
+@dataclass(frozen=True)
+class Keep:
+    """What is kept of each evaluated image: its score, and its ids where they are saved."""
+
+    scores: ImageScores
+    save: SavedIds | None
+
+    def __call__(self, item: Item, train_ids: np.ndarray, counts: ConfusionMatrix) -> None:
+        self.scores(item, train_ids, counts)
+        if self.save is not None:
+            self.save(item, train_ids)
+
+
+def evaluate_all(paths: list[Path], wanted: Wanted, reporter: Reporter) -> tuple[list[str], list[dict[str, Any]]]:
+    """A heading and the JSON of `evaluate` for each checkpoint; files go where `wanted` says."""
+    group, names, results = join(wanted.precision.device), headings(paths), []
+    for path, heading in zip(paths, names, strict=True):
+        content = load(path)
+        try:
+            dataset, classes = wanted.dataset_for(content), ClassSet.from_json(content["classes"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise FgdaError(f"{path}: the checkpoint is inconsistent ({' '.join(str(error).split())[:120]})") from error
+        below = heading.strip("./").replace("/", "_") if len(paths) > 1 else ""
+        saved = wanted.save_predictions and SavedIds(wanted.save_predictions / below, Ids(wanted.ids, classes))
+        keep = Keep(ImageScores(), saved)
+        results.append(
+            evaluate_file(
+                path, dataset, wanted.split, wanted.precision, reporter, wanted.tta, keep, wanted.threads, group, wanted.protocol
+            )
+        )
+        if wanted.report is None:
+            continue
+        parts = group.gather(keep.scores.scores, wanted.precision.device)
+        if group.is_first:
+            scores = {name: score for part in parts for name, score in part.items()}
+            page = evaluation_page(results[-1], scores, dataset, wanted.precision, wanted.tta)
+            reporter.say(f"report: {write_page(wanted.report / below / 'index.html', page)}")
+    return names, results

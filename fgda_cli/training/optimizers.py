@@ -1,0 +1,15 @@
+"""The optimisers and schedules of a stage."""
+
+from __future__ import annotations
+
+from ..config.schema import Preset, Stage
+from ..methods.base import Method
+from ..methods.optimizers import Recipe, Scheduled, poly
+
+
+def make_optimizers(method: Method, preset: Preset, stage: Stage) -> dict[str, Scheduled]:
+    """What the method makes of the preset's rates."""
+    optim = preset.optim
+    schedule = poly(optim.poly_power, stage.warmup_iterations)
+    recipe = Recipe(stage.lr or optim.lr, optim.head_lr_factor, optim.momentum, optim.weight_decay, schedule)
+    return method.optimizers(recipe)

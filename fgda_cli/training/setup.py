@@ -1,0 +1,131 @@
+"""What is settled before a stage trains: classes against the preset, sizes against the data; decisions are said."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..config.schema import Domain, Preset
+from ..data.classes import NAMES, NOT_IN_SYNTHIA13, NOT_IN_SYNTHIA16, ClassSet, match_classes
+from ..data.geometry import InputRule, same_aspect
+from ..data.loader import AnyDataset
+from ..data.store import PreparedDataset, open_dataset, open_domain, typical_size
+from ..methods.base import Method
+from ..runtime.errors import FgdaError, UsageError
+from ..runtime.reporter import Reporter
+
+
+@dataclass(frozen=True)
+class Datasets:
+    """The prepared data sets of a stage; `evaluation` None when there is nothing labelled to validate on."""
+
+    source: AnyDataset
+    target: AnyDataset | None
+    labelled: AnyDataset | None
+    evaluation: PreparedDataset | None
+    untrained: tuple[int, ...]
+    rule: InputRule
+
+
+def open_datasets(preset: Preset, root: Path, method: type[Method], reporter: Reporter) -> Datasets:
+    """Open and compare all data sets of a stage. Raises FgdaError for one that is missing or does not fit."""
+    data = preset.data
+    source = open_domain(root, data.source.dataset)
+    target = open_domain(root, data.target.dataset) if method.uses_target else None
+    labelled = _labelled(preset, root, method, source.classes)
+    evaluation = _evaluation(preset, root, source.classes, reporter)
+    untrained = _untrained(preset, source.classes)
+    for domain, dataset, split in ((data.source, source, "train"), (data.target, target, "train")):
+        if dataset is not None:
+            _say_sizes(domain, dataset, split, reporter)
+    if data.evaluation.protocol == "paper":
+        for dataset in (source, target):
+            if dataset is not None and dataset.resample != "bicubic" and dataset.size is not None:
+                reporter.decide(
+                    f"{dataset.name} was resized by area; the published loaders use bicubic: prepare it with --resample bicubic"
+                )
+    return Datasets(source, target, labelled, evaluation, untrained, make_rule(preset, evaluation, target, reporter))
+
+
+def make_rule(preset: Preset, evaluation: PreparedDataset | None, target: AnyDataset | None, reporter: Reporter) -> InputRule:
+    """At which size images enter the network, from the preset and from what the images of the target look like."""
+    wanted = preset.data.evaluation
+    if wanted.size != preset.data.target.size:
+        shown = ["x".join(map(str, size)) for size in (wanted.size, preset.data.target.size)]
+        reporter.decide(f"images are evaluated at {shown[0]}, the target is trained at {shown[1]} (data.evaluation.size)")
+    if wanted.protocol == "paper":
+        return InputRule(wanted.size, None, "bicubic", squeeze_all=True)
+    if evaluation is not None:
+        like = typical_size(evaluation.items(wanted.split))
+    elif target is not None:
+        like = typical_size(target.items("train"))
+    else:
+        return InputRule(wanted.size)
+    return InputRule(wanted.size, None if same_aspect(like, wanted.size) else like)
+
+
+def _labelled(preset: Preset, root: Path, method: type[Method], classes: ClassSet) -> AnyDataset | None:
+    name = preset.data.target.labelled
+    if name is None:
+        return None
+    if "labelled_target" not in method.needs:
+        raise UsageError(f"data.target.labelled: method {preset.method.name} does not use labels of the target")
+    found = open_domain(root, name)
+    if found.classes.names != classes.names:
+        raise FgdaError(f"{name} and the source have other classes: {', '.join(found.classes.names)}")
+    return found
+
+
+def _evaluation(preset: Preset, root: Path, classes: ClassSet, reporter: Reporter) -> PreparedDataset | None:
+    """The labelled images that are validated on; None, said aloud, when there are none."""
+    wanted = preset.data.evaluation
+    try:
+        dataset = open_dataset(root, wanted.dataset)
+        dataset.items(wanted.split, labelled=True)
+    except FgdaError as error:
+        reporter.warn(f"no validation during training: {error}")
+        return None
+    match = match_classes(classes, dataset.classes, "the source", dataset.name)
+    if match.describe():
+        reporter.decide(f"validation: {match.describe()}")
+    left_out = {"miou": None, "miou16": NOT_IN_SYNTHIA16, "miou13": NOT_IN_SYNTHIA13}[wanted.metric]
+    if left_out is not None and not set(NAMES) - set(left_out) <= set(match.shared) <= set(NAMES):
+        reporter.decide(f"data.evaluation.metric: {wanted.metric} needs Cityscapes' classes, so miou picks best.pth")
+    return dataset
+
+
+def _untrained(preset: Preset, classes: ClassSet) -> tuple[int, ...]:
+    """Train ids of data.untrained. Raises UsageError for one that the source does not have."""
+    found = []
+    for entry in preset.data.untrained:
+        known = entry in classes.names if isinstance(entry, str) else 0 <= entry < len(classes)
+        if not known:
+            raise UsageError(
+                f"data.untrained: {entry} is no class of {preset.data.source.dataset}, which has {len(classes)}: "
+                f"{', '.join(classes.names)}\nset data.untrained to ids or names of these, e.g. --set data.untrained=[]"
+            )
+        found.append(classes.names.index(entry) if isinstance(entry, str) else entry)
+    if len(set(found)) == len(classes):
+        raise UsageError("data.untrained: every class is left out, so there is nothing to train")
+    return tuple(sorted(set(found)))
+
+
+def _say_sizes(domain: Domain, dataset: AnyDataset, split: str, reporter: Reporter) -> None:
+    """A cache smaller than the training size, and images that training squeezes to another aspect."""
+    own, cached = typical_size(dataset.items(split)), dataset.size
+    width, height = domain.size
+    if cached is not None and (cached[0] < width or cached[1] < height) and (own[0] > cached[0] or own[1] > cached[1]):
+        reporter.warn(
+            f"{dataset.name} was prepared at {cached[0]}x{cached[1]} and is enlarged to {width}x{height}; "
+            f"better: fgda prepare … --size {width}x{height}"
+        )
+    if not same_aspect(own, domain.size):
+        factor = width / height / (own[0] / own[1])
+        fitting = (
+            round((width * height * own[0] / own[1]) ** 0.5 / 8) * 8,
+            round((width * height * own[1] / own[0]) ** 0.5 / 8) * 8,
+        )
+        reporter.decide(
+            f"{dataset.name} ({own[0]}x{own[1]}) is trained at {width}x{height}: {'widened' if factor > 1 else 'narrowed'} "
+            f"by {max(factor, 1 / factor):.2f} (its own aspect: {fitting[0]}x{fitting[1]})"
+        )
