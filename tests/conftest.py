@@ -13,7 +13,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # bit-identity is promised at one
 
 from fgda_cli.config.presets import load_preset
 from fgda_cli.data import playground
-from fgda_cli.data.recipes import prepare_layout
+from fgda_cli.data.recipes import How, prepare_layout
 from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.training import stages
 
@@ -39,8 +39,9 @@ def raw_playground(tmp_path_factory) -> Path:
 def data_root(raw_playground, tmp_path_factory) -> Path:
     """The same, prepared at 64x32."""
     out = tmp_path_factory.mktemp("data")
-    prepare_layout("gta5", raw_playground / "game", out, (64, 32), QUIET, 1, "playground-game")
-    prepare_layout("cityscapes", raw_playground / "street", out, (64, 32), QUIET, 1, "playground-street")
+    how = How(out, (64, 32), 1, QUIET)
+    prepare_layout("gta5", raw_playground / "game", how, "playground-game")
+    prepare_layout("cityscapes", raw_playground / "street", how, "playground-street")
     return out
 
 

@@ -127,8 +127,9 @@ def emit_json(value, where: str, show: Reporter | None = None) -> None:
 
     from ..runtime.files import write_json
 
-    if show is not None and show.decisions and isinstance(value, dict):
-        value = {**value, "decisions": show.decisions}
+    if show is not None and show.decisions:
+        decided = {"decisions": show.decisions}
+        value = {**value, **decided} if isinstance(value, dict) else [{**one, **decided} for one in value]
     if where == "-":
         print(json.dumps(value, ensure_ascii=False))
     elif ranks()[0] == 0:

@@ -145,20 +145,23 @@ def from_train_ids(ids: np.ndarray, count: int = len(NAMES)) -> np.ndarray:
     return ids.astype(np.uint8)
 
 
-def decide_label_ids(given: LabelIds | None, labels: Sequence[Path], read: Callable[[Path], np.ndarray]) -> LabelIds | None:
-    """Whether ids without a mapping are Cityscapes train ids or label ids, from a sample of the files.
-
-    Values above 18 occur in label ids alone; when there is none, the files could be either. None for files that say nothing
-    (colours, unreadable ones: they are refused later, by name). Raises UsageError when it is ambiguous.
-    """
-    if given is not None:
-        return given
+def sampled_values(labels: Sequence[Path], read: Callable[[Path], np.ndarray]) -> set[int]:
+    """Ids in a sample of the files; colours and unreadable files say nothing here: they are refused later, by name."""
     seen: set[int] = set()
     for path in [labels[int(index)] for index in np.linspace(0, len(labels) - 1, min(SAMPLE, len(labels)))]:
         try:
             seen |= set(np.unique(grey_values(read(path))).tolist())
         except BadFile:
             continue
+    return seen
+
+
+def decide_label_ids(seen: set[int]) -> LabelIds | None:
+    """Whether ids without a mapping are Cityscapes train ids or label ids, from the values that occur.
+
+    Values above 18 occur in label ids alone; when there is none, the files could be either. None where nothing was seen.
+    Raises UsageError when it is ambiguous.
+    """
     named = seen - {IGNORE_INDEX}
     if not named:
         return "label" if seen else None

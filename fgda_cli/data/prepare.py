@@ -49,7 +49,7 @@ def prepare(task: Task, listing: Listing, reporter: Reporter, workers: int) -> S
         first = f" (first: {listing.problems[0]['file']}: {listing.problems[0]['reason']})" if listing.problems else ""
         raise FgdaError(f"no image with everything it needs was found for '{task.dataset}'{first}")
     for note in listing.notes:
-        reporter.say(f"{task.dataset}: {note}")
+        reporter.decide(f"{task.dataset}: {note}")
     journal = task.out / JOURNAL
     done = {} if task.check_only else _still_valid(task, pairs, _read_journal(journal))
     missing = [pair for pair in pairs if key_of(pair) not in done]

@@ -73,7 +73,7 @@ def result_json(
     split: str,
     images: int,
     seconds: float,
-    rule: InputRule | None = None,
+    rule: InputRule,
 ) -> dict[str, Any]:
     """IoU in percent of the classes that model and data set share; others have null, and enter no mean."""
     names, shared = match.ours.names, match.shared
@@ -83,15 +83,15 @@ def result_json(
         "split": split,
         "images": images,
         "classes": list(names),
-        "evaluated": list(shared),
         "iou": {name: float(iou[name]) if name in shared and not np.isnan(iou[name]) else None for name in names},
         "miou": _mean(iou, shared),
         "miou16": _mean_without(iou, shared, NOT_IN_SYNTHIA16),
         "miou13": _mean_without(iou, shared, NOT_IN_SYNTHIA13),
         "pixel_accuracy": matrix.pixel_accuracy(),
         "confusion": matrix.counts.tolist(),
-        "input": rule.to_json(),
         "seconds": round(seconds, 3),
+        "evaluated": list(shared),
+        "input": rule.to_json(),
     }
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from fgda_cli.commands._options import arrange
-from fgda_cli.data.files import write_image
+from fgda_cli.data.images import write_image
 from tests.conftest import fgda, set_flags
 
 
@@ -117,7 +117,8 @@ def test_evaluate_prints_the_table_and_writes_the_json(checkpoint, data_root, tm
     assert "traffic light" in done.stdout and "mIoU (16)" in done.stdout
     result = json.loads((tmp_path / "r.json").read_text())
     assert list(result) == ["checkpoint", "dataset", "split", "images", "classes", "iou", "miou", "miou16", "miou13",
-                            "pixel_accuracy", "confusion", "seconds"]  # fmt: skip
+                            "pixel_accuracy", "confusion", "seconds", "evaluated", "input"]  # fmt: skip
+    assert result["evaluated"] == result["classes"] and result["input"]["size"] == [64, 32]
     assert result["images"] == 3 and len(result["confusion"]) == 19
     assert len(list((tmp_path / "p").rglob("*.png"))) == 3
 
@@ -182,7 +183,7 @@ def test_prepare_playground_draws_and_prepares_both_domains(tmp_path, monkeypatc
     from fgda_cli.runtime.reporter import Reporter
 
     monkeypatch.setattr(playground.write_raw, "__defaults__", (4, 2))
-    summaries = recipes.prepare_playground(tmp_path / "raw", tmp_path / "data", None, Reporter(quiet=True), 1)
+    summaries = recipes.prepare_playground(tmp_path / "raw", recipes.How(tmp_path / "data", reporter=Reporter(quiet=True)))
     assert [s.images for s in summaries] == [{"train": 4}, {"train": 4, "val": 2}]
 
 
@@ -235,7 +236,7 @@ def test_arrange(given, expected):
     "typed, expected",
     [
         ("fgda ada", {"adapt"}),
-        ("fgda adapt --preset gta", {"gta2city"}),
+        ("fgda adapt --preset gta2city-a", {"gta2city-adaptsegnet", "gta2city-advent"}),
         ("fgda adapt --method fgda", {"fgda", "fgda-st"}),
         ("fgda prepare city", {"cityscapes"}),
     ],

@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 from fgda_cli.data.classes import CITYSCAPES, CITYSCAPES_IDS, PALETTE, SYNTHIA_IDS
-from fgda_cli.data.files import BadFile, read_rgb, write_image
+from fgda_cli.data.convert import Task
+from fgda_cli.data.images import BadFile, read_rgb, write_image
 from fgda_cli.data.layouts import cityscapes, folder, gta5, synthia
-from fgda_cli.data.prepare import Task, prepare
+from fgda_cli.data.prepare import prepare
 from fgda_cli.data.store import PreparedDataset, read_manifest
 from fgda_cli.runtime.errors import FgdaError, UsageError
 from fgda_cli.runtime.reporter import Reporter
@@ -214,10 +215,10 @@ def test_exif_rotation_is_applied(tmp_path):
 
 
 def test_manifests_cannot_name_files_outside_their_folder(tmp_path):
-    item = {"name": "x", "image": "../secret.png", "label": None, "counts": None}
+    item = {"name": "x", "image": "../secret.png", "label": None, "counts": None, "size": [8, 8]}
     manifest = {
         "format": "fgda-dataset",
-        "version": 1,
+        "version": 2,
         "dataset": "x",
         "classes": CITYSCAPES.to_json(),
         "splits": {"train": [item]},

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 
 from fgda_cli.data import augment, sampling
-from fgda_cli.data.loader import Augmentation, PairedSamples, Positions, batches
+from fgda_cli.data.loader import Augmentation, PairedSamples, Positions, Sampling, View, batches
 from fgda_cli.data.store import open_dataset
 
-SIZES = ((64, 32), (64, 32))
+VIEWS = (View((64, 32)), View((64, 32)))
 
 
 def samples(data_root, **kwargs):
     source, target = open_dataset(data_root, "playground-game"), open_dataset(data_root, "playground-street")
-    return PairedSamples(source, target, SIZES, seed=0, augmentation=Augmentation(True, (0.5, 0.5, 0.5, 0.2), 1.0), **kwargs)
+    augmentation = kwargs.pop("augmentation", Augmentation(True, (0.5, 0.5, 0.5, 0.2), 1.0))
+    return PairedSamples(source, target, kwargs.pop("views", VIEWS), seed=0, augmentation=augmentation, **kwargs)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -24,7 +27,7 @@ def test_a_later_start_gives_the_same_batches_whatever_the_workers(data_root, wo
     tail = list(batches(samples(data_root), Positions(3, 5, 2), workers, False))
     assert len(tail) == 2
     for expected, found in zip(whole[3:], tail, strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(expected[:3], found[:3], strict=True))
 
 
 @pytest.mark.parametrize("processes", [1, 2, 4])
@@ -34,14 +37,13 @@ def test_processes_share_each_batch_evenly_and_in_order(processes):
 
 
 def test_targets_are_seen_equally_often(data_root):
-    paired = samples(data_root)
-    paired.augmentation = Augmentation(flip=False)
-    epoch = {paired[position][2].numpy().tobytes() for position in range(len(paired.target_items))}
+    paired = samples(data_root, augmentation=Augmentation(flip=False))
+    epoch = {paired[position]["target"].numpy().tobytes() for position in range(len(paired.target_items))}
     assert len(epoch) == len(paired.target_items)
 
 
 def test_untrained_classes_become_ignored(data_root):
-    labels = torch.cat([samples(data_root, untrained=(0, 2))[p][1].flatten() for p in range(4)])
+    labels = torch.cat([samples(data_root, choice=Sampling(untrained=(0, 2)))[p]["labels"].flatten() for p in range(4)])
     assert not torch.isin(labels, torch.tensor([0, 2], dtype=torch.uint8)).any() and (labels == 255).any()
 
 
@@ -53,37 +55,50 @@ def test_flip_moves_image_and_label_together():
         assert (flipped[..., 0] == moved).all()
 
 
-def test_colour_jitter_equals_torchvision_for_its_linear_steps():
+@pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
+def test_colour_jitter_equals_torchvisions_whatever_the_order(order):
     from torchvision.transforms import functional as F
 
     class Fixed:
-        draws = iter([1.2, 0.7, 1.4, 0.0])
+        draws = iter([1.2, 0.7, 1.4, 0.1])
 
         def uniform(self, low, high):
             return next(self.draws)
 
+        def permutation(self, count):
+            return np.array(order)
+
     image = np.random.default_rng(0).integers(60, 160, (8, 9, 3), dtype=np.uint8)
-    found = augment.colour_jitter(image, (0.5, 0.5, 0.5, 0.0), Fixed())
-    tensor = torch.from_numpy(image.transpose(2, 0, 1).copy()).float() / 255
-    expected = F.adjust_saturation(tensor, 1.4)
-    expected = F.adjust_contrast(expected, 0.7)
-    expected = F.adjust_brightness(expected, 1.2)
-    assert np.abs(found.transpose(2, 0, 1) - 255 * expected.numpy()).max() < 3
+    found = augment.colour_jitter(image, (0.5, 0.5, 0.5, 0.2), Fixed())
+    expected = torch.from_numpy(image.transpose(2, 0, 1).copy()).float() / 255
+    steps = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation, F.adjust_hue)
+    for step, factor in ((order_step, (1.2, 0.7, 1.4, 0.1)[order_step]) for order_step in order):
+        expected = steps[step](expected, factor)
+    difference = np.abs(found.transpose(2, 0, 1) - 255 * expected.numpy())
+    assert difference.mean() < 2 and difference.max() < 8  # hue in steps of 2 degrees, and uint8 in between
 
 
-def test_class_balanced_draws_rare_classes_as_often_as_common_ones():
-    counts = np.zeros((10, 2))
-    counts[:9, 0] = 100
-    counts[9, 1] = 1
+def test_class_balanced_weighs_classes_as_the_public_code_does():
+    counts = np.diag([970.0, 25.0, 5.0])
+    expected = 1 / np.log(1.01 + np.array([0.97, 0.025, 0.005]))
     draw, rng = sampling.class_balanced(counts), np.random.default_rng(0)
-    drawn = [draw(rng) for _ in range(2000)]
-    assert 0.45 < np.mean(np.array(drawn) == 9) < 0.55
+    found = np.bincount([draw(rng) for _ in range(4000)], minlength=3) / 4000
+    np.testing.assert_allclose(found, expected / expected.sum(), atol=0.03)
+
+
+def test_rare_class_takes_images_that_show_enough_of_the_class_scaled_to_their_size():
+    counts = np.array([[900.0, 40.0], [900.0, 10.0], [900.0, 0.0]])
+    small = np.full(3, 1914 * 1052 / 100)  # a hundredth of the published area: 3000 pixels become 30
+    draw, rng = sampling.rare_class(counts, min_pixels=3000, image_pixels=small), np.random.default_rng(0)
+    assert 1 not in {draw(rng) for _ in range(500)}
+    nowhere = sampling.rare_class(counts, min_pixels=30000, image_pixels=small)  # no image shows so much: all that show it
+    assert {nowhere(rng) for _ in range(500)} == {0, 1}
 
 
 def test_rare_class_follows_its_formula():
     counts = np.diag([980.0, 15.0, 5.0])
     share = np.array([0.98, 0.015, 0.005])
     expected = np.exp((1 - share) / 0.01) / np.exp((1 - share) / 0.01).sum()
-    draw, rng = sampling.rare_class(counts), np.random.default_rng(0)
+    draw, rng = sampling.rare_class(counts, min_pixels=0), np.random.default_rng(0)
     found = np.bincount([draw(rng) for _ in range(4000)], minlength=3) / 4000
     np.testing.assert_allclose(found, expected, atol=0.03)

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from fgda_cli.data import prepare as module
-from fgda_cli.data.recipes import prepare_layout
+from fgda_cli.data.recipes import How, prepare_folder, prepare_layout
 from fgda_cli.data.store import PreparedDataset
 from fgda_cli.runtime.errors import FgdaError
 from fgda_cli.runtime.reporter import Reporter
@@ -21,8 +21,8 @@ def digest(folder):
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
-def game(raw, out, workers=1, **kwargs):
-    return prepare_layout("gta5", raw / "game", out, (64, 32), QUIET, workers, "game", **kwargs)
+def game(raw, out, workers=1, size=(64, 32), **kwargs):
+    return prepare_layout("gta5", raw / "game", How(out, size, workers, QUIET, **kwargs), "game")
 
 
 def test_an_interrupted_preparation_goes_on_and_ends_the_same(raw_playground, tmp_path, monkeypatch):
@@ -60,7 +60,7 @@ def test_workers_give_the_same_files(raw_playground, tmp_path):
 
 def test_another_size_converts_again(raw_playground, tmp_path):
     game(raw_playground, tmp_path)
-    summary = prepare_layout("gta5", raw_playground / "game", tmp_path, (96, 48), QUIET, 1, "game")
+    summary = game(raw_playground, tmp_path, size=(96, 48))
     dataset = PreparedDataset(tmp_path / "game")
     assert summary.skipped == 0 and dataset.image(dataset.items("train")[0]).shape == (48, 96, 3)
 
@@ -82,7 +82,7 @@ def test_nothing_usable_is_an_error(tmp_path):
     for part in ("images", "labels"):
         (tmp_path / part).mkdir()
     with pytest.raises(FgdaError, match="no image"):
-        prepare_layout("gta5", tmp_path, tmp_path / "out", None, QUIET, 1)
+        prepare_layout("gta5", tmp_path, How(tmp_path / "out", None, 1, QUIET))
 
 
 def test_playground_scenes_are_reproducible_and_hold_all_classes():
@@ -116,10 +116,9 @@ def test_a_killed_worker_is_one_clear_error():
 
 
 def test_a_folder_data_set_gains_splits_one_after_the_other(raw_playground, tmp_path):
-    from fgda_cli.data.recipes import prepare_folder
-
     street = raw_playground / "street"
-    prepare_folder(street / "leftImg8bit/train", None, None, "train", tmp_path, "mine", (64, 32), QUIET, 1)
+    how = How(tmp_path, (64, 32), 1, QUIET)
+    prepare_folder(street / "leftImg8bit/train", None, None, None, "train", "mine", how)
     images, labels = tmp_path / "images", tmp_path / "labels"
     images.mkdir()
     labels.mkdir()
@@ -128,7 +127,7 @@ def test_a_folder_data_set_gains_splits_one_after_the_other(raw_playground, tmp_
         (images / f"{stem}.png").write_bytes(image.read_bytes())
         label = next((street / "gtFine/val").rglob(f"{stem}*"))
         (labels / f"{stem}.png").write_bytes(label.read_bytes())
-    prepare_folder(images, labels, None, "val", tmp_path, "mine", (64, 32), QUIET, 1)
+    prepare_folder(images, labels, None, None, "val", "mine", how)
     dataset = PreparedDataset(tmp_path / "mine")
     assert len(dataset.items("train")) == 10 and len(dataset.items("val", labelled=True)) == 3
     assert set(dataset.manifest["class_pixels"]) == {"val"}

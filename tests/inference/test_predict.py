@@ -8,9 +8,10 @@ import torch
 
 import fgda_cli
 from fgda_cli import chunked, losses
+from fgda_cli.data.geometry import InputRule
 from fgda_cli.data.loader import to_tensor
-from fgda_cli.inference.evaluate import TestTimeAugmentation, decide, view_logits
-from fgda_cli.inference.predict import collect, fit_size
+from fgda_cli.inference.inputs import collect
+from fgda_cli.inference.tta import TestTimeAugmentation, decide, view_logits
 from fgda_cli.losses import entropy_map, upsample
 from fgda_cli.models.segmenter import Segmenter
 from fgda_cli.runtime import devices as compute
@@ -24,7 +25,7 @@ CPU = Precision("fp32", torch.device("cpu"))
 def model():
     torch.manual_seed(0)
     net = Segmenter(19, "resnet18", width=8).eval()
-    net.input_size = (64, 32)
+    net.input_rule = InputRule((64, 32))
     return net
 
 
@@ -46,12 +47,6 @@ def test_predict_equals_the_network_applied_by_hand(model):
 def test_predict_refuses_other_arrays(model):
     with pytest.raises(ValueError, match="RGB uint8"):
         fgda_cli.predict(model, np.zeros((4, 4), np.float32))
-
-
-def test_fit_size_keeps_area_and_shape_of_other_aspects():
-    assert fit_size(2048, 1024, (1024, 512)) == (1024, 512)
-    width, height = fit_size(3000, 4000, (1024, 512))
-    assert width < height and abs(width * height / (1024 * 512) - 1) < 0.05
 
 
 def test_mirrored_test_time_augmentation_is_symmetric(model):

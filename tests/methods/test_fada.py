@@ -14,7 +14,7 @@ from fgda_cli.models.segmenter import Segmenter
 def make(name: str, multi_level: bool, dtype=torch.float64, **settings):
     torch.manual_seed(0)
     model = Segmenter(5, "resnet18", width=8, multi_level=multi_level)
-    model.freeze_batch_norm()
+    model.set_batch_norm("frozen")
     cls = method_class(name)
     method = cls(model, cls.Settings(name=name, **settings))
     for module in (model, *method.modules.values()):
@@ -109,7 +109,8 @@ def test_every_method_steps_from_a_trained_model_without_losing_it(name):
 
 def test_target_statistics_leave_out_the_source():
     method = make("source-only", False)
-    method.model.frozen_batch_norm, method.target_statistics = False, True
+    method.target_statistics = True
+    method.model.set_batch_norm("target")
     method.model.train()
     before = method.model.backbone.bn1.running_mean.clone()
     method.source_pass(batch())

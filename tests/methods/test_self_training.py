@@ -5,30 +5,55 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fgda_cli import losses
+from fgda_cli.methods import cbst
 
 from .test_fada import batch, make
 
 
-def test_cbst_thresholds_are_the_confidence_at_the_portion_of_each_class():
+def cbst_over(top: dict[int, tuple[float, ...]]):
+    """CBST whose network predicts these confidences, class by class, on one row of pixels."""
     method = make("cbst", False, torch.float32)
-    top = {0: (0.9, 0.8, 0.7, 0.6), 1: (0.65, 0.55)}
     pixels = [(k, c) for k, confidences in top.items() for c in confidences]
-    probs = torch.zeros(1, 5, 1, len(pixels))
+    probs = torch.zeros(1, 5, 1, len(pixels), dtype=torch.float64)
     for place, (k, confidence) in enumerate(pixels):
         probs[0, :, 0, place] = (1 - confidence) / 4
         probs[0, k, 0, place] = confidence
-    method.predict = lambda images: probs
-    thresholds = method.find_thresholds([torch.zeros(3, 1, 1)], 0.5)
-    assert thresholds.tolist() == pytest.approx([0.8, 0.65, 1, 1, 1], abs=2e-3)
-    method.modules["thresholds"].values.copy_(thresholds)
-    # 0.7 and 0.6 of class 0 and 0.55 of class 1 miss their thresholds
-    assert method.pseudo_labels(torch.zeros(1, 3, 1, 1)).flatten().tolist() == [0, 0, 255, 255, 1, 255]
+    method.predict = lambda images: probs.log()
+    return method
+
+
+def labelled_by(method, portion: float) -> list[int]:
+    method.find_thresholds([torch.zeros(3, 1, 1)], portion)
+    return method.pseudo_labels(torch.zeros(1, 3, 1, 1)).flatten().tolist()
+
+
+def test_cbst_labels_the_most_confident_portion_of_each_class():
+    method = cbst_over({0: (0.9, 0.8, 0.7, 0.6), 1: (0.65, 0.55)})
+    assert labelled_by(method, 0.5) == [0, 0, 255, 255, 1, 255]
+    edges = torch.sigmoid(cbst.LOWEST + method.modules["thresholds"].bins * (cbst.HIGHEST - cbst.LOWEST) / cbst.BINS)
+    assert edges[:2].tolist() == pytest.approx([0.8, 0.65], abs=3e-3)
+
+
+def test_cbst_tells_near_certainties_apart():
+    """In fp32 probabilities these are all 1; a portion of them is still a portion."""
+    method = cbst_over({0: (1 - 1e-9, 1 - 1e-8, 1 - 1e-7, 1 - 1e-6)})
+    assert labelled_by(method, 0.5) == [0, 0, 255, 255]
+
+
+def test_cbst_takes_of_equal_confidences_the_portion_asked_for():
+    method = cbst_over({0: (0.9,) * 400})
+    taken = labelled_by(method, 0.3).count(0)
+    assert 0.25 * 400 < taken < 0.35 * 400
+
+
+def test_cbst_leaves_a_class_of_too_few_pixels_unlabelled():
+    method = cbst_over({0: (0.9,) * 8, 1: (0.99,)})
+    assert labelled_by(method, 0.5)[-1] == 255  # half of one pixel is none
 
 
 def test_cbst_portion_grows_by_round_and_stops_at_its_end():
     method, portions = make("cbst", False, torch.float32, rounds=4, portion_step=0.2), []
-    method.find_thresholds = lambda images, portion: portions.append(portion) or torch.ones(5)
+    method.find_thresholds = lambda images, portion: portions.append(portion)
     for iteration in range(8):
         method.begin_iteration(iteration, 8, lambda: iter(()))
     assert portions == pytest.approx([0.2, 0.4, 0.5, 0.5])
@@ -38,7 +63,8 @@ def test_cbst_labels_by_the_targets_statistics_when_batch_norm_follows_them():
     method = make("cbst", False, torch.float32)
     images = batch().target
     by_running = method.predict(images)
-    method.labeller.frozen_batch_norm, method.target_statistics = False, True
+    method.target_statistics = True
+    method.labeller.set_batch_norm("target")
     before = method.labeller.backbone.bn1.running_mean.clone()
     by_batch = method.predict(images)
     assert torch.equal(method.labeller.backbone.bn1.running_mean, before)
@@ -46,17 +72,19 @@ def test_cbst_labels_by_the_targets_statistics_when_batch_norm_follows_them():
 
 
 def test_the_teacher_follows_by_the_ema_factor():
-    method = make("fgda-st", False, torch.float32, ema_start=0.5, ema_end=0.9)
+    method = make("fgda-st", False, torch.float32, ema=0.9)
     student, teacher = method.model.head.convs[0].weight, method.modules["teacher"].head.convs[0].weight
     with torch.no_grad():
         student.fill_(1.0)
         teacher.zero_()
-    method.end_iteration(0)
-    assert teacher.unique().tolist() == pytest.approx([0.5])
+    method.end_iteration(0)  # 1 - 1/1 = 0: the student's copy
+    assert teacher.unique().tolist() == pytest.approx([1.0])
+    with torch.no_grad():
+        teacher.zero_()
     method.end_iteration(3)  # 1 - 1/4 = 0.75
-    assert teacher.unique().tolist() == pytest.approx([0.75 * 0.5 + 0.25])
-    method.end_iteration(1000)
-    assert teacher.unique().tolist() == pytest.approx([0.9 * 0.625 + 0.1])
+    assert teacher.unique().tolist() == pytest.approx([0.25])
+    method.end_iteration(1000)  # 1 - 1/1001 is more than 0.9
+    assert teacher.unique().tolist() == pytest.approx([0.9 * 0.25 + 0.1])
 
 
 def test_class_mix_pastes_half_of_the_classes_and_weighs_the_teachers_pixels():
@@ -67,7 +95,7 @@ def test_class_mix_pastes_half_of_the_classes_and_weighs_the_teachers_pixels():
     method.teach = lambda images, size: (probs, torch.full((2, *size), 3))
     images, labels, weight = method.mix(data)
     for i in range(2):
-        pasted = method.chosen(data.labels[i].long(), i)
+        pasted = method.pasted_pixels(data.labels[i].long(), i)
         assert len(data.labels[i][pasted].unique()) == 3  # half of five, rounded up
         assert torch.equal(images[i][:, pasted], data.source[i][:, pasted])
         assert torch.equal(images[i][:, ~pasted], data.target[i][:, ~pasted])
@@ -77,26 +105,23 @@ def test_class_mix_pastes_half_of_the_classes_and_weighs_the_teachers_pixels():
         assert weight[i][~pasted].unique().tolist() == pytest.approx([0.25])
 
 
-def test_clan_ships_one_head_equal_to_the_sum_of_its_two():
-    method, data = make("clan", False), batch()
-    with torch.no_grad():
-        for parameter in method.modules["second_head"].parameters():
-            parameter.add_(torch.randn_like(parameter))
-    trained = method.forward(data.target).logits
-    method.model.load_state_dict(method.inference_state_dict())
-    torch.testing.assert_close(method.model(data.target).logits.float(), trained, rtol=1e-5, atol=1e-5)
+def test_class_mix_over_a_source_of_another_size_keeps_labels_on_their_image():
+    """Image and label of the source are resized alike: their pixels stay on each other."""
+    method, data = make("fgda-st", False, torch.float32), batch()
+    size = (24, 36)
+    data = data._replace(source=data.labels[:, None].expand(-1, 3, -1, -1).contiguous(), target=data.target[:, :, :24, :36])
+    method.teach = lambda images, size: (torch.full((2, *size), 0.5), torch.full((2, *size), 3))
+    images, labels, weight = method.mix(data)
+    pasted = weight == 1
+    assert images.shape[-2:] == size and pasted.any() and torch.equal(images[:, 0][pasted].long(), labels[pasted])
 
 
-def test_clan_weighs_pixels_by_the_heads_disagreement():
-    method, data = make("clan", False, lambda_local=40.0, epsilon=0.4), batch()
-    method.modules["second_head"].load_state_dict(method.model.head.state_dict())
-    output = method.forward(data.target)
-    assert method.pixel_weight(output, (4, 6)).flatten().tolist() == pytest.approx([0.4] * 48, abs=1e-4)
-    with torch.no_grad():
-        for parameter in method.modules["second_head"].parameters():
-            parameter.neg_()
-    output = method.forward(data.target)
-    second = method.second(output)
-    first = torch.softmax(losses.upsample(output.logits - second, (4, 6)), 1)
-    expected = 40 * losses.disagreement(first, torch.softmax(losses.upsample(second, (4, 6)), 1)) + 0.4
-    torch.testing.assert_close(method.pixel_weight(output, (4, 6)), expected)
+def test_mixed_images_are_changed_in_colour_and_drawn_again_alike():
+    method, images = make("fgda-st", False, torch.float32, mix_jitter_share=1.0), batch().target
+    method.seed, method.iteration = 3, 5
+    first = method.augment(images)
+    assert first.shape == images.shape and not torch.equal(first, images) and torch.equal(first, method.augment(images))
+    method.iteration = 6
+    assert not torch.equal(first, method.augment(images))
+    still = make("fgda-st", False, torch.float32, mix_jitter_share=0.0, mix_blur_share=0.0)
+    assert torch.equal(still.augment(images), images)

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 import torchvision
 
-from fgda_cli.models import checkpoint, foreign
+from fgda_cli.models import checkpoint
 from fgda_cli.runtime.errors import FgdaError
+from fgda_cli.studies.importing import import_checkpoint
 from tests.conftest import fgda
 
 DEPTHS = {"layer1": 3, "layer2": 4, "layer3": 6, "layer4": 3}
@@ -28,9 +29,10 @@ def bottleneck_caffe(s, x, name, stride, dilation):
     return F.relu(x + y)
 
 
-def aspp(s, x, name):
+def aspp(s, x, name, branches=4):
+    dilations = (6, 12, 18, 24)[:branches]
     return sum(
-        F.conv2d(x, s[f"{name}.{i}.weight"], s[f"{name}.{i}.bias"], padding=d, dilation=d) for i, d in enumerate((6, 12, 18, 24))
+        F.conv2d(x, s[f"{name}.{i}.weight"], s[f"{name}.{i}.bias"], padding=d, dilation=d) for i, d in enumerate(dilations)
     )
 
 
@@ -82,14 +84,14 @@ def multi_shapes(classes=19):
 def test_deeplab_multi(tmp_path, prefix, classes):
     state = random_state(multi_shapes(classes))
     torch.save({prefix + key: value for key, value in state.items()}, tmp_path / "x.pth")
-    checkpoint.save(tmp_path / "ours.pth", foreign.convert(tmp_path / "x.pth", "auto"))
+    checkpoint.save(tmp_path / "ours.pth", import_checkpoint(tmp_path / "x.pth", "advent"))
     model, info = checkpoint.load_model(tmp_path / "ours.pth")
     images = torch.randint(0, 256, (1, 3, 65, 81), dtype=torch.uint8)
     aux, main = deeplab_multi(state, images.float())
     model.aux_head.train()
     with torch.no_grad():
         torch.testing.assert_close(model(images).logits, main, rtol=1e-4, atol=1e-4 * float(main.abs().max()))
-        layer3, _ = model.backbone(model.normalise(images))
+        *_, layer3, _ = model.backbone(model.normalise(images))
         torch.testing.assert_close(model.aux_head(layer3), aux, rtol=1e-4, atol=1e-4 * float(aux.abs().max()))
     assert len(info["classes"]) == classes and info["preset"]["model"]["variant"] == "caffe"
 
@@ -129,5 +131,5 @@ def test_files_that_do_not_fit_are_one_line(tmp_path, damage):
         state = {"weight": torch.zeros(2)}
     torch.save(state, tmp_path / "x.pth")
     with pytest.raises(FgdaError, match="x.pth") as caught:
-        foreign.convert(tmp_path / "x.pth", "auto")
+        import_checkpoint(tmp_path / "x.pth", "advent")
     assert "\n" not in str(caught.value)

@@ -7,7 +7,7 @@ import numpy as np
 from fgda_cli.data.classes import CITYSCAPES, PALETTE, ClassSet, distinct_palette
 from fgda_cli.visual.colour import colourise, legend, overlay
 from fgda_cli.visual.heat import BAR, heat, heat_with_bar
-from fgda_cli.visual.sheets import grid, with_legend
+from fgda_cli.visual.sheets import GAP, grid, with_legend
 
 
 def test_colourise_uses_the_palette_and_black_for_ignored():
@@ -21,7 +21,11 @@ def test_overlay_is_half_way():
 
 
 def test_legend_shows_every_colour_for_any_number_of_classes():
-    for classes in (CITYSCAPES, ClassSet(("one",), distinct_palette(1)), ClassSet(tuple("abcdefghij" * 3), distinct_palette(30))):
+    for classes in (
+        CITYSCAPES,
+        ClassSet(("one",), distinct_palette(1)),
+        ClassSet(tuple(f"class {k}" for k in range(30)), distinct_palette(30)),
+    ):
         colours = {tuple(c) for c in legend(classes).reshape(-1, 3).tolist()}
         assert set(classes.palette) <= colours
 
@@ -37,7 +41,8 @@ def test_heat_goes_from_dark_to_bright_and_its_bar_spans_the_scale():
 
 def test_grid_places_every_picture():
     colours = [np.full((4, 8, 3), value, np.uint8) for value in (10, 120, 230)]
-    sheet = grid([colours, colours[::-1]], ["a", "b", "c"], (40, 20))
+    sheet = grid([colours, colours[::-1]], ["a", "b", "c"], width=40)
+    assert sheet.shape[1] == 3 * (40 + GAP) + GAP  # and rows of 20, as high as pictures of 2:1 ask for
     assert with_legend(sheet, CITYSCAPES).shape[1] == sheet.shape[1]
     for value in (10, 120, 230):
         assert (sheet == value).all(axis=2).sum() >= 2 * 40 * 20

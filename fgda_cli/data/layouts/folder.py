@@ -20,6 +20,7 @@ from ..formats import (
     id_table,
     map_colours,
     read_label_values,
+    sampled_values,
 )
 from ..images import BadFile, image_files
 from .base import Listing, Pair, pair_by_name
@@ -67,10 +68,10 @@ class Mapping:
 def decided(mapping: Mapping, listing: Listing) -> Mapping:
     """The mapping, its kind of ids settled from the files where no table says it. Raises UsageError when ambiguous."""
     labels = [pair.label for pair in listing.pairs if pair.label is not None]
-    if mapping.ids is not None or mapping.colours is not None or not labels:
+    if mapping.ids is not None or mapping.colours is not None or mapping.label_ids is not None or not labels:
         return mapping
-    label_ids = decide_label_ids(mapping.label_ids, labels, read_label_values)
-    if label_ids is not None and mapping.label_ids is None:
+    label_ids = decide_label_ids(sampled_values(labels, read_label_values))
+    if label_ids is not None:
         listing.notes.append("labels are read as Cityscapes label ids (--label-ids train or a --mapping says otherwise)")
     return replace(mapping, label_ids=label_ids)
 

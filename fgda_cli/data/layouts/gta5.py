@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from ...runtime.errors import UsageError
-from ..classes import CITYSCAPES_IDS, PALETTE, VOID_COLOURS
-from ..formats import decide_label_ids, from_cityscapes_ids, map_colours, read_label_values
+from ..classes import CITYSCAPES_IDS, IGNORE_INDEX, PALETTE, VOID_COLOURS
+from ..formats import decide_label_ids, from_cityscapes_ids, map_colours, read_label_values, sampled_values
 from ..images import image_files
 from .base import Listing, locate, pair_by_name
 
@@ -27,9 +27,11 @@ def find(root: Path) -> Listing:
 
 def refuse_train_ids(listing: Listing) -> None:
     """Re-packings with train ids exist; read as label ids they would lose road, sky and cars. Raises UsageError."""
-    labels = [pair.label for pair in listing.pairs if pair.label is not None]
+    seen = sampled_values([pair.label for pair in listing.pairs if pair.label is not None], read_label_values)
+    if seen <= {*CITYSCAPES_IDS, 0, IGNORE_INDEX}:
+        return
     try:
-        decide_label_ids(None, labels, read_label_values)
+        decide_label_ids(seen)
     except UsageError as error:
         first = str(error).splitlines()[0]
         raise UsageError(f"{first}\nGTA5 has label ids; for train ids: prepare folder --label-ids train") from None
