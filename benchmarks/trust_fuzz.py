@@ -188,7 +188,9 @@ def png(values: np.ndarray) -> bytes:
 def label(world: World, kind: str, content: bytes) -> None:
     """Two pairs, the second label malformed: one is prepared, the other refused by name."""
     folder, image = world.folder("label"), encoded("RGB", "PNG", (256, 128))
-    good = png(np.full((128, 256), 7, np.uint8))
+    good = np.full((128, 256), 7, np.uint8)
+    good[0] = 26  # which no train id is: what the ids mean is clear
+    good = png(good)
     places = {
         "gta5": ("images/{}.png", "labels/{}.png"), "synthia": ("RGB/{}.png", "GT/LABELS/{}.png"),
         "cityscapes": ("leftImg8bit/val/x/x_{}_000019_leftImg8bit.png", "gtFine/val/x/x_{}_000019_gtFine_labelIds.png"),
@@ -353,10 +355,10 @@ def manifests(world: World) -> Iterator[Case]:
 def link_out(world: World, source: Path) -> None:
     folder = world.folder("linkout")
     shutil.copytree(source, folder / "data")
-    (folder / "secret.bmp").write_bytes(next((source / "images/val").rglob("*.bmp")).read_bytes())
-    image = next((folder / "data/images/val").rglob("*.bmp"))
+    (folder / "secret.png").write_bytes(next((source / "images/val").rglob("*.png")).read_bytes())
+    image = next((folder / "data/images/val").rglob("*.png"))
     image.unlink()
-    image.symlink_to(folder / "secret.bmp")
+    image.symlink_to(folder / "secret.png")
     clear(call("evaluate", world.checkpoint, "--data", folder / "data"), (1,), "outside its folder")
 
 
@@ -399,6 +401,15 @@ def checkpoints(world: World) -> Iterator[Case]:
         node[keys[-1]] = value
         return change(preset=tree)
 
+    def rule(**values) -> bytes:
+        return change(input=whole["input"] | values)
+
+    def old(content: bytes) -> bytes:
+        """The same without an input rule, as version 1 was."""
+        tree = torch.load(io.BytesIO(content), weights_only=True)
+        del tree["input"]
+        return saved(tree | {"version": 1})
+
     weights = whole["model"]
     key = next(iter(k for k, v in weights.items() if v.ndim == 4))
     files = {
@@ -413,8 +424,12 @@ def checkpoints(world: World) -> Iterator[Case]:
         "palette words": change(classes=whole["classes"] | {"palette": [["a", "b", "c"]] * 19}), "no preset": saved({k: v for k, v in whole.items() if k != "preset"}),
         "preset a list": change(preset=[]), "backbone unknown": inside("model", "backbone", value="vgg16"), "backbone a path": inside("model", "backbone", value="../../x"),
         "width 0": inside("model", "width", value=0), "width huge": inside("model", "width", value=10**9), "stride 7": inside("model", "output_stride", value=7),
-        "size a word": inside("data", "evaluation", "size", value="x"), "size 0": inside("data", "evaluation", "size", value=[0, 0]),
-        "size of three": inside("data", "evaluation", "size", value=[64, 32, 1]),
+        "size a word": rule(size="x"), "size 0": rule(size=[0, 0]), "size of three": rule(size=[64, 32, 1]), "size huge": rule(size=[10**9, 32]),
+        "resample unknown": rule(resample="magic"), "trained on nothing": rule(trained_on=[0, 5]), "input a list": change(input=[1]),
+        "input more": rule(extra=1), "old, size a word": old(inside("data", "evaluation", "size", value="x")),
+        "old, no size": old(inside("data", "evaluation", value={})), "nan": change(model={**weights, key: weights[key] * float("nan")}),
+        "infinite": change(model={**weights, key: weights[key] + float("inf")}), "eps a word": inside("model", "batch_norm_eps", value="x"),
+        "eps negative": inside("model", "batch_norm_eps", value=-1), "classes twice": change(classes=whole["classes"] | {"names": ["road"] * 19}),
     }  # fmt: skip
     files |= {f"cut at {tenth}0 %": data[: len(data) * tenth // 10] for tenth in range(1, 10)}
 

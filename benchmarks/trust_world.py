@@ -14,7 +14,7 @@ from pathlib import Path
 from fgda_cli import app
 from fgda_cli.config.presets import load_preset
 from fgda_cli.data import playground
-from fgda_cli.data.recipes import prepare_layout
+from fgda_cli.data.recipes import How, prepare_layout
 from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.training import stages
 from tests.conftest import TINY, set_flags
@@ -54,8 +54,9 @@ def make_world(root: Path) -> World:
     raw, data = root / "raw", root / "data"
     for sheet in playground.sheets(raw, seed=0, train=40, val=4):
         playground.write_sheet(sheet)
-    prepare_layout("gta5", raw / "game", data, (64, 32), QUIET, 1, "playground-game")
-    prepare_layout("cityscapes", raw / "street", data, (64, 32), QUIET, 1, "playground-street")
+    how = How(data, (64, 32), 1, QUIET)
+    prepare_layout("gta5", raw / "game", how, "playground-game")
+    prepare_layout("cityscapes", raw / "street", how, "playground-street")
     job = stages.Job(load_preset("playground", TINY), data, root / "pre", "cpu", reporter=QUIET)
     return World(root, raw, data, stages.pretrain(job))
 

@@ -197,3 +197,37 @@ def test_the_domain_game_equals_the_published_soft_label_losses(monkeypatch):
         expected = losses.soft_label_cross_entropy(losses.upsample(domain_logits, size), soft)
         torch.testing.assert_close(value, expected.detach())
         torch.testing.assert_close(grad, torch.autograd.grad(expected, domain_logits)[0])
+
+
+def test_weighted_self_information_has_finite_gradients_where_a_probability_is_zero():
+    """Case 13: softmax([8, 3, -120]) holds an exact 0 in fp32."""
+    logits = torch.tensor([[[[8.0]], [[3.0]], [[-120.0]]]], requires_grad=True)
+    probs = torch.softmax(logits, dim=1)
+    assert float(probs.detach().min()) == 0
+    information = losses.weighted_self_information(probs)
+    information.sum().backward()
+    assert torch.isfinite(logits.grad).all() and float(information[0, 2].detach()) == 0
+
+
+@pytest.mark.parametrize("extreme", [[0.0, 0.0, 300.0], [1e4, -1e4, 0.0], [-200.0, -200.0, -200.0]])
+def test_every_loss_has_finite_gradients_at_extreme_logits(extreme):
+    for loss in (
+        lambda z: losses.entropy_loss(z),
+        lambda z: losses.segmentation_loss(z, torch.zeros(1, 1, 1, dtype=torch.uint8)),
+        lambda z: losses.segmentation_loss(z, torch.zeros(1, 1, 1, dtype=torch.uint8), focal_gamma=2.0),
+        lambda z: losses.weighted_self_information(torch.softmax(z, 1)).sum(),
+        lambda z: losses.disagreement(torch.softmax(z, 1), torch.softmax(-z, 1)).mean(),
+    ):
+        logits = torch.tensor(extreme).view(1, 3, 1, 1).requires_grad_()
+        value = loss(logits)
+        value.backward()
+        assert torch.isfinite(value.detach()) and torch.isfinite(logits.grad).all()
+
+
+def test_binary_domain_loss_weights_may_carry_a_gradient():
+    logits, weight = torch.randn(2, 1, 3, 4), torch.rand(2, 1, 3, 4).requires_grad_()
+    loss = losses.binary_domain_loss(logits, "target", weight)
+    loss.backward()
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, torch.ones_like(logits), weight=weight.detach())
+    torch.testing.assert_close(loss.detach(), expected)
+    assert (weight.grad > 0).all()

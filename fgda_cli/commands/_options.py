@@ -100,13 +100,13 @@ def job_of(context: typer.Context, settings, data_root: Path | None, out: Path |
     return Job(settings, store.data_root(data_root), out, device, reporter=reporter(context), **how)
 
 
-def precision_for(name: str | None, device: str):
+def precision_for(name: str | None, device: str, show: Reporter, model=None):
     """The precision of commands that only run forward; fp32 unless asked, so that results do not depend on the machine."""
     from ..runtime.devices import make_precision, pick_device
 
     if name is not None and name not in ("auto", "fp32", "bf16", "fp16"):
         raise UsageError(f"--precision {name}: known are auto, fp32, bf16, fp16")
-    return make_precision(name or "fp32", pick_device(device))
+    return make_precision(name or "fp32", pick_device(device), model=model, reporter=show)
 
 
 def check_ids(ids: str) -> None:

@@ -27,7 +27,7 @@ def compare(
     from ..inference.evaluate import headings
     from ..studies.compare import comparison, gather
 
-    how = cli.precision_for(precision, device)
+    how = cli.precision_for(precision, device, cli.reporter(context))
     scenes = gather(inputs, root_of(data_root), most, workers)
     write_image(out, comparison(scenes, checkpoints, headings(checkpoints), how))
     print(f"{out}: {len(scenes)} images, {len(checkpoints)} checkpoints")

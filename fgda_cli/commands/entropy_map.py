@@ -33,8 +33,8 @@ def entropy_map(
     from ..runtime.files import write_json
 
     show, found = cli.reporter(context), collect(inputs, recursive, out)
-    how, tta = cli.precision_for(precision, device), cli.views(flip, scale)
     model, _ = load_model(checkpoint)
+    how, tta = cli.precision_for(precision, device, show, model), cli.views(flip, scale)
     how.to_device(model)
     process_group, write = join(how.device), EntropyMaps(out, raw)
     counts = predict_inputs(

@@ -51,7 +51,7 @@ def evaluate(
 
     show = cli.reporter(context)
     wanted = Wanted(
-        data, split, root_of(data_root), cli.precision_for(precision, device), cli.views(flip, scale), protocol,
+        data, split, root_of(data_root), cli.precision_for(precision, device, show), cli.views(flip, scale), protocol,
         save_predictions, ids, report, workers,
     )  # fmt: skip
     names, results = evaluate_all(checkpoints, wanted, show)

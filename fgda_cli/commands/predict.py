@@ -41,8 +41,8 @@ def predict(
     from ..runtime.distributed import join
 
     show, found = cli.reporter(context), collect(inputs, recursive, out)
-    how, tta = cli.precision_for(precision, device), cli.views(flip, scale)
     model, info = load_model(checkpoint)
+    how, tta = cli.precision_for(precision, device, show, model), cli.views(flip, scale)
     how.to_device(model)
     process_group, write = join(how.device), Pictures(out, info["classes"], kinds, Ids(ids, info["classes"]))
     if process_group.is_first:

@@ -86,9 +86,10 @@ class InputRule:
     @classmethod
     def from_json(cls, value: dict) -> InputRule:
         """Raises ValueError (pydantic's) for anything else."""
-        from pydantic import TypeAdapter
+        from pydantic import ConfigDict, TypeAdapter, with_config
 
-        rule = TypeAdapter(cls).validate_python(value)
+        strict = with_config(ConfigDict(extra="forbid"))(cls)  # a key that is not known may decide what is computed
+        rule = TypeAdapter(strict).validate_python(value)
         if min(*rule.size, *(rule.trained_on or rule.size)) < 1 or max(rule.size) > 16384:
             raise ValueError(f"an input size of {rule.size[0]}x{rule.size[1]}")
         return rule

@@ -3,35 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
-Draw = Callable[[np.random.Generator], int]
+Draw = Callable[[np.random.Generator], int]  # objects, not closures: they travel to worker processes that are spawned
 PUBLISHED_PIXELS = 1914 * 1052  # of the images for which [DAFormer] asks for 3000 pixels of a class
 
 
-def uniform(count: int) -> Draw:
-    return lambda rng: int(rng.integers(count))
+@dataclass(frozen=True)
+class Uniform:
+    """Every image alike."""
+
+    count: int
+
+    def __call__(self, rng: np.random.Generator) -> int:
+        return int(rng.integers(self.count))
 
 
-def by_class(holders: list[np.ndarray], probabilities: np.ndarray) -> Draw:
-    """Draw a class k, then uniformly one of the images `holders[k]`; classes without an image are never drawn."""
-    present = np.array([len(holder) > 0 for holder in holders])
-    weights = np.where(present, probabilities, 0.0)
-    cumulative = np.cumsum(weights / weights.sum())
+class ByClass:
+    """Draws a class k, then uniformly one of the images `holders[k]`; classes without an image are never drawn."""
 
-    def draw(rng: np.random.Generator) -> int:
-        holder = holders[min(int(np.searchsorted(cumulative, rng.random())), len(holders) - 1)]
+    def __init__(self, holders: list[np.ndarray], probabilities: np.ndarray):
+        present = np.array([len(holder) > 0 for holder in holders])
+        weights = np.where(present, probabilities, 0.0)
+        self.holders, self.cumulative = holders, np.cumsum(weights / weights.sum())
+
+    def __call__(self, rng: np.random.Generator) -> int:
+        holder = self.holders[min(int(np.searchsorted(self.cumulative, rng.random())), len(self.holders) - 1)]
         return int(holder[rng.integers(len(holder))])
-
-    return draw
 
 
 def class_balanced(counts: np.ndarray) -> Draw:
     """P(c) proportional to 1 / log(1.01 + f_c), f_c the share of class c among all label pixels, as the public code weighs
     classes; counts `[N,K]` are label pixels."""
     share = counts.sum(axis=0) / max(counts.sum(), 1)
-    return by_class([np.flatnonzero(counts[:, k]) for k in range(counts.shape[1])], 1 / np.log(1.01 + share))
+    return ByClass([np.flatnonzero(counts[:, k]) for k in range(counts.shape[1])], 1 / np.log(1.01 + share))
 
 
 def rare_class(
@@ -49,11 +56,11 @@ def rare_class(
     for k in range(counts.shape[1]):
         enough = np.flatnonzero(counts[:, k] > least)
         holders.append(enough if len(enough) else np.flatnonzero(counts[:, k]))
-    return by_class(holders, np.exp(scores - scores.max()))
+    return ByClass(holders, np.exp(scores - scores.max()))
 
 
 def make(kind: str, counts: np.ndarray, min_pixels: int = 3000, image_pixels: np.ndarray | None = None) -> Draw:
     """`uniform`, `class_balanced` or `rare_class` over the images of `counts` `[N,K]`."""
     if kind == "rare_class":
         return rare_class(counts, min_pixels=min_pixels, image_pixels=image_pixels)
-    return class_balanced(counts) if kind == "class_balanced" else uniform(len(counts))
+    return class_balanced(counts) if kind == "class_balanced" else Uniform(len(counts))

@@ -121,10 +121,11 @@ def _run(
     if resumed is not None and "train" not in resumed:
         raise FgdaError(f"{run.last} cannot be resumed (it holds weights alone): use --fresh to start over")
     torch.manual_seed(preset.run.seed)
-    precision = make_precision(resumed["train"]["precision"] if resumed else preset.run.precision, device, group)
     model = checkpoint.build_model(preset.model, len(data.source.classes))
     if resumed is None:
         _initialise(model, preset, init, data.source.classes)
+    wanted = resumed["train"]["precision"] if resumed else preset.run.precision
+    precision = make_precision(wanted, device, group, model, job.reporter)
     state = make_state(prepare_method(method, model, preset, stage, precision, group), preset, stage, precision)
     samples = make_samples(preset, stage, data, method)
     state.method.before_training(OfflineData(samples, run.folder / "offline", device, job.reporter, group))

@@ -1,0 +1,68 @@
+"""Which files count as images, everywhere they are listed; and how large one may be."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fgda_cli.data.images import BadFile, image_files, read_rgb, visible_files, write_image
+from fgda_cli.data.layouts import cityscapes, folder, gta5, synthia
+from fgda_cli.inference.inputs import collect
+from tests.conftest import fgda
+
+HIDDEN = (".ipynb_checkpoints", ".thumbnails", "__MACOSX", "town/.cache")
+
+
+def picture(path):
+    write_image(path, np.full((8, 16, 3), 90, np.uint8))
+
+
+def test_hidden_files_and_folders_are_no_images(tmp_path):
+    """Case 5."""
+    picture(tmp_path / "town/1.png")
+    for place in HIDDEN:
+        picture(tmp_path / place / "1.png")
+    for name in (".hidden.png", "._1.png", "Thumbs.db"):
+        (tmp_path / name).write_bytes(b"x")
+    assert image_files(tmp_path) == [tmp_path / "town/1.png"]
+    assert visible_files(tmp_path) == [tmp_path / "town/1.png"]
+    assert [item.path for item in collect([str(tmp_path)], True)] == [tmp_path / "town/1.png"]
+    assert len(folder.find(tmp_path, None, "train", folder.load_mapping(None).classes).pairs) == 1
+
+
+def test_a_hidden_folder_that_is_named_is_read(tmp_path):
+    picture(tmp_path / ".mine/1.png")
+    assert [item.name for item in collect([str(tmp_path / ".mine")], False)] == ["1"]
+
+
+@pytest.mark.parametrize("layout", ["gta5", "synthia", "cityscapes"])
+def test_no_layout_lists_hidden_folders(tmp_path, layout):
+    places = {"gta5": ("images", "labels"), "synthia": ("RGB", "GT/LABELS"), "cityscapes": ("leftImg8bit/train",) * 2}[layout]
+    stem = "x_000000_000019_leftImg8bit.png" if layout == "cityscapes" else "1.png"
+    for place in places:
+        picture(tmp_path / place / "town" / stem)
+        for hidden in HIDDEN:
+            picture(tmp_path / place / hidden / stem)
+    module = {"gta5": gta5, "synthia": synthia, "cityscapes": cityscapes}[layout]
+    listing = module.find(tmp_path)
+    assert len(listing.pairs) == 1 and not listing.problems
+
+
+def test_too_many_pixels_are_refused_before_they_are_decoded_and_may_be_asked_for(tmp_path):
+    """Case 17: no warning of a raw library, and a way round."""
+    Image.new("1", (20000, 10000)).save(tmp_path / "large.png")
+    with pytest.raises(BadFile, match=r"200 megapixels, more than the 180 that are read \(--max-pixels\)"):
+        read_rgb(tmp_path / "large.png")
+    picture(tmp_path / "small.png")
+    with pytest.raises(BadFile, match="--max-pixels"):
+        read_rgb(tmp_path / "small.png", max_pixels=100)
+    assert read_rgb(tmp_path / "small.png", max_pixels=128).shape == (8, 16, 3)
+
+
+def test_predict_takes_max_pixels_and_warns_of_nothing_else(trained, tmp_path):
+    Image.new("RGB", (12000, 8000)).save(tmp_path / "a.jpg")  # 96 megapixels: above Pillow's own limit
+    done = fgda("predict", trained, tmp_path / "a.jpg", "--out", tmp_path / "o", "--save", "ids")
+    assert done.returncode == 0 and "Warning" not in done.stderr and "Decompression" not in done.stderr, done.stderr
+    done = fgda("predict", trained, tmp_path / "a.jpg", "--out", tmp_path / "p", "--save", "ids", "--max-pixels", "1000000")
+    assert done.returncode == 1 and "96 megapixels, more than the 1 that are read" in done.stderr

@@ -1,0 +1,150 @@
+"""The same picture is decided alike wherever it enters: validation, evaluate, predict, compare, report, export."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import fgda_cli
+from fgda_cli.data.geometry import InputRule
+from fgda_cli.data.images import write_image
+from fgda_cli.data.playground.looks import STREET
+from fgda_cli.data.playground.scene import draw
+from fgda_cli.data.recipes import How, prepare_folder
+from fgda_cli.data.store import PreparedDataset
+from fgda_cli.inference.evaluate import evaluate_model, with_protocol
+from fgda_cli.inference.outputs import Ids, SavedIds
+from fgda_cli.models.segmenter import Segmenter
+from fgda_cli.runtime.devices import Precision
+from fgda_cli.runtime.reporter import Reporter
+from tests.conftest import fgda
+
+CPU, QUIET = Precision("fp32", torch.device("cpu")), Reporter(quiet=True)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Street scenes as 4:3 photographs, and the same as a prepared data set with labels; the network is one of 2:1."""
+    root = tmp_path_factory.mktemp("photos")
+    for number in range(4):
+        image, ids = draw(STREET, 0, number)
+        write_image(root / f"i/{number}.png", cv2.resize(image, (200, 150), interpolation=cv2.INTER_AREA))
+        write_image(root / f"l/{number}.png", cv2.resize(ids, (200, 150), interpolation=cv2.INTER_NEAREST_EXACT))
+    prepare_folder(root / "i", root / "l", None, "train", "val", "x", How(root, (64, 32), 1, QUIET))
+    return root
+
+
+def test_evaluate_and_predict_decide_the_same_pixels(trained, photos, tmp_path):
+    """Case 12."""
+    done = fgda("evaluate", trained, "--data", photos / "x", "--save-predictions", tmp_path / "e", "--json")
+    assert done.returncode == 0, done.stderr
+    assert fgda("predict", trained, photos / "i", "--out", tmp_path / "p", "--save", "ids").returncode == 0
+    for number in range(4):
+        evaluated, predicted = (Image.open(tmp_path / name) for name in (f"e/{number}.png", f"p/{number}_ids.png"))
+        assert evaluated.size == predicted.size == (200, 150) and (np.asarray(evaluated) == np.asarray(predicted)).all()
+    model, info = fgda_cli.load_model(trained)
+    image = np.asarray(Image.open(photos / "i/0.png"))
+    assert (fgda_cli.predict(model, image)["train_ids"] == np.asarray(Image.open(tmp_path / "p/0_ids.png"))).all()
+    assert json.loads(done.stdout)["input"] == info["input"].to_json()
+
+
+def test_the_rule_follows_what_the_target_was_trained_at(data_root, tiny_preset):
+    """Case 11: an evaluation size that was inherited no longer decides."""
+    preset = tiny_preset()
+    assert tiny_preset("data.evaluation.size=null", "data.target.size=[96, 48]").data.evaluation.size == (96, 48)
+    from fgda_cli.training.setup import make_rule
+
+    reporter = Reporter(quiet=True, decisions=[])
+    evaluation = PreparedDataset(data_root / "playground-street")
+    rule = make_rule(tiny_preset("data.evaluation.size=[128, 64]"), evaluation, evaluation, reporter)
+    assert rule.size == (128, 64) and "evaluated at 128x64, the target is trained at 64x32" in reporter.decisions[0]
+    assert make_rule(preset, evaluation, evaluation, QUIET).size == (64, 32)
+
+
+def test_a_squeezed_target_is_squeezed_alike_later(photos, tiny_preset):
+    from fgda_cli.training.setup import make_rule
+
+    dataset = PreparedDataset(photos / "x")
+    rule = make_rule(tiny_preset(), dataset, dataset, QUIET)
+    assert rule.trained_on == (200, 150) and rule(200, 150) == (64, 32) and rule(800, 600) == (64, 32)
+    assert rule(64, 64) not in ((64, 32),)
+
+
+def test_a_cache_smaller_than_the_training_size_is_warned_of_with_the_command(data_root, tiny_preset, capsys):
+    """Case 15."""
+    from fgda_cli.config.schema import Domain
+    from fgda_cli.training.setup import _say_sizes
+
+    dataset = PreparedDataset(data_root / "playground-game")
+    _say_sizes(Domain(dataset="x", size=(256, 128)), dataset, "train", QUIET)
+    assert "prepared at 64x32 and is enlarged to 256x128; better: fgda prepare … --size 256x128" in capsys.readouterr().err
+    _say_sizes(Domain(dataset="x", size=(64, 32)), dataset, "train", QUIET)
+    assert not capsys.readouterr().err
+
+
+def test_the_papers_protocol_is_pillows_bicubic_at_the_size(photos):
+    """Parity 4: equal to an independent evaluation as published, pixel by pixel."""
+    torch.manual_seed(0)
+    model = Segmenter(19, "resnet18", width=8).eval()
+    model.input_rule = with_protocol(InputRule((64, 32), (200, 150)), "paper")
+    dataset, kept = PreparedDataset(photos / "x"), {}
+    evaluate_model(
+        model, dataset.classes, dataset, "val", CPU, QUIET, on_prediction=lambda item, ids, _: kept.update({item.name: ids})
+    )
+    for number in range(4):
+        image = Image.open(photos / f"i/{number}.png").convert("RGB").resize((64, 32), Image.Resampling.BICUBIC)
+        tensor = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)[None]
+        with torch.no_grad():
+            logits = torch.nn.functional.interpolate(model(tensor).logits, size=(150, 200), mode="bilinear", align_corners=True)
+        assert (kept[str(number)] == logits[0].argmax(0).numpy()).mean() > 0.9999
+
+
+def test_evaluate_protocol_is_an_option_and_stands_in_the_json(trained, photos):
+    done = fgda("evaluate", trained, "--data", photos / "x", "--protocol", "paper", "--json")
+    rule = json.loads(done.stdout)["input"]
+    assert rule["resample"] == "bicubic" and rule["squeeze_all"]
+    wrong = fgda("evaluate", trained, "--data", photos / "x", "--protocol", "papers")
+    assert wrong.returncode == 2 and "known are fgda and paper" in wrong.stderr
+
+
+def test_comparison_cells_have_the_pictures_own_aspect(trained, photos, tmp_path):
+    """Case 22."""
+    done = fgda("compare", trained, "--inputs", photos / "i/0.png", "--out", tmp_path / "a.png")
+    assert done.returncode == 0, done.stderr
+    from fgda_cli.data.classes import CITYSCAPES
+    from fgda_cli.visual.colour import legend
+    from fgda_cli.visual.sheets import GAP, HEAD
+
+    sheet = cv2.imread(str(tmp_path / "a.png"))
+    key = legend(CITYSCAPES, columns=max(2, sheet.shape[1] // 170), width=sheet.shape[1])
+    assert sheet.shape[0] - key.shape[0] == HEAD + 2 * (192 + GAP) + GAP  # 256 x 192: 4:3
+
+
+def test_a_subset_of_classes_is_evaluated_by_name_and_writes_label_ids(photos, tmp_path):
+    """Cases 8 and 10."""
+    from fgda_cli.data.classes import NAMES, NOT_IN_SYNTHIA16, named_classes
+
+    sixteen = named_classes([name for name in NAMES if name not in NOT_IN_SYNTHIA16])
+    shuffled = named_classes(sixteen.names[::-1])
+    torch.manual_seed(0)
+    model = Segmenter(16, "resnet18", width=8).eval()
+    model.input_rule = InputRule((64, 32))
+    dataset, results = PreparedDataset(photos / "x"), []
+    turned = Segmenter(16, "resnet18", width=8).eval()
+    turned.load_state_dict({k: v.flip(0) if k.startswith(("head.", "aux_head.")) else v for k, v in model.state_dict().items()})
+    turned.input_rule = model.input_rule
+    for network, classes in ((model, sixteen), (turned, shuffled)):
+        save = SavedIds(tmp_path / "label", Ids("label", classes))
+        results.append(
+            evaluate_model(network, classes, dataset, "val", CPU, QUIET, on_prediction=lambda i, ids, _, s=save: s(i, ids))
+        )
+    first, second = results
+    assert first["iou"] == second["iou"] and first["miou16"] is not None and first["miou13"] == second["miou13"]
+    assert first["evaluated"] == list(sixteen.names) and first["miou"] == first["miou16"]
+    written = np.unique(np.asarray(Image.open(tmp_path / "label/0.png")))
+    assert set(written) <= set(sixteen.label_ids())

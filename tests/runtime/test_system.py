@@ -1,0 +1,129 @@
+"""Nothing that one operating system has is needed: each is taken away, and the work goes on."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from fgda_cli.data.store import PreparedDataset
+from fgda_cli.runtime import system
+from fgda_cli.runtime.devices import Precision, make_precision, measure_precision
+from fgda_cli.runtime.reporter import Reporter
+from tests.conftest import set_flags
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def test_cores_without_an_affinity(monkeypatch):
+    assert 1 <= system.usable_cores() <= (os.cpu_count() or 1)
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    assert system.usable_cores() == (os.cpu_count() or 1)
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert system.usable_cores() == 1
+
+
+@pytest.mark.parametrize("what", ["no mallopt", "no C library", "another system"])
+def test_memory_without_mallopt(monkeypatch, what):
+    if what == "another system":
+        monkeypatch.setattr(system.sys, "platform", "win32")
+    else:
+
+        def library(_):
+            if what == "no C library":
+                raise OSError("none")
+            return object()
+
+        monkeypatch.setattr(ctypes, "CDLL", library)
+    assert system.keep_freed_memory() is False
+    assert make_precision("fp32", torch.device("cpu")).name == "fp32"
+
+
+def test_signals_that_are_missing_or_out_of_reach(monkeypatch):
+    assert system.stop_signals() == (signal.SIGINT, signal.SIGTERM)
+    monkeypatch.delattr(signal, "SIGTERM")
+    assert system.stop_signals() == (signal.SIGINT,)
+    system.on_signal("SIGTERM", signal.SIG_DFL)  # does nothing
+    failures = []
+
+    def elsewhere():
+        try:
+            system.on_signal("SIGINT", signal.SIG_IGN)  # only the main thread may
+        except ValueError as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert not failures
+
+
+BARE = """
+import ctypes, multiprocessing, os, signal, sys
+
+def main():
+    multiprocessing.set_start_method("spawn")
+    del os.sched_getaffinity
+    for name in ("SIGHUP", "SIGALRM", "SIGUSR1", "SIGUSR2", "SIGCHLD"):
+        delattr(signal, name)
+    real = ctypes.CDLL
+    ctypes.CDLL = lambda name, *a, **k: (_ for _ in ()).throw(OSError()) if name is None else real(name, *a, **k)
+    from fgda_cli.app import main as fgda
+    sys.exit(fgda(sys.argv[1:]))
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+def bare(tmp_path, *arguments):
+    """fgda where worker processes are spawned, not forked, and calls of Linux alone are missing."""
+    (tmp_path / "bare.py").write_text(BARE)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
+    command = [sys.executable, str(tmp_path / "bare.py"), *map(str, arguments)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_prepare_with_spawned_workers(tmp_path, raw_playground):
+    done = bare(
+        tmp_path, "prepare", "gta5", "--root", raw_playground / "game", "--out", tmp_path, "--size", "64x32", "--workers", 2
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(PreparedDataset(tmp_path / "gta5").items("train")) == 10
+
+
+def test_training_with_spawned_readers(tmp_path, data_root):
+    flags = set_flags("run.workers=1", "pretrain.iterations=2")
+    done = bare(tmp_path, "pretrain", "--data-root", data_root, "--out", tmp_path / "run", "--device", "cpu", *flags)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run/checkpoints/final.pth").is_file()
+
+
+def test_auto_precision_is_measured_on_the_model_at_hand_without_touching_it_and_said(monkeypatch):
+    from fgda_cli.models.segmenter import Segmenter
+    from fgda_cli.runtime import devices
+
+    model, seen, reporter = Segmenter(3, "resnet18", width=8).train(), [], Reporter(quiet=True, decisions=[])
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    original = devices._step_seconds
+
+    def watched(precision, module, images):
+        seen.append(type(module))
+        original(precision, module, images)
+        return {"fp32": 1.0, "bf16": 0.5}[precision.name]
+
+    monkeypatch.setattr(devices, "_step_seconds", watched)
+    state = torch.random.get_rng_state()
+    found = make_precision("auto", torch.device("cpu"), model=model, reporter=reporter)
+    assert found.name == "bf16" and set(seen) == {Segmenter} and "precision bf16: measured" in reporter.decisions[0]
+    assert model.training and all(p.grad is None for p in model.parameters())
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert measure_precision(torch.device("cpu")) == "bf16" and isinstance(found, Precision)

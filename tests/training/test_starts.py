@@ -1,0 +1,179 @@
+"""What a run begins from and goes on to: networks, classes and weights compared; nothing stale, nothing silently else."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from fgda_cli.data.images import write_image
+from fgda_cli.data.recipes import How, prepare_folder
+from fgda_cli.models import checkpoint
+from fgda_cli.runtime.errors import FgdaError, UsageError
+from fgda_cli.runtime.reporter import Reporter
+from fgda_cli.training import stages
+
+QUIET = Reporter(quiet=True)
+
+
+@pytest.fixture
+def job(data_root, tiny_preset, tmp_path):
+    torch.set_num_threads(1)
+    return stages.Job(tiny_preset(), data_root, tmp_path / "run", "cpu", reporter=Reporter(quiet=True, decisions=[]))
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [("variant", "caffe"), ("output_stride", "16"), ("dilations", "[1, 2, 3, 4]"), ("batch_norm_eps", "0.001")],
+)
+def test_a_start_of_another_function_is_refused_by_key_or_taken_over(job, tiny_preset, trained, key, value):
+    """Case 9: tensors of the same shapes, another network."""
+    other = replace(job, preset=tiny_preset(f"model.{key}={value}"))
+    with pytest.raises(
+        UsageError, match=rf"another network than the preset's: model\.{key} \(preset .*, checkpoint .*\)\n.*--init"
+    ):
+        stages.adapt(other, trained)
+    assert not (job.out / "preset.yaml").exists()
+    final = stages.adapt(replace(other, init_model=True), trained)
+    assert any(f"model taken over from {trained}: {key}" in said for said in job.reporter.decisions)
+    ours, theirs = (checkpoint.load(path)["preset"]["model"] for path in (final, trained))
+    assert ours[key] == theirs[key]
+
+
+def test_a_finished_run_goes_on_with_extend_and_says_what_the_rates_do(job, tiny_preset):
+    """Case 18."""
+    stages.pretrain(job)
+    longer = replace(job, preset=tiny_preset("pretrain.iterations=8"))
+    with pytest.raises(UsageError, match=r"pretrain\.iterations\n.*or --extend to train it further"):
+        stages.pretrain(longer)
+    final = stages.pretrain(replace(longer, extend=True))
+    assert checkpoint.load(final)["iteration"] == 8
+    assert any("goes on from iteration 6 to 8; the rates follow the longer schedule" in said for said in job.reporter.decisions)
+    lines = [json.loads(line) for line in (job.out / "metrics.jsonl").read_text().splitlines()]
+    assert [line["iteration"] for line in lines if "seg" in line] == list(range(1, 9))
+    other = replace(job, preset=tiny_preset("pretrain.iterations=9", "optim.lr=0.1"), extend=True)
+    with pytest.raises(UsageError, match=r"optim\.lr"):
+        stages.pretrain(other)
+
+
+def test_an_adaptation_notices_that_its_start_was_trained_again(job, tiny_preset, tmp_path):
+    """Case 19."""
+    start = stages.pretrain(replace(job, out=tmp_path / "pre"))
+    stages.adapt(job, start)
+    assert stages.adapt(job, start) == job.out / "checkpoints/final.pth"  # the same start: finished already
+    other = replace(job, preset=tiny_preset("pretrain.iterations=4"), out=tmp_path / "pre", fresh=True)
+    stages.pretrain(other)
+    with pytest.raises(UsageError, match=r"began from other weights than .*final\.pth holds now.*\n.*--fresh"):
+        stages.adapt(job, start)
+    stages.adapt(replace(job, fresh=True), start)
+
+
+def test_the_same_start_under_another_path_is_the_same_run(job, trained, tmp_path, monkeypatch):
+    """Case 20."""
+    monkeypatch.chdir(trained.parent)
+    first = stages.adapt(job, trained)
+    from pathlib import Path
+
+    assert stages.adapt(job, Path("final.pth")) == first
+    copy = tmp_path / "elsewhere.pth"
+    copy.write_bytes(trained.read_bytes())
+    assert stages.adapt(job, copy) == first
+
+
+def two_classes(root, names, split, counts=4):
+    """A folder data set of two classes, prepared with its classes in the order given."""
+    for number in range(counts):
+        ids = np.zeros((32, 64), np.uint8)
+        ids[16:] = 1  # raw: 0 above is sky, 1 below is road
+        write_image(root / f"i/{number}.png", np.repeat((ids * 90 + 60)[..., None], 3, 2))
+        write_image(root / f"l/{number}.png", ids)
+    (root / "m.yaml").write_text(f"classes: [{', '.join(names)}]\n0: sky\n1: road\n")
+    name = "-".join(names)
+    for part in ("train", split):
+        prepare_folder(root / "i", root / "l", root / "m.yaml", None, part, name, How(root, (64, 32), 1, QUIET))
+    return name
+
+
+def test_own_classes_on_a_preset_of_others_are_one_line(job, tiny_preset, tmp_path):
+    """Case 14."""
+    name = two_classes(tmp_path, ["sky", "road"], "val")
+    sets = [f"data.source.dataset={name}", f"data.target.dataset={name}", f"data.evaluation.dataset={name}"]
+    mine = replace(job, data_root=tmp_path)
+    wrong = replace(mine, preset=tiny_preset(*sets, "data.untrained=[9, 14, 16]"))
+    with pytest.raises(UsageError, match=rf"data\.untrained: 9 is no class of {name}, which has 2: sky, road\n"):
+        stages.pretrain(wrong)
+    named = replace(mine, preset=tiny_preset(*sets, "data.untrained=[truck]"))
+    with pytest.raises(UsageError, match=r"data\.untrained: truck is no class"):
+        stages.pretrain(named)
+    with pytest.raises(UsageError, match="every class is left out"):
+        stages.pretrain(replace(mine, preset=tiny_preset(*sets, "data.untrained=[sky, road]")))
+    right = replace(mine, preset=tiny_preset(*sets, "data.untrained=[]", "data.evaluation.metric=miou16"))
+    final = stages.pretrain(right)
+    assert any("miou16 needs Cityscapes' classes, so miou picks best.pth" in said for said in job.reporter.decisions)
+    assert (final.parent / "best.pth").is_file() and checkpoint.load(final)["metrics"]["miou"] > 0
+
+
+def test_a_start_whose_classes_stand_in_another_order_is_reordered(job, tiny_preset, tmp_path):
+    """Case 8: mIoU does not fall to 0, in validation, evaluation and adaptation."""
+    from fgda_cli.data.store import PreparedDataset
+    from fgda_cli.inference.evaluate import evaluate_file
+    from fgda_cli.runtime.devices import Precision
+
+    first, second = two_classes(tmp_path, ["sky", "road"], "val"), two_classes(tmp_path, ["road", "sky"], "val")
+
+    def preset(source, evaluation, *more):
+        sets = [f"data.source.dataset={source}", f"data.target.dataset={second}", f"data.evaluation.dataset={evaluation}"]
+        return tiny_preset(*sets, "data.untrained=[]", "pretrain.iterations=40", "adapt.iterations=2", *more)
+
+    start = stages.pretrain(replace(job, preset=preset(first, second), data_root=tmp_path, out=tmp_path / "pre"))
+    cpu = Precision("fp32", torch.device("cpu"))
+    scores = [evaluate_file(start, PreparedDataset(tmp_path / name), "val", cpu, QUIET)["miou"] for name in (first, second)]
+    assert scores[0] == scores[1] > 80
+    assert checkpoint.load(start)["metrics"]["miou"] == scores[0]
+    adapted = stages.adapt(replace(job, preset=preset(second, first, "optim.lr=1e-6"), data_root=tmp_path), start)
+    assert evaluate_file(adapted, PreparedDataset(tmp_path / second), "val", cpu, QUIET)["miou"] > 80
+    with pytest.raises(UsageError, match="other classes than the source"):
+        cityscapes = replace(job, out=tmp_path / "c")
+        stages.adapt(cityscapes, start)
+
+
+def test_weights_that_are_not_finite_are_no_start(job, trained, tmp_path):
+    content = checkpoint.load(trained)
+    name = next(key for key, value in content["model"].items() if value.ndim == 4)
+    content["model"][name][0, 0, 0, 0] = float("nan")
+    torch.save(content, tmp_path / "broken.pth")
+    for action in (lambda: stages.adapt(job, tmp_path / "broken.pth"), lambda: checkpoint.load_model(tmp_path / "broken.pth")):
+        with pytest.raises(FgdaError, match=rf"1 tensors hold NaN or infinity, e\.g\. {name}"):
+            action()
+
+
+@pytest.mark.parametrize("what", ["gradients", "weights"])
+def test_a_run_that_turns_non_finite_stops_at_the_last_good_checkpoint(job, tmp_path, monkeypatch, what):
+    """Case 13: finite losses alone prove nothing."""
+    from fgda_cli.methods.base import Method
+
+    original, calls = Method.source_pass, []
+
+    def breaks(self, batch):
+        output, terms = original(self, batch)
+        calls.append(1)
+        if len(calls) == 4:
+            parameter = self.model.head.convs[0].bias
+            if what == "gradients":
+                parameter.grad[0] = float("inf")
+            else:
+                self.model.backbone.bn1.running_mean[0] = float("nan")  # no gradient, no loss shows it in this iteration
+        return output, terms
+
+    monkeypatch.setattr(Method, "source_pass", breaks)
+    words = r"gradients are not finite at iteration 4" if what == "gradients" else r"hold NaN or infinity"
+    with pytest.raises(FgdaError, match=rf"{words}.*the last good checkpoint is .*last\.pth\nstart over with --fresh --set"):
+        stages.pretrain(job)
+    last = checkpoint.load(job.out / "checkpoints/last.pth")
+    assert last["train"]["iteration"] == 2
+    assert all(torch.isfinite(value).all() for value in last["model"].values() if value.is_floating_point())
+    monkeypatch.setattr(Method, "source_pass", original)
+    assert stages.pretrain(job).is_file()  # and the same command goes on from it
