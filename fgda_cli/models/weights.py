@@ -26,14 +26,17 @@ def read_tensors(path: Path, trust: bool = False) -> dict:
     Raises FgdaError when it is none, or when it needs code, naming what it asks for.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of foreign pickles before it refuses them
-            content = torch.load(path, map_location="cpu", weights_only=not trust)
+        with open(path, "rb") as handle:
+            handle.read(1)
     except FileNotFoundError:
         raise FgdaError(f"no such file: {path}") from None
     except OSError as error:
         raise FgdaError(f"cannot read {path}: {error.strerror or error}") from error
-    except Exception as error:  # torch raises pickle, zip, runtime and type errors for foreign bytes
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of foreign pickles before it refuses them
+            content = torch.load(path, map_location="cpu", weights_only=not trust)
+    except Exception as error:  # torch raises pickle, zip, runtime, type and even OS errors for foreign bytes
         raise FgdaError(_why_refused(path, str(error))) from error
     if not isinstance(content, dict):
         raise FgdaError(f"{path} holds no dictionary of tensors")

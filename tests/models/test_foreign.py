@@ -133,3 +133,103 @@ def test_files_that_do_not_fit_are_one_line(tmp_path, damage):
     with pytest.raises(FgdaError, match="x.pth") as caught:
         import_checkpoint(tmp_path / "x.pth", "advent")
     assert "\n" not in str(caught.value)
+
+
+def forward(path, images):
+    model, _ = checkpoint.load_model(path)
+    with torch.no_grad():
+        return model(images).logits
+
+
+IMAGES = torch.randint(0, 256, (1, 3, 65, 81), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+def close(found, expected):
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_fadas_frozen_norm_adds_no_eps(tmp_path, counted):
+    """Parity 1: small variances show it. A file of plain batch norm has counters, and keeps eps."""
+    state = random_state(backbone_shapes() | heads("conv2d_list", 2048))
+    for key in state:
+        if key.endswith("running_var"):
+            state[key] = state[key] * 1e-4
+        if key.endswith(("bn1.weight", "bn2.weight", "bn3.weight", "downsample.1.weight")):
+            state[key] = state[key].abs() * 1e-2
+    body = {f"backbone.{k}": v for k, v in state.items() if not k.startswith("conv2d_list")}
+    if not counted:
+        body = {k: v for k, v in body.items() if not k.endswith("num_batches_tracked")}
+    torch.save({"feature_extractor": body, "classifier": {k: state[k] for k in state if "conv2d" in k}}, tmp_path / "x.pth")
+    done = fgda("import", tmp_path / "x.pth", "--out", tmp_path / "ours.pth")
+    assert done.returncode == 0 and ("eps is 0" in done.stderr) == (not counted), done.stderr
+    reference = torchvision.models.resnet50(weights=None, replace_stride_with_dilation=[False, True, True]).eval()
+    reference.load_state_dict({k: v for k, v in state.items() if not k.startswith("conv2d_list")}, strict=False)
+    expected = {}
+    for eps in (0.0, 1e-5):
+        for layer in reference.modules():
+            if isinstance(layer, torch.nn.BatchNorm2d):
+                layer.eps = eps
+        mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+        with torch.no_grad():
+            x = reference.maxpool(reference.relu(reference.bn1(reference.conv1((IMAGES / 255 - mean) / std))))
+            x = reference.layer4(reference.layer3(reference.layer2(reference.layer1(x))))
+            expected[eps] = aspp(state, x, "conv2d_list")
+    close(forward(tmp_path / "ours.pth", IMAGES), expected[1e-5 if counted else 0.0])
+    apart = (expected[0.0] - expected[1e-5]).abs().max() / expected[0.0].abs().max()
+    assert apart > 0.01, "eps would not show"
+
+
+def test_adaptsegnets_untrained_branches_are_left_out(tmp_path):
+    """Parity 2."""
+    state = random_state(multi_shapes())
+    torch.save(state, tmp_path / "x.pth")
+    done = fgda("import", tmp_path / "x.pth", "--format", "adaptsegnet", "--out", tmp_path / "ours.pth")
+    assert done.returncode == 0 and "dilations 6 and 12 were ever computed" in done.stderr
+    for branch in (2, 3):
+        for part in ("weight", "bias"):
+            for head in ("layer5", "layer6"):
+                state[f"{head}.conv2d_list.{branch}.{part}"] = torch.zeros_like(state[f"{head}.conv2d_list.{branch}.{part}"])
+    close(forward(tmp_path / "ours.pth", IMAGES), deeplab_multi(state, IMAGES.float())[1])
+
+
+def test_auto_asks_where_keys_cannot_tell(tmp_path):
+    torch.save(random_state(multi_shapes()), tmp_path / "x.pth")
+    done = fgda("import", tmp_path / "x.pth", "--out", tmp_path / "ours.pth")
+    assert done.returncode == 2 and "ADVENT and AdaptSegNet files have the same keys" in done.stderr
+    assert "--format advent, or --format adaptsegnet" in done.stderr and not (tmp_path / "ours.pth").exists()
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_clan_is_the_sum_of_its_heads(tmp_path, wrapped):
+    """Parity 3: two heads on layer4."""
+    state = random_state(backbone_shapes() | heads("layer5.conv2d_list", 2048) | heads("layer6.conv2d_list", 2048))
+    torch.save({"state_dict": state} if wrapped else state, tmp_path / "x.pth")
+    done = fgda("import", tmp_path / "x.pth", "--out", tmp_path / "ours.pth")
+    assert done.returncode == 0 and "clan, resnet50, 19 classes" in done.stdout, done.stderr
+    middle = {k.replace("layer5", "unused"): v for k, v in state.items()}
+    both = {k: v + state[k.replace("layer6", "layer5")] if k.startswith("layer6") else v for k, v in middle.items()}
+    x = both | random_state(heads("layer5.conv2d_list", 1024))  # any auxiliary head, so that the two-level reference runs
+    close(forward(tmp_path / "ours.pth", IMAGES), deeplab_multi(x, IMAGES.float())[1])
+
+
+def test_a_global_that_is_refused_is_named_and_may_be_trusted(tmp_path):
+    """Case 16."""
+    import numpy as np
+
+    state = random_state(multi_shapes())
+    torch.save({"state_dict": state, "best": np.float64(1)}, tmp_path / "x.pth")
+    arguments = ("import", tmp_path / "x.pth", "--format", "advent", "--out", tmp_path / "ours.pth")
+    done = fgda(*arguments)
+    assert done.returncode == 1 and "numpy" in done.stderr and "--trust" in done.stderr, done.stderr
+    assert "damaged" not in done.stderr and len(done.stderr.strip().splitlines()) <= 2
+    done = fgda(*arguments, "--trust")
+    assert done.returncode == 0, done.stderr
+    close(forward(tmp_path / "ours.pth", IMAGES), deeplab_multi(state, IMAGES.float())[1])
+
+
+def test_damaged_files_are_still_called_damaged(tmp_path):
+    torch.save(random_state(multi_shapes()), tmp_path / "x.pth")
+    (tmp_path / "cut.pth").write_bytes((tmp_path / "x.pth").read_bytes()[:5000])
+    done = fgda("import", tmp_path / "cut.pth", "--out", tmp_path / "ours.pth")
+    assert done.returncode == 1 and "damaged, or not made by torch.save" in done.stderr and "--trust" not in done.stderr

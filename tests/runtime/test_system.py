@@ -71,7 +71,7 @@ import ctypes, multiprocessing, os, signal, sys
 def main():
     multiprocessing.set_start_method("spawn")
     del os.sched_getaffinity
-    for name in ("SIGHUP", "SIGALRM", "SIGUSR1", "SIGUSR2", "SIGCHLD"):
+    for name in ("SIGHUP", "SIGALRM", "SIGUSR1", "SIGUSR2"):
         delattr(signal, name)
     real = ctypes.CDLL
     ctypes.CDLL = lambda name, *a, **k: (_ for _ in ()).throw(OSError()) if name is None else real(name, *a, **k)

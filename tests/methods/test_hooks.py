@@ -1,0 +1,215 @@
+"""What the engine offers to methods: own optimisers, offline products, second views, crops, joined sources, encoder stages."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from fgda_cli.data.loader import Augmentation, PairedSamples, Positions, View, batches
+from fgda_cli.data.store import JoinedDataset, open_dataset, open_domain
+from fgda_cli.methods.base import Method, MethodSettings
+from fgda_cli.methods.offline import OfflineData
+from fgda_cli.methods.optimizers import Scheduled, constant_then_linear
+from fgda_cli.models import checkpoint
+from fgda_cli.runtime.errors import FgdaError
+from fgda_cli.runtime.reporter import Reporter
+from fgda_cli.training import stages
+
+ALL = frozenset({"strong_view", "valid_mask", "names", "labelled_target"})
+
+
+def samples(data_root, needs=frozenset(), **how):
+    source, target = open_dataset(data_root, "playground-game"), open_dataset(data_root, "playground-street")
+    views = how.pop("views", (View((64, 32)), View((64, 32))))
+    augmentation = how.pop("augmentation", Augmentation(flip=True))
+    return PairedSamples(source, target, views, 0, augmentation, needs=needs, **how)
+
+
+class Translator(Method):
+    """Stands for the methods to come: a network with an optimiser of its own, a reference, an offline product."""
+
+    Settings = MethodSettings
+    needs = ALL - {"labelled_target"}
+    seen: list = []
+
+    def __init__(self, model, settings):
+        super().__init__(model, settings)
+        self.modules["generator"] = torch.nn.Conv2d(3, 3, 1)
+
+    def before_training(self, data: OfflineData) -> None:
+        def build(folder):
+            self.seen.append("built")
+            (folder / "means.json").write_text(json.dumps([1.0, 2.0]))
+
+        place = data.product("statistics", {"seed": self.seed, "images": len(data.samples.source_items)}, build)
+        self.means = json.loads((place / "means.json").read_text())
+        self.references["twin"] = torch.nn.Conv2d(3, 3, 1)
+
+    def optimizers(self, recipe):
+        found = super().optimizers(recipe)
+        adam = torch.optim.Adam(self.modules["generator"].parameters(), lr=0.01)
+        return found | {"generator": Scheduled(adam, constant_then_linear(0.5))}
+
+    def step(self, batch):
+        output, terms = self.source_pass(batch)
+        assert batch.target_strong.shape == batch.target.shape and batch.target_valid.dtype == torch.bool
+        assert len(batch.target_names) == len(batch.target) and len(output.stages) == 4
+        generated = self.modules["generator"](batch.target.float() / 255)
+        terms["cycle"] = generated.square().mean() + self.references["twin"](generated).mean() * 0
+        self.backward(terms["cycle"])
+        return terms
+
+
+@pytest.fixture
+def translator(monkeypatch, tiny_preset):
+    """The method, known to stages by a name; a fresh record of what it built."""
+    monkeypatch.setattr(stages, "method_class", lambda name: Translator)
+    Translator.seen.clear()
+    preset = tiny_preset()
+    return preset.model_copy(update={"method": MethodSettings(name="translator")})
+
+
+def test_a_method_with_networks_optimisers_and_products_of_its_own_trains_and_resumes(
+    translator, data_root, trained, tmp_path, monkeypatch
+):
+    torch.set_num_threads(1)
+    job = stages.Job(translator, data_root, tmp_path / "whole", "cpu", reporter=Reporter(quiet=True))
+    whole = checkpoint.load(stages.adapt(job, trained).parent / "last.pth")["train"]
+    assert Translator.seen == ["built"] and set(whole["optimizers"]) == {"segmentation", "generator"}
+    assert set(whole["modules"]) == {"generator"}  # references are not saved
+    rates = [json.loads(line)["lr"]["generator"] for line in (tmp_path / "whole/metrics.jsonl").read_text().splitlines()
+             if "seg" in line]  # fmt: skip
+    assert rates == pytest.approx([0.01, 0.01, 0.01, 0.01, 0.01 * 2 / 3, 0.01 / 3])
+    from fgda_cli.training.trainer import Trainer
+
+    original = Trainer.iterate
+
+    def stops(self, batch):
+        if self.state.iteration == 3:
+            raise MemoryError
+        return original(self, batch)
+
+    parts = replace(job, out=tmp_path / "parts")
+    monkeypatch.setattr(Trainer, "iterate", stops)
+    with pytest.raises(MemoryError):
+        stages.adapt(parts, trained)
+    monkeypatch.setattr(Trainer, "iterate", original)
+    again = checkpoint.load(stages.adapt(parts, trained).parent / "last.pth")["train"]
+    assert Translator.seen == ["built", "built"]  # once a folder: a resumed run reuses it
+    for name, value in whole["modules"]["generator"].items():
+        assert torch.equal(value, again["modules"]["generator"][name])
+
+
+def offline(data_root, folder, said):
+    class Listening(Reporter):
+        def say(self, text):
+            said.append(text)
+
+    return OfflineData(samples(data_root), folder, torch.device("cpu"), Listening())
+
+
+def test_a_product_is_reused_resumed_and_made_anew_when_what_it_depends_on_changes(data_root, tmp_path):
+    built, said = [], []
+    data = offline(data_root, tmp_path / "offline", said)
+
+    def build(folder):
+        for number in range(4):
+            path = folder / f"{number}.txt"
+            if path.exists():
+                continue
+            if number == 2 and "stopped" not in built:
+                built.append("stopped")
+                raise KeyboardInterrupt
+            path.write_text("x")
+            built.append(number)
+
+    with pytest.raises(KeyboardInterrupt):
+        data.product("images", {"lr": 1}, build)
+    first = data.product("images", {"lr": 1}, build)
+    assert built == [0, 1, "stopped", 2, 3] and len(list(first.glob("*.txt"))) == 4  # what was there is not made twice
+    count = len(built)
+    assert data.product("images", {"lr": 1}, build) == first and len(built) == count and "reusing" in said[-1]
+    (tmp_path / "offline/notes-of-mine").mkdir()
+    second = data.product("images", {"lr": 2}, build)
+    assert second != first and not first.exists() and (tmp_path / "offline/notes-of-mine").exists()
+    data.product("other", {}, lambda folder: None)
+    assert second.exists()
+
+
+def test_asked_for_fields_come_and_others_do_not(data_root):
+    plain = next(batches(samples(data_root), Positions(0, 1, 2), 0, False))
+    assert plain.target_strong is plain.target_valid is plain.target_names is plain.labelled is None
+    labelled = open_dataset(data_root, "playground-game")
+    full = next(batches(samples(data_root, ALL, labelled=labelled), Positions(0, 1, 2), 0, False))
+    assert torch.equal(full.source, plain.source) and torch.equal(full.target, plain.target)
+    assert full.labelled.shape == full.target.shape and full.labelled_ids.shape == full.target.shape[:1] + full.target.shape[2:]
+    assert (full.labelled_ids != 255).any() and full.target_valid.all()
+    assert not torch.equal(full.target_strong, full.target)
+
+
+def test_the_strong_view_lies_on_the_plain_one(data_root):
+    """Same crop and mirror: without jitter and blur it is the same picture."""
+    still = Augmentation(flip=True, strong_jitter=(0, 0, 0, 0), strong_blur=0)
+    views = (View((64, 32)), View((64, 32), crop=(40, 24), scale=(1.0, 1.5)))
+    for batch in batches(
+        samples(data_root, frozenset({"strong_view"}), views=views, augmentation=still), Positions(0, 4, 2), 0, False
+    ):
+        assert torch.equal(batch.target_strong, batch.target)
+
+
+def test_crops_keep_labels_on_images_and_mark_what_lies_beyond(data_root):
+    views = (View((64, 32), crop=(48, 48), scale=(0.5, 1.0)), View((64, 32), crop=(80, 24)))
+    paired = samples(data_root, frozenset({"valid_mask"}), views=views, augmentation=Augmentation(flip=False))
+    for position in range(4):
+        sample = paired[position]
+        assert sample["source"].shape[1:] == sample["labels"].shape == (48, 48) and sample["target"].shape[1:] == (24, 80)
+        beyond = (sample["source"] == 0).all(0)
+        assert (sample["labels"][32:] == 255).all() and beyond[32:].all()
+        assert (~sample["target_valid"]).sum() == 24 * 16 and (sample["target"][:, ~sample["target_valid"]] == 0).all()
+
+
+def test_a_position_alone_decides_crops_and_views(data_root):
+    views = (View((64, 32), crop=(32, 32), scale=(0.8, 1.2)), View((64, 32), crop=(32, 32)))
+    first, again = (samples(data_root, ALL - {"labelled_target"}, views=views) for _ in range(2))
+    [first[p] for p in (0, 3)]
+    for key, value in first[7].items():
+        other = again[7][key]
+        assert value == other if isinstance(value, str) else torch.equal(value, other)
+
+
+def test_several_data_sets_are_one_domain(data_root):
+    joined = open_domain(data_root, ("playground-game", "playground-street"))
+    assert isinstance(joined, JoinedDataset) and joined.name == "playground-game+playground-street"
+    assert len(joined.items("train")) == 20
+    twice = open_domain(data_root, ("playground-game", "playground-game"))
+    paired = PairedSamples(twice, None, (View((64, 32)), View((64, 32))), 0)
+    assert len(paired.source_items) == 20 and paired[0]["labels"].shape == (32, 64)
+
+
+def test_data_sets_of_other_classes_are_no_one_domain(data_root, tmp_path):
+    from fgda_cli.data.images import write_image
+    from fgda_cli.data.recipes import How, prepare_folder
+    from fgda_cli.data.store import PreparedDataset
+
+    write_image(tmp_path / "i/1.png", np.zeros((32, 64, 3), np.uint8))
+    write_image(tmp_path / "l/1.png", np.ones((32, 64), np.uint8))
+    (tmp_path / "m.yaml").write_text("classes: [ground]\n1: ground\n")
+    quiet = How(tmp_path, (64, 32), 1, Reporter(quiet=True))
+    prepare_folder(tmp_path / "i", tmp_path / "l", tmp_path / "m.yaml", None, "train", "mine", quiet)
+    with pytest.raises(FgdaError, match="need the same classes"):
+        JoinedDataset([open_dataset(data_root, "playground-game"), PreparedDataset(tmp_path / "mine")])
+
+
+def test_a_labelled_part_that_no_method_uses_is_said(data_root, tiny_preset, tmp_path):
+    from fgda_cli.runtime.errors import UsageError
+
+    preset = tiny_preset("data.target.labelled=playground-street")
+    job = stages.Job(preset, data_root, tmp_path / "run", "cpu", reporter=Reporter(quiet=True))
+    with pytest.raises(UsageError, match="method fgda does not use labels of the target"):
+        stages.adapt(
+            replace(job, preset=preset.model_copy(update={"adapt": preset.adapt.model_copy(update={"start": "backbone"})})), None
+        )
