@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 
 from fgda_cli.data.classes import CITYSCAPES_IDS
-from fgda_cli.data.files import write_image
+from fgda_cli.data.images import write_image
 from fgda_cli.data.loader import Augmentation, PairedSamples
 from fgda_cli.data.playground import write_palette_png
 from fgda_cli.data.playground.looks import GAME, STREET

@@ -21,7 +21,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from fgda_cli.data.files import write_image
+from fgda_cli.data.images import write_image
 
 from fgda_cli.data.classes import CITYSCAPES
 from fgda_cli.data.loader import to_tensor

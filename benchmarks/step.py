@@ -1,11 +1,13 @@
 """One adaptation step: our engine against a plain implementation of the published recipe, side by side.
 
-    python benchmarks/step.py --network resnet101 --source 320x180 --target 256x128 --repeats 5
+    python benchmarks/step.py --network resnet101 --source 640x360 --target 512x256 --repeats 5
+    python benchmarks/step.py --like fada      # single level, no entropy: what the published FADA code itself computes
 
-The plain recipe follows ../shared/METHODS.md with its mistakes: two target forwards of the discriminator, weight
-gradients of the adversarial pass computed and thrown away, one-sided 2K labels and 2K logits at full resolution,
-batch norm as a pass of its own, four dilated convolutions a head. `ours-malloc` leaves the C library's allocator as it is.
-Every variant runs in a process of its own (peak memory), in turn, several times.
+The plain recipe is the public code's: two target forwards of the discriminator, weight gradients of the adversarial pass
+computed and thrown away, one-sided 2K labels and 2K logits at full resolution, frozen batch norm as a multiplication and an
+addition of its own (which keeps no activation for the backward pass, as the published one), four dilated convolutions a
+head. `ours-malloc` leaves the C library's allocator as it is. Every variant runs in a process of its own (peak memory), in
+turn, several times; `cpu` is the process's own seconds, which other work on the machine disturbs less than the wall's.
 """
 
 from __future__ import annotations
@@ -34,12 +36,12 @@ def networks(arguments):
 
     torch.manual_seed(0)
     torch.set_num_threads(arguments.threads)
-    playground = arguments.network == "playground"
+    playground, name = arguments.network == "playground", "fada" if arguments.like == "fada" else "fgda"
     model = Segmenter(19, "resnet18" if playground else arguments.network, width=32 if playground else 64,
-                      multi_level=not playground)  # fmt: skip
-    model.freeze_batch_norm()
-    cls = method_class("fgda")
-    method = cls(model, cls.Settings(name="fgda"))
+                      multi_level=not playground and name == "fgda")  # fmt: skip
+    model.set_batch_norm("frozen")
+    cls = method_class(name)
+    method = cls(model, cls.Settings(name=name))
     for module in (model, *method.modules.values()):
         module.train()
     return method
@@ -57,79 +59,99 @@ def batch(arguments):
     return Batch(images[0], labels, images[1])
 
 
+def affine_norm(conv, norm, x):
+    """Frozen batch norm as the published codes have it: no input of it is kept."""
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    return conv(x) * scale.view(1, -1, 1, 1) + (norm.bias - norm.running_mean * scale).view(1, -1, 1, 1)
+
+
 def plain_step(method, data):
-    """The public code's order; gradients are left in `.grad`."""
+    """The public code's order; gradients are left in `.grad`. Soft labels are made once and kept, as there."""
+    import torch
+
     from fgda_cli import losses
 
     s, model = method.settings, method.model
 
-    def soft(logits, domain, shape):
-        return losses.domain_encoding(losses.upsample(logits, shape), domain, s.temperature, s.clip)
+    def soft(pred, domain):
+        code = torch.softmax(pred, dim=1).detach()
+        code[code > s.clip] = s.clip
+        empty = torch.zeros_like(code)
+        return torch.cat((code, empty) if domain == "source" else (empty, code), dim=1)
 
     def judged(name, features, shape):
         return losses.upsample(method.discriminators[name](features), shape)
 
-    def seg(logits):
-        import torch.nn.functional as F
+    def levels(output):
+        return {name: method.level(output, name) for name in method.discriminators}
 
-        full = losses.upsample(logits, data.labels.shape[-2:])
-        return F.cross_entropy(full / s.seg_temperature, data.labels.long(), ignore_index=255)
+    def predictions(output, shape):
+        return {name: losses.upsample(logits, shape) / s.temperature for name, (_, logits) in levels(output).items()}
 
     near, far = data.source.shape[-2:], data.target.shape[-2:]
     source = model(data.source)
-    loss = seg(source.logits)
-    if source.aux_logits is not None:
-        loss = loss + s.aux_seg * seg(source.aux_logits)
-    loss.backward()
-    target, loss = model(data.target), 0.0
-    for name in method.discriminators:
-        factor = s.aux_adv_factor if name.startswith("aux") else 1.0
-        features, logits = method.level(target, name)
-        adversarial = losses.soft_label_cross_entropy(judged(name, features, far), soft(logits, "source", far))
-        entropy = losses.entropy_loss(losses.upsample(logits, far))
-        loss = loss + s.lambda_adv * factor * (adversarial + s.eta * entropy)
+    features_s = {name: features for name, (features, _) in levels(source).items()}
+    pred_s = predictions(source, near)
+    del source
+    weights = {name: s.aux_seg if name.startswith("aux") else 1.0 for name in pred_s}
+    cross_entropy = torch.nn.functional.cross_entropy
+    sum(weights[name] * cross_entropy(pred, data.labels.long(), ignore_index=255) for name, pred in pred_s.items()).backward()
+    soft_s = {name: soft(pred.detach(), "source") for name, pred in pred_s.items()}
+    target = model(data.target)
+    features_t, loss = {name: features for name, (features, _) in levels(target).items()}, 0.0
+    pred_t = predictions(target, far)
+    for name, pred in pred_t.items():
+        factor = s.lambda_adv * (s.aux_adv_factor if name.startswith("aux") else 1.0)
+        loss = loss + factor * losses.soft_label_cross_entropy(judged(name, features_t[name], far), soft(pred, "source"))
+        if hasattr(s, "eta"):
+            logits = method.level(target, name)[1]
+            loss = loss + factor * s.eta * losses.entropy_loss(losses.upsample(logits, far))
     loss.backward()
     for name, discriminator in method.discriminators.items():
         discriminator.zero_grad()
-        for output, domain, shape in ((source, "source", near), (target, "target", far)):
-            features, logits = method.level(output, name)
-            domain_logits = judged(name, features.detach(), shape)
-            (0.5 * losses.soft_label_cross_entropy(domain_logits, soft(logits, domain, shape))).backward()
+        on_source = judged(name, features_s[name].detach(), near)
+        (0.5 * losses.soft_label_cross_entropy(on_source, soft_s[name])).backward()
+        on_target = judged(name, features_t[name].detach(), far)
+        (0.5 * losses.soft_label_cross_entropy(on_target, soft(pred_t[name], "target"))).backward()
 
 
 def measure(arguments) -> None:
     """One variant in this process: the median of its steps and the peak memory, as a line of JSON."""
     import torch
 
-    from fgda_cli.models import segmenter as deeplab
     from fgda_cli.models.encoders import resnet
-    from fgda_cli.runtime.devices import Precision, keep_freed_memory
+    from fgda_cli.models.heads.aspp import AsppHead
+    from fgda_cli.runtime.devices import Precision
+    from fgda_cli.runtime.system import keep_freed_memory
 
     method, data = networks(arguments), batch(arguments)
     if arguments.variant == "plain":
-        resnet.conv_norm = lambda conv, norm, x: norm(conv(x))
-        deeplab.AsppHead.forward = lambda head, features: sum(conv(features) for conv in head.convs)
+        resnet.conv_norm = affine_norm
+        AsppHead.forward = lambda head, features: sum(conv(features) for conv in head.convs)
     if arguments.variant not in ("plain", "ours-malloc"):
         keep_freed_memory()
     precision = Precision("bf16" if "bf16" in arguments.variant else "fp32", torch.device("cpu"))
     method.autocast = precision.autocast
     method.model.backbone.checkpoint_activations = "checkpoint" in arguments.variant
-    for module in (method.model, *method.modules.values()):
+    for module in (method.model, *method.modules.values()) if arguments.variant != "plain" else ():
         precision.to_device(module)
-    before, seconds = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, []
+    before, seconds, cpu = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, [], []
     for _ in range(arguments.steps + 1):
         for module in (method.model, *method.modules.values()):
             module.zero_grad(set_to_none=True)
-        start = time.perf_counter()
+        start, used = time.perf_counter(), time.process_time()
         plain_step(method, data) if arguments.variant == "plain" else method.step(data)
         seconds.append(time.perf_counter() - start)
+        cpu.append(time.process_time() - used)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps({"seconds": statistics.median(seconds[1:]), "peak_mib": peak / 1024, "step_mib": (peak - before) / 1024}))
+    found = {"seconds": statistics.median(seconds[1:]), "cpu": statistics.median(cpu[1:])}
+    print(json.dumps(found | {"peak_mib": peak / 1024, "step_mib": (peak - before) / 1024}))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", default="resnet101", help="resnet18, 50, 101 or playground")
+    parser.add_argument("--like", choices=("fgda", "fada"), default="fgda", help="the paper's method, or the published FADA's")
     parser.add_argument("--source", type=size, default=(640, 360), help="WxH")
     parser.add_argument("--target", type=size, default=(512, 256), help="WxH")
     parser.add_argument("--batch", type=int, default=1)
@@ -148,11 +170,12 @@ def main() -> None:
             found.setdefault(variant, []).append(json.loads(run.stdout.splitlines()[-1]))
     medians = {v: {key: statistics.median(r[key] for r in runs) for key in runs[0]} for v, runs in found.items()}
     base = medians[variants[0]]
-    print(f"{arguments.network}, source {arguments.source}, target {arguments.target}, batch {arguments.batch}")
+    print(f"{arguments.like}, {arguments.network}, source {arguments.source}, target {arguments.target}, batch {arguments.batch}")
     for variant, row in medians.items():
-        print(f"{variant:16} {row['seconds']:7.3f} s ({row['seconds'] / base['seconds']:.2f})   peak {row['peak_mib']:6.0f} MiB "
-              f"({row['peak_mib'] / base['peak_mib']:.2f}), of the step {row['step_mib']:6.0f} MiB "
-              f"({row['step_mib'] / base['step_mib']:.2f})")  # fmt: skip
+        ratio = {key: value / base[key] for key, value in row.items()}
+        print(f"{variant:16} {row['seconds']:7.3f} s ({ratio['seconds']:.2f}), cpu {row['cpu']:7.3f} s ({ratio['cpu']:.2f}), "
+              f"peak {row['peak_mib']:6.0f} MiB ({ratio['peak_mib']:.2f}), of the step {row['step_mib']:6.0f} MiB "
+              f"({ratio['step_mib']:.2f})")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from torch import Tensor
 
 CHUNK_ELEMENTS = 400_000  # logits of one chunk: about 1.6 MB in fp32, which a core's cache holds
 
-ChunkLoss = Callable[[Tensor, slice], Tensor]  # (logits [B,C,rows,W], output rows) -> summed loss(es), [L] or scalar
+ChunkLoss = Callable[[Tensor, slice], Tensor]  # (logits [B,C,rows,W], output rows) -> summed loss
 
 
 def interpolation(inputs: int, outputs: int, like: Tensor) -> Tensor:
@@ -63,37 +63,38 @@ class Upsampled:
         """Wide input rows `[B,C,span,W]` to output rows."""
         return torch.matmul(self.down[rows, span], part)
 
+    def back(self, grads: Tensor, rows: slice, into: Tensor) -> None:
+        """Adds the gradient of some output rows `[B,C,rows,W]` to that of the wide input rows `[B,C,h,W]`."""
+        span = self.span(rows)
+        into[:, :, span] += torch.matmul(self.down[rows, span].T, grads)
+
+    def narrow(self, wide: Tensor) -> Tensor:
+        """The gradient of the maps `[B,C,h,w]` from that of the wide rows."""
+        return torch.matmul(wide, self.across.T)
+
     def chunks(self) -> list[slice]:
         height, width = self.size
         rows = max(1, CHUNK_ELEMENTS // (self.wide.shape[0] * self.wide.shape[1] * width))
         return [slice(first, min(first + rows, height)) for first in range(0, height, rows)]
 
 
-def gradients(logits: Tensor, size: tuple[int, int], chunk_loss: ChunkLoss, count: int = 1) -> tuple[list[Tensor], list[Tensor]]:
-    """`count` losses that `chunk_loss` sums over a chunk of rows: their sums over all chunks, and d loss / d logits of each.
-
-    logits `[B,C,h,w]`, size (H, W) of the output; the gradients have the logits' shape.
-    """
-    view = Upsampled(logits.detach(), size)
-    sums, grads = [logits.new_zeros(()) for _ in range(count)], [torch.zeros_like(view.wide) for _ in range(count)]
-    for rows in view.chunks():
-        span = view.span(rows)
-        leaf = view.wide[:, :, span].requires_grad_()
-        with torch.enable_grad():
-            losses = chunk_loss(view.mix(leaf, span, rows), rows).reshape(count).unbind()
-        for index in range(count):
-            (grad,) = torch.autograd.grad(losses[index], leaf, retain_graph=index + 1 < count)
-            grads[index][:, :, span] += grad
-            sums[index] += losses[index].detach()
-    return sums, [torch.matmul(grad, view.across.T) for grad in grads]
-
-
 class _Chunked(torch.autograd.Function):
+    """Loss and gradient chunk by chunk in the forward pass; the backward pass only scales."""
+
     @staticmethod
     def forward(ctx: Any, logits: Tensor, size: tuple[int, int], chunk_loss: ChunkLoss) -> Tensor:
-        (total,), (grad,) = gradients(logits, size, chunk_loss)
-        ctx.save_for_backward(grad)
-        return total
+        view = Upsampled(logits.detach(), size)
+        loss, wide = logits.new_zeros(()), torch.zeros_like(view.wide)
+        for rows in view.chunks():
+            span = view.span(rows)
+            leaf = view.wide[:, :, span].requires_grad_()
+            with torch.enable_grad():
+                value = chunk_loss(view.mix(leaf, span, rows), rows)
+            (grad,) = torch.autograd.grad(value, leaf)
+            wide[:, :, span] += grad
+            loss += value.detach()
+        ctx.save_for_backward(view.narrow(wide))
+        return loss
 
     @staticmethod
     @torch.autograd.function.once_differentiable

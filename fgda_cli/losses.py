@@ -100,19 +100,37 @@ def domain_losses(
     """SCE at (H, W) against each of `domains` ([a;0], [0;a]), and the gradient of each in domain_logits `[B,2K,h,w]`.
 
     a is the encoding of logits `[B,K,h,w]`. One pass serves both players (eq. 2 and 3), a few rows at a time: neither
-    the 2K maps nor the encoding exist at full resolution.
+    the 2K maps nor the encoding exist at full resolution. Both gradients share softmax(domain_logits) sum_k a_k; they differ in
+    the half from which a is taken off, so each exponential is computed once.
     """
-    codes, classes = chunked.Upsampled(logits.detach(), size), logits.shape[1]
-
-    def chunk_loss(full: Tensor, rows: slice) -> Tensor:
-        code = class_encoding(codes.rows(rows), temperature, clip)
-        level = (code.sum(dim=1) * torch.logsumexp(full, dim=1)).sum()
-        halves = {"source": full[:, :classes], "target": full[:, classes:]}
-        return torch.stack([level - (code * halves[domain]).sum() for domain in domains])
-
-    sums, grads = chunked.gradients(domain_logits, size, chunk_loss, count=len(domains))
+    codes, view, classes = (
+        chunked.Upsampled(logits.detach(), size),
+        chunked.Upsampled(domain_logits.detach(), size),
+        logits.shape[1],
+    )
+    shared, code_grad = torch.zeros_like(view.wide), torch.zeros_like(codes.wide)
+    sums = [domain_logits.new_zeros(()) for _ in domains]
+    for rows in view.chunks():
+        code, full = class_encoding(codes.rows(rows), temperature, clip), view.rows(rows)
+        level = code.sum(dim=1, keepdim=True)
+        for index, domain in enumerate(domains):
+            half = full[:, :classes] if domain == "source" else full[:, classes:]
+            sums[index] -= torch.dot(code.flatten(), half.flatten())
+        top = full.amax(dim=1, keepdim=True)
+        probs = full.sub_(top).exp_()
+        total = probs.sum(dim=1, keepdim=True)
+        normaliser = (level * (top + total.log())).sum()
+        for value in sums:
+            value += normaliser
+        view.back(probs.mul_(level / total), rows, shared)
+        codes.back(code, rows, code_grad)
+    shared, code_grad = view.narrow(shared), codes.narrow(code_grad)
     pixels = logits.shape[0] * size[0] * size[1]
-    return tuple(value / pixels for value in sums), tuple(grad / pixels for grad in grads)
+    grads = []
+    for domain in domains:
+        taken = (code_grad, torch.zeros_like(code_grad)) if domain == "source" else (torch.zeros_like(code_grad), code_grad)
+        grads.append((shared - torch.cat(taken, dim=1)) / pixels)
+    return tuple(value / pixels for value in sums), tuple(grads)
 
 
 def discriminator_loss(

@@ -55,9 +55,19 @@ class Precision:
         return self.scaler.scale if self.scaler is not None else lambda loss: loss
 
     def to_device(self, module: nn.Module) -> nn.Module:
-        """To the device; channels_last pays only with reduced precision."""
+        """To the device, in the memory format that computes fastest there (benchmarks/step.py)."""
         module = module.to(self.device)
-        return module if self.name == "fp32" else module.to(memory_format=torch.channels_last)
+        return (
+            module.to(memory_format=torch.channels_last)
+            if self.channels_last
+            else module.to(memory_format=torch.contiguous_format)
+        )
+
+    @property
+    def channels_last(self) -> bool:
+        """Pays with reduced precision, and in fp32 where a CPU has AVX-512 (by 4 %; with AVX2 it costs 10 %)."""
+        wide = self.device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX512"
+        return self.name != "fp32" or wide
 
 
 def make_precision(
