@@ -21,12 +21,13 @@ import torch
 from PIL import Image
 
 from fgda_cli.data.classes import CITYSCAPES_IDS
+from fgda_cli.data.geometry import resize_ids
 from fgda_cli.data.images import write_image
-from fgda_cli.data.loader import Augmentation, PairedSamples
+from fgda_cli.data.loader import Augmentation, PairedSamples, View
 from fgda_cli.data.playground import write_palette_png
 from fgda_cli.data.playground.looks import GAME, STREET
 from fgda_cli.data.playground.scene import draw
-from fgda_cli.data.recipes import prepare_layout
+from fgda_cli.data.recipes import How, prepare_layout
 from fgda_cli.data.store import open_dataset
 from fgda_cli.runtime.reporter import Reporter
 
@@ -38,7 +39,7 @@ def enlarge(image: np.ndarray, ids: np.ndarray, size: tuple[int, int], seed: int
     """A scene at full size, with the noise that makes photographs hard to compress."""
     noise = np.random.default_rng(seed).normal(0, 2, (size[1], size[0], 3))
     large = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC) + noise
-    return large.clip(0, 255).astype(np.uint8), cv2.resize(ids, size, interpolation=cv2.INTER_NEAREST)
+    return large.clip(0, 255).astype(np.uint8), resize_ids(ids, size)
 
 
 def write_raw(root: Path, images: int) -> None:
@@ -59,6 +60,7 @@ class Plain:
     """A raw data set where `PairedSamples` expects a prepared one: every reading decodes and resizes."""
 
     def __init__(self, prepared, images: Path, labels: Path | None, size: tuple[int, int], suffix: str):
+        self.resample = "area"
         self.prepared, self.images, self.labels, self.size, self.suffix = prepared, images, labels, size, suffix
 
     def items(self, split: str, labelled: bool = False):
@@ -94,17 +96,17 @@ def main() -> None:
         root = Path(folder)
         write_raw(root, arguments.images)
         augmentation = Augmentation(True, (0.5, 0.5, 0.5, 0.2))
-        readers, disk = {}, {}
+        readers, disk, views = {}, {}, (View(SOURCE), View(TARGET))
         for cache in ("raw", "png"):
             out = root / cache
-            prepare_layout("gta5", root / "gta5", out, SOURCE, QUIET, 2, cache=cache)
-            prepare_layout("cityscapes", root / "city", out, TARGET, QUIET, 2, cache=cache)
+            prepare_layout("gta5", root / "gta5", How(out, SOURCE, 2, QUIET, cache=cache))
+            prepare_layout("cityscapes", root / "city", How(out, TARGET, 2, QUIET, cache=cache))
             source, target = open_dataset(out, "gta5"), open_dataset(out, "cityscapes")
-            readers[cache] = PairedSamples(source, target, (SOURCE, TARGET), 0, augmentation)
+            readers[cache] = PairedSamples(source, target, views, 0, augmentation)
             disk[cache] = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / 2**20 / arguments.images
         gta = Plain(source, root / "gta5/images", root / "gta5/labels", SOURCE, "")
         city = Plain(target, root / "city/leftImg8bit/train", None, TARGET, "_leftImg8bit")
-        readers = {"plain": PairedSamples(gta, city, (SOURCE, TARGET), 0, augmentation), **readers}
+        readers = {"plain": PairedSamples(gta, city, views, 0, augmentation), **readers}
         disk["plain"] = sum(path.stat().st_size for path in root.glob("*/[il]*/**/*.png")) / 2**20 / arguments.images
         found = {name: [] for name in readers}
         for _ in range(arguments.repeats + 1):

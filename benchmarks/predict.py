@@ -21,17 +21,20 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from fgda_cli.data.images import write_image
 
 from fgda_cli.data.classes import CITYSCAPES
+from fgda_cli.data.geometry import InputRule, resize_ids
+from fgda_cli.data.images import write_image
 from fgda_cli.data.loader import to_tensor
 from fgda_cli.data.playground.looks import STREET
 from fgda_cli.data.playground.scene import draw
 from fgda_cli.data.store import PreparedDataset
-from fgda_cli.inference.evaluate import evaluate_model, forward_logits
+from fgda_cli.inference.evaluate import evaluate_model
+from fgda_cli.inference.inputs import collect
 from fgda_cli.inference.outputs import KINDS, Ids, Pictures
 from fgda_cli.inference.pipeline import batched, images_per_batch
-from fgda_cli.inference.predict import collect, predict_inputs
+from fgda_cli.inference.predict import predict_inputs
+from fgda_cli.inference.tta import forward_logits
 from fgda_cli.models.segmenter import Segmenter
 from fgda_cli.runtime.devices import make_precision
 from fgda_cli.runtime.reporter import Reporter
@@ -54,9 +57,10 @@ def write_data(root: Path, images: int, network: tuple[int, int], label: tuple[i
         large = (cv2.resize(image, label, interpolation=cv2.INTER_CUBIC) + noise).clip(0, 255).astype(np.uint8)
         write_image(root / f"photos/{index:05d}.png", large)
         write_image(root / f"set/images/{index:05d}.bmp", cv2.resize(large, network, interpolation=cv2.INTER_AREA))
-        write_image(root / f"set/labels/{index:05d}.png", cv2.resize(ids, label, interpolation=cv2.INTER_NEAREST))
-        items.append({"name": f"{index:05d}", "image": f"images/{index:05d}.bmp", "label": f"labels/{index:05d}.png"})
-    manifest = {"format": "fgda-dataset", "version": 1, "dataset": "bench", "classes": CITYSCAPES.to_json(),
+        write_image(root / f"set/labels/{index:05d}.png", resize_ids(ids, label))
+        names = {"name": f"{index:05d}", "image": f"images/{index:05d}.bmp", "label": f"labels/{index:05d}.png"}
+        items.append(names | {"size": label})
+    manifest = {"format": "fgda-dataset", "version": 2, "dataset": "bench", "classes": CITYSCAPES.to_json(),
                 "splits": {"val": items}}  # fmt: skip
     (root / "set/manifest.json").write_text(json.dumps(manifest))
 
@@ -103,7 +107,7 @@ def main() -> None:
     arguments = parser.parse_args()
     backbone, width, multi_level = NETWORKS[arguments.network]
     model = Segmenter(19, backbone, width=width, multi_level=multi_level).eval()
-    model.input_size = arguments.size
+    model.input_rule = InputRule(arguments.size)
     precision = make_precision(arguments.precision, torch.device("cpu"))
     precision.to_device(model)
     with tempfile.TemporaryDirectory() as folder:
@@ -114,7 +118,7 @@ def main() -> None:
         dataset, inputs = PreparedDataset(root / "set"), collect([str(root / "photos")], False)
         runs = {
             "bare": lambda: bare(model, dataset, arguments.size, precision),
-            "evaluate": lambda: timed(lambda: evaluate_model(model, dataset, "val", arguments.size, precision, QUIET)),
+            "evaluate": lambda: timed(lambda: evaluate_model(model, CITYSCAPES, dataset, "val", precision, QUIET)),
             "predict": lambda: timed(
                 lambda: predict_inputs(
                     model,
