@@ -99,7 +99,7 @@ def domain_losses(
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """SCE at (H, W) against each of `domains` ([a;0], [0;a]), and the gradient of each in domain_logits `[B,2K,h,w]`.
 
-    a is the encoding of logits `[B,K,h,w]`. One pass serves both players (eq. 2 and 3), a few rows at a time: neither
+    a is the encoding of logits `[B,K,h,w]`. One pass gives what eq. 2 and eq. 3 need, a few rows at a time: neither
     the 2K maps nor the encoding exist at full resolution. Both gradients share softmax(domain_logits) sum_k a_k; they differ in
     the half from which a is taken off, so each exponential is computed once.
     """

@@ -185,7 +185,7 @@ def test_chunks_equal_the_upsampled_loss_in_value_and_gradient(low, size, monkey
         torch.testing.assert_close(*grads, msg=name)
 
 
-def test_the_domain_game_equals_the_published_soft_label_losses(monkeypatch):
+def test_the_domain_losses_equal_the_published_soft_label_losses(monkeypatch):
     monkeypatch.setattr(chunked, "CHUNK_ELEMENTS", 700)
     torch.manual_seed(1)
     size = (21, 34)

@@ -26,7 +26,7 @@ class FineGrainedSettings(MethodSettings):
 
 
 class Fada(Method):
-    """One fine-grained discriminator a level; the target's domain logits are computed once for both players."""
+    """One fine-grained discriminator a level; the target's domain logits serve eq. 2 and eq. 3 alike and are computed once."""
 
     Settings = FineGrainedSettings
 

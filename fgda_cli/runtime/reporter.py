@@ -1,4 +1,4 @@
-"""What a person sees while work goes on: messages and progress on stderr, results on stdout."""
+"""Messages and progress on stderr while work goes on; results go to stdout."""
 
 from __future__ import annotations
 

@@ -36,8 +36,24 @@ def ablation_table(summary: dict[str, Any]):
         table.add_column(heading, justify=justify)
     for row in summary["rows"]:
         seeds = " ".join(f"{value:.1f}" for value in row["seeds"].values())
-        table.add_row(row["method"], show(row["mean"]), show(row["spread"]), seeds, show(row["paper"]))
+        table.add_row(row["method"], show(row["mean"]), show(row["spread"]), seeds, paper_text(row, summary))
+    table.caption, table.caption_justify = "\n".join(footnotes(summary)) or None, "left"
     return table
+
+
+def paper_text(row: dict[str, Any], summary: dict[str, Any]) -> str:
+    """The paper's figure, with a mark where it was not made as ours is."""
+    return show(row["paper"]) + _mark(row, summary)
+
+
+def _mark(row: dict[str, Any], summary: dict[str, Any]) -> str:
+    noted = [other["method"] for other in summary["rows"] if other["note"]]
+    return f" [{noted.index(row['method']) + 1}]" if row["note"] else ""
+
+
+def footnotes(summary: dict[str, Any]) -> list[str]:
+    """What to know of the marked figures, one line each."""
+    return [f"{_mark(row, summary).strip()} {row['method']}: {row['note']}" for row in summary["rows"] if row["note"]]
 
 
 def prepared_table(summary):

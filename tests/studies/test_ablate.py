@@ -40,3 +40,21 @@ def test_compare_draws_datasets_and_photos(data_root, tmp_path):
     assert done.returncode == 0, done.stderr
     height, width = cv2.imread(str(tmp_path / "a.png")).shape[:2]
     assert width == 6 + 4 * (256 + 6) and height > 8 * 128
+
+
+def test_published_figures_that_were_made_otherwise_carry_a_note():
+    """Parity 21."""
+    from rich.console import Console
+
+    from fgda_cli.studies import ablate
+    from fgda_cli.visual.tables import ablation_table
+
+    cells = {f"{m}-seed0": {"method": m, "seed": 0, "result": {"miou": 40.0}} for m in ("source-only", "advent", "cbst", "fgda")}
+    summary = ablate._summary("gta2city", "miou", cells)
+    console = Console(width=80, record=True)
+    console.print(ablation_table(summary))
+    for text in (console.export_text(), ablate.markdown(summary)):
+        assert "45.5 [1]" in text and "[1] advent: a best snapshot" in text
+        assert "45.2 [2]" in text and "[2] cbst: another backbone" in text and "49.5" in text and "49.5 [" not in text
+    other = ablate._summary("playground", "miou", cells)
+    assert "[1]" not in ablate.markdown(other)
