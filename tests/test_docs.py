@@ -1,0 +1,100 @@
+"""The examples of docs/adding.md run as they are printed; the README is short; what the docs link to is there."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fgda_cli.data.images import write_image
+from tests.conftest import set_flags
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A copy of the project with the files of docs/adding.md in their places."""
+    copy = tmp_path_factory.mktemp("project")
+    for part in ("fgda_cli", "presets"):
+        shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
+    method, preset, layout, data_preset, encoder = re.findall(
+        r"```(?:python|yaml)\n(.*?)```", (ROOT / "docs/adding.md").read_text(), re.S
+    )
+    for place, text in {
+        "fgda_cli/methods/sharpen.py": method, "presets/playground-sharpen.yaml": preset, "presets/simstreet.yaml": data_preset,
+        "fgda_cli/data/layouts/simstreet.py": layout, "fgda_cli/models/encoders/tinynet.py": encoder,
+    }.items():  # fmt: skip
+        (copy / place).write_text(text)
+    return copy
+
+
+def run(project, *arguments):
+    environment = {"PATH": "", "PYTHONPATH": str(project), "OMP_NUM_THREADS": "1", "HOME": str(project)}
+    command = [sys.executable, "-m", "fgda_cli", *map(str, arguments)]
+    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_method(project, data_root, trained, tmp_path):
+    flags = set_flags("adapt.iterations=2")
+    run(
+        project,
+        "adapt",
+        "--preset",
+        "playground-sharpen",
+        "--init",
+        trained,
+        "--data-root",
+        data_root,
+        "--out",
+        tmp_path / "r",
+        *flags,
+    )
+    assert "sharp" in (tmp_path / "r/metrics.jsonl").read_text()
+    assert "method.lambda_sharp" in run(project, "presets", "--keys")
+
+
+def test_the_data_set(project, tmp_path):
+    for number in range(2):
+        write_image(tmp_path / f"raw/rgb/{number}.png", np.full((64, 128, 3), 90, np.uint8))
+        write_image(tmp_path / f"raw/ids/{number}.png", np.full((64, 128), number, np.uint8))
+    assert "2 train" in run(project, "prepare", "simstreet", "--root", tmp_path / "raw", "--out", tmp_path / "data")
+    assert "simstreet" in run(project, "presets", "simstreet")
+
+
+def test_the_encoder(project, data_root, tmp_path):
+    flags = set_flags("model.backbone=tinynet", "pretrain.iterations=2", "model.weights=none")
+    run(project, "pretrain", "--data-root", data_root, "--out", tmp_path / "r", *flags)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files(page):
+    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text()):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+def test_named_files_and_functions_exist():
+    """Backticked `room/file.py` paths and `losses.x` names in the docs are real."""
+    import fgda_cli.losses as losses
+
+    for page in PAGES:
+        text = page.read_text()
+        for path in re.findall(r"`((?:fgda_cli/)?[a-z_]+/[a-z_/]+\.py)`", text):
+            names = path.removeprefix("fgda_cli/")
+            known = any((ROOT / base / names).exists() for base in ("fgda_cli", "."))
+            assert known or path.startswith("fgda_cli/") and page.name == "adding.md", (page.name, path)
+        for name in re.findall(r"`losses\.([a-z_]+)`", text):
+            assert hasattr(losses, name), (page.name, name)
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 200
