@@ -1,6 +1,7 @@
-"""Everything that may go wrong, done on purpose: `python benchmarks/trust.py [faults] [fuzz] [--only TEXT]`.
+"""Everything that may go wrong, done on purpose: `python benchmarks/trust.py [faults] [fuzz] [kinds] [--only TEXT]`.
 
-`faults` kills, stops, starves and breaks real processes; `fuzz` feeds malformed files and words to the command line.
+`faults` kills, stops, starves and breaks real processes; `fuzz` feeds malformed files and words to the command line; `kinds` what
+was once wrong in silence.
 Prints each failure, then the counts; exit code 1 when anything failed.
 """
 
@@ -22,10 +23,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import trust_faults
 import trust_fuzz
+import trust_kinds
 from trust_world import World, make_world
 
 MOST_SECONDS = 100  # of one case
-SUITES = {"faults": trust_faults.cases, "fuzz": trust_fuzz.cases}
+SUITES = {"faults": trust_faults.cases, "fuzz": trust_fuzz.cases, "kinds": trust_kinds.cases}
 
 
 def too_slow(_signum, _frame):
@@ -49,7 +51,7 @@ def run(name: str, world: World, only: str) -> tuple[int, int]:
             print(f"FAILED {label}: {kind}{' '.join(str(error).split())[:600]}", flush=True)
         finally:
             signal.alarm(0)
-        shutil.rmtree(world.root / "cases", ignore_errors=True) if name == "fuzz" else None
+        shutil.rmtree(world.root / "cases", ignore_errors=True) if name != "faults" else None
     return count, failures
 
 

@@ -54,8 +54,13 @@ Ids = Annotated[str, typer.Option(help="Ids written: train, or Cityscapes label 
 Flip = Annotated[bool, typer.Option("--flip", help="Also average over the mirrored image.", rich_help_panel=COMPUTE)]
 Scale = Annotated[
     Optional[list[float]],
-    typer.Option(help="Average over these scales; repeatable.", min=0.1, max=4, rich_help_panel=COMPUTE),
+    typer.Option(help="Average over these scales; repeatable.", min=0.1, max=16, rich_help_panel=COMPUTE),
 ]
+Sliding = Annotated[
+    Optional[str],
+    typer.Option(metavar="WxH", help="Windows of this size instead of one forward of the image.", rich_help_panel=COMPUTE),
+]
+Overlap = Annotated[float, typer.Option(min=0, max=0.9, help="Share by which sliding windows overlap.", rich_help_panel=COMPUTE)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.", rich_help_panel=COMPUTE)]
 PrecisionName = Annotated[
     Optional[str], typer.Option("--precision", help="auto, fp32, bf16 or fp16. Default: the preset's.", rich_help_panel=COMPUTE)
@@ -114,11 +119,15 @@ def check_ids(ids: str) -> None:
         raise UsageError(f"--ids {ids}: known are train and label")
 
 
-def views(flip: bool, scale: list[float] | None):
-    """Test-time augmentation of --flip and --scale."""
+def views(flip: bool, scale: list[float] | None, sliding: str | None = None, overlap: float = 0.25):
+    """Test-time augmentation of --flip and --scale; --sliding and --overlap. Raises UsageError."""
+    from ..data.prepare import parse_size
+
+    window = parse_size(sliding, "--sliding")
+    from ..inference.sliding import SlidingWindow
     from ..inference.tta import TestTimeAugmentation
 
-    return TestTimeAugmentation(flip, tuple(scale or (1.0,)))
+    return TestTimeAugmentation(flip, tuple(scale or (1.0,)), SlidingWindow(window, overlap) if window else None)
 
 
 def emit_json(value, where: str, show: Reporter | None = None) -> None:

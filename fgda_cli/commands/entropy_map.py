@@ -19,6 +19,8 @@ def entropy_map(
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Enter folders of folders.")] = False,
     flip: cli.Flip = False,
     scale: cli.Scale = None,
+    sliding: cli.Sliding = None,
+    overlap: cli.Overlap = 0.25,
     device: cli.Device = "auto",
     precision: cli.PrecisionName = None,
     workers: cli.Threads = 2,
@@ -34,7 +36,7 @@ def entropy_map(
 
     show, found = cli.reporter(context), collect(inputs, recursive, out)
     model, _ = load_model(checkpoint)
-    how, tta = cli.precision_for(precision, device, show, model), cli.views(flip, scale)
+    how, tta = cli.precision_for(precision, device, show, model), cli.views(flip, scale, sliding, overlap)
     how.to_device(model)
     process_group, write = join(how.device), EntropyMaps(out, raw)
     counts = predict_inputs(

@@ -26,6 +26,8 @@ def evaluate(
     ] = None,
     flip: cli.Flip = False,
     scale: cli.Scale = None,
+    sliding: cli.Sliding = None,
+    overlap: cli.Overlap = 0.25,
     json: cli.Json = None,
     save_predictions: Annotated[
         Optional[Path], typer.Option(metavar="DIR", help="Write predicted ids here.", rich_help_panel="Result")
@@ -50,10 +52,8 @@ def evaluate(
     from ..visual.tables import iou_table
 
     show = cli.reporter(context)
-    wanted = Wanted(
-        data, split, root_of(data_root), cli.precision_for(precision, device, show), cli.views(flip, scale), protocol,
-        save_predictions, ids, report, workers,
-    )  # fmt: skip
+    how, tta = cli.precision_for(precision, device, show), cli.views(flip, scale, sliding, overlap)
+    wanted = Wanted(data, split, root_of(data_root), how, tta, protocol, save_predictions, ids, report, workers)
     names, results = evaluate_all(checkpoints, wanted, show)
     if json is not None:
         cli.emit_json(results[0] if len(results) == 1 else results, json, show)

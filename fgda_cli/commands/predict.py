@@ -23,6 +23,8 @@ def predict(
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Enter folders of folders.")] = False,
     flip: cli.Flip = False,
     scale: cli.Scale = None,
+    sliding: cli.Sliding = None,
+    overlap: cli.Overlap = 0.25,
     device: cli.Device = "auto",
     precision: cli.PrecisionName = None,
     workers: cli.Threads = 2,
@@ -42,7 +44,7 @@ def predict(
 
     show, found = cli.reporter(context), collect(inputs, recursive, out)
     model, info = load_model(checkpoint)
-    how, tta = cli.precision_for(precision, device, show, model), cli.views(flip, scale)
+    how, tta = cli.precision_for(precision, device, show, model), cli.views(flip, scale, sliding, overlap)
     how.to_device(model)
     process_group, write = join(how.device), Pictures(out, info["classes"], kinds, Ids(ids, info["classes"]))
     if process_group.is_first:

@@ -235,11 +235,11 @@ def _other_splits(task: Task, listing: Listing, replaced: dict[str, list]) -> di
     return kept
 
 
-def parse_size(text: str | None) -> tuple[int, int] | None:
+def parse_size(text: str | None, option: str = "--size") -> tuple[int, int] | None:
     """`1280x720` to (1280, 720). Raises UsageError."""
     if text is None:
         return None
     width, _, height = text.lower().partition("x")
     if not (width.isdigit() and height.isdigit() and int(width) >= 32 and int(height) >= 32):
-        raise UsageError(f"--size {text}: write it as WIDTHxHEIGHT, at least 32x32, e.g. 1280x720")
+        raise UsageError(f"{option} {text}: write it as WIDTHxHEIGHT, at least 32x32, e.g. 1280x720")
     return int(width), int(height)

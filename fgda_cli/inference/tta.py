@@ -15,14 +15,16 @@ from ..data.loader import to_tensor
 from ..losses import entropy_map
 from ..models.segmenter import Segmenter
 from ..runtime.devices import Precision
+from .sliding import SlidingWindow, sliding_logits
 
 
 @dataclass(frozen=True)
 class TestTimeAugmentation:
-    """Mean of the class probabilities over scales and mirrors."""
+    """Mean of the class probabilities over scales and mirrors; `window` slides over each instead of one whole forward."""
 
     flip: bool = False
     scales: tuple[float, ...] = (1.0,)
+    window: SlidingWindow | None = None
 
 
 def forward_logits(model: Segmenter, images: Tensor, precision: Precision) -> Tensor:
@@ -35,13 +37,19 @@ def view_logits(
     model: Segmenter, images: list[np.ndarray], size: tuple[int, int], precision: Precision, tta: TestTimeAugmentation
 ) -> list[Tensor]:
     """Logits `[B,K,h,w]` of RGB images in each view, mirrored ones turned back; size (width, height) is scale 1."""
+
+    def forward(images: Tensor) -> Tensor:
+        if tta.window is None:
+            return forward_logits(model, images, precision)
+        return sliding_logits(lambda part: forward_logits(model, part, precision), images, tta.window)
+
     views, resize = [], model.input_rule.resize if model.input_rule is not None else resize_image
     for scale in tta.scales:
         scaled = size if scale == 1 else tuple(max(32, round(side * scale)) for side in size)
         batch = torch.stack([to_tensor(resize(image, scaled)) for image in images])
-        views.append(forward_logits(model, batch, precision))
+        views.append(forward(batch))
         if tta.flip:
-            views.append(forward_logits(model, batch.flip(-1), precision).flip(-1))
+            views.append(forward(batch.flip(-1)).flip(-1))
     return views
 
 

@@ -1,0 +1,74 @@
+"""Sliding windows: a network that takes small images sees a large one part by part, its logits blended into one map."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class SlidingWindow:
+    """Width and height of a window in the resized image, and the least share by which neighbours overlap."""
+
+    size: tuple[int, int]
+    overlap: float = 0.25
+
+    def starts(self, length: int, window: int) -> list[int]:
+        """Where windows begin along a side: evenly spaced, the first at 0, the last at the end."""
+        if window >= length:
+            return [0]
+        step = max(1, int(window * (1 - self.overlap)))
+        count = -(-(length - window) // step) + 1
+        return [round(index * (length - window) / (count - 1)) for index in range(count)]
+
+
+def sliding_logits(forward: Callable[[Tensor], Tensor], images: Tensor, window: SlidingWindow) -> Tensor:
+    """Logits `[B,K,h,w]` of images `[B,3,H,W]` at the network's stride, as one forward of the whole image would have them.
+
+    Each window's logits are read off at the whole map's points that lie in it, and averaged with weights that fall linearly to
+    the window's border. Memory: one window's activations and the map. A window that covers the image is one plain forward.
+    """
+    height, width = images.shape[-2:]
+    wide, high = min(window.size[0], width), min(window.size[1], height)
+    if (high, wide) == (height, width):
+        return forward(images)
+    total = weights = None
+    for top in window.starts(height, high):
+        for left in window.starts(width, wide):
+            logits = forward(images[..., top : top + high, left : left + wide])
+            if total is None:
+                h, w = (_points(whole, part, count) for whole, part, count in zip(
+                    (height, width), (high, wide), logits.shape[-2:], strict=True))  # fmt: skip
+                total = logits.new_zeros(*logits.shape[:2], h, w)
+                weights = logits.new_zeros(h, w)
+            rows, down, vertical = _read_off(total.shape[2], height, top, high, logits.shape[2], logits)
+            columns, across, horizontal = _read_off(total.shape[3], width, left, wide, logits.shape[3], logits)
+            weight = vertical[:, None] * horizontal[None]
+            total[..., rows, columns] += torch.matmul(torch.matmul(down, logits), across.T) * weight
+            weights[rows, columns] += weight
+    return total / weights
+
+
+def _points(whole: int, part: int, count: int) -> int:
+    """Points of the whole map along a side, as dense as the `count` points of a window."""
+    return max(2, round((whole - 1) * (count - 1) / max(part - 1, 1)) + 1)
+
+
+def _read_off(points: int, whole: int, start: int, part: int, count: int, like: Tensor) -> tuple[slice, Tensor, Tensor]:
+    """Along a side: which points of the whole map lie in a window, the matrix `[n, count]` that reads them off the window's
+    logits (linear, align_corners), and their weights `[n]`."""
+    position = torch.arange(points, dtype=torch.float64) * ((whole - 1) / (points - 1))
+    inside = torch.nonzero((position >= start - 1e-9) & (position <= start + part - 1 + 1e-9)).flatten()
+    local = (position[inside] - start).clamp(0, part - 1)
+    index = local * ((count - 1) / max(part - 1, 1))
+    low = index.floor().long().clamp(max=max(count - 2, 0))
+    matrix = torch.zeros(len(inside), count, dtype=torch.float64)
+    lines = torch.arange(len(inside))
+    matrix[lines, low] = 1 - (index - low)
+    matrix[lines, (low + 1).clamp(max=count - 1)] += index - low
+    weight = torch.minimum(local, part - 1 - local) + 1
+    first = int(inside[0])
+    return slice(first, first + len(inside)), matrix.to(like), weight.to(like)
