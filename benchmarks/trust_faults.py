@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from trust_world import QUIET, Done, World, clear, finish, nothing_half_written, start
 
-from fgda_cli.data.recipes import prepare_layout
+from fgda_cli.data.recipes import How, prepare_layout
 from fgda_cli.models import checkpoint
 
 KILLS = 20
@@ -123,7 +123,7 @@ def nothing_half_written_but_of_the_dead(folder: Path) -> None:
 
 def kills_of_prepare(world: World) -> Iterator[Case]:
     rng, whole = random.Random(1), world.folder("prepared")
-    prepare_layout("gta5", world.raw / "game", whole, (512, 256), QUIET, 1)
+    prepare_layout("gta5", world.raw / "game", How(whole, (512, 256), 1, QUIET))
 
     def one_kill() -> None:
         """A preparation killed once, then run again: the same files and journal as the one never stopped."""

@@ -6,11 +6,11 @@ from typing import Any
 
 
 def iou_table(headings: list[str], results: list[dict[str, Any]]):
-    """Results of `evaluate` under their headings as a rich table: one row a class, the means below."""
+    """Results of `evaluate` under their headings for rich: a line above, one row a class, the means below."""
     from rich.table import Table
 
     first = results[0]
-    table = Table(title=f"IoU % on {first['dataset']} / {first['split']} ({first['images']} images)", title_justify="left")
+    table = Table()
     table.add_column("class", no_wrap=True)
     for heading in headings:
         table.add_column(heading, justify="right", overflow="fold")
@@ -20,7 +20,15 @@ def iou_table(headings: list[str], results: list[dict[str, Any]]):
     for key, label in (("miou", "mIoU"), ("miou16", "mIoU (16)"), ("miou13", "mIoU (13)"), ("pixel_accuracy", "pixel accuracy")):
         if first.get(key) is not None:
             table.add_row(label, *(show(result[key]) for result in results), style="bold" if key == "miou" else "")
-    return table
+    return _under(f"IoU % on {first['dataset']} / {first['split']} ({first['images']} images)", table)
+
+
+def _under(title: str, table, below: str = ""):
+    """A table between lines of its own width, as rich's titles and captions are broken at the table's."""
+    from rich.console import Group
+    from rich.text import Text
+
+    return Group(Text(title, style="italic"), table, *([Text(below)] if below else []))
 
 
 def show(value: float | None) -> str:
@@ -31,14 +39,13 @@ def ablation_table(summary: dict[str, Any]):
     """Mean and spread by method, beside the paper's figure where it has one."""
     from rich.table import Table
 
-    table = Table(title=f"{summary['preset']}: {summary['metric']} by method", title_justify="left")
+    table = Table()
     for heading, justify in (("method", "left"), ("mean", "right"), ("± sd", "right"), ("seeds", "left"), ("paper", "right")):
         table.add_column(heading, justify=justify)
     for row in summary["rows"]:
         seeds = " ".join(f"{value:.1f}" for value in row["seeds"].values())
         table.add_row(row["method"], show(row["mean"]), show(row["spread"]), seeds, paper_text(row, summary))
-    table.caption, table.caption_justify = "\n".join(footnotes(summary)) or None, "left"
-    return table
+    return _under(f"{summary['preset']}: {summary['metric']} by method", table, "\n".join(footnotes(summary)))
 
 
 def paper_text(row: dict[str, Any], summary: dict[str, Any]) -> str:

