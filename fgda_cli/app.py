@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import traceback
 from typing import Annotated
 
@@ -81,6 +82,8 @@ def main(arguments: list[str] | None = None) -> int:
         os.environ.setdefault(library, silent)  # they would tell of damaged files in their own words
     if "--no-color" in arguments:
         os.environ["NO_COLOR"] = "1"
+    if "--debug" not in arguments:
+        threading.excepthook = _thread_failed
     command = typer.main.get_command(app)
     try:
         result = command.main(args=arguments, prog_name="fgda", standalone_mode=False)
@@ -92,6 +95,12 @@ def main(arguments: list[str] | None = None) -> int:
         if "--debug" in arguments and not isinstance(error, SystemExit):
             traceback.print_exc()
         return _exit_code(error)
+
+
+def _thread_failed(failure: threading.ExceptHookArgs) -> None:
+    """Of a library's thread (TensorBoard's writer on a full disk): the main thread meets the same error and says it once."""
+    if not isinstance(failure.exc_value, OSError):
+        threading.__excepthook__(failure)
 
 
 def _exit_code(error: BaseException) -> int:
