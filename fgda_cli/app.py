@@ -15,6 +15,7 @@ from .commands import _options as cli
 from .commands import (
     ablate,
     adapt,
+    backbones,
     compare,
     demo,
     doctor,
@@ -45,7 +46,7 @@ GROUPS = {
     TRAIN: {"demo": demo.demo, "pretrain": pretrain.pretrain, "adapt": adapt.adapt, "import": import_.import_},
     JUDGE: {"evaluate": evaluate.evaluate, "compare": compare.compare, "ablate": ablate.ablate, "report": report.report},
     USE: {"predict": predict.predict, "entropy-map": entropy_map.entropy_map, "export": export.export},
-    ABOUT: {"presets": presets.presets, "doctor": doctor.doctor},
+    ABOUT: {"presets": presets.presets, "backbones": backbones.backbones, "doctor": doctor.doctor},
 }
 for group, commands in GROUPS.items():
     for name, function in commands.items():

@@ -74,19 +74,27 @@ class Data(Section):
 
 
 class Model(Section):
-    backbone: str = Field("resnet101", description="resnet18, 34, 50 or 101")
+    backbone: str = Field("resnet101", description="resnet18, 34, 50 or 101, or timm:NAME (fgda backbones)")
     variant: Literal["torchvision", "caffe"] = Field("torchvision", description="where stride and dilation sit")
-    weights: str = Field("imagenet", description="imagenet (as the published runs), imagenet-v2, none, or a file")
-    output_stride: Literal[8, 16, 32] = Field(8, description="input over feature resolution")
+    weights: str = Field(
+        "imagenet", description="imagenet (as the published runs), imagenet-v2, package (fgda[encoders]), none, or a file"
+    )
+    output_stride: Literal[8, 16, 32, "native"] = Field(8, description="input over feature resolution; native: the encoder's own")
     width: Count = Field(64, description="channels of the first layer (64 is the standard network)")
     multi_level: bool = Field(True, description="second head on layer3, trained with auxiliary losses")
     checkpoint_activations: bool = Field(False, description="compute activations twice, keep fewer (needs batch_norm: frozen)")
-    dilations: tuple[Count, ...] = Field((6, 12, 18, 24), min_length=1, description="of the ASPP heads")
-    batch_norm_eps: float = Field(1e-5, ge=0, le=0.1, description="added to batch norm's variance (FADA's frozen norm: 0)")
+    head: Literal["aspp", "fused"] = Field("aspp", description="aspp on the last stage (DeepLab-V2), or all stages fused")
+    head_width: Count = Field(128, description="channels of the fused features")
+    dilations: tuple[Count, ...] = Field((6, 12, 18, 24), min_length=1, description="of the ASPP heads, and of the fused one")
+    batch_norm_eps: float | None = Field(
+        None, ge=0, le=0.1, description="added to batch norm's variance (FADA's frozen norm: 0); default: the encoder's"
+    )
 
 
 # Keys of `model` that decide what the network computes from the same weights: two networks that differ in one are not the same.
-FUNCTION_KEYS = ("backbone", "variant", "output_stride", "width", "multi_level", "dilations", "batch_norm_eps")
+FUNCTION_KEYS = (
+    "backbone", "variant", "output_stride", "width", "multi_level", "head", "head_width", "dilations", "batch_norm_eps",
+)  # fmt: skip
 
 
 class Optim(Section):

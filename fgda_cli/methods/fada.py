@@ -34,10 +34,9 @@ class Fada(Method):
         from ..models.discriminators import FineGrainedDiscriminator
 
         super().__init__(model, settings)
-        *_, aux_channels, channels = model.backbone.channels
-        levels = {"discriminator": channels}
+        levels = {"discriminator": model.feature_channels}
         if model.aux_head is not None and settings.aux_adv_factor > 0:
-            levels["aux_discriminator"] = aux_channels
+            levels["aux_discriminator"] = model.aux_channels
         for name, inputs in levels.items():
             self.discriminators[name] = FineGrainedDiscriminator(inputs, model.num_classes, settings.discriminator_widths)
         self.modules |= self.discriminators

@@ -47,9 +47,11 @@ def build_model(settings: schema.Model, num_classes: int) -> Segmenter:
     try:
         return Segmenter(
             num_classes, settings.backbone, settings.variant, settings.output_stride, settings.width,
-            settings.multi_level, settings.dilations, settings.batch_norm_eps,
+            settings.multi_level, settings.dilations, settings.batch_norm_eps, settings.head, settings.head_width,
         )  # fmt: skip
-    except (KeyError, ValueError) as error:
+    except KeyError as error:
+        raise UsageError(f"model.backbone: no encoder {error} (our resnets, or timm:NAME: fgda backbones lists them)") from None
+    except ValueError as error:
         raise UsageError(f"model.backbone: {error}") from None
 
 

@@ -16,7 +16,6 @@ FORMATS = ("fada", "advent", "adaptsegnet", "clan")
 # Where each format keeps its heads: the flat networks number them as layers.
 HEADS = {"layer6.conv2d_list": "head.convs", "layer5.conv2d_list": "aux_head.convs", "conv2d_list": "head.convs"}
 UNTRAINED_BRANCHES = (2, 3)  # of AdaptSegNet's heads: its forward returns inside the loop over them, after dilations 6 and 12
-PUBLISHED_EPS = 1e-5
 
 
 class Foreign(NamedTuple):
@@ -48,9 +47,13 @@ def read_foreign(path: Path, kind: str, trust: bool = False) -> Foreign:
         "variant": "torchvision" if kind == "fada" else "caffe",
         "multi_level": any(key.startswith("aux_head.") for key in state),
         "weights": "none",
-        "batch_norm_eps": eps,
+        "batch_norm_eps": "null" if eps is None else eps,
     }
-    notes = [] if eps else ["its frozen batch norm adds no eps to the variance (the file has no num_batches_tracked): eps is 0"]
+    notes = (
+        []
+        if eps is None
+        else ["its frozen batch norm adds no eps to the variance (the file has no num_batches_tracked): eps is 0"]
+    )
     if kind == "adaptsegnet":
         notes.append("of its heads only dilations 6 and 12 were ever computed: the other two are set to zero")
     iteration = content.get("iteration")
@@ -73,12 +76,12 @@ def detect(content: dict) -> str:
     )
 
 
-def eps_of(content: dict, kind: str) -> float:
-    """FADA's frozen batch norm divides by sqrt(var) alone, and leaves no counter in its files."""
+def eps_of(content: dict, kind: str) -> float | None:
+    """0 for FADA's frozen batch norm, which divides by sqrt(var) alone and leaves no counter in its files; else torch's own."""
     if kind != "fada":
-        return PUBLISHED_EPS
+        return None
     body = plain_names(content["feature_extractor"])
-    return PUBLISHED_EPS if any(key.endswith("num_batches_tracked") for key in body) else 0.0
+    return None if any(key.endswith("num_batches_tracked") for key in body) else 0.0
 
 
 def _state(content: dict) -> dict:

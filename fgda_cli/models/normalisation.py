@@ -5,26 +5,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..runtime.distributed import ProcessGroup
-
-# What each variant's ImageNet weights were trained with: BGR or not, scale, mean, standard deviation.
-INPUT = {
-    "torchvision": (False, 255.0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    "caffe": (True, 1.0, (104.00698793, 116.66876762, 122.67891434), (1.0, 1.0, 1.0)),
-}
+from .encoders import Input
 
 
 class Normalise(nn.Module):
     """RGB 0-255 `[B,3,H,W]` (uint8 or float) to the encoder's input; constants travel in the checkpoint."""
 
-    def __init__(self, variant: str):
+    def __init__(self, wanted: Input):
         super().__init__()
-        bgr, scale, mean, std = INPUT[variant]
+        bgr, scale, mean, std = wanted
         self.register_buffer("bgr", torch.tensor(bgr))
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * scale)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * scale)
@@ -52,8 +48,11 @@ class _MeanOverProcesses(torch.autograd.Function):
         return ctx.process_group.mean(grad), None
 
 
-class SharedBatchNorm2d(nn.BatchNorm2d):
-    """In training it normalises by the moments of every process's images, as one process with all of them would."""
+class _Shared:
+    """In training it normalises by the moments of every process's images, as one process with all of them would.
+
+    Mixed into the class of a batch norm that is there already, timm's with a built-in activation among them.
+    """
 
     process_group = ProcessGroup()
 
@@ -70,24 +69,26 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * (count / max(count - 1, 1)), self.momentum)
         scale = self.weight * (variance + self.eps).rsqrt()
-        return (centred * scale.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)).to(x.dtype)
+        y = (centred * scale.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)).to(x.dtype)
+        return self.act(self.drop(y)) if hasattr(self, "act") else y
+
+
+@cache
+def _shared_class(kind: type[nn.BatchNorm2d]) -> type[nn.BatchNorm2d]:
+    return type(f"Shared{kind.__name__}", (_Shared, kind), {})
 
 
 def share_batch_norm(model: nn.Module, process_group: ProcessGroup) -> None:
     """Let every batch norm of the model see all processes' images; parameters and names stay."""
-    for parent in list(model.modules()):
-        for name, layer in parent.named_children():
-            if isinstance(layer, nn.BatchNorm2d):
-                shared = SharedBatchNorm2d(layer.num_features, layer.eps, layer.momentum)
-                shared.load_state_dict(layer.state_dict())
-                shared.process_group = process_group
-                setattr(parent, name, shared.train(layer.training))
+    for layer in batch_norms(model):
+        layer.__class__ = _shared_class(type(layer))
+        layer.process_group = process_group
 
 
 @contextmanager
 def unshared(model: nn.Module) -> Iterator[None]:
     """Inside, batch norm sees this process's images alone."""
-    layers = [layer for layer in model.modules() if isinstance(layer, SharedBatchNorm2d)]
+    layers = [layer for layer in model.modules() if isinstance(layer, _Shared)]
     worlds = [layer.process_group for layer in layers]
     try:
         for layer in layers:

@@ -12,6 +12,7 @@ from ..data.geometry import InputRule
 from ..runtime.distributed import ProcessGroup
 from . import encoders, normalisation
 from .heads.aspp import AsppHead
+from .heads.fused import FusedNeck, LinearHead
 from .normalisation import Normalise
 
 BatchNormMode = Literal["frozen", "statistics", "train", "target"]
@@ -22,7 +23,7 @@ class Output(NamedTuple):
 
     logits: Tensor  # [B,K,h,w]
     aux_logits: Tensor | None  # [B,K,h,w] from the stage before the last, multi-level only
-    features: Tensor  # [B,C,h,w] of the last stage, the discriminator's input
+    features: Tensor  # [B,C,h,w] the head's and the discriminator's input: the last stage, or the fused ones
     aux_features: Tensor  # [B,C',h,w] of the stage before
     stages: tuple[Tensor, ...] = ()  # the encoder's features, coarse ones last
 
@@ -35,27 +36,36 @@ class Segmenter(nn.Module):
         num_classes: int,
         backbone: str = "resnet101",
         variant: str = "torchvision",
-        output_stride: int = 8,
+        output_stride: int | str = 8,
         width: int = 64,
         multi_level: bool = True,
         dilations: tuple[int, ...] = (6, 12, 18, 24),
-        batch_norm_eps: float = 1e-5,
+        batch_norm_eps: float | None = None,
+        head: str = "aspp",
+        head_width: int = 128,
     ):
         super().__init__()
-        self.normalise = Normalise(variant)
-        self.backbone = encoders.family(backbone).build(backbone, variant, output_stride, width)
-        for layer in normalisation.batch_norms(self.backbone):
+        family = encoders.family(backbone)
+        self.normalise = Normalise(family.input_of(backbone, variant))
+        self.backbone = family.build(backbone, variant, output_stride, width)
+        for layer in normalisation.batch_norms(self.backbone) if batch_norm_eps is not None else ():
             layer.eps = batch_norm_eps
-        *_, aux_channels, channels = self.backbone.channels
-        self.head = AsppHead(channels, num_classes, dilations)
-        self.aux_head = AsppHead(aux_channels, num_classes, dilations) if multi_level else None
+        *_, self.aux_channels, self.feature_channels = self.backbone.channels
+        self.neck = FusedNeck(self.backbone.channels, self.backbone.strides, head_width, dilations) if head == "fused" else None
+        if self.neck is not None:
+            self.feature_channels = head_width
+            self.head: nn.Module = LinearHead(head_width, num_classes)
+        else:
+            self.head = AsppHead(self.feature_channels, num_classes, dilations)
+        self.aux_head = AsppHead(self.aux_channels, num_classes, dilations) if multi_level else None
         self.num_classes, self.fixed_norms = num_classes, False
         self.input_rule: InputRule | None = None  # at which size an image enters (set from a checkpoint)
 
     def forward(self, images: Tensor) -> Output:
         stages = tuple(self.backbone(self.normalise(images)))
         aux_logits = self.aux_head(stages[-2]) if self.aux_head is not None and self.training else None
-        return Output(self.head(stages[-1]), aux_logits, stages[-1], stages[-2], stages)
+        features = stages[-1] if self.neck is None else self.neck(stages)
+        return Output(self.head(features), aux_logits, features, stages[-2], stages)
 
     def set_batch_norm(self, mode: BatchNormMode) -> None:
         """How batch norm trains: `frozen` (statistics and affine stay, [Z22] §4.2), `statistics` (they run, affine stays, as
@@ -86,7 +96,7 @@ class Segmenter(nn.Module):
 
     def parameter_groups(self, lr: float, head_lr_factor: float) -> list[dict]:
         """Optimiser groups: the backbone at `lr`, the heads at `lr * head_lr_factor`; frozen parameters left out."""
-        heads = [self.head] + ([self.aux_head] if self.aux_head is not None else [])
+        heads = [module for module in (self.neck, self.head, self.aux_head) if module is not None]
         body = [p for p in self.backbone.parameters() if p.requires_grad]
         head = [p for module in heads for p in module.parameters() if p.requires_grad]
         return [{"params": body, "lr": lr}, {"params": head, "lr": lr * head_lr_factor}]

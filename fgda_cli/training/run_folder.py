@@ -50,9 +50,10 @@ class RunFolder:
         except OSError as error:
             raise FgdaError(f"cannot make {self.folder}: {error.strerror}") from error
         wanted = preset.to_json() | {"stage": identity.to_json()}
-        if self.record.is_file():
+        began = any(path.is_file() for path in (self.last, self.final, self.metrics))
+        if self.record.is_file() and began:
             self._compare(wanted, identity, extend)
-        if extend or not self.record.is_file():
+        if extend or not began:  # of a run that never began, nothing is worth keeping
             write_text(self.record, yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True))
         if extend:  # its presence says that the run is finished
             self.final.unlink(missing_ok=True)

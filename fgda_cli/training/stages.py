@@ -17,6 +17,7 @@ from ..methods.base import Method
 from ..methods.offline import OfflineData
 from ..methods.registry import method_class
 from ..models import checkpoint
+from ..models.normalisation import batch_norms
 from ..models.segmenter import Segmenter
 from ..models.weights import load_backbone
 from ..runtime.devices import Precision, make_precision, pick_device
@@ -107,6 +108,8 @@ def _run(
     device = pick_device(job.device)
     group = join(device)
     _check_batch(stage, identity.stage, group.size)
+    with torch.device("meta"):  # a network that cannot be built is known before the run's folder is made
+        checkpoint.build_model(preset.model, len(data.source.classes))
 
     def open_run() -> int:
         longer = job.extend and _is_longer(job, run, stage, identity)
@@ -127,6 +130,10 @@ def _run(
     wanted = resumed["train"]["precision"] if resumed else preset.run.precision
     precision = make_precision(wanted, device, group, model, job.reporter)
     state = make_state(prepare_method(method, model, preset, stage, precision, group), preset, stage, precision)
+    if stage.batch_norm != "frozen" and not batch_norms(model.backbone):
+        job.reporter.decide(
+            f"{identity.stage}.batch_norm: {stage.batch_norm} changes nothing: {preset.model.backbone} has no batch norm"
+        )
     samples = make_samples(preset, stage, data, method)
     state.method.before_training(OfflineData(samples, run.folder / "offline", device, job.reporter, group))
     for module in state.method.references.values():
@@ -171,7 +178,7 @@ def _initialise(model: Segmenter, preset: Preset, init: tuple[Path, dict] | None
     """The backbone's own weights, or a checkpoint's, whose classes are matched by name. Raises FgdaError on a misfit."""
     if init is None:
         settings = preset.model
-        load_backbone(model.backbone, settings.backbone, settings.variant, settings.weights)
+        load_backbone(model.backbone, settings.backbone, settings.variant, settings.weights, settings.output_stride)
         return
     path, content = init
     try:

@@ -77,3 +77,21 @@ def prepared_table(summary):
     for reason, count in summary.reasons.items():
         table.add_row(f"refused: {count}", reason)
     return table
+
+
+def backbone_table(rows: list[dict[str, Any]]):
+    """Encoders, one a row; a model that cannot be used says why."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("model.backbone", no_wrap=True)
+    for heading, justify in (("M par.", "right"), ("strides", "left"), ("weights", "left"), ("licence", "left")):
+        table.add_column(heading, justify=justify)
+    for row in rows:
+        if row["problem"]:
+            table.add_row(row["name"], "–", row["problem"], "", "")
+            continue
+        strides = ", ".join(map(str, dict.fromkeys(row["strides"])))
+        table.add_row(row["name"], f"{row['parameters']:.1f}", strides, row["weights"], row["licence"] or "–")
+    return table

@@ -205,6 +205,7 @@ def test_presets_prints_what_can_be_read_again(tmp_path):
         "entropy-map",
         "demo",
         "presets",
+        "backbones",
         "doctor",
         "report",
         "export",

@@ -1,8 +1,10 @@
-"""Encoders, one file a family. A family's file is found by the letters of the encoder's name (`resnet101` -> resnet.py).
+"""Encoders, one file a family. A family's file is found by the letters of the encoder's name (`resnet101` -> resnet.py), or by
+what stands before a colon (`timm:convnext_tiny` -> timm.py).
 
 A family file defines `build(name, variant, output_stride, width) -> nn.Module` whose forward returns the features of every
-stage, coarse ones last (two at least), with `channels` a number for each; `WEIGHTS`, a dict of (name, variant, recipe) -> URL
-of its ImageNet weights; and `adapt_weights(state)`, foreign key names to ours.
+stage, coarse ones last (two at least), with `channels` and `strides` a number for each; `input_of(name, variant) -> Input`;
+`adapt_weights(state, backbone, name, output_stride)`, a foreign file's tensors in the encoder's own names; and where named
+weights are: `WEIGHTS`, (name, variant, recipe) -> URL, or `locate(name, weights, folder) -> Path`.
 """
 
 from __future__ import annotations
@@ -11,6 +13,16 @@ import importlib
 import pkgutil
 import re
 from types import ModuleType
+from typing import NamedTuple
+
+
+class Input(NamedTuple):
+    """What an encoder was pretrained on: BGR or not, the scale of 0-255, mean and standard deviation of each channel."""
+
+    bgr: bool
+    scale: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
 
 
 def families() -> list[str]:
@@ -19,7 +31,7 @@ def families() -> list[str]:
 
 def family(backbone: str) -> ModuleType:
     """The family module of a backbone name. Raises KeyError when there is none."""
-    stem = re.sub(r"\d.*$", "", backbone)
-    if stem not in families():
+    stem = backbone.partition(":")[0] if ":" in backbone else re.sub(r"\d.*$", "", backbone)
+    if stem not in families() or (stem == "timm") != (":" in backbone):
         raise KeyError(backbone)
     return importlib.import_module(f"{__name__}.{stem}")

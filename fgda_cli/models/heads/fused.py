@@ -1,0 +1,63 @@
+"""A head on every stage: projected to one width, resized, fused by one block that normalises."""
+
+from __future__ import annotations
+
+from math import gcd
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+STRIDE = 8  # of the fused map, where the encoder has a stage so fine
+
+
+def conv_norm_relu(inputs: int, outputs: int) -> nn.Sequential:
+    """1x1 convolution, group norm, ReLU. Group norm: it needs no batch, and its statistics belong to no domain."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 1, bias=False), nn.GroupNorm(gcd(32, outputs), outputs), nn.ReLU(inplace=True)
+    )
+
+
+class FusedNeck(nn.Module):
+    """Stages `[B,C_i,h_i,w_i]` -> fused features `[B,width,h,w]` at stride 8, or the finest stride above.
+
+    Each stage is projected to `width`; finer ones are averaged down, coarser ones enlarged; a depthwise-separable ASPP (a 1x1 and
+    a 3x3 a dilation, as [DAFormer] fuses) mixes them. Unlike the summed 3x3 of `aspp`, every sum is normalised.
+    """
+
+    def __init__(self, channels: tuple[int, ...], strides: tuple[int, ...], width: int, dilations: tuple[int, ...]):
+        super().__init__()
+        fine = [index for index, stride in enumerate(strides) if stride >= STRIDE] or [len(strides) - 1]
+        self.reference = fine[0]
+        self.projections = nn.ModuleList(conv_norm_relu(count, width) for count in channels)
+        joined = width * len(channels)
+        self.branches = nn.ModuleList([conv_norm_relu(joined, width)])
+        for dilation in dilations:
+            depthwise = nn.Conv2d(joined, joined, 3, padding=dilation, dilation=dilation, groups=joined, bias=False)
+            self.branches.append(nn.Sequential(depthwise, conv_norm_relu(joined, width)))
+        self.mix = conv_norm_relu(width * len(self.branches), width)
+
+    def forward(self, stages: tuple[Tensor, ...]) -> Tensor:
+        size = stages[self.reference].shape[-2:]
+        resized = [self._resize(projection, stage, size) for projection, stage in zip(self.projections, stages, strict=True)]
+        joined = torch.cat(resized, dim=1)
+        return self.mix(torch.cat([branch(joined) for branch in self.branches], dim=1))
+
+    @staticmethod
+    def _resize(projection: nn.Module, stage: Tensor, size: tuple[int, int]) -> Tensor:
+        if stage.shape[-2] > size[0]:
+            return projection(F.adaptive_avg_pool2d(stage, size))
+        projected = projection(stage)
+        return projected if projected.shape[-2:] == size else F.interpolate(projected, size, mode="bilinear", align_corners=True)
+
+
+class LinearHead(nn.Module):
+    """Features `[B,C,h,w]` -> logits `[B,K,h,w]` by one 1x1 convolution."""
+
+    def __init__(self, channels: int, num_classes: int):
+        super().__init__()
+        self.convs = nn.ModuleList([nn.Conv2d(channels, num_classes, 1)])
+        nn.init.normal_(self.convs[0].weight, 0.0, 0.01)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.convs[0](features)
