@@ -37,7 +37,11 @@ def prepare(
     images: Annotated[Optional[Path], typer.Option(help="folder: images.", rich_help_panel=OWN)] = None,
     labels: Annotated[Optional[Path], typer.Option(help="folder: labels, paired by name.", rich_help_panel=OWN)] = None,
     mapping: Annotated[
-        Optional[Path], typer.Option(help="folder: YAML of raw ids or colours to class names.", rich_help_panel=OWN)
+        Optional[Path],
+        typer.Option(
+            help="folder: YAML file of raw ids or colours to class names, or a shipped one: camvid7, cityscapes7.",
+            rich_help_panel=OWN,
+        ),
     ] = None,
     label_ids: Annotated[
         Optional[str], typer.Option(help="folder: ids are Cityscapes' train or label ids.", rich_help_panel=OWN)

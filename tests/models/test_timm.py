@@ -40,7 +40,7 @@ def test_features_are_timms_own(name):
     config = timm.get_pretrained_cfg(name)
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (config.mean, config.std))
     with torch.no_grad():
-        found, expected = ours(images).stages, theirs((images / 255 - mean) / std)
+        found, expected = ours(images).stages, theirs((images.double() / 255 - mean) / std)
     assert len(found) == len(expected)
     for ours_, theirs_ in zip(found, expected, strict=True):
         torch.testing.assert_close(ours_, theirs_, rtol=1e-6, atol=1e-6 * float(theirs_.abs().max()))

@@ -25,6 +25,8 @@ from ..formats import (
 from ..images import BadFile, image_files
 from .base import Listing, Pair, pair_by_name
 
+MAPPINGS = Path(__file__).parent.parent / "mappings"
+
 
 @dataclass(frozen=True)
 class Mapping:
@@ -87,6 +89,7 @@ def load_mapping(path: Path | None, label_ids: LabelIds | None = None) -> Mappin
         raise UsageError("--label-ids and --mapping both say what label values mean: give one")
     import yaml
 
+    path = _named(path)
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_loader_class())
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
@@ -110,6 +113,20 @@ def load_mapping(path: Path | None, label_ids: LabelIds | None = None) -> Mappin
         else:
             raise UsageError(f"--mapping {path}: key {raw!r} is neither an id, an [r,g,b] colour nor a class name")
     return Mapping(classes, ids or None, colours or None)
+
+
+def mapping_names() -> list[str]:
+    """Mappings that are shipped, by name."""
+    return sorted(path.stem for path in MAPPINGS.glob("*.yaml"))
+
+
+def _named(path: Path) -> Path:
+    """A shipped mapping by its name, where no file has it. Raises UsageError."""
+    if path.exists() or path.suffix:
+        return path
+    if path.name not in mapping_names() or path.name != str(path):
+        raise UsageError(f"--mapping {path}: no such file, and none of the shipped ones: {', '.join(mapping_names())}")
+    return MAPPINGS / f"{path.name}.yaml"
 
 
 def _classes(path: Path, own: Any) -> ClassSet:
