@@ -23,11 +23,12 @@ def doctor(context: typer.Context, data_root: cli.DataRoot = None, json: cli.Jso
     from ..runtime.devices import measure_precision, pick_device
 
     device, root = pick_device("auto"), store.data_root(data_root)
+    seconds = measure_precision(device)
     report = {
         "fgda": __version__, "python": platform.python_version(), "torch": torch.__version__,
         "torchvision": torchvision.__version__, "opencv": cv2.__version__, "device": str(device),
         "threads": torch.get_num_threads(), "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "fastest_precision": measure_precision(device), "weights": _files(weight_folder()),
+        "fastest_precision": min(seconds, key=seconds.get), "weights": _files(weight_folder()),
         "data_root": str(root), "datasets": sorted(path.parent.name for path in root.glob("*/manifest.json")),
     }  # fmt: skip
     if json is not None:

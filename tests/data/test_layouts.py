@@ -12,7 +12,7 @@ from PIL import Image
 from fgda_cli.data.classes import CITYSCAPES, CITYSCAPES_IDS, PALETTE, SYNTHIA_IDS
 from fgda_cli.data.convert import Task
 from fgda_cli.data.images import BadFile, read_rgb, write_image
-from fgda_cli.data.layouts import cityscapes, folder, gta5, synthia
+from fgda_cli.data.layouts import camvid, cityscapes, folder, gta5, synthia
 from fgda_cli.data.prepare import prepare
 from fgda_cli.data.store import PreparedDataset, read_manifest
 from fgda_cli.runtime.errors import FgdaError, UsageError
@@ -230,3 +230,41 @@ def test_manifests_cannot_name_files_outside_their_folder(tmp_path):
 
 def test_cityscapes_ids_cover_all_classes():
     assert len(set(CITYSCAPES_IDS)) == 19 == len(set(SYNTHIA_IDS.values()))
+
+
+def camvid_tree(root, annotated=("val",)):
+    for split in ("train", "val"):
+        for number in range(2):
+            name = f"0001TP_{number:06d}.png"
+            picture(root / split / name)
+            if split in annotated:
+                write_image(root / f"{split}annot" / name, np.tile(np.arange(12, dtype=np.uint8), (48, 6))[:, :64])
+    (root / "test").mkdir()
+
+
+def test_camvid_ids_become_train_ids_and_its_training_labels_are_not_needed(tmp_path):
+    camvid_tree(tmp_path)
+    summary, dataset = run(camvid, tmp_path, tmp_path / "out")
+    assert summary.images == {"train": 2, "val": 2} and all(item.label is None for item in dataset.items("train"))
+    label = dataset.label(dataset.items("val")[0])
+    assert label[0, :12].tolist() == [10, 2, 5, 0, 1, 8, 7, 4, 13, 11, 18, 255]
+
+
+def test_camvid_refuses_other_ids_by_file(tmp_path):
+    write_image(tmp_path / "x.png", np.full((4, 4), 12, np.uint8))
+    with pytest.raises(BadFile, match="label id 12 is none of CamVid's"):
+        camvid.read_label(tmp_path / "x.png")
+
+
+def test_shipped_mappings_by_name(tmp_path, monkeypatch):
+    from pathlib import Path
+
+    assert {"camvid7", "cityscapes7"} <= set(folder.mapping_names())
+    first, second = (folder.load_mapping(Path(name)) for name in ("camvid7", "cityscapes7"))
+    assert first.classes == second.classes and first.classes.names[0] == "road" and first.classes.palette[0] == PALETTE[0]
+    assert set(first.ids) == set(range(12)) and set(second.ids) == set(range(19))
+    with pytest.raises(UsageError, match="none of the shipped ones: camvid7, cityscapes7"):
+        folder.load_mapping(Path("camvid"))
+    monkeypatch.chdir(tmp_path)
+    Path("camvid7").write_text("1: road\n")  # a file of that name comes first
+    assert folder.load_mapping(Path("camvid7")).ids == {1: 0}

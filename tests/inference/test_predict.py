@@ -78,7 +78,7 @@ def test_collect_gives_files_of_one_name_different_results(tmp_path):
         collect([str(tmp_path / "*.gif")], False)
 
 
-@pytest.mark.parametrize("bf16, expected", [(1.0, "fp32"), (0.95, "fp32"), (0.5, "bf16")])
+@pytest.mark.parametrize("bf16, expected", [(1.0, "fp32"), (0.95, "fp32"), (0.85, "bf16"), (0.5, "bf16")])
 def test_auto_precision_takes_what_measures_faster(monkeypatch, bf16, expected):
     monkeypatch.setattr(compute, "_step_seconds", lambda precision, module, images: bf16 if precision.name == "bf16" else 1.0)
     assert compute.make_precision("auto", torch.device("cpu")).name == expected

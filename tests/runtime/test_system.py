@@ -122,8 +122,12 @@ def test_auto_precision_is_measured_on_the_model_at_hand_without_touching_it_and
     monkeypatch.setattr(devices, "_step_seconds", watched)
     state = torch.random.get_rng_state()
     found = make_precision("auto", torch.device("cpu"), model=model, reporter=reporter)
-    assert found.name == "bf16" and set(seen) == {Segmenter} and "precision bf16: measured" in reporter.decisions[0]
+    assert (
+        found.name == "bf16"
+        and set(seen) == {Segmenter}
+        and "precision bf16: bf16 measured 2.00 times as fast" in reporter.decisions[0]
+    )
     assert model.training and all(p.grad is None for p in model.parameters())
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert torch.equal(state, torch.random.get_rng_state())
-    assert measure_precision(torch.device("cpu")) == "bf16" and isinstance(found, Precision)
+    assert measure_precision(torch.device("cpu")) == {"fp32": 1.0, "bf16": 0.5} and isinstance(found, Precision)
