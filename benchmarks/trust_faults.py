@@ -14,13 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from trust_world import QUIET, Done, World, clear, finish, nothing_half_written, start
+from trust_world import QUIET, Case, Done, World, clear, finish, nothing_half_written, start
 
 from fgda_cli.data.recipes import How, prepare_layout
 from fgda_cli.models import checkpoint
 
 KILLS = 20
-Case = tuple[str, Callable[[], None]]
 
 
 def cases(world: World) -> Iterator[Case]:

@@ -9,9 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from trust_world import World, call, clear, nothing_half_written
-
-Case = tuple[str, Callable[[], None]]
+from trust_world import Case, World, call, clear, nothing_half_written
 
 
 def cases(world: World) -> Iterator[Case]:

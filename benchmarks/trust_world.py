@@ -7,7 +7,7 @@ import io
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from fgda_cli.training import stages
 from tests.conftest import TINY, set_flags
 
 QUIET = Reporter(quiet=True)
+Case = tuple[str, Callable[[], None]]  # a label, and what fails with an AssertionError
 
 
 @dataclass(frozen=True)

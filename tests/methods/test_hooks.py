@@ -18,6 +18,7 @@ from fgda_cli.models import checkpoint
 from fgda_cli.runtime.errors import FgdaError
 from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.training import stages
+from tests.training.test_resume import crash, stop_at
 
 ALL = frozenset({"strong_view", "valid_mask", "names", "labelled_target"})
 
@@ -84,20 +85,11 @@ def test_a_method_with_networks_optimisers_and_products_of_its_own_trains_and_re
     rates = [json.loads(line)["lr"]["generator"] for line in (tmp_path / "whole/metrics.jsonl").read_text().splitlines()
              if "seg" in line]  # fmt: skip
     assert rates == pytest.approx([0.01, 0.01, 0.01, 0.01, 0.01 * 2 / 3, 0.01 / 3])
-    from fgda_cli.training.trainer import Trainer
-
-    original = Trainer.iterate
-
-    def stops(self, batch):
-        if self.state.iteration == 3:
-            raise MemoryError
-        return original(self, batch)
-
     parts = replace(job, out=tmp_path / "parts")
-    monkeypatch.setattr(Trainer, "iterate", stops)
-    with pytest.raises(MemoryError):
-        stages.adapt(parts, trained)
-    monkeypatch.setattr(Trainer, "iterate", original)
+    with monkeypatch.context() as patch:
+        stop_at(patch, 3, crash)
+        with pytest.raises(MemoryError):
+            stages.adapt(parts, trained)
     again = checkpoint.load(stages.adapt(parts, trained).parent / "last.pth")["train"]
     assert Translator.seen == ["built", "built"]  # once a folder: a resumed run reuses it
     for name, value in whole["modules"]["generator"].items():

@@ -25,6 +25,7 @@ from fgda_cli.runtime.errors import FgdaError
 from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.training import stages
 from tests.conftest import fgda, set_flags
+from tests.training.test_resume import crash, same, stop_at
 
 ROOT = Path(__file__).parent.parent.parent
 CNN, VIT = "timm:mobilenetv3_small_050", "timm:test_vit"  # tiny ones
@@ -293,22 +294,12 @@ def test_evaluate_predict_export_and_compare(run, data_root, tmp_path):
 
 @pytest.mark.parametrize("method", ["fgda", "fgda-st", "clan", "cbst"])
 def test_an_adaptation_cut_short_ends_bit_identical(sets, run, data_root, tiny_preset, tmp_path, monkeypatch, method):
-    from fgda_cli.training.trainer import Trainer
-    from tests.training.test_resume import same
-
     job = stages.Job(tiny_preset(*sets, method=method), data_root, tmp_path / "whole", "cpu", reporter=Reporter(quiet=True))
-    whole, original = stages.adapt(job, run), Trainer.iterate
-
-    def stops(self, batch):
-        if self.state.iteration == 3:
-            raise MemoryError
-        return original(self, batch)
-
-    parts = replace(job, out=tmp_path / "parts")
-    monkeypatch.setattr(Trainer, "iterate", stops)
-    with pytest.raises(MemoryError):
-        stages.adapt(parts, run)
-    monkeypatch.setattr(Trainer, "iterate", original)
+    whole, parts = stages.adapt(job, run), replace(job, out=tmp_path / "parts")
+    with monkeypatch.context() as patch:
+        stop_at(patch, 3, crash)
+        with pytest.raises(MemoryError):
+            stages.adapt(parts, run)
     assert same(whole, stages.adapt(parts, run))
 
 
