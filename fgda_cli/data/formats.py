@@ -167,8 +167,9 @@ def decide_label_ids(seen: set[int]) -> LabelIds | None:
         return "label" if seen else None
     if max(named) >= len(NAMES):
         return "label"
-    as_train = ", ".join(NAMES[k] for k in sorted(named)[:3])
-    as_label = ", ".join(dict.fromkeys(_label_name(k) for k in sorted(named)[:3]))
+    telling = sorted(named & set(CITYSCAPES_IDS)) or sorted(named)  # values that mean something either way
+    as_train = ", ".join(f"{k} {NAMES[k]}" for k in telling[:3])
+    as_label = ", ".join(f"{k} {_label_name(k)}" for k in telling[:3])
     raise UsageError(
         f"label values {min(named)} to {max(named)} can be train ids ({as_train}, …) or Cityscapes label ids ({as_label}, …): "
         "say which\nwith --label-ids train or --label-ids label (or give --mapping)"
