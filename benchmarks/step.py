@@ -6,8 +6,9 @@
 The plain recipe is the public code's: two target forwards of the discriminator, weight gradients of the adversarial pass
 computed and thrown away, one-sided 2K labels and 2K logits at full resolution, frozen batch norm as a multiplication and an
 addition of its own (which keeps no activation for the backward pass, as the published one), four dilated convolutions a
-head. `ours-malloc` leaves the C library's allocator as it is. Every variant runs in a process of its own (peak memory), in
-turn, several times; `cpu` is the process's own seconds, which other work on the machine disturbs less than the wall's.
+head. `plain-batchnorm` calls torch's batch norm in evaluation mode instead, as codes that freeze it so do. `ours-malloc`
+leaves the C library's allocator as it is. Every variant runs in a process of its own (peak memory), in turn, several times;
+`cpu` is the process's own seconds, which other work on the machine disturbs less than the wall's.
 """
 
 from __future__ import annotations
@@ -125,22 +126,24 @@ def measure(arguments) -> None:
     from fgda_cli.runtime.system import keep_freed_memory
 
     method, data = networks(arguments), batch(arguments)
-    if arguments.variant == "plain":
-        resnet.conv_norm = affine_norm
+    plain = arguments.variant.startswith("plain")
+    if plain:
+        kernel = arguments.variant == "plain-batchnorm"
+        resnet.conv_norm = (lambda conv, norm, x: norm(conv(x))) if kernel else affine_norm
         AsppHead.forward = lambda head, features: sum(conv(features) for conv in head.convs)
-    if arguments.variant not in ("plain", "ours-malloc"):
+    if not plain and arguments.variant != "ours-malloc":
         keep_freed_memory()
     precision = Precision("bf16" if "bf16" in arguments.variant else "fp32", torch.device("cpu"))
     method.autocast = precision.autocast
     method.model.backbone.checkpoint_activations = "checkpoint" in arguments.variant
-    for module in (method.model, *method.modules.values()) if arguments.variant != "plain" else ():
+    for module in (method.model, *method.modules.values()) if not plain else ():
         precision.to_device(module)
     before, seconds, cpu = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, [], []
     for _ in range(arguments.steps + 1):
         for module in (method.model, *method.modules.values()):
             module.zero_grad(set_to_none=True)
         start, used = time.perf_counter(), time.process_time()
-        plain_step(method, data) if arguments.variant == "plain" else method.step(data)
+        plain_step(method, data) if plain else method.step(data)
         seconds.append(time.perf_counter() - start)
         cpu.append(time.process_time() - used)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
