@@ -22,8 +22,9 @@ def complete_datasets() -> list[str]:
 def prepare(
     context: typer.Context,
     dataset: Annotated[
-        str, typer.Argument(help="gta5, synthia, cityscapes, playground or folder.", autocompletion=complete_datasets)
-    ],
+        Optional[str],
+        typer.Argument(help="gta5, cityscapes, … (--list), playground or folder.", autocompletion=complete_datasets),
+    ] = None,
     root: Annotated[Optional[Path], typer.Option(help="Raw data set (playground: where to draw it).")] = None,
     out: Annotated[
         Optional[Path], typer.Option(help="Prepared data sets go to OUT/<dataset>. Default: $FGDA_DATA or ./data.")
@@ -46,8 +47,10 @@ def prepare(
     label_ids: Annotated[
         Optional[str], typer.Option(help="folder: ids are Cityscapes' train or label ids.", rich_help_panel=OWN)
     ] = None,
+    condition: Annotated[Optional[str], typer.Option(help="acdc: fog, night, rain or snow alone.")] = None,
+    list_: Annotated[bool, typer.Option("--list", help="Data sets, their folders, licence pages, what labels become.")] = False,
     split: Annotated[str, typer.Option(help="folder: train or val.", rich_help_panel=OWN)] = "train",
-    name: Annotated[Optional[str], typer.Option(help="folder: name of the data set.", rich_help_panel=OWN)] = None,
+    name: Annotated[Optional[str], typer.Option(help="Name of the prepared data set.", rich_help_panel=OWN)] = None,
     seed: Annotated[int, typer.Option(min=0, help="playground: seed of the scenes.")] = 0,
     json: cli.Json = None,
 ) -> None:
@@ -57,7 +60,14 @@ def prepare(
     from ..data.prepare import parse_size
     from ..data.store import data_root
 
+    if list_:
+        from ..visual.tables import layouts_list
+
+        print(layouts_list(recipes.layouts()))
+        return
     known = complete_datasets()
+    if dataset is None:
+        raise UsageError(f"prepare which data set? known are {', '.join(known)} (--list says more)")
     for option, value, choices in (
         ("--cache", cache, tuple(CACHE_SUFFIX)), ("--resample", resample, ("area", "bicubic")),
         ("--label-ids", label_ids, (None, "train", "label")), ("prepare", dataset, known),
@@ -77,7 +87,7 @@ def prepare(
             raise UsageError("prepare playground draws its own files: there is nothing to check with --check-only")
         summaries = recipes.prepare_playground(root, how, seed)
     else:
-        summaries = [recipes.prepare_layout(dataset, root, how)]
+        summaries = [recipes.prepare_layout(dataset, root, how, name and _plain(name), condition)]
     if json is not None:
         cli.emit_json({"datasets": [summary.to_json() for summary in summaries]}, json, show)
     if json != "-":
@@ -102,7 +112,12 @@ def _folder(recipes, images, labels, mapping, label_ids, split, name, how):
         raise UsageError("prepare folder needs --images DIR")
     if split not in ("train", "val"):
         raise UsageError(f"--split {split}: known are train and val")
-    chosen = name or images.resolve().name
-    if Path(chosen).name != chosen or chosen in (".", ".."):
-        raise UsageError(f"--name {chosen}: a plain name, without folders")
+    chosen = _plain(name or images.resolve().name)
     return recipes.prepare_folder(images, labels, mapping, label_ids, split, chosen, how)
+
+
+def _plain(name: str) -> str:
+    """Raises UsageError for a name that leads elsewhere."""
+    if Path(name).name != name or name in (".", ".."):
+        raise UsageError(f"--name {name}: a plain name, without folders")
+    return name

@@ -145,6 +145,14 @@ def from_train_ids(ids: np.ndarray, count: int = len(NAMES)) -> np.ndarray:
     return ids.astype(np.uint8)
 
 
+def read_city_label(path: Path) -> np.ndarray:
+    """A label whose name says its ids, as Cityscapes' do: `*TrainIds`, else label ids. Train ids `[H,W]`. Raises BadFile."""
+    label = read_label_values(path)
+    if label.ndim != 2:
+        raise BadFile("a label of ids is a grey PNG, this one has colours")
+    return from_train_ids(label) if path.stem.endswith("_labelTrainIds") else from_cityscapes_ids(label)
+
+
 def sampled_values(labels: Sequence[Path], read: Callable[[Path], np.ndarray]) -> set[int]:
     """Ids in a sample of the files; colours and unreadable files say nothing here: they are refused later, by name."""
     seen: set[int] = set()

@@ -5,12 +5,15 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
+from ..runtime.errors import UsageError
 from ..runtime.reporter import Reporter
 from ..runtime.system import usable_cores
 from .convert import Cache, Task
 from .formats import LabelIds
 from .geometry import Resample
+from .layouts import layout_names
 from .layouts.folder import decided, load_mapping
 from .layouts.folder import find as find_folder
 from .prepare import Summary, prepare
@@ -36,10 +39,12 @@ def default_workers(workers: int | None) -> int:
     return workers if workers is not None else usable_cores()
 
 
-def prepare_layout(kind: str, root: Path, how: How, name: str | None = None) -> Summary:
-    """A data set with a layout of its own (`data/layouts/KIND.py`)."""
+def prepare_layout(kind: str, root: Path, how: How, name: str | None = None, condition: str | None = None) -> Summary:
+    """A data set with a layout of its own (`data/layouts/KIND.py`). Raises UsageError for a condition where there are none."""
     layout = importlib.import_module(f"fgda_cli.data.layouts.{kind}")
-    listing = layout.find(root)
+    if condition is not None and not hasattr(layout, "CONDITIONS"):
+        raise UsageError(f"--condition {condition}: {layout.TITLE} has no conditions")
+    listing = layout.find(root) if condition is None else layout.find(root, condition)
     facts = {"layout": kind, "version": getattr(layout, "VERSION", 1)}
     task = Task(
         name or kind, how.out / (name or kind), how.size or layout.SIZE, len(listing.classes), layout.read_label,
@@ -75,3 +80,8 @@ def prepare_folder(
         mapped=frozenset(meaning.mapped()),
     )  # fmt: skip
     return prepare(task, listing, how.reporter, how.workers)
+
+
+def layouts() -> dict[str, ModuleType]:
+    """Every layout by its name."""
+    return {name: importlib.import_module(f"fgda_cli.data.layouts.{name}") for name in layout_names()}

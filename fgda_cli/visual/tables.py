@@ -95,3 +95,19 @@ def backbone_table(rows: list[dict[str, Any]]):
         strides = ", ".join(map(str, dict.fromkeys(row["strides"])))
         table.add_row(row["name"], f"{row['parameters']:.1f}", strides, row["weights"], row["licence"] or "–")
     return table
+
+
+def layouts_list(layouts: dict[str, Any]) -> str:
+    """What `prepare --list` prints: a few lines a data set, at most 80 wide."""
+    import textwrap
+
+    lines = []
+    for name, layout in layouts.items():
+        lines.append(f"{name}: {layout.TITLE}, prepared at {layout.SIZE[0]}x{layout.SIZE[1]} without --size")
+        for what, text in (("needs", layout.NEEDS), ("labels", layout.LABELS), ("licence", layout.LICENCE)):
+            lines += textwrap.wrap(f"{what:8} {text}", 79, initial_indent="  ", subsequent_indent=" " * 11)
+    lines += [
+        "folder: your own images and labels (--images, --labels, --mapping, --label-ids)",
+        "playground: drawn, not downloaded",
+    ]
+    return "\n".join(lines)

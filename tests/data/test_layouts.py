@@ -268,3 +268,167 @@ def test_shipped_mappings_by_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("camvid7").write_text("1: road\n")  # a file of that name comes first
     assert folder.load_mapping(Path("camvid7")).ids == {1: 0}
+
+
+GREY = np.full((48, 64), 0, np.uint8)
+
+
+def coloured(colour):
+    return np.broadcast_to(np.array(colour, np.uint8), (48, 64, 3)).copy()
+
+
+# layout: images, labels by path, what is expected of them: (split, name, labelled) and the train id of every label pixel
+REAL = {
+    "bdd100k": (
+        ["images/10k/train/a.jpg", "images/10k/val/b.jpg", "images/10k/test/c.jpg"],
+        {"labels/sem_seg/masks/train/a.png": GREY + 200, "labels/sem_seg/masks/val/b.png": GREY + 13},
+        {("train", "a", False), ("val", "b", True)}, 13,
+    ),
+    "urbansyn": (
+        ["rgb/rgb_0001.png"], {"ss/ss_0001.png": np.dstack([GREY + 10, GREY, GREY, GREY + 255])},
+        {("train", "rgb_0001", True)}, 10,
+    ),
+    "synscapes": (["img/rgb/1.png"], {"img/class/1.png": GREY + 26}, {("train", "1", True)}, 13),
+    "wilddash2": (["images/de0001.jpg"], {"labels/de0001.png": np.where(np.arange(64) < 32, 26, 38).astype(np.uint8) + GREY},
+                  {("val", "de0001", True)}, {13, 255}),
+    "kitti": (
+        ["training/image_2/000000_10.png", "testing/image_2/000001_10.png"], {"training/semantic/000000_10.png": GREY + 23},
+        {("val", "000000_10", True), ("train", "000001_10", False)}, 10,
+    ),
+    "mapillary": (
+        ["training/images/a.jpg", "validation/images/b.jpg"], {"validation/v1.2/labels/b.png": GREY + 55},
+        {("train", "a", False), ("val", "b", True)}, 13,
+    ),
+    "vkitti2": (
+        ["Scene01/clone/frames/rgb/Camera_0/rgb_00001.jpg"],
+        {"Scene01/clone/frames/classSegmentation/Camera_0/classgt_00001.png": coloured((255, 127, 80))},
+        {("train", "Scene01/clone/frames/rgb/Camera_0/rgb_00001", True)}, 13,
+    ),
+    "acdc": (
+        ["rgb_anon/night/train/GP1/a_rgb_anon.png", "rgb_anon/fog/val/GP2/b_rgb_anon.png",
+         "rgb_anon/fog/val_ref/GP2/b_rgb_ref_anon.png"],
+        {"gt/fog/val/GP2/b_gt_labelTrainIds.png": GREY + 13, "gt/fog/val/GP2/b_gt_labelColor.png": coloured((0, 0, 142))},
+        {("train", "night/train/GP1/a", False), ("val", "fog/val/GP2/b", True)}, 13,
+    ),
+    "darkzurich": (
+        ["rgb_anon/train/night/GP1/a_rgb_anon.png", "rgb_anon/val/night/GP2/b_rgb_anon.png",
+         "rgb_anon/train/day/GP1/c_rgb_anon.png"],
+        {"gt/val/night/GP2/b_gt_labelTrainIds.png": GREY + 13},
+        {("train", "train/night/GP1/a", False), ("val", "val/night/GP2/b", True)}, 13,
+    ),
+    "idd": (
+        ["leftImg8bit/train/0/1_leftImg8bit.png", "leftImg8bit/val/2/3_leftImg8bit.jpg"],
+        {"gtFine/val/2/3_gtFine_labelcsTrainIds.png": GREY + 13, "gtFine/val/2/3_gtFine_polygons.json": None},
+        {("train", "0/1", False), ("val", "2/3", True)}, 13,
+    ),
+}  # fmt: skip
+
+
+def real_tree(root, name):
+    images, labels, _, _ = REAL[name]
+    for path in images:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (64, 48), (90, 90, 90)).save(root / path)
+    for path, values in labels.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text("{}") if values is None else write_image(root / path, values)
+    for junk in ("README.txt", "license.pdf", "__MACOSX/x.png", ".DS_Store"):
+        (root / junk).parent.mkdir(exist_ok=True)
+        (root / junk).write_bytes(b"x")
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_layouts_as_they_are_published(tmp_path, name):
+    import importlib
+
+    real_tree(tmp_path / "raw", name)
+    layout = importlib.import_module(f"fgda_cli.data.layouts.{name}")
+    summary, dataset = run(layout, tmp_path / "raw", tmp_path / "out")
+    _, _, expected, train_id = REAL[name]
+    found = {(s, i.name, i.label is not None) for s in dataset.splits() for i in dataset.items(s)}
+    assert found == expected and summary.refused == 0
+    labels = [dataset.label(item) for s in dataset.splits() for item in dataset.items(s) if item.label]
+    assert {int(v) for label in labels for v in np.unique(label)} == (train_id if isinstance(train_id, set) else {train_id})
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_a_root_that_is_none_says_what_it_needs(tmp_path, name):
+    import importlib
+
+    layout = importlib.import_module(f"fgda_cli.data.layouts.{name}")
+    (tmp_path / "else").mkdir()
+    if name == "vkitti2":  # any folder may hold scenes: it is found to hold none
+        assert not layout.find(tmp_path).pairs
+        return
+    with pytest.raises(FgdaError, match=f"does not look like {layout.TITLE}"):
+        layout.find(tmp_path)
+
+
+@pytest.mark.parametrize("name, value, words", [
+    ("bdd100k", 40, "train id 40"), ("urbansyn", 19, "train id 19"), ("synscapes", 90, "label id 90"),
+    ("kitti", 60, "label id 60"),
+    ("mapillary", 66, "label id 66"), ("acdc", 77, "train id 77"), ("idd", 26, "train id 26"),
+])  # fmt: skip
+def test_values_that_a_layout_does_not_have_are_refused(tmp_path, name, value, words):
+    import importlib
+
+    layout = importlib.import_module(f"fgda_cli.data.layouts.{name}")
+    path = tmp_path / ("x_gt_labelTrainIds.png" if name == "acdc" else "x.png")
+    write_image(path, GREY + value)
+    with pytest.raises(BadFile, match=words):
+        layout.read_label(path)
+
+
+@pytest.mark.parametrize("name", ["synscapes", "kitti", "wilddash2"])
+def test_label_id_layouts_refuse_re_packings_with_train_ids(tmp_path, name):
+    import importlib
+
+    real_tree(tmp_path, name)
+    for path in (tmp_path / p for p in REAL[name][1]):
+        write_image(path, np.tile(np.arange(16, dtype=np.uint8), (48, 4)))
+    with pytest.raises(UsageError, match="has label ids; for train ids: prepare folder --label-ids train"):
+        importlib.import_module(f"fgda_cli.data.layouts.{name}").find(tmp_path)
+
+
+def test_one_condition_of_acdc(tmp_path):
+    from fgda_cli.data.layouts import acdc
+
+    real_tree(tmp_path, "acdc")
+    assert [pair.name for pair in acdc.find(tmp_path, "night").pairs] == ["night/train/GP1/a"]
+    with pytest.raises(UsageError, match="known are fog, night, rain, snow"):
+        acdc.find(tmp_path, "sun")
+
+
+def test_a_validation_image_without_its_label_is_refused_by_name(tmp_path):
+    from fgda_cli.data.layouts import acdc, idd
+
+    for name, layout in (("acdc", acdc), ("idd", idd)):
+        root = tmp_path / name
+        real_tree(root, name)
+        for path in REAL[name][1]:
+            (root / path).unlink()
+        listing = layout.find(root)
+        assert len(listing.problems) == 1 and "without" in listing.problems[0]["reason"]
+
+
+def test_cityscapes_beside_what_its_archives_unpack(tmp_path):
+    """Both archives in one folder, with README, licence and what macOS adds."""
+    cityscapes_tree(tmp_path, train_labels=True)
+    for junk in ("README", "license.txt", "__MACOSX/leftImg8bit/train/aachen/._x_leftImg8bit.png", "leftImg8bit/.DS_Store"):
+        (tmp_path / junk).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / junk).write_bytes(b"x")
+    for split in ("train_extra", "test"):
+        picture(tmp_path / "leftImg8bit" / split / "x/x_000000_000019_leftImg8bit.png")
+    write_image(tmp_path / "gtFine/val/aachen/aachen_000000_000019_gtFine_color.png", coloured((1, 2, 3)))
+    summary, _ = run(cityscapes, tmp_path, tmp_path / "out")
+    assert summary.images == {"train": 2, "val": 2} and summary.refused == 0
+
+
+def test_prepare_list_names_every_layout_and_fits_80_columns():
+    from fgda_cli.data.layouts import layout_names
+    from tests.conftest import fgda
+
+    done = fgda("prepare", "--list")
+    assert done.returncode == 0 and all(f"{name}: " in done.stdout for name in layout_names())
+    assert "licence" in done.stdout and max(map(len, done.stdout.splitlines())) <= 80
+    assert fgda("prepare").returncode == 2

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ...runtime.errors import FgdaError
-from ..classes import CITYSCAPES, ClassSet
+from ...runtime.errors import FgdaError, UsageError
+from ..classes import CITYSCAPES, CITYSCAPES_IDS, IGNORE_INDEX, ClassSet
+from ..formats import decide_label_ids, read_label_values, sampled_values
 
 
 @dataclass(frozen=True)
@@ -57,15 +58,22 @@ def locate(root: Path, wanted: Sequence[str], name: str) -> Path:
 
 
 def pair_by_name(
-    listing: Listing, images: list[Path], labels: list[Path], image_root: Path, label_root: Path, split: str
+    listing: Listing,
+    images: list[Path],
+    labels: list[Path],
+    image_root: Path,
+    label_root: Path,
+    split: str,
+    rename: Callable[[str], str] = lambda stem: stem,
 ) -> None:
-    """Pair files whose paths below their folders agree but for the suffix; report the ones left over."""
-    by_stem: dict[str, Path] = {}
-    for label in labels:
-        by_stem[_stem(label, label_root)] = label
+    """Pair files whose paths below their folders agree but for the suffix; report the ones left over.
+
+    `rename` turns an image's path below its folder, without suffix, into its label's.
+    """
+    by_stem = {stem_below(label, label_root): label for label in labels}
     for image in images:
-        stem = _stem(image, image_root)
-        label = by_stem.pop(stem, None)
+        stem = stem_below(image, image_root)
+        label = by_stem.pop(rename(stem), None)
         if label is None:
             listing.refuse(image, "image without a label")
         else:
@@ -74,5 +82,23 @@ def pair_by_name(
         listing.refuse(label, "label without an image")
 
 
-def _stem(path: Path, root: Path) -> str:
+def unlabelled(listing: Listing, images: list[Path], image_root: Path, split: str = "train") -> None:
+    """Images of a target: their labels, if there are any, are neither needed nor read."""
+    listing.pairs += [Pair(stem_below(image, image_root), split, image, None) for image in images]
+
+
+def refuse_train_ids(listing: Listing, title: str) -> None:
+    """Re-packings with train ids exist; read as label ids they would lose road, sky and cars. Raises UsageError."""
+    seen = sampled_values([pair.label for pair in listing.pairs if pair.label is not None], read_label_values)
+    if seen <= {*CITYSCAPES_IDS, 0, IGNORE_INDEX}:
+        return
+    try:
+        decide_label_ids(seen)
+    except UsageError as error:
+        first = str(error).splitlines()[0]
+        raise UsageError(f"{first}\n{title} has label ids; for train ids: prepare folder --label-ids train") from None
+
+
+def stem_below(path: Path, root: Path) -> str:
+    """`root/a/b.png` -> `a/b`."""
     return path.relative_to(root).with_suffix("").as_posix()

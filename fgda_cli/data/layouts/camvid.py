@@ -11,9 +11,12 @@ import numpy as np
 
 from ..formats import grey_values, id_table, read_label_values
 from ..images import BadFile, image_files
-from .base import Listing, Pair, locate, pair_by_name
+from .base import Listing, locate, pair_by_name, unlabelled
 
 TITLE = "CamVid"
+NEEDS = "train/, val/, valannot/"
+LICENCE = "http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid"
+LABELS = "11 classes to train ids: buses and trucks are in car, bicyclists in bicycle"
 SIZE = (480, 360)
 # sky, building, pole, road, pavement, tree, sign, fence, car (buses and trucks inside), pedestrian, bicyclist (rider and bike)
 IDS = {0: 10, 1: 2, 2: 5, 3: 0, 4: 1, 5: 8, 6: 7, 7: 4, 8: 13, 9: 11, 10: 18}
@@ -23,15 +26,11 @@ TABLE = id_table(IDS)
 
 def find(root: Path) -> Listing:
     root, listing = locate(root, ("train",), TITLE), Listing()
-    listing.pairs = [Pair(_stem(path, root / "train"), "train", path, None) for path in image_files(root / "train")]
+    unlabelled(listing, image_files(root / "train"), root / "train")
     if (root / "val").is_dir() and (root / "valannot").is_dir():
         images, labels = root / "val", root / "valannot"
         pair_by_name(listing, image_files(images), image_files(labels), images, labels, "val")
     return listing
-
-
-def _stem(path: Path, root: Path) -> str:
-    return path.relative_to(root).with_suffix("").as_posix()
 
 
 def read_label(path: Path) -> np.ndarray:

@@ -9,11 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ..formats import from_cityscapes_ids, from_train_ids, read_label_values
-from ..images import BadFile, visible_files
+from ..formats import read_city_label
+from ..images import visible_files
 from .base import Listing, Pair, locate
 
 TITLE = "Cityscapes"
+NEEDS = "leftImg8bit/{train,val}, gtFine/val"
+LICENCE = "https://www.cityscapes-dataset.com/license"
+LABELS = "train ids, or label ids, as the file's name says"
 SIZE = (1024, 512)  # published training size, width and height
 SUFFIX = "_leftImg8bit"
 
@@ -39,7 +42,4 @@ def _label(stem: Path) -> Path | None:
 
 def read_label(path: Path) -> np.ndarray:
     """Train ids `[H,W]`. Raises BadFile."""
-    label = read_label_values(path)
-    if label.ndim != 2:
-        raise BadFile("a Cityscapes label is a grey PNG of ids, this one has colours")
-    return from_train_ids(label) if path.stem.endswith("_labelTrainIds") else from_cityscapes_ids(label)
+    return read_city_label(path)

@@ -23,7 +23,7 @@ from ..formats import (
     sampled_values,
 )
 from ..images import BadFile, image_files
-from .base import Listing, Pair, pair_by_name
+from .base import Listing, pair_by_name, unlabelled
 
 MAPPINGS = Path(__file__).parent.parent / "mappings"
 
@@ -171,7 +171,7 @@ def find(images: Path, labels: Path | None, split: str, classes: ClassSet) -> Li
     listing = Listing(classes=classes)
     found = image_files(images)
     if labels is None:
-        listing.pairs = [Pair(p.relative_to(images).with_suffix("").as_posix(), split, p, None) for p in found]
+        unlabelled(listing, found, images, split)
     else:
         pair_by_name(listing, found, image_files(labels), images, labels, split)
     return listing

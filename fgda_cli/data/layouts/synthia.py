@@ -12,6 +12,9 @@ from ..images import BadFile, image_files
 from .base import Listing, locate, pair_by_name
 
 TITLE = "SYNTHIA-RAND-CITYSCAPES"
+NEEDS = "RGB/, GT/LABELS/"
+LICENCE = "https://synthia-dataset.net"
+LABELS = "22 ids of 16 bit to train ids; terrain, truck and train never occur"
 SIZE = (1280, 760)  # published training size, width and height
 TABLE = id_table(SYNTHIA_IDS)
 

@@ -1,0 +1,34 @@
+"""BDD100K, 10k: `images/10k/SPLIT/*.jpg`, `labels/sem_seg/masks/SPLIT/*.png` of train ids (1280x720).
+
+As a target its training labels are neither needed nor read.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ..formats import from_train_ids, grey_values, read_label_values
+from ..images import image_files
+from .base import Listing, locate, pair_by_name, unlabelled
+
+TITLE = "BDD100K"
+NEEDS = "images/10k/{train,val}, labels/sem_seg/masks/val"
+LICENCE = "https://bdd-data.berkeley.edu"
+LABELS = "train ids as they are"
+SIZE = (1280, 720)
+
+
+def find(root: Path) -> Listing:
+    root, listing = locate(root, ("images/10k/train",), TITLE), Listing()
+    images, labels = root / "images/10k", root / "labels/sem_seg/masks/val"
+    unlabelled(listing, image_files(images / "train"), images / "train")
+    if labels.is_dir():
+        pair_by_name(listing, image_files(images / "val"), image_files(labels), images / "val", labels, "val")
+    return listing
+
+
+def read_label(path: Path) -> np.ndarray:
+    """Train ids `[H,W]`. Raises BadFile."""
+    return from_train_ids(grey_values(read_label_values(path)))
