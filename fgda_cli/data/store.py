@@ -140,8 +140,15 @@ class JoinedDataset:
         self.by_folder = {part.folder: part for part in parts}
         self.name = "+".join(part.name for part in parts)
         self.classes, self.folder = parts[0].classes, parts[0].folder
-        self.size, self.resample = parts[0].size, parts[0].resample
+        caches = [part.size for part in parts if part.size is not None]
+        self.size = min(caches, key=lambda size: size[0] * size[1]) if caches else None  # the coarsest: what enlarging is told by
+        self.resample = parts[0].resample
         for part in parts[1:]:
+            if part.resample != self.resample:
+                raise FgdaError(
+                    f"{self.name}: prepared with --resample {self.resample} and {part.resample}; "
+                    "prepare the data sets of one domain alike"
+                )
             if part.classes.names != self.classes.names:
                 raise FgdaError(
                     f"data sets of one domain need the same classes: {self.name} has {', '.join(self.classes.names)}\n"

@@ -196,6 +196,16 @@ def test_data_sets_of_other_classes_are_no_one_domain(data_root, tmp_path):
         JoinedDataset([open_dataset(data_root, "playground-game"), PreparedDataset(tmp_path / "mine")])
 
 
+def test_data_sets_resized_otherwise_are_no_one_domain(raw_playground, data_root, tmp_path):
+    from fgda_cli.data.recipes import How, prepare_layout
+    from fgda_cli.data.store import PreparedDataset
+
+    how = How(tmp_path, (32, 32), 1, Reporter(quiet=True), resample="bicubic")
+    prepare_layout("gta5", raw_playground / "game", how, "game")
+    with pytest.raises(FgdaError, match="prepared with --resample area and bicubic"):
+        JoinedDataset([open_dataset(data_root, "playground-game"), PreparedDataset(tmp_path / "game")])
+
+
 def test_a_labelled_part_that_no_method_uses_is_said(data_root, tiny_preset, tmp_path):
     from fgda_cli.runtime.errors import UsageError
 
