@@ -60,7 +60,7 @@ def rgb16_png() -> bytes:
 
 def bad_images() -> dict[str, bytes]:
     found = {"empty.png": b"", "text.png": b"hello", "html.jpg": b"<html></html>", "zeros.png": bytes(5000), "svg.png": b"<svg/>",
-             "gzip.png": b"\x1f\x8b" + bytes(50), "header.png": b"\x89PNG\r\n\x1a\n", "huge_claim.png": huge_claim()}  # fmt: skip
+             "gzip.png": b"\x1f\x8b" + bytes(50), "header.png": b"\x89PNG\r\n\x1a\n", "huge_claim.png": claim(60000, 60000)}  # fmt: skip
     for kind, suffix in (("PNG", "png"), ("JPEG", "jpg"), ("BMP", "bmp"), ("TIFF", "tif"), ("WEBP", "webp"), ("PPM", "ppm")):
         whole = encoded("RGB", kind)
         for tenth in (1, 3, 5, 8):
@@ -68,13 +68,14 @@ def bad_images() -> dict[str, bytes]:
     return found
 
 
-def huge_claim() -> bytes:
-    """A PNG whose header promises 60,000 x 60,000 pixels."""
+def claim(width: int, height: int, *chunks: bytes) -> bytes:
+    """A PNG whose header promises that size; what follows it is `chunks`, each its kind and its data."""
     import struct
     import zlib
 
-    header = b"IHDR" + struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    framed = (struct.pack(">I", len(part) - 4) + part + struct.pack(">I", zlib.crc32(part)) for part in (header, *chunks))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(framed)
 
 
 def flipped(content: bytes, seed: int, most: int = 12) -> bytes:

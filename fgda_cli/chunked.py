@@ -27,12 +27,17 @@ def interpolation(inputs: int, outputs: int, like: Tensor) -> Tensor:
 @lru_cache(maxsize=64)
 def _interpolation(inputs: int, outputs: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     position = torch.arange(outputs, dtype=torch.float64) * ((inputs - 1) / (outputs - 1) if outputs > 1 else 0.0)
+    return reading_matrix(position, inputs).to(device, dtype)
+
+
+def reading_matrix(position: Tensor, inputs: int) -> Tensor:
+    """The float64 matrix `[n, inputs]` that reads off, linearly, the values at `n` positions (0 to inputs - 1)."""
     low = position.floor().long().clamp(max=max(inputs - 2, 0))
-    matrix = torch.zeros(outputs, inputs, dtype=torch.float64)
-    lines, share = torch.arange(outputs), position - low
+    matrix = torch.zeros(len(position), inputs, dtype=torch.float64)
+    lines, share = torch.arange(len(position)), position - low
     matrix[lines, low] = 1 - share
     matrix[lines, (low + 1).clamp(max=inputs - 1)] += share
-    return matrix.to(device, dtype)
+    return matrix
 
 
 class Upsampled:

@@ -103,19 +103,16 @@ def domain_losses(
     the 2K maps nor the encoding exist at full resolution. Both gradients share softmax(domain_logits) sum_k a_k; they differ in
     the half from which a is taken off, so each exponential is computed once.
     """
-    codes, view, classes = (
-        chunked.Upsampled(logits.detach(), size),
-        chunked.Upsampled(domain_logits.detach(), size),
-        logits.shape[1],
-    )
+    codes, view = chunked.Upsampled(logits.detach(), size), chunked.Upsampled(domain_logits.detach(), size)
+    classes = logits.shape[1]
+    half = {"source": slice(None, classes), "target": slice(classes, None)}
     shared, code_grad = torch.zeros_like(view.wide), torch.zeros_like(codes.wide)
     sums = [domain_logits.new_zeros(()) for _ in domains]
     for rows in view.chunks():
         code, full = class_encoding(codes.rows(rows), temperature, clip), view.rows(rows)
         level = code.sum(dim=1, keepdim=True)
-        for index, domain in enumerate(domains):
-            half = full[:, :classes] if domain == "source" else full[:, classes:]
-            sums[index] -= torch.dot(code.flatten(), half.flatten())
+        for value, domain in zip(sums, domains, strict=True):
+            value -= torch.dot(code.flatten(), full[:, half[domain]].flatten())
         top = full.amax(dim=1, keepdim=True)
         probs = full.sub_(top).exp_()
         total = probs.sum(dim=1, keepdim=True)
@@ -125,11 +122,11 @@ def domain_losses(
         view.back(probs.mul_(level / total), rows, shared)
         codes.back(code, rows, code_grad)
     shared, code_grad = view.narrow(shared), codes.narrow(code_grad)
-    pixels = logits.shape[0] * size[0] * size[1]
-    grads = []
+    pixels, grads = logits.shape[0] * size[0] * size[1], []
     for domain in domains:
-        taken = (code_grad, torch.zeros_like(code_grad)) if domain == "source" else (torch.zeros_like(code_grad), code_grad)
-        grads.append((shared - torch.cat(taken, dim=1)) / pixels)
+        grad = shared.clone()
+        grad[:, half[domain]] -= code_grad
+        grads.append(grad / pixels)
     return tuple(value / pixels for value in sums), tuple(grads)
 
 

@@ -124,11 +124,6 @@ class ClassMatch:
         return tuple(name for name in self.ours.names if name in self.theirs.names)
 
     @property
-    def shared_ids(self) -> tuple[int, ...]:
-        """Our train ids of the shared classes."""
-        return tuple(self.ours.names.index(name) for name in self.shared)
-
-    @property
     def is_identity(self) -> bool:
         return self.ours.names == self.theirs.names
 
@@ -153,6 +148,13 @@ class ClassMatch:
         text = f"evaluated on the {len(self.shared)} shared classes"
         text += f"; truth of {', '.join(missing)} is ignored" if missing else ""
         return text + (f"; predictions of {', '.join(extra)} count as wrong" if extra else "")
+
+
+def mean_without(left_out: Sequence[str], shared: Sequence[str]) -> tuple[str, ...] | None:
+    """Cityscapes' classes less `left_out`, over which the literature takes its mean; None unless `shared` holds all of them,
+    among Cityscapes' alone."""
+    wanted = tuple(name for name in NAMES if name not in left_out)
+    return wanted if set(wanted) <= set(shared) <= set(NAMES) else None
 
 
 def match_classes(ours: ClassSet, theirs: ClassSet, what_ours: str, what_theirs: str) -> ClassMatch:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,6 +37,7 @@ class Task:
     label_facts: dict[str, Any] = field(default_factory=dict)  # what a converted label depends on besides its file
     mapped: frozenset[int] = frozenset()  # train ids that the mapping can yield, where there is one
 
+    @cached_property
     def conversion(self) -> str:
         """A short hash of everything but the files that a cached label or image depends on."""
         facts = [CONVERSION, self.size, self.cache, self.resample, self.num_classes, self.label_facts]
@@ -88,7 +90,7 @@ def key_of(pair: Pair) -> str:
 
 def stamp(pair: Pair, task: Task) -> list:
     """What a cached file depends on; when it changes, the pair is converted again."""
-    facts: list = [task.conversion()]
+    facts: list = [task.conversion]
     for path in (pair.image, pair.label):
         status = path.stat() if path is not None and path.exists() else None
         facts.append([str(path), status.st_size, status.st_mtime_ns] if status else None)

@@ -66,12 +66,6 @@ class InputRule:
         scale = (self.size[0] * self.size[1] / (width * height)) ** 0.5
         return tuple(int(np.clip(round(side * scale / 8) * 8, 64, 8192)) for side in (width, height))
 
-    def squeeze(self) -> float:
-        """How much wider `size` shows the images it was trained on: 1 when their aspect is kept."""
-        if self.trained_on is None:
-            return 1.0
-        return self.size[0] / self.size[1] / (self.trained_on[0] / self.trained_on[1])
-
     def to_json(self) -> dict:
         return {
             "size": list(self.size),

@@ -139,17 +139,18 @@ class PairedSamples(Dataset):
         view = self.views[1]
         size = augment.scaled_size(view.size, view.scale, rng)
         image = resize_image(self.target.image(item), size, self.target.resample)
-        valid = np.ones(image.shape[:2], np.uint8)
+        valid = np.ones(image.shape[:2], np.uint8) if "valid_mask" in self.needs else None
         if view.crop is not None:
             box = augment.random_box(size, view.crop, rng)
-            image, valid = augment.cut(image, box, view.crop, fill=0), augment.cut(valid, box, view.crop, fill=0)
+            image = augment.cut(image, box, view.crop, fill=0)
+            valid = None if valid is None else augment.cut(valid, box, view.crop, fill=0)
         if self.augmentation.flip:
             image, valid = augment.random_flip(image, valid, rng)
         sample: dict[str, Tensor | str] = {"target": to_tensor(image)}
         if "strong_view" in self.needs:
             strong = augment.colour_jitter(image, self.augmentation.strong_jitter, rng)
             sample["target_strong"] = to_tensor(augment.random_blur(strong, self.augmentation.strong_blur, rng))
-        if "valid_mask" in self.needs:
+        if valid is not None:
             sample["target_valid"] = torch.from_numpy(np.ascontiguousarray(valid)).bool()
         if "names" in self.needs:
             sample["target_names"] = item.name

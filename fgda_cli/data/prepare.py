@@ -136,8 +136,6 @@ def _read_journal(path: Path) -> dict[str, dict]:
 def _still_valid(task: Task, pairs: list[Pair], records: dict[str, dict]) -> dict[str, dict]:
     """Records whose raw files are unchanged and whose cached files are there."""
 
-    conversion = task.conversion()
-
     def is_there(record: dict) -> bool:
         return all(path is None or (task.out / path).is_file() for path in (record.get("image"), record.get("label")))
 
@@ -145,11 +143,7 @@ def _still_valid(task: Task, pairs: list[Pair], records: dict[str, dict]) -> dic
     return {
         key_of(pair): record
         for pair, record in found
-        if record
-        and "problem" not in record
-        and record["stamp"][:1] == [conversion]
-        and record["stamp"] == stamp(pair, task)
-        and is_there(record)
+        if record and "problem" not in record and record["stamp"] == stamp(pair, task) and is_there(record)
     }
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..data.classes import NAMES, NOT_IN_SYNTHIA13, NOT_IN_SYNTHIA16, ClassMatch, ClassSet, match_classes
+from ..data.classes import NOT_IN_SYNTHIA13, NOT_IN_SYNTHIA16, ClassMatch, ClassSet, match_classes, mean_without
 from ..data.geometry import InputRule
 from ..data.loader import AnyDataset
 from ..data.store import Item
@@ -77,6 +77,10 @@ def result_json(
 ) -> dict[str, Any]:
     """IoU in percent of the classes that model and data set share; others have null, and enter no mean."""
     names, shared = match.ours.names, match.shared
+
+    def mean(over: tuple[str, ...] | None) -> float | None:
+        return None if over is None else matrix.miou(tuple(k for k, name in enumerate(names) if name not in over))
+
     iou = dict(zip(names, matrix.iou(), strict=True))
     return {
         "dataset": dataset,
@@ -84,26 +88,15 @@ def result_json(
         "images": images,
         "classes": list(names),
         "iou": {name: float(iou[name]) if name in shared and not np.isnan(iou[name]) else None for name in names},
-        "miou": _mean(iou, shared),
-        "miou16": _mean_without(iou, shared, NOT_IN_SYNTHIA16),
-        "miou13": _mean_without(iou, shared, NOT_IN_SYNTHIA13),
+        "miou": mean(shared),
+        "miou16": mean(mean_without(NOT_IN_SYNTHIA16, shared)),
+        "miou13": mean(mean_without(NOT_IN_SYNTHIA13, shared)),
         "pixel_accuracy": matrix.pixel_accuracy(),
         "confusion": matrix.counts.tolist(),
         "seconds": round(seconds, 3),
         "evaluated": list(shared),
         "input": rule.to_json(),
     }
-
-
-def _mean(iou: dict[str, float], names: tuple[str, ...]) -> float | None:
-    values = [iou[name] for name in names if not np.isnan(iou[name])]
-    return float(np.mean(values)) if values else None
-
-
-def _mean_without(iou: dict[str, float], shared: tuple[str, ...], left_out: tuple[str, ...]) -> float | None:
-    """The mean over Cityscapes' classes less `left_out`; None unless all of them are evaluated, among Cityscapes' alone."""
-    wanted = tuple(name for name in NAMES if name not in left_out)
-    return _mean(iou, wanted) if set(wanted) <= set(shared) <= set(NAMES) else None
 
 
 def evaluate_file(
@@ -117,11 +110,15 @@ def evaluate_file(
     threads: int = 2,
     process_group: ProcessGroup = ProcessGroup(),
     protocol: str | None = None,
+    content: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Evaluate one checkpoint as its input rule says, or as `protocol` does ("paper": squeezed by Pillow's bicubic)."""
-    from ..models.checkpoint import load_model
+    """Evaluate one checkpoint as its input rule says, or as `protocol` does ("paper": squeezed by Pillow's bicubic).
 
-    model, info = load_model(path)
+    `content` is the file's, where it is loaded already.
+    """
+    from ..models.checkpoint import load, model_of
+
+    model, info = model_of(content or load(path), path)
     model = precision.to_device(model)
     if protocol is not None:
         model.input_rule = with_protocol(model.input_rule, protocol)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..chunked import reading_matrix
+
 
 @dataclass(frozen=True)
 class SlidingWindow:
@@ -63,12 +65,7 @@ def _read_off(points: int, whole: int, start: int, part: int, count: int, like: 
     position = torch.arange(points, dtype=torch.float64) * ((whole - 1) / (points - 1))
     inside = torch.nonzero((position >= start - 1e-9) & (position <= start + part - 1 + 1e-9)).flatten()
     local = (position[inside] - start).clamp(0, part - 1)
-    index = local * ((count - 1) / max(part - 1, 1))
-    low = index.floor().long().clamp(max=max(count - 2, 0))
-    matrix = torch.zeros(len(inside), count, dtype=torch.float64)
-    lines = torch.arange(len(inside))
-    matrix[lines, low] = 1 - (index - low)
-    matrix[lines, (low + 1).clamp(max=count - 1)] += index - low
+    matrix = reading_matrix(local * ((count - 1) / max(part - 1, 1)), count)
     weight = torch.minimum(local, part - 1 - local) + 1
     first = int(inside[0])
     return slice(first, first + len(inside)), matrix.to(like), weight.to(like)

@@ -51,6 +51,11 @@ class Clan(AdaptSegNet):
     def begin_iteration(self, iteration: int, total: int, target_images: Callable[[], Iterable[Tensor]]) -> None:
         self.progress = iteration / total
 
+    @property
+    def damping(self) -> float:
+        """Factor of the adversarial and the divergence weight."""
+        return 1 - self.progress if self.settings.damping else 1.0
+
     def segmentation_groups(self, lr: float, head_lr_factor: float) -> list[dict]:
         groups = super().segmentation_groups(lr, head_lr_factor)
         groups[1]["params"] = [*groups[1]["params"], *self.modules["second_head"].parameters()]
@@ -73,9 +78,8 @@ class Clan(AdaptSegNet):
             terms["seg_aux"] = self.settings.aux_seg * self.cross_entropy(source.aux_logits, batch.labels, focal_gamma=gamma)
         self.backward(sum(terms.values()))
         terms |= self.adversarial_pass((source.logits + source_second).detach(), batch)
-        damping = 1 - self.progress if self.settings.damping else 1.0
         divergence = losses.weight_divergence(self.flat(self.model.head), self.flat(self.modules["second_head"]))
-        terms["divergence"] = 2 * self.settings.lambda_weight * damping * divergence
+        terms["divergence"] = 2 * self.settings.lambda_weight * self.damping * divergence
         self.backward(terms["divergence"])
         return terms
 
@@ -90,9 +94,7 @@ class Clan(AdaptSegNet):
         maps, focus = torch.softmax(first + second, dim=1), self.pixel_weight(first, second)
         leaf, pixel_weight = maps.detach().requires_grad_(), focus.detach().requires_grad_(focus.requires_grad)
         judged = self.judge_full(leaf)
-        damping = 1 - self.progress if self.settings.damping else 1.0
-        weight = self.settings.lambda_main * damping
-        adversarial = weight * losses.binary_domain_loss(judged, "source", pixel_weight)
+        adversarial = self.settings.lambda_main * self.damping * losses.binary_domain_loss(judged, "source", pixel_weight)
         inputs = [leaf, *([pixel_weight] if pixel_weight.requires_grad else [])]
         grads = torch.autograd.grad(self.scale(adversarial), inputs, retain_graph=True)
         on_target = losses.binary_domain_loss(judged, "target", pixel_weight.detach())

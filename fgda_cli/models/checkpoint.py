@@ -85,8 +85,13 @@ def load_model(path: str | Path, device: str = "cpu") -> tuple[Segmenter, dict[s
     info: `stage`, `method`, `iteration`, `preset` (dict), `classes` (ClassSet), `size` (width, height at which images enter),
     `input` (InputRule).
     """
-    content = load(Path(path))
-    model = restore_model(content, Path(path)).to(device)
+    model, info = model_of(load(Path(path)), Path(path))
+    return model.to(device), info
+
+
+def model_of(content: dict[str, Any], path: Path) -> tuple[Segmenter, dict[str, Any]]:
+    """`load_model` of a file that is loaded already."""
+    model = restore_model(content, path)
     info = {key: content.get(key) for key in ("stage", "method", "iteration", "preset", "metrics")}
     info["classes"] = ClassSet.from_json(content["classes"])
     info["input"], info["size"] = model.input_rule, model.input_rule.size

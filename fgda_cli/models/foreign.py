@@ -12,7 +12,6 @@ from ..data.classes import CITYSCAPES, NOT_IN_SYNTHIA16, ClassSet, named_classes
 from ..runtime.errors import FgdaError, UsageError
 from .weights import check_finite, plain_names, read_tensors
 
-FORMATS = ("fada", "advent", "adaptsegnet", "clan")
 # Where each format keeps its heads: the flat networks number them as layers.
 HEADS = {"layer6.conv2d_list": "head.convs", "layer5.conv2d_list": "aux_head.convs", "conv2d_list": "head.convs"}
 UNTRAINED_BRANCHES = (2, 3)  # of AdaptSegNet's heads: its forward returns inside the loop over them, after dilations 6 and 12
@@ -49,11 +48,9 @@ def read_foreign(path: Path, kind: str, trust: bool = False) -> Foreign:
         "weights": "none",
         "batch_norm_eps": "null" if eps is None else eps,
     }
-    notes = (
-        []
-        if eps is None
-        else ["its frozen batch norm adds no eps to the variance (the file has no num_batches_tracked): eps is 0"]
-    )
+    notes = []
+    if eps is not None:
+        notes.append("its frozen batch norm adds no eps to the variance (the file has no num_batches_tracked): eps is 0")
     if kind == "adaptsegnet":
         notes.append("of its heads only dilations 6 and 12 were ever computed: the other two are set to zero")
     iteration = content.get("iteration")
@@ -93,7 +90,7 @@ def _state(content: dict) -> dict:
 
 
 def translate(content: dict, kind: str) -> dict[str, Tensor]:
-    """Our parameter names for a file of one of FORMATS; discriminators are left out."""
+    """Our parameter names for a file of format `fada`, `advent`, `adaptsegnet` or `clan`; discriminators are left out."""
     if kind == "fada":
         try:
             body, head = plain_names(content["feature_extractor"]), plain_names(content["classifier"])

@@ -115,7 +115,7 @@ def load_backbone(backbone: nn.Module, name: str, variant: str, weights: str, ou
         return
     path = find_weights(name, variant, weights)
     try:
-        state = encoders.family(name).adapt_weights(plain_names(read_tensors(path)), backbone, name, output_stride)
+        state = encoders.family(name).adapt_weights(plain_names(read_tensors(path)), name, output_stride)
     except (ValueError, KeyError) as error:
         raise FgdaError(f"{path} does not fit {name}: {error}") from error
     wanted = backbone.state_dict()

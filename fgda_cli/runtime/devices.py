@@ -57,11 +57,7 @@ class Precision:
     def to_device(self, module: nn.Module) -> nn.Module:
         """To the device, in the memory format that computes fastest there (benchmarks/step.py)."""
         module = module.to(self.device)
-        return (
-            module.to(memory_format=torch.channels_last)
-            if self.channels_last
-            else module.to(memory_format=torch.contiguous_format)
-        )
+        return module.to(memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)
 
     @property
     def channels_last(self) -> bool:

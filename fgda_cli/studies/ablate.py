@@ -34,10 +34,7 @@ PAPER = {
 }
 # Printed figures that were not made as ours are: what to know before they are set beside each other.
 NOT_ALIKE = {
-    (
-        "gta2city",
-        "advent",
-    ): "a best snapshot on the validation images, of AdvEnt with MinEnt; AdvEnt alone is reported at 43.8",
+    ("gta2city", "advent"): "a best snapshot on the validation images, of AdvEnt with MinEnt; AdvEnt alone is reported at 43.8",
     ("gta2city", "cbst"): "another backbone (a wide ResNet-38), not ResNet-101",
     ("gta2city", "adaptsegnet"): "its single-level figure; two levels are reported at 42.4",
     ("gta2city", "fada"): "its authors' code trains 4 + 4 images a step (preset gta2city-fada)",

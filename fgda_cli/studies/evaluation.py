@@ -70,8 +70,18 @@ def evaluate_all(paths: list[Path], wanted: Wanted, reporter: Reporter) -> tuple
         keep = Keep(ImageScores(), saved)
         results.append(
             evaluate_file(
-                path, dataset, wanted.split, wanted.precision, reporter, wanted.tta, keep, wanted.threads, group, wanted.protocol
-            )
+                path,
+                dataset,
+                wanted.split,
+                wanted.precision,
+                reporter,
+                wanted.tta,
+                keep,
+                wanted.threads,
+                group,
+                wanted.protocol,
+                content,
+            )  # fmt: skip
         )
         if wanted.report is None:
             continue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import yaml
@@ -27,9 +27,6 @@ class Identity:
     init: str | None = None
     init_hash: str | None = None  # of the start's weights: the path alone does not say that they are the same
 
-    def to_json(self) -> dict:
-        return {"stage": self.stage, "method": self.method, "init": self.init, "init_hash": self.init_hash}
-
 
 class RunFolder:
     def __init__(self, folder: Path):
@@ -49,7 +46,7 @@ class RunFolder:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise FgdaError(f"cannot make {self.folder}: {error.strerror}") from error
-        wanted = preset.to_json() | {"stage": identity.to_json()}
+        wanted = preset.to_json() | {"stage": asdict(identity)}
         began = any(path.is_file() for path in (self.last, self.final, self.metrics))
         if self.record.is_file() and began:
             self._compare(wanted, identity, extend)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..config.schema import Domain, Preset
-from ..data.classes import NAMES, NOT_IN_SYNTHIA13, NOT_IN_SYNTHIA16, ClassSet, match_classes
+from ..data.classes import NOT_IN_SYNTHIA13, NOT_IN_SYNTHIA16, ClassSet, match_classes, mean_without
 from ..data.geometry import InputRule, same_aspect
 from ..data.loader import AnyDataset
 from ..data.store import PreparedDataset, open_dataset, open_domain, typical_size
@@ -35,9 +35,9 @@ def open_datasets(preset: Preset, root: Path, method: type[Method], reporter: Re
     labelled = _labelled(preset, root, method, source.classes)
     evaluation = _evaluation(preset, root, source.classes, reporter)
     untrained = _untrained(preset, source.classes)
-    for domain, dataset, split in ((data.source, source, "train"), (data.target, target, "train")):
+    for domain, dataset in ((data.source, source), (data.target, target)):
         if dataset is not None:
-            _say_sizes(domain, dataset, split, reporter)
+            _say_sizes(domain, dataset, reporter)
     if data.evaluation.protocol == "paper":
         for dataset in (source, target):
             if dataset is not None and dataset.resample != "bicubic" and dataset.size is not None:
@@ -89,7 +89,7 @@ def _evaluation(preset: Preset, root: Path, classes: ClassSet, reporter: Reporte
     if match.describe():
         reporter.decide(f"validation: {match.describe()}")
     left_out = {"miou": None, "miou16": NOT_IN_SYNTHIA16, "miou13": NOT_IN_SYNTHIA13}[wanted.metric]
-    if left_out is not None and not set(NAMES) - set(left_out) <= set(match.shared) <= set(NAMES):
+    if left_out is not None and mean_without(left_out, match.shared) is None:
         reporter.decide(f"data.evaluation.metric: {wanted.metric} needs Cityscapes' classes, so miou picks best.pth")
     return dataset
 
@@ -110,9 +110,9 @@ def _untrained(preset: Preset, classes: ClassSet) -> tuple[int, ...]:
     return tuple(sorted(set(found)))
 
 
-def _say_sizes(domain: Domain, dataset: AnyDataset, split: str, reporter: Reporter) -> None:
+def _say_sizes(domain: Domain, dataset: AnyDataset, reporter: Reporter) -> None:
     """A cache smaller than the training size, and images that training squeezes to another aspect."""
-    own, cached = typical_size(dataset.items(split)), dataset.size
+    own, cached = typical_size(dataset.items("train")), dataset.size
     width, height = domain.size
     if cached is not None and (cached[0] < width or cached[1] < height) and (own[0] > cached[0] or own[1] > cached[1]):
         reporter.warn(

@@ -81,9 +81,9 @@ def test_a_cache_smaller_than_the_training_size_is_warned_of_with_the_command(da
     from fgda_cli.training.setup import _say_sizes
 
     dataset = PreparedDataset(data_root / "playground-game")
-    _say_sizes(Domain(dataset="x", size=(256, 128)), dataset, "train", QUIET)
+    _say_sizes(Domain(dataset="x", size=(256, 128)), dataset, QUIET)
     assert "prepared at 64x32 and is enlarged to 256x128; better: fgda prepare … --size 256x128" in capsys.readouterr().err
-    _say_sizes(Domain(dataset="x", size=(64, 32)), dataset, "train", QUIET)
+    _say_sizes(Domain(dataset="x", size=(64, 32)), dataset, QUIET)
     assert not capsys.readouterr().err
 
 

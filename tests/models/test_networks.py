@@ -27,7 +27,7 @@ def test_torchvision_variant_equals_torchvision(name, stride, dilate):
     torch.manual_seed(0)
     reference = getattr(torchvision.models, name)(weights=None, replace_stride_with_dilation=dilate).eval().double()
     ours = resnet.build(name, "torchvision", stride, 64).eval().double()
-    ours.load_state_dict(resnet.adapt_weights(reference.state_dict(), ours, "", 8))
+    ours.load_state_dict(resnet.adapt_weights(reference.state_dict(), "", 8))
     images = torch.randn(1, 3, 65, 97, dtype=torch.float64)
     with torch.no_grad():
         for found, expected in zip(ours(images)[-2:], features_of(reference, images), strict=True):
@@ -65,7 +65,7 @@ def test_checkpointed_activations_give_the_same_gradients():
 def test_resnet18_at_stride_32_equals_torchvision():
     reference = torchvision.models.resnet18(weights=None).eval()
     ours = resnet.build("resnet18", "torchvision", 32, 64).eval()
-    ours.load_state_dict(resnet.adapt_weights(reference.state_dict(), ours, "", 8))
+    ours.load_state_dict(resnet.adapt_weights(reference.state_dict(), "", 8))
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(ours(images)[-1], features_of(reference, images)[1], rtol=1e-4, atol=1e-4)

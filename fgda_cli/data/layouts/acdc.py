@@ -12,8 +12,7 @@ import numpy as np
 
 from ...runtime.errors import UsageError
 from ..formats import read_city_label
-from ..images import visible_files
-from .base import Listing, Pair, locate, stem_below
+from .base import Listing, city_label, locate, pair_city
 
 TITLE = "ACDC"
 NEEDS = "rgb_anon/{fog,night,rain,snow}/{train,val}, gt/CONDITION/val"
@@ -21,7 +20,7 @@ LICENCE = "https://acdc.vision.ee.ethz.ch"
 LABELS = "train ids, or Cityscapes label ids, as the file's name says"
 SIZE = (960, 540)
 CONDITIONS = ("fog", "night", "rain", "snow")
-SUFFIX = "_rgb_anon"
+ENDING = "_rgb_anon"
 
 
 def find(root: Path, condition: str | None = None) -> Listing:
@@ -31,20 +30,9 @@ def find(root: Path, condition: str | None = None) -> Listing:
     root, listing = locate(root, ("rgb_anon",), TITLE), Listing()
     for weather in CONDITIONS if condition is None else (condition,):
         for split in ("train", "val"):
-            for image in visible_files(root / "rgb_anon" / weather / split, f"*{SUFFIX}.*"):
-                stem = stem_below(image, root / "rgb_anon").removesuffix(SUFFIX)
-                label = None if split == "train" else city_label(root / "gt" / stem)
-                if split == "val" and label is None:
-                    listing.refuse(image, "validation image without a label")
-                else:
-                    listing.pairs.append(Pair(stem, split, image, label))
+            folder = root / "rgb_anon" / weather / split
+            pair_city(listing, folder, root / "rgb_anon", split, ENDING, lambda name: city_label(root / "gt" / f"{name}_gt"))
     return listing
-
-
-def city_label(stem: Path) -> Path | None:
-    """`STEM_gt_labelTrainIds.png`, or with label ids; None where there is none."""
-    candidates = (stem.with_name(f"{stem.name}_gt_{kind}.png") for kind in ("labelTrainIds", "labelIds"))
-    return next((path for path in candidates if path.is_file()), None)
 
 
 def read_label(path: Path) -> np.ndarray:

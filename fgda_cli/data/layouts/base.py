@@ -11,6 +11,7 @@ import numpy as np
 from ...runtime.errors import FgdaError, UsageError
 from ..classes import CITYSCAPES, CITYSCAPES_IDS, IGNORE_INDEX, ClassSet
 from ..formats import decide_label_ids, read_label_values, sampled_values
+from ..images import visible_files
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,35 @@ def pair_by_name(
 def unlabelled(listing: Listing, images: list[Path], image_root: Path, split: str = "train") -> None:
     """Images of a target: their labels, if there are any, are neither needed nor read."""
     listing.pairs += [Pair(stem_below(image, image_root), split, image, None) for image in images]
+
+
+def pair_city(
+    listing: Listing,
+    folder: Path,
+    image_root: Path,
+    split: str,
+    ending: str,
+    label_of: Callable[[str], Path | None],
+    without: str = "validation image without a label",
+) -> None:
+    """The images `*ENDING.*` of a split's folder, named by their path below `image_root` less the ending.
+
+    Training images are a target's: their labels are neither needed nor read. Others have the label `label_of(name)`, or are
+    refused.
+    """
+    for image in visible_files(folder, f"*{ending}.*"):
+        name = stem_below(image, image_root).removesuffix(ending)
+        label = None if split == "train" else label_of(name)
+        if split == "train" or label is not None:
+            listing.pairs.append(Pair(name, split, image, label))
+        else:
+            listing.refuse(image, without)
+
+
+def city_label(stem: Path) -> Path | None:
+    """`STEM_labelTrainIds.png`, or with label ids; None where there is neither."""
+    candidates = (stem.with_name(f"{stem.name}_{kind}.png") for kind in ("labelTrainIds", "labelIds"))
+    return next((path for path in candidates if path.is_file()), None)
 
 
 def refuse_train_ids(listing: Listing, title: str) -> None:

@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from ..formats import read_city_label
-from ..images import visible_files
-from .acdc import SUFFIX, city_label
-from .base import Listing, Pair, locate, stem_below
+from .acdc import ENDING
+from .base import Listing, city_label, locate, pair_city
 
 TITLE = "Dark Zurich"
 NEEDS = "rgb_anon/{train,val}/night, gt/val/night"
@@ -21,13 +20,8 @@ SIZE = (960, 540)
 def find(root: Path) -> Listing:
     root, listing = locate(root, ("rgb_anon/train/night",), TITLE), Listing()
     for split in ("train", "val"):
-        for image in visible_files(root / "rgb_anon" / split / "night", f"*{SUFFIX}.*"):
-            stem = stem_below(image, root / "rgb_anon").removesuffix(SUFFIX)
-            label = None if split == "train" else city_label(root / "gt" / stem)
-            if split == "val" and label is None:
-                listing.refuse(image, "validation image without a label")
-            else:
-                listing.pairs.append(Pair(stem, split, image, label))
+        folder = root / "rgb_anon" / split / "night"
+        pair_city(listing, folder, root / "rgb_anon", split, ENDING, lambda name: city_label(root / "gt" / f"{name}_gt"))
     return listing
 
 

@@ -10,31 +10,30 @@ from pathlib import Path
 import numpy as np
 
 from ..formats import from_train_ids, grey_values, read_label_values
-from ..images import visible_files
-from .base import Listing, Pair, locate, stem_below
+from .base import Listing, locate, pair_city
 
 TITLE = "IDD"
 NEEDS = "leftImg8bit/{train,val}, gtFine/val with *_labelcsTrainIds.png"
 LICENCE = "https://idd.insaan.iiit.ac.in"
 LABELS = "Cityscapes train ids as they are"
 SIZE = (1024, 576)
-SUFFIX = "_leftImg8bit"
+ENDING = "_leftImg8bit"
 
 
 def find(root: Path) -> Listing:
     root, listing = locate(root, ("leftImg8bit",), TITLE), Listing()
     for split in ("train", "val"):
-        folder = root / "leftImg8bit" / split
-        for image in visible_files(folder, f"*{SUFFIX}.*"):
-            stem = stem_below(image, folder).removesuffix(SUFFIX)
-            label = root / "gtFine" / split / f"{stem}_gtFine_labelcsTrainIds.png"
-            if split == "train":
-                listing.pairs.append(Pair(stem, split, image, None))
-            elif label.is_file():
-                listing.pairs.append(Pair(stem, split, image, label))
-            else:
-                listing.refuse(image, "validation image without *_labelcsTrainIds.png (made by IDD's createLabels.py)")
+        folder, labels = root / "leftImg8bit" / split, root / "gtFine" / split
+        pair_city(
+            listing, folder, folder, split, ENDING, lambda name, labels=labels: _label(labels / name),
+            "validation image without *_labelcsTrainIds.png (made by IDD's createLabels.py)",
+        )  # fmt: skip
     return listing
+
+
+def _label(stem: Path) -> Path | None:
+    path = stem.with_name(f"{stem.name}_gtFine_labelcsTrainIds.png")
+    return path if path.is_file() else None
 
 
 def read_label(path: Path) -> np.ndarray:

@@ -3,7 +3,7 @@ what stands before a colon (`timm:convnext_tiny` -> timm.py).
 
 A family file defines `build(name, variant, output_stride, width) -> nn.Module` whose forward returns the features of every
 stage, coarse ones last (two at least), with `channels` and `strides` a number for each; `input_of(name, variant) -> Input`;
-`adapt_weights(state, backbone, name, output_stride)`, a foreign file's tensors in the encoder's own names; and where named
+`adapt_weights(state, name, output_stride)`, a foreign file's tensors in the encoder's own names; and where named
 weights are: `WEIGHTS`, (name, variant, recipe) -> URL, or `locate(name, weights, folder) -> Path`.
 """
 

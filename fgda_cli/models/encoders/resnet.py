@@ -149,7 +149,7 @@ def input_of(name: str, variant: str) -> Input:
     return INPUT[variant]
 
 
-def adapt_weights(state: dict[str, Tensor], backbone: nn.Module, name: str, output_stride: int | str) -> dict[str, Tensor]:
+def adapt_weights(state: dict[str, Tensor], name: str, output_stride: int | str) -> dict[str, Tensor]:
     """Drop what is not the backbone (fc, DeepLab heads) from a foreign state dict."""
     return {key: value for key, value in state.items() if key.split(".")[0] not in ("fc", "layer5", "layer6")}
 

