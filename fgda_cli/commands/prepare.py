@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -14,9 +15,9 @@ OWN = "Own folders"
 
 
 def complete_datasets() -> list[str]:
-    from ..data.layouts import layout_names
+    from ..data.layouts import OWN, layout_names
 
-    return [*layout_names(), "playground", "folder"]
+    return [*layout_names(), "playground", *OWN]
 
 
 def prepare(
@@ -35,21 +36,36 @@ def prepare(
     workers: cli.Workers = None,
     max_pixels: cli.MaxPixels = None,
     check_only: Annotated[bool, typer.Option("--check-only", help="Verify only; write nothing, list what is refused.")] = False,
-    images: Annotated[Optional[Path], typer.Option(help="folder: images.", rich_help_panel=OWN)] = None,
-    labels: Annotated[Optional[Path], typer.Option(help="folder: labels, paired by name.", rich_help_panel=OWN)] = None,
+    images: Annotated[Optional[Path], typer.Option(help="Folder of images.", rich_help_panel=OWN)] = None,
+    labels: Annotated[
+        Optional[Path], typer.Option(help="Labels paired by name; coco: annotations.json.", rich_help_panel=OWN)
+    ] = None,
     mapping: Annotated[
         Optional[Path],
         typer.Option(
-            help="folder: YAML file of raw ids or colours to class names, or a shipped one: camvid7, cityscapes7.",
+            help="YAML of raw ids, colours or names to class names, or a shipped one: camvid7, camvid11, cityscapes7.",
             rich_help_panel=OWN,
         ),
     ] = None,
     label_ids: Annotated[
         Optional[str], typer.Option(help="folder: ids are Cityscapes' train or label ids.", rich_help_panel=OWN)
     ] = None,
+    carla_version: Annotated[
+        Optional[str], typer.Option(help="carla: ids are old (to 0.9.13) or new.", rich_help_panel=OWN)
+    ] = None,
+    image_suffix: Annotated[
+        Optional[str], typer.Option(metavar="END", help="Images end so, e.g. _rgb.png.", rich_help_panel=OWN)
+    ] = None,
+    label_suffix: Annotated[
+        Optional[str], typer.Option(metavar="END", help="Labels end so, e.g. _seg.png.", rich_help_panel=OWN)
+    ] = None,
+    only: Annotated[
+        Optional[list[str]],
+        typer.Option(metavar="PATTERN", help="Files whose path below their folder fits; repeatable.", rich_help_panel=OWN),
+    ] = None,
     condition: Annotated[Optional[str], typer.Option(help="acdc: fog, night, rain or snow alone.")] = None,
     list_: Annotated[bool, typer.Option("--list", help="Data sets, their folders, licence pages, what labels become.")] = False,
-    split: Annotated[str, typer.Option(help="folder: train or val.", rich_help_panel=OWN)] = "train",
+    split: Annotated[str, typer.Option(help="train or val.", rich_help_panel=OWN)] = "train",
     name: Annotated[Optional[str], typer.Option(help="Name of the prepared data set.", rich_help_panel=OWN)] = None,
     seed: Annotated[int, typer.Option(min=0, help="playground: seed of the scenes.")] = 0,
     json: cli.Json = None,
@@ -57,6 +73,8 @@ def prepare(
     """Check a raw data set, convert its labels and cache it at training resolution."""
     from ..data import recipes
     from ..data.convert import CACHE_SUFFIX
+    from ..data.layouts import OWN as OWN_FORMATS
+    from ..data.layouts.base import OwnFiles
     from ..data.prepare import parse_size
     from ..data.store import data_root
 
@@ -70,7 +88,8 @@ def prepare(
         raise UsageError(f"prepare which data set? known are {', '.join(known)} (--list says more)")
     for option, value, choices in (
         ("--cache", cache, tuple(CACHE_SUFFIX)), ("--resample", resample, ("area", "bicubic")),
-        ("--label-ids", label_ids, (None, "train", "label")), ("prepare", dataset, known),
+        ("--label-ids", label_ids, (None, "train", "label")), ("--carla-version", carla_version, (None, "old", "new")),
+        ("--split", split, ("train", "val")), ("prepare", dataset, known),
     ):  # fmt: skip
         if value not in choices:
             raise UsageError(f"{option} {value}: known are {', '.join(choice for choice in choices if choice)}")
@@ -78,15 +97,20 @@ def prepare(
     how = recipes.How(
         data_root(out), parse_size(size), recipes.default_workers(workers), show, check_only, cache, resample, max_pixels
     )
-    if dataset == "folder":
-        summaries = [_folder(recipes, images or root, labels, mapping, label_ids, split, name, how)]
+    files = OwnFiles(
+        images, labels, root, mapping, label_ids, carla_version, image_suffix, label_suffix, tuple(only or ()), split
+    )  # fmt: skip
+    if dataset in OWN_FORMATS:
+        summaries = [_own(recipes, dataset, files, name, how)]
     elif root is None:
         raise UsageError(f"prepare {dataset} needs --root DIR")
     elif dataset == "playground":
+        recipes.refuse_options(files, dataset, frozenset({"root"}))
         if check_only:
             raise UsageError("prepare playground draws its own files: there is nothing to check with --check-only")
         summaries = recipes.prepare_playground(root, how, seed)
     else:
+        recipes.refuse_options(files, dataset, frozenset({"root"}))
         summaries = [recipes.prepare_layout(dataset, root, how, name and _plain(name), condition)]
     if json is not None:
         cli.emit_json({"datasets": [summary.to_json() for summary in summaries]}, json, show)
@@ -107,13 +131,12 @@ def _show(summaries, check_only: bool, show) -> None:
             show.warn(f"{summary.folder.name}: {warning}")
 
 
-def _folder(recipes, images, labels, mapping, label_ids, split, name, how):
-    if images is None:
-        raise UsageError("prepare folder needs --images DIR")
-    if split not in ("train", "val"):
-        raise UsageError(f"--split {split}: known are train and val")
-    chosen = _plain(name or images.resolve().name)
-    return recipes.prepare_folder(images, labels, mapping, label_ids, split, chosen, how)
+def _own(recipes, kind, files, name, how):
+    if kind == "folder" and files.images is None:
+        files = replace(files, images=files.root)
+    named_by = files.root if kind == "voc" else files.images
+    chosen = _plain(name or (named_by.resolve().name if named_by is not None else kind))
+    return recipes.prepare_own(kind, files, chosen, how)
 
 
 def _plain(name: str) -> str:

@@ -57,6 +57,7 @@ class Data(Section):
     untrained: tuple[int | str, ...] = Field((), description="classes ignored in training, ids or names (SYNTHIA: 9, 14, 16)")
     sampling: Literal["uniform", "class_balanced", "rare_class"] = Field("class_balanced", description="of source images")
     rare_class_min_pixels: int = Field(3000, ge=0, description="rare_class: least pixels of the class, at 1914x1052")
+    class_balance: Share = Field(0.0, description="cross-entropy weighs a class by 1/share^this; 0: not, 0.5: square root")
     flip: bool = Field(True, description="mirror half of the images")
     colour_jitter: Jitter = Field((0.5, 0.5, 0.5, 0.2), description="brightness, contrast, saturation, hue of source images")
     blur: float = Field(0.0, ge=0, le=10, description="largest random blur of source images, sigma in pixels")
@@ -111,9 +112,12 @@ class Stage(Section):
     batch_size: Count = Field(1, description="images a domain and step")
     lr: Positive | None = Field(None, description="instead of optim.lr in this stage")
     warmup_iterations: int = Field(0, ge=0, description="linear warm-up of all rates before the decay")
-    batch_norm: Literal["frozen", "statistics", "train", "target"] = Field(
-        "frozen", description="frozen; statistics (they run, affine fixed); train; target (statistics of the target alone)"
+    batch_norm: Literal["frozen", "statistics", "train", "target", "mixed"] = Field(
+        "frozen",
+        description="frozen; statistics (they run, affine fixed); train; target (statistics of the target alone); "
+        "mixed (adapt: target statistics blended in at the start, then frozen)",
     )
+    batch_norm_target_share: Share = Field(0.3, description="of the target's statistics where batch_norm is mixed")
     colour_jitter: bool = Field(True, description="whether this stage uses data.colour_jitter and data.blur")
     start: Literal["pretrain", "backbone"] = Field(
         "pretrain", description="adapt only: from the preset's pretrain, or from the backbone's own weights"
@@ -121,6 +125,12 @@ class Stage(Section):
     log_every: Count = Field(50, description="iterations between log lines")
     checkpoint_every: Count = Field(500, description="iterations between resumable checkpoints")
     evaluate_every: Count = Field(2000, description="iterations between validations that may set best.pth")
+
+
+class Pretrain(Stage):
+    batch_norm: Literal["frozen", "statistics", "train"] = Field(
+        "frozen", description="frozen; statistics (they run, affine fixed); train"
+    )
 
 
 class Run(Section):
@@ -135,7 +145,7 @@ class Preset(Section):
     data: Data
     model: Model = Model()
     optim: Optim = Optim()
-    pretrain: Stage
+    pretrain: Pretrain
     adapt: Stage
     method: Any = Field(description="name, and the settings of that method")
     run: Run = Run()

@@ -14,6 +14,7 @@ import numpy as np
 from .geometry import Resample, resize_ids, resize_image
 from .images import BadFile, read_rgb, write_image
 from .layouts.base import Pair, ReadLabel
+from .shapes import draw
 
 CONVERSION = 2  # of the code below; 1 resized labels half a pixel off their image
 Cache = Literal["raw", "png"]
@@ -52,7 +53,7 @@ def convert(task: Task, pair: Pair) -> dict:
         image, label = read_rgb(pair.image, task.max_pixels), None
         if pair.label is not None:
             reading = pair.label
-            label = task.read_label(pair.label)
+            label = task.read_label(pair.label) if pair.shapes is None else draw(pair.shapes)
     except BadFile as error:
         return record | {"problem": str(error), "file": str(reading)}
     except Exception as error:  # noqa: BLE001 - what no reader foresaw is that file's problem alone
@@ -90,8 +91,8 @@ def key_of(pair: Pair) -> str:
 
 def stamp(pair: Pair, task: Task) -> list:
     """What a cached file depends on; when it changes, the pair is converted again."""
-    facts: list = [task.conversion]
-    for path in (pair.image, pair.label):
+    facts: list = [task.conversion] if pair.shapes is None else [task.conversion, pair.shapes.stamp()]
+    for path in (pair.image, pair.label) if pair.shapes is None else (pair.image,):
         status = path.stat() if path is not None and path.exists() else None
         facts.append([str(path), status.st_size, status.st_mtime_ns] if status else None)
     return facts

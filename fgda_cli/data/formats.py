@@ -43,6 +43,23 @@ def read_label_values(path: Path) -> np.ndarray:
         raise BadFile(unreadable(path, error)) from error
 
 
+def read_label_colours(path: Path) -> np.ndarray:
+    """Colours `[H,W,3]` of a label file, those of its palette where it has one; a grey value v is the colour (v, v, v).
+
+    Raises BadFile.
+    """
+    values = read_label_values(path)
+    if values.ndim == 3:
+        return values
+    with open_image(path) as image:
+        palette = image.getpalette("RGB") if image.mode == "P" else None
+    if palette is None:
+        return np.repeat(values[..., None], 3, axis=2)
+    table = np.zeros((256, 3), np.uint8)
+    table[: len(palette) // 3] = np.asarray(palette, np.uint8).reshape(-1, 3)
+    return table[values]
+
+
 def _head(path: Path) -> bytes:
     with open(path, "rb") as handle:
         return handle.read(32)

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import NamedTuple
 
 import cv2
@@ -101,6 +102,18 @@ class PairedSamples(Dataset):
     def __len__(self) -> int:
         return len(self.source_items)
 
+    def class_weights(self, power: float) -> Tensor | None:
+        """By train id `[256]`: 1/share^power, 1 on average over the source's trained pixels; None for power 0."""
+        totals = np.sum([item.counts for item in self.source_items], axis=0, dtype=np.float64)
+        totals[list(self.choice.untrained)] = 0
+        present = np.flatnonzero(totals)
+        if not power or not len(present):
+            return None
+        shares = totals[present] / totals.sum()
+        weights = np.ones(256)
+        weights[present] = shares**-power / (shares ** (1 - power)).sum()
+        return torch.from_numpy(weights).float()
+
     def __getitem__(self, position: int) -> dict[str, Tensor | str]:
         rng = np.random.default_rng([self.seed, 1, position])
         item = self.source_items[self.draw_source(rng)]
@@ -160,6 +173,12 @@ class PairedSamples(Dataset):
         """Every target training image of this process once, unchanged, uint8 `[3,H,W]`: what a self-training round predicts."""
         for item in self.target_items[rank::processes]:
             yield to_tensor(resize_image(self.target.image(item), self.views[1].size, self.target.resample))
+
+    def target_batches(self, size: int = 8) -> Iterator[Tensor]:
+        """All of `target_images`, `size` at a time, uint8 `[n,3,H,W]`."""
+        images = self.target_images()
+        while batch := list(islice(images, size)):
+            yield torch.stack(batch)
 
 
 def to_tensor(image: np.ndarray) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import ModuleType
 
@@ -11,11 +11,9 @@ from ..runtime.errors import UsageError
 from ..runtime.reporter import Reporter
 from ..runtime.system import usable_cores
 from .convert import Cache, Task
-from .formats import LabelIds
 from .geometry import Resample
-from .layouts import layout_names
-from .layouts.folder import decided, load_mapping
-from .layouts.folder import find as find_folder
+from .layouts import OWN, layout_names
+from .layouts.base import OwnFiles
 from .prepare import Summary, prepare
 
 PLAYGROUND_SIZE = (256, 128)
@@ -67,21 +65,34 @@ def prepare_playground(root: Path, how: How, seed: int = 0) -> list[Summary]:
     ]
 
 
-def prepare_folder(
-    images: Path, labels: Path | None, mapping: Path | None, label_ids: LabelIds | None, split: str, name: str, how: How
-) -> Summary:
-    """The user's own images, with labels when there are any."""
-    meaning = load_mapping(mapping, label_ids)
-    listing = find_folder(images, labels, split, meaning.classes)
-    meaning = decided(meaning, listing)
+def prepare_own(kind: str, files: OwnFiles, name: str, how: How) -> Summary:
+    """The user's own files in one of the formats `layouts.OWN`, with labels when there are any.
+
+    Raises UsageError for options that this format does not take.
+    """
+    layout = importlib.import_module(f"fgda_cli.data.layouts.{kind}")
+    refuse_options(files, kind, layout.TAKES)
+    try:
+        listing, reader = layout.open_own(files)
+    except UsageError as error:
+        raise UsageError(f"prepare {kind}: {error}") from None
     task = Task(
-        name, how.out / name, how.size, len(meaning.classes), meaning.read_label, how.check_only, how.cache,
-        keep_other_splits=True, resample=how.resample, max_pixels=how.max_pixels, label_facts=meaning.facts(),
-        mapped=frozenset(meaning.mapped()),
+        name, how.out / name, how.size, len(reader.classes), reader.read_label, how.check_only, how.cache,
+        keep_other_splits=True, resample=how.resample, max_pixels=how.max_pixels, label_facts=reader.facts(),
+        mapped=frozenset(reader.mapped()),
     )  # fmt: skip
     return prepare(task, listing, how.reporter, how.workers)
 
 
+def refuse_options(files: OwnFiles, kind: str, takes: frozenset[str]) -> None:
+    """Raises UsageError for an option that was given and would do nothing."""
+    for option in fields(files):
+        if option.name not in takes and getattr(files, option.name) != option.default:
+            raise UsageError(
+                f"prepare {kind} takes no --{option.name.replace('_', '-')} (fgda prepare --list says what it needs)"
+            )
+
+
 def layouts() -> dict[str, ModuleType]:
-    """Every layout by its name."""
-    return {name: importlib.import_module(f"fgda_cli.data.layouts.{name}") for name in layout_names()}
+    """Every data set and format by its name."""
+    return {name: importlib.import_module(f"fgda_cli.data.layouts.{name}") for name in (*layout_names(), *OWN)}

@@ -43,6 +43,7 @@ class Method:
 
     Settings = MethodSettings
     uses_target = True
+    iterations: int | None = None  # overrides adapt.iterations
     sampling: str | None = None  # overrides data.sampling
     needs: frozenset[str] = frozenset()  # of "strong_view", "valid_mask", "names", "labelled_target": see data.loader.Batch
 
@@ -54,6 +55,7 @@ class Method:
         # set by the engine
         self.seed = 0  # of the run: every draw of a method comes from (seed, iteration, place)
         self.target_statistics = False  # batch norm's running statistics follow the target alone
+        self.class_weights: Tensor | None = None  # [256] by train id, of every cross-entropy (data.class_balance)
         self.autocast: Callable = nullcontext
         self.process_group = ProcessGroup()  # the processes that share each batch
         self.scale: Callable[[Tensor], Tensor] = lambda loss: loss  # loss scaling (fp16)
@@ -110,10 +112,16 @@ class Method:
     def backward(self, loss: Tensor) -> None:
         self.scale(loss).backward()
 
-    def cross_entropy(self, logits: Tensor, labels: Tensor, **how: Any) -> Tensor:
-        """Eq. 1 with the mean over the labelled pixels of all processes (times their number, as gradients are averaged)."""
-        pixels = self.process_group.mean((labels != 255).sum())
-        return losses.segmentation_loss(logits, labels, pixels=pixels.clamp(min=1 / self.process_group.size), **how)
+    def cross_entropy(self, logits: Tensor, labels: Tensor, weight: Tensor | None = None, **how: Any) -> Tensor:
+        """Eq. 1 with the mean over the labelled pixels of all processes (times their number, as gradients are averaged).
+
+        `weight` `[B,H,W]` multiplies each pixel's loss, and so does the weight of its class where there are any.
+        """
+        pixels = self.process_group.mean((labels != 255).sum()).clamp(min=1 / self.process_group.size)
+        if self.class_weights is not None:
+            by_class = self.class_weights.to(labels.device)[labels.long()]
+            weight = by_class if weight is None else weight * by_class
+        return losses.segmentation_loss(logits, labels, pixels=pixels, weight=weight, **how)
 
     def segmentation(self, output: Output, labels: Tensor) -> dict[str, Tensor]:
         """Eq. 1 on the main head and, weighted, on the auxiliary one."""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -33,6 +33,51 @@ class Normalise(nn.Module):
 
 def batch_norms(module: nn.Module) -> list[nn.BatchNorm2d]:
     return [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm2d)]
+
+
+@torch.no_grad()
+def mix_statistics(model: nn.Module, batches: Iterable[Tensor], share: float) -> None:
+    """Running statistics become (1 - share) x their own + share x those of `batches`, mean and variance ([SCHNEIDER] eq. 3).
+
+    Each layer normalises by the mix of its own and the batch's while the later ones are measured, as it will afterwards.
+    Batches count by their images.
+    """
+    layers, training = batch_norms(model), model.training
+    if not layers:
+        return
+    own = {layer: (layer.running_mean.clone(), layer.running_var.clone()) for layer in layers}
+    sums = {layer: [torch.zeros_like(values, dtype=torch.float64) for values in own[layer]] for layer in layers}
+
+    def measure(layer: nn.BatchNorm2d, inputs: tuple[Tensor]) -> None:
+        values = inputs[0].float()
+        found = (values.mean((0, 2, 3)), values.var((0, 2, 3)))
+        for total, moment, before, running in zip(
+            sums[layer], found, own[layer], (layer.running_mean, layer.running_var), strict=True
+        ):
+            total += len(values) * moment.double()
+            running.copy_(torch.lerp(before, moment, share))
+        layer.eval()  # it normalises by these
+
+    def listen(layer: nn.BatchNorm2d, *_: Any) -> None:
+        layer.train()  # a fixed layer may be folded into the convolution before it, and is not called then
+
+    hooks = [layer.register_forward_pre_hook(measure) for layer in layers]
+    hooks += [layer.register_forward_hook(listen) for layer in layers]
+    images = 0
+    try:
+        model.eval()
+        for layer in layers:
+            layer.train()
+        for batch in batches:
+            model(batch.to(layers[0].running_mean.device))
+            images += len(batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        model.train(training)
+        for layer in layers:
+            for running, before, total in zip((layer.running_mean, layer.running_var), own[layer], sums[layer], strict=True):
+                running.copy_(torch.lerp(before, (total / max(images, 1)).to(before.dtype), share if images else 0.0))
 
 
 class _MeanOverProcesses(torch.autograd.Function):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Literal, NamedTuple
 
@@ -15,7 +15,7 @@ from .heads.aspp import AsppHead
 from .heads.fused import FusedNeck, LinearHead
 from .normalisation import Normalise
 
-BatchNormMode = Literal["frozen", "statistics", "train", "target"]
+BatchNormMode = Literal["frozen", "statistics", "train", "target", "mixed"]
 
 
 class Output(NamedTuple):
@@ -69,8 +69,9 @@ class Segmenter(nn.Module):
 
     def set_batch_norm(self, mode: BatchNormMode) -> None:
         """How batch norm trains: `frozen` (statistics and affine stay, [Z22] §4.2), `statistics` (they run, affine stays, as
-        ADVENT and AdaptSegNet train), `train`, or `target` (as train; the method lets the statistics follow the target)."""
-        self.fixed_norms = mode == "frozen"
+        ADVENT and AdaptSegNet train), `train`, or `target` (as train; the method lets the statistics follow the target).
+        `mixed` is frozen after `mix_statistics`."""
+        self.fixed_norms = mode in ("frozen", "mixed")
         for layer in normalisation.batch_norms(self):
             layer.requires_grad_(mode in ("train", "target"))
         self.train(self.training)
@@ -78,6 +79,10 @@ class Segmenter(nn.Module):
     def untracked_statistics(self) -> AbstractContextManager[None]:
         """Inside, forwards in training mode normalise by the batch but leave the running statistics as they are."""
         return _momentum(normalisation.batch_norms(self), 0.0)
+
+    def mix_statistics(self, batches: Iterable[Tensor], share: float) -> None:
+        """Blend the statistics of these images (RGB 0-255 `[B,3,H,W]`) into batch norm's: `normalisation.mix_statistics`."""
+        normalisation.mix_statistics(self, batches, share)
 
     def share_batch_norm(self, process_group: ProcessGroup) -> None:
         """Let batch norm in training mode see the images of all processes."""

@@ -60,7 +60,7 @@ def pretrain(job: Job) -> Path:
 
 def adapt(job: Job, init: Path | None) -> Path:
     """Adaptation from `init`, else as `adapt.start` says; returns final.pth."""
-    name, preset = job.preset.method.name, job.preset
+    name, preset = job.preset.method.name, _with_own_length(job.preset)
     folder = job.default_folder("adapt", name)
     if init is None and preset.adapt.start == "pretrain":
         init = newest_pretrain(job)
@@ -71,6 +71,14 @@ def adapt(job: Job, init: Path | None) -> Path:
     preset = _with_matching_model(preset, content, init, job)
     identity = Identity("adapt", name, str(init), checkpoint.weights_hash(content["model"]))
     return _run(job, preset, preset.adapt, identity, method_class(name), (init, content), folder)
+
+
+def _with_own_length(preset: Preset) -> Preset:
+    """The preset with the number of iterations that its method asks for, where it does."""
+    iterations = method_class(preset.method.name).iterations
+    if iterations is None:
+        return preset
+    return preset.model_copy(update={"adapt": preset.adapt.model_copy(update={"iterations": iterations})})
 
 
 def newest_pretrain(job: Job) -> Path:
@@ -125,16 +133,20 @@ def _run(
         raise FgdaError(f"{run.last} cannot be resumed (it holds weights alone): use --fresh to start over")
     torch.manual_seed(preset.run.seed)
     model = checkpoint.build_model(preset.model, len(data.source.classes))
+    samples = make_samples(preset, stage, data, method)
     if resumed is None:
         _initialise(model, preset, init, data.source.classes)
     wanted = resumed["train"]["precision"] if resumed else preset.run.precision
     precision = make_precision(wanted, device, group, model, job.reporter)
-    state = make_state(prepare_method(method, model, preset, stage, precision, group), preset, stage, precision)
+    if resumed is None and stage.batch_norm == "mixed":
+        _mix_statistics(precision.to_device(model), stage, samples, job.reporter)
+    prepared = prepare_method(method, model, preset, stage, precision, group)
+    prepared.class_weights = samples.class_weights(preset.data.class_balance)
+    state = make_state(prepared, preset, stage, precision)
     if stage.batch_norm != "frozen" and not batch_norms(model.backbone):
         job.reporter.decide(
             f"{identity.stage}.batch_norm: {stage.batch_norm} changes nothing: {preset.model.backbone} has no batch norm"
         )
-    samples = make_samples(preset, stage, data, method)
     state.method.before_training(OfflineData(samples, run.folder / "offline", device, job.reporter, group))
     for module in state.method.references.values():
         precision.to_device(module).eval().requires_grad_(False)
@@ -193,6 +205,14 @@ def _initialise(model: Segmenter, preset: Preset, init: tuple[Path, dict] | None
         model.load_state_dict(weights)
     except (KeyError, RuntimeError, ValueError) as error:
         raise FgdaError(f"{path} does not fit the preset's model: {' '.join(str(error).split())[:160]}") from error
+
+
+def _mix_statistics(model: Segmenter, stage: Stage, samples: PairedSamples, reporter: Reporter) -> None:
+    """Blend the target's statistics into batch norm's; every process sees all images, so that all have the same network."""
+    if samples.target is None or not batch_norms(model):
+        return
+    model.mix_statistics(samples.target_batches(), stage.batch_norm_target_share)
+    reporter.say(f"batch norm: {stage.batch_norm_target_share:g} of the statistics of {len(samples.target_items)} target images")
 
 
 def prepare_method(

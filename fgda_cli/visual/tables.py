@@ -103,11 +103,9 @@ def layouts_list(layouts: dict[str, Any]) -> str:
 
     lines = []
     for name, layout in layouts.items():
-        lines.append(f"{name}: {layout.TITLE}, prepared at {layout.SIZE[0]}x{layout.SIZE[1]} without --size")
+        size = getattr(layout, "SIZE", None)
+        how = f"prepared at {size[0]}x{size[1]} without --size" if size else "keeps its size without --size"
+        lines.append(f"{name}: {layout.TITLE}, {how}")
         for what, text in (("needs", layout.NEEDS), ("labels", layout.LABELS), ("licence", layout.LICENCE)):
             lines += textwrap.wrap(f"{what:8} {text}", 79, initial_indent="  ", subsequent_indent=" " * 11)
-    lines += [
-        "folder: your own images and labels (--images, --labels, --mapping, --label-ids)",
-        "playground: drawn, not downloaded",
-    ]
-    return "\n".join(lines)
+    return "\n".join([*lines, "playground: drawn, not downloaded"])

@@ -11,7 +11,8 @@ from PIL import Image
 
 from fgda_cli.data.formats import read_label_values
 from fgda_cli.data.images import BadFile, write_image
-from fgda_cli.data.recipes import How, prepare_folder, prepare_layout
+from fgda_cli.data.layouts.base import OwnFiles
+from fgda_cli.data.recipes import How, prepare_layout, prepare_own
 from fgda_cli.data.store import PreparedDataset
 from fgda_cli.runtime.errors import FgdaError, UsageError
 from fgda_cli.runtime.reporter import Reporter
@@ -130,7 +131,7 @@ def raw(tmp_path):
                 (tmp_path / "m.yaml").write_text(mapping)
             how = How(self.out, (64, 32), 1, reporter)
             chosen = tmp_path / "m.yaml" if mapping is not None else None
-            summary = prepare_folder(images, labels, chosen, label_ids, split, "x", how)
+            summary = prepare_own("folder", OwnFiles(images, labels, mapping=chosen, label_ids=label_ids, split=split), "x", how)
             return summary, PreparedDataset(self.out / "x")
 
     return Raw()
@@ -231,7 +232,7 @@ def test_one_bit_labels_are_0_and_1(raw):
 
 
 def test_any_error_in_one_file_refuses_that_file_alone(raw, monkeypatch):
-    from fgda_cli.data.layouts.folder import Mapping
+    from fgda_cli.data.mapping import Mapping
 
     original = Mapping.read_label
 

@@ -8,6 +8,7 @@ from PIL import Image
 
 from fgda_cli.data.images import BadFile, image_files, read_rgb, visible_files, write_image
 from fgda_cli.data.layouts import cityscapes, folder, gta5, synthia
+from fgda_cli.data.layouts.base import OwnFiles
 from fgda_cli.inference.inputs import collect
 from tests.conftest import fgda
 
@@ -28,7 +29,7 @@ def test_hidden_files_and_folders_are_no_images(tmp_path):
     assert image_files(tmp_path) == [tmp_path / "town/1.png"]
     assert visible_files(tmp_path) == [tmp_path / "town/1.png"]
     assert [item.path for item in collect([str(tmp_path)], True)] == [tmp_path / "town/1.png"]
-    assert len(folder.find(tmp_path, None, "train", folder.load_mapping(None).classes).pairs) == 1
+    assert len(folder.open_own(OwnFiles(tmp_path))[0].pairs) == 1
 
 
 def test_a_hidden_folder_that_is_named_is_read(tmp_path):

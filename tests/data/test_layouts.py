@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fgda_cli.data import mapping
 from fgda_cli.data.classes import CITYSCAPES, CITYSCAPES_IDS, PALETTE, SYNTHIA_IDS
 from fgda_cli.data.convert import Task
 from fgda_cli.data.images import BadFile, read_rgb, write_image
 from fgda_cli.data.layouts import camvid, cityscapes, folder, gta5, synthia
+from fgda_cli.data.layouts.base import OwnFiles
 from fgda_cli.data.prepare import prepare
 from fgda_cli.data.store import PreparedDataset, read_manifest
 from fgda_cli.runtime.errors import FgdaError, UsageError
@@ -166,33 +168,33 @@ def test_names_with_spaces_foreign_letters_folders_and_upper_case_suffixes(tmp_p
 
 def test_folder_mapping_of_ids_colours_and_own_classes(tmp_path):
     (tmp_path / "map.yaml").write_text("classes: [ground, thing]\n1: ground\n2: thing\n9: ignore\n[255, 0, 0]: thing\n")
-    mapping = folder.load_mapping(tmp_path / "map.yaml")
-    assert mapping.classes.names == ("ground", "thing") and len(set(mapping.classes.palette)) == 2
+    meaning = mapping.load_mapping(tmp_path / "map.yaml")
+    assert meaning.classes.names == ("ground", "thing") and len(set(meaning.classes.palette)) == 2
     write_image(tmp_path / "ids.png", np.array([[1, 2, 9, 255]], np.uint8))
-    assert mapping.read_label(tmp_path / "ids.png").tolist() == [[0, 1, 255, 255]]
+    assert meaning.read_label(tmp_path / "ids.png").tolist() == [[0, 1, 255, 255]]
     write_image(tmp_path / "colour.png", np.array([[(255, 0, 0)]], np.uint8))
-    assert mapping.read_label(tmp_path / "colour.png").tolist() == [[1]]
+    assert meaning.read_label(tmp_path / "colour.png").tolist() == [[1]]
     write_image(tmp_path / "bad.png", np.array([[5]], np.uint8))
     with pytest.raises(BadFile, match="id 5 is not in the mapping"):
-        mapping.read_label(tmp_path / "bad.png")
+        meaning.read_label(tmp_path / "bad.png")
 
 
 def test_folder_mapping_of_minus_one_touches_no_other_id(tmp_path):
     (tmp_path / "map.yaml").write_text("33: bicycle\n-1: ignore\n")
     write_image(tmp_path / "ids.png", np.array([[33]], np.uint8))
-    assert folder.load_mapping(tmp_path / "map.yaml").read_label(tmp_path / "ids.png").tolist() == [[18]]
+    assert mapping.load_mapping(tmp_path / "map.yaml").read_label(tmp_path / "ids.png").tolist() == [[18]]
 
 
 def test_folder_mapping_with_an_unknown_class(tmp_path):
     (tmp_path / "map.yaml").write_text("1: rode\n")
     with pytest.raises(UsageError, match="'rode' is no class"):
-        folder.load_mapping(tmp_path / "map.yaml")
+        mapping.load_mapping(tmp_path / "map.yaml")
 
 
 def test_folder_without_labels(tmp_path):
     picture(tmp_path / "in/a/x.png")
     picture(tmp_path / "in/b.jpg")
-    listing = folder.find(tmp_path / "in", None, "train", folder.load_mapping(None).classes)
+    listing, _ = folder.open_own(OwnFiles(tmp_path / "in"))
     assert sorted(pair.name for pair in listing.pairs) == ["a/x", "b"]
 
 
@@ -259,15 +261,15 @@ def test_camvid_refuses_other_ids_by_file(tmp_path):
 def test_shipped_mappings_by_name(tmp_path, monkeypatch):
     from pathlib import Path
 
-    assert {"camvid7", "cityscapes7"} <= set(folder.mapping_names())
-    first, second = (folder.load_mapping(Path(name)) for name in ("camvid7", "cityscapes7"))
+    assert {"camvid7", "cityscapes7"} <= set(mapping.mapping_names())
+    first, second = (mapping.load_mapping(Path(name)) for name in ("camvid7", "cityscapes7"))
     assert first.classes == second.classes and first.classes.names[0] == "road" and first.classes.palette[0] == PALETTE[0]
     assert set(first.ids) == set(range(12)) and set(second.ids) == set(range(19))
-    with pytest.raises(UsageError, match="none of the shipped ones: camvid7, cityscapes7"):
-        folder.load_mapping(Path("camvid"))
+    with pytest.raises(UsageError, match="none of the shipped ones: camvid11, camvid7, cityscapes7"):
+        mapping.load_mapping(Path("camvid"))
     monkeypatch.chdir(tmp_path)
     Path("camvid7").write_text("1: road\n")  # a file of that name comes first
-    assert folder.load_mapping(Path("camvid7")).ids == {1: 0}
+    assert mapping.load_mapping(Path("camvid7")).ids == {1: 0}
 
 
 GREY = np.full((48, 64), 0, np.uint8)

@@ -102,3 +102,18 @@ def test_rare_class_follows_its_formula():
     draw, rng = sampling.rare_class(counts, min_pixels=0), np.random.default_rng(0)
     found = np.bincount([draw(rng) for _ in range(4000)], minlength=3) / 4000
     np.testing.assert_allclose(found, expected, atol=0.03)
+
+
+def test_class_weights_follow_their_formula_and_are_one_on_average(data_root):
+    paired = samples(data_root)
+    totals = np.sum([item.counts for item in paired.source_items], axis=0)
+    present = np.flatnonzero(totals)
+    shares = totals[present] / totals.sum()
+    weights = paired.class_weights(0.5).numpy()
+    assert (weights[present] * shares).sum() == pytest.approx(1)
+    assert weights[present[0]] / weights[present[1]] == pytest.approx((shares[1] / shares[0]) ** 0.5)
+    assert weights[255] == 1 and paired.class_weights(0.0) is None
+    inverse = paired.class_weights(1.0).numpy()
+    assert inverse[present] * shares == pytest.approx(np.full(len(present), 1 / len(present)))
+    untrained = samples(data_root, choice=Sampling(untrained=(int(present[0]),))).class_weights(0.5).numpy()
+    assert untrained[present[0]] == 1 and (untrained[present[1:]] * shares[1:] / shares[1:].sum()).sum() == pytest.approx(1)

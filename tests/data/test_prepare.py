@@ -8,7 +8,8 @@ import json
 import pytest
 
 from fgda_cli.data import prepare as module
-from fgda_cli.data.recipes import How, prepare_folder, prepare_layout
+from fgda_cli.data.layouts.base import OwnFiles
+from fgda_cli.data.recipes import How, prepare_layout, prepare_own
 from fgda_cli.data.store import PreparedDataset
 from fgda_cli.runtime.errors import FgdaError
 from fgda_cli.runtime.reporter import Reporter
@@ -118,7 +119,7 @@ def test_a_killed_worker_is_one_clear_error():
 def test_a_folder_data_set_gains_splits_one_after_the_other(raw_playground, tmp_path):
     street = raw_playground / "street"
     how = How(tmp_path, (64, 32), 1, QUIET)
-    prepare_folder(street / "leftImg8bit/train", None, None, None, "train", "mine", how)
+    prepare_own("folder", OwnFiles(street / "leftImg8bit/train"), "mine", how)
     images, labels = tmp_path / "images", tmp_path / "labels"
     images.mkdir()
     labels.mkdir()
@@ -127,7 +128,7 @@ def test_a_folder_data_set_gains_splits_one_after_the_other(raw_playground, tmp_
         (images / f"{stem}.png").write_bytes(image.read_bytes())
         label = next((street / "gtFine/val").rglob(f"{stem}*"))
         (labels / f"{stem}.png").write_bytes(label.read_bytes())
-    prepare_folder(images, labels, None, None, "val", "mine", how)
+    prepare_own("folder", OwnFiles(images, labels, split="val"), "mine", how)
     dataset = PreparedDataset(tmp_path / "mine")
     assert len(dataset.items("train")) == 10 and len(dataset.items("val", labelled=True)) == 3
     assert set(dataset.manifest["class_pixels"]) == {"val"}

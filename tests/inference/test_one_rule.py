@@ -13,9 +13,10 @@ from PIL import Image
 import fgda_cli
 from fgda_cli.data.geometry import InputRule
 from fgda_cli.data.images import write_image
+from fgda_cli.data.layouts.base import OwnFiles
 from fgda_cli.data.playground.looks import STREET
 from fgda_cli.data.playground.scene import draw
-from fgda_cli.data.recipes import How, prepare_folder
+from fgda_cli.data.recipes import How, prepare_own
 from fgda_cli.data.store import PreparedDataset
 from fgda_cli.inference.evaluate import evaluate_model, with_protocol
 from fgda_cli.inference.outputs import Ids, SavedIds
@@ -35,7 +36,7 @@ def photos(tmp_path_factory):
         image, ids = draw(STREET, 0, number)
         write_image(root / f"i/{number}.png", cv2.resize(image, (200, 150), interpolation=cv2.INTER_AREA))
         write_image(root / f"l/{number}.png", cv2.resize(ids, (200, 150), interpolation=cv2.INTER_NEAREST_EXACT))
-    prepare_folder(root / "i", root / "l", None, "train", "val", "x", How(root, (64, 32), 1, QUIET))
+    prepare_own("folder", OwnFiles(root / "i", root / "l", label_ids="train", split="val"), "x", How(root, (64, 32), 1, QUIET))
     return root
 
 

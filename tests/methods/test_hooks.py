@@ -184,14 +184,15 @@ def test_several_data_sets_are_one_domain(data_root):
 
 def test_data_sets_of_other_classes_are_no_one_domain(data_root, tmp_path):
     from fgda_cli.data.images import write_image
-    from fgda_cli.data.recipes import How, prepare_folder
+    from fgda_cli.data.layouts.base import OwnFiles
+    from fgda_cli.data.recipes import How, prepare_own
     from fgda_cli.data.store import PreparedDataset
 
     write_image(tmp_path / "i/1.png", np.zeros((32, 64, 3), np.uint8))
     write_image(tmp_path / "l/1.png", np.ones((32, 64), np.uint8))
     (tmp_path / "m.yaml").write_text("classes: [ground]\n1: ground\n")
     quiet = How(tmp_path, (64, 32), 1, Reporter(quiet=True))
-    prepare_folder(tmp_path / "i", tmp_path / "l", tmp_path / "m.yaml", None, "train", "mine", quiet)
+    prepare_own("folder", OwnFiles(tmp_path / "i", tmp_path / "l", mapping=tmp_path / "m.yaml"), "mine", quiet)
     with pytest.raises(FgdaError, match="need the same classes"):
         JoinedDataset([open_dataset(data_root, "playground-game"), PreparedDataset(tmp_path / "mine")])
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from fgda_cli.data.images import write_image
-from fgda_cli.data.recipes import How, prepare_folder
+from fgda_cli.data.layouts.base import OwnFiles
+from fgda_cli.data.recipes import How, prepare_own
 from fgda_cli.models import checkpoint
 from fgda_cli.runtime.errors import FgdaError, UsageError
 from fgda_cli.runtime.reporter import Reporter
@@ -93,7 +94,8 @@ def two_classes(root, names, split, counts=4):
     (root / "m.yaml").write_text(f"classes: [{', '.join(names)}]\n0: sky\n1: road\n")
     name = "-".join(names)
     for part in ("train", split):
-        prepare_folder(root / "i", root / "l", root / "m.yaml", None, part, name, How(root, (64, 32), 1, QUIET))
+        files = OwnFiles(root / "i", root / "l", mapping=root / "m.yaml", split=part)
+        prepare_own("folder", files, name, How(root, (64, 32), 1, QUIET))
     return name
 
 

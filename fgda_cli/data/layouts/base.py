@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
 from ...runtime.errors import FgdaError, UsageError
 from ..classes import CITYSCAPES, CITYSCAPES_IDS, IGNORE_INDEX, ClassSet
-from ..formats import decide_label_ids, read_label_values, sampled_values
+from ..formats import LabelIds, decide_label_ids, read_label_values, sampled_values
 from ..images import visible_files
+from ..shapes import Shapes
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ class Pair:
     split: str
     image: Path
     label: Path | None
+    shapes: Shapes | None = None  # the label's outlines, where `label` holds those of many images
 
 
 @dataclass
@@ -33,11 +37,62 @@ class Listing:
     classes: ClassSet = CITYSCAPES
     notes: list[str] = field(default_factory=list)
 
+    def labels(self) -> list[Path]:
+        return [pair.label for pair in self.pairs if pair.label is not None]
+
     def refuse(self, path: Path, reason: str) -> None:
         self.problems.append({"file": str(path), "reason": reason})
 
 
 ReadLabel = Callable[[Path], np.ndarray]
+
+
+class Reader(Protocol):
+    """What the labels of a user's own data set mean (travels to other processes)."""
+
+    classes: ClassSet
+
+    def read_label(self, path: Path) -> np.ndarray:
+        """Train ids `[H,W]`. Raises BadFile."""
+
+    def facts(self) -> dict[str, Any]:
+        """Everything that a converted label depends on besides its file, JSON-able."""
+
+    def mapped(self) -> set[int]:
+        """Train ids that some label value maps to: a class that never occurs although it is mapped is worth a word."""
+
+
+@dataclass(frozen=True)
+class OwnFiles:
+    """The options of `fgda prepare` for data sets that lie as a user has them; a layout's `TAKES` names those that it uses."""
+
+    images: Path | None = None
+    labels: Path | None = None
+    root: Path | None = None
+    mapping: Path | None = None
+    label_ids: LabelIds | None = None
+    carla_version: str | None = None
+    image_suffix: str | None = None
+    label_suffix: str | None = None
+    only: tuple[str, ...] = ()
+    split: str = "train"
+
+    def folders(self) -> tuple[Path, Path | None]:
+        """Images and labels. Raises UsageError without images, FgdaError for folders that do not exist."""
+        if self.images is None:
+            raise UsageError("needs --images DIR")
+        for option, folder in (("--images", self.images), ("--labels", self.labels)):
+            if folder is not None and not folder.is_dir():
+                raise FgdaError(f"{option} {folder}: no such folder")
+        return self.images, self.labels
+
+    def chosen(self, files: list[Path], below: Path, suffix: str | None = None) -> list[Path]:
+        """The files that end in `suffix` and whose path below a folder fits one of the --only patterns, where there are any."""
+        if suffix is not None:
+            files = [path for path in files if path.name.endswith(suffix)]
+        if not self.only:
+            return files
+        return [path for path in files if any(fnmatch(path.relative_to(below).as_posix(), only) for only in self.only)]
 
 
 def locate(root: Path, wanted: Sequence[str], name: str) -> Path:
@@ -66,14 +121,16 @@ def pair_by_name(
     label_root: Path,
     split: str,
     rename: Callable[[str], str] = lambda stem: stem,
+    endings: tuple[str | None, str | None] = (None, None),
 ) -> None:
     """Pair files whose paths below their folders agree but for the suffix; report the ones left over.
 
-    `rename` turns an image's path below its folder, without suffix, into its label's.
+    `rename` turns an image's path below its folder, without suffix, into its label's; `endings` of images and labels are
+    what counts as the suffix, where it is more than the file type's.
     """
-    by_stem = {stem_below(label, label_root): label for label in labels}
+    by_stem = {stem_below(label, label_root, endings[1]): label for label in labels}
     for image in images:
-        stem = stem_below(image, image_root)
+        stem = stem_below(image, image_root, endings[0])
         label = by_stem.pop(rename(stem), None)
         if label is None:
             listing.refuse(image, "image without a label")
@@ -83,9 +140,9 @@ def pair_by_name(
         listing.refuse(label, "label without an image")
 
 
-def unlabelled(listing: Listing, images: list[Path], image_root: Path, split: str = "train") -> None:
+def unlabelled(listing: Listing, images: list[Path], image_root: Path, split: str = "train", ending: str | None = None) -> None:
     """Images of a target: their labels, if there are any, are neither needed nor read."""
-    listing.pairs += [Pair(stem_below(image, image_root), split, image, None) for image in images]
+    listing.pairs += [Pair(stem_below(image, image_root, ending), split, image, None) for image in images]
 
 
 def pair_city(
@@ -119,7 +176,7 @@ def city_label(stem: Path) -> Path | None:
 
 def refuse_train_ids(listing: Listing, title: str) -> None:
     """Re-packings with train ids exist; read as label ids they would lose road, sky and cars. Raises UsageError."""
-    seen = sampled_values([pair.label for pair in listing.pairs if pair.label is not None], read_label_values)
+    seen = sampled_values(listing.labels(), read_label_values)
     if seen <= {*CITYSCAPES_IDS, 0, IGNORE_INDEX}:
         return
     try:
@@ -129,6 +186,7 @@ def refuse_train_ids(listing: Listing, title: str) -> None:
         raise UsageError(f"{first}\n{title} has label ids; for train ids: prepare folder --label-ids train") from None
 
 
-def stem_below(path: Path, root: Path) -> str:
-    """`root/a/b.png` -> `a/b`."""
-    return path.relative_to(root).with_suffix("").as_posix()
+def stem_below(path: Path, root: Path, ending: str | None = None) -> str:
+    """`root/a/b.png` -> `a/b`; without `ending` where there is one: `root/a/b_rgb.png` less `_rgb.png`."""
+    below = path.relative_to(root)
+    return below.with_suffix("").as_posix() if ending is None else below.as_posix().removesuffix(ending)

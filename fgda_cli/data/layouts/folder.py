@@ -2,176 +2,66 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
+from ...runtime.errors import UsageError
+from ..images import image_files
+from ..mapping import decided, load_mapping
+from .base import Listing, OwnFiles, Reader, pair_by_name, stem_below, unlabelled
 
-from ...runtime.errors import FgdaError, UsageError
-from ..classes import CITYSCAPES, IGNORE_INDEX, NAMES, ClassSet, named_classes
-from ..formats import (
-    MAX_ID,
-    LabelIds,
-    decide_label_ids,
-    from_cityscapes_ids,
-    from_train_ids,
-    grey_values,
-    id_table,
-    map_colours,
-    read_label_values,
-    sampled_values,
-)
-from ..images import BadFile, image_files
-from .base import Listing, pair_by_name, unlabelled
-
-MAPPINGS = Path(__file__).parent.parent / "mappings"
+TITLE = "own images"
+NEEDS = "--images DIR [--labels DIR] of equal names, --mapping or --label-ids"
+LICENCE = "yours"
+LABELS = "by --mapping: ids, [r,g,b] colours or names to classes; else Cityscapes' ids"
+TAKES = frozenset({"images", "root", "labels", "mapping", "label_ids", "image_suffix", "label_suffix", "only", "split"})
 
 
-@dataclass(frozen=True)
-class Mapping:
-    """What raw label values mean: ids, or colours, to train ids; without either, ids of the kind `label_ids`."""
-
-    classes: ClassSet = CITYSCAPES
-    ids: dict[int, int] | None = None
-    colours: dict[tuple[int, int, int], int] | None = None
-    label_ids: LabelIds | None = None
-
-    def read_label(self, path: Path) -> np.ndarray:
-        """Train ids `[H,W]`. Raises BadFile."""
-        label = read_label_values(path)
-        if label.ndim == 3 and self.colours is not None:
-            return map_colours(label, self.colours)
-        label = grey_values(label)
-        if self.ids is None and self.colours is not None:
-            raise BadFile("a grey label, but the mapping has [r,g,b] keys alone")
-        if self.ids is None:
-            return from_train_ids(label) if self.label_ids == "train" else from_cityscapes_ids(label)
-        unknown = [int(v) for v in np.unique(label) if int(v) not in self.ids and v != IGNORE_INDEX]
-        if unknown:
-            raise BadFile(f"label id {unknown[0]} is not in the mapping")
-        return id_table(self.ids)[label]
-
-    def facts(self) -> dict[str, Any]:
-        """Everything that a converted label depends on, for the cache's stamp."""
-        colours = sorted((list(colour), train_id) for colour, train_id in (self.colours or {}).items())
-        return {
-            "classes": self.classes.to_json(),
-            "ids": sorted((self.ids or {}).items()),
-            "colours": colours,
-            "label_ids": self.label_ids,
-        }
-
-    def mapped(self) -> set[int]:
-        """Train ids that some raw value maps to: a class that never occurs although it is mapped is worth a word."""
-        return set((self.ids or {}).values()) | set((self.colours or {}).values())
+def open_own(files: OwnFiles) -> tuple[Listing, Reader]:
+    """Raises UsageError for options that do not fit the files, FgdaError for folders that do not exist."""
+    meaning = load_mapping(files.mapping, files.label_ids)
+    listing = Listing(classes=meaning.classes)
+    pair_folders(listing, files)
+    return listing, decided(meaning, listing)
 
 
-def decided(mapping: Mapping, listing: Listing) -> Mapping:
-    """The mapping, its kind of ids settled from the files where no table says it. Raises UsageError when ambiguous."""
-    labels = [pair.label for pair in listing.pairs if pair.label is not None]
-    if mapping.ids is not None or mapping.colours is not None or mapping.label_ids is not None or not labels:
-        return mapping
-    label_ids = decide_label_ids(sampled_values(labels, read_label_values))
-    if label_ids is not None:
-        listing.notes.append("labels are read as Cityscapes label ids (--label-ids train or a --mapping says otherwise)")
-    return replace(mapping, label_ids=label_ids)
-
-
-def load_mapping(path: Path | None, label_ids: LabelIds | None = None) -> Mapping:
-    """`{raw id | [r,g,b] | name: class name}` with an optional `classes:` list, or mapping of names to colours.
-
-    Raises UsageError.
-    """
-    if path is None:
-        return Mapping(label_ids=label_ids)
-    if label_ids is not None:
-        raise UsageError("--label-ids and --mapping both say what label values mean: give one")
-    import yaml
-
-    path = _named(path)
-    try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_loader_class())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        raise UsageError(f"--mapping {path}: {(str(error) or type(error).__name__).splitlines()[0]}") from error
-    if not isinstance(tree, dict):
-        raise UsageError(f"--mapping {path}: write it as `raw id: class name` lines")
-    classes = _classes(path, tree.pop("classes", None))
-    ids: dict[int, int] = {}
-    colours: dict[tuple[int, int, int], int] = {}
-    for raw, name in tree.items():
-        if not isinstance(name, (str, type(None))) or name not in (*classes.names, "ignore", None):
-            raise UsageError(f"--mapping {path}: '{name}' is no class (classes: {', '.join(classes.names)})")
-        train_id = classes.names.index(name) if name in classes.names else IGNORE_INDEX
-        if isinstance(raw, tuple) and len(raw) == 3 and all(isinstance(part, int) for part in raw):
-            colours[raw] = train_id
-        elif type(raw) is int:
-            if 0 <= raw <= MAX_ID:  # a file cannot hold others, such as Cityscapes' -1
-                ids[raw] = train_id
-        elif raw in NAMES:
-            ids[NAMES.index(raw)] = train_id
-        else:
-            raise UsageError(f"--mapping {path}: key {raw!r} is neither an id, an [r,g,b] colour nor a class name")
-    return Mapping(classes, ids or None, colours or None)
-
-
-def mapping_names() -> list[str]:
-    """Mappings that are shipped, by name."""
-    return sorted(path.stem for path in MAPPINGS.glob("*.yaml"))
-
-
-def _named(path: Path) -> Path:
-    """A shipped mapping by its name, where no file has it. Raises UsageError."""
-    if path.exists() or path.suffix:
-        return path
-    if path.name not in mapping_names() or path.name != str(path):
-        raise UsageError(f"--mapping {path}: no such file, and none of the shipped ones: {', '.join(mapping_names())}")
-    return MAPPINGS / f"{path.name}.yaml"
-
-
-def _classes(path: Path, own: Any) -> ClassSet:
-    """`classes: [road, tree]`, or `classes: {road: , tree: [0, 120, 0]}`. Raises UsageError."""
-    if own is None:
-        return CITYSCAPES
-    if not (isinstance(own, (list, tuple, dict)) and own):
-        raise UsageError(f"--mapping {path}: classes is a list of names, or names with [r,g,b] colours")
-    given = {str(name): colour for name, colour in own.items() if colour is not None} if isinstance(own, dict) else {}
-    for name, colour in given.items():
-        if not (isinstance(colour, (list, tuple)) and len(colour) == 3 and all(isinstance(part, int) for part in colour)):
-            raise UsageError(f"--mapping {path}: the colour of class '{name}' is no [r, g, b]")
-    try:
-        return named_classes([str(name) for name in own], {name: tuple(colour) for name, colour in given.items()})
-    except ValueError as error:
-        raise UsageError(f"--mapping {path}: {error}") from None
-
-
-def _loader_class():
-    """SafeLoader that reads `[r, g, b]` keys as tuples."""
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        keys: list = []
-
-        def construct_object(self, node, deep=False):
-            value = super().construct_object(node, deep=True)
-            return tuple(value) if isinstance(value, list) and node in self.keys else value
-
-        def construct_mapping(self, node, deep=False):
-            self.keys = [key for key, _ in node.value if isinstance(key, yaml.SequenceNode)]
-            return super().construct_mapping(node, deep=deep)
-
-    return Loader
-
-
-def find(images: Path, labels: Path | None, split: str, classes: ClassSet) -> Listing:
-    """Raises FgdaError for folders that do not exist."""
-    for option, folder in (("--images", images), ("--labels", labels)):
-        if folder is not None and not folder.is_dir():
-            raise FgdaError(f"{option} {folder}: no such folder")
-    listing = Listing(classes=classes)
-    found = image_files(images)
+def pair_folders(listing: Listing, files: OwnFiles) -> None:
+    """Images and, where there are any, labels of the folders given. Raises UsageError when nothing pairs, with what might."""
+    folder, labels = files.folders()
+    images = files.chosen(image_files(folder), folder, files.image_suffix)
     if labels is None:
-        unlabelled(listing, found, images, split)
-    else:
-        pair_by_name(listing, found, image_files(labels), images, labels, split)
-    return listing
+        unlabelled(listing, images, folder, files.split, files.image_suffix)
+        return
+    found = files.chosen(image_files(labels), labels, files.label_suffix)
+    endings = files.image_suffix, files.label_suffix
+    pair_by_name(listing, images, found, folder, labels, files.split, endings=endings)
+    if not listing.pairs and images and found:
+        suggested = suggest(images, found, folder, labels)
+        how = f"try {suggested}" if suggested else "images and labels need the same names, or --image-suffix and --label-suffix"
+        raise UsageError(f"no image has a label of its name, e.g. {images[0].name} and {found[0].name}\n{how}")
+
+
+def suggest(images: list[Path], labels: list[Path], image_root: Path, label_root: Path) -> str | None:
+    """The two suffixes without which most names agree, as options; None where there are none."""
+    best: tuple[int, int, str] | None = None
+    for one in _endings(images):
+        stems = {stem_below(path, image_root, one) for path in images if path.name.endswith(one)}
+        for two in _endings(labels):
+            others = {stem_below(path, label_root, two) for path in labels if path.name.endswith(two)}
+            shared = len(stems & others)
+            candidate = (shared, -len(one) - len(two), f"--image-suffix {one} --label-suffix {two}")
+            if 2 * shared >= min(len(stems), len(others)) and shared and (best is None or candidate > best):
+                best = candidate
+    return best[2] if best else None
+
+
+def _endings(files: Iterable[Path]) -> Iterator[str]:
+    """What the names might end in: the file type, and the parts from each `_`, `-` or `.` of the first names on."""
+    seen: set[str] = set()
+    for path in list(files)[:20]:
+        for match in re.finditer(r"[_.\-]", path.name):
+            ending = path.name[match.start() :]
+            if match.start() and len(ending) < 60 and ending not in seen:
+                seen.add(ending)
+                yield ending

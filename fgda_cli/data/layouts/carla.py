@@ -1,0 +1,121 @@
+"""CARLA: `--images DIR --labels DIR` of equal names; raw ids in the red channel (`--carla-version`), or its palette's colours.
+
+The ids of the semantic camera were renumbered in 0.9.14.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...runtime.errors import UsageError
+from ..classes import CITYSCAPES, ClassSet
+from ..formats import id_table, map_colours, read_label_values
+from ..images import BadFile
+from .base import Listing, OwnFiles, Reader
+from .folder import pair_folders
+
+TITLE = "CARLA"
+NEEDS = "--images DIR --labels DIR (equal names, or suffixes), --carla-version old|new"
+LICENCE = "https://carla.org"
+LABELS = "semantic tags (red channel) or palette colours to train ids; road lines are road"
+TAKES = frozenset({"images", "labels", "carla_version", "image_suffix", "label_suffix", "only", "split"})
+IDS = {
+    "old": {1: 2, 2: 4, 4: 11, 5: 5, 6: 0, 7: 0, 8: 1, 9: 8, 10: 13, 11: 3, 12: 7, 13: 10, 18: 6, 22: 9},
+    "new": {
+        1: 0, 2: 1, 3: 2, 4: 3, 5: 4, 6: 5, 7: 6, 8: 7, 9: 8, 10: 9, 11: 10, 12: 11, 13: 12, 14: 13, 15: 14, 16: 15, 17: 16,
+        18: 17, 19: 18, 24: 0,
+    },
+}  # fmt: skip
+LARGEST = {"old": 22, "new": 28}
+# Of both versions: fences and terrain changed their colour, no colour changed its class.
+COLOURS = {
+    (128, 64, 128): 0, (157, 234, 50): 0, (244, 35, 232): 1, (70, 70, 70): 2, (102, 102, 156): 3, (100, 40, 40): 4,
+    (190, 153, 153): 4, (153, 153, 153): 5, (250, 170, 30): 6, (220, 220, 0): 7, (107, 142, 35): 8, (145, 170, 100): 9,
+    (152, 251, 152): 9, (70, 130, 180): 10, (220, 20, 60): 11, (255, 0, 0): 12, (0, 0, 142): 13, (0, 0, 70): 14,
+    (0, 60, 100): 15, (0, 80, 100): 16, (0, 0, 230): 17, (119, 11, 32): 18, (0, 0, 0): 255, (55, 90, 80): 255,
+    (81, 0, 81): 255, (150, 100, 100): 255, (230, 150, 140): 255, (180, 165, 180): 255, (110, 190, 160): 255,
+    (170, 120, 50): 255, (45, 60, 150): 255,
+}  # fmt: skip
+SAMPLE = 40
+MUCH = 0.15  # road and sky cover at least this, and twice what they would in the other numbering, before it tells anything
+
+
+@dataclass(frozen=True)
+class Tags:
+    """Labels of one numbering; None where all are colours."""
+
+    version: str | None
+    classes: ClassSet = CITYSCAPES
+
+    def read_label(self, path: Path) -> np.ndarray:
+        """Train ids `[H,W]`. Raises BadFile."""
+        values = read_label_values(path)
+        ids = raw_ids(values)
+        if ids is None:
+            return map_colours(values, COLOURS)
+        if self.version is None:
+            raise BadFile("raw ids, while the files looked at first have colours: give --carla-version")
+        if ids.max(initial=0) > LARGEST[self.version]:
+            raise BadFile(f"label id {int(ids.max())} is none of CARLA's ({self.version}: 0 to {LARGEST[self.version]})")
+        return id_table(IDS[self.version])[ids]
+
+    def facts(self) -> dict[str, Any]:
+        return {"layout": "carla", "ids": self.version}
+
+    def mapped(self) -> set[int]:
+        return set()
+
+
+def open_own(files: OwnFiles) -> tuple[Listing, Reader]:
+    """Raises UsageError when the ids contradict --carla-version, or when it is needed."""
+    listing = Listing()
+    pair_folders(listing, files)
+    return listing, Tags(decide_version(_shares(listing.labels()), files.carla_version, listing.notes))
+
+
+def raw_ids(values: np.ndarray) -> np.ndarray | None:
+    """Ids `[H,W]` of a grey label, or of one with ids in the red channel and nothing in the others; None for colours."""
+    if values.ndim == 2:
+        return values
+    return None if values[..., 1:].any() else values[..., 0]
+
+
+def _shares(labels: list[Path]) -> dict[int, float]:
+    """The share of pixels of each raw id, over a sample of the files."""
+    counts: Counter[int] = Counter()
+    for index in np.linspace(0, len(labels) - 1, min(SAMPLE, len(labels))):
+        try:
+            ids = raw_ids(read_label_values(labels[int(index)]))
+        except BadFile:
+            continue  # refused later, by name
+        if ids is not None:
+            counts.update(dict(enumerate(np.bincount(ids.ravel()).tolist())))
+    total = max(counts.total(), 1)
+    return {value: count / total for value, count in counts.items() if count}
+
+
+def decide_version(shares: dict[int, float], wanted: str | None, notes: list[str]) -> str | None:
+    """`old` (to 0.9.13) or `new`: what was asked for, unless road and sky say otherwise. Raises UsageError."""
+    if not shares:
+        return wanted
+    road_and_sky = {version: sum(shares.get(k, 0) for k, v in IDS[version].items() if v in (0, 10)) for version in IDS}
+    likely = max(road_and_sky, key=road_and_sky.__getitem__)
+    clear = road_and_sky[likely] >= max(MUCH, 2 * min(road_and_sky.values()))
+    if max(shares) > LARGEST["old"]:
+        likely, clear = "new", True
+        reason = f"id {max(shares)} does not exist before 0.9.14"
+    else:
+        parts = ", ".join(f"{100 * share:.0f} % read as {version}" for version, share in road_and_sky.items())
+        reason = f"road and sky cover {parts}"
+    if wanted is None:
+        hint = f"; {reason}, so it looks like --carla-version {likely}" if clear else ""
+        raise UsageError(f"CARLA renumbered its ids in 0.9.14: say --carla-version old (to 0.9.13) or new{hint}")
+    if clear and wanted != likely:
+        raise UsageError(f"--carla-version {wanted}: {reason}\nuse --carla-version {likely}, or prepare folder with a --mapping")
+    notes.append(f"labels are CARLA's ids {'to 0.9.13' if wanted == 'old' else 'from 0.9.14 on'}")
+    return wanted

@@ -1,0 +1,106 @@
+"""Pascal VOC and CVAT ("segmentation mask"): `JPEGImages/`, `SegmentationClass/`, `labelmap.txt` of `name:r,g,b:parts:actions`.
+
+Splits are those of `ImageSets/Segmentation/{train,val}.txt`; without these lists all is `--split`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...runtime.errors import FgdaError, UsageError
+from ..classes import ClassSet
+from ..formats import map_colours, read_label_colours
+from ..images import image_files
+from ..mapping import load_mapping
+from ..names import match_names
+from .base import Listing, OwnFiles, Pair, Reader, locate, pair_by_name
+
+TITLE = "Pascal VOC / CVAT masks"
+NEEDS = "--root with JPEGImages/, SegmentationClass/, labelmap.txt [--mapping]"
+LICENCE = "yours"
+LABELS = "names of labelmap.txt to classes; unknown names ignored, said once"
+TAKES = frozenset({"root", "mapping", "only", "split"})
+BORDER = (224, 224, 192)  # around VOC's objects
+
+
+@dataclass(frozen=True)
+class Colours:
+    """Train ids by colour, from the names in labelmap.txt."""
+
+    classes: ClassSet
+    table: dict[tuple[int, int, int], int]
+
+    def read_label(self, path: Path) -> np.ndarray:
+        """Train ids `[H,W]`. Raises BadFile."""
+        return map_colours(read_label_colours(path), self.table)
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "layout": "voc",
+            "classes": self.classes.to_json(),
+            "colours": sorted((list(k), v) for k, v in self.table.items()),
+        }
+
+    def mapped(self) -> set[int]:
+        return set(self.table.values())
+
+
+def open_own(files: OwnFiles) -> tuple[Listing, Reader]:
+    """Raises FgdaError for a folder that is none of VOC's, UsageError for names that no class has."""
+    if files.root is None:
+        raise UsageError("needs --root DIR")
+    root = locate(files.root, ("JPEGImages", "SegmentationClass"), TITLE)
+    meaning = load_mapping(files.mapping, by_name=True)
+    listing = Listing(classes=meaning.classes)
+    colours = read_labelmap(root / "labelmap.txt")
+    matched = match_names([name for name, _ in colours], meaning.classes, meaning.names, listing.notes)
+    table = {BORDER: 255} | {colour: matched[name] for name, colour in colours}
+    images, labels = root / "JPEGImages", root / "SegmentationClass"
+    found = files.chosen(image_files(images), images)
+    paired = Listing()
+    pair_by_name(paired, found, files.chosen(image_files(labels), labels), images, labels, files.split)
+    _into_splits(listing, paired, root, files.split)
+    return listing, Colours(meaning.classes, table)
+
+
+def read_labelmap(path: Path) -> list[tuple[str, tuple[int, int, int]]]:
+    """Names and colours, in order. Raises FgdaError for a file that is missing or damaged."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        what = getattr(error, "strerror", None) or "no text"
+        raise FgdaError(f"{path}: {what}: it needs lines such as `road:128,64,128::`") from error
+    found: dict[tuple[int, int, int], str] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        name, _, rest = line.strip().partition(":")
+        parts = rest.split(":")[0].split(",")
+        if not (name and len(parts) == 3 and all(part.strip().isdecimal() and int(part) < 256 for part in parts)):
+            raise FgdaError(f"{path}, line {number}: no `name:r,g,b:parts:actions`: {line[:60]}")
+        colour = (int(parts[0]), int(parts[1]), int(parts[2]))
+        if found.setdefault(colour, name) != name:
+            raise FgdaError(f"{path}, line {number}: {name} has the colour of {found[colour]}")
+    return [(name, colour) for colour, name in found.items()]
+
+
+def _into_splits(listing: Listing, paired: Listing, root: Path, split: str) -> None:
+    """What was paired, by the lists of the data set; images without a label count only where a list names them."""
+    lists = {name: root / "ImageSets" / "Segmentation" / f"{name}.txt" for name in ("train", "val")}
+    by_name = {pair.name: pair for pair in paired.pairs}
+    if not any(path.is_file() for path in lists.values()):
+        listing.pairs, listing.problems = paired.pairs, paired.problems
+        return
+    for part, path in lists.items():
+        for name in path.read_text(encoding="utf-8", errors="replace").split() if path.is_file() else ():
+            pair = by_name.get(name)
+            if pair is None:
+                listing.refuse(root / "JPEGImages" / name, f"listed in {path.name}, but image or label is missing")
+            else:
+                listing.pairs.append(Pair(name, part, pair.image, pair.label))
+    if split != "train":
+        listing.notes.append("splits are those of ImageSets/Segmentation; --split is not used")

@@ -1,0 +1,34 @@
+"""AdaBN: the target's batch norm statistics in the trained network, and nothing else ([ADABN], [SCHNEIDER])."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from .base import Method, MethodSettings, torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..data.loader import Batch
+    from .offline import OfflineData
+
+
+class AdaBnSettings(MethodSettings):
+    target_share: float = Field(1.0, ge=0, le=1, description="of the target's statistics; the rest stays the source's")
+
+
+class AdaBn(Method):
+    """Trains no weight: its one iteration reports the source loss with the new statistics."""
+
+    Settings = AdaBnSettings
+    iterations = 1
+
+    def before_training(self, data: OfflineData) -> None:
+        self.model.mix_statistics(data.samples.target_batches(), self.settings.target_share)
+
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        self.model.eval()
+        with torch.no_grad():
+            return self.segmentation(self.forward(batch.source), batch.labels)

@@ -1,0 +1,112 @@
+"""Statistics of the target blended into batch norm, against moments worked out in numpy."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fgda_cli.methods.registry import method_class
+from fgda_cli.models import checkpoint
+from fgda_cli.models.segmenter import Segmenter
+from fgda_cli.runtime.errors import Stopped, UsageError
+from fgda_cli.runtime.reporter import Reporter
+from fgda_cli.training import stages
+from fgda_cli.training.trainer import Trainer
+
+QUIET = Reporter(quiet=True)
+
+
+def network() -> Segmenter:
+    torch.manual_seed(0)
+    model = Segmenter(5, "resnet18", width=8, output_stride=16, multi_level=False)
+    model.train()(torch.rand(4, 3, 32, 64) * 255)  # running statistics that are not 0 and 1
+    return model.eval()
+
+
+def first_inputs(model: Segmenter, images: torch.Tensor) -> torch.Tensor:
+    return model.backbone.conv1(model.normalise(images))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_the_first_layers_statistics_are_the_blend_of_its_own_and_the_images(share):
+    model, images = network(), torch.rand(6, 3, 32, 64) * 200
+    layer = model.backbone.bn1
+    own = layer.running_mean.clone(), layer.running_var.clone()
+    with torch.no_grad():
+        parts = [first_inputs(model, part) for part in (images[:4], images[4:])]
+    means = (4 * parts[0].mean((0, 2, 3)) + 2 * parts[1].mean((0, 2, 3))) / 6
+    variances = (4 * parts[0].var((0, 2, 3)) + 2 * parts[1].var((0, 2, 3))) / 6
+    model.mix_statistics([images[:4], images[4:]], share)
+    torch.testing.assert_close(layer.running_mean, (1 - share) * own[0] + share * means)
+    torch.testing.assert_close(layer.running_var, (1 - share) * own[1] + share * variances)
+    assert not model.training
+
+
+def test_later_layers_are_measured_behind_blended_ones():
+    """With one batch's statistics alone, what enters a late layer in evaluation has just the moments that are stored."""
+    model, images = network(), torch.rand(4, 3, 64, 64) * 200
+    model.mix_statistics([images], 1.0)
+    block, seen = model.backbone.layer4[0], []
+    hook = block.register_forward_pre_hook(lambda block, inputs: seen.append(block.conv1(inputs[0])))
+    with torch.no_grad():
+        model(images)
+    hook.remove()
+    torch.testing.assert_close(block.bn1.running_mean, seen[0].mean((0, 2, 3)), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(block.bn1.running_var, seen[0].var((0, 2, 3)), rtol=1e-3, atol=1e-4)
+
+
+def test_no_image_leaves_the_statistics_alone():
+    model = network()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    model.mix_statistics([], 0.5)
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+def test_mixed_statistics_are_taken_at_the_start_and_then_frozen(data_root, tiny_preset, trained, tmp_path, monkeypatch):
+    job = stages.Job(
+        tiny_preset("adapt.batch_norm=mixed", "adapt.batch_norm_target_share=0.5"), data_root, tmp_path / "whole", "cpu",
+        reporter=QUIET,
+    )  # fmt: skip
+    whole = checkpoint.load(stages.adapt(job, trained))["model"]
+    start = checkpoint.load(trained)["model"]
+    assert not torch.equal(start["backbone.bn1.running_mean"], whole["backbone.bn1.running_mean"])
+    assert torch.equal(start["backbone.bn1.weight"], whole["backbone.bn1.weight"])
+    expected = checkpoint.build_model(job.preset.model, 19)
+    expected.load_state_dict(start)
+    data = stages.open_datasets(job.preset, data_root, method_class("fgda"), QUIET)
+    samples = stages.make_samples(job.preset, job.preset.adapt, data, method_class("fgda"))
+    expected.mix_statistics(samples.target_batches(), 0.5)
+    name = "backbone.bn1.running_mean"
+    torch.testing.assert_close(expected.state_dict()[name], whole[name])
+
+    original = Trainer.iterate  # a stopped run does not blend a second time
+
+    def stop(self, batch):
+        if self.state.iteration == 3:
+            self.save_last()
+            raise Stopped(2, "stop")
+        return original(self, batch)
+
+    parts = stages.Job(job.preset, data_root, tmp_path / "parts", "cpu", reporter=QUIET)
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "iterate", stop)
+        with pytest.raises(Stopped):
+            stages.adapt(parts, trained)
+    again = checkpoint.load(stages.adapt(parts, trained))["model"]
+    assert all(torch.equal(again[key], whole[key]) for key in whole)
+
+
+def test_pretraining_has_no_target_to_blend_in(tiny_preset):
+    with pytest.raises(UsageError, match=r"pretrain\.batch_norm: input should be .*given: 'mixed'"):
+        tiny_preset("pretrain.batch_norm=mixed")
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_adabn_trains_no_weight_and_takes_one_iteration(data_root, tiny_preset, trained, tmp_path, share):
+    preset = tiny_preset(f"method.target_share={share}", method="adabn")
+    job = stages.Job(preset, data_root, tmp_path / "run", "cpu", reporter=QUIET)
+    content, start = checkpoint.load(stages.adapt(job, trained)), checkpoint.load(trained)["model"]
+    assert content["iteration"] == 1
+    changed = {key for key in start if not torch.equal(start[key], content["model"][key])}
+    assert all("running" in key for key in changed) and bool(changed) == bool(share)
+    stages.adapt(job, trained)  # finished: nothing to do
