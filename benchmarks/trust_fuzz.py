@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import trust_files
+import trust_formats
 import trust_images
 import yaml
 from trust_images import encoded
@@ -17,7 +18,7 @@ from fgda_cli.methods.registry import method_class, method_names
 
 
 def cases(world: World) -> Iterator[Case]:
-    for part in (trust_images.cases, presets, mappings, trust_files.cases, names, words):
+    for part in (trust_images.cases, trust_formats.cases, presets, mappings, trust_files.cases, names, words):
         yield from part(world)
 
 

@@ -36,7 +36,7 @@ def palette_png(path, ids):
 
 def run(layout, root, out, size=(32, 32), name="set"):
     listing = layout.find(root)
-    task = Task(name, out / name, size, 19, layout.read_label)
+    task = Task(name, out / name, size, len(listing.classes), layout.read_label)
     return prepare(task, listing, QUIET, 1), PreparedDataset(out / name)
 
 
@@ -322,6 +322,18 @@ REAL = {
         ["leftImg8bit/train/0/1_leftImg8bit.png", "leftImg8bit/val/2/3_leftImg8bit.jpg"],
         {"gtFine/val/2/3_gtFine_labelcsTrainIds.png": GREY + 13, "gtFine/val/2/3_gtFine_polygons.json": None},
         {("train", "0/1", False), ("val", "2/3", True)}, 13,
+    ),
+    "iddlite": (
+        ["leftImg8bit/train/0/1_image.jpg", "leftImg8bit/val/2/3_image.jpg"],
+        {"gtFine/train/0/1_label.png": GREY + 99, "gtFine/val/2/3_label.png": GREY + 6, "gtFine/val/2/3_inst_label.png": GREY + 77},
+        {("train", "0/1", False), ("val", "2/3", True)}, 6,
+    ),
+    "camvid": (
+        [f"701_StillsRaw_full/{name}.png" for name in
+         ("0001TP_006690", "0001TP_008550", "0016E5_07959", "0016E5_07960", "Seq05VD_f00000")],
+        {"LabeledApproved_full/0016E5_07959_L.png": coloured((64, 128, 192)),
+         "LabeledApproved_full/0001TP_006690_L.png": coloured((1, 2, 3))},
+        {("train", "0001TP_006690", False), ("train", "0016E5_07960", False), ("val", "0016E5_07959", True)}, 13,
     ),
 }  # fmt: skip
 

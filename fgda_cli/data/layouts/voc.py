@@ -5,6 +5,7 @@ Splits are those of `ImageSets/Segmentation/{train,val}.txt`; without these list
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ def read_labelmap(path: Path) -> list[tuple[str, tuple[int, int, int]]]:
             continue
         name, _, rest = line.strip().partition(":")
         parts = rest.split(":")[0].split(",")
-        if not (name and len(parts) == 3 and all(part.strip().isdecimal() and int(part) < 256 for part in parts)):
+        if not (name and len(parts) == 3 and all(re.fullmatch(r" *[0-9]{1,3} *", part) and int(part) < 256 for part in parts)):
             raise FgdaError(f"{path}, line {number}: no `name:r,g,b:parts:actions`: {line[:60]}")
         colour = (int(parts[0]), int(parts[1]), int(parts[2]))
         if found.setdefault(colour, name) != name:
