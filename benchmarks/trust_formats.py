@@ -83,7 +83,7 @@ def label(world: World, kind: str, content: bytes, may_pass: bool = False) -> No
             path.write_bytes(text)
     raw = folder / "raw"
     (raw / "labelmap.txt").write_text("road:128,64,128::\n")
-    for needed in ("training/images", "rgb_anon/train/night"):  # Mapillary's and Dark Zurich's
+    for needed in ("training/images", "rgb_anon/train/night", "images/10k/train"):
         (raw / needed).mkdir(parents=True, exist_ok=True)
     where = ("--images", raw / "i", "--labels", raw / "l", "--carla-version", "new") if kind == "carla" else ("--root", raw)
     done = call("prepare", kind, *where, "--name", kind, "--out", folder / "out", "--size", "64x32", "--workers", 1)
