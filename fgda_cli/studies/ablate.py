@@ -17,7 +17,7 @@ from ..runtime.errors import FgdaError
 from ..runtime.files import write_json, write_text
 from ..training import stages
 from ..visual.plots import bars
-from ..visual.tables import footnotes, paper_text, show
+from ..visual.tables import footnotes, harms, paper_text, show
 
 # mIoU of the paper's Tables 1 to 3, by preset.
 PAPER = {
@@ -87,14 +87,24 @@ def _read(record: Path) -> dict[str, dict]:
 
 
 def _summary(preset: str, metric: str, cells: dict[str, dict]) -> dict[str, Any]:
-    rows = []
+    rows: list[dict[str, Any]] = []
     for method in dict.fromkeys(cell["method"] for cell in cells.values()):
         scores = {cell["seed"]: cell["result"][metric] for cell in cells.values() if cell["method"] == method}
         values = list(scores.values())
         spread = statistics.stdev(values) if len(values) > 1 else None
-        rows.append({"method": method, "seeds": scores, "mean": statistics.fmean(values), "spread": spread,
+        iou = _mean_iou([cell["result"].get("iou", {}) for cell in cells.values() if cell["method"] == method])
+        rows.append({"method": method, "seeds": scores, "mean": statistics.fmean(values), "spread": spread, "iou": iou,
                      "paper": PAPER.get(preset, {}).get(method), "note": NOT_ALIKE.get((preset, method))})  # fmt: skip
     return {"preset": preset, "metric": metric, "rows": rows, "cells": cells}
+
+
+def _mean_iou(results: list[dict[str, float | None]]) -> dict[str, float | None]:
+    """By class, over the seeds in which it has one."""
+    found: dict[str, float | None] = {}
+    for name in dict.fromkeys(name for result in results for name in result):
+        values = [result[name] for result in results if result.get(name) is not None]
+        found[name] = statistics.fmean(values) if values else None
+    return found
 
 
 def markdown(summary: dict[str, Any]) -> str:
@@ -108,8 +118,21 @@ def markdown(summary: dict[str, Any]) -> str:
     for row in summary["rows"]:
         seeds = ", ".join(f"{seed}: {value:.1f}" for seed, value in row["seeds"].items())
         lines.append(f"| {row['method']} | {mean_text(row)} | {seeds} | {paper_text(row, summary)} |")
-    notes = footnotes(summary)
-    return "\n".join([*lines, *(["", *(f"- {note}" for note in notes)] if notes else [])]) + "\n"
+    notes = [*footnotes(summary), *harms(summary)]
+    lines += ["", *(f"- {note}" for note in notes)] if notes else []
+    classes = list(summary["rows"][0]["iou"])
+    if classes:
+        lines += [
+            "",
+            "IoU by class, mean over the seeds:",
+            "",
+            f"| method | {' | '.join(classes)} |",
+            "|---" * (len(classes) + 1) + "|",
+        ]
+        lines += [
+            f"| {row['method']} | {' | '.join(show(row['iou'].get(name)) for name in classes)} |" for row in summary["rows"]
+        ]
+    return "\n".join(lines) + "\n"
 
 
 def mean_text(row: dict[str, Any]) -> str:

@@ -45,7 +45,8 @@ def ablation_table(summary: dict[str, Any]):
     for row in summary["rows"]:
         seeds = " ".join(f"{value:.1f}" for value in row["seeds"].values())
         table.add_row(row["method"], show(row["mean"]), show(row["spread"]), seeds, paper_text(row, summary))
-    return _under(f"{summary['preset']}: {summary['metric']} by method", table, "\n".join(footnotes(summary)))
+    below = [*footnotes(summary), *harms(summary)]
+    return _under(f"{summary['preset']}: {summary['metric']} by method", table, "\n".join(below))
 
 
 def paper_text(row: dict[str, Any], summary: dict[str, Any]) -> str:
@@ -61,6 +62,27 @@ def _mark(row: dict[str, Any], summary: dict[str, Any]) -> str:
 def footnotes(summary: dict[str, Any]) -> list[str]:
     """What to know of the marked figures, one line each."""
     return [f"{_mark(row, summary).strip()} {row['method']}: {row['note']}" for row in summary["rows"] if row["note"]]
+
+
+def harms(summary: dict[str, Any], least: float = 0.5) -> list[str]:
+    """Methods that are worse than source-only, one line each, with the classes that lose most."""
+    rows = {row["method"]: row for row in summary["rows"]}
+    start = rows.get("source-only")
+    if start is None:
+        return []
+    lines = []
+    for method, row in rows.items():
+        if row["mean"] > start["mean"] - least:
+            continue
+        changes = {
+            name: value - start["iou"][name]
+            for name, value in row["iou"].items()
+            if value is not None and start["iou"].get(name) is not None
+        }
+        worst = [f"{name} {changes[name]:+.1f}" for name in sorted(changes, key=changes.__getitem__)[:3] if changes[name] < 0]
+        which = f": {', '.join(worst)}" if worst else ""
+        lines.append(f"{method} is {start['mean'] - row['mean']:.1f} below source-only{which}")
+    return lines
 
 
 def prepared_table(summary):

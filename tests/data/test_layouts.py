@@ -325,7 +325,8 @@ REAL = {
     ),
     "iddlite": (
         ["leftImg8bit/train/0/1_image.jpg", "leftImg8bit/val/2/3_image.jpg"],
-        {"gtFine/train/0/1_label.png": GREY + 99, "gtFine/val/2/3_label.png": GREY + 6, "gtFine/val/2/3_inst_label.png": GREY + 77},
+        {"gtFine/train/0/1_label.png": GREY + 99, "gtFine/val/2/3_label.png": GREY + 6,
+         "gtFine/val/2/3_inst_label.png": GREY + 77},
         {("train", "0/1", False), ("val", "2/3", True)}, 6,
     ),
     "camvid": (

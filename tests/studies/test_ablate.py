@@ -59,3 +59,22 @@ def test_published_figures_that_were_made_otherwise_carry_a_note():
         assert "45.2 [2]" in text and "[2] cbst: another backbone" in text and "49.5" in text and "49.5 [" not in text
     other = ablate._summary("playground", "miou", cells)
     assert "[1]" not in ablate.markdown(other)
+
+
+def test_what_harms_is_said_with_the_classes_that_lose():
+    from fgda_cli.studies import ablate
+    from fgda_cli.visual.tables import harms
+
+    def cell(method, seed, **iou):
+        values = [value for value in iou.values() if value is not None]
+        return {"method": method, "seed": seed, "result": {"miou": sum(values) / len(values), "iou": iou}}
+
+    cells = {
+        "a": cell("source-only", 0, road=60.0, car=40.0, sky=None), "b": cell("source-only", 1, road=70.0, car=20.0, sky=None),
+        "c": cell("fgda", 0, road=66.0, car=10.0, sky=None), "d": cell("fada", 0, road=65.0, car=29.5, sky=None),
+    }  # fmt: skip
+    summary = ablate._summary("playground", "miou", cells)
+    assert summary["rows"][0]["iou"] == {"road": 65.0, "car": 30.0, "sky": None}
+    assert harms(summary) == ["fgda is 9.5 below source-only: car -20.0"]
+    text = ablate.markdown(summary)
+    assert "- fgda is 9.5 below" in text and "| method | road | car | sky |" in text and "| fgda | 66.0 | 10.0 | – |" in text
