@@ -26,7 +26,8 @@ class AdaBn(Method):
     iterations = 1
 
     def before_training(self, data: OfflineData) -> None:
-        self.model.mix_statistics(data.samples.target_batches(), self.settings.target_share)
+        if not self.model.mix_statistics(data.samples.target_batches(), self.settings.target_share):
+            data.reporter.decide("adabn changes nothing: this network has no batch norm")
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         self.model.eval()

@@ -36,15 +36,15 @@ def batch_norms(module: nn.Module) -> list[nn.BatchNorm2d]:
 
 
 @torch.no_grad()
-def mix_statistics(model: nn.Module, batches: Iterable[Tensor], share: float) -> None:
+def mix_statistics(model: nn.Module, batches: Iterable[Tensor], share: float) -> bool:
     """Running statistics become (1 - share) x their own + share x those of `batches`, mean and variance ([SCHNEIDER] eq. 3).
 
     Each layer normalises by the mix of its own and the batch's while the later ones are measured, as it will afterwards.
-    Batches count by their images.
+    Batches count by their images. False, and nothing is computed, where there is no batch norm.
     """
     layers, training = batch_norms(model), model.training
     if not layers:
-        return
+        return False
     own = {layer: (layer.running_mean.clone(), layer.running_var.clone()) for layer in layers}
     sums = {layer: [torch.zeros_like(values, dtype=torch.float64) for values in own[layer]] for layer in layers}
 
@@ -78,6 +78,7 @@ def mix_statistics(model: nn.Module, batches: Iterable[Tensor], share: float) ->
         for layer in layers:
             for running, before, total in zip((layer.running_mean, layer.running_var), own[layer], sums[layer], strict=True):
                 running.copy_(torch.lerp(before, (total / max(images, 1)).to(before.dtype), share if images else 0.0))
+    return True
 
 
 class _MeanOverProcesses(torch.autograd.Function):

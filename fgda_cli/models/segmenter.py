@@ -80,9 +80,9 @@ class Segmenter(nn.Module):
         """Inside, forwards in training mode normalise by the batch but leave the running statistics as they are."""
         return _momentum(normalisation.batch_norms(self), 0.0)
 
-    def mix_statistics(self, batches: Iterable[Tensor], share: float) -> None:
-        """Blend the statistics of these images (RGB 0-255 `[B,3,H,W]`) into batch norm's: `normalisation.mix_statistics`."""
-        normalisation.mix_statistics(self, batches, share)
+    def mix_statistics(self, batches: Iterable[Tensor], share: float) -> bool:
+        """Blend the statistics of these images (RGB 0-255 `[B,3,H,W]`) into batch norm's; False where there is none."""
+        return normalisation.mix_statistics(self, batches, share)
 
     def share_batch_norm(self, process_group: ProcessGroup) -> None:
         """Let batch norm in training mode see the images of all processes."""

@@ -209,10 +209,12 @@ def _initialise(model: Segmenter, preset: Preset, init: tuple[Path, dict] | None
 
 def _mix_statistics(model: Segmenter, stage: Stage, samples: PairedSamples, reporter: Reporter) -> None:
     """Blend the target's statistics into batch norm's; every process sees all images, so that all have the same network."""
-    if samples.target is None or not batch_norms(model):
-        return
-    model.mix_statistics(samples.target_batches(), stage.batch_norm_target_share)
-    reporter.say(f"batch norm: {stage.batch_norm_target_share:g} of the statistics of {len(samples.target_items)} target images")
+    if samples.target is None:
+        reporter.decide("adapt.batch_norm: mixed is frozen here: the method reads no target")
+    elif model.mix_statistics(samples.target_batches(), stage.batch_norm_target_share):
+        reporter.say(
+            f"batch norm: {stage.batch_norm_target_share:g} of the statistics of {len(samples.target_items)} target images"
+        )
 
 
 def prepare_method(

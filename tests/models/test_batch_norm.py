@@ -110,3 +110,27 @@ def test_adabn_trains_no_weight_and_takes_one_iteration(data_root, tiny_preset, 
     changed = {key for key in start if not torch.equal(start[key], content["model"][key])}
     assert all("running" in key for key in changed) and bool(changed) == bool(share)
     stages.adapt(job, trained)  # finished: nothing to do
+
+
+def test_timms_norm_with_its_activation_is_blended_too():
+    from timm.layers import BatchNormAct2d
+
+    torch.manual_seed(0)
+    model = Segmenter(5, "timm:mobilenetv3_small_050", output_stride=16, multi_level=False).eval()
+    layers = [layer for layer in model.modules() if isinstance(layer, BatchNormAct2d)]
+    images = torch.rand(2, 3, 64, 64) * 255
+    assert layers and model.mix_statistics([images], 1.0)
+    with torch.no_grad():
+        found = model(images).logits
+    assert torch.isfinite(found).all() and all(layer.running_mean.abs().sum() > 0 for layer in layers)
+
+
+def test_a_network_without_batch_norm_says_that_nothing_changes(data_root, tiny_preset, tmp_path):
+    vit = ("model.backbone=timm:test_vit", "model.weights=none", "model.output_stride=native", "model.width=64",
+           "model.head=fused", "model.multi_level=false", "pretrain.batch_norm=frozen")  # fmt: skip
+    said = Reporter(quiet=True, decisions=[])
+    start = stages.pretrain(
+        stages.Job(tiny_preset(*vit, "pretrain.batch_norm=frozen"), data_root, tmp_path / "pre", "cpu", reporter=QUIET)
+    )
+    stages.adapt(stages.Job(tiny_preset(*vit, method="adabn"), data_root, tmp_path / "run", "cpu", reporter=said), start)
+    assert "adabn changes nothing: this network has no batch norm" in said.decisions
