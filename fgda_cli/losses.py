@@ -161,6 +161,11 @@ def entropy_loss(logits: Tensor, temperature: float = 1.0, size: tuple[int, int]
     return total / (logits.shape[0] * size[0] * size[1])
 
 
+def charbonnier_entropy(logits: Tensor, power: float = 2.0) -> Tensor:
+    """mean (E^2 + 1e-8)^power of the entropy map E of logits `[B,K,h,w]`: unsure pixels count more ([FDA] eq. 4, 5)."""
+    return (entropy_map(logits).square() + 1e-8).pow(power).mean()
+
+
 def weighted_self_information(probs: Tensor) -> Tensor:
     """I = -p_k log2 p_k / log2 K, `[B,K,H,W]` of the same shape ([ADVENT] eq. 6); 0 where p is 0.
 

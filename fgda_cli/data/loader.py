@@ -102,17 +102,21 @@ class PairedSamples(Dataset):
     def __len__(self) -> int:
         return len(self.source_items)
 
-    def class_weights(self, power: float) -> Tensor | None:
-        """By train id `[256]`: 1/share^power, 1 on average over the source's trained pixels; None for power 0."""
+    def class_shares(self) -> Tensor:
+        """Of the source's trained pixels, by train id `[K]` float64."""
         totals = np.sum([item.counts for item in self.source_items], axis=0, dtype=np.float64)
         totals[list(self.choice.untrained)] = 0
-        present = np.flatnonzero(totals)
-        if not power or not len(present):
+        return torch.from_numpy(totals / max(totals.sum(), 1))
+
+    def class_weights(self, power: float) -> Tensor | None:
+        """By train id `[256]`: 1/share^power, 1 on average over the source's trained pixels; None for power 0."""
+        shares = self.class_shares()
+        present = shares > 0
+        if not power or not present.any():
             return None
-        shares = totals[present] / totals.sum()
-        weights = np.ones(256)
-        weights[present] = shares**-power / (shares ** (1 - power)).sum()
-        return torch.from_numpy(weights).float()
+        weights = torch.ones(256, dtype=torch.float64)
+        weights[: len(shares)][present] = shares[present] ** -power / (shares[present] ** (1 - power)).sum()
+        return weights.float()
 
     def __getitem__(self, position: int) -> dict[str, Tensor | str]:
         rng = np.random.default_rng([self.seed, 1, position])
@@ -129,9 +133,7 @@ class PairedSamples(Dataset):
     def _labelled(self, dataset: AnyDataset, item, view: View, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         size = augment.scaled_size(view.size, view.scale, rng)
         image = resize_image(dataset.image(item), size, dataset.resample)
-        label = resize_ids(dataset.label(item), size)
-        if len(self.untrained):
-            label = np.where(np.isin(label, self.untrained), np.uint8(IGNORE_INDEX), label)
+        label = self._label(dataset, item, size)
         image = augment.colour_jitter(image, self.augmentation.colour_jitter, rng)
         image = augment.random_blur(image, self.augmentation.blur, rng)
         if view.crop is not None:
@@ -140,6 +142,14 @@ class PairedSamples(Dataset):
         if self.augmentation.flip:
             image, label = augment.random_flip(image, label, rng)
         return to_tensor(image), torch.from_numpy(np.ascontiguousarray(label))
+
+    def _label(self, dataset: AnyDataset, item, size: tuple[int, int]) -> np.ndarray:
+        label = resize_ids(dataset.label(item), size)
+        return np.where(np.isin(label, self.untrained), np.uint8(IGNORE_INDEX), label) if len(self.untrained) else label
+
+    def source_label(self, index: int) -> Tensor:
+        """A source item's train ids `[H,W]` at the size of its view, uncropped: for steps before training."""
+        return torch.from_numpy(np.ascontiguousarray(self._label(self.source, self.source_items[index], self.views[0].size)))
 
     def _in_epochs(self, items: list, position: int, stream: int):
         """The item of a position, in shuffled epochs so that each is seen equally often, and a generator for its changes."""

@@ -41,9 +41,12 @@ class AdaptSegNet(Method):
         """What the discriminator looks at, `[B,K,H,W]`."""
         return torch.softmax(logits, dim=1)
 
-    def level(self, output: Output, name: str) -> Tensor:
-        """Logits `[B,K,h,w]` that a discriminator judges."""
-        return output.aux_logits if name.startswith("aux") else output.logits
+    def judged_maps(self, name: str, output: Output, size: tuple[int, int]) -> Tensor:
+        """What a discriminator is shown of an image of (H, W)."""
+        return self.maps(losses.upsample(output.aux_logits if name.startswith("aux") else output.logits, size))
+
+    def adversarial_weight(self, name: str) -> float:
+        return self.settings.lambda_aux if name.startswith("aux") else self.settings.lambda_main
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         source, terms = self.source_pass(batch)
@@ -62,19 +65,18 @@ class AdaptSegNet(Method):
         The target's domain logits are computed once: the maps are a leaf in between, so that the network's loss
         reaches no weight of D and D's loss reaches nothing of the network.
         """
-        aux, size = name.startswith("aux"), batch.target.shape[-2:]
-        weight = self.settings.lambda_aux if aux else self.settings.lambda_main
-        maps = self.maps(losses.upsample(self.level(target, name), size))
+        maps = self.judged_maps(name, target, batch.target.shape[-2:])
         leaf = maps.detach().requires_grad_()
         domain_logits = self.judge(discriminator, leaf)
-        adversarial = weight * losses.binary_domain_loss(domain_logits, "source")
+        adversarial = self.adversarial_weight(name) * losses.binary_domain_loss(domain_logits, "source")
         (grad,) = torch.autograd.grad(self.scale(adversarial), leaf, retain_graph=True)
         on_target = 0.5 * losses.binary_domain_loss(domain_logits, "target")
         self.scale(on_target).backward(inputs=list(discriminator.parameters()))
-        source_maps = self.maps(losses.upsample(self.level(source, name).detach(), batch.source.shape[-2:]))
+        with torch.no_grad():
+            source_maps = self.judged_maps(name, source, batch.source.shape[-2:]).detach()
         on_source = 0.5 * losses.binary_domain_loss(self.judge(discriminator, source_maps), "source")
         self.backward(on_source)
-        prefix = "aux_" if aux else ""
+        prefix = name.removesuffix("discriminator")
         return maps, grad, {f"{prefix}adv": adversarial.detach(), f"{prefix}disc": (on_source + on_target).detach()}
 
     def judge(self, discriminator: nn.Module, maps: Tensor) -> Tensor:

@@ -112,15 +112,18 @@ class Method:
     def backward(self, loss: Tensor) -> None:
         self.scale(loss).backward()
 
-    def cross_entropy(self, logits: Tensor, labels: Tensor, weight: Tensor | None = None, **how: Any) -> Tensor:
+    def cross_entropy(
+        self, logits: Tensor, labels: Tensor, weight: Tensor | None = None, by_class: bool = True, **how: Any
+    ) -> Tensor:
         """Eq. 1 with the mean over the labelled pixels of all processes (times their number, as gradients are averaged).
 
-        `weight` `[B,H,W]` multiplies each pixel's loss, and so does the weight of its class where there are any.
+        `weight` `[B,H,W]` multiplies each pixel's loss, and so does the weight of its class where there are any
+        (unless labels are no classes: `by_class` False).
         """
         pixels = self.process_group.mean((labels != 255).sum()).clamp(min=1 / self.process_group.size)
-        if self.class_weights is not None:
-            by_class = self.class_weights.to(labels.device)[labels.long()]
-            weight = by_class if weight is None else weight * by_class
+        if by_class and self.class_weights is not None:
+            of_class = self.class_weights.to(labels.device)[labels.long()]
+            weight = of_class if weight is None else weight * of_class
         return losses.segmentation_loss(logits, labels, pixels=pixels, weight=weight, **how)
 
     def segmentation(self, output: Output, labels: Tensor) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from functools import cache
 from .. import methods
 from .base import Method
 
-NOT_METHODS = {"base", "offline", "optimizers", "registry"}
+NOT_METHODS = {"base", "offline", "optimizers", "pieces", "registry"}
 
 
 @cache

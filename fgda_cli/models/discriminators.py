@@ -39,3 +39,18 @@ class BinaryDiscriminator(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         return self.layers(maps)
+
+
+class FeatureDiscriminator(nn.Module):
+    """Features `[B,C,h,w]` -> domain logits `[B,1,h,w]`: 3x3 convolutions {256, 128, 1}, LeakyReLU 0.2, stride 1."""
+
+    def __init__(self, channels: int, widths: tuple[int, int] = (256, 128)):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, widths[0], 3, padding=1), nn.LeakyReLU(0.2, inplace=True),
+            nn.Conv2d(widths[0], widths[1], 3, padding=1), nn.LeakyReLU(0.2, inplace=True),
+            nn.Conv2d(widths[1], 1, 3, padding=1),
+        )  # fmt: skip
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.layers(features)

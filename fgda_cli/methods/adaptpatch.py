@@ -1,0 +1,112 @@
+"""AdaptPatch: target patches pulled to the modes of the source's label patches, beside AdaptSegNet's game ([ADAPTPATCH]).
+
+Its code was never released: sizes of the head and where its maps are averaged are our choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from .adaptsegnet import AdaptSegNet, BinarySettings
+from .base import Weight, torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..data.loader import Batch, PairedSamples
+    from ..models.segmenter import Output
+    from .offline import OfflineData
+
+IMAGES = 2000  # whose patches the modes are taken from, evenly spread over the source
+
+
+class AdaptPatchSettings(BinarySettings):
+    modes: int = Field(50, ge=2, le=255, description="of label patches, found by k-means")
+    patch: tuple[int, int] = Field((64, 32), description="width and height of a patch, pixels")
+    lambda_mode: Weight = Field(0.01, description="weight of telling the source patches' modes")
+    lambda_patch: Weight = Field(0.0005, description="adversarial weight of the target's patches")
+    mode_only_share: float = Field(0.25, ge=0, le=1, description="of the run, before either adversary plays")
+
+
+class AdaptPatch(AdaptSegNet):
+    """L = CE + lambda_mode CE(H(x_s), mode) + lambda_patch BCE(D(softmax H(x_t)), source) + AdaptSegNet's global game."""
+
+    Settings = AdaptPatchSettings
+
+    def __init__(self, model, settings):
+        from .pieces.patches import PatchDiscriminator, PatchHead
+
+        super().__init__(model, settings)
+        centroids = torch.nn.Module()
+        centroids.register_buffer("values", torch.zeros(settings.modes, 4 * model.num_classes, dtype=torch.float64))
+        self.discriminators["patch_discriminator"] = PatchDiscriminator(settings.modes)
+        self.modules |= self.discriminators
+        self.modules |= {"patch_head": PatchHead(model.num_classes, settings.modes), "centroids": centroids}
+        self.alone = False  # the modes are learned first
+
+    def before_training(self, data: OfflineData) -> None:
+        """The modes of the source's label patches: found once, kept beside the run."""
+        s, samples = self.settings, data.samples
+        facts = {"modes": s.modes, "patch": s.patch, "seed": self.seed, "size": samples.views[0].size,
+                 "source": [[item.name, item.counts] for item in samples.source_items]}  # fmt: skip
+
+        def build(folder: Path) -> None:
+            torch.save(self.find_modes(samples), folder / "modes.pth")
+
+        found = torch.load(data.product("patch-modes", facts, build) / "modes.pth", weights_only=True)
+        self.modules["centroids"].values.copy_(found)
+
+    def find_modes(self, samples: PairedSamples) -> Tensor:
+        from .pieces.patches import histograms, k_means
+
+        count, points = len(samples.source_items), []
+        for index in torch.linspace(0, count - 1, min(IMAGES, count)).long().unique().tolist():
+            grid, known = histograms(samples.source_label(index)[None], self.model.num_classes, self.settings.patch[::-1])
+            points.append(grid.movedim(1, -1)[known])
+        return k_means(torch.cat(points), self.settings.modes, torch.Generator().manual_seed(self.seed))
+
+    def begin_iteration(self, iteration: int, total: int, target_images: Callable[[], Iterable[Tensor]]) -> None:
+        self.alone = iteration < self.settings.mode_only_share * total
+
+    def segmentation_groups(self, lr: float, head_lr_factor: float) -> list[dict]:
+        groups = super().segmentation_groups(lr, head_lr_factor)
+        groups[1]["params"] = [*groups[1]["params"], *self.modules["patch_head"].parameters()]
+        return groups
+
+    def segmentation(self, output: Output, labels: Tensor) -> dict[str, Tensor]:
+        """The source's losses, its patches' modes among them."""
+        logits = self.patch_logits(output.logits, labels.shape[-2:])
+        loss = self.cross_entropy(logits, self.modes_of(labels), by_class=False)
+        return super().segmentation(output, labels) | {"mode": self.settings.lambda_mode * loss}
+
+    def modes_of(self, labels: Tensor) -> Tensor:
+        """The nearest centroid of each patch `[B,U,V]`, 255 without labels."""
+        from .pieces.patches import histograms
+
+        grid, known = histograms(labels, self.model.num_classes, self.settings.patch[::-1])
+        nearest = torch.cdist(grid.movedim(1, -1), self.modules["centroids"].values.to(grid)).argmin(dim=-1)
+        return torch.where(known, nearest, 255)
+
+    def patch_logits(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
+        """Mode logits `[B,M,U,V]` of class logits `[B,K,h,w]` of an image of (H, W)."""
+        width, height = self.settings.patch
+        cells = max(1, size[0] // height), max(1, size[1] // width)
+        with self.autocast():
+            return self.modules["patch_head"](logits, cells).float()
+
+    def judged_maps(self, name: str, output: Output, size: tuple[int, int]) -> Tensor:
+        if name != "patch_discriminator":
+            return super().judged_maps(name, output, size)
+        return torch.softmax(self.patch_logits(output.logits, size), dim=1)
+
+    def adversarial_weight(self, name: str) -> float:
+        return self.settings.lambda_patch if name == "patch_discriminator" else super().adversarial_weight(name)
+
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        if self.alone:
+            return self.source_pass(batch)[1]
+        return super().step(batch)

@@ -1,0 +1,110 @@
+"""An EMA teacher's labels on source classes pasted over the target (ClassMix; [DACS])."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from ..base import Method, MethodSettings, Weight, losses, torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ...data.loader import Batch
+
+
+class SelfTrainingSettings(MethodSettings):
+    lambda_st: Weight = Field(1.0, description="weight of the self-training loss on the mixed image")
+    ema: float = Field(0.999, ge=0, lt=1, description="upper end of the teacher's EMA factor, which is 1 - 1/(it + 1) at first")
+    confidence: float = Field(0.968, gt=0, lt=1, description="a teacher's pixel counts as sure above this")
+    mix_jitter: float = Field(0.25, ge=0, le=0.5, description="colour jitter of the mixed image (all four kinds)")
+    mix_jitter_share: float = Field(0.8, ge=0, le=1, description="of the mixed images that are jittered")
+    mix_blur_share: float = Field(0.5, ge=0, le=1, description="of the mixed images that are blurred")
+
+
+class SelfTraining(Method):
+    """The step of the class beside it (or the source loss alone), then cross-entropy on mixed images."""
+
+    Settings = SelfTrainingSettings
+
+    def __init__(self, model, settings):
+        super().__init__(model, settings)
+        self.modules["teacher"] = copy.deepcopy(model).requires_grad_(False)
+        self.iteration = 0
+
+    def begin_iteration(self, iteration: int, total: int, target_images: Callable[[], Iterable[Tensor]]) -> None:
+        self.iteration = iteration
+
+    def end_iteration(self, iteration: int) -> None:
+        """teacher = a teacher + (1 - a) student; statistics of batch norm are copied."""
+        factor = min(1 - 1 / (iteration + 1), self.settings.ema)
+        teacher = self.modules["teacher"]
+        with torch.no_grad():
+            for slow, fast in zip(teacher.parameters(), self.model.parameters(), strict=True):
+                slow.lerp_(fast, 1 - factor)
+            for slow, fast in zip(teacher.buffers(), self.model.buffers(), strict=True):
+                slow.copy_(fast)
+
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        terms = super().step(batch)
+        images, labels, weight = self.mix(batch)
+        output = self.forward(self.augment(images), is_target=False)
+        loss = self.cross_entropy(output.logits, labels, weight=weight)
+        terms["self_training"] = self.settings.lambda_st * loss
+        self.backward(terms["self_training"])
+        return terms
+
+    def mix(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """ClassMix: half of each source image's classes over the target; images, labels and pixel weights.
+
+        Pasted pixels weigh 1, the teacher's as much as the share of its pixels that are sure.
+        """
+        size = batch.target.shape[-2:]
+        probs, guess = self.teach(batch.target, size)
+        sure = self.sure_share(probs)
+        nearest = {"size": size, "mode": "nearest-exact"}  # plain nearest lies half a pixel off
+        source = torch.nn.functional.interpolate(batch.source.float(), **nearest).to(batch.source.dtype)
+        truth = torch.nn.functional.interpolate(batch.labels[:, None].float(), **nearest)[:, 0].long()
+        pasted = torch.stack([self.pasted_pixels(truth[i], self.place(i, len(truth))) for i in range(len(truth))])
+        images = torch.where(pasted[:, None], source, batch.target)
+        return images, torch.where(pasted, truth, guess), torch.where(pasted, torch.ones_like(sure), sure)
+
+    def sure_share(self, probs: Tensor) -> Tensor:
+        """The weight of the teacher's pixels `[B,1,1]`: the share of its image's pixels that are sure."""
+        return (probs > self.settings.confidence).float().mean(dim=(1, 2), keepdim=True)
+
+    def augment(self, images: Tensor) -> Tensor:
+        """Colour jitter and blur of each mixed image, drawn from (seed, iteration, place)."""
+        from ...data.tensor_augment import generator_of, strong_view
+
+        s = self.settings
+        return torch.stack([
+            strong_view(
+                image, generator_of(self.seed, 2, self.iteration, self.place(i, len(images))),
+                s.mix_jitter, s.mix_jitter_share, blur_share=s.mix_blur_share,
+            )
+            for i, image in enumerate(images)
+        ])  # fmt: skip
+
+    def place(self, index: int, count: int) -> int:
+        """An image's place in the batch of all processes."""
+        return self.process_group.rank * count + index
+
+    def teach(self, images: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """The teacher's confidence and train ids, `[B,H,W]`."""
+        teacher = self.modules["teacher"].eval()
+        with torch.no_grad(), self.autocast():
+            logits = teacher(images).logits.float()
+        return torch.softmax(losses.upsample(logits, size), dim=1).max(dim=1)
+
+    def pasted_pixels(self, truth: Tensor, place: int) -> Tensor:
+        """Pixels of half of the classes of `truth` `[H,W]`, drawn from (seed, iteration, place): a resume draws the same."""
+        from ...data.tensor_augment import generator_of
+
+        present = truth.unique()
+        present = present[present != 255]
+        order = torch.randperm(len(present), generator=generator_of(self.seed, 1, self.iteration, place))
+        return torch.isin(truth, present[order[: (len(present) + 1) // 2].to(present.device)])

@@ -1,0 +1,140 @@
+"""Significance-aware information bottleneck before a feature adversary: our reconstruction of [SIBAN], which has no public code.
+
+Known are the idea and the figures; everything here follows the variational discriminator bottleneck and is our choice.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from .adaptsegnet import AdaptSegNet
+from .base import MethodSettings, Weight, torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..data.loader import Batch
+    from ..models.segmenter import Output
+
+
+class SibanSettings(MethodSettings):
+    channels: int = Field(512, ge=1, description="of the bottleneck, at most the features'")
+    information: float = Field(0.5, ge=0, description="nats a channel may carry, times its significance")
+    beta: float = Field(1e-3, ge=0, description="first weight of the bottleneck")
+    beta_rate: float = Field(1e-3, ge=0, description="how fast that weight follows what exceeds the information")
+    lambda_main: Weight = Field(0.001, description="adversarial weight")
+    discriminator_lr: float = Field(1e-4, gt=0, description="of the discriminator's Adam")
+    discriminator_widths: tuple[int, int] = Field((256, 128), description="channels of its two hidden layers")
+
+
+class Siban(AdaptSegNet):
+    """Heads and discriminator see z = mu + sigma eps; L_IB = beta mean_c max(0, KL_c - I a_c), mean over the domains.
+
+    mu is linear, so head(mu(features)) is one head: that is what is shipped.
+    """
+
+    Settings = SibanSettings
+    levels = ()
+
+    def __init__(self, model, settings):
+        from ..models.discriminators import FeatureDiscriminator
+
+        super().__init__(model, settings)
+        self.width = min(settings.channels, model.feature_channels)
+        self.discriminators["discriminator"] = FeatureDiscriminator(self.width, settings.discriminator_widths)
+        spread = torch.nn.Conv2d(model.feature_channels, self.width, 1)
+        torch.nn.init.zeros_(spread.weight)
+        torch.nn.init.constant_(spread.bias, -3.0)  # sigma 0.05: little noise at first
+        squeeze = max(1, self.width // 16)
+        significance = torch.nn.Sequential(
+            torch.nn.Linear(self.width, squeeze), torch.nn.ReLU(), torch.nn.Linear(squeeze, self.width), torch.nn.Sigmoid()
+        )
+        mean, head = self.split_head(model)
+        multiplier = torch.nn.Module()
+        multiplier.register_buffer("beta", torch.tensor(settings.beta))
+        self.modules |= self.discriminators
+        self.modules |= {"mean": mean, "spread": spread, "significance": significance, "head": head, "multiplier": multiplier}
+        self.iteration, self.excess = 0, []
+
+    def split_head(self, model):
+        """The trained head as (its inputs' main directions, a head on these): their product is as near to it as can be."""
+        head, mean = copy.deepcopy(model.head), torch.nn.Conv2d(model.feature_channels, self.width, 1, bias=False)
+        with torch.no_grad():
+            rows = torch.cat([conv.weight.movedim(1, -1).flatten(0, -2) for conv in head.convs]).double()
+            directions = torch.linalg.svd(rows, full_matrices=True).Vh[: self.width].to(mean.weight.dtype)
+            mean.weight.copy_(directions[:, :, None, None])
+            for conv in head.convs:
+                conv.weight = torch.nn.Parameter(torch.einsum("kcij,zc->kzij", conv.weight, directions))
+                conv.in_channels = self.width
+        return mean, head
+
+    def begin_iteration(self, iteration: int, total: int, target_images: Callable[[], Iterable[Tensor]]) -> None:
+        self.iteration = iteration
+
+    def end_iteration(self, iteration: int) -> None:
+        """beta follows by how much the channels exceed what they may carry."""
+        beta, excess = self.modules["multiplier"].beta, self.process_group.mean(torch.stack(self.excess).mean())
+        beta.copy_(next_beta(beta, excess, self.settings.beta_rate))
+
+    def segmentation_groups(self, lr: float, head_lr_factor: float) -> list[dict]:
+        groups = super().segmentation_groups(lr, head_lr_factor)
+        own = [p for name in ("mean", "spread", "significance", "head") for p in self.modules[name].parameters()]
+        groups[1]["params"] = [*groups[1]["params"], *own]
+        return groups
+
+    def squeeze(self, output: Output, stream: int) -> tuple[Output, Tensor]:
+        """The output with z for features and the logits of z, and the weighted L_IB; noise from (seed, iteration, place)."""
+        from ..data.tensor_augment import generator_of
+
+        with self.autocast():
+            mean = self.modules["mean"](output.features).float()
+            sigma = torch.nn.functional.softplus(self.modules["spread"](output.features).float())
+            place = self.process_group.rank * len(mean)
+            noise = torch.stack([
+                torch.randn(mean.shape[1:], generator=generator_of(self.seed, 3 + stream, self.iteration, place + i))
+                for i in range(len(mean))
+            ])  # fmt: skip
+            z = mean + sigma * noise.to(mean)
+            logits = self.modules["head"](z).float()
+        return output._replace(logits=logits, features=z), self.bottleneck(mean, sigma)
+
+    def bottleneck(self, mean: Tensor, sigma: Tensor) -> Tensor:
+        """beta mean_c max(0, KL_c - I a_c); a is a gate on the pooled means, 1 on average over the channels."""
+        gate = self.modules["significance"](mean.mean(dim=(2, 3))).mean(dim=0)
+        excess = divergence(mean, sigma).mean(dim=(0, 2, 3)) - self.settings.information * gate / gate.mean()
+        self.excess.append(excess.detach().mean())
+        return self.modules["multiplier"].beta * excess.clamp(min=0).mean()
+
+    def judged_maps(self, name: str, output: Output, size: tuple[int, int]) -> Tensor:
+        return output.features
+
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        self.excess = []
+        source, bottleneck = self.squeeze(self.forward(batch.source, is_target=False), 0)
+        terms = self.segmentation(source, batch.labels) | {"bottleneck": 0.5 * bottleneck}
+        self.backward(sum(terms.values()))
+        target, bottleneck = self.squeeze(self.forward(batch.target), 1)
+        z, grad, adversarial = self.adversarial_step("discriminator", self.discriminators["discriminator"], source, target, batch)
+        terms["target_bottleneck"] = 0.5 * bottleneck
+        torch.autograd.backward([z, self.scale(terms["target_bottleneck"])], [grad, None])
+        return terms | adversarial
+
+    def inference_state_dict(self) -> dict[str, Tensor]:
+        state, directions = self.model.state_dict(), self.modules["mean"].weight[:, :, 0, 0]
+        for name, value in self.modules["head"].state_dict().items():
+            state[f"head.{name}"] = torch.einsum("kzij,zc->kcij", value, directions) if value.ndim == 4 else value
+        return state
+
+
+def divergence(mean: Tensor, sigma: Tensor) -> Tensor:
+    """KL of N(mean, sigma^2) from N(0, 1), by element: (mean^2 + sigma^2 - ln sigma^2 - 1) / 2."""
+    return 0.5 * (mean.square() + sigma.square() - 2 * sigma.log() - 1)
+
+
+def next_beta(beta: Tensor, excess: Tensor, rate: float) -> Tensor:
+    """max(0, beta + rate x excess): the multiplier of "no more information than allowed"."""
+    return (beta + rate * excess.to(beta)).clamp(min=0)
