@@ -126,6 +126,11 @@ class Method:
             weight = of_class if weight is None else weight * of_class
         return losses.segmentation_loss(logits, labels, pixels=pixels, weight=weight, **how)
 
+    def mean_of_all(self, values: Tensor) -> Tensor:
+        """The mean over all processes of a mean over this one's images; its gradient reaches this process's part (gradients are
+        averaged after the step)."""
+        return self.process_group.mean(values.detach()).to(values.dtype) + (values - values.detach())
+
     def segmentation(self, output: Output, labels: Tensor) -> dict[str, Tensor]:
         """Eq. 1 on the main head and, weighted, on the auxiliary one."""
         temperature = self.settings.seg_temperature

@@ -66,6 +66,6 @@ class Pycda(Method):
 
     def image_loss(self, shares: Tensor) -> Tensor:
         """mean_k BCE(p_k, q_k) of the mean probabilities `[K]`, those of all processes together."""
-        everywhere = self.process_group.mean(shares.detach()) + (shares - shares.detach())
+        everywhere = self.mean_of_all(shares)
         prior = self.modules["prior"].shares.to(everywhere.dtype)
         return torch.nn.functional.binary_cross_entropy(everywhere.clamp(0, 1), prior)

@@ -62,7 +62,8 @@ class Siban(AdaptSegNet):
 
     def split_head(self, model):
         """The trained head as (its inputs' main directions, a head on these): their product is as near to it as can be."""
-        head, mean = copy.deepcopy(model.head), torch.nn.Conv2d(model.feature_channels, self.width, 1, bias=False)
+        head = copy.deepcopy(model.head)
+        mean = torch.nn.Conv2d(model.feature_channels, self.width, 1, bias=False, dtype=head.convs[0].weight.dtype)
         with torch.no_grad():
             rows = torch.cat([conv.weight.movedim(1, -1).flatten(0, -2) for conv in head.convs]).double()
             directions = torch.linalg.svd(rows, full_matrices=True).Vh[: self.width].to(mean.weight.dtype)
@@ -77,7 +78,7 @@ class Siban(AdaptSegNet):
 
     def end_iteration(self, iteration: int) -> None:
         """beta follows by how much the channels exceed what they may carry."""
-        beta, excess = self.modules["multiplier"].beta, self.process_group.mean(torch.stack(self.excess).mean())
+        beta, excess = self.modules["multiplier"].beta, torch.stack(self.excess).mean()
         beta.copy_(next_beta(beta, excess, self.settings.beta_rate))
 
     def segmentation_groups(self, lr: float, head_lr_factor: float) -> list[dict]:
@@ -104,8 +105,8 @@ class Siban(AdaptSegNet):
 
     def bottleneck(self, mean: Tensor, sigma: Tensor) -> Tensor:
         """beta mean_c max(0, KL_c - I a_c); a is a gate on the pooled means, 1 on average over the channels."""
-        gate = self.modules["significance"](mean.mean(dim=(2, 3))).mean(dim=0)
-        excess = divergence(mean, sigma).mean(dim=(0, 2, 3)) - self.settings.information * gate / gate.mean()
+        gate = self.mean_of_all(self.modules["significance"](mean.mean(dim=(2, 3))).mean(dim=0))
+        excess = self.mean_of_all(divergence(mean, sigma).mean(dim=(0, 2, 3))) - self.settings.information * gate / gate.mean()
         self.excess.append(excess.detach().mean())
         return self.modules["multiplier"].beta * excess.clamp(min=0).mean()
 

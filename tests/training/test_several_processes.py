@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from fgda_cli.methods.registry import method_names
 from fgda_cli.models import checkpoint
 from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.training import stages
@@ -21,7 +22,7 @@ from tests.conftest import fgda, set_flags
 
 ROOT = Path(__file__).parent.parent.parent
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-METHODS = ("fgda", "fgda+target", "fgda-st+target", "cbst+target", "clan", "source-only")
+METHODS = (*method_names(), "fgda+target", "fgda-st+target", "cbst+target")
 
 
 def python(*arguments, launcher=(), popen=False):
