@@ -10,7 +10,7 @@ import typer
 from ..runtime.errors import UsageError
 from . import _options as cli
 
-FORMATS = ("auto", "fada", "advent", "adaptsegnet", "clan")
+FORMATS = ("auto", "fada", "advent", "adaptsegnet", "clan", "fda", "dacs")
 
 
 def import_(

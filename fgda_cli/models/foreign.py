@@ -14,7 +14,10 @@ from .weights import check_finite, plain_names, read_tensors
 
 # Where each format keeps its heads: the flat networks number them as layers.
 HEADS = {"layer6.conv2d_list": "head.convs", "layer5.conv2d_list": "aux_head.convs", "conv2d_list": "head.convs"}
-UNTRAINED_BRANCHES = (2, 3)  # of AdaptSegNet's heads: its forward returns inside the loop over them, after dilations 6 and 12
+SINGLE_HEADS = {"layer5.conv2d_list": "head.convs"}  # FDA's and DACS's networks have one head, on layer4
+SINGLE_LEVEL = ("fda", "dacs")
+# AdaptSegNet's and DACS's forwards return inside the loop over a head's branches, after dilations 6 and 12.
+TWO_BRANCHES, UNTRAINED_BRANCHES = ("adaptsegnet", "dacs"), (2, 3)
 
 
 class Foreign(NamedTuple):
@@ -51,7 +54,7 @@ def read_foreign(path: Path, kind: str, trust: bool = False) -> Foreign:
     notes = []
     if eps is not None:
         notes.append("its frozen batch norm adds no eps to the variance (the file has no num_batches_tracked): eps is 0")
-    if kind == "adaptsegnet":
+    if kind in TWO_BRANCHES:
         notes.append("of its heads only dilations 6 and 12 were ever computed: the other two are set to zero")
     iteration = content.get("iteration")
     return Foreign(kind, state, keys, classes, iteration if isinstance(iteration, int) else None, notes)
@@ -62,8 +65,15 @@ def detect(content: dict) -> str:
     if {"feature_extractor", "classifier"} <= content.keys():
         return "fada"
     state = plain_names(_state(content))
-    if not any(key.startswith("layer6.conv2d_list") for key in state):
+    if not any(key.startswith(("layer5.conv2d_list", "layer6.conv2d_list")) for key in state):
         raise FgdaError("neither a FADA file (feature_extractor, classifier) nor a DeepLab state dict (layer5, layer6)")
+    if not any(key.startswith("layer6.conv2d_list") for key in state):
+        if {"model", "config"} <= content.keys():
+            return "dacs"  # which keeps its settings beside the network
+        raise UsageError(
+            "FDA and DACS networks have the same keys, but other heads were run in them: say which\n"
+            "with --format fda, or --format dacs (whose dilations 18 and 24 were never computed)"
+        )
     first, second = (state.get(f"layer{n}.conv2d_list.0.weight") for n in (5, 6))
     if first is not None and second is not None and first.shape == second.shape:
         return "clan"  # both heads on layer4
@@ -90,7 +100,7 @@ def _state(content: dict) -> dict:
 
 
 def translate(content: dict, kind: str) -> dict[str, Tensor]:
-    """Our parameter names for a file of format `fada`, `advent`, `adaptsegnet` or `clan`; discriminators are left out."""
+    """Our parameter names for a file of a format of `--format`; discriminators are left out."""
     if kind == "fada":
         try:
             body, head = plain_names(content["feature_extractor"]), plain_names(content["classifier"])
@@ -101,14 +111,14 @@ def translate(content: dict, kind: str) -> dict[str, Tensor]:
         flat = plain_names(_state(content))
     if kind == "clan":
         flat = _sum_heads(flat)
-    result = {}
+    result, heads = {}, SINGLE_HEADS if kind in SINGLE_LEVEL else HEADS
     for key, value in flat.items():
-        prefix = next((p for p in HEADS if key.startswith(f"{p}.")), None)
+        prefix = next((p for p in heads if key.startswith(f"{p}.")), None)
         if prefix is not None:
-            result[HEADS[prefix] + key.removeprefix(prefix)] = value
+            result[heads[prefix] + key.removeprefix(prefix)] = value
         elif not key.startswith("fc."):
             result[f"backbone.{key}"] = value
-    if kind == "adaptsegnet":
+    if kind in TWO_BRANCHES:
         result = {key: torch.zeros_like(value) if _is_untrained(key) else value for key, value in result.items()}
     return result
 

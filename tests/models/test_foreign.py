@@ -233,3 +233,30 @@ def test_damaged_files_are_still_called_damaged(tmp_path):
     (tmp_path / "cut.pth").write_bytes((tmp_path / "x.pth").read_bytes()[:5000])
     done = fgda("import", tmp_path / "cut.pth", "--out", tmp_path / "ours.pth")
     assert done.returncode == 1 and "damaged, or not made by torch.save" in done.stderr and "--trust" not in done.stderr
+
+
+def deeplab_single(state, images, branches):
+    """FDA's (four branches) and DACS's network: layer5 is the head on layer4."""
+    named = {k.replace("layer5", "layer6"): v for k, v in state.items()}
+    for branch in range(branches, 4):
+        for part in ("weight", "bias"):
+            key = f"layer6.conv2d_list.{branch}.{part}"
+            named[key] = torch.zeros_like(named[key])
+    return deeplab_multi(named | random_state(heads("layer5.conv2d_list", 1024)), images)[1]
+
+
+@pytest.mark.parametrize("kind, branches", [("fda", 4), ("dacs", 2)])
+def test_networks_of_one_level(tmp_path, kind, branches):
+    state = random_state(backbone_shapes() | heads("layer5.conv2d_list", 2048))
+    whole = {f"module.{k}": v for k, v in state.items()}
+    content = {"iteration": 250000, "optimizer": {}, "config": {"dataset": "cityscapes"}, "model": whole}
+    torch.save(content if kind == "dacs" else whole, tmp_path / "x.pth")
+    arguments = ("import", tmp_path / "x.pth", "--out", tmp_path / "ours.pth")
+    if kind == "fda":
+        asked = fgda(*arguments)
+        assert asked.returncode == 2 and "--format fda, or --format dacs" in asked.stderr
+        arguments = (*arguments, "--format", "fda")
+    done = fgda(*arguments)
+    assert done.returncode == 0 and f"{kind}, resnet50, 19 classes" in done.stdout, done.stderr
+    assert ("dilations 6 and 12 were ever computed" in done.stderr) == (kind == "dacs")
+    close(forward(tmp_path / "ours.pth", IMAGES), deeplab_single(state, IMAGES.float(), branches))
