@@ -147,6 +147,23 @@ class PairedSamples(Dataset):
         label = resize_ids(dataset.label(item), size)
         return np.where(np.isin(label, self.untrained), np.uint8(IGNORE_INDEX), label) if len(self.untrained) else label
 
+    def use_source(self, dataset: AnyDataset) -> None:
+        """Draw from another source from now on, of the same images in another look."""
+        self.source = dataset
+        self.__post_init__()
+
+    def any_source(self, generator: torch.Generator) -> Tensor:
+        """A source image as the generator draws it, uint8 `[3,H,W]` at the size of its view, otherwise unchanged."""
+        return self._any(self.source, self.source_items, self.views[0], generator)
+
+    def any_target(self, generator: torch.Generator) -> Tensor:
+        return self._any(self.target, self.target_items, self.views[1], generator)
+
+    @staticmethod
+    def _any(dataset: AnyDataset, items: list, view: View, generator: torch.Generator) -> Tensor:
+        item = items[int(torch.randint(len(items), (), generator=generator))]
+        return to_tensor(resize_image(dataset.image(item), view.size, dataset.resample))
+
     def source_label(self, index: int) -> Tensor:
         """A source item's train ids `[H,W]` at the size of its view, uncropped: for steps before training."""
         return torch.from_numpy(np.ascontiguousarray(self._label(self.source, self.source_items[index], self.views[0].size)))

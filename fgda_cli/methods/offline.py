@@ -35,6 +35,41 @@ class OfflineData:
     device: torch.device
     reporter: Reporter = Reporter()
     process_group: ProcessGroup = ProcessGroup()
+    iterations: int = 0  # of the training that follows
+
+    def domains(self) -> dict[str, Any]:
+        """What a product that depends on the images of both domains depends on."""
+        samples = self.samples
+        return {
+            name: {"folder": str(dataset.folder), "size": view.size, "images": [item.name for item in items]}
+            for name, dataset, view, items in (
+                ("source", samples.source, samples.views[0], samples.source_items),
+                ("target", samples.target, samples.views[1], samples.target_items),
+            )
+        }
+
+    def derive_source(self, out: Path, change: Callable[[torch.Tensor], torch.Tensor], most: int = 8) -> None:
+        """The source's images after `change` (uint8 `[3,H,W]` in and out) as a prepared data set, a sheet of some beside it."""
+        from ..data.derived import derive
+        from ..data.images import write_image
+        from ..data.loader import to_tensor
+        from ..visual.sheets import grid
+
+        def changed(image):
+            return change(to_tensor(image)).permute(1, 2, 0).contiguous().numpy()
+
+        before = self.samples.source
+        after = derive(before, out, f"{before.name}-translated", changed, self.reporter)
+        pairs = list(zip(before.items("train"), after.items("train"), strict=True))
+        rows = [[before.image(one), after.image(two)] for one, two in pairs[:: max(1, len(pairs) // most)][:most]]
+        write_image(out.parent / "before-after.png", grid(rows, ["source", "translated"]))
+        self.reporter.say(f"before and after: {out.parent / 'before-after.png'}")
+
+    def use_source(self, folder: Path) -> None:
+        """Train on this prepared data set in place of the source."""
+        from ..data.store import PreparedDataset
+
+        self.samples.use_source(PreparedDataset(folder))
 
     def product(self, name: str, depends_on: dict[str, Any], build: Callable[[Path], None]) -> Path:
         """The folder `name` that `build` fills; made by the first process, reused while `depends_on` (JSON-able) stays the same.

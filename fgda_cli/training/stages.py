@@ -147,7 +147,7 @@ def _run(
         job.reporter.decide(
             f"{identity.stage}.batch_norm: {stage.batch_norm} changes nothing: {preset.model.backbone} has no batch norm"
         )
-    state.method.before_training(OfflineData(samples, run.folder / "offline", device, job.reporter, group))
+    state.method.before_training(OfflineData(samples, run.folder / "offline", device, job.reporter, group, stage.iterations))
     for module in state.method.references.values():
         precision.to_device(module).eval().requires_grad_(False)
     if preset.run.compile:

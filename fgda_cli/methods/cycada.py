@@ -1,0 +1,132 @@
+"""CyCADA: source images translated to the target's look, then alignment of the class scores ([CYCADA])."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from .base import Method, MethodSettings, Weight, torch
+from .optimizers import Recipe, Scheduled
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..data.loader import Batch
+    from .offline import OfflineData
+
+WINDOW = 100  # steps over which the discriminator's accuracy is counted
+
+
+class CycadaSettings(MethodSettings):
+    translation_factor: float = Field(1.0, ge=0, le=100, description="translation steps an iteration of adaptation; 0: none")
+    translation_channels: int = Field(64, ge=1, description="of its networks' first layer")
+    translation_blocks: int = Field(9, ge=0, description="residual blocks of its generators")
+    translation_crop: int = Field(400, ge=32, description="side of its training crops, pixels")
+    identity: Weight = Field(1.0, description="weight of leaving an image of its own domain alone, times the cycle's 10")
+    lambda_adv: Weight = Field(0.1, description="adversarial weight")
+    gate: float = Field(0.6, ge=0, le=1, description="the network plays only while the discriminator is right more often")
+    discriminator_lr: float = Field(1e-5, gt=0, description="of the discriminator's SGD (momentum 0.99)")
+    dropout: float = Field(0.5, ge=0, lt=1, description="of the discriminator's channels")
+
+
+class Cycada(Method):
+    """L = CE(translated x_s) + lambda_adv CE(D(C(x_t)), source), while D is right on more than `gate` of its pixels."""
+
+    Settings = CycadaSettings
+
+    def __init__(self, model, settings):
+        super().__init__(model, settings)
+        layers = (torch.nn.Conv2d(model.num_classes, 512, 1), torch.nn.Conv2d(512, 256, 1), torch.nn.Conv2d(256, 2, 1))
+        self.modules["discriminator"] = torch.nn.ModuleList(layers)
+        record = torch.nn.Module()
+        record.register_buffer("accuracy", torch.zeros(WINDOW))
+        self.modules["record"] = record
+        self.iteration = 0
+
+    def before_training(self, data: OfflineData) -> None:
+        """The source, translated by cycles that are trained here: once, kept in the run's folder."""
+        s = self.settings
+        if not s.translation_factor:
+            return
+        look = s.model_dump(include={"translation_channels", "translation_blocks", "translation_crop", "identity"})
+        facts = {"steps": self.steps(data), "seed": self.seed, **look, **data.domains()}
+        folder = data.product("translated", facts, lambda place: self.translate(data, place))
+        data.use_source(folder / "source")
+
+    def steps(self, data: OfflineData) -> int:
+        return max(1, round(self.settings.translation_factor * data.iterations))
+
+    def translate(self, data: OfflineData, place: Path) -> None:
+        from .pieces.translation import TranslationSettings, from_unit, to_unit, train
+
+        s, samples = self.settings, data.samples
+        wanted = TranslationSettings(
+            self.steps(data), s.translation_channels, s.translation_blocks, s.translation_crop, identity=s.identity
+        )
+        cycles = train(place, wanted, self.seed, samples.any_source, samples.any_target, data.device, data.reporter)
+
+        def change(image: Tensor) -> Tensor:
+            with torch.no_grad():
+                return from_unit(cycles.to_target(to_unit(image)[None].to(data.device)))[0].cpu()
+
+        data.derive_source(place / "source", change)
+
+    def begin_iteration(self, iteration, total, target_images) -> None:
+        self.iteration = iteration
+
+    def optimizers(self, recipe: Recipe) -> dict[str, Scheduled]:
+        parameters = self.modules["discriminator"].parameters()
+        judge = torch.optim.SGD(parameters, lr=self.settings.discriminator_lr, momentum=0.99, weight_decay=recipe.weight_decay)
+        return super().optimizers(recipe) | {"discriminator": Scheduled(judge, recipe.schedule)}
+
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        source, terms = self.source_pass(batch)
+        target = self.forward(batch.target)
+        leaf = target.logits.detach().requires_grad_()
+        on_target, on_source = self.judge(leaf, 1), self.judge(source.logits.detach(), 0)
+        adversarial = self.settings.lambda_adv * domain_loss(on_target, 0)
+        if self.is_open():
+            (grad,) = torch.autograd.grad(self.scale(adversarial), leaf, retain_graph=True)
+            torch.autograd.backward(target.logits, grad)
+            terms["adv"] = adversarial.detach()
+        else:
+            terms["adv"] = torch.zeros_like(adversarial).detach()
+        terms["disc"] = domain_loss(on_source, 0) + domain_loss(on_target, 1)
+        self.scale(terms["disc"]).backward(inputs=list(self.modules["discriminator"].parameters()))
+        self.count(on_source, on_target)
+        return terms
+
+    def is_open(self) -> bool:
+        """Whether the discriminator was right often enough over the last steps (those there were)."""
+        seen = min(self.iteration, WINDOW)
+        return bool(seen and float(self.modules["record"].accuracy[:seen].mean()) > self.settings.gate)
+
+    def count(self, on_source: Tensor, on_target: Tensor) -> None:
+        right = 0.5 * ((on_source.argmax(1) == 0).float().mean() + (on_target.argmax(1) == 1).float().mean())
+        self.modules["record"].accuracy[self.iteration % WINDOW] = self.process_group.mean(right)
+
+    def judge(self, logits: Tensor, stream: int) -> Tensor:
+        """Domain logits `[B,2,h,w]` (source, target) of class logits; channels dropped as (seed, iteration, place) draw them."""
+        from ..data.tensor_augment import generator_of
+
+        first, second, last = self.modules["discriminator"]
+        with self.autocast():
+            x, layer = logits, 0
+            for layer, convolution in enumerate((first, second)):
+                x = convolution(x)
+                kept = torch.stack([
+                    torch.rand(x.shape[1], generator=generator_of(
+                        self.seed, 20 + 2 * layer + stream, self.iteration, self.process_group.rank * len(x) + i
+                    ))
+                    for i in range(len(x))
+                ]) >= self.settings.dropout  # fmt: skip
+                x = torch.relu(x * (kept / (1 - self.settings.dropout)).to(x)[:, :, None, None])
+            return last(x).float()
+
+
+def domain_loss(domain_logits: Tensor, domain: int) -> Tensor:
+    """Cross-entropy of every pixel with one domain, 0 the source, 1 the target."""
+    labels = torch.full((len(domain_logits), *domain_logits.shape[2:]), domain, device=domain_logits.device)
+    return torch.nn.functional.cross_entropy(domain_logits, labels)
