@@ -15,7 +15,9 @@ def ablate(
     context: typer.Context,
     preset: cli.PresetName = "playground",
     sets: cli.SetValues = None,
-    methods: Annotated[str, typer.Option(help="table3, all, or names with commas.", rich_help_panel="Preset")] = "table3",
+    methods: Annotated[
+        str, typer.Option(help="table1, table2, table3, all, or names with commas.", rich_help_panel="Preset")
+    ] = "table3",
     seeds: Annotated[str, typer.Option(help="Seeds, with commas.", rich_help_panel="Compute")] = "0,1,2",
     out: Annotated[
         Optional[Path], typer.Option(help="Folder for all cells. Default: runs/PRESET/ablation.", rich_help_panel="Result")
@@ -26,16 +28,18 @@ def ablate(
     workers: cli.Workers = None,
     json: cli.Json = None,
 ) -> None:
-    """The paper's Table 3 on a preset: every method, several seeds, resumable by cell."""
+    """The paper's tables on a preset: every method, several seeds, resumable by cell."""
     from ..methods.registry import method_names
+    from ..studies.published import TABLES
 
     settings = cli.preset_from(preset, sets, None, precision, workers)
-    table3 = ["source-only", "adaptsegnet", "fada", "fgda"]
-    named = {"table3": table3, "all": [*table3, *(name for name in method_names() if name not in table3)]}
+    first = TABLES["table3"]
+    named = {name: list(table) for name, table in TABLES.items()}
+    named["all"] = [*first, *(name for name in method_names() if name not in first)]
     chosen = named.get(methods) or [name.strip() for name in methods.split(",") if name.strip()]
     unknown = [name for name in chosen if name not in method_names()]
     if unknown or not chosen:
-        raise UsageError(f"--methods {methods}: known are table3, all, {', '.join(method_names())}")
+        raise UsageError(f"--methods {methods}: known are {', '.join(named)}, {', '.join(method_names())}")
     try:
         numbers = [int(seed) for seed in seeds.split(",")]
     except ValueError:

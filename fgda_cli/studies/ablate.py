@@ -18,27 +18,7 @@ from ..runtime.files import write_json, write_text
 from ..training import stages
 from ..visual.plots import bars
 from ..visual.tables import footnotes, harms, paper_text, show
-
-# mIoU of the paper's Tables 1 to 3, by preset.
-PAPER = {
-    "gta2city": {
-        "source-only": 36.6,
-        "adaptsegnet": 41.4,
-        "fada": 48.4,
-        "fgda": 49.5,
-        "clan": 43.2,
-        "cbst": 45.2,
-        "advent": 45.5,
-    },
-    "synthia2city": {"source-only": 33.5, "advent": 41.2, "fgda": 45.4},
-}
-# Printed figures that were not made as ours are: what to know before they are set beside each other.
-NOT_ALIKE = {
-    ("gta2city", "advent"): "a best snapshot on the validation images, of AdvEnt with MinEnt; AdvEnt alone is reported at 43.8",
-    ("gta2city", "cbst"): "another backbone (a wide ResNet-38), not ResNet-101",
-    ("gta2city", "adaptsegnet"): "its single-level figure; two levels are reported at 42.4",
-    ("gta2city", "fada"): "its authors' code trains 4 + 4 images a step (preset gta2city-fada)",
-}
+from .published import ROWS, by_name
 
 
 def run_ablation(job: stages.Job, preset_name: str, overrides: list[str], methods: list[str], seeds: list[int]) -> dict[str, Any]:
@@ -93,8 +73,19 @@ def _summary(preset: str, metric: str, cells: dict[str, dict]) -> dict[str, Any]
         values = list(scores.values())
         spread = statistics.stdev(values) if len(values) > 1 else None
         iou = _mean_iou([cell["result"].get("iou", {}) for cell in cells.values() if cell["method"] == method])
-        rows.append({"method": method, "seeds": scores, "mean": statistics.fmean(values), "spread": spread, "iou": iou,
-                     "paper": PAPER.get(preset, {}).get(method), "note": NOT_ALIKE.get((preset, method))})  # fmt: skip
+        paper = ROWS.get(preset, {}).get(method)
+        rows.append(
+            {
+                "method": method,
+                "seeds": scores,
+                "mean": statistics.fmean(values),
+                "spread": spread,
+                "iou": iou,
+                "paper": paper and paper.miou,
+                "note": paper and paper.note,
+                "paper_iou": by_name(preset, paper) if paper else {},
+            }
+        )
     return {"preset": preset, "metric": metric, "rows": rows, "cells": cells}
 
 

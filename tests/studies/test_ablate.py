@@ -78,3 +78,24 @@ def test_what_harms_is_said_with_the_classes_that_lose():
     assert harms(summary) == ["fgda is 9.5 below source-only: car -20.0"]
     text = ablate.markdown(summary)
     assert "- fgda is 9.5 below" in text and "| method | road | car | sky |" in text and "| fgda | 66.0 | 10.0 | – |" in text
+
+
+def test_the_papers_rows_add_up_and_stand_below_ours_by_class():
+    from fgda_cli.methods.registry import method_names
+    from fgda_cli.studies import ablate, published
+
+    for preset, rows in published.ROWS.items():
+        for name, row in rows.items():
+            values = published.by_name(preset, row)
+            assert name in method_names()
+            # means of figures rounded to one place
+            assert not values or abs(sum(values.values()) / len(values) - row.miou) < 0.06, (
+                preset,
+                name,
+                sum(values.values()) / len(values),
+            )
+    assert all(name in method_names() for table in published.TABLES.values() for name in table)
+    assert "siban" in published.TABLES["table1"] and "siban" not in published.ROWS["gta2city"]
+    cell = {"method": "fgda", "seed": 0, "result": {"miou16": 40.0, "iou": {"road": 60.0, "terrain": 1.0}}}
+    text = ablate.markdown(ablate._summary("synthia2city", "miou16", {"a": cell}))
+    assert "| fgda | 60.0 | 1.0 |" in text and "| fgda, paper | 84.3 | – |" in text
