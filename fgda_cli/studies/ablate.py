@@ -113,17 +113,15 @@ def markdown(summary: dict[str, Any]) -> str:
     lines += ["", *(f"- {note}" for note in notes)] if notes else []
     classes = list(summary["rows"][0]["iou"])
     if classes:
-        lines += [
-            "",
-            "IoU by class, mean over the seeds:",
-            "",
-            f"| method | {' | '.join(classes)} |",
-            "|---" * (len(classes) + 1) + "|",
-        ]
-        lines += [
-            f"| {row['method']} | {' | '.join(show(row['iou'].get(name)) for name in classes)} |" for row in summary["rows"]
-        ]
+        heads = " | ".join(("method", *classes))
+        lines += ["", "IoU by class, mean over the seeds:", "", f"| {heads} |", "|---" * (len(classes) + 1) + "|"]
+        lines += [_class_row(row["method"], row["iou"], classes) for row in summary["rows"]]
+        lines += [_class_row(f"{row['method']}, paper", row["paper_iou"], classes) for row in summary["rows"] if row["paper_iou"]]
     return "\n".join(lines) + "\n"
+
+
+def _class_row(name: str, iou: dict[str, float | None], classes: list[str]) -> str:
+    return f"| {name} | {' | '.join(show(iou.get(key)) for key in classes)} |"
 
 
 def mean_text(row: dict[str, Any]) -> str:
