@@ -44,6 +44,12 @@ class TrainState:
     def parameters(self) -> list[torch.nn.Parameter]:
         return [p for optimizer in self.optimizers.values() for group in optimizer.param_groups for p in group["params"]]
 
+    def with_gradients(self) -> list[torch.optim.Optimizer]:
+        """The optimisers that the step left something to do."""
+        return [
+            o for o in self.optimizers.values() if any(p.grad is not None for group in o.param_groups for p in group["params"])
+        ]
+
     def gradients_are_finite(self) -> Tensor:
         """Whether no gradient holds a NaN or an infinity, as a tensor on the device: one number of one pass over them."""
         grads = [p.grad for p in self.parameters() if p.grad is not None]

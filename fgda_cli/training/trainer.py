@@ -118,7 +118,7 @@ class Trainer:
             finite = finite & state.gradients_are_finite().to(finite.device)
         if not bool(finite):
             self.fail_on_nan(terms)
-        for optimizer in state.optimizers.values():
+        for optimizer in state.with_gradients():  # the scaler fails on one without
             scaler.step(optimizer) if scaler else optimizer.step()
         if scaler:
             scaler.update()

@@ -17,7 +17,7 @@ from tests.conftest import TINY
 def main(data_root: Path, init: Path, out: Path, *methods: str) -> None:
     torch.set_num_threads(1)
     job = stages.Job(None, data_root, device="cpu", reporter=Reporter(quiet=True))
-    short = ("adapt.iterations=3", "pretrain.iterations=3", "adapt.batch_size=4", "pretrain.batch_size=4")
+    short = ("adapt.iterations=2", "pretrain.iterations=2", "adapt.batch_size=4", "pretrain.batch_size=4")
     for name in methods:
         method, _, norm = name.partition("+")
         preset = load_preset("playground", [*TINY, *short, f"adapt.batch_norm={norm or 'frozen'}"], method)

@@ -1,0 +1,184 @@
+"""DISE: structure and texture taken apart; the source, translated by them, is trained on too ([DISE])."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from .base import Method, MethodSettings, Weight, losses, torch
+from .optimizers import Recipe, Scheduled
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..data.loader import Batch
+    from ..models.segmenter import Output
+
+IMAGE_EVERY = 5  # iterations between updates of the image discriminators
+
+
+class DiseSettings(MethodSettings):
+    lambda_main: Weight = Field(0.001, description="adversarial weight of the class maps")
+    lambda_aux: Weight = Field(0.0002, description="the same of the auxiliary level")
+    lambda_translated: Weight = Field(1.0, description="weight of the segmentation loss on translated source images")
+    lambda_reconstruction: Weight = Field(0.5, description="perceptual weight of an image against itself put together again")
+    lambda_image: Weight = Field(0.01, description="least-squares adversarial weight of translations")
+    lambda_translation: Weight = Field(0.05, description="perceptual weight of a translation against structure and texture")
+    decoder_width: int = Field(256, ge=8, description="channels of the decoder")
+    image_width: int = Field(64, ge=1, description="channels of the first layer of texture encoders and image discriminators")
+    reconstruction_lr: float = Field(1e-3, gt=0, description="of texture encoders and decoder (Adam)")
+    discriminator_lr: float = Field(1e-4, gt=0, description="of all discriminators (Adam)")
+
+
+class Dise(Method):
+    """The segmentation network is the structure encoder.
+
+    Images are compared by the features of the network as it began, frozen (published: by VGG-19's).
+    """
+
+    Settings = DiseSettings
+
+    def __init__(self, model, settings):
+        from .pieces import reconstruction as nets
+
+        super().__init__(model, settings)
+        self.makers = {
+            "source_texture": nets.TextureEncoder(model.backbone.channels[0], settings.image_width),
+            "target_texture": nets.TextureEncoder(model.backbone.channels[0], settings.image_width),
+            "decoder": nets.Decoder(model.backbone.channels[-1], settings.decoder_width),
+        }
+        self.judges = {"main": nets.OutputDiscriminator(model.num_classes)}
+        if model.aux_head is not None:
+            self.judges["aux"] = nets.OutputDiscriminator(model.num_classes)
+        self.image_judges = {name: nets.ImageDiscriminator(settings.image_width) for name in ("source_image", "target_image")}
+        perception = copy.deepcopy(model).requires_grad_(False)
+        perception.set_batch_norm("frozen")
+        perception.requires_grad_(False)
+        self.modules |= {**self.makers, **self.judges, **self.image_judges, "perception": perception}
+        self.iteration = 0
+
+    def begin_iteration(self, iteration, total, target_images) -> None:
+        self.iteration = iteration
+
+    def optimizers(self, recipe: Recipe) -> dict[str, Scheduled]:
+        def adam(modules: dict, rate: float, betas: tuple[float, float]) -> Scheduled:
+            parameters = [p for module in modules.values() for p in module.parameters()]
+            return Scheduled(torch.optim.Adam(parameters, lr=rate, betas=betas), recipe.schedule)
+
+        s = self.settings
+        return super().optimizers(recipe) | {
+            "reconstruction": adam(self.makers, s.reconstruction_lr, (0.5, 0.999)),
+            "judges": adam(self.judges, s.discriminator_lr, (0.9, 0.99)),
+            "image_judges": adam(self.image_judges, s.discriminator_lr, (0.5, 0.999)),
+        }
+
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        source, target = self.forward(batch.source, is_target=False), self.forward(batch.target)
+        images = self.put_together(source, target, batch)
+        with fixed(*self.judges.values(), *self.image_judges.values()):
+            terms = self.segmentation(source, batch.labels) | self.maker_terms(images, target, batch)
+            self.backward(sum(terms.values()))
+        translated = self.forward(to_pixels(images["s2t"].detach()), is_target=False)
+        found = self.segmentation(translated, batch.labels)
+        again = {f"{name}_translated": self.settings.lambda_translated * term for name, term in found.items()}
+        self.backward(sum(again.values()))
+        disc = self.judge_terms(images, source, target, batch)
+        self.backward(sum(disc.values()))
+        return terms | again | disc
+
+    def put_together(self, source: Output, target: Output, batch: Batch) -> dict[str, Tensor]:
+        """Images in [-1, 1]: source and target again (`s2s`, `t2t`), and each in the other's texture (`s2t`, `t2s`)."""
+        sizes = {"s": batch.source.shape[-2:], "t": batch.target.shape[-2:]}
+        structure = {"s": source.stages[-1], "t": target.stages[-1]}
+        with self.autocast():
+            texture = {"s": self.makers["source_texture"](source.stages[0]), "t": self.makers["target_texture"](target.stages[0])}
+            return {
+                f"{one}2{two}": self.makers["decoder"](structure[one], texture[two], two == "t", sizes[one]).float()
+                for one in "st"
+                for two in "st"
+            }
+
+    def maker_terms(self, images: dict[str, Tensor], target: Output, batch: Batch) -> dict[str, Tensor]:
+        """Weighted losses of the networks that make images and class maps."""
+        s, size = self.settings, batch.target.shape[-2:]
+        seen = {"s": self.perceive(batch.source), "t": self.perceive(batch.target)}
+        made = {name: self.perceive(to_pixels(image)) for name, image in images.items()}
+        terms = {"reconstruction": s.lambda_reconstruction * sum(reconstruction_loss(made[f"{d}2{d}"], seen[d]) for d in "st")}
+        terms["translation"] = s.lambda_translation * sum(
+            translation_loss(made[f"{one}2{two}"], seen[one], seen[two]) for one, two in ("st", "ts")
+        )
+        fooled = (self.look("target_image", images["s2t"]) - 1).square().mean()
+        fooled = fooled + (self.look("source_image", images["t2s"]) - 1).square().mean()
+        terms["image_adv"] = s.lambda_image * fooled
+        for name in self.judges:
+            weight = s.lambda_main if name == "main" else s.lambda_aux
+            terms[f"{name}_adv"] = weight * losses.binary_domain_loss(self.judged(name, target, size), "target")  # 1: the source
+        return terms
+
+    def judge_terms(self, images: dict[str, Tensor], source: Output, target: Output, batch: Batch) -> dict[str, Tensor]:
+        """Losses of the discriminators; those of images every fifth iteration."""
+        terms = {}
+        for name in self.judges:
+            on_source = losses.binary_domain_loss(self.judged(name, source, batch.source.shape[-2:], True), "target")
+            on_target = losses.binary_domain_loss(self.judged(name, target, batch.target.shape[-2:], True), "source")
+            terms[f"{name}_disc"] = 0.5 * (on_source + on_target)
+        if self.iteration % IMAGE_EVERY == 0:
+            for name, real, fake in (("target_image", batch.target, "s2t"), ("source_image", batch.source, "t2s")):
+                as_real, as_fake = self.look(name, from_pixels(real)), self.look(name, images[fake].detach())
+                terms[f"{name}_disc"] = 0.5 * ((as_real - 1).square().mean() + as_fake.square().mean())
+        return terms
+
+    def judged(self, name: str, output: Output, size: tuple[int, int], detached: bool = False) -> Tensor:
+        logits = output.logits if name == "main" else output.aux_logits
+        maps = torch.softmax(losses.upsample(logits.detach() if detached else logits, size), dim=1)
+        with self.autocast():
+            return self.judges[name](maps).float()
+
+    def look(self, name: str, images: Tensor) -> Tensor:
+        with self.autocast():
+            return self.image_judges[name](images).float()
+
+    def perceive(self, images: Tensor) -> list[Tensor]:
+        """Features of an image 0-255, fine ones first."""
+        perception = self.modules["perception"]
+        with self.autocast():
+            return [stage.float() for stage in perception.backbone(perception.normalise(images))]
+
+
+def to_pixels(images: Tensor) -> Tensor:
+    """[-1, 1] to 0-255, both float."""
+    return (images + 1) * 127.5
+
+
+def from_pixels(images: Tensor) -> Tensor:
+    return images.float() / 127.5 - 1
+
+
+def reconstruction_loss(made: list[Tensor], seen: list[Tensor]) -> Tensor:
+    """Mean absolute differences of features, the coarsest weighing 1, each finer stage half of that."""
+    weights = [0.5 ** (len(made) - 1 - number) for number in range(len(made))]
+    return sum(weight * (one - two.detach()).abs().mean() for weight, one, two in zip(weights, made, seen, strict=True))
+
+
+def translation_loss(made: list[Tensor], structure: list[Tensor], texture: list[Tensor]) -> Tensor:
+    """The last two stages (1/4, 1) against the structure's image; channel means of the others against the texture's."""
+    deep = sum(w * (made[k] - structure[k].detach()).abs().mean() for k, w in ((-2, 0.25), (-1, 1.0)))
+    pairs = zip(made[:-2], texture[:-2], strict=True)
+    return deep + sum((one.mean(dim=(2, 3)) - two.detach().mean(dim=(2, 3))).abs().mean() for one, two in pairs)
+
+
+@contextmanager
+def fixed(*modules) -> Iterator[None]:
+    """Inside, what is computed with these modules gives them no gradient."""
+    parameters = [p for module in modules for p in module.parameters()]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
