@@ -57,7 +57,7 @@ def test_a_run_of_two_processes_equals_that_of_one(data_root, pretrained, tmp_pa
         apart, moved = distance(one["model"], two["model"]), distance(one["model"], start)
         assert moved > 1e-2, f"{method} learnt nothing: the comparison would not see a difference"
         # As one vector: single weights may differ more, where a rounding error turns a ReLU on or off.
-        # 5e-3: Adam makes a step of a gradient that is nothing but rounding (DISE's decoder, whose images the network learns from).
+        # 5e-3: Adam makes a step of a gradient that is mere rounding (DISE's decoder, from whose images the network learns).
         assert apart <= 1e-5 * distance(one["model"]) and apart <= 5e-3 * moved, (method, apart, moved)
         for name, module in one["modules"].items():  # in norm: Adam divides gradients near zero by their own size
             for key, value in module.items():
