@@ -1,0 +1,89 @@
+"""What each method costs beside source-only: networks of its own, seconds a step, peak memory.
+
+    python benchmarks/methods.py                                    # playground's network and sizes
+    python benchmarks/methods.py --network resnet101 --size 512x256
+
+Each method runs in a process of its own (peak memory); methods take turns over the rounds, medians are printed. What is done before
+training (translation, modes of patches) is not in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+
+def size(text: str) -> tuple[int, int]:
+    width, height = text.split("x")
+    return int(width), int(height)
+
+
+def measure(name: str, arguments) -> dict[str, float]:
+    import torch
+
+    from fgda_cli.data.loader import Batch
+    from fgda_cli.methods.registry import method_class
+    from fgda_cli.models.segmenter import Segmenter
+
+    torch.manual_seed(0)
+    torch.set_num_threads(arguments.threads)
+    playground = arguments.network == "playground"
+    model = Segmenter(19, "resnet18" if playground else arguments.network, width=32 if playground else 64)
+    model.set_batch_norm("frozen")
+    cls = method_class(name)
+    method = cls(model, cls.Settings(name=name))
+    for module in (model, *method.modules.values()):
+        module.train()
+    width, height = arguments.size
+    images = [torch.randint(0, 256, (arguments.batch, 3, height, width), dtype=torch.uint8) for _ in range(2)]
+    labels = torch.randint(0, 19, (arguments.batch, height, width), dtype=torch.uint8)
+    batch, seconds = Batch(images[0], labels, images[1] if cls.uses_target else None), []
+    for iteration in range(arguments.steps + 1):
+        for module in (model, *method.modules.values()):
+            module.zero_grad(set_to_none=True)
+        clock = time.perf_counter()
+        method.begin_iteration(501 + iteration, 1000, lambda: iter(batch.target))  # amid a run, where no round begins
+        method.step(batch)
+        method.end_iteration(501 + iteration)
+        seconds.append(time.perf_counter() - clock)
+    own = sum(p.numel() for module in method.modules.values() for p in module.parameters())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return {"seconds": statistics.median(seconds[1:]), "parameters": own / 1e6, "memory": peak}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--network", default="playground", help="playground, or resnet18 to resnet101")
+    parser.add_argument("--size", type=size, default=(256, 128), metavar="WxH")
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(json.dumps(measure(arguments.one, arguments)))
+        return
+    from fgda_cli.methods.registry import method_names
+
+    found: dict[str, list[dict]] = {}
+    for _ in range(arguments.rounds):
+        for name in ("source-only", *(n for n in method_names() if n != "source-only")):
+            done = subprocess.run(
+                [sys.executable, __file__, *sys.argv[1:], "--one", name], capture_output=True, text=True, check=True
+            )
+            found.setdefault(name, []).append(json.loads(done.stdout))
+    base = statistics.median(row["seconds"] for row in found["source-only"])
+    print("| method | own parameters, M | time a step, of source-only | peak memory, GB |\n|---|---|---|---|")
+    for name, rows in found.items():
+        seconds, memory = (statistics.median(row[key] for row in rows) for key in ("seconds", "memory"))
+        print(f"| `{name}` | {rows[0]['parameters']:.1f} | {seconds / base:.1f} | {memory:.2f} |")
+
+
+if __name__ == "__main__":
+    main()
