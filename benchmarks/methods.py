@@ -3,8 +3,8 @@
     python benchmarks/methods.py                                    # playground's network and sizes
     python benchmarks/methods.py --network resnet101 --size 512x256
 
-Each method runs in a process of its own (peak memory); methods take turns over the rounds, medians are printed. What is done before
-training (translation, modes of patches) is not in it.
+Each method runs in a process of its own (peak memory); methods take turns over the rounds, medians are printed. What is done
+before training (translation, modes of patches) is not in it.
 """
 
 from __future__ import annotations

@@ -212,6 +212,8 @@ def test_voc_splits_by_its_lists_and_maps_by_name(own):
     summary, dataset = own.run("voc", mapping=own.root / "map.yaml", **files)
     assert summary.images == {"train": 1, "val": 1} and summary.refused == 1
     assert (dataset.label(dataset.items("val")[0]) == 1).all()
+    summary, _ = own.run("voc", only=("a.*",), mapping=own.root / "map.yaml", **files)
+    assert summary.images == {"train": 1} and summary.refused == 1  # the name that no file has, not those left out
 
 
 @pytest.mark.parametrize("labelmap, words", [

@@ -61,10 +61,11 @@ def open_own(files: OwnFiles) -> tuple[Listing, Reader]:
     matched = match_names([name for name, _ in colours], meaning.classes, meaning.names, listing.notes)
     table = {BORDER: 255} | {colour: matched[name] for name, colour in colours}
     images, labels = root / "JPEGImages", root / "SegmentationClass"
-    found = files.chosen(image_files(images), images)
     paired = Listing()
-    pair_by_name(paired, found, files.chosen(image_files(labels), labels), images, labels, files.split)
+    pair_by_name(paired, image_files(images), image_files(labels), images, labels, files.split)
     _into_splits(listing, paired, root, files.split)
+    kept = set(files.chosen([pair.image for pair in listing.pairs], images))
+    listing.pairs = [pair for pair in listing.pairs if pair.image in kept]
     return listing, Colours(meaning.classes, table)
 
 
