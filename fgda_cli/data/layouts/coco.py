@@ -61,7 +61,9 @@ def read_tree(path: Path) -> dict[str, Any]:
     """A COCO file whose parts have what is read of them. Raises FgdaError."""
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise FgdaError(f"--labels {path}: {(error.strerror or 'cannot be read').lower()}") from error
+    except (ValueError, RecursionError) as error:
         raise FgdaError(f"--labels {path}: no JSON that can be read ({str(error)[:80] or type(error).__name__})") from error
     needs = {
         "images": {"id": int, "file_name": str, "width": int, "height": int},
