@@ -68,6 +68,7 @@ def test_the_data_set(project, tmp_path):
         write_image(tmp_path / f"raw/ids/{number}.png", np.full((64, 128), number, np.uint8))
     assert "2 train" in run(project, "prepare", "simstreet", "--root", tmp_path / "raw", "--out", tmp_path / "data")
     assert "simstreet" in run(project, "presets", "simstreet")
+    assert "simstreet: Simstreet, prepared at 256x128" in run(project, "prepare", "--list")
 
 
 def test_the_encoder(project, data_root, tmp_path):

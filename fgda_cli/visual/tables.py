@@ -127,7 +127,8 @@ def layouts_list(layouts: dict[str, Any]) -> str:
     for name, layout in layouts.items():
         size = getattr(layout, "SIZE", None)
         how = f"prepared at {size[0]}x{size[1]} without --size" if size else "keeps its size without --size"
-        lines.append(f"{name}: {layout.TITLE}, {how}")
-        for what, text in (("needs", layout.NEEDS), ("labels", layout.LABELS), ("licence", layout.LICENCE)):
+        lines.append(f"{name}: {getattr(layout, 'TITLE', name)}, {how}")
+        for what in ("needs", "labels", "licence"):
+            text = getattr(layout, what.upper(), "not said")  # a user's own layout may leave them out
             lines += textwrap.wrap(f"{what:8} {text}", 79, initial_indent="  ", subsequent_indent=" " * 11)
     return "\n".join([*lines, "playground: drawn, not downloaded"])
