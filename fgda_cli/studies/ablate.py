@@ -69,10 +69,11 @@ def _read(record: Path) -> dict[str, dict]:
 def _summary(preset: str, metric: str, cells: dict[str, dict]) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     for method in dict.fromkeys(cell["method"] for cell in cells.values()):
-        scores = {cell["seed"]: cell["result"][metric] for cell in cells.values() if cell["method"] == method}
+        ours = sorted((cell for cell in cells.values() if cell["method"] == method), key=lambda cell: cell["seed"])
+        scores = {cell["seed"]: cell["result"][metric] for cell in ours}
         values = list(scores.values())
         spread = statistics.stdev(values) if len(values) > 1 else None
-        iou = _mean_iou([cell["result"].get("iou", {}) for cell in cells.values() if cell["method"] == method])
+        iou = _mean_iou([cell["result"].get("iou", {}) for cell in ours])
         paper = ROWS.get(preset, {}).get(method)
         rows.append(
             {
