@@ -71,7 +71,8 @@ def test_what_harms_is_said_with_the_classes_that_lose():
 
     cells = {
         "a": cell("source-only", 0, road=60.0, car=40.0, sky=None), "b": cell("source-only", 1, road=70.0, car=20.0, sky=None),
-        "e": cell("fgda", 1, road=66.0, car=10.0, sky=None), "c": cell("fgda", 0, road=66.0, car=10.0, sky=None), "d": cell("fada", 0, road=65.0, car=29.5, sky=None),
+        "e": cell("fgda", 1, road=66.0, car=10.0, sky=None), "c": cell("fgda", 0, road=66.0, car=10.0, sky=None),
+        "d": cell("fada", 0, road=65.0, car=29.5, sky=None),
     }  # fmt: skip
     summary = ablate._summary("playground", "miou", cells)
     assert summary["rows"][0]["iou"] == {"road": 65.0, "car": 30.0, "sky": None}
