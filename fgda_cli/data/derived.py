@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from ..runtime.errors import FgdaError, UsageError
-from ..runtime.files import write_json
+from ..runtime.files import write_bytes, write_json
 from ..runtime.reporter import Reporter
 from .images import write_image
 from .store import PreparedDataset
@@ -36,9 +35,7 @@ def derive(
                     raise FgdaError(f"{item.name}: {original.shape} became {changed.shape}")
                 write_image(image, changed, compression=1)
             if not label.is_file():
-                label.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(dataset.folder / item.label, label.with_suffix(".part"))
-                label.with_suffix(".part").replace(label)
+                write_bytes(label, (dataset.folder / item.label).read_bytes())
             entries.append({"name": item.name, "image": str(image.relative_to(out)), "label": str(label.relative_to(out)),
                             "counts": item.counts, "size": item.size})  # fmt: skip
             advance(1)

@@ -170,10 +170,15 @@ def read_city_label(path: Path) -> np.ndarray:
     return from_train_ids(label) if path.stem.endswith("_labelTrainIds") else from_cityscapes_ids(label)
 
 
+def sample_of(files: Sequence[Path]) -> list[Path]:
+    """At most SAMPLE of the files, evenly spread."""
+    return [files[int(index)] for index in np.linspace(0, len(files) - 1, min(SAMPLE, len(files)))]
+
+
 def sampled_values(labels: Sequence[Path], read: Callable[[Path], np.ndarray]) -> set[int]:
     """Ids in a sample of the files; colours and unreadable files say nothing here: they are refused later, by name."""
     seen: set[int] = set()
-    for path in [labels[int(index)] for index in np.linspace(0, len(labels) - 1, min(SAMPLE, len(labels)))]:
+    for path in sample_of(labels):
         try:
             seen |= set(np.unique(grey_values(read(path))).tolist())
         except BadFile:

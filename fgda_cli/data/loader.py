@@ -110,9 +110,11 @@ class PairedSamples(Dataset):
 
     def class_weights(self, power: float) -> Tensor | None:
         """By train id `[256]`: 1/share^power, 1 on average over the source's trained pixels; None for power 0."""
+        if not power:
+            return None
         shares = self.class_shares()
         present = shares > 0
-        if not power or not present.any():
+        if not present.any():
             return None
         weights = torch.ones(256, dtype=torch.float64)
         weights[: len(shares)][present] = shares[present] ** -power / (shares[present] ** (1 - power)).sum()

@@ -44,8 +44,9 @@ class AdaptPatch(AdaptSegNet):
         centroids = torch.nn.Module()
         centroids.register_buffer("values", torch.zeros(settings.modes, 4 * model.num_classes, dtype=torch.float64))
         self.discriminators["patch_discriminator"] = PatchDiscriminator(settings.modes)
-        self.modules |= self.discriminators
-        self.modules |= {"patch_head": PatchHead(model.num_classes, settings.modes), "centroids": centroids}
+        self.modules |= {
+            **self.discriminators, "patch_head": PatchHead(model.num_classes, settings.modes), "centroids": centroids,
+        }  # fmt: skip
         self.alone = False  # the modes are learned first
 
     def before_training(self, data: OfflineData) -> None:
@@ -93,10 +94,10 @@ class AdaptPatch(AdaptSegNet):
 
     def patch_logits(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
         """Mode logits `[B,M,U,V]` of class logits `[B,K,h,w]` of an image of (H, W)."""
-        width, height = self.settings.patch
-        cells = max(1, size[0] // height), max(1, size[1] // width)
+        from .pieces.patches import grid_of
+
         with self.autocast():
-            return self.modules["patch_head"](logits, cells).float()
+            return self.modules["patch_head"](logits, grid_of(size, self.settings.patch[::-1])).float()
 
     def judged_maps(self, name: str, output: Output, size: tuple[int, int]) -> Tensor:
         if name != "patch_discriminator":

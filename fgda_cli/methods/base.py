@@ -55,7 +55,7 @@ class Method:
         # set by the engine
         self.seed = 0  # of the run: every draw of a method comes from (seed, iteration, place)
         self.target_statistics = False  # batch norm's running statistics follow the target alone
-        self.class_weights: Tensor | None = None  # [256] by train id, of every cross-entropy (data.class_balance)
+        self.class_weights: Tensor | None = None  # [256] by train id, on the device: of every cross-entropy
         self.autocast: Callable = nullcontext
         self.process_group = ProcessGroup()  # the processes that share each batch
         self.scale: Callable[[Tensor], Tensor] = lambda loss: loss  # loss scaling (fp16)
@@ -122,9 +122,13 @@ class Method:
         """
         pixels = self.process_group.mean((labels != 255).sum()).clamp(min=1 / self.process_group.size)
         if by_class and self.class_weights is not None:
-            of_class = self.class_weights.to(labels.device)[labels.long()]
+            of_class = self.class_weights[labels.long()]
             weight = of_class if weight is None else weight * of_class
         return losses.segmentation_loss(logits, labels, pixels=pixels, weight=weight, **how)
+
+    def place(self, index: int, count: int) -> int:
+        """The place of image `index` of this process's `count` in the batch of all processes."""
+        return self.process_group.rank * count + index
 
     def mean_of_all(self, values: Tensor) -> Tensor:
         """The mean over all processes of a mean over this one's images; its gradient reaches this process's part (gradients are

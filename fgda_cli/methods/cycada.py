@@ -113,15 +113,11 @@ class Cycada(Method):
 
         first, second, last = self.modules["discriminator"]
         with self.autocast():
-            x, layer = logits, 0
+            x, places = logits, [self.place(i, len(logits)) for i in range(len(logits))]
             for layer, convolution in enumerate((first, second)):
                 x = convolution(x)
-                kept = torch.stack([
-                    torch.rand(x.shape[1], generator=generator_of(
-                        self.seed, 20 + 2 * layer + stream, self.iteration, self.process_group.rank * len(x) + i
-                    ))
-                    for i in range(len(x))
-                ]) >= self.settings.dropout  # fmt: skip
+                draws = [generator_of(self.seed, 20 + 2 * layer + stream, self.iteration, place) for place in places]
+                kept = torch.stack([torch.rand(x.shape[1], generator=draw) for draw in draws]) >= self.settings.dropout
                 x = torch.relu(x * (kept / (1 - self.settings.dropout)).to(x)[:, :, None, None])
             return last(x).float()
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from ..runtime.lazy import LazyModule
 from .base import Method, MethodSettings, Weight, losses, torch
 from .optimizers import Recipe, Scheduled
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
     from ..data.loader import Batch
     from ..models.segmenter import Output
+
+translation = LazyModule("fgda_cli.methods.pieces.translation")
 
 IMAGE_EVERY = 5  # iterations between updates of the image discriminators
 
@@ -57,7 +60,6 @@ class Dise(Method):
         self.image_judges = {name: nets.ImageDiscriminator(settings.image_width) for name in ("source_image", "target_image")}
         perception = copy.deepcopy(model).requires_grad_(False)
         perception.set_batch_norm("frozen")
-        perception.requires_grad_(False)
         self.modules |= {**self.makers, **self.judges, **self.image_judges, "perception": perception}
         self.iteration = 0
 
@@ -128,8 +130,8 @@ class Dise(Method):
             terms[f"{name}_disc"] = 0.5 * (on_source + on_target)
         if self.iteration % IMAGE_EVERY == 0:
             for name, real, fake in (("target_image", batch.target, "s2t"), ("source_image", batch.source, "t2s")):
-                as_real, as_fake = self.look(name, from_pixels(real)), self.look(name, images[fake].detach())
-                terms[f"{name}_disc"] = 0.5 * ((as_real - 1).square().mean() + as_fake.square().mean())
+                as_real, as_fake = self.look(name, translation.to_unit(real)), self.look(name, images[fake].detach())
+                terms[f"{name}_disc"] = translation.real_and_fake_loss(as_real, as_fake)
         return terms
 
     def judged(self, name: str, output: Output, size: tuple[int, int], detached: bool = False) -> Tensor:
@@ -152,10 +154,6 @@ class Dise(Method):
 def to_pixels(images: Tensor) -> Tensor:
     """[-1, 1] to 0-255, both float."""
     return (images + 1) * 127.5
-
-
-def from_pixels(images: Tensor) -> Tensor:
-    return images.float() / 127.5 - 1
 
 
 def reconstruction_loss(made: list[Tensor], seen: list[Tensor]) -> Tensor:

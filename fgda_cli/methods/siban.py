@@ -94,11 +94,9 @@ class Siban(AdaptSegNet):
         with self.autocast():
             mean = self.modules["mean"](output.features).float()
             sigma = torch.nn.functional.softplus(self.modules["spread"](output.features).float())
-            place = self.process_group.rank * len(mean)
-            noise = torch.stack([
-                torch.randn(mean.shape[1:], generator=generator_of(self.seed, 3 + stream, self.iteration, place + i))
-                for i in range(len(mean))
-            ])  # fmt: skip
+            places = [self.place(i, len(mean)) for i in range(len(mean))]
+            draws = [generator_of(self.seed, 3 + stream, self.iteration, place) for place in places]
+            noise = torch.stack([torch.randn(mean.shape[1:], generator=draw) for draw in draws])
             z = mean + sigma * noise.to(mean)
             logits = self.modules["head"](z).float()
         return output._replace(logits=logits, features=z), self.bottleneck(mean, sigma)

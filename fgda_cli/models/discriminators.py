@@ -27,15 +27,18 @@ class FineGrainedDiscriminator(nn.Module):
 
 
 class BinaryDiscriminator(nn.Module):
-    """Class maps `[B,K,H,W]` -> domain logits `[B,1,H/32,W/32]`: five 4x4 convolutions of stride 2 ([ADAPT])."""
+    """Class maps `[B,K,H,W]` -> domain logits `[B,1,H/32,W/32]`: five 4x4 convolutions of stride 2 ([ADAPT]).
 
-    def __init__(self, num_classes: int, width: int = 64):
+    `last` is stride and padding of the fifth.
+    """
+
+    def __init__(self, num_classes: int, width: int = 64, last: tuple[int, int] = (2, 1)):
         super().__init__()
         channels = (num_classes, width, width * 2, width * 4, width * 8)
         layers: list[nn.Module] = []
         for inputs, outputs in zip(channels, channels[1:], strict=False):
             layers += [nn.Conv2d(inputs, outputs, 4, 2, 1), nn.LeakyReLU(0.2, inplace=True)]
-        self.layers = nn.Sequential(*layers, nn.Conv2d(channels[-1], 1, 4, 2, 1))
+        self.layers = nn.Sequential(*layers, nn.Conv2d(channels[-1], 1, 4, *last))
 
     def forward(self, maps: Tensor) -> Tensor:
         return self.layers(maps)

@@ -141,7 +141,8 @@ def _run(
     if resumed is None and stage.batch_norm == "mixed":
         _mix_statistics(precision.to_device(model), stage, samples, job.reporter)
     prepared = prepare_method(method, model, preset, stage, precision, group)
-    prepared.class_weights = samples.class_weights(preset.data.class_balance)
+    weights = samples.class_weights(preset.data.class_balance)
+    prepared.class_weights = None if weights is None else weights.to(device)
     state = make_state(prepared, preset, stage, precision)
     if stage.batch_norm != "frozen" and not batch_norms(model.backbone):
         job.reporter.decide(

@@ -168,9 +168,9 @@ def pair_city(
             listing.refuse(image, without)
 
 
-def city_label(stem: Path) -> Path | None:
-    """`STEM_labelTrainIds.png`, or with label ids; None where there is neither."""
-    candidates = (stem.with_name(f"{stem.name}_{kind}.png") for kind in ("labelTrainIds", "labelIds"))
+def city_label(stem: Path, kinds: Sequence[str] = ("labelTrainIds", "labelIds")) -> Path | None:
+    """`STEM_labelTrainIds.png`, or with label ids (or other `kinds`, the first there is); None where there is none."""
+    candidates = (stem.with_name(f"{stem.name}_{kind}.png") for kind in kinds)
     return next((path for path in candidates if path.is_file()), None)
 
 

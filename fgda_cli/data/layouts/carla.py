@@ -14,7 +14,7 @@ import numpy as np
 
 from ...runtime.errors import UsageError
 from ..classes import CITYSCAPES, ClassSet
-from ..formats import id_table, map_colours, read_label_values
+from ..formats import id_table, map_colours, read_label_values, sample_of
 from ..images import BadFile
 from .base import Listing, OwnFiles, Reader
 from .folder import pair_folders
@@ -41,7 +41,6 @@ COLOURS = {
     (81, 0, 81): 255, (150, 100, 100): 255, (230, 150, 140): 255, (180, 165, 180): 255, (110, 190, 160): 255,
     (170, 120, 50): 255, (45, 60, 150): 255,
 }  # fmt: skip
-SAMPLE = 40
 MUCH = 0.15  # road and sky cover at least this, and twice what they would in the other numbering, before it tells anything
 
 
@@ -88,9 +87,9 @@ def raw_ids(values: np.ndarray) -> np.ndarray | None:
 def _shares(labels: list[Path]) -> dict[int, float]:
     """The share of pixels of each raw id, over a sample of the files."""
     counts: Counter[int] = Counter()
-    for index in np.linspace(0, len(labels) - 1, min(SAMPLE, len(labels))):
+    for path in sample_of(labels):
         try:
-            ids = raw_ids(read_label_values(labels[int(index)]))
+            ids = raw_ids(read_label_values(path))
         except BadFile:
             continue  # refused later, by name
         if ids is not None:

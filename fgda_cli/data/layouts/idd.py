@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..formats import from_train_ids, grey_values, read_label_values
-from .base import Listing, locate, pair_city
+from .base import Listing, city_label, locate, pair_city
 
 TITLE = "IDD"
 NEEDS = "leftImg8bit/{train,val}, gtFine/val with *_labelcsTrainIds.png"
@@ -25,15 +25,11 @@ def find(root: Path) -> Listing:
     for split in ("train", "val"):
         folder, labels = root / "leftImg8bit" / split, root / "gtFine" / split
         pair_city(
-            listing, folder, folder, split, ENDING, lambda name, labels=labels: _label(labels / name),
+            listing, folder, folder, split, ENDING, 
+            lambda name, labels=labels: city_label(labels / f"{name}_gtFine", ("labelcsTrainIds",)),
             "validation image without *_labelcsTrainIds.png (made by IDD's createLabels.py)",
         )  # fmt: skip
     return listing
-
-
-def _label(stem: Path) -> Path | None:
-    path = stem.with_name(f"{stem.name}_gtFine_labelcsTrainIds.png")
-    return path if path.is_file() else None
 
 
 def read_label(path: Path) -> np.ndarray:

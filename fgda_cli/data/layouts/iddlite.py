@@ -11,7 +11,7 @@ import numpy as np
 
 from ..classes import named_classes
 from ..formats import from_train_ids, grey_values, read_label_values
-from .base import Listing, locate, pair_city
+from .base import Listing, city_label, locate, pair_city
 
 TITLE = "IDD Lite"
 NEEDS = "leftImg8bit/{train,val}, gtFine/val with *_label.png"
@@ -25,13 +25,8 @@ def find(root: Path) -> Listing:
     root, listing = locate(root, ("leftImg8bit",), TITLE), Listing(classes=CLASSES)
     for split in ("train", "val"):
         folder, labels = root / "leftImg8bit" / split, root / "gtFine" / split
-        pair_city(listing, folder, folder, split, "_image", lambda name, labels=labels: _label(labels / name))
+        pair_city(listing, folder, folder, split, "_image", lambda name, labels=labels: city_label(labels / name, ("label",)))
     return listing
-
-
-def _label(stem: Path) -> Path | None:
-    path = stem.with_name(f"{stem.name}_label.png")
-    return path if path.is_file() else None
 
 
 def read_label(path: Path) -> np.ndarray:

@@ -6,7 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-IGNORE_INDEX = 255
+from ...data.classes import IGNORE_INDEX
+
+
+def grid_of(size: tuple[int, int], patch: tuple[int, int]) -> tuple[int, int]:
+    """How many whole patches an image of (H, W) holds, down and across; one at least."""
+    return max(1, size[0] // patch[0]), max(1, size[1] // patch[1])
 
 
 def histograms(labels: Tensor, num_classes: int, patch: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -15,7 +20,7 @@ def histograms(labels: Tensor, num_classes: int, patch: tuple[int, int]) -> tupl
     labels `[B,H,W]`; ignored pixels are left out; each of the four cells (upper left, upper right, lower left, lower right) sums
     to 1, or to 0 without a labelled pixel. What is left of an image beyond whole patches belongs to none.
     """
-    size = max(1, labels.shape[-2] // patch[0]), max(1, labels.shape[-1] // patch[1])
+    size = grid_of(labels.shape[-2:], patch)
     known = labels != IGNORE_INDEX
     one_hot = F.one_hot(torch.where(known, labels, 0).long(), num_classes).movedim(-1, 1) * known[:, None]
     counts = F.adaptive_avg_pool2d(one_hot[..., : size[0] * patch[0], : size[1] * patch[1]].double(), (2 * size[0], 2 * size[1]))

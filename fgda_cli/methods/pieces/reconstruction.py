@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...models.discriminators import BinaryDiscriminator
+
 
 class LayerNorm(nn.Module):
     """Over C, H and W of each image, by the unbiased deviation; scale (first uniform in [0, 1]) and shift by channel."""
@@ -106,15 +108,8 @@ class ImageDiscriminator(nn.Module):
         return self.layers(images)
 
 
-class OutputDiscriminator(nn.Module):
+class OutputDiscriminator(BinaryDiscriminator):
     """Class maps `[B,K,H,W]` -> domain logits `[B,1,H/16+1,W/16+1]`; the source is 1."""
 
     def __init__(self, num_classes: int, width: int = 64):
-        super().__init__()
-        layers: list[nn.Module] = []
-        for inputs, outputs in ((num_classes, width), (width, 2 * width), (2 * width, 4 * width), (4 * width, 8 * width)):
-            layers += [nn.Conv2d(inputs, outputs, 4, 2, 1), nn.LeakyReLU(0.2, inplace=True)]
-        self.layers = nn.Sequential(*layers, nn.Conv2d(8 * width, 1, 4, 1, 2))
-
-    def forward(self, maps: Tensor) -> Tensor:
-        return self.layers(maps)
+        super().__init__(num_classes, width, last=(1, 2))

@@ -89,10 +89,6 @@ class SelfTraining(Method):
             for i, image in enumerate(images)
         ])  # fmt: skip
 
-    def place(self, index: int, count: int) -> int:
-        """An image's place in the batch of all processes."""
-        return self.process_group.rank * count + index
-
     def teach(self, images: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """The teacher's confidence and train ids, `[B,H,W]`."""
         teacher = self.modules["teacher"].eval()

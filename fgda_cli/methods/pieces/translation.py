@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ...data.tensor_augment import draw, generator_of
+from ...runtime.files import whole_file
 from ...runtime.reporter import Reporter
 
 POOL = 50  # old fakes a discriminator is shown, half of the time
@@ -181,9 +182,8 @@ def train(
             terms = cycles.step(*images, generator, factor)
             advance(1, f"makers {terms['makers']:.2f}")
             if (step + 1) % settings.save_every == 0 or step + 1 == settings.steps:
-                partial = folder / f"{STATE}.part"
-                torch.save({"step": step + 1, "cycles": cycles.state()}, partial)
-                partial.replace(folder / STATE)
+                with whole_file(folder / STATE) as partial:
+                    torch.save({"step": step + 1, "cycles": cycles.state()}, partial)
     return cycles
 
 
