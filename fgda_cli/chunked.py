@@ -19,15 +19,23 @@ CHUNK_ELEMENTS = 400_000  # logits of one chunk: about 1.6 MB in fp32, which a c
 ChunkLoss = Callable[[Tensor, slice], Tensor]  # (logits [B,C,rows,W], output rows) -> summed loss
 
 
-def interpolation(inputs: int, outputs: int, like: Tensor) -> Tensor:
-    """The matrix `[outputs, inputs]` of linear interpolation with align_corners=True."""
-    return _interpolation(inputs, outputs, like.dtype, like.device)
+def interpolation(inputs: int, outputs: int, like: Tensor, align_corners: bool = True) -> Tensor:
+    """The matrix `[outputs, inputs]` of linear interpolation as `F.interpolate` does it."""
+    return _interpolation(inputs, outputs, align_corners, like.dtype, like.device)
 
 
 @lru_cache(maxsize=64)
-def _interpolation(inputs: int, outputs: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    position = torch.arange(outputs, dtype=torch.float64) * ((inputs - 1) / (outputs - 1) if outputs > 1 else 0.0)
-    return reading_matrix(position, inputs).to(device, dtype)
+def _interpolation(inputs: int, outputs: int, align_corners: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
+    pixels = torch.arange(outputs, dtype=torch.float64)
+    return reading_matrix(index_of(pixels, inputs, outputs, align_corners), inputs).to(device, dtype)
+
+
+def index_of(pixels: Tensor, inputs: int, outputs: int, align_corners: bool) -> Tensor:
+    """Where the pixels (0 to outputs - 1) of a side lie among its `inputs` values (0 to inputs - 1): the ends of both fall
+    together with align_corners, the borders of both (half a step beyond the ends) without."""
+    if align_corners:
+        return pixels * ((inputs - 1) / max(outputs - 1, 1))
+    return ((pixels + 0.5) * (inputs / outputs) - 0.5).clamp(0, inputs - 1)
 
 
 def reading_matrix(position: Tensor, inputs: int) -> Tensor:
@@ -41,23 +49,23 @@ def reading_matrix(position: Tensor, inputs: int) -> Tensor:
 
 
 class Upsampled:
-    """`[B,C,h,w]` seen at (H, W), bilinear with align_corners=True, some rows at a time.
+    """`[B,C,h,w]` seen at (H, W), bilinear, some rows at a time.
 
     Two products with interpolation matrices, across once and down by chunks of rows: faster than `F.interpolate`, above all
     backward.
     """
 
-    def __init__(self, maps: Tensor, size: tuple[int, int]):
+    def __init__(self, maps: Tensor, size: tuple[int, int], align_corners: bool = True):
         self.size = size
-        self.across = interpolation(maps.shape[3], size[1], maps).T
-        self.down = interpolation(maps.shape[2], size[0], maps)
+        self.across = interpolation(maps.shape[3], size[1], maps, align_corners).T
+        self.down = interpolation(maps.shape[2], size[0], maps, align_corners)
         self.wide = torch.matmul(maps, self.across)  # [B,C,h,W]
 
     def span(self, rows: slice) -> slice:
         """The input rows that these output rows need."""
         h, height = self.wide.shape[2], self.size[0]
-        step = (h - 1) / (height - 1) if height > 1 else 0.0
-        return slice(max(int(rows.start * step) - 1, 0), min(int((rows.stop - 1) * step) + 3, h))
+        step = h / height  # of both kinds: they are less than one input row apart
+        return slice(max(int(rows.start * step) - 2, 0), min(int(rows.stop * step) + 3, h))
 
     def rows(self, rows: slice) -> Tensor:
         """`[B,C,rows,W]`."""
@@ -87,8 +95,8 @@ class _Chunked(torch.autograd.Function):
     """Loss and gradient chunk by chunk in the forward pass; the backward pass only scales."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, size: tuple[int, int], chunk_loss: ChunkLoss) -> Tensor:
-        view = Upsampled(logits.detach(), size)
+    def forward(ctx: Any, logits: Tensor, size: tuple[int, int], chunk_loss: ChunkLoss, align_corners: bool) -> Tensor:
+        view = Upsampled(logits.detach(), size, align_corners)
         loss, wide = logits.new_zeros(()), torch.zeros_like(view.wide)
         for rows in view.chunks():
             span = view.span(rows)
@@ -105,12 +113,12 @@ class _Chunked(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_output: Tensor):
         (grad,) = ctx.saved_tensors
-        return grad * grad_output, None, None
+        return grad * grad_output, None, None, None
 
 
-def total(logits: Tensor, size: tuple[int, int], chunk_loss: ChunkLoss) -> Tensor:
+def total(logits: Tensor, size: tuple[int, int], chunk_loss: ChunkLoss, align_corners: bool = True) -> Tensor:
     """The sum of `chunk_loss` over all output rows, differentiable once in `logits` `[B,C,h,w]`."""
     if torch.is_grad_enabled() and logits.requires_grad:
-        return _Chunked.apply(logits, size, chunk_loss)
-    view = Upsampled(logits, size)
+        return _Chunked.apply(logits, size, chunk_loss, align_corners)
+    view = Upsampled(logits, size, align_corners)
     return sum(chunk_loss(view.rows(rows), rows) for rows in view.chunks())

@@ -17,9 +17,9 @@ from . import chunked
 Domain = Literal["source", "target"]
 
 
-def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """`[B,C,h,w]` to `[B,C,H,W]`, bilinear with align_corners=True as in the published networks."""
-    return F.interpolate(logits, size=size, mode="bilinear", align_corners=True)
+def upsample(logits: Tensor, size: tuple[int, int], align_corners: bool = True) -> Tensor:
+    """`[B,C,h,w]` to `[B,C,H,W]`, bilinear; with align_corners as in the DeepLab networks."""
+    return F.interpolate(logits, size=size, mode="bilinear", align_corners=align_corners)
 
 
 def segmentation_loss(
@@ -30,6 +30,7 @@ def segmentation_loss(
     weight: Tensor | None = None,
     pixels: Tensor | None = None,
     focal_gamma: float = 0.0,
+    align_corners: bool = True,
 ) -> Tensor:
     """Eq. 1: mean cross-entropy over the pixels that are not ignored; 0 (with gradient) when all are.
 
@@ -50,7 +51,7 @@ def segmentation_loss(
 
     if pixels is None:
         pixels = (train_ids != ignore_index).sum().clamp(min=1)
-    return chunked.total(logits, train_ids.shape[-2:], chunk_loss) / pixels
+    return chunked.total(logits, train_ids.shape[-2:], chunk_loss, align_corners) / pixels
 
 
 def soft_label_cross_entropy(logits: Tensor, soft: Tensor) -> Tensor:
@@ -96,6 +97,7 @@ def domain_losses(
     temperature: float = 1.8,
     clip: float = 0.9,
     domains: tuple[Domain, ...] = ("source", "target"),
+    align_corners: bool = True,
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """SCE at (H, W) against each of `domains` ([a;0], [0;a]), and the gradient of each in domain_logits `[B,2K,h,w]`.
 
@@ -103,7 +105,7 @@ def domain_losses(
     the 2K maps nor the encoding exist at full resolution. Both gradients share softmax(domain_logits) sum_k a_k; they differ in
     the half from which a is taken off, so each exponential is computed once.
     """
-    codes, view = chunked.Upsampled(logits.detach(), size), chunked.Upsampled(domain_logits.detach(), size)
+    codes, view = (chunked.Upsampled(maps.detach(), size, align_corners) for maps in (logits, domain_logits))
     classes = logits.shape[1]
     half = {"source": slice(None, classes), "target": slice(classes, None)}
     shared, code_grad = torch.zeros_like(view.wide), torch.zeros_like(codes.wide)
@@ -153,11 +155,13 @@ def entropy_map(logits: Tensor, temperature: float = 1.0) -> Tensor:
     return -(log_probs.exp() * log_probs).sum(dim=1) / math.log(logits.shape[1])
 
 
-def entropy_loss(logits: Tensor, temperature: float = 1.0, size: tuple[int, int] | None = None) -> Tensor:
+def entropy_loss(
+    logits: Tensor, temperature: float = 1.0, size: tuple[int, int] | None = None, align_corners: bool = True
+) -> Tensor:
     """Eq. 5 as its public code has it: the *mean* of the entropy map over all pixels, at (H, W) when `size` is given."""
     if size is None:
         return entropy_map(logits, temperature).mean()
-    total = chunked.total(logits, size, lambda full, _: entropy_map(full, temperature).sum())
+    total = chunked.total(logits, size, lambda full, _: entropy_map(full, temperature).sum(), align_corners)
     return total / (logits.shape[0] * size[0] * size[1])
 
 

@@ -164,18 +164,25 @@ def test_gradients_in_float64(name):
     assert torch.autograd.gradcheck(function, torch.randn(1, channels, 2, 2, dtype=torch.float64, requires_grad=True))
 
 
-@pytest.mark.parametrize("low, size", [((5, 7), (33, 50)), ((1, 4), (8, 9)), ((6, 6), (6, 6)), ((9, 5), (3, 17))])
-def test_chunks_equal_the_upsampled_loss_in_value_and_gradient(low, size, monkeypatch):
+@pytest.mark.parametrize("align", [True, False])
+@pytest.mark.parametrize(
+    "low, size", [((5, 7), (33, 50)), ((1, 4), (8, 9)), ((6, 6), (6, 6)), ((9, 5), (3, 17)), ((40, 5), (5, 600))]
+)
+def test_chunks_equal_the_upsampled_loss_in_value_and_gradient(low, size, align, monkeypatch):
     monkeypatch.setattr(chunked, "CHUNK_ELEMENTS", 700)  # several chunks
     torch.manual_seed(1)
     labels = torch.randint(0, 4, (2, *size))
     labels[torch.rand(2, *size) < 0.2] = 255
     forms = {
-        "segmentation": (lambda z: losses.segmentation_loss(z, labels, temperature=1.8),
-                         lambda z: torch.nn.functional.cross_entropy(losses.upsample(z, size) / 1.8, labels, ignore_index=255)),
-        "entropy": (lambda z: losses.entropy_loss(z, 1.3, size),
-                    lambda z: losses.entropy_loss(losses.upsample(z, size), 1.3)),
-    }  # fmt: skip
+        "segmentation": (
+            lambda z: losses.segmentation_loss(z, labels, temperature=1.8, align_corners=align),
+            lambda z: torch.nn.functional.cross_entropy(losses.upsample(z, size, align) / 1.8, labels, ignore_index=255),
+        ),
+        "entropy": (
+            lambda z: losses.entropy_loss(z, 1.3, size, align),
+            lambda z: losses.entropy_loss(losses.upsample(z, size, align), 1.3),
+        ),
+    }
     for name, (by_chunks, whole) in forms.items():
         z = torch.randn(2, 4, *low, dtype=torch.float64, requires_grad=True)
         found, expected = by_chunks(z), whole(z)
@@ -185,16 +192,17 @@ def test_chunks_equal_the_upsampled_loss_in_value_and_gradient(low, size, monkey
         torch.testing.assert_close(*grads, msg=name)
 
 
-def test_the_domain_losses_equal_the_published_soft_label_losses(monkeypatch):
+@pytest.mark.parametrize("align", [True, False])
+def test_the_domain_losses_equal_the_published_soft_label_losses(align, monkeypatch):
     monkeypatch.setattr(chunked, "CHUNK_ELEMENTS", 700)
     torch.manual_seed(1)
     size = (21, 34)
     domain_logits = torch.randn(2, 8, 4, 6, dtype=torch.float64, requires_grad=True)
     logits = 3 * torch.randn(2, 4, 4, 6, dtype=torch.float64)
-    values, grads = losses.domain_losses(domain_logits, logits, size)
+    values, grads = losses.domain_losses(domain_logits, logits, size, align_corners=align)
     for domain, value, grad in zip(("source", "target"), values, grads, strict=True):
-        soft = losses.domain_encoding(losses.upsample(logits, size), domain)
-        expected = losses.soft_label_cross_entropy(losses.upsample(domain_logits, size), soft)
+        soft = losses.domain_encoding(losses.upsample(logits, size, align), domain)
+        expected = losses.soft_label_cross_entropy(losses.upsample(domain_logits, size, align), soft)
         torch.testing.assert_close(value, expected.detach())
         torch.testing.assert_close(grad, torch.autograd.grad(expected, domain_logits)[0])
 

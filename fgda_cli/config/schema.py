@@ -84,9 +84,12 @@ class Model(Section):
     width: Count = Field(64, description="channels of the first layer (64 is the standard network)")
     multi_level: bool = Field(True, description="second head on layer3, trained with auxiliary losses")
     checkpoint_activations: bool = Field(False, description="compute activations twice, keep fewer (needs batch_norm: frozen)")
-    head: Literal["aspp", "fused"] = Field("aspp", description="aspp on the last stage (DeepLab-V2), or all stages fused")
-    head_width: Count = Field(128, description="channels of the fused features")
+    head: Literal["aspp", "fused", "pyramid"] = Field(
+        "aspp", description="aspp on the last stage (DeepLab-V2), pyramid pooling on it (PSPNet), or all stages fused"
+    )
+    head_width: Count = Field(128, description="channels of the fused, or pooled, features (PSPNet: 512)")
     dilations: tuple[Count, ...] = Field((6, 12, 18, 24), min_length=1, description="of the ASPP heads, and of the fused one")
+    align_corners: bool = Field(True, description="how its maps are enlarged: end on end (DeepLab), or border on border")
     batch_norm_eps: float | None = Field(
         None, ge=0, le=0.1, description="added to batch norm's variance (FADA's frozen norm: 0); default: the encoder's"
     )
@@ -94,7 +97,8 @@ class Model(Section):
 
 # Keys of `model` that decide what the network computes from the same weights: two networks that differ in one are not the same.
 FUNCTION_KEYS = (
-    "backbone", "variant", "output_stride", "width", "multi_level", "head", "head_width", "dilations", "batch_norm_eps",
+    "backbone", "variant", "output_stride", "width", "multi_level", "head", "head_width", "dilations", "align_corners",
+    "batch_norm_eps",
 )  # fmt: skip
 
 

@@ -55,7 +55,8 @@ def evaluate_model(
         for size, batch in batches:
             labels = [label if to_ours is None else to_ours[label] for _, (_, label) in batch]
             views = view_logits(model, [image for _, (image, _) in batch], size, precision, tta)
-            decisions = decide_each(views, [(label.shape[1], label.shape[0]) for label in labels])
+            sizes = [(label.shape[1], label.shape[0]) for label in labels]
+            decisions = decide_each(views, sizes, align_corners=model.align_corners)
             for (item, _), label, (prediction, _) in zip(batch, labels, decisions, strict=True):
                 counts = ConfusionMatrix(len(classes))
                 counts.update(label, prediction)

@@ -40,7 +40,7 @@ class FullSize(nn.Module):
         self.model = model
 
     def forward(self, images: Tensor) -> Tensor:
-        return upsample(self.model(images).logits, images.shape[-2:])
+        return upsample(self.model(images).logits, images.shape[-2:], self.model.align_corners)
 
 
 def export_onnx(path: Path, out: Path, size: tuple[int, int] | None = None) -> Exported:

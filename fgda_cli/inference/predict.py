@@ -42,7 +42,8 @@ def predict(
         raise ValueError(f"predict takes RGB uint8 [H,W,3], not {image.dtype} {list(image.shape)}")
     precision = precision or Precision("fp32", next(model.parameters()).device)
     views = view_logits(model, [image], network_size(model, image), precision, tta)
-    train_ids, entropy = decide(views, out_size or (image.shape[1], image.shape[0]), with_entropy=True)
+    size = out_size or (image.shape[1], image.shape[0])
+    train_ids, entropy = decide(views, size, with_entropy=True, align_corners=model.align_corners)
     return {"train_ids": train_ids, "entropy": entropy}
 
 
@@ -62,7 +63,8 @@ def predict_many(
         for batch in batched(indices, images_per_batch(size, precision.device)):
             views = view_logits(model, [images[index] for index in batch], size, precision, tta)
             sizes = [(images[index].shape[1], images[index].shape[0]) for index in batch]
-            for index, (train_ids, entropy) in zip(batch, decide_each(views, sizes, with_entropy), strict=True):
+            decisions = decide_each(views, sizes, with_entropy, model.align_corners)
+            for index, (train_ids, entropy) in zip(batch, decisions, strict=True):
                 found[index] = {"train_ids": train_ids, "entropy": entropy}
     return [found[index] for index in range(len(images))]
 

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..chunked import reading_matrix
+from ..chunked import index_of, reading_matrix
+
+GAP = 1e-9  # weight of a point half a pixel beyond a window's outermost pixels
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,9 @@ class SlidingWindow:
         return [round(index * (length - window) / (count - 1)) for index in range(count)]
 
 
-def sliding_logits(forward: Callable[[Tensor], Tensor], images: Tensor, window: SlidingWindow) -> Tensor:
+def sliding_logits(
+    forward: Callable[[Tensor], Tensor], images: Tensor, window: SlidingWindow, align_corners: bool = True
+) -> Tensor:
     """Logits `[B,K,h,w]` of images `[B,3,H,W]` at the network's stride, as one forward of the whole image would have them.
 
     Each window's logits are read off at the whole map's points that lie in it, and averaged with weights that fall linearly to
@@ -42,30 +46,37 @@ def sliding_logits(forward: Callable[[Tensor], Tensor], images: Tensor, window: 
         for left in window.starts(width, wide):
             logits = forward(images[..., top : top + high, left : left + wide])
             if total is None:
-                h, w = (_points(whole, part, count) for whole, part, count in zip(
+                h, w = (_points(whole, part, count, align_corners) for whole, part, count in zip(
                     (height, width), (high, wide), logits.shape[-2:], strict=True))  # fmt: skip
                 total = logits.new_zeros(*logits.shape[:2], h, w)
                 weights = logits.new_zeros(h, w)
-            rows, down, vertical = _read_off(total.shape[2], height, top, high, logits.shape[2], logits)
-            columns, across, horizontal = _read_off(total.shape[3], width, left, wide, logits.shape[3], logits)
+            rows, down, vertical = _read_off(total.shape[2], height, top, high, logits.shape[2], logits, align_corners)
+            columns, across, horizontal = _read_off(total.shape[3], width, left, wide, logits.shape[3], logits, align_corners)
             weight = vertical[:, None] * horizontal[None]
             total[..., rows, columns] += torch.matmul(torch.matmul(down, logits), across.T) * weight
             weights[rows, columns] += weight
     return total / weights
 
 
-def _points(whole: int, part: int, count: int) -> int:
+def _points(whole: int, part: int, count: int, align_corners: bool) -> int:
     """Points of the whole map along a side, as dense as the `count` points of a window."""
-    return max(2, round((whole - 1) * (count - 1) / max(part - 1, 1)) + 1)
+    if align_corners:
+        return max(2, round((whole - 1) * (count - 1) / max(part - 1, 1)) + 1)
+    return max(1, round(whole * count / part))
 
 
-def _read_off(points: int, whole: int, start: int, part: int, count: int, like: Tensor) -> tuple[slice, Tensor, Tensor]:
+def _read_off(
+    points: int, whole: int, start: int, part: int, count: int, like: Tensor, align_corners: bool
+) -> tuple[slice, Tensor, Tensor]:
     """Along a side: which points of the whole map lie in a window, the matrix `[n, count]` that reads them off the window's
-    logits (linear, align_corners), and their weights `[n]`."""
-    position = torch.arange(points, dtype=torch.float64) * ((whole - 1) / (points - 1))
-    inside = torch.nonzero((position >= start - 1e-9) & (position <= start + part - 1 + 1e-9)).flatten()
+    logits (linear), and their weights `[n]`."""
+    position = index_of(torch.arange(points, dtype=torch.float64), whole, points, align_corners)
+    inside = torch.nonzero((position >= start - 0.5) & (position <= start + part - 0.5)).flatten()
     local = (position[inside] - start).clamp(0, part - 1)
-    matrix = reading_matrix(local * ((count - 1) / max(part - 1, 1)), count)
+    matrix = reading_matrix(index_of(local, count, part, align_corners), count)
     weight = torch.minimum(local, part - 1 - local) + 1
+    weight[local != position[inside] - start] = (
+        GAP  # between two windows that do not overlap: counts where no window has the point
+    )
     first = int(inside[0])
     return slice(first, first + len(inside)), matrix.to(like), weight.to(like)

@@ -41,7 +41,7 @@ def view_logits(
     def forward(images: Tensor) -> Tensor:
         if tta.window is None:
             return forward_logits(model, images, precision)
-        return sliding_logits(lambda part: forward_logits(model, part, precision), images, tta.window)
+        return sliding_logits(lambda part: forward_logits(model, part, precision), images, tta.window, model.align_corners)
 
     views, resize = [], model.input_rule.resize if model.input_rule is not None else resize_image
     for scale in tta.scales:
@@ -53,19 +53,23 @@ def view_logits(
     return views
 
 
-def decide_each(views: list[Tensor], out_sizes: list[tuple[int, int]], with_entropy: bool = False) -> Iterator:
+def decide_each(
+    views: list[Tensor], out_sizes: list[tuple[int, int]], with_entropy: bool = False, align_corners: bool = True
+) -> Iterator:
     """`decide` for each image of a batch."""
     for index, size in enumerate(out_sizes):
-        yield decide([logits[index : index + 1] for logits in views], size, with_entropy)
+        yield decide([logits[index : index + 1] for logits in views], size, with_entropy, align_corners)
 
 
-def decide(views: list[Tensor], out_size: tuple[int, int], with_entropy: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
+def decide(
+    views: list[Tensor], out_size: tuple[int, int], with_entropy: bool = False, align_corners: bool = True
+) -> tuple[np.ndarray, np.ndarray | None]:
     """Train ids uint8 `[H,W]` and entropy float32 `[H,W]` in [0,1] at out_size (width, height), a few rows at a time.
 
     Several views are averaged in probability.
     """
     size = (out_size[1], out_size[0])
-    maps = [Upsampled(logits, size) for logits in views]
+    maps = [Upsampled(logits, size, align_corners) for logits in views]
     train_ids = np.empty(size, np.uint8)
     entropy = np.empty(size, np.float32) if with_entropy else None
     with torch.inference_mode():

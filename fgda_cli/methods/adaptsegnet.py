@@ -43,7 +43,7 @@ class AdaptSegNet(Method):
 
     def judged_maps(self, name: str, output: Output, size: tuple[int, int]) -> Tensor:
         """What a discriminator is shown of an image of (H, W)."""
-        return self.maps(losses.upsample(output.aux_logits if name.startswith("aux") else output.logits, size))
+        return self.maps(self.upsample(output.aux_logits if name.startswith("aux") else output.logits, size))
 
     def adversarial_weight(self, name: str) -> float:
         return self.settings.lambda_aux if name.startswith("aux") else self.settings.lambda_main

@@ -109,6 +109,15 @@ class Method:
             logits=output.logits.float(), aux_logits=None if output.aux_logits is None else output.aux_logits.float()
         )
 
+    @property
+    def align_corners(self) -> bool:
+        """How the model's maps are enlarged."""
+        return self.model.align_corners
+
+    def upsample(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
+        """The model's logits at (H, W)."""
+        return losses.upsample(logits, size, self.align_corners)
+
     def backward(self, loss: Tensor) -> None:
         self.scale(loss).backward()
 
@@ -124,7 +133,7 @@ class Method:
         if by_class and self.class_weights is not None:
             of_class = self.class_weights[labels.long()]
             weight = of_class if weight is None else weight * of_class
-        return losses.segmentation_loss(logits, labels, pixels=pixels, weight=weight, **how)
+        return losses.segmentation_loss(logits, labels, pixels=pixels, weight=weight, align_corners=self.align_corners, **how)
 
     def place(self, index: int, count: int) -> int:
         """The place of image `index` of this process's `count` in the batch of all processes."""

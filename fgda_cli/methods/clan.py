@@ -90,7 +90,7 @@ class Clan(AdaptSegNet):
         """
         size = batch.target.shape[-2:]
         target, second = self.both(batch.target)
-        first, second = (losses.upsample(logits, size) for logits in (target.logits, second))
+        first, second = (self.upsample(logits, size) for logits in (target.logits, second))
         maps, focus = torch.softmax(first + second, dim=1), self.pixel_weight(first, second)
         leaf, pixel_weight = maps.detach().requires_grad_(), focus.detach().requires_grad_(focus.requires_grad)
         judged = self.judge_full(leaf)
@@ -99,7 +99,7 @@ class Clan(AdaptSegNet):
         grads = torch.autograd.grad(self.scale(adversarial), inputs, retain_graph=True)
         on_target = losses.binary_domain_loss(judged, "target", pixel_weight.detach())
         self.scale(on_target).backward(inputs=list(self.discriminators["discriminator"].parameters()))
-        source_maps = torch.softmax(losses.upsample(source_logits, batch.source.shape[-2:]), dim=1)
+        source_maps = torch.softmax(self.upsample(source_logits, batch.source.shape[-2:]), dim=1)
         on_source = losses.binary_domain_loss(self.judge_full(source_maps), "source")
         self.backward(on_source)
         torch.autograd.backward([maps, *([focus] if pixel_weight.requires_grad else [])], grads)

@@ -20,6 +20,7 @@ class Dacs(SelfTraining):
     """L = CE(x_s) + mean w CE(mixed)."""
 
     Settings = DacsSettings
+    sees_target_alone = False
 
     def sure_share(self, probs: Tensor) -> Tensor:
         """One weight for the batch of all processes: the share of its pixels that are sure."""

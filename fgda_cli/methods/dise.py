@@ -136,7 +136,7 @@ class Dise(Method):
 
     def judged(self, name: str, output: Output, size: tuple[int, int], detached: bool = False) -> Tensor:
         logits = output.logits if name == "main" else output.aux_logits
-        maps = torch.softmax(losses.upsample(logits.detach() if detached else logits, size), dim=1)
+        maps = torch.softmax(self.upsample(logits.detach() if detached else logits, size), dim=1)
         with self.autocast():
             return self.judges[name](maps).float()
 

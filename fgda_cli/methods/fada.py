@@ -99,4 +99,5 @@ class Fada(Method):
             return discriminator(features).float()
 
     def domain_losses(self, domain_logits: Tensor, logits: Tensor, size: tuple[int, int], domains=("source", "target")):
-        return losses.domain_losses(domain_logits, logits, size, self.settings.temperature, self.settings.clip, domains)
+        s = self.settings
+        return losses.domain_losses(domain_logits, logits, size, s.temperature, s.clip, domains, self.align_corners)

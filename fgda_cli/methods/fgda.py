@@ -31,6 +31,6 @@ class Fgda(Fada):
             levels["aux_entropy"] = (target.aux_logits, self.settings.aux_adv_factor)
         weight = self.settings.lambda_adv * self.settings.eta
         return {
-            name: weight * factor * losses.entropy_loss(logits, self.settings.entropy_temperature, size)
+            name: weight * factor * losses.entropy_loss(logits, self.settings.entropy_temperature, size, self.align_corners)
             for name, (logits, factor) in levels.items()
         }

@@ -27,9 +27,11 @@ class MinEnt(Method):
     def step(self, batch: Batch) -> dict[str, Tensor]:
         _, terms = self.source_pass(batch)
         target, size = self.forward(batch.target), batch.target.shape[-2:]
-        extra = {"entropy": self.settings.lambda_ent * losses.entropy_loss(target.logits, size=size)}
+        extra = {
+            "entropy": self.settings.lambda_ent * losses.entropy_loss(target.logits, size=size, align_corners=self.align_corners)
+        }
         if target.aux_logits is not None:
-            aux = losses.entropy_loss(target.aux_logits, size=size)
+            aux = losses.entropy_loss(target.aux_logits, size=size, align_corners=self.align_corners)
             extra["aux_entropy"] = self.settings.lambda_ent_aux * aux
         self.backward(sum(extra.values()))
         return terms | extra

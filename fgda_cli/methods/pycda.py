@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from .base import Method, MethodSettings, Weight, losses, torch
+from .base import Method, MethodSettings, Weight, torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,7 +42,7 @@ class Pycda(Method):
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         _, terms = self.source_pass(batch)
-        logits = losses.upsample(self.forward(batch.target).logits, batch.target.shape[-2:])
+        logits = self.upsample(self.forward(batch.target).logits, batch.target.shape[-2:])
         target = self.target_terms(logits)
         self.backward(sum(target.values()))
         return terms | target

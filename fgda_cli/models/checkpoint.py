@@ -48,6 +48,7 @@ def build_model(settings: schema.Model, num_classes: int) -> Segmenter:
         return Segmenter(
             num_classes, settings.backbone, settings.variant, settings.output_stride, settings.width,
             settings.multi_level, settings.dilations, settings.batch_norm_eps, settings.head, settings.head_width,
+            settings.align_corners,
         )  # fmt: skip
     except KeyError as error:
         raise UsageError(f"model.backbone: no encoder {error} (our resnets, or timm:NAME: fgda backbones lists them)") from None

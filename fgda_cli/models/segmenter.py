@@ -10,9 +10,7 @@ from torch import Tensor, nn
 
 from ..data.geometry import InputRule
 from ..runtime.distributed import ProcessGroup
-from . import encoders, normalisation
-from .heads.aspp import AsppHead
-from .heads.fused import FusedNeck, LinearHead
+from . import encoders, heads, normalisation
 from .normalisation import Normalise
 
 BatchNormMode = Literal["frozen", "statistics", "train", "target", "mixed"]
@@ -43,21 +41,19 @@ class Segmenter(nn.Module):
         batch_norm_eps: float | None = None,
         head: str = "aspp",
         head_width: int = 128,
+        align_corners: bool = True,
     ):
         super().__init__()
+        self.align_corners = align_corners
         family = encoders.family(backbone)
         self.normalise = Normalise(family.input_of(backbone, variant))
         self.backbone = family.build(backbone, variant, output_stride, width)
         for layer in normalisation.batch_norms(self.backbone) if batch_norm_eps is not None else ():
             layer.eps = batch_norm_eps
         *_, self.aux_channels, self.feature_channels = self.backbone.channels
-        self.neck = FusedNeck(self.backbone.channels, self.backbone.strides, head_width, dilations) if head == "fused" else None
-        if self.neck is not None:
-            self.feature_channels = head_width
-            self.head: nn.Module = LinearHead(head_width, num_classes)
-        else:
-            self.head = AsppHead(self.feature_channels, num_classes, dilations)
-        self.aux_head = AsppHead(self.aux_channels, num_classes, dilations) if multi_level else None
+        built = heads.build(head, num_classes, self.backbone.channels, self.backbone.strides, head_width, dilations, multi_level)
+        self.neck, self.head, self.aux_head = built
+        self.feature_channels = self.feature_channels if self.neck is None else head_width
         self.num_classes, self.fixed_norms = num_classes, False
         self.input_rule: InputRule | None = None  # at which size an image enters (set from a checkpoint)
 

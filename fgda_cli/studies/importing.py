@@ -25,7 +25,7 @@ def import_checkpoint(path: Path, kind: str, reporter: Reporter = Reporter(), tr
     wanted = {key for key in model.state_dict() if not key.startswith("normalise.")}
     absent, unexpected = (
         sorted(key for key in keys if not key.endswith("num_batches_tracked"))
-        for keys in (wanted - state.keys(), state.keys() - wanted)
+        for keys in (wanted - state.keys(), state.keys() - model.state_dict().keys())
     )
     if absent or unexpected:
         raise FgdaError(
@@ -36,6 +36,6 @@ def import_checkpoint(path: Path, kind: str, reporter: Reporter = Reporter(), tr
         model.load_state_dict(state, strict=False)
     except RuntimeError as error:
         raise FgdaError(f"{path}: {' '.join(str(error).split())[:160]}") from error
-    rule = InputRule(preset.data.evaluation.size, None, "bicubic")  # as their authors resize
+    rule = foreign.rule or InputRule(preset.data.evaluation.size, None, "bicubic")  # as their authors resize
     return {"stage": "import", "method": foreign.kind, "iteration": foreign.iteration, "classes": foreign.classes.to_json(),
             "input": rule.to_json(), "preset": preset.to_json(), "model": model.state_dict()}  # fmt: skip

@@ -94,3 +94,25 @@ def test_the_commands_slide(trained, data_root, tmp_path):
     assert scores[0] == scores[1]
     wrong = fgda("predict", trained, tmp_path / "a.png", "--out", tmp_path / "x", "--sliding", "64")
     assert wrong.returncode == 2 and "--sliding 64: write it as WIDTHxHEIGHT" in wrong.stderr
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.3])
+@pytest.mark.parametrize("window", [(64, 48), (72, 52), (40, 200)])
+def test_maps_that_lie_border_on_border(window, overlap):
+    """align_corners False: away from the image's border, where it is held, a linear picture comes back whole."""
+    y, x = torch.meshgrid(torch.arange(144.0), torch.arange(192.0), indexing="ij")
+    images = torch.stack([x, y, x + 2 * y])[None].double()
+
+    def means(part):  # a network of stride 4 whose points lie in the middle of their pixels
+        return torch.nn.functional.interpolate(part, size=tuple(s // 4 for s in part.shape[-2:]), mode="area")
+
+    found = sliding_logits(means, images, SlidingWindow(window, overlap), align_corners=False)
+    inner = upsample(found, (144, 192), align_corners=False)[..., 2:-2, 2:-2]
+    torch.testing.assert_close(inner, images[..., 2:-2, 2:-2], rtol=0, atol=1.0)
+    assert torch.isfinite(found).all() and found.shape[-2:] == (36, 48)
+
+
+def test_windows_that_only_touch_leave_no_hole():
+    images = torch.rand(1, 3, 40, 128)
+    found = sliding_logits(ramp, images, SlidingWindow((64, 40), 0.0))
+    assert torch.isfinite(found).all()

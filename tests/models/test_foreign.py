@@ -254,9 +254,117 @@ def test_networks_of_one_level(tmp_path, kind, branches):
     arguments = ("import", tmp_path / "x.pth", "--out", tmp_path / "ours.pth")
     if kind == "fda":
         asked = fgda(*arguments)
-        assert asked.returncode == 2 and "--format fda, or --format dacs" in asked.stderr
+        assert asked.returncode == 2 and "--format fda, crst" in asked.stderr
         arguments = (*arguments, "--format", "fda")
     done = fgda(*arguments)
     assert done.returncode == 0 and f"{kind}, resnet50, 19 classes" in done.stdout, done.stderr
     assert ("dilations 6 and 12 were ever computed" in done.stderr) == (kind == "dacs")
     close(forward(tmp_path / "ours.pth", IMAGES), deeplab_single(state, IMAGES.float(), branches))
+
+
+IMAGENET = [torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))]
+CAFFE_MEAN = torch.tensor((104.00698793, 116.66876762, 122.67891434)).view(1, 3, 1, 1)
+
+
+def test_crst_takes_rgb_at_full_size(tmp_path):
+    state = random_state(backbone_shapes() | heads("layer5.conv2d_list", 2048))
+    torch.save(state, tmp_path / "x.pth")
+    done = fgda("import", tmp_path / "x.pth", "--format", "crst", "--out", tmp_path / "ours.pth")
+    assert done.returncode == 0 and "crst, resnet50, 19 classes" in done.stdout and "RGB" in done.stderr, done.stderr
+    mean, std = IMAGENET
+    taken_off = ((IMAGES / 255 - mean) / std + CAFFE_MEAN).flip(1)  # the reference turns to BGR and takes the mean off
+    close(forward(tmp_path / "ours.pth", IMAGES), deeplab_single(state, taken_off, 4))
+    assert checkpoint.load_model(tmp_path / "ours.pth")[1]["input"].size == (2048, 1024)
+
+
+def test_dise_is_its_encoder(tmp_path):
+    """Parameters of a sequence for a stem, two heads of which two branches run, images divided by 128."""
+    state = random_state(multi_shapes())
+    names = {"conv1.": "layer0.0.", "bn1.": "layer0.1.", "layer5.": "final1.", "layer6.": "final2."}
+    theirs = {}
+    for key, value in state.items():
+        stem = next((part for part in names if key.startswith(part)), None)
+        theirs[key if stem is None else names[stem] + key.removeprefix(stem)] = value
+    torch.save(theirs, tmp_path / "enc_shared.pth")
+    done = fgda("import", tmp_path / "enc_shared.pth", "--out", tmp_path / "ours.pth")
+    assert done.returncode == 0 and "dise, resnet50, 19 classes" in done.stdout, done.stderr
+    two = {k: torch.zeros_like(v) if k.split(".")[-2] in "23" and "conv2d_list" in k else v for k, v in state.items()}
+    scaled = (IMAGES.float().flip(1) - CAFFE_MEAN) / 128 + CAFFE_MEAN
+    close(forward(tmp_path / "ours.pth", IMAGES), deeplab_multi(two, scaled.flip(1))[1])
+
+
+def pycda_shapes():
+    """Encoder and decoder of a ResNet-50 with a stem of three convolutions."""
+    encoder = {k: v for k, v in backbone_shapes().items() if not k.startswith(("conv1.", "bn1."))}
+    encoder["layer1.0.conv1.weight"], encoder["layer1.0.downsample.0.weight"] = (64, 128, 1, 1), (256, 128, 1, 1)
+    decoder = {}
+
+    def norm(shapes, name, channels):
+        for part in ("weight", "bias", "running_mean", "running_var", "_tmp_running_mean"):
+            shapes[f"{name}.{part}"] = (channels,)
+
+    for number, (inputs, outputs) in enumerate(((3, 64), (64, 64), (64, 128)), 1):
+        encoder[f"conv{number}.weight"] = (outputs, inputs, 3, 3)
+        norm(encoder, f"bn{number}", outputs)
+    for level in range(4):
+        decoder[f"ppm.{level}.1.weight"] = (512, 2048, 1, 1)
+        norm(decoder, f"ppm.{level}.2", 512)
+    decoder["conv_last.0.weight"], decoder["cbr_deepsup.0.weight"] = (512, 4096, 3, 3), (512, 1024, 3, 3)
+    norm(decoder, "conv_last.1", 512)
+    norm(decoder, "cbr_deepsup.1", 512)
+    for name in ("conv_last.4", "conv_last_deepsup"):
+        decoder |= {f"{name}.weight": (19, 512, 1, 1), f"{name}.bias": (19,)}
+    return encoder, decoder
+
+
+def pycda(encoder, decoder, images):
+    """Their forward: (auxiliary logits, main logits) at stride 8."""
+    mean, std = IMAGENET
+    x = (images / 255 - mean) / std
+    for number in (1, 2, 3):
+        x = F.relu(conv_norm(encoder, x, f"conv{number}", f"bn{number}", stride=2 if number == 1 else 1, padding=1))
+    x, stages = F.max_pool2d(x, 3, 2, 1), {}
+    for layer, stride, dilations in (("layer1", 1, (1, 1)), ("layer2", 2, (1, 1)), ("layer3", 1, (1, 2)), ("layer4", 1, (2, 4))):
+        for block in range(DEPTHS[layer]):
+            name, first = f"{layer}.{block}", block == 0
+            dilation, step = dilations[not first], stride if first else 1
+            y = F.relu(conv_norm(encoder, x, f"{name}.conv1", f"{name}.bn1"))
+            y = F.relu(conv_norm(encoder, y, f"{name}.conv2", f"{name}.bn2", stride=step, padding=dilation, dilation=dilation))
+            y = conv_norm(encoder, y, f"{name}.conv3", f"{name}.bn3")
+            if first:
+                x = conv_norm(encoder, x, f"{name}.downsample.0", f"{name}.downsample.1", stride=step)
+            x = F.relu(x + y)
+        stages[layer] = x
+    pooled = [x]
+    for level, cells in enumerate((1, 2, 3, 6)):
+        y = F.relu(conv_norm(decoder, F.adaptive_avg_pool2d(x, cells), f"ppm.{level}.1", f"ppm.{level}.2"))
+        pooled.append(F.interpolate(y, x.shape[-2:], mode="bilinear", align_corners=False))
+    main = F.relu(conv_norm(decoder, torch.cat(pooled, 1), "conv_last.0", "conv_last.1", padding=1))
+    aux = F.relu(conv_norm(decoder, stages["layer3"], "cbr_deepsup.0", "cbr_deepsup.1", padding=1))
+    return tuple(F.conv2d(y, decoder[f"{name}.weight"], decoder[f"{name}.bias"])
+                 for y, name in ((aux, "conv_last_deepsup"), (main, "conv_last.4")))  # fmt: skip
+
+
+def test_pycda_is_two_files(tmp_path):
+    encoder, decoder = (random_state(shapes) for shapes in pycda_shapes())
+    torch.save(encoder, tmp_path / "encoder_best.pth.tar")
+    alone = fgda("import", tmp_path / "encoder_best.pth.tar", "--out", tmp_path / "ours.pth")
+    assert alone.returncode == 1 and "encoder and decoder in two files" in alone.stderr and not (tmp_path / "ours.pth").exists()
+    torch.save(decoder, tmp_path / "decoder_best.pth.tar")
+    for name in ("encoder", "decoder"):
+        done = fgda("import", tmp_path / f"{name}_best.pth.tar", "--out", tmp_path / "ours.pth")
+        assert done.returncode == 0 and "pycda, timm:resnet50s, 19 classes" in done.stdout, done.stderr
+    model, info = checkpoint.load_model(tmp_path / "ours.pth")
+    aux, main = pycda(encoder, decoder, IMAGES.float())
+    with torch.no_grad():
+        found = model(IMAGES)
+        close(found.logits, main)
+        close(model.aux_head.eval()(found.aux_features), aux)
+    assert info["input"].resample == "bilinear" and not model.align_corners
+    # enlarged border on border, as its authors do
+    from fgda_cli.inference.predict import predict
+
+    image = IMAGES[0].permute(1, 2, 0).numpy()
+    model.input_rule = None
+    labels = F.interpolate(main, IMAGES.shape[-2:], mode="bilinear", align_corners=False).argmax(1)[0].numpy()
+    assert (predict(model, image)["train_ids"] == labels).mean() > 0.999

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from ..base import Method, MethodSettings, Weight, losses, torch
+from ..base import Method, MethodSettings, Weight, torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,6 +29,7 @@ class SelfTraining(Method):
     """The step of the class beside it (or the source loss alone), then cross-entropy on mixed images."""
 
     Settings = SelfTrainingSettings
+    sees_target_alone = True  # the step beside it runs the target through the model; else mixed images stand for it
 
     def __init__(self, model, settings):
         super().__init__(model, settings)
@@ -51,7 +52,7 @@ class SelfTraining(Method):
     def step(self, batch: Batch) -> dict[str, Tensor]:
         terms = super().step(batch)
         images, labels, weight = self.mix(batch)
-        output = self.forward(self.augment(images), is_target=False)
+        output = self.forward(self.augment(images), is_target=not self.sees_target_alone)
         loss = self.cross_entropy(output.logits, labels, weight=weight)
         terms["self_training"] = self.settings.lambda_st * loss
         self.backward(terms["self_training"])
@@ -90,11 +91,14 @@ class SelfTraining(Method):
         ])  # fmt: skip
 
     def teach(self, images: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """The teacher's confidence and train ids, `[B,H,W]`."""
-        teacher = self.modules["teacher"].eval()
-        with torch.no_grad(), self.autocast():
+        """The teacher's confidence and train ids, `[B,H,W]`.
+
+        Where no target image reaches the running statistics, it normalises by those of the batch (unless they are frozen).
+        """
+        teacher = self.modules["teacher"].train(not self.sees_target_alone)
+        with torch.no_grad(), self.autocast(), teacher.untracked_statistics():
             logits = teacher(images).logits.float()
-        return torch.softmax(losses.upsample(logits, size), dim=1).max(dim=1)
+        return torch.softmax(self.upsample(logits, size), dim=1).max(dim=1)
 
     def pasted_pixels(self, truth: Tensor, place: int) -> Tensor:
         """Pixels of half of the classes of `truth` `[H,W]`, drawn from (seed, iteration, place): a resume draws the same."""

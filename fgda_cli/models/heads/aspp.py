@@ -38,3 +38,13 @@ class AsppHead(nn.Module):
         for tap, shift in zip(maps, shifts, strict=True):
             logits = logits + F.pad(tap.to(exact), shift)
         return logits
+
+
+def build(
+    num_classes: int, channels: tuple[int, ...], strides: tuple[int, ...], width: int, dilations: tuple[int, ...]
+) -> tuple[None, AsppHead]:
+    return None, AsppHead(channels[-1], num_classes, dilations)
+
+
+def build_aux(num_classes: int, channels: int, dilations: tuple[int, ...]) -> AsppHead:
+    return AsppHead(channels, num_classes, dilations)

@@ -8,6 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .aspp import build_aux  # noqa: F401 - the auxiliary level has DeepLab-V2's head
+from .linear import LinearHead
+
 STRIDE = 8  # of the fused map, where the encoder has a stage so fine
 
 
@@ -51,13 +54,7 @@ class FusedNeck(nn.Module):
         return projected if projected.shape[-2:] == size else F.interpolate(projected, size, mode="bilinear", align_corners=True)
 
 
-class LinearHead(nn.Module):
-    """Features `[B,C,h,w]` -> logits `[B,K,h,w]` by one 1x1 convolution."""
-
-    def __init__(self, channels: int, num_classes: int):
-        super().__init__()
-        self.convs = nn.ModuleList([nn.Conv2d(channels, num_classes, 1)])
-        nn.init.normal_(self.convs[0].weight, 0.0, 0.01)
-
-    def forward(self, features: Tensor) -> Tensor:
-        return self.convs[0](features)
+def build(
+    num_classes: int, channels: tuple[int, ...], strides: tuple[int, ...], width: int, dilations: tuple[int, ...]
+) -> tuple[FusedNeck, LinearHead]:
+    return FusedNeck(channels, strides, width, dilations), LinearHead(width, num_classes)

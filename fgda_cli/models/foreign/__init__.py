@@ -1,0 +1,40 @@
+"""Published checkpoints of other projects: which kind a file is, and its weights under our names.
+
+Each module here reads the formats of one network: `FORMATS` are their names, `recognise(path, content)` gives the name of a
+loaded file (None: another module's; UsageError: it may be two), `read(path, content, kind, trust)` a `Foreign`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ...runtime.errors import FgdaError, UsageError
+from ..weights import check_finite, read_tensors
+from . import deeplab, pspnet
+from .network import Foreign
+
+READERS = (pspnet, deeplab)
+
+
+def read_foreign(path: Path, kind: str, trust: bool = False) -> Foreign:
+    """Raises FgdaError when names do not fit, UsageError when the format must be told."""
+    content = read_tensors(path, trust)
+    try:
+        kind = detect(path, content) if kind == "auto" else kind
+        reader = next(reader for reader in READERS if kind in reader.FORMATS)
+        found = reader.read(path, content, kind, trust)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
+    except FgdaError as error:
+        raise FgdaError(f"{path}: {error}") from None
+    check_finite(found.state, str(path))
+    return found
+
+
+def detect(path: Path, content: dict) -> str:
+    """Raises FgdaError when it is none that is known, UsageError when it may be two."""
+    for reader in READERS:
+        kind = reader.recognise(path, content)
+        if kind is not None:
+            return kind
+    raise FgdaError("neither a FADA file (feature_extractor, classifier) nor a DeepLab state dict (layer5, layer6)")

@@ -1,0 +1,158 @@
+"""DeepLab-V2 networks: FADA's, ADVENT's, AdaptSegNet's, CLAN's, DISE's, FDA's, CRST's and DACS's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ...data.geometry import InputRule
+from ...runtime.errors import FgdaError, UsageError
+from ..encoders import family
+from ..weights import plain_names
+from .network import Foreign, blocks, classes_of, flat_state
+
+TWO_HEADS = {"layer6.conv2d_list": "head.convs", "layer5.conv2d_list": "aux_head.convs"}
+ONE_HEAD = {"layer5.conv2d_list": "head.convs"}  # on layer4
+UNTRAINED_BRANCHES = (2, 3)
+
+
+class Format(NamedTuple):
+    """Where a project keeps its heads, and what its code computes with the same weights."""
+
+    heads: dict[str, str]
+    variant: str = "caffe"
+    two_branches: bool = False  # the forward returns inside the loop over a head's branches, after dilations 6 and 12
+    divided_by: float = 1.0  # BGR less the Caffe mean, divided by this
+    rgb: bool = False  # ImageNet's RGB mean and deviation before a network of the Caffe kind
+    rule: InputRule | None = None
+
+
+FORMATS = {
+    "fada": Format({"conv2d_list": "head.convs"}, "torchvision"),
+    "advent": Format(TWO_HEADS),
+    "adaptsegnet": Format(TWO_HEADS, two_branches=True),
+    "clan": Format(TWO_HEADS),
+    "dise": Format(
+        {"final2.conv2d_list": "head.convs", "final1.conv2d_list": "aux_head.convs"}, two_branches=True, divided_by=128.0
+    ),
+    "fda": Format(ONE_HEAD),
+    "crst": Format(ONE_HEAD, rgb=True, rule=InputRule((2048, 1024))),
+    "dacs": Format(ONE_HEAD, two_branches=True),
+}
+
+
+def recognise(path: Path, content: dict) -> str | None:
+    if {"feature_extractor", "classifier"} <= content.keys():
+        return "fada"
+    state = plain_names(flat_state(content))
+    if any(key.startswith("final2.conv2d_list") for key in state):
+        return "dise"
+    first, second = (state.get(f"layer{n}.conv2d_list.0.weight") for n in (5, 6))
+    if second is None:
+        if first is None:
+            return None
+        if {"model", "config"} <= content.keys():
+            return "dacs"  # which keeps its settings beside the network
+        raise UsageError(
+            "FDA, CRST and DACS networks have the same keys, but take images and run heads in other ways: say which\n"
+            "with --format fda, crst (CBST's PyTorch code too; RGB), or dacs (whose dilations 18 and 24 were never computed)"
+        )
+    if first is not None and first.shape == second.shape:
+        return "clan"  # both heads on layer4
+    raise UsageError(
+        "ADVENT and AdaptSegNet files have the same keys, but other heads were run in them: say which\n"
+        "with --format advent, or --format adaptsegnet (whose dilations 18 and 24 were never computed)"
+    )
+
+
+def read(path: Path, content: dict, kind: str, trust: bool) -> Foreign:
+    how = FORMATS[kind]
+    state = translate(flat_of(content, kind), how)
+    eps = eps_of(content, kind)
+    keys = {
+        "backbone": "resnet101" if blocks(state, "backbone.layer3.") == 23 else "resnet50",
+        "variant": how.variant,
+        "multi_level": any(key.startswith("aux_head.") for key in state),
+        "weights": "none",
+        "batch_norm_eps": "null" if eps is None else eps,
+    }
+    notes = []
+    if eps is not None:
+        notes.append("its frozen batch norm adds no eps to the variance (the file has no num_batches_tracked): eps is 0")
+    if how.two_branches:
+        notes.append("of its heads only dilations 6 and 12 were ever computed: the other two are set to zero")
+    if how.rgb:
+        notes.append("it takes RGB by ImageNet's mean and deviation, not the Caffe network's BGR")
+    iteration = content.get("iteration")
+    classes = classes_of(state, "head.convs.0.bias")
+    return Foreign(kind, state, keys, classes, iteration if isinstance(iteration, int) else None, notes, how.rule)
+
+
+def eps_of(content: dict, kind: str) -> float | None:
+    """0 for FADA's frozen batch norm, which divides by sqrt(var) alone and leaves no counter in its files; else torch's own."""
+    if kind != "fada":
+        return None
+    body = plain_names(content["feature_extractor"])
+    return None if any(key.endswith("num_batches_tracked") for key in body) else 0.0
+
+
+def flat_of(content: dict, kind: str) -> dict[str, Tensor]:
+    """One state dict of torchvision's names and the file's own heads; discriminators are left out."""
+    if kind == "fada":
+        try:
+            body, head = plain_names(content["feature_extractor"]), plain_names(content["classifier"])
+        except (KeyError, AttributeError) as error:
+            raise FgdaError("no FADA checkpoint: it needs feature_extractor and classifier") from error
+        return {key.removeprefix("backbone."): value for key, value in body.items()} | head
+    flat = plain_names(flat_state(content))
+    if kind == "clan":
+        return _sum_heads(flat)
+    if kind == "dise":  # the stem is a sequence there
+        return {key.replace("layer0.0.", "conv1.").replace("layer0.1.", "bn1."): value for key, value in flat.items()}
+    return flat
+
+
+def translate(flat: dict[str, Tensor], how: Format) -> dict[str, Tensor]:
+    """Our parameter names."""
+    result = {}
+    for key, value in flat.items():
+        prefix = next((p for p in how.heads if key.startswith(f"{p}.")), None)
+        if prefix is not None:
+            result[how.heads[prefix] + key.removeprefix(prefix)] = value
+        elif not key.startswith("fc."):
+            result[f"backbone.{key}"] = value
+    if how.two_branches:
+        result = {key: torch.zeros_like(value) if _is_untrained(key) else value for key, value in result.items()}
+    return result | _input_of(result, how)
+
+
+def _input_of(state: dict[str, Tensor], how: Format) -> dict[str, Tensor]:
+    """What replaces the constants of the Caffe network's input (BGR, 0-255), where the project's is another."""
+    if how.divided_by != 1:
+        return {"normalise.std": torch.full((1, 3, 1, 1), how.divided_by)}
+    weight = state.get("backbone.conv1.weight")
+    if not how.rgb or weight is None or weight.ndim != 4:
+        return {}
+    wanted = family("resnet101").input_of("resnet101", "torchvision")
+    bgr = {name: torch.tensor(getattr(wanted, name)).flip(0).view(1, 3, 1, 1) * wanted.scale for name in ("mean", "std")}
+    return {"backbone.conv1.weight": weight.flip(1), "normalise.mean": bgr["mean"], "normalise.std": bgr["std"]}
+
+
+def _sum_heads(flat: dict[str, Tensor]) -> dict[str, Tensor]:
+    """CLAN's network is judged by the sum of two linear heads: one head with summed weights and biases."""
+    summed = {}
+    for key, value in flat.items():
+        if key.startswith("layer5."):
+            continue
+        twin = flat.get(key.replace("layer6.", "layer5.", 1)) if key.startswith("layer6.") else None
+        if key.startswith("layer6.") and (twin is None or twin.shape != value.shape):
+            raise FgdaError(f"no CLAN file: {key} has no twin in layer5 to be summed with")
+        summed[key] = value if twin is None else value + twin
+    return summed
+
+
+def _is_untrained(key: str) -> bool:
+    return any(key.startswith(f"{head}.convs.{branch}.") for head in ("head", "aux_head") for branch in UNTRAINED_BRANCHES)

@@ -1,0 +1,46 @@
+"""What a published checkpoint is read into."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from ...data.classes import CITYSCAPES, NOT_IN_SYNTHIA16, ClassSet, named_classes
+from ...data.geometry import InputRule
+from ...runtime.errors import FgdaError
+
+
+class Foreign(NamedTuple):
+    """A published network in our terms."""
+
+    kind: str
+    state: dict[str, Tensor]
+    model_keys: dict[str, Any]  # of the preset's `model` section
+    classes: ClassSet
+    iteration: int | None
+    notes: list[str]  # what was decided that a person should know
+    rule: InputRule | None = None  # at which size its authors evaluate; None: as most, the preset's, by bicubic
+
+
+def flat_state(content: dict) -> dict:
+    """The flat state dict; some files wrap it once."""
+    for key in ("state_dict", "model"):
+        if isinstance(content.get(key), dict):
+            return content[key]
+    return content
+
+
+def classes_of(state: dict[str, Tensor], key: str) -> ClassSet:
+    """By the outputs of the head's bias `key`: Cityscapes' 19, or the 16 shared with SYNTHIA."""
+    bias = state.get(key)
+    count = 0 if bias is None else len(bias)
+    kept = [name for name in CITYSCAPES.names if name not in NOT_IN_SYNTHIA16]
+    if count not in (len(CITYSCAPES), len(kept)):
+        raise FgdaError(f"a head of {count} classes: 19 or 16 are known")
+    return CITYSCAPES if count == len(CITYSCAPES) else named_classes(kept)
+
+
+def blocks(state: dict[str, Tensor], layer: str) -> int:
+    """Blocks of a ResNet's layer, `layer` its prefix with the last dot."""
+    return len({key.removeprefix(layer).split(".")[0] for key in state if key.startswith(layer)})

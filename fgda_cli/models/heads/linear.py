@@ -1,0 +1,17 @@
+"""The last convolution of a head whose features are made by a neck."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class LinearHead(nn.Module):
+    """Features `[B,C,h,w]` -> logits `[B,K,h,w]` by one 1x1 convolution."""
+
+    def __init__(self, channels: int, num_classes: int):
+        super().__init__()
+        self.convs = nn.ModuleList([nn.Conv2d(channels, num_classes, 1)])
+        nn.init.normal_(self.convs[0].weight, 0.0, 0.01)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.convs[0](features)
