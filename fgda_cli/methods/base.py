@@ -127,7 +127,7 @@ class Method:
         """Eq. 1 with the mean over the labelled pixels of all processes (times their number, as gradients are averaged).
 
         `weight` `[B,H,W]` multiplies each pixel's loss, and so does the weight of its class where there are any
-        (unless labels are no classes: `by_class` False).
+        (`by_class` False: labels that are no classes, or own guesses).
         """
         pixels = self.process_group.mean((labels != 255).sum()).clamp(min=1 / self.process_group.size)
         if by_class and self.class_weights is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from ..data.loader import Batch
     from ..models.segmenter import Output
+    from .offline import OfflineData
 
 translation = LazyModule("fgda_cli.methods.pieces.translation")
 
@@ -31,6 +32,7 @@ class DiseSettings(MethodSettings):
     lambda_reconstruction: Weight = Field(0.5, description="perceptual weight of an image against itself put together again")
     lambda_image: Weight = Field(0.01, description="least-squares adversarial weight of translations")
     lambda_translation: Weight = Field(0.05, description="perceptual weight of a translation against structure and texture")
+    perception: Literal["own", "vgg19"] = Field("own", description="what compares images: the network as it began, or VGG-19")
     decoder_width: int = Field(256, ge=8, description="channels of the decoder")
     image_width: int = Field(64, ge=1, description="channels of the first layer of texture encoders and image discriminators")
     reconstruction_lr: float = Field(1e-3, gt=0, description="of texture encoders and decoder (Adam)")
@@ -40,7 +42,7 @@ class DiseSettings(MethodSettings):
 class Dise(Method):
     """The segmentation network is the structure encoder.
 
-    Images are compared by the features of the network as it began, frozen (published: by VGG-19's).
+    Images are compared by the features of the network as it began, frozen, or by VGG-19's (as published; a download of 548 MB).
     """
 
     Settings = DiseSettings
@@ -58,10 +60,18 @@ class Dise(Method):
         if model.aux_head is not None:
             self.judges["aux"] = nets.OutputDiscriminator(model.num_classes)
         self.image_judges = {name: nets.ImageDiscriminator(settings.image_width) for name in ("source_image", "target_image")}
-        perception = copy.deepcopy(model).requires_grad_(False)
-        perception.set_batch_norm("frozen")
-        self.modules |= {**self.makers, **self.judges, **self.image_judges, "perception": perception}
+        self.modules |= {**self.makers, **self.judges, **self.image_judges}
+        if settings.perception == "own":
+            self.modules["perception"] = copy.deepcopy(model).requires_grad_(False)
+            self.modules["perception"].set_batch_norm("frozen")
         self.iteration = 0
+
+    def before_training(self, data: OfflineData) -> None:
+        if self.settings.perception == "vgg19":
+            from ..models.perception import load_vgg19, vgg19_file
+
+            data.process_group.first_decides(lambda: int(vgg19_file().is_file()), data.device)  # one of them downloads
+            self.references["perception"] = load_vgg19()
 
     def begin_iteration(self, iteration, total, target_images) -> None:
         self.iteration = iteration
@@ -146,9 +156,13 @@ class Dise(Method):
 
     def perceive(self, images: Tensor) -> list[Tensor]:
         """Features of an image 0-255, fine ones first."""
-        perception = self.modules["perception"]
         with self.autocast():
-            return [stage.float() for stage in perception.backbone(perception.normalise(images))]
+            if self.settings.perception == "vgg19":
+                found = self.references["perception"](images.float())
+            else:
+                own = self.modules["perception"]
+                found = own.backbone(own.normalise(images))
+        return [stage.float() for stage in found]
 
 
 def to_pixels(images: Tensor) -> Tensor:
@@ -157,8 +171,8 @@ def to_pixels(images: Tensor) -> Tensor:
 
 
 def reconstruction_loss(made: list[Tensor], seen: list[Tensor]) -> Tensor:
-    """Mean absolute differences of features, the coarsest weighing 1, each finer stage half of that."""
-    weights = [0.5 ** (len(made) - 1 - number) for number in range(len(made))]
+    """Mean absolute differences of features; the coarsest weighs 1, the one before 1/4, each finer one half of that."""
+    weights = [*(0.5 ** (len(made) - number) for number in range(len(made) - 1)), 1.0]
     return sum(weight * (one - two.detach()).abs().mean() for weight, one, two in zip(weights, made, seen, strict=True))
 
 

@@ -58,11 +58,14 @@ class Pycda(Method):
         return terms
 
     def own_labels(self, logits: Tensor) -> Tensor:
-        """Cross-entropy with the cells' own argmax, mean over those that are sure (of all processes)."""
+        """Cross-entropy with the cells' own argmax, mean over those that are sure (of all processes).
+
+        No class weighs more than another: guesses of a class that is weighed up would feed themselves until nothing else is left.
+        """
         with torch.no_grad():
             confidence, labels = torch.softmax(logits, dim=1).max(dim=1)
             labels = torch.where(confidence > self.settings.confidence, labels, torch.full_like(labels, 255))
-        return self.cross_entropy(logits, labels)
+        return self.cross_entropy(logits, labels, by_class=False)
 
     def image_loss(self, shares: Tensor) -> Tensor:
         """mean_k BCE(p_k, q_k) of the mean probabilities `[K]`, those of all processes together."""

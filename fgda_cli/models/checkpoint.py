@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -117,5 +118,5 @@ def weights_hash(state: dict[str, Tensor]) -> str:
 
 def reorder_head(state: dict[str, Tensor], order: list[int]) -> dict[str, Tensor]:
     """The same network with its classes in another order: `order[k]` is the old place of new class k."""
-    heads = ("head.", "aux_head.")
-    return {name: value[order] if name.startswith(heads) and value.ndim else value for name, value in state.items()}
+    last = re.compile(r"(aux_)?head\.(\w+\.)*convs\.")  # what a head has before these knows no classes
+    return {name: value[order] if last.match(name) and value.ndim else value for name, value in state.items()}

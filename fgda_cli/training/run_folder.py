@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 
+from ..config.presets import from_json
 from ..config.schema import Preset
 from ..runtime.errors import FgdaError, UsageError
 from ..runtime.files import write_text
@@ -65,7 +66,8 @@ class RunFolder:
             raise FgdaError(f"cannot read {self.record}: use --fresh to start over") from error
         free = [*FREE_KEYS, OTHER_STAGE[identity.stage], "stage.init"]
         free += [f"{identity.stage}.{key}" for key in LENGTH_KEYS] if extend else []
-        differing = [key for key in _differences(found, json.loads(json.dumps(wanted))) if not key.startswith(tuple(free))]
+        recorded, wanted = _with_defaults(found), json.loads(json.dumps(wanted))
+        differing = [key for key in _differences(recorded, wanted) if not key.startswith(tuple(free))]
         if differing:
             shown = ", ".join(differing[:6]) + (", …" if len(differing) > 6 else "")
             longer = differing == [f"{identity.stage}.iterations"]
@@ -116,6 +118,15 @@ def _is_before(line: str, iteration: int, validated: int) -> bool:
         return record["iteration"] <= (validated if "validation" in record else iteration)
     except (ValueError, KeyError, TypeError):
         return False  # a line cut short by a crash
+
+
+def _with_defaults(found: dict) -> dict:
+    """The record of a run, completed by the keys that came to presets since: a run began before them had their defaults."""
+    try:
+        preset = from_json({key: value for key, value in found.items() if key != "stage"}, "preset.yaml")
+        return json.loads(json.dumps(preset.to_json() | {"stage": found["stage"]}))
+    except UsageError:
+        return found
 
 
 def _differences(found, wanted, prefix: str = "") -> list[str]:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import pytest
 import torch
+import torchvision
 from torch.autograd import gradcheck
 
 from fgda_cli.methods import dise
+from fgda_cli.methods.offline import OfflineData
 from fgda_cli.methods.pieces.reconstruction import Decoder, ImageDiscriminator, LayerNorm, OutputDiscriminator, TextureEncoder
 from fgda_cli.methods.pieces.translation import to_unit
+from fgda_cli.runtime.errors import FgdaError
 
 from .test_fada import batch, make
 
@@ -44,7 +49,7 @@ def stages(*values, dtype=torch.float64):
 
 
 def test_perceptual_losses_by_hand():
-    assert float(dise.reconstruction_loss(stages(1, 1, 1, 1), stages(0, 0, 0, 0))) == pytest.approx(1 + 0.5 + 0.25 + 0.125)
+    assert float(dise.reconstruction_loss(stages(1, 1, 1, 1), stages(0, 0, 0, 0))) == pytest.approx(1 + 1 / 4 + 1 / 8 + 1 / 16)
     found = dise.translation_loss(stages(0, 0, 3, 5), stages(9, 9, 1, 4), stages(2, 4, 9, 9))
     assert float(found) == pytest.approx(0.25 * 2 + 1 + 2 + 4)
     torch.manual_seed(0)
@@ -102,3 +107,37 @@ def test_the_network_that_compares_stays_as_it_began():
     before = {key: value.clone() for key, value in method.modules["perception"].state_dict().items()}
     method.step(batch())
     assert all(torch.equal(before[key], value) for key, value in method.modules["perception"].state_dict().items())
+
+
+def test_vgg19_compares_where_asked(monkeypatch, tmp_path):
+    """The published judge: torchvision's VGG-19 after its first activations, ImageNet's mean and deviation."""
+    torch.manual_seed(0)
+    theirs = torchvision.models.vgg19(weights=None)
+    monkeypatch.setenv("FGDA_WEIGHTS", str(tmp_path))
+    torch.save(theirs.state_dict(), tmp_path / "vgg19-dcbb9e9d.pth")
+    method = make("dise", False, torch.float32, perception="vgg19", **SMALL)
+    method.before_training(OfflineData(None, tmp_path, torch.device("cpu")))
+    images = torch.randint(0, 256, (1, 3, 32, 48), dtype=torch.uint8)
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    x, expected = (images / 255 - mean) / std, []
+    for number, layer in enumerate(theirs.features[:30]):
+        x = layer(x)
+        if number in (1, 6, 11, 20, 29):
+            expected.append(x.clone())
+    with torch.no_grad():
+        for ours, wanted in zip(method.perceive(images), expected, strict=True):
+            torch.testing.assert_close(ours, wanted, rtol=1e-4, atol=1e-5)
+    assert "perception" not in method.modules  # looked at, never saved
+    method.references["perception"].requires_grad_(False)  # as the engine does
+    assert "reconstruction" in method.step(batch()) and float(method.step(batch())["translation"]) > 0
+
+
+def test_vgg19_that_cannot_be_had_is_one_line(monkeypatch, tmp_path):
+    monkeypatch.setenv("FGDA_WEIGHTS", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", mock.Mock(side_effect=OSError("no network")))
+    method = make("dise", False, torch.float32, perception="vgg19", **SMALL)
+    with pytest.raises(FgdaError, match=r"put it at .*vgg19-dcbb9e9d\.pth"):
+        method.before_training(OfflineData(None, tmp_path, torch.device("cpu")))
+    torch.save({"features.0.weight": torch.zeros(2)}, tmp_path / "vgg19-dcbb9e9d.pth")
+    with pytest.raises(FgdaError, match="does not fit VGG-19"):
+        method.before_training(OfflineData(None, tmp_path, torch.device("cpu")))

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from fgda_cli.models import checkpoint
+from fgda_cli.models.segmenter import Segmenter
 from fgda_cli.runtime import files
 from fgda_cli.runtime.errors import FgdaError
 
@@ -48,3 +49,15 @@ def test_a_failing_write_leaves_the_old_checkpoint_and_no_remains(tmp_path, monk
 def test_a_folder_names_the_file_in_it(tmp_path):
     with pytest.raises(FgdaError, match="is a folder"):
         checkpoint.load(tmp_path)
+
+
+@pytest.mark.parametrize("head", ["aspp", "fused", "pyramid"])
+def test_classes_in_another_order_leave_every_layer_before_the_last(head):
+    torch.manual_seed(0)
+    net = Segmenter(5, "resnet18", width=8, head=head, head_width=16, dilations=(1, 2)).train()
+    order, images = [3, 1, 4, 0, 2], torch.randint(0, 256, (2, 3, 64, 64))
+    turned = Segmenter(5, "resnet18", width=8, head=head, head_width=16, dilations=(1, 2)).train()
+    turned.load_state_dict(checkpoint.reorder_head(net.state_dict(), order))
+    found, expected = turned(images), net(images)
+    torch.testing.assert_close(found.logits, expected.logits[:, order])
+    torch.testing.assert_close(found.aux_logits, expected.aux_logits[:, order])

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from fgda_cli.methods.registry import method_class, method_names
 from fgda_cli.models import checkpoint
@@ -208,3 +209,17 @@ def test_run_folder_holds_what_the_contract_names(pretrained):
     assert (run / "preset.yaml").is_file() and (run / "log.txt").is_file() and list(run.glob("events.out.tfevents.*"))
     record = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
     assert {"iteration", "seg", "lr", "images_per_second"} <= record.keys()
+
+
+def test_a_run_made_before_a_key_came_to_presets_is_still_the_same_run(job, pretrained, tmp_path):
+    """A finished run of an older version lacks the key; its default is what that version did."""
+    run = tmp_path / "old"
+    shutil.copytree(pretrained.parent.parent, run)
+    record = yaml.safe_load((run / "preset.yaml").read_text())
+    assert record["model"].pop("align_corners") is True
+    (run / "preset.yaml").write_text(yaml.safe_dump(record))
+    assert stages.pretrain(replace(job, out=run)) == run / "checkpoints/final.pth"
+    record["model"]["align_corners"] = False
+    (run / "preset.yaml").write_text(yaml.safe_dump(record))
+    with pytest.raises(UsageError, match=r"other settings: model\.align_corners"):
+        stages.pretrain(replace(job, out=run))
