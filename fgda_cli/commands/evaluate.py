@@ -24,6 +24,9 @@ def evaluate(
         Optional[str],
         typer.Option(help="fgda, or paper (squeezed to the input size by Pillow's bicubic).", rich_help_panel="Compute"),
     ] = None,
+    mean: Annotated[
+        bool, typer.Option("--mean", help="Average the checkpoints' class probabilities: one result.", rich_help_panel="Compute")
+    ] = False,
     flip: cli.Flip = False,
     scale: cli.Scale = None,
     sliding: cli.Sliding = None,
@@ -46,6 +49,8 @@ def evaluate(
             raise UsageError(f"no such checkpoint: {path}")
     if protocol not in (None, "fgda", "paper"):
         raise UsageError(f"--protocol {protocol}: known are fgda and paper")
+    if mean and len(checkpoints) < 2:
+        raise UsageError("--mean needs two checkpoints or more")
     cli.check_ids(ids)
     from ..data.store import data_root as root_of
     from ..studies.evaluation import Wanted, evaluate_all
@@ -53,7 +58,7 @@ def evaluate(
 
     show = cli.reporter(context)
     how, tta = cli.precision_for(precision, device, show), cli.views(flip, scale, sliding, overlap)
-    wanted = Wanted(data, split, root_of(data_root), how, tta, protocol, save_predictions, ids, report, workers)
+    wanted = Wanted(data, split, root_of(data_root), how, tta, protocol, save_predictions, ids, report, workers, mean)
     names, results = evaluate_all(checkpoints, wanted, show)
     if json is not None:
         cli.emit_json(results[0] if len(results) == 1 else results, json, show)

@@ -19,6 +19,7 @@ from ..metrics import ConfusionMatrix
 from ..models.segmenter import Segmenter
 from ..runtime.devices import Precision
 from ..runtime.distributed import ProcessGroup
+from ..runtime.errors import UsageError
 from ..runtime.reporter import Reporter
 from .pipeline import batched_by, images_per_batch, read_ahead, share, write_behind
 from .tta import TestTimeAugmentation, decide_each, view_logits
@@ -37,10 +38,12 @@ def evaluate_model(
     on_prediction: OnPrediction | None = None,
     threads: int = 2,
     process_group: ProcessGroup = ProcessGroup(),
+    others: tuple[Segmenter, ...] = (),
 ) -> dict[str, Any]:
     """The JSON of `fgda evaluate` less its `checkpoint`; each of several processes gets the whole.
 
-    `classes` are the model's; the data set's are matched to them by name. Raises FgdaError when they do not fit.
+    Class probabilities are averaged with those of `others`, networks of the same classes. `classes` are the model's; the data
+    set's are matched to them by name. Raises FgdaError when they do not fit.
     """
     start = time.perf_counter()
     match = match_classes(classes, dataset.classes, "the model", dataset.name)
@@ -54,7 +57,8 @@ def evaluate_model(
     with write_behind(threads) as submit:
         for size, batch in batches:
             labels = [label if to_ours is None else to_ours[label] for _, (_, label) in batch]
-            views = view_logits(model, [image for _, (image, _) in batch], size, precision, tta)
+            images = [image for _, (image, _) in batch]
+            views = [view for each in (model, *others) for view in view_logits(each, images, size, precision, tta)]
             sizes = [(label.shape[1], label.shape[0]) for label in labels]
             decisions = decide_each(views, sizes, align_corners=model.align_corners)
             for (item, _), label, (prediction, _) in zip(batch, labels, decisions, strict=True):
@@ -112,24 +116,38 @@ def evaluate_file(
     process_group: ProcessGroup = ProcessGroup(),
     protocol: str | None = None,
     content: dict[str, Any] | None = None,
+    with_paths: tuple[Path, ...] = (),
 ) -> dict[str, Any]:
     """Evaluate one checkpoint as its input rule says, or as `protocol` does ("paper": squeezed by Pillow's bicubic).
 
-    `content` is the file's, where it is loaded already.
+    `content` is the file's, where it is loaded already; `with_paths` are checkpoints whose probabilities are averaged with its.
+    Raises UsageError for those of other classes, sizes or ways to enlarge.
     """
-    from ..models.checkpoint import load, model_of
+    from ..models.checkpoint import load, load_model, model_of
 
     model, info = model_of(content or load(path), path)
     model = precision.to_device(model)
+    others = []
+    for other_path in with_paths:
+        other, facts = load_model(other_path)
+        for what, theirs, ours in (
+            ("classes", facts["classes"].names, info["classes"].names),
+            ("input sizes", other.input_rule, model.input_rule),
+            ("align_corners", other.align_corners, model.align_corners),
+        ):
+            if theirs != ours:
+                raise UsageError(f"{other_path} and {path} have other {what}: their mean cannot be taken")
+        others.append(precision.to_device(other))
     if protocol is not None:
         model.input_rule = with_protocol(model.input_rule, protocol)
     match = match_classes(info["classes"], dataset.classes, str(path), dataset.name)
     if match.describe():
         reporter.decide(f"{dataset.name}: {match.describe()}")
     result = evaluate_model(
-        model, info["classes"], dataset, split, precision, reporter, tta, on_prediction, threads, process_group
+        model, info["classes"], dataset, split, precision, reporter, tta, on_prediction, threads, process_group, tuple(others)
     )  # fmt: skip
-    return {"checkpoint": str(path), **result}
+    together = {"with": [str(other) for other in with_paths]} if with_paths else {}
+    return {"checkpoint": str(path), **together, **result}
 
 
 def with_protocol(rule: InputRule, protocol: str) -> InputRule:

@@ -1,7 +1,8 @@
-"""FDA: the source in the target's low frequencies, and a robust entropy of the target ([FDA])."""
+"""FDA: the source in the target's low frequencies, a robust entropy of the target, and rounds of self-training ([FDA])."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -12,25 +13,80 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..data.loader import Batch
+    from .offline import OfflineData
+
+BINS = 10_000  # of confidence, from 0 to 1
 
 
 class FdaSettings(MethodSettings):
     beta: float = Field(0.01, gt=0, le=0.5, description="share of the image's smaller side whose frequencies are swapped")
     lambda_ent: Weight = Field(0.005, description="weight of the target's entropy")
     power: float = Field(2.0, gt=0, le=10, description="of the squared entropy (Charbonnier)")
+    labels_from: tuple[str, ...] = Field((), description="checkpoints whose mean labels the target (published: of three betas)")
+    lambda_pseudo: Weight = Field(1.0, description="weight of the loss on these labels")
+    portion: float = Field(0.66, ge=0, lt=1, description="of a class's pixels that are left out, the least confident ones")
+    ceiling: float = Field(0.9, gt=0, le=1, description="more confident pixels than this are always labelled")
 
 
 class Fda(Method):
-    """L = CE(x_s in the target's style) + lambda mean (E^2 + 1e-8)^power, E at the logits' resolution."""
+    """L = CE(x_s in the target's style) + lambda mean (E^2 + 1e-8)^power, E at the logits' resolution, and, in rounds of
+    self-training, CE on the target's pixels that the mean of other networks is sure of."""
 
     Settings = FdaSettings
+
+    def __init__(self, model, settings):
+        super().__init__(model, settings)
+        if settings.labels_from:
+            self.modules["thresholds"] = torch.nn.Module()
+            self.modules["thresholds"].register_buffer("values", torch.ones(model.num_classes))
+
+    def before_training(self, data: OfflineData) -> None:
+        """Loads the networks that label, and finds each class's threshold once, kept beside the run."""
+        s = self.settings
+        if not s.labels_from:
+            return
+        networks = [data.network(Path(path)) for path in s.labels_from]
+        self.references |= {f"labeller{number}": network for number, (network, _) in enumerate(networks)}
+        facts = {"by": [digest for _, digest in networks], "portion": s.portion, "ceiling": s.ceiling,
+                 "target": data.domains()["target"]}  # fmt: skip
+
+        def build(folder: Path) -> None:
+            torch.save(self.find_thresholds(data), folder / "thresholds.pth")
+
+        folder = data.product("thresholds", facts, build)
+        self.modules["thresholds"].values.copy_(torch.load(folder / "thresholds.pth", weights_only=True))
+
+    def find_thresholds(self, data: OfflineData) -> Tensor:
+        counts = torch.zeros(self.model.num_classes, BINS, dtype=torch.int64)
+        with data.reporter.progress("thresholds of the target's labels", len(data.samples.target_items)) as advance:
+            for images in data.samples.target_batches():
+                confidence, labels = (found.cpu().flatten() for found in self.guess(images.to(data.device)))
+                cells = labels * BINS + (confidence * BINS).long().clamp(max=BINS - 1)
+                counts += torch.bincount(cells, minlength=counts.numel()).view_as(counts)
+                advance(len(images))
+        return thresholds(counts, self.settings.portion, self.settings.ceiling)
+
+    def guess(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Confidence and train ids `[B,H,W]` of the mean probabilities of the networks that label."""
+        with torch.no_grad(), self.autocast():
+            maps = [(network(images).logits.float(), network.align_corners) for network in self.references.values()]
+            size = images.shape[-2:]
+            probs = sum(torch.softmax(losses.upsample(logits, size, align), dim=1) for logits, align in maps) / len(maps)
+        return probs.max(dim=1)
+
+    def pseudo_labels(self, images: Tensor) -> Tensor:
+        confidence, labels = self.guess(images)
+        return torch.where(confidence >= self.modules["thresholds"].values[labels], labels, torch.full_like(labels, 255))
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         _, terms = self.source_pass(batch._replace(source=self.in_target_style(batch)))
         target = self.forward(batch.target)
-        terms["entropy"] = self.settings.lambda_ent * losses.charbonnier_entropy(target.logits, self.settings.power)
-        self.backward(terms["entropy"])
-        return terms
+        found = {"entropy": self.settings.lambda_ent * losses.charbonnier_entropy(target.logits, self.settings.power)}
+        if self.settings.labels_from:
+            labels = self.pseudo_labels(batch.target)
+            found["pseudo"] = self.settings.lambda_pseudo * self.cross_entropy(target.logits, labels, by_class=False)
+        self.backward(sum(found.values()))
+        return terms | found
 
     def in_target_style(self, batch: Batch) -> Tensor:
         """Raw values 0-255 as float, not clipped. Each source image takes the amplitude of the target image beside it."""
@@ -41,3 +97,14 @@ class Fda(Method):
             how = {"mode": "bilinear", "align_corners": False, "antialias": True}
             target = torch.nn.functional.interpolate(target, source.shape[-2:], **how)
         return low_frequencies_of(source, target, self.settings.beta)
+
+
+def thresholds(counts: Tensor, portion: float, ceiling: float) -> Tensor:
+    """By class, the confidence at place round(portion n) of its n pixels in rising order, at most `ceiling`; counts `[K,BINS]`.
+
+    A class that is never guessed keeps the ceiling.
+    """
+    rising = counts.cumsum(1)
+    place = (portion * rising[:, -1:].double()).round().long()
+    cells = (rising <= place).sum(dim=1).clamp(max=BINS - 1)  # those that end before the place
+    return torch.where(rising[:, -1] > 0, cells.float() / BINS, torch.ones(len(counts))).clamp(max=ceiling)

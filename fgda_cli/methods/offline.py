@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..runtime.distributed import ProcessGroup
+from ..runtime.errors import UsageError
 from ..runtime.files import write_json
 from ..runtime.reporter import Reporter
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import torch
 
     from ..data.loader import PairedSamples
+    from ..models.segmenter import Segmenter
 
 RECORD = "product.json"  # its presence says that the product is whole
 
@@ -47,6 +49,18 @@ class OfflineData:
                 ("target", samples.target, samples.views[1], samples.target_items),
             )
         }
+
+    def network(self, path: Path) -> tuple[Segmenter, str]:
+        """A checkpoint's network, on the device and in eval mode, and the hash of its weights.
+
+        Raises FgdaError for one that cannot be read, UsageError for one of other classes.
+        """
+        from ..models.checkpoint import load_model, weights_hash
+
+        model, info = load_model(path)
+        if info["classes"].names != self.samples.source.classes.names:
+            raise UsageError(f"{path} has other classes than the source: it cannot label for this run")
+        return model.to(self.device), weights_hash(model.state_dict())
 
     def derive_source(self, out: Path, change: Callable[[torch.Tensor], torch.Tensor], most: int = 8) -> None:
         """The source's images after `change` (uint8 `[3,H,W]` in and out) as a prepared data set, a sheet of some beside it."""

@@ -36,6 +36,7 @@ class Wanted:
     ids: str = "train"
     report: Path | None = None
     threads: int = 2
+    mean: bool = False  # one result, of the mean of all checkpoints' probabilities
 
     def dataset_for(self, content: dict[str, Any]) -> PreparedDataset:
         name = self.data or content["preset"]["data"]["evaluation"]["dataset"]
@@ -59,6 +60,9 @@ class Keep:
 def evaluate_all(paths: list[Path], wanted: Wanted, reporter: Reporter) -> tuple[list[str], list[dict[str, Any]]]:
     """A heading and the JSON of `evaluate` for each checkpoint; files go where `wanted` says."""
     group, names, results = join(wanted.precision.device), headings(paths), []
+    together = tuple(paths[1:]) if wanted.mean else ()
+    if together:
+        paths, names = paths[:1], [f"mean of {len(paths)}"]
     for path, heading in zip(paths, names, strict=True):
         content = load(path)
         try:
@@ -81,6 +85,7 @@ def evaluate_all(paths: list[Path], wanted: Wanted, reporter: Reporter) -> tuple
                 group,
                 wanted.protocol,
                 content,
+                together,
             )  # fmt: skip
         )
         if wanted.report is None:

@@ -20,6 +20,9 @@ from fgda_cli.data.recipes import How, prepare_own
 from fgda_cli.data.store import PreparedDataset
 from fgda_cli.inference.evaluate import evaluate_model, with_protocol
 from fgda_cli.inference.outputs import Ids, SavedIds
+from fgda_cli.inference.predict import network_size
+from fgda_cli.inference.tta import TestTimeAugmentation, view_logits
+from fgda_cli.losses import upsample
 from fgda_cli.models.segmenter import Segmenter
 from fgda_cli.runtime.devices import Precision
 from fgda_cli.runtime.reporter import Reporter
@@ -149,3 +152,32 @@ def test_a_subset_of_classes_is_evaluated_by_name_and_writes_label_ids(photos, t
     assert first["evaluated"] == list(sixteen.names) and first["miou"] == first["miou16"]
     written = np.unique(np.asarray(Image.open(tmp_path / "label/0.png")))
     assert set(written) <= set(sixteen.label_ids())
+
+
+def test_the_mean_of_two_checkpoints_is_that_of_their_probabilities(trained, photos, tmp_path):
+    content = torch.load(trained, weights_only=True)
+    torch.manual_seed(0)
+    content["model"] = {k: v + 0.02 * torch.randn_like(v) if "head" in k else v for k, v in content["model"].items()}
+    torch.save(content, tmp_path / "other.pth")
+    done = fgda("evaluate", trained, tmp_path / "other.pth", "--mean", "--data", photos / "x", "--save-predictions", tmp_path / "e",
+                "--json")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["checkpoint"] == str(trained) and result["with"] == [str(tmp_path / "other.pth")]
+    models = [fgda_cli.load_model(path)[0] for path in (trained, tmp_path / "other.pth")]
+    differ = 0
+    for number in range(4):
+        image = np.asarray(Image.open(photos / f"i/{number}.png"))
+        one_view = TestTimeAugmentation()
+        views = [view_logits(each, [image], network_size(each, image), CPU, one_view)[0] for each in models]
+        probs = sum(torch.softmax(upsample(view, (150, 200)), 1) for view in views) / 2
+        found = np.asarray(Image.open(tmp_path / f"e/{number}.png"))
+        assert (found == probs.argmax(1)[0].numpy()).mean() > 0.9999
+        differ += (found != upsample(views[0], (150, 200)).argmax(1)[0].numpy()).sum()
+    assert differ > 0, "the other network would not show"
+    alone = fgda("evaluate", trained, "--mean", "--data", photos / "x")
+    assert alone.returncode == 2 and "--mean needs two checkpoints" in alone.stderr
+    content["preset"]["model"]["align_corners"] = False
+    torch.save(content, tmp_path / "odd.pth")
+    odd = fgda("evaluate", trained, tmp_path / "odd.pth", "--mean", "--data", photos / "x")
+    assert odd.returncode == 2 and "other align_corners: their mean cannot be taken" in odd.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch.autograd import gradcheck
 
 from fgda_cli import losses
+from fgda_cli.methods.fda import thresholds
 from fgda_cli.methods.pieces.fourier import low_frequencies_of
 from fgda_cli.methods.pieces.patches import PatchDiscriminator, histograms, k_means
 from fgda_cli.methods.siban import divergence, next_beta
@@ -73,6 +75,34 @@ def test_fda_trains_on_the_source_in_the_targets_style():
     torch.testing.assert_close(seen[0].mean((2, 3)), data.target.float().mean((2, 3)), rtol=1e-4, atol=1e-2)
     small = data._replace(target=data.target[..., :16, :24])
     assert method.in_target_style(small).shape == data.source.shape
+
+
+def test_fdas_threshold_is_the_confidence_at_a_place_in_rising_order():
+    """Confidences .1 to 1, portion .66: the eighth, .8, held at the ceiling; a class without a pixel keeps the ceiling."""
+    cells = torch.tensor([999, 2000, 3000, 4000, 5000, 6000, 7000, 8000, 9000, 9999])
+    counts = torch.zeros(2, 10000, dtype=torch.int64)
+    counts[0, cells] = 1
+    assert thresholds(counts, 0.66, 0.9).tolist() == pytest.approx([0.8, 0.9])
+    assert thresholds(counts, 0.66, 0.75).tolist() == pytest.approx([0.75, 0.75])
+
+
+def test_fda_labels_what_the_mean_of_other_networks_is_sure_of():
+    method, data = make("fda", False, labels_from=("a.pth", "b.pth")), batch()
+    others = [copy.deepcopy(method.model).eval() for _ in range(2)]
+    for number, network in enumerate(others):
+        network.head.convs[0].bias.data += 3.0 * torch.arange(5) * (number + 1)
+        method.references[f"labeller{number}"] = network
+    with torch.no_grad():
+        size = data.target.shape[-2:]
+        probs = sum(torch.softmax(losses.upsample(network(data.target).logits.float(), size), 1) for network in others) / 2
+    confidence, labels = probs.max(dim=1)
+    method.modules["thresholds"].values.fill_(float(confidence.median()))
+    found = method.pseudo_labels(data.target)
+    assert torch.equal(found, torch.where(confidence >= confidence.median(), labels, torch.full_like(labels, 255)))
+    method.class_weights = torch.full((256,), 7.0, dtype=torch.float64)  # of the source's classes alone
+    terms = method.step(data)
+    target = method.forward(data.target).logits
+    torch.testing.assert_close(terms["pseudo"], losses.segmentation_loss(target, found).to(terms["pseudo"]))
 
 
 # PyCDA

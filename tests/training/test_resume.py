@@ -78,6 +78,22 @@ def test_an_adaptation_cut_short_ends_bit_identical(job, pretrained, tmp_path, m
         assert [line["iteration"] for line in lines if "seg" in line] == [1, 2, 3, 4, 5, 6]
 
 
+def test_a_round_of_fda_resumes_and_notices_other_labellers(job, pretrained, tmp_path, monkeypatch, tiny_preset):
+    """Thresholds are found once a set of networks; the networks that label are not saved with the run."""
+    best = str(pretrained.parent / "last.pth")
+    ours = replace(job, preset=tiny_preset(f"method.labels_from=['{pretrained}','{best}']", method="fda"), out=tmp_path / "whole")
+    whole = stages.adapt(ours, pretrained)
+    found = list((tmp_path / "whole/offline").glob("thresholds-*/thresholds.pth"))
+    assert len(found) == 1 and not any("labeller" in key for key in checkpoint.load(whole)["model"])
+    with monkeypatch.context() as patch:
+        stop_at(patch, 3, crash)
+        with pytest.raises(MemoryError):
+            stages.adapt(replace(ours, out=tmp_path / "parts"), pretrained)
+    assert same(whole, stages.adapt(replace(ours, out=tmp_path / "parts"), pretrained))
+    lines = [json.loads(line) for line in (tmp_path / "whole/metrics.jsonl").read_text().splitlines()]
+    assert all("pseudo" in line for line in lines if "seg" in line)
+
+
 @pytest.mark.parametrize("signum, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_write_a_checkpoint_of_that_very_iteration(job, pretrained, tmp_path, monkeypatch, signum, code):
     whole = stages.adapt(replace(job, out=tmp_path / "whole"), pretrained)
