@@ -159,8 +159,8 @@ def test_the_mean_of_two_checkpoints_is_that_of_their_probabilities(trained, pho
     torch.manual_seed(0)
     content["model"] = {k: v + 0.02 * torch.randn_like(v) if "head" in k else v for k, v in content["model"].items()}
     torch.save(content, tmp_path / "other.pth")
-    done = fgda("evaluate", trained, tmp_path / "other.pth", "--mean", "--data", photos / "x", "--save-predictions", tmp_path / "e",
-                "--json")  # fmt: skip
+    both = ("evaluate", trained, tmp_path / "other.pth", "--mean", "--data", photos / "x")
+    done = fgda(*both, "--save-predictions", tmp_path / "e", "--json")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["checkpoint"] == str(trained) and result["with"] == [str(tmp_path / "other.pth")]
