@@ -18,6 +18,7 @@ from ..runtime.reporter import Reporter
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from ..data.loader import PairedSamples
     from ..models.segmenter import Segmenter
@@ -38,6 +39,7 @@ class OfflineData:
     reporter: Reporter = Reporter()
     process_group: ProcessGroup = ProcessGroup()
     iterations: int = 0  # of the training that follows
+    imagenet_encoder: Callable[[], nn.Module | None] = lambda: None  # the encoder as it was pretrained; None: it never was
 
     def domains(self) -> dict[str, Any]:
         """What a product that depends on the images of both domains depends on."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from ..config.schema import Model, Preset, Stage
 from ..data.classes import ClassSet
@@ -148,7 +150,9 @@ def _run(
         job.reporter.decide(
             f"{identity.stage}.batch_norm: {stage.batch_norm} changes nothing: {preset.model.backbone} has no batch norm"
         )
-    state.method.before_training(OfflineData(samples, run.folder / "offline", device, job.reporter, group, stage.iterations))
+    offline = OfflineData(samples, run.folder / "offline", device, job.reporter, group, stage.iterations)
+    offline.imagenet_encoder = partial(_imagenet_encoder, preset.model, precision)
+    state.method.before_training(offline)
     for module in state.method.references.values():
         precision.to_device(module).eval().requires_grad_(False)
     if preset.run.compile:
@@ -206,6 +210,15 @@ def _initialise(model: Segmenter, preset: Preset, init: tuple[Path, dict] | None
         model.load_state_dict(weights)
     except (KeyError, RuntimeError, ValueError) as error:
         raise FgdaError(f"{path} does not fit the preset's model: {' '.join(str(error).split())[:160]}") from error
+
+
+def _imagenet_encoder(settings: Model, precision: Precision) -> nn.Module | None:
+    """The encoder with the weights that the preset starts it from; None where it starts from none."""
+    if settings.weights == "none":
+        return None
+    encoder = checkpoint.build_model(settings, 1).backbone
+    load_backbone(encoder, settings.backbone, settings.variant, settings.weights, settings.output_stride)
+    return precision.to_device(encoder).eval().requires_grad_(False)
 
 
 def _mix_statistics(model: Segmenter, stage: Stage, samples: PairedSamples, reporter: Reporter) -> None:

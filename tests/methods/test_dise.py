@@ -129,7 +129,7 @@ def test_vgg19_compares_where_asked(monkeypatch, tmp_path):
             torch.testing.assert_close(ours, wanted, rtol=1e-4, atol=1e-5)
     assert "perception" not in method.modules  # looked at, never saved
     method.references["perception"].requires_grad_(False)  # as the engine does
-    assert "reconstruction" in method.step(batch()) and float(method.step(batch())["translation"]) > 0
+    assert "reconstruction" in method.step(batch()) and method.step(batch())["translation"].item() > 0
 
 
 def test_vgg19_that_cannot_be_had_is_one_line(monkeypatch, tmp_path):

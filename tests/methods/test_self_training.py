@@ -92,8 +92,7 @@ def test_class_mix_pastes_half_of_the_classes_and_weighs_the_teachers_pixels():
     size = data.target.shape[-2:]
     probs = torch.full((2, *size), 0.5)
     probs[:, : size[0] // 4] = 0.99  # a quarter of the pixels is sure
-    method.teach = lambda images, size: (probs, torch.full((2, *size), 3))
-    images, labels, weight = method.mix(data)
+    images, labels, weight = method.mix(data, torch.full((2, *size), 3), method.sure_share(probs))
     for i in range(2):
         pasted = method.pasted_pixels(data.labels[i].long(), i)
         assert len(data.labels[i][pasted].unique()) == 3  # half of five, rounded up
@@ -110,8 +109,7 @@ def test_class_mix_over_a_source_of_another_size_keeps_labels_on_their_image():
     method, data = make("fgda-st", False, torch.float32), batch()
     size = (24, 36)
     data = data._replace(source=data.labels[:, None].expand(-1, 3, -1, -1).contiguous(), target=data.target[:, :, :24, :36])
-    method.teach = lambda images, size: (torch.full((2, *size), 0.5), torch.full((2, *size), 3))
-    images, labels, weight = method.mix(data)
+    images, labels, weight = method.mix(data, torch.full((2, *size), 3), torch.zeros(2, 1, 1))
     pasted = weight == 1
     assert images.shape[-2:] == size and pasted.any() and torch.equal(images[:, 0][pasted].long(), labels[pasted])
 

@@ -50,22 +50,28 @@ class SelfTraining(Method):
                 slow.copy_(fast)
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
-        terms = super().step(batch)
-        images, labels, weight = self.mix(batch)
-        output = self.forward(self.augment(images), is_target=not self.sees_target_alone)
-        loss = self.cross_entropy(output.logits, labels, weight=weight)
-        terms["self_training"] = self.settings.lambda_st * loss
-        self.backward(terms["self_training"])
-        return terms
+        terms = self.paired_step(batch)
+        probs, guess = self.teach(batch.target, batch.target.shape[-2:])
+        return terms | self.student_terms(batch, guess, self.sure_share(probs))
 
-    def mix(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    def paired_step(self, batch: Batch) -> dict[str, Tensor]:
+        """What is trained besides the teacher's labels: the step of the class beside this one."""
+        return super().step(batch)
+
+    def student_terms(self, batch: Batch, guess: Tensor, sure: Tensor) -> dict[str, Tensor]:
+        """Losses by the teacher's train ids `[B,H,W]` and the weight of each of its pixels (broadcasts to `[B,H,W]`)."""
+        images, labels, weight = self.mix(batch, guess, sure)
+        output = self.forward(self.augment(images), is_target=not self.sees_target_alone)
+        loss = self.settings.lambda_st * self.cross_entropy(output.logits, labels, weight=weight)
+        self.backward(loss)
+        return {"self_training": loss}
+
+    def mix(self, batch: Batch, guess: Tensor, sure: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """ClassMix: half of each source image's classes over the target; images, labels and pixel weights.
 
-        Pasted pixels weigh 1, the teacher's as much as the share of its pixels that are sure.
+        Pasted pixels weigh 1, the teacher's as much as `sure` (the share of its pixels that are sure).
         """
         size = batch.target.shape[-2:]
-        probs, guess = self.teach(batch.target, size)
-        sure = self.sure_share(probs)
         nearest = {"size": size, "mode": "nearest-exact"}  # plain nearest lies half a pixel off
         source = torch.nn.functional.interpolate(batch.source.float(), **nearest).to(batch.source.dtype)
         truth = torch.nn.functional.interpolate(batch.labels[:, None].float(), **nearest)[:, 0].long()
@@ -77,14 +83,14 @@ class SelfTraining(Method):
         """The weight of the teacher's pixels `[B,1,1]`: the share of its image's pixels that are sure."""
         return (probs > self.settings.confidence).float().mean(dim=(1, 2), keepdim=True)
 
-    def augment(self, images: Tensor) -> Tensor:
-        """Colour jitter and blur of each mixed image, drawn from (seed, iteration, place)."""
+    def augment(self, images: Tensor, stream: int = 2) -> Tensor:
+        """Colour jitter and blur of each image, drawn from (seed, stream, iteration, place)."""
         from ...data.tensor_augment import generator_of, strong_view
 
         s = self.settings
         return torch.stack([
             strong_view(
-                image, generator_of(self.seed, 2, self.iteration, self.place(i, len(images))),
+                image, generator_of(self.seed, stream, self.iteration, self.place(i, len(images))),
                 s.mix_jitter, s.mix_jitter_share, blur_share=s.mix_blur_share,
             )
             for i, image in enumerate(images)

@@ -1,0 +1,118 @@
+"""MIC: self-training whose student also reads masked images ([MIC]), with DAFormer's feature distance; the paper's adversary and
+entropy can be switched on in it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from .base import Method, Weight, torch
+from .fgda import Fgda, FgdaSettings
+from .pieces.self_training import SelfTraining, SelfTrainingSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..data.loader import Batch
+    from ..models.segmenter import Output
+    from .offline import OfflineData
+
+THINGS = ("traffic light", "traffic sign", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle")
+
+
+class MicSettings(FgdaSettings, SelfTrainingSettings):
+    lambda_adv: Weight = Field(
+        0.0, description="weight of the paper's adversarial loss; 0: no discriminator (eta then does nothing)"
+    )
+    seg_temperature: float = Field(1.0, gt=0, description="divides the source logits")
+    mix_jitter: float = Field(0.2, ge=0, le=0.5, description="colour jitter of mixed and masked images (all four kinds)")
+    lambda_masked: Weight = Field(1.0, description="weight of the loss on masked target images; 0: none are read")
+    mask_block: int = Field(64, ge=1, description="side of the squares that are masked, pixels")
+    mask_ratio: float = Field(0.7, ge=0, lt=1, description="of the squares that are masked")
+    lambda_fd: Weight = Field(0.005, description="weight of the distance of thing features from the encoder's ImageNet weights'")
+    fd_things: tuple[str, ...] = Field(THINGS, description="names of the classes whose features are held")
+    fd_share: float = Field(0.75, gt=0, le=1, description="of a cell's pixels that its class must hold")
+    ignore_top: int = Field(0, ge=0, description="rows of the target whose pseudo-labels weigh nothing (Cityscapes at 512: 15)")
+    ignore_bottom: int = Field(0, ge=0, description="the same from below, the bonnet of one's own car (Cityscapes at 512: 120)")
+
+
+class Mic(SelfTraining, Fgda):
+    """L = CE(x_s) + lambda_fd FD + mean w CE(mixed) + lambda_masked mean w CE(masked x_t), w the batch's share of sure pixels."""
+
+    Settings = MicSettings
+    sampling = "rare_class"
+
+    def __init__(self, model, settings):
+        super().__init__(model, settings)
+        if not settings.lambda_adv:
+            for name in list(self.discriminators):
+                del self.discriminators[name], self.modules[name]
+        self.sees_target_alone = bool(settings.lambda_adv)
+        self.things: Tensor | None = None  # bool [K]; None: no features are held
+
+    def before_training(self, data: OfflineData) -> None:
+        """The frozen twin with the encoder's ImageNet weights, if it has any and the classes have things."""
+        s, names = self.settings, data.samples.source.classes.names
+        things = torch.tensor([name in s.fd_things for name in names])
+        if not s.lambda_fd:
+            return
+        twin = data.imagenet_encoder() if bool(things.any()) else None
+        if twin is None:
+            why = "the encoder has no ImageNet weights" if bool(things.any()) else "no class is one of method.fd_things"
+            data.reporter.decide(f"mic without feature distance: {why}")
+            return
+        self.references["imagenet"], self.things = twin, things.to(data.device)
+
+    def paired_step(self, batch: Batch) -> dict[str, Tensor]:
+        return super().paired_step(batch) if self.discriminators else Method.step(self, batch)
+
+    def source_pass(self, batch: Batch) -> tuple[Output, dict[str, Tensor]]:
+        output = self.forward(batch.source, is_target=False)
+        terms = self.segmentation(output, batch.labels)
+        if self.things is not None:
+            terms["feature_distance"] = self.settings.lambda_fd * self.feature_distance(output, batch)
+        self.backward(sum(terms.values()))
+        return output, terms
+
+    def feature_distance(self, output: Output, batch: Batch) -> Tensor:
+        """The mean distance of the last stage from the twin's over the source's thing cells ([DAFormer] eq. 6-8)."""
+        from .pieces.consistency import distances, thing_cells
+
+        with torch.no_grad(), self.autocast():
+            reference = self.references["imagenet"](self.model.normalise(batch.source))[-1].float()
+        cells = thing_cells(batch.labels, reference.shape[-2:], self.things, self.settings.fd_share)
+        count = self.process_group.mean(cells.sum().float()).clamp(min=1 / self.process_group.size)
+        return (distances(output.stages[-1].float(), reference) * cells).sum() / count
+
+    def sure_share(self, probs: Tensor) -> Tensor:
+        """The share of sure pixels of all processes' images, but 0 in the rows that are ignored: `[B,H,W]`."""
+        share = self.process_group.mean((probs >= self.settings.confidence).float().mean())
+        weight, height = share.expand(probs.shape).clone(), probs.shape[1]
+        weight[:, : self.settings.ignore_top] = 0
+        weight[:, max(0, height - self.settings.ignore_bottom) :] = 0
+        return weight
+
+    def student_terms(self, batch: Batch, guess: Tensor, sure: Tensor) -> dict[str, Tensor]:
+        terms = super().student_terms(batch, guess, sure)
+        if self.settings.lambda_masked:
+            output = self.forward(self.masked(batch.target))
+            loss = self.cross_entropy(output.logits, guess, weight=sure)
+            terms["masked"] = self.settings.lambda_masked * loss
+            self.backward(terms["masked"])
+        return terms
+
+    def masked(self, images: Tensor) -> Tensor:
+        """Images `[B,3,H,W]` in other colours, squares of them replaced by the encoder's mean colour; float 0-255."""
+        from ..data.tensor_augment import generator_of
+        from .pieces.consistency import block_mask
+
+        s, normalise = self.settings, self.model.normalise
+        mean = normalise.mean.flip(1) if normalise.flip else normalise.mean
+        places = [self.place(i, len(images)) for i in range(len(images))]
+        kept = [
+            block_mask(images.shape[-2:], s.mask_block, s.mask_ratio, generator_of(self.seed, 5, self.iteration, i))
+            for i in places
+        ]
+        changed = self.augment(images, stream=6).to(mean.dtype)
+        return torch.where(torch.stack(kept)[:, None].to(images.device), changed, mean)
