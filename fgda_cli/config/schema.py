@@ -105,9 +105,17 @@ FUNCTION_KEYS = (
 class Optim(Section):
     lr: Positive = Field(2.5e-4, description="learning rate of the backbone")
     head_lr_factor: Positive = Field(10.0, description="heads learn at lr times this")
+    kind: Literal["sgd", "adamw"] = Field("sgd", description="what trains the network: sgd (the paper), or adamw (transformers)")
     momentum: Share = Field(0.9, description="of SGD")
-    weight_decay: float = Field(5e-4, ge=0, description="of SGD")
+    betas: tuple[Share, Share] = Field((0.9, 0.999), description="of AdamW")
+    weight_decay: float = Field(5e-4, ge=0, description="of SGD or AdamW")
+    decay_norms: bool = Field(True, description="whether weight decay acts on norm layers too (DAFormer: false)")
+    layer_decay: float = Field(1.0, gt=0, le=1, description="a transformer block learns at this times the rate of the next")
+    clip_norm: Positive | None = Field(None, description="longest gradient of the network; longer ones are scaled down to it")
     poly_power: float = Field(0.9, ge=0, description="lr (1 - it/max)^power")
+    warmup: Literal["alone", "times_decay"] = Field(
+        "alone", description="the warm-up's factor: it/warmup alone, or times the decay (mmsegmentation, DAFormer)"
+    )
 
 
 class Stage(Section):

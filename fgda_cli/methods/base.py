@@ -69,9 +69,9 @@ class Method:
         """
 
     def optimizers(self, recipe: Recipe) -> dict[str, Scheduled]:
-        """By name; "segmentation" is SGD on the model, each discriminator has an Adam at `settings.discriminator_lr`."""
+        """By name; "segmentation" is the preset's on the model, each discriminator has an Adam at `settings.discriminator_lr`."""
         groups = self.segmentation_groups(recipe.lr, recipe.head_lr_factor)
-        found = {"segmentation": torch.optim.SGD(groups, momentum=recipe.momentum, weight_decay=recipe.weight_decay)}
+        found = {"segmentation": recipe.make(groups, self.model)}
         for name, discriminator in self.discriminators.items():
             rate = self.settings.discriminator_lr
             found[name] = torch.optim.Adam(discriminator.parameters(), lr=rate, betas=(0.9, 0.99))

@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..runtime.errors import UsageError
+
 if TYPE_CHECKING:
     import torch
+    from torch import nn
+
+    from ..models.segmenter import Segmenter
 
 Schedule = Callable[[int, int], float]  # (iteration, length of the schedule) -> factor of every group's rate
 
@@ -26,15 +31,61 @@ class Recipe(NamedTuple):
     momentum: float
     weight_decay: float
     schedule: Schedule
+    kind: str = "sgd"
+    betas: tuple[float, float] = (0.9, 0.999)
+    decay_norms: bool = True
+    layer_decay: float = 1.0
+
+    def make(self, groups: list[dict], model: Segmenter) -> torch.optim.Optimizer:
+        """The optimiser of the segmentation network's groups. Raises UsageError for an encoder without layers to count."""
+        import torch
+
+        groups = refine(groups, model, self)
+        if self.kind == "adamw":
+            return torch.optim.AdamW(groups, betas=self.betas, weight_decay=self.weight_decay)
+        return torch.optim.SGD(groups, momentum=self.momentum, weight_decay=self.weight_decay)
 
 
-def poly(power: float, warmup: int = 0) -> Schedule:
-    """(1 - it/max)^power, after a linear warm-up from 0 over the first iterations, as the public codes decay."""
+def refine(groups: list[dict], model: Segmenter, recipe: Recipe) -> list[dict]:
+    """Groups split by who has no weight decay, and by the depth of their layer; as they are where neither is asked for."""
+    free = set() if recipe.decay_norms else {id(p) for layer in norms(model) for p in layer.parameters(recurse=False)}
+    factors = _layer_factors(model, recipe.layer_decay) if recipe.layer_decay < 1 else {}
+    if not free and not factors:
+        return groups
+    found: dict[tuple, dict] = {}
+    for number, group in enumerate(groups):
+        for parameter in group["params"]:
+            factor, is_free = factors.get(id(parameter), 1.0), id(parameter) in free
+            like = {key: value for key, value in group.items() if key != "params"} | {"params": [], "lr": group["lr"] * factor}
+            if is_free:
+                like["weight_decay"] = 0.0
+            found.setdefault((number, factor, is_free), like)["params"].append(parameter)
+    return list(found.values())
+
+
+def norms(model: nn.Module) -> list[nn.Module]:
+    """Its normalisation layers, by their kind's name (batch, layer, group and instance norms of torch and of libraries)."""
+    return [layer for layer in model.modules() if "Norm" in type(layer).__name__]
+
+
+def _layer_factors(model: Segmenter, decay: float) -> dict[int, float]:
+    """decay^(layers above) of each encoder parameter; the layers of the encoder count from its first, the heads come last."""
+    depths = model.backbone.layer_depths() if hasattr(model.backbone, "layer_depths") else None
+    if depths is None:
+        raise UsageError("optim.layer_decay: this encoder has no transformer blocks to count: set it to 1")
+    last = max(depths.values()) + 1
+    return {id(parameter): decay ** (last - depths.get(name, last - 1)) for name, parameter in model.backbone.named_parameters()}
+
+
+def poly(power: float, warmup: int = 0, times_decay: bool = False) -> Schedule:
+    """(1 - it/max)^power, after a linear warm-up over the first iterations: from 0, as the public codes of the paper's time, or
+    (`times_decay`) from a millionth and times the decay, as mmsegmentation's."""
 
     def factor(iteration: int, length: int) -> float:
-        if iteration < warmup:
-            return iteration / warmup
-        return max(0.0, 1 - iteration / length) ** power
+        decay = max(0.0, 1 - iteration / length) ** power
+        if iteration >= warmup:
+            return decay
+        return decay * (1 - (1 - iteration / warmup) * (1 - 1e-6)) if times_decay else iteration / warmup
 
     return factor
 

@@ -50,6 +50,14 @@ class TrainState:
             o for o in self.optimizers.values() if any(p.grad is not None for group in o.param_groups for p in group["params"])
         ]
 
+    def clip_gradients(self, longest: float) -> None:
+        """Scale the segmentation network's gradient down to this length; discriminators keep theirs."""
+        optimizer, scaler = self.optimizers["segmentation"], self.precision.scaler
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        if scaler and any(p.grad is not None for p in parameters):
+            scaler.unscale_(optimizer)
+        torch.nn.utils.clip_grad_norm_(parameters, longest)
+
     def gradients_are_finite(self) -> Tensor:
         """Whether no gradient holds a NaN or an infinity, as a tensor on the device: one number of one pass over them."""
         grads = [p.grad for p in self.parameters() if p.grad is not None]

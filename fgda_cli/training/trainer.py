@@ -118,6 +118,8 @@ class Trainer:
             finite = finite & state.gradients_are_finite().to(finite.device)
         if not bool(finite):
             self.fail_on_nan(terms)
+        if self.preset.optim.clip_norm:
+            state.clip_gradients(self.preset.optim.clip_norm)
         for optimizer in state.with_gradients():  # the scaler fails on one without
             scaler.step(optimizer) if scaler else optimizer.step()
         if scaler:

@@ -43,6 +43,16 @@ class TimmEncoder(nn.Module):
         pairs = zip(self.net(images), self.channels, strict=True)
         return [x if x.shape[1] == channels else x.permute(0, 3, 1, 2) for x, channels in pairs]  # some give [B,h,w,C]
 
+    def layer_depths(self) -> dict[str, int] | None:
+        """By parameter, the layer that it belongs to, the patches' embedding being 0; None for what has no blocks (CNNs)."""
+        from timm.models import group_parameters
+
+        inner = getattr(self.net, "model", None)
+        if not hasattr(inner, "group_matcher") or not hasattr(inner, "blocks"):
+            return None
+        depths = group_parameters(inner, inner.group_matcher(coarse=False), reverse=True)
+        return {f"net.model.{name}": depth for name, depth in depths.items()}
+
 
 def plain(name: str) -> str:
     """`timm:NAME` -> `NAME`. Raises ValueError, with the nearest names, for one that timm does not have."""
