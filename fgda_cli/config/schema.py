@@ -75,7 +75,7 @@ class Data(Section):
 
 
 class Model(Section):
-    backbone: str = Field("resnet101", description="resnet18, 34, 50 or 101, or timm:NAME (fgda backbones)")
+    backbone: str = Field("resnet101", description="resnet18, 34, 50 or 101, timm:NAME or mit:b0 to b5 (fgda backbones)")
     variant: Literal["torchvision", "caffe"] = Field("torchvision", description="where stride and dilation sit")
     weights: str = Field(
         "imagenet", description="imagenet (as the published runs), imagenet-v2, package (fgda[encoders]), none, or a file"
@@ -84,10 +84,12 @@ class Model(Section):
     width: Count = Field(64, description="channels of the first layer (64 is the standard network)")
     multi_level: bool = Field(True, description="second head on layer3, trained with auxiliary losses")
     checkpoint_activations: bool = Field(False, description="compute activations twice, keep fewer (needs batch_norm: frozen)")
-    head: Literal["aspp", "fused", "pyramid"] = Field(
-        "aspp", description="aspp on the last stage (DeepLab-V2), pyramid pooling on it (PSPNet), or all stages fused"
+    head: Literal["aspp", "fused", "pyramid", "daformer", "segformer", "linear", "dpt"] = Field(
+        "aspp",
+        description="on the last stage: aspp (DeepLab-V2), pyramid (PSPNet), linear; on all: fused, daformer, segformer, "
+        "dpt (plain ViTs)",
     )
-    head_width: Count = Field(128, description="channels of the fused, or pooled, features (PSPNet: 512)")
+    head_width: Count = Field(128, description="channels of their features (PSPNet 512, DAFormer and DPT 256, SegFormer 768)")
     dilations: tuple[Count, ...] = Field((6, 12, 18, 24), min_length=1, description="of the ASPP heads, and of the fused one")
     align_corners: bool = Field(True, description="how its maps are enlarged: end on end (DeepLab), or border on border")
     batch_norm_eps: float | None = Field(

@@ -1,5 +1,5 @@
 """Encoders, one file a family. A family's file is found by the letters of the encoder's name (`resnet101` -> resnet.py), or by
-what stands before a colon (`timm:convnext_tiny` -> timm.py).
+what stands before a colon (`timm:convnext_tiny` -> timm.py, `mit:b5` -> mit.py).
 
 A family file defines `build(name, variant, output_stride, width) -> nn.Module` whose forward returns the features of every
 stage, coarse ones last (two at least), with `channels` and `strides` a number for each; `input_of(name, variant) -> Input`;
@@ -25,6 +25,9 @@ class Input(NamedTuple):
     std: tuple[float, float, float]
 
 
+NAMED_BY_COLON = ("timm", "mit")
+
+
 def families() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
@@ -32,6 +35,6 @@ def families() -> list[str]:
 def family(backbone: str) -> ModuleType:
     """The family module of a backbone name. Raises KeyError when there is none."""
     stem = backbone.partition(":")[0] if ":" in backbone else re.sub(r"\d.*$", "", backbone)
-    if stem not in families() or (stem == "timm") != (":" in backbone):
+    if stem not in families() or (stem in NAMED_BY_COLON) != (":" in backbone):
         raise KeyError(backbone)
     return importlib.import_module(f"{__name__}.{stem}")

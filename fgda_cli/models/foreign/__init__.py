@@ -10,10 +10,10 @@ from pathlib import Path
 
 from ...runtime.errors import FgdaError, UsageError
 from ..weights import check_finite, read_tensors
-from . import deeplab, pspnet
+from . import deeplab, mmseg, pspnet
 from .network import Foreign
 
-READERS = (pspnet, deeplab)
+READERS = (mmseg, pspnet, deeplab)
 
 
 def read_foreign(path: Path, kind: str, trust: bool = False) -> Foreign:
@@ -37,4 +37,6 @@ def detect(path: Path, content: dict) -> str:
         kind = reader.recognise(path, content)
         if kind is not None:
             return kind
-    raise FgdaError("neither a FADA file (feature_extractor, classifier) nor a DeepLab state dict (layer5, layer6)")
+    raise FgdaError(
+        "neither a FADA file (feature_extractor, classifier), nor a DeepLab (layer5, layer6), PyCDA or DAFormer state dict"
+    )

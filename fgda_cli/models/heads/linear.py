@@ -1,8 +1,10 @@
-"""The last convolution of a head whose features are made by a neck."""
+"""One 1x1 convolution: on the last stage, or the end of a head whose features are made by a neck."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
+
+from .aspp import build_aux  # noqa: F401 - the auxiliary level has DeepLab-V2's head
 
 
 class LinearHead(nn.Module):
@@ -15,3 +17,10 @@ class LinearHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         return self.convs[0](features)
+
+
+def build(
+    num_classes: int, channels: tuple[int, ...], strides: tuple[int, ...], width: int, dilations: tuple[int, ...]
+) -> tuple[None, LinearHead]:
+    """On the last stage as it is."""
+    return None, LinearHead(channels[-1], num_classes)

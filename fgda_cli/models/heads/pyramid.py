@@ -6,14 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .blocks import conv_norm_relu, resize
 from .linear import LinearHead
 
 POOLS = (1, 2, 3, 6)  # cells a side over which the stage is averaged
-
-
-def conv_norm_relu(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
-    convolution = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
-    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
 class PyramidNeck(nn.Module):
@@ -27,7 +23,7 @@ class PyramidNeck(nn.Module):
     def forward(self, stages: tuple[Tensor, ...]) -> Tensor:
         stage, size = stages[-1], stages[-1].shape[-2:]
         pooled = (level(F.adaptive_avg_pool2d(stage, cells)) for level, cells in zip(self.levels, POOLS, strict=True))
-        enlarged = [F.interpolate(cells, size, mode="bilinear", align_corners=False) for cells in pooled]
+        enlarged = [resize(cells, size) for cells in pooled]
         return self.mix(torch.cat([stage, *enlarged], dim=1))
 
 

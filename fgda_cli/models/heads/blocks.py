@@ -1,0 +1,31 @@
+"""What heads are made of."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def conv_norm_relu(inputs: int, outputs: int, kernel: int, dilation: int = 1, groups: int = 1) -> nn.Sequential:
+    """A convolution that keeps the size, batch norm, ReLU."""
+    padding = dilation * (kernel // 2)
+    convolution = nn.Conv2d(inputs, outputs, kernel, padding=padding, dilation=dilation, groups=groups, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+
+
+def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear, border on border."""
+    return maps if maps.shape[-2:] == size else F.interpolate(maps, size, mode="bilinear", align_corners=False)
+
+
+class Embedded(nn.Module):
+    """The last four stages, each projected to `width` and resized to the finest of them, joined: `[B,4 width,h,w]`."""
+
+    def __init__(self, channels: tuple[int, ...], width: int):
+        super().__init__()
+        self.projections = nn.ModuleList(nn.Conv2d(count, width, 1) for count in channels[-4:])
+
+    def forward(self, stages: tuple[Tensor, ...]) -> list[Tensor]:
+        chosen = stages[-len(self.projections) :]
+        size = chosen[0].shape[-2:]
+        return [resize(projection(stage), size) for projection, stage in zip(self.projections, chosen, strict=True)]
