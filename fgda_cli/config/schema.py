@@ -33,6 +33,12 @@ class Domain(Section):
     size: Size = Field(description="width and height of training images, pixels")
     crop: Size | None = Field(None, description="random crop after resizing to size times scale")
     scale: tuple[Scale, Scale] = Field((1.0, 1.0), description="random factor of size, from low to high")
+    max_class_share: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="source: crops of which one class holds this share or more are drawn again, ten times at most",
+    )
     labelled: str | None = Field(None, description="data set with the labelled part of the target, for methods that use one")
 
     @model_validator(mode="after")
@@ -57,6 +63,9 @@ class Data(Section):
     untrained: tuple[int | str, ...] = Field((), description="classes ignored in training, ids or names (SYNTHIA: 9, 14, 16)")
     sampling: Literal["uniform", "class_balanced", "rare_class"] = Field("class_balanced", description="of source images")
     rare_class_min_pixels: int = Field(3000, ge=0, description="rare_class: least pixels of the class, at 1914x1052")
+    rare_class_crop_pixels: int = Field(
+        0, ge=0, description="rare_class: crops are drawn again, ten times at most, until they show more of it (DAFormer: 1500)"
+    )
     class_balance: Share = Field(0.0, description="cross-entropy weighs a class by 1/share^this; 0: not, 0.5: square root")
     flip: bool = Field(True, description="mirror half of the images")
     colour_jitter: Jitter = Field((0.5, 0.5, 0.5, 0.2), description="brightness, contrast, saturation, hue of source images")

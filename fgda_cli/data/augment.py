@@ -72,6 +72,34 @@ def random_box(size: tuple[int, int], crop: tuple[int, int], rng: np.random.Gene
     return tuple(int(rng.integers(max(0, whole - part) + 1)) for whole, part in zip(size, crop, strict=True))
 
 
+CROPS = 10  # drawn at most until one is accepted; the last is taken as it is
+
+
+def varied_box(
+    label: np.ndarray,
+    crop: tuple[int, int],
+    rng: np.random.Generator,
+    most: float = 1.0,
+    wanted: int | None = None,
+    least: int = 0,
+) -> tuple[int, int]:
+    """`random_box` of a label `[H,W]`, drawn again while one class holds `most` or more of the crop's labelled pixels
+    (mmsegmentation's cat_max_ratio), or class `wanted` no more than `least` pixels ([DAFormer]'s rare-class crops)."""
+    size = (label.shape[1], label.shape[0])
+    if most == 1 and not (wanted is not None and least):
+        return random_box(size, crop, rng)
+    for _ in range(CROPS if wanted is not None and least else 1):
+        for _ in range(CROPS if most < 1 else 1):
+            box = random_box(size, crop, rng)
+            counts = np.bincount(cut(label, box, crop).ravel(), minlength=256)
+            known = counts[:IGNORE_INDEX]
+            if most == 1 or ((known > 0).sum() > 1 and known.max() < most * known.sum()):
+                break
+        if wanted is None or counts[wanted] > least:
+            break
+    return box
+
+
 def cut(pixels: np.ndarray, box: tuple[int, int], crop: tuple[int, int], fill: int = IGNORE_INDEX) -> np.ndarray:
     """The crop (width, height) at (left, top); what lies beyond the image is `fill`."""
     left, top = box

@@ -60,6 +60,7 @@ class View:
     size: tuple[int, int]
     crop: tuple[int, int] | None = None
     scale: tuple[float, float] = (1.0, 1.0)
+    max_class_share: float = 1.0  # of a labelled crop's pixels; crops with more of one class are drawn again
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class Sampling:
     kind: str = "uniform"
     untrained: tuple[int, ...] = ()
     rare_class_min_pixels: int = 3000
+    rare_class_crop_pixels: int = 0
 
 
 AnyDataset = PreparedDataset | JoinedDataset
@@ -122,8 +124,9 @@ class PairedSamples(Dataset):
 
     def __getitem__(self, position: int) -> dict[str, Tensor | str]:
         rng = np.random.default_rng([self.seed, 1, position])
-        item = self.source_items[self.draw_source(rng)]
-        sample = dict(zip(("source", "labels"), self._labelled(self.source, item, self.views[0], rng), strict=True))
+        index, wanted = self.draw_source.pick(rng)
+        found = self._labelled(self.source, self.source_items[index], self.views[0], rng, wanted)
+        sample = dict(zip(("source", "labels"), found, strict=True))
         if self.target is not None:
             sample |= self._target(position)
         if self.labelled_items and "labelled_target" in self.needs:
@@ -132,14 +135,17 @@ class PairedSamples(Dataset):
             sample |= dict(zip(("labelled", "labelled_ids"), found, strict=True))
         return sample
 
-    def _labelled(self, dataset: AnyDataset, item, view: View, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    def _labelled(
+        self, dataset: AnyDataset, item, view: View, rng: np.random.Generator, wanted: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Image and train ids; `wanted` is the class for which the item was drawn."""
         size = augment.scaled_size(view.size, view.scale, rng)
         image = resize_image(dataset.image(item), size, dataset.resample)
         label = self._label(dataset, item, size)
         image = augment.colour_jitter(image, self.augmentation.colour_jitter, rng)
         image = augment.random_blur(image, self.augmentation.blur, rng)
         if view.crop is not None:
-            box = augment.random_box(size, view.crop, rng)
+            box = augment.varied_box(label, view.crop, rng, view.max_class_share, wanted, self.choice.rare_class_crop_pixels)
             image, label = augment.cut(image, box, view.crop, fill=0), augment.cut(label, box, view.crop)
         if self.augmentation.flip:
             image, label = augment.random_flip(image, label, rng)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-Draw = Callable[[np.random.Generator], int]  # objects, not closures: they travel to worker processes that are spawned
 PUBLISHED_PIXELS = 1914 * 1052  # of the images for which [DAFormer] asks for 3000 pixels of a class
 
 
@@ -17,21 +15,33 @@ class Uniform:
 
     count: int
 
+    def pick(self, rng: np.random.Generator) -> tuple[int, None]:
+        return self(rng), None
+
     def __call__(self, rng: np.random.Generator) -> int:
         return int(rng.integers(self.count))
 
 
 class ByClass:
-    """Draws a class k, then uniformly one of the images `holders[k]`; classes without an image are never drawn."""
+    """Draws a class k, then uniformly one of the images `holders[k]`; classes without an image are never drawn.
+
+    `pick` tells the class too.
+    """
 
     def __init__(self, holders: list[np.ndarray], probabilities: np.ndarray):
         present = np.array([len(holder) > 0 for holder in holders])
         weights = np.where(present, probabilities, 0.0)
         self.holders, self.cumulative = holders, np.cumsum(weights / weights.sum())
 
+    def pick(self, rng: np.random.Generator) -> tuple[int, int]:
+        chosen = min(int(np.searchsorted(self.cumulative, rng.random())), len(self.holders) - 1)
+        return int(self.holders[chosen][rng.integers(len(self.holders[chosen]))]), chosen
+
     def __call__(self, rng: np.random.Generator) -> int:
-        holder = self.holders[min(int(np.searchsorted(self.cumulative, rng.random())), len(self.holders) - 1)]
-        return int(holder[rng.integers(len(holder))])
+        return self.pick(rng)[0]
+
+
+Draw = Uniform | ByClass  # objects, not closures: they travel to worker processes that are spawned
 
 
 def class_balanced(counts: np.ndarray) -> Draw:

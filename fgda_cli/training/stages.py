@@ -267,8 +267,12 @@ def make_samples(preset: Preset, stage: Stage, data: Datasets, method: type[Meth
     jitter = wanted.colour_jitter if stage.colour_jitter else (0.0, 0.0, 0.0, 0.0)
     blur = wanted.blur if stage.colour_jitter else 0.0
     augmentation = Augmentation(wanted.flip, jitter, blur, wanted.strong_jitter, wanted.strong_blur)
-    views = tuple(View(domain.size, domain.crop, domain.scale) for domain in (wanted.source, wanted.target))
-    choice = Sampling(method.sampling or wanted.sampling, data.untrained, wanted.rare_class_min_pixels)
+    views = tuple(
+        View(domain.size, domain.crop, domain.scale, domain.max_class_share) for domain in (wanted.source, wanted.target)
+    )
+    choice = Sampling(
+        method.sampling or wanted.sampling, data.untrained, wanted.rare_class_min_pixels, wanted.rare_class_crop_pixels
+    )
     return PairedSamples(
         data.source, data.target, views, preset.run.seed, augmentation, choice, method.needs, data.labelled
     )  # fmt: skip
