@@ -30,6 +30,7 @@ class Domain(Section):
     dataset: str | Annotated[tuple[str, ...], Field(min_length=1)] = Field(
         description="folder of the prepared data set below the data root; a list joins several"
     )
+    weights: tuple[Positive, ...] | None = Field(None, description="of the joined data sets: how often images of each come")
     size: Size = Field(description="width and height of training images, pixels")
     crop: Size | None = Field(None, description="random crop after resizing to size times scale")
     scale: tuple[Scale, Scale] = Field((1.0, 1.0), description="random factor of size, from low to high")
@@ -45,6 +46,13 @@ class Domain(Section):
     def scale_is_ordered(self):
         if self.scale[0] > self.scale[1]:
             raise ValueError(f"scale goes from low to high, not {list(self.scale)}")
+        return self
+
+    @model_validator(mode="after")
+    def weights_belong_to_data_sets(self):
+        count = 1 if isinstance(self.dataset, str) else len(self.dataset)
+        if self.weights is not None and (isinstance(self.dataset, str) or len(self.weights) != count):
+            raise ValueError(f"weights: {len(self.weights)} for {count} data sets that are joined")
         return self
 
 

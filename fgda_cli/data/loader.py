@@ -98,7 +98,9 @@ class PairedSamples(Dataset):
         if self.choice.untrained:
             counts[:, list(self.choice.untrained)] = 0
         pixels = np.array([item.size[0] * item.size[1] for item in self.source_items])
-        self.draw_source = sampling.make(self.choice.kind, counts, self.choice.rare_class_min_pixels, pixels)
+        shares = shares_of(self.source, self.source_items)
+        self.draw_source = sampling.make(self.choice.kind, counts, self.choice.rare_class_min_pixels, pixels, shares)
+        self.target_shares = shares_of(self.target, self.target_items)
         self.untrained = np.array(self.choice.untrained, np.uint8)
 
     def __len__(self) -> int:
@@ -184,6 +186,9 @@ class PairedSamples(Dataset):
 
     def _target(self, position: int) -> dict[str, Tensor | str]:
         item, rng = self._in_epochs(self.target_items, position, 2)
+        if self.target_shares is not None:
+            drawn = sampling.uniform(len(self.target_items), self.target_shares)(np.random.default_rng([self.seed, 7, position]))
+            item = self.target_items[drawn]
         view = self.views[1]
         size = augment.scaled_size(view.size, view.scale, rng)
         image = resize_image(self.target.image(item), size, self.target.resample)
@@ -214,6 +219,11 @@ class PairedSamples(Dataset):
         images = self.target_images()
         while batch := list(islice(images, size)):
             yield torch.stack(batch)
+
+
+def shares_of(dataset: AnyDataset | None, items: list) -> np.ndarray | None:
+    """How often each item is to come; None: all alike."""
+    return dataset.shares(items) if isinstance(dataset, JoinedDataset) else None
 
 
 def to_tensor(image: np.ndarray) -> Tensor:

@@ -11,31 +11,36 @@ PUBLISHED_PIXELS = 1914 * 1052  # of the images for which [DAFormer] asks for 30
 
 @dataclass(frozen=True)
 class Uniform:
-    """Every image alike."""
+    """Every image alike, or by its share."""
 
     count: int
+    cumulative: np.ndarray | None = None  # of the images' shares, 1 at the end
 
     def pick(self, rng: np.random.Generator) -> tuple[int, None]:
         return self(rng), None
 
     def __call__(self, rng: np.random.Generator) -> int:
-        return int(rng.integers(self.count))
+        if self.cumulative is None:
+            return int(rng.integers(self.count))
+        return min(int(np.searchsorted(self.cumulative, rng.random(), side="right")), self.count - 1)
 
 
 class ByClass:
-    """Draws a class k, then uniformly one of the images `holders[k]`; classes without an image are never drawn.
+    """Draws a class k, then one of the images `holders[k]`, alike or by their shares; classes without an image are never drawn.
 
     `pick` tells the class too.
     """
 
-    def __init__(self, holders: list[np.ndarray], probabilities: np.ndarray):
+    def __init__(self, holders: list[np.ndarray], probabilities: np.ndarray, shares: np.ndarray | None = None):
         present = np.array([len(holder) > 0 for holder in holders])
         weights = np.where(present, probabilities, 0.0)
         self.holders, self.cumulative = holders, np.cumsum(weights / weights.sum())
+        self.within = None if shares is None else [uniform(len(holder), shares[holder]) for holder in holders]
 
     def pick(self, rng: np.random.Generator) -> tuple[int, int]:
         chosen = min(int(np.searchsorted(self.cumulative, rng.random())), len(self.holders) - 1)
-        return int(self.holders[chosen][rng.integers(len(self.holders[chosen]))]), chosen
+        place = rng.integers(len(self.holders[chosen])) if self.within is None else self.within[chosen](rng)
+        return int(self.holders[chosen][place]), chosen
 
     def __call__(self, rng: np.random.Generator) -> int:
         return self.pick(rng)[0]
@@ -44,15 +49,23 @@ class ByClass:
 Draw = Uniform | ByClass  # objects, not closures: they travel to worker processes that are spawned
 
 
-def class_balanced(counts: np.ndarray) -> Draw:
+def uniform(count: int, shares: np.ndarray | None = None) -> Uniform:
+    return Uniform(count) if shares is None or not count else Uniform(count, np.cumsum(shares / shares.sum()))
+
+
+def class_balanced(counts: np.ndarray, shares: np.ndarray | None = None) -> Draw:
     """P(c) proportional to 1 / log(1.01 + f_c), f_c the share of class c among all label pixels, as the public code weighs
     classes; counts `[N,K]` are label pixels."""
     share = counts.sum(axis=0) / max(counts.sum(), 1)
-    return ByClass([np.flatnonzero(counts[:, k]) for k in range(counts.shape[1])], 1 / np.log(1.01 + share))
+    return ByClass([np.flatnonzero(counts[:, k]) for k in range(counts.shape[1])], 1 / np.log(1.01 + share), shares)
 
 
 def rare_class(
-    counts: np.ndarray, temperature: float = 0.01, min_pixels: int = 3000, image_pixels: np.ndarray | None = None
+    counts: np.ndarray,
+    temperature: float = 0.01,
+    min_pixels: int = 3000,
+    image_pixels: np.ndarray | None = None,
+    shares: np.ndarray | None = None,
 ) -> Draw:
     """P(c) proportional to exp((1 - f_c) / T), of the images with more than `min_pixels` of class c.
 
@@ -66,11 +79,17 @@ def rare_class(
     for k in range(counts.shape[1]):
         enough = np.flatnonzero(counts[:, k] > least)
         holders.append(enough if len(enough) else np.flatnonzero(counts[:, k]))
-    return ByClass(holders, np.exp(scores - scores.max()))
+    return ByClass(holders, np.exp(scores - scores.max()), shares)
 
 
-def make(kind: str, counts: np.ndarray, min_pixels: int = 3000, image_pixels: np.ndarray | None = None) -> Draw:
-    """`uniform`, `class_balanced` or `rare_class` over the images of `counts` `[N,K]`."""
+def make(
+    kind: str,
+    counts: np.ndarray,
+    min_pixels: int = 3000,
+    image_pixels: np.ndarray | None = None,
+    shares: np.ndarray | None = None,
+) -> Draw:
+    """`uniform`, `class_balanced` or `rare_class` over the images of `counts` `[N,K]`; `shares` `[N]` weigh images."""
     if kind == "rare_class":
-        return rare_class(counts, min_pixels=min_pixels, image_pixels=image_pixels)
-    return class_balanced(counts) if kind == "class_balanced" else Uniform(len(counts))
+        return rare_class(counts, min_pixels=min_pixels, image_pixels=image_pixels, shares=shares)
+    return class_balanced(counts, shares) if kind == "class_balanced" else uniform(len(counts), shares)

@@ -135,8 +135,8 @@ class PreparedDataset:
 class JoinedDataset:
     """Several prepared data sets as one domain; their classes must be the same. Reads like a PreparedDataset."""
 
-    def __init__(self, parts: list[PreparedDataset]):
-        self.parts = parts
+    def __init__(self, parts: list[PreparedDataset], weights: tuple[float, ...] | None = None):
+        self.parts, self.weights = parts, weights
         self.by_folder = {part.folder: part for part in parts}
         self.name = "+".join(part.name for part in parts)
         self.classes, self.folder = parts[0].classes, parts[0].folder
@@ -160,6 +160,17 @@ class JoinedDataset:
 
     def items(self, split: str, labelled: bool = False) -> list[Item]:
         return [item for part in self.parts for item in part.items(split, labelled)]
+
+    def shares(self, items: list[Item]) -> np.ndarray | None:
+        """How often each item is to come, 1 in sum; None: all alike. A part's weight is shared by its items."""
+        if self.weights is None:
+            return None
+        counts = Counter(item.folder for item in items)
+        by_folder: dict[Path, float] = {}
+        for part, weight in zip(self.parts, self.weights, strict=True):
+            by_folder[part.folder] = by_folder.get(part.folder, 0.0) + weight
+        found = np.array([by_folder[item.folder] / counts[item.folder] for item in items])
+        return found / found.sum()
 
     def image(self, item: Item) -> np.ndarray:
         return self.by_folder[item.folder].image(item)
@@ -208,8 +219,10 @@ def open_dataset(root: Path, name: str) -> PreparedDataset:
     return PreparedDataset(folder)
 
 
-def open_domain(root: Path, names: str | tuple[str, ...]) -> PreparedDataset | JoinedDataset:
-    """One prepared data set, or several as one domain."""
+def open_domain(
+    root: Path, names: str | tuple[str, ...], weights: tuple[float, ...] | None = None
+) -> PreparedDataset | JoinedDataset:
+    """One prepared data set, or several as one domain, from which images come by the sets' weights."""
     if isinstance(names, str):
         return open_dataset(root, names)
-    return JoinedDataset([open_dataset(root, name) for name in names])
+    return JoinedDataset([open_dataset(root, name) for name in names], weights)

@@ -30,8 +30,8 @@ class Datasets:
 def open_datasets(preset: Preset, root: Path, method: type[Method], reporter: Reporter) -> Datasets:
     """Open and compare all data sets of a stage. Raises FgdaError for one that is missing or does not fit."""
     data = preset.data
-    source = open_domain(root, data.source.dataset)
-    target = open_domain(root, data.target.dataset) if method.uses_target else None
+    source = open_domain(root, data.source.dataset, data.source.weights)
+    target = open_domain(root, data.target.dataset, data.target.weights) if method.uses_target else None
     labelled = _labelled(preset, root, method, source.classes)
     evaluation = _evaluation(preset, root, source.classes, reporter)
     untrained = _untrained(preset, source.classes)

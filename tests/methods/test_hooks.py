@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from fgda_cli.data.loader import Augmentation, PairedSamples, Positions, View, batches
+from fgda_cli.config.presets import load_preset
+from fgda_cli.data.loader import Augmentation, PairedSamples, Positions, Sampling, View, batches
 from fgda_cli.data.store import JoinedDataset, open_dataset, open_domain
 from fgda_cli.methods.base import Method, MethodSettings
 from fgda_cli.methods.offline import OfflineData
 from fgda_cli.methods.optimizers import Scheduled, constant_then_linear
 from fgda_cli.models import checkpoint
-from fgda_cli.runtime.errors import FgdaError
+from fgda_cli.runtime.errors import FgdaError, UsageError
 from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.training import stages
 from tests.training.test_resume import crash, stop_at
@@ -182,6 +184,27 @@ def test_several_data_sets_are_one_domain(data_root):
     assert len(paired.source_items) == 20 and paired[0]["labels"].shape == (32, 64)
 
 
+@pytest.mark.parametrize("kind", ["uniform", "class_balanced", "rare_class"])
+def test_joined_data_sets_come_by_their_weights(data_root, tmp_path, kind):
+    for name in ("one", "two"):
+        shutil.copytree(data_root / "playground-game", tmp_path / name)
+    joined = open_domain(tmp_path, ("one", "two"), (3.0, 1.0))
+    shares = joined.shares(joined.items("train"))
+    assert shares.sum() == pytest.approx(1) and shares[:10].sum() == pytest.approx(0.75)
+    views = (View((64, 32)), View((64, 32)))
+    paired = PairedSamples(joined, joined, views, 0, choice=Sampling(kind, rare_class_min_pixels=0))
+    draws = [paired.draw_source(np.random.default_rng(n)) for n in range(2000)]
+    assert np.mean([index < 10 for index in draws]) == pytest.approx(0.75, abs=0.05 if kind == "uniform" else 0.15)
+    seen, original = [], joined.image
+    joined.image = lambda item: seen.append(item.folder.name) or original(item)
+    for position in (*range(150), 0):
+        paired[position]  # source, then target
+    assert np.mean([name == "one" for name in seen[1::2]]) == pytest.approx(0.75, abs=0.12)
+    assert seen[:2] == seen[-2:]  # by position alone
+    with pytest.raises(UsageError, match="weights: 3 for 2 data sets"):
+        load_preset("playground", ["data.source.dataset=[a,b]", "data.source.weights=[1,2,3]"])
+
+
 def test_data_sets_of_other_classes_are_no_one_domain(data_root, tmp_path):
     from fgda_cli.data.images import write_image
     from fgda_cli.data.layouts.base import OwnFiles
@@ -208,8 +231,6 @@ def test_data_sets_resized_otherwise_are_no_one_domain(raw_playground, data_root
 
 
 def test_a_labelled_part_that_no_method_uses_is_said(data_root, tiny_preset, tmp_path):
-    from fgda_cli.runtime.errors import UsageError
-
     preset = tiny_preset("data.target.labelled=playground-street")
     job = stages.Job(preset, data_root, tmp_path / "run", "cpu", reporter=Reporter(quiet=True))
     with pytest.raises(UsageError, match="method fgda does not use labels of the target"):
