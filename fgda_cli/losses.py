@@ -101,14 +101,14 @@ def domain_losses(
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """SCE at (H, W) against each of `domains` ([a;0], [0;a]), and the gradient of each in domain_logits `[B,2K,h,w]`.
 
-    a is the encoding of logits `[B,K,h,w]`. One pass gives what eq. 2 and eq. 3 need, a few rows at a time: neither
+    a is the encoding of logits `[B,K,h',w']`. One pass gives what eq. 2 and eq. 3 need, a few rows at a time: neither
     the 2K maps nor the encoding exist at full resolution. Both gradients share softmax(domain_logits) sum_k a_k; they differ in
     the half from which a is taken off, so each exponential is computed once.
     """
     codes, view = (chunked.Upsampled(maps.detach(), size, align_corners) for maps in (logits, domain_logits))
     classes = logits.shape[1]
     half = {"source": slice(None, classes), "target": slice(classes, None)}
-    shared, code_grad = torch.zeros_like(view.wide), torch.zeros_like(codes.wide)
+    shared, code_grad = torch.zeros_like(view.wide), torch.zeros_like(view.wide[:, :classes])
     sums = [domain_logits.new_zeros(()) for _ in domains]
     for rows in view.chunks():
         code, full = class_encoding(codes.rows(rows), temperature, clip), view.rows(rows)
@@ -122,8 +122,8 @@ def domain_losses(
         for value in sums:
             value += normaliser
         view.back(probs.mul_(level / total), rows, shared)
-        codes.back(code, rows, code_grad)
-    shared, code_grad = view.narrow(shared), codes.narrow(code_grad)
+        view.back(code, rows, code_grad)
+    shared, code_grad = view.narrow(shared), view.narrow(code_grad)
     pixels, grads = logits.shape[0] * size[0] * size[1], []
     for domain in domains:
         grad = shared.clone()

@@ -192,13 +192,14 @@ def test_chunks_equal_the_upsampled_loss_in_value_and_gradient(low, size, align,
         torch.testing.assert_close(*grads, msg=name)
 
 
+@pytest.mark.parametrize("grid", [(4, 6), (7, 9)])  # of the logits; the discriminator's is 4x6
 @pytest.mark.parametrize("align", [True, False])
-def test_the_domain_losses_equal_the_published_soft_label_losses(align, monkeypatch):
+def test_the_domain_losses_equal_the_published_soft_label_losses(align, grid, monkeypatch):
     monkeypatch.setattr(chunked, "CHUNK_ELEMENTS", 700)
     torch.manual_seed(1)
     size = (21, 34)
     domain_logits = torch.randn(2, 8, 4, 6, dtype=torch.float64, requires_grad=True)
-    logits = 3 * torch.randn(2, 4, 4, 6, dtype=torch.float64)
+    logits = 3 * torch.randn(2, 4, *grid, dtype=torch.float64)
     values, grads = losses.domain_losses(domain_logits, logits, size, align_corners=align)
     for domain, value, grad in zip(("source", "target"), values, grads, strict=True):
         soft = losses.domain_encoding(losses.upsample(logits, size, align), domain)

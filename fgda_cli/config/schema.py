@@ -108,6 +108,9 @@ class Model(Section):
     )
     head_width: Count = Field(128, description="channels of their features (PSPNet 512, DAFormer and DPT 256, SegFormer 768)")
     dilations: tuple[Count, ...] = Field((6, 12, 18, 24), min_length=1, description="of the ASPP heads, and of the fused one")
+    detail: Size | None = Field(
+        None, description="width and height of windows read at full size, the whole at half (HRDA: [512, 512]); default: one size"
+    )
     align_corners: bool = Field(True, description="how its maps are enlarged: end on end (DeepLab), or border on border")
     batch_norm_eps: float | None = Field(
         None, ge=0, le=0.1, description="added to batch norm's variance (FADA's frozen norm: 0); default: the encoder's"
@@ -116,7 +119,7 @@ class Model(Section):
 
 # Keys of `model` that decide what the network computes from the same weights: two networks that differ in one are not the same.
 FUNCTION_KEYS = (
-    "backbone", "variant", "output_stride", "width", "multi_level", "head", "head_width", "dilations", "align_corners",
+    "backbone", "variant", "output_stride", "width", "multi_level", "head", "head_width", "dilations", "detail", "align_corners",
     "batch_norm_eps",
 )  # fmt: skip
 

@@ -80,7 +80,7 @@ class Mic(SelfTraining, Fgda):
         from .pieces.consistency import distances, thing_cells
 
         with torch.no_grad(), self.autocast():
-            reference = self.references["imagenet"](self.model.normalise(batch.source))[-1].float()
+            reference = self.references["imagenet"](self.model.context(self.model.normalise(batch.source)))[-1].float()
         cells = thing_cells(batch.labels, reference.shape[-2:], self.things, self.settings.fd_share)
         count = self.process_group.mean(cells.sum().float()).clamp(min=1 / self.process_group.size)
         return (distances(output.stages[-1].float(), reference) * cells).sum() / count
@@ -97,7 +97,7 @@ class Mic(SelfTraining, Fgda):
         terms = super().student_terms(batch, guess, sure)
         if self.settings.lambda_masked:
             output = self.forward(self.masked(batch.target))
-            loss = self.cross_entropy(output.logits, guess, weight=sure)
+            loss = self.output_loss(output, guess, sure)
             terms["masked"] = self.settings.lambda_masked * loss
             self.backward(terms["masked"])
         return terms

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ..data.classes import ClassSet
 from ..data.geometry import InputRule
 from ..runtime.errors import FgdaError, UsageError
 from ..runtime.files import whole_file
+from .resolutions import TwoResolutions
 from .segmenter import Segmenter
 from .weights import check_finite, read_tensors
 
@@ -46,7 +48,8 @@ def load(path: Path) -> dict[str, Any]:
 def build_model(settings: schema.Model, num_classes: int) -> Segmenter:
     """A network with random weights. Raises UsageError for an unknown backbone."""
     try:
-        return Segmenter(
+        network = Segmenter if settings.detail is None else partial(TwoResolutions, detail=settings.detail)
+        return network(
             num_classes, settings.backbone, settings.variant, settings.output_stride, settings.width,
             settings.multi_level, settings.dilations, settings.batch_norm_eps, settings.head, settings.head_width,
             settings.align_corners,
@@ -118,5 +121,5 @@ def weights_hash(state: dict[str, Tensor]) -> str:
 
 def reorder_head(state: dict[str, Tensor], order: list[int]) -> dict[str, Tensor]:
     """The same network with its classes in another order: `order[k]` is the old place of new class k."""
-    last = re.compile(r"(aux_)?head\.(\w+\.)*convs\.")  # what a head has before these knows no classes
+    last = re.compile(r"(aux_|attention_)?head\.(\w+\.)*convs\.")  # what a head has before these knows no classes
     return {name: value[order] if last.match(name) and value.ndim else value for name, value in state.items()}

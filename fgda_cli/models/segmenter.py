@@ -16,6 +16,20 @@ from .normalisation import Normalise
 BatchNormMode = Literal["frozen", "statistics", "train", "target", "mixed"]
 
 
+class Detail(NamedTuple):
+    """What a window of the full resolution gave, where there are two."""
+
+    logits: Tensor  # [B,K,h,w] of the window alone
+    box: tuple[int, int, int, int]  # top, bottom, left, right
+    size: tuple[int, int]  # H, W of the image that the box lies in
+
+    def crop(self, maps: Tensor) -> Tensor:
+        """The window's part of maps `[B,H,W]` of the image."""
+        down, across = (whole / own for whole, own in zip(maps.shape[-2:], self.size, strict=True))
+        top, bottom, left, right = self.box
+        return maps[..., round(top * down) : round(bottom * down), round(left * across) : round(right * across)]
+
+
 class Output(NamedTuple):
     """What a forward returns, all but the first stages at the encoder's stride."""
 
@@ -24,6 +38,7 @@ class Output(NamedTuple):
     features: Tensor  # [B,C,h,w] the head's and the discriminator's input: the last stage, or the fused ones
     aux_features: Tensor  # [B,C',h,w] of the stage before
     stages: tuple[Tensor, ...] = ()  # the encoder's features, coarse ones last
+    detail: Detail | None = None  # in training at two resolutions
 
 
 class Segmenter(nn.Module):
@@ -62,6 +77,13 @@ class Segmenter(nn.Module):
         aux_logits = self.aux_head(stages[-2]) if self.aux_head is not None and self.training else None
         features = stages[-1] if self.neck is None else self.neck(stages)
         return Output(self.head(features), aux_logits, features, stages[-2], stages)
+
+    def begin_iteration(self, seed: int, iteration: int) -> None:
+        """What a network draws in training, it draws from these."""
+
+    def context(self, images: Tensor) -> Tensor:
+        """What the encoder makes `Output.stages` of: the (normalised) images, or less where they are read at two resolutions."""
+        return images
 
     def set_batch_norm(self, mode: BatchNormMode) -> None:
         """How batch norm trains: `frozen` (statistics and affine stay, [Z22] §4.2), `statistics` (they run, affine stays, as

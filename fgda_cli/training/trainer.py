@@ -109,6 +109,7 @@ class Trainer:
         state.set_rates(self.stage.schedule_iterations or self.stage.iterations)
         for optimizer in state.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
+        method.model.begin_iteration(method.seed, state.iteration)
         method.begin_iteration(state.iteration, self.stage.iterations, self.target_images)
         terms = self.process_group.mean_terms(method.step(batch))
         self.process_group.average_gradients(state.parameters())

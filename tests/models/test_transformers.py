@@ -238,7 +238,58 @@ def test_a_daformer_file_is_its_student(tmp_path, whole_run):
 
 def test_other_mmsegmentation_files_are_one_line(tmp_path):
     state = {f"model.backbone.{k}": v for k, v in mit_state().items()}
-    for extra, said in (("decode_head.scale_attention.conv_seg.weight", "two resolutions"), ("decode_head.odd.weight", "head")):
+    for extra, said in (("decode_head.scale_attention.odd.weight", "head"), ("decode_head.odd.weight", "head")):
         torch.save({"state_dict": state | {f"model.{extra}": torch.zeros(19, 4, 1, 1)}}, tmp_path / "x.pth")
         done = fgda("import", tmp_path / "x.pth", "--out", tmp_path / "ours.pth")
         assert done.returncode == 1 and said in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
+
+
+def hrda_file(width, classes=19):
+    """(encoder, head, attention) and one state dict of HRDA's names."""
+    body, head = mit_state(), random_state(daformer_shapes(width, classes))
+    shapes = {k: v for k, v in daformer_shapes(width, classes).items() if not k.startswith("fuse_layer")}
+    conv_shapes(shapes, "fuse_layer", width, 4 * width, 1)
+    attention = random_state(shapes)
+    named = (("backbone", body), ("decode_head.head", head), ("decode_head.scale_attention", attention))
+    return body, head, attention, {f"model.{name}.{k}": v for name, part in named for k, v in part.items()}
+
+
+def plain_hrda(body, head, attention, images, width, window):
+    """Context at half size; windows, half of one apart, averaged; their mix at a quarter of the image."""
+    mean, std = IMAGENET
+    x = (images / 255 - mean) / std
+    up = lambda maps: F.interpolate(maps, scale_factor=2, mode="bilinear", align_corners=False)  # noqa: E731
+    stages = plain_mit(body, F.interpolate(x, scale_factor=0.5, mode="bilinear", align_corners=False))
+    coarse = plain_daformer(head, stages, width)
+    a = embedded(
+        stages, [(attention[f"embed_layers.{i}.proj.weight"], attention[f"embed_layers.{i}.proj.bias"]) for i in range(4)]
+    )
+    a = conv_norm_relu(attention, "fuse_layer", a)
+    a = torch.sigmoid(F.conv2d(a, attention["conv_seg.weight"], attention["conv_seg.bias"]))
+    total = torch.zeros(1, 19, x.shape[2] // 4, x.shape[3] // 4)
+    count = torch.zeros(total.shape[2:])
+    for top in range(0, x.shape[2] - window + 1, window // 2):
+        for left in range(0, x.shape[3] - window + 1, window // 2):
+            part = plain_daformer(head, plain_mit(body, x[:, :, top : top + window, left : left + window]), width)
+            rows, columns = (slice(start // 4, (start + window) // 4) for start in (top, left))
+            total[:, :, rows, columns] += part
+            count[rows, columns] += 1
+    return up((1 - a) * coarse) + up(a) * total / count
+
+
+def test_an_hrda_file_reads_context_and_detail(tmp_path, monkeypatch):
+    width = 24
+    body, head, attention, state = hrda_file(width)
+    torch.save({"meta": {"iter": 40000}, "state_dict": state}, tmp_path / "latest.pth")
+    done = fgda("import", tmp_path / "latest.pth", "--out", tmp_path / "ours.pth")
+    assert done.returncode == 0 and "hrda, mit:b0, 19 classes" in done.stdout and "--sliding 1024x1024" in done.stderr, (
+        done.stderr
+    )
+    model, info = checkpoint.load_model(tmp_path / "ours.pth")
+    assert model.detail == (512, 512) and info["input"].size == (2048, 1024)
+    model.detail = (64, 64)
+    images = torch.randint(0, 256, (1, 3, 128, 96), generator=torch.Generator().manual_seed(4)).float()
+    with torch.no_grad():
+        close(model(images).logits, plain_hrda(body, head, attention, images, width, 64))
+        odd = model(images[..., :123, :90])  # sides that 8 does not divide
+    assert odd.logits.shape[-2:] == (30, 22) and torch.isfinite(odd.logits).all()

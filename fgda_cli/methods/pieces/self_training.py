@@ -62,7 +62,7 @@ class SelfTraining(Method):
         """Losses by the teacher's train ids `[B,H,W]` and the weight of each of its pixels (broadcasts to `[B,H,W]`)."""
         images, labels, weight = self.mix(batch, guess, sure)
         output = self.forward(self.augment(images), is_target=not self.sees_target_alone)
-        loss = self.settings.lambda_st * self.cross_entropy(output.logits, labels, weight=weight)
+        loss = self.settings.lambda_st * self.output_loss(output, labels, weight)
         self.backward(loss)
         return {"self_training": loss}
 

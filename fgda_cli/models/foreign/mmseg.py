@@ -1,4 +1,4 @@
-"""Networks of the mmsegmentation forks of DAFormer and MIC: a MiT encoder with DAFormer's or SegFormer's head."""
+"""Networks of the mmsegmentation forks of DAFormer, HRDA and MIC: a MiT encoder with DAFormer's, SegFormer's or HRDA's head."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..encoders import mit
 from ..weights import plain_names
 from .network import Foreign, blocks, classes_of, flat_state
 
-FORMATS = ("daformer",)
+FORMATS = ("daformer", "hrda")
 CONV, NORM = r"\.conv\.", r"\.bn\."
 HEADS = {
     "daformer": (
@@ -36,25 +36,34 @@ HEADS = {
         (r"conv_seg\.", ""),  # of the base class, never run
     ),
 }
+HEADS["attention"] = (
+    (r"embed_layers\.(\d)\.proj\.", r"attention_neck.embed.projections.\1."),
+    (rf"fuse_layer{CONV}", "attention_neck.mix.0."),
+    (rf"fuse_layer{NORM}", "attention_neck.mix.1."),
+    (r"conv_seg\.", "attention_head.convs.0."),
+)
 SIZES = {depths[2]: size for size, depths in mit.DEPTHS.items() if size not in ("b0", "b1")}  # by the blocks of stage 3
 
 
 def recognise(path: Path, content: dict) -> str | None:
-    return "daformer" if any(".decode_head." in f".{key}" for key in flat_state(content)) else None
+    keys = [f".{key}" for key in flat_state(content)]
+    if any(".decode_head.scale_attention." in key for key in keys):
+        return "hrda"
+    return "daformer" if any(".decode_head." in key for key in keys) else None
 
 
 def read(path: Path, content: dict, kind: str, trust: bool) -> Foreign:
     state = student(plain_names(flat_state(content)))
-    if any(key.startswith("decode_head.scale_attention") for key in state):
-        raise FgdaError("an HRDA network, which reads images at two resolutions: these are not read yet")
-    head = "segformer" if any(key.startswith("decode_head.linear_c.") for key in state) else "daformer"
     if "backbone.block3.0.attn.q.weight" not in state or not any(key.startswith("decode_head.") for key in state):
-        raise FgdaError("no MiT encoder with a decode_head: of these files DAFormer's and MIC's with MiT-B0 to B5 are read")
-    found = mit.adapt_weights(
-        {key.removeprefix("backbone."): value for key, value in state.items() if key.startswith("backbone.")}, "mit", "native"
-    )
-    found = {f"backbone.{key}": value for key, value in found.items()}
-    found |= head_of({key.removeprefix("decode_head."): v for key, v in state.items() if key.startswith("decode_head.")}, head)
+        raise FgdaError(
+            "no MiT encoder with a decode_head: of these files DAFormer's, HRDA's and MIC's with MiT-B0 to B5 are read"
+        )
+    found = {f"backbone.{key}": value for key, value in mit.adapt_weights(part(state, "backbone."), "mit", "native").items()}
+    main = part(state, "decode_head.head." if kind == "hrda" else "decode_head.")
+    head = "segformer" if any(key.startswith("linear_c.") for key in main) else "daformer"
+    found |= head_of(main, head)
+    if kind == "hrda":
+        found |= head_of(part(state, "decode_head.scale_attention."), "attention")
     last = found.get("head.convs.0.weight")
     if last is None:
         raise FgdaError(f"no {head} head: it has no last convolution")
@@ -62,17 +71,24 @@ def read(path: Path, content: dict, kind: str, trust: bool) -> Foreign:
         "backbone": f"mit:{size_of(state)}", "weights": "none", "output_stride": "native", "multi_level": False, "head": head,
         "head_width": last.shape[1], "dilations": [6, 12, 18], "align_corners": False,
     }  # fmt: skip
+    notes, size = [], (1024, 512)
+    if kind == "hrda":
+        keys, size = keys | {"detail": [512, 512]}, (2048, 1024)
+        notes = ["its authors slide windows over the image: evaluate and predict with --sliding 1024x1024 --overlap 0.5"]
     iteration = (content.get("meta") or {}).get("iter") if isinstance(content.get("meta"), dict) else None
     return Foreign(
-        kind, found, keys, classes_of(found, "head.convs.0.bias"), iteration if isinstance(iteration, int) else None, [],
-        InputRule((1024, 512), None, "linear"),
+        kind, found, keys, classes_of(found, "head.convs.0.bias"), iteration if isinstance(iteration, int) else None, notes,
+        InputRule(size, None, "linear"),
     )  # fmt: skip
 
 
 def student(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The network that its authors test; teacher and ImageNet twin lie beside it in files of a whole run."""
-    own = {key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")}
-    return own or state
+    return part(state, "model.") or state
+
+
+def part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 
 
 def size_of(state: dict[str, Tensor]) -> str:

@@ -1,0 +1,133 @@
+"""Two resolutions: the whole image at half size for context, windows at full size for detail, weighed by attention ([HRDA])."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .heads.blocks import resize
+from .heads.linear import LinearHead
+from .heads.segformer import SegformerNeck
+from .segmenter import Detail, Output, Segmenter
+
+STRIDE = 8  # of the pixels at which windows may begin: those that both resolutions' maps have
+Box = tuple[int, int, int, int]  # top, bottom, left, right in pixels of the full image
+
+
+class TwoResolutions(Segmenter):
+    """logits = up((1 - a) z_context) + up(a) z_detail at the detail's resolution, a = sigmoid of a second head on the context.
+
+    In evaluation windows overlap by half and are averaged. In training one window of all images, drawn for each forward from
+    (seed, iteration), stands for them, and a is 0 outside it ([HRDA] §3.3); without draws (a teacher's network) all are read.
+    """
+
+    def __init__(self, *settings: Any, detail: tuple[int, int]):
+        super().__init__(*settings)
+        if self.aux_head is not None:
+            raise ValueError("model.detail has no auxiliary level: set model.multi_level to false")
+        if self.neck is None or len(self.backbone.channels) < 4 or any(side % STRIDE for side in detail):
+            raise ValueError(f"model.detail needs a head with a neck (daformer), four stages, and sides that {STRIDE} divides")
+        self.detail = detail  # width, height of a window
+        width = self.feature_channels
+        self.attention_neck = SegformerNeck(self.backbone.channels, width)
+        self.attention_head = LinearHead(width, self.num_classes)
+        self.draws: tuple[int, int] | None = None  # seed and iteration
+        self.forwards = 0
+
+    def begin_iteration(self, seed: int, iteration: int) -> None:
+        self.draws, self.forwards = (seed, iteration), 0
+
+    def context(self, images: Tensor) -> Tensor:
+        """Half of the (normalised) images, both sides multiples of 4."""
+        height, width = (max(STRIDE, STRIDE * round(side / STRIDE)) // 2 for side in images.shape[-2:])
+        return F.interpolate(images, (height, width), mode="bilinear", align_corners=False)
+
+    def forward(self, images: Tensor) -> Output:
+        images = self.normalise(images)
+        context = self.context(images)
+        images = resize(images, tuple(2 * side for side in context.shape[-2:]))
+        stages = tuple(self.backbone(context))
+        features = self.neck(stages)
+        coarse = self.head(features)
+        attention = resize(torch.sigmoid(self.attention_head(self.attention_neck(stages))), tuple(coarse.shape[-2:]))
+        size = tuple(2 * side for side in coarse.shape[-2:])
+        box = self.draw_box(images.shape[-2:]) if self.training and self.draws is not None else None
+        detail = None
+        if box is None:
+            fine = self.all_details(images, size)
+        else:
+            own = self.detail_logits(images, box)
+            fine, detail = _put(own, box, size, images), Detail(own, box, tuple(images.shape[-2:]))
+            attention = attention * _inside(attention, box, images.shape[-2:])
+        fused = resize((1 - attention) * coarse, size) + resize(attention, size) * fine
+        return Output(fused, None, features, stages[-2], stages, detail)
+
+    def detail_logits(self, images: Tensor, box: Box) -> Tensor:
+        top, bottom, left, right = box
+        return self.head(self.neck(tuple(self.backbone(images[..., top:bottom, left:right]))))
+
+    def all_details(self, images: Tensor, size: tuple[int, int]) -> Tensor:
+        """The mean of all windows' logits, one window at a time."""
+        total = count = None
+        for box in self.boxes(images.shape[-2:]):
+            logits = self.detail_logits(images, box)
+            if total is None:
+                total = logits.new_zeros(*logits.shape[:2], *size)
+                count = logits.new_zeros(size)
+            total = total + _put(logits, box, size, images)
+            rows, columns = _place(box, size, images.shape[-2:])
+            count[rows, columns] += 1
+        return total / count
+
+    def boxes(self, size: tuple[int, int]) -> list[Box]:
+        """Windows that cover (H, W), each half a window after the one before, the last at the end."""
+        high, wide = min(self.detail[1], size[0]), min(self.detail[0], size[1])
+        tops, lefts = _starts(size[0], high), _starts(size[1], wide)
+        return [(top, top + high, left, left + wide) for top in tops for left in lefts]
+
+    def draw_box(self, size: tuple[int, int]) -> Box:
+        generator = torch.Generator().manual_seed((self.draws[0] * 1_000_003 + self.draws[1]) * 101 + self.forwards)
+        self.forwards += 1
+        high, wide = min(self.detail[1], size[0]), min(self.detail[0], size[1])
+        top, left = (
+            STRIDE * int(torch.randint((whole - part) // STRIDE + 1, (), generator=generator))
+            for whole, part in zip(size, (high, wide), strict=True)
+        )
+        return top, top + high, left, left + wide
+
+    def parameter_groups(self, lr: float, head_lr_factor: float) -> list[dict]:
+        groups = super().parameter_groups(lr, head_lr_factor)
+        own = [p for module in (self.attention_neck, self.attention_head) for p in module.parameters() if p.requires_grad]
+        groups[1]["params"] = [*groups[1]["params"], *own]
+        return groups
+
+
+def _starts(length: int, window: int) -> list[int]:
+    step = max(STRIDE, window // 2)
+    count = max(length - window + step - 1, 0) // step + 1
+    return [min(number * step, length - window) for number in range(count)]
+
+
+def _place(box: Box, size: tuple[int, int], pixels: tuple[int, int]) -> tuple[slice, slice]:
+    """The rows and columns of a map of `size` that a box of an image of `pixels` has."""
+    top, bottom, left, right = box
+    down, across = size[0] / pixels[0], size[1] / pixels[1]
+    return slice(round(top * down), round(bottom * down)), slice(round(left * across), round(right * across))
+
+
+def _put(logits: Tensor, box: Box, size: tuple[int, int], images: Tensor) -> Tensor:
+    """A window's logits in their place in a map of `size`, 0 around."""
+    rows, columns = _place(box, size, images.shape[-2:])
+    logits = resize(logits, (rows.stop - rows.start, columns.stop - columns.start))
+    return F.pad(logits, (columns.start, size[1] - columns.stop, rows.start, size[0] - rows.stop))
+
+
+def _inside(maps: Tensor, box: Box, pixels: tuple[int, int]) -> Tensor:
+    """1 where a map's points lie in the box, `[1,1,h,w]`."""
+    rows, columns = _place(box, tuple(maps.shape[-2:]), pixels)
+    mask = maps.new_zeros(1, 1, *maps.shape[-2:])
+    mask[..., rows, columns] = 1
+    return mask

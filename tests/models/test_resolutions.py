@@ -1,0 +1,123 @@
+"""Two resolutions: the mix by hand, windows that cover, what training draws, and a run that resumes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fgda_cli import losses
+from fgda_cli.config.schema import Model
+from fgda_cli.methods.registry import method_class
+from fgda_cli.models import checkpoint
+from fgda_cli.models.resolutions import TwoResolutions
+from fgda_cli.runtime.errors import UsageError
+from fgda_cli.runtime.reporter import Reporter
+from fgda_cli.training import stages
+from tests.training.test_resume import crash, same, stop_at
+
+SMALL = Model(backbone="resnet18", width=8, multi_level=False, head="fused", head_width=16, dilations=(2,), detail=(32, 32),
+              align_corners=False)  # fmt: skip
+
+
+def network():
+    torch.manual_seed(0)
+    return checkpoint.build_model(SMALL, 5)
+
+
+def images(count=2, size=(64, 96)):
+    return torch.randint(0, 256, (count, 3, *size), generator=torch.Generator().manual_seed(1))
+
+
+def test_the_mix_by_hand(monkeypatch):
+    """[HRDA]: context 2, detail 4, attention .25: 2.5 inside the window, 2 outside."""
+    net = network().train()
+    net.begin_iteration(0, 0)
+    heads = iter((2.0, 4.0))
+    monkeypatch.setattr(net.head, "forward", lambda x: torch.full((len(x), 5, *x.shape[-2:]), next(heads)))
+    monkeypatch.setattr(net.attention_head, "forward", lambda x: torch.full((len(x), 5, *x.shape[-2:]), -1.0986123))
+    output = net(images())
+    top, bottom, left, right = (side // 8 for side in output.detail.box)  # the fused head's maps are at an eighth
+    inside = torch.zeros(output.logits.shape[-2:], dtype=torch.bool)
+    inside[top:bottom, left:right] = True
+    inner = inside.clone()
+    inner[[top, bottom - 1], :] = False  # attention is enlarged bilinearly: its border is soft
+    inner[:, [left, right - 1]] = False
+    assert output.logits[0, 0][inner] == pytest.approx(2.5, abs=1e-6)
+    far = torch.ones_like(inside)
+    far[max(0, top - 1) : bottom + 1, max(0, left - 1) : right + 1] = False
+    assert far.any() and output.logits[0, 0][far] == pytest.approx(2.0, abs=1e-6)
+
+
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 8), st.integers(1, 8))
+def test_windows_cover_the_image(rows, columns, high, wide):
+    net = TwoResolutions.__new__(TwoResolutions)
+    torch.nn.Module.__init__(net)
+    net.detail, size = (8 * wide, 8 * high), (8 * rows, 8 * columns)
+    seen = torch.zeros(size, dtype=torch.int)
+    for top, bottom, left, right in net.boxes(size):
+        assert 0 <= top < bottom <= size[0] and 0 <= left < right <= size[1]
+        seen[top:bottom, left:right] += 1
+    assert seen.min() >= 1
+
+
+def test_training_draws_a_window_from_seed_and_iteration_and_evaluation_none():
+    net = network().train()
+    net.begin_iteration(3, 7)
+    first, second = net(images()).detail.box, net(images()).detail.box
+    net.begin_iteration(3, 7)
+    assert net(images()).detail.box == first
+    boxes = set()
+    for iteration in range(30):
+        net.begin_iteration(3, iteration)
+        boxes.add(net(images(1)).detail.box)
+    assert len(boxes) > 5 and all(side % 8 == 0 for box in (*boxes, second) for side in box)
+    assert net.eval()(images()).detail is None
+    whole = network().train()
+    assert whole(images()).detail is None  # a teacher's network reads all windows
+
+
+def test_the_windows_own_loss_is_a_tenth():
+    net, cls = network().train(), method_class("source-only")
+    method = cls(net, cls.Settings(name="source-only"))
+    net.begin_iteration(0, 0)
+    labels = torch.randint(0, 5, (2, 64, 96), dtype=torch.uint8)
+    output = method.forward(images())
+    weight = torch.rand(2, 64, 96)
+    top, bottom, left, right = output.detail.box
+    whole = losses.segmentation_loss(output.logits, labels, weight=weight, align_corners=False)
+    own = (labels[:, top:bottom, left:right], weight[:, top:bottom, left:right])
+    part = losses.segmentation_loss(output.detail.logits, own[0], weight=own[1], align_corners=False)
+    torch.testing.assert_close(method.output_loss(output, labels, weight), 0.9 * whole + 0.1 * part)
+    method.output_loss(output, labels).backward()
+    assert all(p.grad is not None for p in net.parameters())
+    assert sum(p.numel() for group in net.parameter_groups(1.0, 10.0) for p in group["params"]) == sum(
+        p.numel() for p in net.parameters()
+    )
+
+
+def test_settings_that_cannot_be_are_said():
+    for wrong, said in (
+        ({"multi_level": True}, "no auxiliary level"),
+        ({"head": "aspp"}, "head with a neck"),
+        ({"detail": (30, 32)}, "8 divides"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            checkpoint.build_model(SMALL.model_copy(update=wrong), 5)
+
+
+def test_mic_at_two_resolutions_resumes_bit_identically(data_root, tiny_preset, tmp_path, monkeypatch):
+    preset = tiny_preset("model.head=fused", "model.head_width=16", "model.dilations=[2]", "model.multi_level=false",
+                         "model.detail=[32,32]", "model.align_corners=false", "method.mask_block=8", method="mic")  # fmt: skip
+    job = stages.Job(preset, data_root, tmp_path / "pre", "cpu", reporter=Reporter(quiet=True))
+    start = stages.pretrain(job)
+    ours = replace(job, out=tmp_path / "whole")
+    whole = stages.adapt(ours, start)
+    with monkeypatch.context() as patch:
+        stop_at(patch, 3, crash)
+        with pytest.raises(MemoryError):
+            stages.adapt(replace(ours, out=tmp_path / "parts"), start)
+    assert same(whole, stages.adapt(replace(ours, out=tmp_path / "parts"), start))
