@@ -144,6 +144,7 @@ class Stage(Section):
     iterations: Count = Field(description="optimiser steps")
     schedule_iterations: Count | None = Field(None, description="length of the poly schedule; default: iterations")
     batch_size: Count = Field(1, description="images a domain and step")
+    accumulate: Count = Field(1, description="parts in which a step's images are worked off, for less memory; gradients add up")
     lr: Positive | None = Field(None, description="instead of optim.lr in this stage")
     warmup_iterations: int = Field(0, ge=0, description="linear warm-up of all rates before the decay")
     batch_norm: Literal["frozen", "statistics", "train", "target", "mixed"] = Field(

@@ -41,6 +41,12 @@ class Batch(NamedTuple):
     def to(self, device: torch.device) -> Batch:
         return Batch(*(value.to(device, non_blocking=True) if isinstance(value, Tensor) else value for value in self))
 
+    def split(self, parts: int) -> list[Batch]:
+        """Even parts, in order."""
+        count = len(self.source) // parts
+        spans = [slice(number * count, (number + 1) * count) for number in range(parts)]
+        return [Batch(*(None if value is None else value[span] for value in self)) for span in spans]
+
 
 @dataclass(frozen=True)
 class Augmentation:

@@ -61,7 +61,8 @@ class Method:
         self.class_weights: Tensor | None = None  # [256] by train id, on the device: of every cross-entropy
         self.autocast: Callable = nullcontext
         self.process_group = ProcessGroup()  # the processes that share each batch
-        self.scale: Callable[[Tensor], Tensor] = lambda loss: loss  # loss scaling (fp16)
+        self.scale: Callable[[Tensor], Tensor] = lambda loss: loss  # loss scaling (fp16), and a part's share of the step
+        self.part = (0, 1)  # which of how many parts of the step's images is worked off
 
     # what a method may change
 
@@ -148,8 +149,9 @@ class Method:
         return (1 - DETAIL_SHARE) * loss + DETAIL_SHARE * detail
 
     def place(self, index: int, count: int) -> int:
-        """The place of image `index` of this process's `count` in the batch of all processes."""
-        return self.process_group.rank * count + index
+        """The place of image `index` of this process's `count` (of this part) in the batch of all processes."""
+        number, parts = self.part
+        return (self.process_group.rank * parts + number) * count + index
 
     def mean_of_all(self, values: Tensor) -> Tensor:
         """The mean over all processes of a mean over this one's images; its gradient reaches this process's part (gradients are

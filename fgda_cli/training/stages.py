@@ -184,10 +184,11 @@ def _is_longer(job: Job, run: RunFolder, stage: Stage, identity: Identity) -> bo
 
 def _check_batch(stage: Stage, name: str, processes: int) -> None:
     """Raises UsageError when a batch cannot be split evenly: a run is the same on any number of processes."""
-    if stage.batch_size % processes:
+    if stage.batch_size % (processes * stage.accumulate):
+        what = f"their number, {processes}" + (f", times accumulate, {stage.accumulate}" if stage.accumulate > 1 else "")
         raise UsageError(
-            f"{name}.batch_size is {stage.batch_size}, over all processes: it must be a multiple of their number, {processes}\n"
-            f"e.g. --set {name}.batch_size={processes}"
+            f"{name}.batch_size is {stage.batch_size}, over all processes: it must be a multiple of {what}\n"
+            f"e.g. --set {name}.batch_size={processes * stage.accumulate}"
         )
 
 

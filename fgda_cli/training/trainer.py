@@ -111,7 +111,7 @@ class Trainer:
             optimizer.zero_grad(set_to_none=True)
         method.model.begin_iteration(method.seed, state.iteration)
         method.begin_iteration(state.iteration, self.stage.iterations, self.target_images)
-        terms = self.process_group.mean_terms(method.step(batch))
+        terms = self.process_group.mean_terms(self.step(batch))
         self.process_group.average_gradients(state.parameters())
         scaler = state.precision.scaler
         finite = torch.isfinite(torch.stack([term.detach().float() for term in terms.values()]).sum())
@@ -128,6 +128,22 @@ class Trainer:
         method.end_iteration(state.iteration)
         state.iteration += 1
         return terms
+
+    def step(self, batch: loader.Batch) -> dict[str, torch.Tensor]:
+        """The method's step on the parts of the batch; their gradients add up to the mean over the parts, as the terms do."""
+        parts, method = self.stage.accumulate, self.state.method
+        if parts == 1:
+            return method.step(batch)
+        scale, found = method.scale, []
+        try:
+            method.scale = lambda loss: scale(loss) / parts
+            for number, part in enumerate(batch.split(parts)):
+                method.part = (number, parts)
+                found.append({name: term.detach() for name, term in method.step(part).items()})
+        finally:
+            method.scale, method.part = scale, (0, 1)
+        names = {name for terms in found for name in terms}
+        return {name: sum(terms[name] for terms in found if name in terms) / parts for name in sorted(names)}
 
     def target_images(self) -> Iterator[torch.Tensor]:
         return self.samples.target_images(self.process_group.rank, self.process_group.size)

@@ -91,3 +91,28 @@ def test_a_run_with_all_of_it_trains_and_its_first_step_is_no_longer_than_allowe
     first = checkpoint.load(stages.pretrain(job))["model"]
     second = checkpoint.load(stages.pretrain(replace(job, out=tmp_path / "again")))["model"]
     assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def frozen(tiny_preset, *sets, method="fgda"):
+    return tiny_preset("adapt.batch_norm=frozen", "adapt.iterations=3", "adapt.batch_size=4", *sets, method=method)
+
+
+@pytest.mark.parametrize("method", ["fgda", "fgda-st", "mic", "dacs"])
+def test_a_step_in_parts_is_the_whole_step(data_root, tiny_preset, tmp_path, method):
+    """Each image draws as it would in one part; what is left is that a part's mean is over its own labelled pixels."""
+    sets = ("data.source.crop=[32,32]", "optim.lr=1e-3") if method == "fgda" else ("optim.lr=1e-3",)
+    job = stages.Job(frozen(tiny_preset, *sets, method=method), data_root, tmp_path / "pre", "cpu", reporter=Reporter(quiet=True))
+    start = stages.pretrain(job)
+    parts = replace(job, preset=frozen(tiny_preset, *sets, "adapt.accumulate=2", method=method))
+    one, two = (checkpoint.load(stages.adapt(replace(each, out=tmp_path / name), start))["model"]
+                for name, each in (("one", job), ("two", parts)))  # fmt: skip
+    before = checkpoint.load(start)["model"]
+    moved = sum((one[k] - before[k]).double().square().sum() for k in one if one[k].is_floating_point()).sqrt()
+    apart = sum((one[k] - two[k]).double().square().sum() for k in one if one[k].is_floating_point()).sqrt()
+    assert moved > 0 and apart < 0.1 * moved, (apart, moved)
+
+
+def test_a_batch_that_cannot_be_split_is_said(data_root, tiny_preset, tmp_path):
+    job = stages.Job(tiny_preset("pretrain.accumulate=3"), data_root, tmp_path / "x", "cpu", reporter=Reporter(quiet=True))
+    with pytest.raises(UsageError, match="a multiple of their number, 1, times accumulate, 3"):
+        stages.pretrain(job)
