@@ -16,7 +16,11 @@ def ablate(
     preset: cli.PresetName = "playground",
     sets: cli.SetValues = None,
     methods: Annotated[
-        str, typer.Option(help="table1, table2, table3, all, or names with commas.", rich_help_panel="Preset")
+        str,
+        typer.Option(
+            help="table1, table2, table3, all, or names with commas; with settings of their own: mic,mic+lambda_fd=0",
+            rich_help_panel="Preset",
+        ),
     ] = "table3",
     seeds: Annotated[str, typer.Option(help="Seeds, with commas.", rich_help_panel="Compute")] = "0,1,2",
     out: Annotated[
@@ -37,7 +41,7 @@ def ablate(
     named = {name: list(table) for name, table in TABLES.items()}
     named["all"] = [*first, *(name for name in method_names() if name not in first)]
     chosen = named.get(methods) or [name.strip() for name in methods.split(",") if name.strip()]
-    unknown = [name for name in chosen if name not in method_names()]
+    unknown = [name for name in chosen if name.partition("+")[0] not in method_names()]
     if unknown or not chosen:
         raise UsageError(f"--methods {methods}: known are {', '.join(named)}, {', '.join(method_names())}")
     try:

@@ -13,7 +13,7 @@ from ..data.store import open_dataset
 from ..inference.evaluate import evaluate_file
 from ..methods.registry import method_class
 from ..runtime.devices import make_precision, pick_device
-from ..runtime.errors import FgdaError
+from ..runtime.errors import FgdaError, UsageError
 from ..runtime.files import write_json, write_text
 from ..training import stages
 from ..visual.plots import bars
@@ -22,14 +22,20 @@ from .published import ROWS, by_name
 
 
 def run_ablation(job: stages.Job, preset_name: str, overrides: list[str], methods: list[str], seeds: list[int]) -> dict[str, Any]:
-    """Train and evaluate what is missing, write ablation.json after every cell, table and plot at the end."""
+    """Train and evaluate what is missing, write ablation.json after every cell, table and plot at the end.
+
+    A method may carry settings of its own, `mic+lambda_fd=0+adapt.lr=1e-4`: a row of their own, from the same source model.
+    Raises UsageError for settings that cannot be, before anything is trained.
+    """
+    for method in methods:
+        load_preset(preset_name, [*overrides, *settings_of(method)], base_of(method))
     out = job.out or Path("runs") / job.preset.name / "ablation"
     record = out / "ablation.json"
     cells = _read(record)
     metric = job.preset.data.evaluation.metric
     for seed in seeds:
         for method in dict.fromkeys(("source-only", *methods)):
-            preset = load_preset(preset_name, [*overrides, f"run.seed={seed}"], method)
+            preset = load_preset(preset_name, [*overrides, *settings_of(method), f"run.seed={seed}"], base_of(method))
             key = f"{method}-seed{seed}"
             job.reporter.say(f"cell {key}")
             final = _train(replace(job, preset=preset), out, method, seed)
@@ -43,9 +49,25 @@ def run_ablation(job: stages.Job, preset_name: str, overrides: list[str], method
     return summary
 
 
+def base_of(method: str) -> str:
+    return method.partition("+")[0]
+
+
+def settings_of(method: str) -> list[str]:
+    """The overrides that follow a method's name; those without a section are the method's own.
+
+    Raises UsageError for what would change the source model too, which all cells of a seed share.
+    """
+    found = [part if "." in part.partition("=")[0] else f"method.{part}" for part in method.split("+")[1:]]
+    for part in found:
+        if "=" not in part or not part.startswith(("method.", "adapt.")):
+            raise UsageError(f"--methods {method}: of a method and of adapt alone, as NAME=VALUE (others by --set, for all)")
+    return found
+
+
 def _train(job: stages.Job, out: Path, method: str, seed: int) -> Path:
     source_only = stages.pretrain(replace(job, out=out / f"source-only-seed{seed}"))
-    if not method_class(method).uses_target:
+    if not method_class(base_of(method)).uses_target:
         return source_only
     return stages.adapt(replace(job, out=out / f"{method}-seed{seed}"), source_only)
 

@@ -26,6 +26,24 @@ def test_ablation_writes_table_json_and_plot_and_does_not_repeat_cells(data_root
     assert kept["fgda-seed1"] == record["cells"]["fgda-seed1"] and "minent-seed0" in kept
 
 
+def test_a_method_with_settings_is_a_row_of_its_own(data_root, tmp_path):
+    command = ["ablate", "--data-root", data_root, "--out", tmp_path / "ab", "--device", "cpu", *set_flags("adapt.iterations=2")]
+    done = fgda(*command, "--methods", "mic,mic+lambda_masked=0,mic+mask_block=8+adapt.lr=1e-4", "--seeds", "0", "--json")
+    assert done.returncode == 0, done.stderr
+    rows = {row["method"]: row for row in json.loads(done.stdout)["rows"]}
+    assert set(rows) == {"mic", "mic+lambda_masked=0", "mic+mask_block=8+adapt.lr=1e-4"}
+    without = (tmp_path / "ab/mic+lambda_masked=0-seed0/metrics.jsonl").read_text()
+    assert '"masked"' not in without and '"masked"' in (tmp_path / "ab/mic-seed0/metrics.jsonl").read_text()
+    assert done.stderr.count("finished already") == 3, "one source model serves all"
+    for wrong, said in (
+        ("mic+magic=1", "magic"),
+        ("mic+data.flip=false", "of a method and of adapt alone"),
+        ("mic+x", "NAME=VALUE"),
+    ):
+        refused = fgda(*command, "--methods", wrong, "--seeds", "0")
+        assert refused.returncode == 2 and said in refused.stderr, refused.stderr
+
+
 def test_unknown_methods_and_seeds_are_usage_errors():
     assert fgda("ablate", "--methods", "magic").returncode == 2
     assert fgda("ablate", "--seeds", "one").returncode == 2

@@ -1,0 +1,136 @@
+"""What a preset's step costs over the bare passes of the networks in it, and its peak memory.
+
+    python benchmarks/presets.py                                   # the published presets, images of 128x128
+    python benchmarks/presets.py --presets gta2city,gta2city-mic --size 256x256 --batch 2
+
+Bare passes: every call of a network in one step is recorded with its inputs, and run again alone, forward and, where it had a
+gradient, backward. Random weights. Step and bare passes take turns; medians. Each preset runs in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+PUBLISHED = ("gta2city", "gta2city-adaptsegnet", "gta2city-advent", "gta2city-clan", "gta2city-fada", "gta2city-daformer",
+             "gta2city-hrda", "gta2city-mic")  # fmt: skip
+
+
+def recorded(networks: dict, calls: list):
+    """Wrap each network's forward so that `calls` tells (name, inputs, whether it had a gradient)."""
+    import torch
+
+    for name, network in networks.items():
+        original = network.forward
+
+        def forward(*inputs, name=name, original=original):
+            calls.append((name, [x.detach().clone() for x in inputs], torch.is_grad_enabled()))
+            return original(*inputs)
+
+        network.forward = forward
+
+
+def bare(network, inputs: list, with_gradient: bool) -> None:
+    import torch
+
+    with torch.set_grad_enabled(with_gradient):
+        output = network(*inputs)
+    if with_gradient:
+        tensors = [x for x in (output if isinstance(output, tuple) else (output,)) if isinstance(x, torch.Tensor)]
+        used = [x for x in tensors[:2] if x.requires_grad]  # logits and auxiliary logits
+        torch.autograd.backward(used, [torch.ones_like(x) for x in used])
+
+
+def measure(name: str, arguments) -> dict:
+    import torch
+
+    from fgda_cli.config.presets import load_preset
+    from fgda_cli.data.loader import Batch
+    from fgda_cli.methods.registry import method_class
+    from fgda_cli.models import checkpoint
+
+    torch.manual_seed(0)
+    torch.set_num_threads(arguments.threads)
+    width, height = arguments.size
+    sets = ["model.weights=none"] + ([f"model.detail=[{width // 2},{height // 2}]"] if "detail" in raw(name) else [])
+    preset = load_preset(name, sets)
+    model = checkpoint.build_model(preset.model, 19)
+    model.set_batch_norm(preset.adapt.batch_norm)
+    cls = method_class(preset.method.name)
+    method = cls(model, preset.method)
+    if "lambda_fd" in type(preset.method).model_fields and preset.method.lambda_fd:  # as if the encoder had weights
+        method.references["imagenet"] = checkpoint.build_model(preset.model, 1).backbone.eval().requires_grad_(False)
+        method.things = torch.arange(19) >= 11
+    for module in (model, *method.modules.values()):
+        module.train()
+    images = [torch.randint(0, 256, (arguments.batch, 3, height, width), dtype=torch.uint8) for _ in range(2)]
+    labels = torch.randint(0, 19, (arguments.batch, height // 16, width // 16)).repeat_interleave(16, 1).repeat_interleave(16, 2)
+    batch, calls = Batch(images[0], labels.to(torch.uint8), images[1]), []
+    networks = {"model": model, **method.modules, **method.references}
+    recorded(networks, calls)
+
+    def clock(work) -> float:
+        for module in (model, *method.modules.values()):
+            module.zero_grad(set_to_none=True)
+        start = time.perf_counter()
+        work()
+        return time.perf_counter() - start
+
+    def step() -> None:
+        model.begin_iteration(0, 501)
+        method.begin_iteration(501, 1000, lambda: iter(batch.target))
+        method.step(batch)
+
+    def passes() -> None:
+        model.begin_iteration(0, 501)
+        for which, inputs, with_gradient in kept:
+            bare(networks[which], inputs, with_gradient)
+
+    clock(step)
+    kept = list(calls)
+    found = {"step": [], "bare": []}
+    for _ in range(arguments.rounds):
+        found["step"].append(clock(step))
+        found["bare"].append(clock(passes))
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    step_time, bare_time = (statistics.median(found[key]) for key in ("step", "bare"))
+    return {"passes": len(kept), "step": step_time, "bare": bare_time, "ratio": step_time / bare_time, "memory": memory}
+
+
+def raw(name: str) -> set[str]:
+    """Which keys of `model` the preset sets."""
+    from fgda_cli.config.presets import load_preset
+
+    return {key for key, value in load_preset(name, []).model.model_dump().items() if value is not None}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--presets", default=",".join(PUBLISHED))
+    parser.add_argument("--size", type=lambda text: tuple(map(int, text.split("x"))), default=(128, 128))
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(json.dumps(measure(arguments.one, arguments)))
+        return
+    print("| preset | network passes a step | step, s | bare passes, s | ratio | peak memory, GB |\n|---|---|---|---|---|---|")
+    for name in arguments.presets.split(","):
+        done = subprocess.run([sys.executable, __file__, *sys.argv[1:], "--one", name], capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(done.stderr)
+        m = json.loads(done.stdout.splitlines()[-1])
+        print(
+            f"| `{name}` | {m['passes']} | {m['step']:.2f} | {m['bare']:.2f} | {m['ratio']:.2f} | {m['memory']:.1f} |", flush=True
+        )
+
+
+if __name__ == "__main__":
+    main()
