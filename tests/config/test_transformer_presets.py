@@ -1,0 +1,36 @@
+"""The presets of DAFormer, HRDA and MIC carry what their authors' configurations say."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fgda_cli.config.presets import load_preset
+from fgda_cli.models.checkpoint import build_model
+
+
+@pytest.mark.parametrize("name, masked, crop, rows, least", [
+    ("gta2city-daformer", 0, (512, 512), (15, 120), 1500), ("gta2city-hrda", 0, (1024, 1024), (30, 240), 6000),
+    ("gta2city-mic", 1, (1024, 1024), (30, 240), 6000),
+])  # fmt: skip
+def test_published_settings(name, masked, crop, rows, least):
+    preset = load_preset(name, [])
+    m, o, stage = preset.method, preset.optim, preset.adapt
+    assert m.name == "mic" and m.lambda_adv == 0 and m.seg_temperature == 1 and m.lambda_masked == masked
+    assert (m.lambda_fd, m.ema, m.confidence, m.mix_jitter, m.mask_block, m.mask_ratio) == (0.005, 0.999, 0.968, 0.2, 64, 0.7)
+    assert (m.ignore_top, m.ignore_bottom) == rows
+    assert (o.kind, o.lr, o.head_lr_factor, o.weight_decay, o.decay_norms) == ("adamw", 6e-5, 10, 0.01, False)
+    assert (o.poly_power, o.warmup, stage.warmup_iterations, stage.iterations, stage.batch_size) == (
+        1,
+        "times_decay",
+        1500,
+        40000,
+        2,
+    )
+    assert (stage.schedule_iterations or stage.iterations) == 40000 and stage.start == "backbone"
+    assert preset.data.source.crop == preset.data.target.crop == crop and preset.data.source.max_class_share == 0.75
+    assert preset.data.rare_class_crop_pixels == least
+    with torch.device("meta"):
+        net = build_model(preset.model, 19)
+    assert net.backbone.strides == (4, 8, 16, 32) and not net.align_corners
+    assert (preset.model.detail == (512, 512)) == (name != "gta2city-daformer")
