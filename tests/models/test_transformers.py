@@ -12,6 +12,7 @@ from fgda_cli.models.encoders import mit
 from fgda_cli.models.segmenter import Segmenter
 from fgda_cli.models.weights import load_backbone
 from fgda_cli.runtime.errors import FgdaError, UsageError
+from fgda_cli.studies.importing import import_checkpoint
 from tests.conftest import fgda
 
 from .test_foreign import IMAGENET, close, random_state
@@ -293,3 +294,23 @@ def test_an_hrda_file_reads_context_and_detail(tmp_path, monkeypatch):
         close(model(images).logits, plain_hrda(body, head, attention, images, width, 64))
         odd = model(images[..., :123, :90])  # sides that 8 does not divide
     assert odd.logits.shape[-2:] == (30, 22) and torch.isfinite(odd.logits).all()
+
+
+@pytest.mark.parametrize("damage", ["scalar", "no patch embedding", "odd keys", "flat head", "half of a kv"])
+def test_damaged_transformer_files_are_one_line(tmp_path, damage):
+    *_, state = hrda_file(8)
+    if damage == "scalar":
+        state = {key: torch.tensor(1.0) for key in state}
+    elif damage == "no patch embedding":
+        del state["model.backbone.patch_embed1.proj.weight"]
+    elif damage == "odd keys":
+        state = state | {3: torch.zeros(1)}
+    elif damage == "flat head":
+        state["model.decode_head.head.conv_seg.weight"] = torch.zeros(19)
+    else:
+        state["model.backbone.block1.0.attn.kv.weight"] = torch.zeros(1, 32)
+    torch.save({"state_dict": state}, tmp_path / "x.pth")
+    for kind in ("auto", "daformer", "hrda", "pycda", "fada", "dise"):
+        with pytest.raises(FgdaError, match="x.pth") as caught:
+            import_checkpoint(tmp_path / "x.pth", kind)
+        assert "\n" not in str(caught.value), str(caught.value)

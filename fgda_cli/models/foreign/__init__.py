@@ -27,6 +27,10 @@ def read_foreign(path: Path, kind: str, trust: bool = False) -> Foreign:
         raise UsageError(f"{path}: {error}") from None
     except FgdaError as error:
         raise FgdaError(f"{path}: {error}") from None
+    except (KeyError, IndexError, AttributeError, TypeError, ValueError, RuntimeError) as error:
+        raise FgdaError(
+            f"{path}: names or shapes of no network that is known ({type(error).__name__}: {_short(error)})"
+        ) from error
     check_finite(found.state, str(path))
     return found
 
@@ -40,3 +44,7 @@ def detect(path: Path, content: dict) -> str:
     raise FgdaError(
         "neither a FADA file (feature_extractor, classifier), nor a DeepLab (layer5, layer6), PyCDA or DAFormer state dict"
     )
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:100]
