@@ -1,4 +1,4 @@
-"""What each method costs beside source-only: networks of its own, seconds a step, peak memory.
+"""What each method costs beside source-only: networks of its own, CPU seconds a step (others on the machine disturb them least), peak memory.
 
     python benchmarks/methods.py                                    # playground's network and sizes
     python benchmarks/methods.py --network resnet101 --size 512x256
@@ -46,11 +46,11 @@ def measure(name: str, arguments) -> dict[str, float]:
     for iteration in range(arguments.steps + 1):
         for module in (model, *method.modules.values()):
             module.zero_grad(set_to_none=True)
-        clock = time.perf_counter()
+        clock = time.process_time()
         method.begin_iteration(501 + iteration, 1000, lambda: iter(batch.target))  # amid a run, where no round begins
         method.step(batch)
         method.end_iteration(501 + iteration)
-        seconds.append(time.perf_counter() - clock)
+        seconds.append(time.process_time() - clock)
     own = sum(p.numel() for module in method.modules.values() for p in module.parameters())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return {"seconds": statistics.median(seconds[1:]), "parameters": own / 1e6, "memory": peak}

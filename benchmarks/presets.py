@@ -4,7 +4,7 @@
     python benchmarks/presets.py --presets gta2city,gta2city-mic --size 256x256 --batch 2
 
 Bare passes: every call of a network in one step is recorded with its inputs, and run again alone, forward and, where it had a
-gradient, backward. Random weights. Step and bare passes take turns; medians. Each preset runs in a process of its own.
+gradient, backward. Random weights. Step and bare passes take turns; medians of CPU seconds. Each preset runs in a process of its own.
 """
 
 from __future__ import annotations
@@ -77,9 +77,9 @@ def measure(name: str, arguments) -> dict:
     def clock(work) -> float:
         for module in (model, *method.modules.values()):
             module.zero_grad(set_to_none=True)
-        start = time.perf_counter()
+        start = time.process_time()
         work()
-        return time.perf_counter() - start
+        return time.process_time() - start
 
     def step() -> None:
         model.begin_iteration(0, 501)
