@@ -96,7 +96,7 @@ class Mic(SelfTraining, Fgda):
     def student_terms(self, batch: Batch, guess: Tensor, sure: Tensor) -> dict[str, Tensor]:
         terms = super().student_terms(batch, guess, sure)
         if self.settings.lambda_masked:
-            output = self.forward(self.masked(batch.target))
+            output = self.forward(self.masked(batch.target), is_target=not self.sees_target_alone)
             loss = self.output_loss(output, guess, sure)
             terms["masked"] = self.settings.lambda_masked * loss
             self.backward(terms["masked"])
