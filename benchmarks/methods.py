@@ -1,4 +1,4 @@
-"""What each method costs beside source-only: networks of its own, CPU seconds a step (others on the machine disturb them least), peak memory.
+"""What each method costs beside source-only: networks of its own, CPU seconds a step, peak memory.
 
     python benchmarks/methods.py                                    # playground's network and sizes
     python benchmarks/methods.py --network resnet101 --size 512x256
@@ -9,18 +9,10 @@ before training (translation, modes of patches) is not in it.
 
 from __future__ import annotations
 
-import argparse
-import json
-import resource
 import statistics
-import subprocess
-import sys
 import time
 
-
-def size(text: str) -> tuple[int, int]:
-    width, height = text.split("x")
-    return int(width), int(height)
+from alone import ask, peak_memory, step_parser, told
 
 
 def measure(name: str, arguments) -> dict[str, float]:
@@ -52,32 +44,22 @@ def measure(name: str, arguments) -> dict[str, float]:
         method.end_iteration(501 + iteration)
         seconds.append(time.process_time() - clock)
     own = sum(p.numel() for module in method.modules.values() for p in module.parameters())
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return {"seconds": statistics.median(seconds[1:]), "parameters": own / 1e6, "memory": peak}
+    return {"seconds": statistics.median(seconds[1:]), "parameters": own / 1e6, "memory": peak_memory()}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = step_parser(__doc__, (256, 128), 2)
     parser.add_argument("--network", default="playground", help="playground, or resnet18 to resnet101")
-    parser.add_argument("--size", type=size, default=(256, 128), metavar="WxH")
-    parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--steps", type=int, default=5)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.one:
-        print(json.dumps(measure(arguments.one, arguments)))
+    if told(arguments, measure):
         return
     from fgda_cli.methods.registry import method_names
 
     found: dict[str, list[dict]] = {}
     for _ in range(arguments.rounds):
         for name in ("source-only", *(n for n in method_names() if n != "source-only")):
-            done = subprocess.run(
-                [sys.executable, __file__, *sys.argv[1:], "--one", name], capture_output=True, text=True, check=True
-            )
-            found.setdefault(name, []).append(json.loads(done.stdout))
+            found.setdefault(name, []).append(ask(__file__, name))
     base = statistics.median(row["seconds"] for row in found["source-only"])
     print("| method | own parameters, M | time a step, of source-only | peak memory, GB |\n|---|---|---|---|")
     for name, rows in found.items():

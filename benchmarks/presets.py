@@ -4,18 +4,16 @@
     python benchmarks/presets.py --presets gta2city,gta2city-mic --size 256x256 --batch 2
 
 Bare passes: every call of a network in one step is recorded with its inputs, and run again alone, forward and, where it had a
-gradient, backward. Random weights. Step and bare passes take turns; medians of CPU seconds. Each preset runs in a process of its own.
+gradient, backward. Random weights. Step and bare passes take turns; medians of CPU seconds. Each preset has a process
+of its own.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import resource
 import statistics
-import subprocess
-import sys
 import time
+
+from alone import ask, peak_memory, step_parser, told
 
 PUBLISHED = ("gta2city", "gta2city-adaptsegnet", "gta2city-advent", "gta2city-clan", "gta2city-fada", "gta2city-daformer",
              "gta2city-hrda", "gta2city-mic")  # fmt: skip
@@ -57,7 +55,9 @@ def measure(name: str, arguments) -> dict:
     torch.manual_seed(0)
     torch.set_num_threads(arguments.threads)
     width, height = arguments.size
-    sets = ["model.weights=none"] + ([f"model.detail=[{width // 2},{height // 2}]"] if "detail" in raw(name) else [])
+    sets = ["model.weights=none"]
+    if load_preset(name, []).model.detail is not None:
+        sets.append(f"model.detail=[{width // 2},{height // 2}]")
     preset = load_preset(name, sets)
     model = checkpoint.build_model(preset.model, 19)
     model.set_batch_norm(preset.adapt.batch_norm)
@@ -97,36 +97,19 @@ def measure(name: str, arguments) -> dict:
     for _ in range(arguments.rounds):
         found["step"].append(clock(step))
         found["bare"].append(clock(passes))
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     step_time, bare_time = (statistics.median(found[key]) for key in ("step", "bare"))
-    return {"passes": len(kept), "step": step_time, "bare": bare_time, "ratio": step_time / bare_time, "memory": memory}
-
-
-def raw(name: str) -> set[str]:
-    """Which keys of `model` the preset sets."""
-    from fgda_cli.config.presets import load_preset
-
-    return {key for key, value in load_preset(name, []).model.model_dump().items() if value is not None}
+    return {"passes": len(kept), "step": step_time, "bare": bare_time, "ratio": step_time / bare_time, "memory": peak_memory()}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = step_parser(__doc__, (128, 128), 1)
     parser.add_argument("--presets", default=",".join(PUBLISHED))
-    parser.add_argument("--size", type=lambda text: tuple(map(int, text.split("x"))), default=(128, 128))
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.one:
-        print(json.dumps(measure(arguments.one, arguments)))
+    if told(arguments, measure):
         return
     print("| preset | network passes a step | step, s | bare passes, s | ratio | peak memory, GB |\n|---|---|---|---|---|---|")
     for name in arguments.presets.split(","):
-        done = subprocess.run([sys.executable, __file__, *sys.argv[1:], "--one", name], capture_output=True, text=True)
-        if done.returncode:
-            sys.exit(done.stderr)
-        m = json.loads(done.stdout.splitlines()[-1])
+        m = ask(__file__, name)
         print(
             f"| `{name}` | {m['passes']} | {m['step']:.2f} | {m['bare']:.2f} | {m['ratio']:.2f} | {m['memory']:.1f} |", flush=True
         )

@@ -104,9 +104,10 @@ class PairedSamples(Dataset):
         if self.choice.untrained:
             counts[:, list(self.choice.untrained)] = 0
         pixels = np.array([item.size[0] * item.size[1] for item in self.source_items])
-        shares = shares_of(self.source, self.source_items)
+        shares = self.source.shares(self.source_items)
         self.draw_source = sampling.make(self.choice.kind, counts, self.choice.rare_class_min_pixels, pixels, shares)
-        self.target_shares = shares_of(self.target, self.target_items)
+        shares = self.target.shares(self.target_items) if self.target else None
+        self.draw_target = None if shares is None else sampling.uniform(len(self.target_items), shares)  # None: in epochs
         self.untrained = np.array(self.choice.untrained, np.uint8)
 
     def __len__(self) -> int:
@@ -192,9 +193,8 @@ class PairedSamples(Dataset):
 
     def _target(self, position: int) -> dict[str, Tensor | str]:
         item, rng = self._in_epochs(self.target_items, position, 2)
-        if self.target_shares is not None:
-            drawn = sampling.uniform(len(self.target_items), self.target_shares)(np.random.default_rng([self.seed, 7, position]))
-            item = self.target_items[drawn]
+        if self.draw_target is not None:
+            item = self.target_items[self.draw_target(np.random.default_rng([self.seed, 7, position]))]
         view = self.views[1]
         size = augment.scaled_size(view.size, view.scale, rng)
         image = resize_image(self.target.image(item), size, self.target.resample)
@@ -225,11 +225,6 @@ class PairedSamples(Dataset):
         images = self.target_images()
         while batch := list(islice(images, size)):
             yield torch.stack(batch)
-
-
-def shares_of(dataset: AnyDataset | None, items: list) -> np.ndarray | None:
-    """How often each item is to come; None: all alike."""
-    return dataset.shares(items) if isinstance(dataset, JoinedDataset) else None
 
 
 def to_tensor(image: np.ndarray) -> Tensor:

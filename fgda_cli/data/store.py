@@ -104,6 +104,10 @@ class PreparedDataset:
             raise FgdaError(f"split '{split}' of {self.folder} has no labels: they are needed here")
         return items
 
+    def shares(self, items: list[Item]) -> None:
+        """How often each item is to come: all alike (see JoinedDataset)."""
+        return None
+
     def image(self, item: Item) -> np.ndarray:
         """RGB uint8 `[H,W,3]`."""
         import cv2

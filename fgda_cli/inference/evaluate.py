@@ -58,7 +58,7 @@ def evaluate_model(
         for size, batch in batches:
             labels = [label if to_ours is None else to_ours[label] for _, (_, label) in batch]
             images = [image for _, (image, _) in batch]
-            views = [view for each in (model, *others) for view in view_logits(each, images, size, precision, tta)]
+            views = view_logits(model, images, size, precision, tta, others)
             sizes = [(label.shape[1], label.shape[0]) for label in labels]
             decisions = decide_each(views, sizes, align_corners=model.align_corners)
             for (item, _), label, (prediction, _) in zip(batch, labels, decisions, strict=True):

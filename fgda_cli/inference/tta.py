@@ -34,22 +34,29 @@ def forward_logits(model: Segmenter, images: Tensor, precision: Precision) -> Te
 
 
 def view_logits(
-    model: Segmenter, images: list[np.ndarray], size: tuple[int, int], precision: Precision, tta: TestTimeAugmentation
+    model: Segmenter,
+    images: list[np.ndarray],
+    size: tuple[int, int],
+    precision: Precision,
+    tta: TestTimeAugmentation,
+    others: tuple[Segmenter, ...] = (),
 ) -> list[Tensor]:
-    """Logits `[B,K,h,w]` of RGB images in each view, mirrored ones turned back; size (width, height) is scale 1."""
+    """Logits `[B,K,h,w]` of RGB images in each view, mirrored ones turned back, by the model and the `others`, which read what it
+    reads; size (width, height) is scale 1."""
 
-    def forward(images: Tensor) -> Tensor:
+    def forward(each: Segmenter, images: Tensor) -> Tensor:
         if tta.window is None:
-            return forward_logits(model, images, precision)
-        return sliding_logits(lambda part: forward_logits(model, part, precision), images, tta.window, model.align_corners)
+            return forward_logits(each, images, precision)
+        return sliding_logits(lambda part: forward_logits(each, part, precision), images, tta.window, each.align_corners)
 
     views, resize = [], model.input_rule.resize if model.input_rule is not None else resize_image
     for scale in tta.scales:
         scaled = size if scale == 1 else tuple(max(32, round(side * scale)) for side in size)
         batch = torch.stack([to_tensor(resize(image, scaled)) for image in images])
-        views.append(forward(batch))
-        if tta.flip:
-            views.append(forward(batch.flip(-1)).flip(-1))
+        for each in (model, *others):
+            views.append(forward(each, batch))
+            if tta.flip:
+                views.append(forward(each, batch.flip(-1)).flip(-1))
     return views
 
 

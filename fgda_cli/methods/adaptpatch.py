@@ -6,7 +6,6 @@ Its code was never released: sizes of the head and where its maps are averaged a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -54,12 +53,7 @@ class AdaptPatch(AdaptSegNet):
         s, samples = self.settings, data.samples
         facts = {"modes": s.modes, "patch": s.patch, "seed": self.seed, "size": samples.views[0].size,
                  "source": [[item.name, item.counts] for item in samples.source_items]}  # fmt: skip
-
-        def build(folder: Path) -> None:
-            torch.save(self.find_modes(samples), folder / "modes.pth")
-
-        found = torch.load(data.product("patch-modes", facts, build) / "modes.pth", weights_only=True)
-        self.modules["centroids"].values.copy_(found)
+        self.modules["centroids"].values.copy_(data.tensor("patch-modes", facts, lambda: self.find_modes(samples)))
 
     def find_modes(self, samples: PairedSamples) -> Tensor:
         from .pieces.patches import histograms, k_means

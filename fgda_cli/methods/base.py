@@ -153,6 +153,12 @@ class Method:
         number, parts = self.part
         return (self.process_group.rank * parts + number) * count + index
 
+    def draws(self, stream: int, iteration: int, count: int) -> list[torch.Generator]:
+        """A generator for each of this process's `count` images, from (seed, stream, iteration, place)."""
+        from ..data.tensor_augment import generator_of
+
+        return [generator_of(self.seed, stream, iteration, self.place(index, count)) for index in range(count)]
+
     def mean_of_all(self, values: Tensor) -> Tensor:
         """The mean over all processes of a mean over this one's images; its gradient reaches this process's part (gradients are
         averaged after the step)."""

@@ -109,14 +109,12 @@ class Cycada(Method):
 
     def judge(self, logits: Tensor, stream: int) -> Tensor:
         """Domain logits `[B,2,h,w]` (source, target) of class logits; channels dropped as (seed, iteration, place) draw them."""
-        from ..data.tensor_augment import generator_of
-
         first, second, last = self.modules["discriminator"]
         with self.autocast():
-            x, places = logits, [self.place(i, len(logits)) for i in range(len(logits))]
+            x = logits
             for layer, convolution in enumerate((first, second)):
                 x = convolution(x)
-                draws = [generator_of(self.seed, 20 + 2 * layer + stream, self.iteration, place) for place in places]
+                draws = self.draws(20 + 2 * layer + stream, self.iteration, len(x))
                 kept = torch.stack([torch.rand(x.shape[1], generator=draw) for draw in draws]) >= self.settings.dropout
                 x = torch.relu(x * (kept / (1 - self.settings.dropout)).to(x)[:, :, None, None])
             return last(x).float()

@@ -24,5 +24,4 @@ class Dacs(SelfTraining):
 
     def sure_share(self, probs: Tensor) -> Tensor:
         """One weight for the batch of all processes: the share of its pixels that are sure."""
-        share = self.process_group.mean((probs >= self.settings.confidence).float().mean())
-        return share.expand(len(probs), 1, 1)
+        return self.batch_share(probs).expand(len(probs), 1, 1)

@@ -158,7 +158,7 @@ class Dise(Method):
         """Features of an image 0-255, fine ones first."""
         with self.autocast():
             if self.settings.perception == "vgg19":
-                found = self.references["perception"](images.float())
+                found = self.references["perception"](images)
             else:
                 own = self.modules["perception"]
                 found = own.backbone(own.normalise(images))

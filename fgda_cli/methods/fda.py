@@ -49,12 +49,7 @@ class Fda(Method):
         self.references |= {f"labeller{number}": network for number, (network, _) in enumerate(networks)}
         facts = {"by": [digest for _, digest in networks], "portion": s.portion, "ceiling": s.ceiling,
                  "target": data.domains()["target"]}  # fmt: skip
-
-        def build(folder: Path) -> None:
-            torch.save(self.find_thresholds(data), folder / "thresholds.pth")
-
-        folder = data.product("thresholds", facts, build)
-        self.modules["thresholds"].values.copy_(torch.load(folder / "thresholds.pth", weights_only=True))
+        self.modules["thresholds"].values.copy_(data.tensor("thresholds", facts, lambda: self.find_thresholds(data)))
 
     def find_thresholds(self, data: OfflineData) -> Tensor:
         counts = torch.zeros(self.model.num_classes, BINS, dtype=torch.int64)

@@ -87,8 +87,7 @@ class Mic(SelfTraining, Fgda):
 
     def sure_share(self, probs: Tensor) -> Tensor:
         """The share of sure pixels of all processes' images, but 0 in the rows that are ignored: `[B,H,W]`."""
-        share = self.process_group.mean((probs >= self.settings.confidence).float().mean())
-        weight, height = share.expand(probs.shape).clone(), probs.shape[1]
+        weight, height = self.batch_share(probs).expand(probs.shape).clone(), probs.shape[1]
         weight[:, : self.settings.ignore_top] = 0
         weight[:, max(0, height - self.settings.ignore_bottom) :] = 0
         return weight
@@ -104,15 +103,11 @@ class Mic(SelfTraining, Fgda):
 
     def masked(self, images: Tensor) -> Tensor:
         """Images `[B,3,H,W]` in other colours, squares of them replaced by the encoder's mean colour; float 0-255."""
-        from ..data.tensor_augment import generator_of
         from .pieces.consistency import block_mask
 
         s, normalise = self.settings, self.model.normalise
         mean = normalise.mean.flip(1) if normalise.flip else normalise.mean
-        places = [self.place(i, len(images)) for i in range(len(images))]
-        kept = [
-            block_mask(images.shape[-2:], s.mask_block, s.mask_ratio, generator_of(self.seed, 5, self.iteration, i))
-            for i in places
-        ]
+        draws = self.draws(5, self.iteration, len(images))
+        kept = [block_mask(images.shape[-2:], s.mask_block, s.mask_ratio, draw) for draw in draws]
         changed = self.augment(images, stream=6).to(mean.dtype)
         return torch.where(torch.stack(kept)[:, None].to(images.device), changed, mean)

@@ -64,6 +64,15 @@ class OfflineData:
             raise UsageError(f"{path} has other classes than the source: it cannot label for this run")
         return model.to(self.device), weights_hash(model.state_dict())
 
+    def tensor(self, name: str, depends_on: dict[str, Any], make: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """What `make` computes, as a `product`."""
+        import torch
+
+        def build(folder: Path) -> None:
+            torch.save(make(), folder / f"{name}.pth")
+
+        return torch.load(self.product(name, depends_on, build) / f"{name}.pth", weights_only=True)
+
     def derive_source(self, out: Path, change: Callable[[torch.Tensor], torch.Tensor], most: int = 8) -> None:
         """The source's images after `change` (uint8 `[3,H,W]` in and out) as a prepared data set, a sheet of some beside it."""
         from ..data.derived import derive

@@ -89,13 +89,10 @@ class Siban(AdaptSegNet):
 
     def squeeze(self, output: Output, stream: int) -> tuple[Output, Tensor]:
         """The output with z for features and the logits of z, and the weighted L_IB; noise from (seed, iteration, place)."""
-        from ..data.tensor_augment import generator_of
-
         with self.autocast():
             mean = self.modules["mean"](output.features).float()
             sigma = torch.nn.functional.softplus(self.modules["spread"](output.features).float())
-            places = [self.place(i, len(mean)) for i in range(len(mean))]
-            draws = [generator_of(self.seed, 3 + stream, self.iteration, place) for place in places]
+            draws = self.draws(3 + stream, self.iteration, len(mean))
             noise = torch.stack([torch.randn(mean.shape[1:], generator=draw) for draw in draws])
             z = mean + sigma * noise.to(mean)
             logits = self.modules["head"](z).float()

@@ -5,38 +5,33 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.models import vgg19
 
 from ..runtime.errors import FgdaError
+from .encoders import IMAGENET
+from .normalisation import Normalise
 from .weights import check_finite, download, plain_names, read_tensors, weight_folder
 
 WEIGHTS = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
-WIDTHS = ((64, 64), (128, 128), (256, 256, 256, 256), (512, 512, 512, 512), (512,))  # of the convolutions between two poolings
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SEEN = (1, 6, 11, 20, 29)  # of its layers: relu1_1, 2_1, 3_1, 4_1, 5_1
 
 
 class Vgg19(nn.Module):
-    """Images RGB 0-255 `[B,3,H,W]` -> features `[B,C,h,w]` after relu1_1, 2_1, 3_1, 4_1 and 5_1, fine ones first."""
+    """Images RGB 0-255 `[B,3,H,W]` -> features `[B,C,h,w]` of the layers SEEN, fine ones first."""
 
     def __init__(self):
         super().__init__()
-        self.stages, inputs = nn.ModuleList(), 3
-        for widths in WIDTHS:
-            sizes = (inputs, *widths)
-            self.stages.append(nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in zip(sizes, widths, strict=False)))
-            inputs = widths[-1]
-        for name, values in (("mean", MEAN), ("std", STD)):
-            self.register_buffer(name, 255 * torch.tensor(values).view(1, 3, 1, 1), persistent=False)
+        with torch.device("meta"):  # weights are put in; its classifier is never made
+            self.features = vgg19(weights=None).features[: SEEN[-1] + 1]
+        self.normalise = Normalise(IMAGENET)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        x, found = (images - self.mean) / self.std, []
-        for number, stage in enumerate(self.stages):
-            x = F.max_pool2d(x, 2) if number else x
-            for place, convolution in enumerate(stage):
-                x = F.relu(convolution(x))
-                if place == 0:
-                    found.append(x)
+        x, found = self.normalise(images), []
+        for number, layer in enumerate(self.features):
+            x = layer(x)
+            if number in SEEN:
+                found.append(x)
         return found
 
 
@@ -51,20 +46,12 @@ def vgg19_file() -> Path:
 def load_vgg19() -> Vgg19:
     """Raises FgdaError for weights that cannot be had, or that do not fit."""
     path, network = vgg19_file(), Vgg19()
-    numbers, layer = {}, 0  # theirs count convolutions, activations and poolings in one sequence
-    for stage, widths in enumerate(WIDTHS):
-        layer += 1 if stage else 0
-        for place in range(len(widths)):
-            numbers[f"features.{layer}"] = f"stages.{stage}.{place}"
-            layer += 2
-    state = {}
-    for key, value in plain_names(read_tensors(path)).items():
-        name, _, part = key.rpartition(".")
-        if name in numbers:
-            state[f"{numbers[name]}.{part}"] = value
+    wanted = network.features.state_dict().keys()
+    named = {key.removeprefix("features."): value for key, value in plain_names(read_tensors(path)).items()}
+    state = {key: named[key] for key in wanted if key in named}
     check_finite(state, str(path))
     try:
-        network.load_state_dict(state)
+        network.features.load_state_dict(state, assign=True)
     except RuntimeError:
         raise FgdaError(f"{path} does not fit VGG-19: fetch {WEIGHTS} again") from None
     return network

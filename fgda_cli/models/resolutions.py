@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..data.tensor_augment import generator_of
 from .heads.blocks import resize
 from .heads.linear import LinearHead
 from .heads.segformer import SegformerNeck
@@ -89,7 +90,8 @@ class TwoResolutions(Segmenter):
         return [(top, top + high, left, left + wide) for top in tops for left in lefts]
 
     def draw_box(self, size: tuple[int, int]) -> Box:
-        generator = torch.Generator().manual_seed((self.draws[0] * 1_000_003 + self.draws[1]) * 101 + self.forwards)
+        seed, iteration = self.draws
+        generator = generator_of(seed, 8, iteration, self.forwards)
         self.forwards += 1
         high, wide = min(self.detail[1], size[0]), min(self.detail[0], size[1])
         top, left = (

@@ -150,8 +150,8 @@ def _run(
         job.reporter.decide(
             f"{identity.stage}.batch_norm: {stage.batch_norm} changes nothing: {preset.model.backbone} has no batch norm"
         )
-    offline = OfflineData(samples, run.folder / "offline", device, job.reporter, group, stage.iterations)
-    offline.imagenet_encoder = partial(_imagenet_encoder, preset.model, precision)
+    twin = partial(_imagenet_encoder, preset.model, precision)
+    offline = OfflineData(samples, run.folder / "offline", device, job.reporter, group, stage.iterations, twin)
     state.method.before_training(offline)
     for module in state.method.references.values():
         precision.to_device(module).eval().requires_grad_(False)

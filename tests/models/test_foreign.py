@@ -368,3 +368,10 @@ def test_pycda_is_two_files(tmp_path):
     model.input_rule = None
     labels = F.interpolate(main, IMAGES.shape[-2:], mode="bilinear", align_corners=False).argmax(1)[0].numpy()
     assert (predict(model, image)["train_ids"] == labels).mean() > 0.999
+
+
+def test_the_command_knows_every_format_that_is_read():
+    from fgda_cli.commands.import_ import FORMATS
+    from fgda_cli.models.foreign import READERS
+
+    assert set(FORMATS) == {"auto", *(kind for reader in READERS for kind in reader.FORMATS)}

@@ -25,7 +25,7 @@ def find(root: Path) -> Listing:
     for split in ("train", "val"):
         folder, labels = root / "leftImg8bit" / split, root / "gtFine" / split
         pair_city(
-            listing, folder, folder, split, ENDING, 
+            listing, folder, folder, split, ENDING,
             lambda name, labels=labels: city_label(labels / f"{name}_gtFine", ("labelcsTrainIds",)),
             "validation image without *_labelcsTrainIds.png (made by IDD's createLabels.py)",
         )  # fmt: skip

@@ -83,17 +83,18 @@ class SelfTraining(Method):
         """The weight of the teacher's pixels `[B,1,1]`: the share of its image's pixels that are sure."""
         return (probs > self.settings.confidence).float().mean(dim=(1, 2), keepdim=True)
 
+    def batch_share(self, probs: Tensor) -> Tensor:
+        """The share of the sure pixels of all processes' images, one number."""
+        return self.process_group.mean((probs >= self.settings.confidence).float().mean())
+
     def augment(self, images: Tensor, stream: int = 2) -> Tensor:
         """Colour jitter and blur of each image, drawn from (seed, stream, iteration, place)."""
-        from ...data.tensor_augment import generator_of, strong_view
+        from ...data.tensor_augment import strong_view
 
-        s = self.settings
+        s, draws = self.settings, self.draws(stream, self.iteration, len(images))
         return torch.stack([
-            strong_view(
-                image, generator_of(self.seed, stream, self.iteration, self.place(i, len(images))),
-                s.mix_jitter, s.mix_jitter_share, blur_share=s.mix_blur_share,
-            )
-            for i, image in enumerate(images)
+            strong_view(image, draw, s.mix_jitter, s.mix_jitter_share, blur_share=s.mix_blur_share)
+            for image, draw in zip(images, draws, strict=True)
         ])  # fmt: skip
 
     def teach(self, images: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:

@@ -25,6 +25,7 @@ class Input(NamedTuple):
     std: tuple[float, float, float]
 
 
+IMAGENET = Input(False, 255.0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # what most networks were pretrained on
 NAMED_BY_COLON = ("timm", "mit")
 
 

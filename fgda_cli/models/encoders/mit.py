@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ...runtime.errors import FgdaError
-from . import Input
+from . import IMAGENET, Input
 
 DEPTHS = {
     "b0": (2, 2, 2, 2), "b1": (2, 2, 2, 2), "b2": (3, 4, 6, 3), "b3": (3, 4, 18, 3), "b4": (3, 8, 27, 3), "b5": (3, 6, 40, 3),
@@ -83,7 +83,7 @@ def build(name: str, variant: str, output_stride: int | str, width: int) -> MitE
 
 
 def input_of(name: str, variant: str) -> Input:
-    return Input(False, 255.0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    return IMAGENET
 
 
 def locate(name: str, weights: str, folder: Path) -> Path:

@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from . import Input
+from . import IMAGENET, Input
 
 # What each variant's ImageNet weights were trained with.
 INPUT = {
-    "torchvision": Input(False, 255.0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "torchvision": IMAGENET,
     "caffe": Input(True, 1.0, (104.00698793, 116.66876762, 122.67891434), (1.0, 1.0, 1.0)),
 }
 LAYERS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...runtime.errors import FgdaError
-from . import Input
+from . import IMAGENET, Input
 
 VIT_STAGES = 4  # intermediate layers of a plain transformer, evenly spaced, the last included
 SUFFIXES = (".safetensors", ".pth", ".bin", ".pt")
@@ -139,8 +139,7 @@ def input_of(name: str, variant: str) -> Input:
     import timm
 
     config = timm.get_pretrained_cfg(plain(name))
-    mean, std = (config.mean, config.std) if config is not None else ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    return Input(False, 255.0, tuple(mean), tuple(std))
+    return IMAGENET if config is None else Input(False, 255.0, tuple(config.mean), tuple(config.std))
 
 
 # Weights

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...data.geometry import InputRule
 from ...runtime.errors import FgdaError, UsageError
-from ..encoders import family
+from ..encoders import IMAGENET
 from ..weights import plain_names
 from .network import Foreign, blocks, classes_of, flat_state
 
@@ -136,8 +136,7 @@ def _input_of(state: dict[str, Tensor], how: Format) -> dict[str, Tensor]:
     weight = state.get("backbone.conv1.weight")
     if not how.rgb or weight is None or weight.ndim != 4:
         return {}
-    wanted = family("resnet101").input_of("resnet101", "torchvision")
-    bgr = {name: torch.tensor(getattr(wanted, name)).flip(0).view(1, 3, 1, 1) * wanted.scale for name in ("mean", "std")}
+    bgr = {name: torch.tensor(getattr(IMAGENET, name)).flip(0).view(1, 3, 1, 1) * IMAGENET.scale for name in ("mean", "std")}
     return {"backbone.conv1.weight": weight.flip(1), "normalise.mean": bgr["mean"], "normalise.std": bgr["std"]}
 
 

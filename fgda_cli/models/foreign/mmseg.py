@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from torch import Tensor
@@ -11,7 +10,7 @@ from ...data.geometry import InputRule
 from ...runtime.errors import FgdaError
 from ..encoders import mit
 from ..weights import plain_names
-from .network import Foreign, blocks, classes_of, flat_state
+from .network import Foreign, blocks, classes_of, flat_state, renamed
 
 FORMATS = ("daformer", "hrda")
 CONV, NORM = r"\.conv\.", r"\.bn\."
@@ -33,15 +32,15 @@ HEADS = {
         (rf"linear_fuse{CONV}", "neck.mix.0."),
         (rf"linear_fuse{NORM}", "neck.mix.1."),
         (r"linear_pred\.", "head.convs.0."),
-        (r"conv_seg\.", ""),  # of the base class, never run
+    ),
+    "attention": (
+        (r"embed_layers\.(\d)\.proj\.", r"attention_neck.embed.projections.\1."),
+        (rf"fuse_layer{CONV}", "attention_neck.mix.0."),
+        (rf"fuse_layer{NORM}", "attention_neck.mix.1."),
+        (r"conv_seg\.", "attention_head.convs.0."),
     ),
 }
-HEADS["attention"] = (
-    (r"embed_layers\.(\d)\.proj\.", r"attention_neck.embed.projections.\1."),
-    (rf"fuse_layer{CONV}", "attention_neck.mix.0."),
-    (rf"fuse_layer{NORM}", "attention_neck.mix.1."),
-    (r"conv_seg\.", "attention_head.convs.0."),
-)
+NEVER_RUN = {"segformer": ("conv_seg.",)}  # of its base class
 SIZES = {depths[2]: size for size, depths in mit.DEPTHS.items() if size not in ("b0", "b1")}  # by the blocks of stage 3
 
 
@@ -103,14 +102,9 @@ def size_of(state: dict[str, Tensor]) -> str:
 def head_of(state: dict[str, Tensor], kind: str) -> dict[str, Tensor]:
     found = {}
     for key, value in state.items():
-        for theirs, ours in HEADS[kind]:
-            name, count = re.subn(f"^{theirs}", ours, key)
-            if count and not ours:
-                break
-            if count:
-                is_linear = ".projections." in name and value.ndim == 2
-                found[name] = value[:, :, None, None] if is_linear else value
-                break
-        else:
-            found[f"decode_head.{key}"] = value  # said to be unexpected
+        if key.startswith(NEVER_RUN.get(kind, ())):
+            continue
+        name = renamed(key, HEADS[kind]) or f"decode_head.{key}"  # which is said to be unexpected
+        is_linear = ".projections." in name and value.ndim == 2
+        found[name] = value[:, :, None, None] if is_linear else value
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -39,6 +40,15 @@ def classes_of(state: dict[str, Tensor], key: str) -> ClassSet:
     if count not in (len(CITYSCAPES), len(kept)):
         raise FgdaError(f"a head of {count} classes: 19 or 16 are known")
     return CITYSCAPES if count == len(CITYSCAPES) else named_classes(kept)
+
+
+def renamed(key: str, names: tuple[tuple[str, str], ...]) -> str | None:
+    """The key by the first of (pattern, ours) that its beginning matches; None where none does."""
+    for theirs, ours in names:
+        name, found = re.subn(f"^{theirs}", ours, key)
+        if found:
+            return name
+    return None
 
 
 def blocks(state: dict[str, Tensor], layer: str) -> int:

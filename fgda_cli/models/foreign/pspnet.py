@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from torch import Tensor
@@ -10,7 +9,7 @@ from torch import Tensor
 from ...data.geometry import InputRule
 from ...runtime.errors import FgdaError
 from ..weights import plain_names, read_tensors
-from .network import Foreign, blocks, classes_of, flat_state
+from .network import Foreign, blocks, classes_of, flat_state, renamed
 
 FORMATS = ("pycda",)
 STEM = {"conv1": "conv1.0", "bn1": "conv1.1", "conv2": "conv1.3", "bn2": "conv1.4", "conv3": "conv1.6", "bn3": "bn1"}
@@ -47,7 +46,7 @@ def read(path: Path, content: dict, kind: str, trust: bool) -> Foreign:
     if depth not in NAMES or "layer1.0.conv3.weight" not in encoder:
         raise FgdaError(f"an encoder with {depth} blocks in layer3: 6 (ResNet-50), 23 (101) or 36 (152) are known")
     state = {_encoder_name(key): value for key, value in encoder.items() if not key.startswith("fc.")}
-    state |= {_decoder_name(key): value for key, value in decoder.items()}
+    state |= {renamed(key, HEAD) or key: value for key, value in decoder.items()}
     keys = {
         "backbone": f"timm:{NAMES[depth]}", "variant": "torchvision", "weights": "none", "output_stride": 8,
         "multi_level": any(key.startswith("aux_head.") for key in state), "head": "pyramid", "head_width": 512,
@@ -72,11 +71,3 @@ def _tensors(content: dict) -> dict[str, Tensor]:
 def _encoder_name(key: str) -> str:
     head, _, rest = key.partition(".")
     return f"backbone.net.{STEM.get(head, head)}.{rest}"
-
-
-def _decoder_name(key: str) -> str:
-    for theirs, ours in HEAD:
-        name, found = re.subn(f"^{theirs}", ours, key)
-        if found:
-            return name
-    return key

@@ -1,8 +1,8 @@
 """Heads: features of the encoder's stages to logits, one file a kind.
 
-A kind's file defines `build(num_classes, channels, strides, width, dilations) -> (neck, head)` and
-`build_aux(num_classes, channels, dilations) -> head`. The neck makes `[B,width,h,w]` features of all stages (None: the last stage
-is taken as it is); a head makes logits of features by convolutions, `head.convs`, whose outputs are summed.
+A kind's file defines `build(num_classes, channels, strides, width, dilations) -> (neck, head)` and, where its auxiliary level is
+not DeepLab-V2's, `build_aux(num_classes, channels, dilations) -> head`. The neck makes `[B,width,h,w]` features of all stages
+(None: the last is taken as it is); a head makes logits of features by convolutions, `head.convs`, whose outputs are summed.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import importlib
 
 from torch import nn
+
+from . import aspp
 
 
 def build(
@@ -24,4 +26,5 @@ def build(
     """Neck, head, and the auxiliary head on the stage before the last."""
     module = importlib.import_module(f"{__name__}.{kind}")
     neck, head = module.build(num_classes, channels, strides, width, dilations)
-    return neck, head, module.build_aux(num_classes, channels[-2], dilations) if multi_level else None
+    build_aux = getattr(module, "build_aux", aspp.build_aux)
+    return neck, head, build_aux(num_classes, channels[-2], dilations) if multi_level else None

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def conv_norm_relu(inputs: int, outputs: int, kernel: int, dilation: int = 1, groups: int = 1) -> nn.Sequential:
-    """A convolution that keeps the size, batch norm, ReLU."""
+def conv_norm_relu(
+    inputs: int, outputs: int, kernel: int, dilation: int = 1, groups: int = 1, norm: Callable[[int], nn.Module] = nn.BatchNorm2d
+) -> nn.Sequential:
+    """A convolution that keeps the size, a norm, ReLU."""
     padding = dilation * (kernel // 2)
     convolution = nn.Conv2d(inputs, outputs, kernel, padding=padding, dilation=dilation, groups=groups, bias=False)
-    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+    return nn.Sequential(convolution, norm(outputs), nn.ReLU(inplace=True))
 
 
 def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+from functools import partial
 from math import gcd
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .aspp import build_aux  # noqa: F401 - the auxiliary level has DeepLab-V2's head
+from .blocks import conv_norm_relu
 from .linear import LinearHead
 
 STRIDE = 8  # of the fused map, where the encoder has a stage so fine
 
 
-def conv_norm_relu(inputs: int, outputs: int) -> nn.Sequential:
-    """1x1 convolution, group norm, ReLU. Group norm: it needs no batch, and its statistics belong to no domain."""
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 1, bias=False), nn.GroupNorm(gcd(32, outputs), outputs), nn.ReLU(inplace=True)
-    )
+def group_norm(channels: int) -> nn.GroupNorm:
+    """It needs no batch, and its statistics belong to no domain."""
+    return nn.GroupNorm(gcd(32, channels), channels)
+
+
+pointwise = partial(conv_norm_relu, kernel=1, norm=group_norm)
 
 
 class FusedNeck(nn.Module):
@@ -32,13 +34,13 @@ class FusedNeck(nn.Module):
         super().__init__()
         fine = [index for index, stride in enumerate(strides) if stride >= STRIDE] or [len(strides) - 1]
         self.reference = fine[0]
-        self.projections = nn.ModuleList(conv_norm_relu(count, width) for count in channels)
+        self.projections = nn.ModuleList(pointwise(count, width) for count in channels)
         joined = width * len(channels)
-        self.branches = nn.ModuleList([conv_norm_relu(joined, width)])
+        self.branches = nn.ModuleList([pointwise(joined, width)])
         for dilation in dilations:
             depthwise = nn.Conv2d(joined, joined, 3, padding=dilation, dilation=dilation, groups=joined, bias=False)
-            self.branches.append(nn.Sequential(depthwise, conv_norm_relu(joined, width)))
-        self.mix = conv_norm_relu(width * len(self.branches), width)
+            self.branches.append(nn.Sequential(depthwise, pointwise(joined, width)))
+        self.mix = pointwise(width * len(self.branches), width)
 
     def forward(self, stages: tuple[Tensor, ...]) -> Tensor:
         size = stages[self.reference].shape[-2:]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from .aspp import build_aux  # noqa: F401 - the auxiliary level has DeepLab-V2's head
-
 
 class LinearHead(nn.Module):
     """Features `[B,C,h,w]` -> logits `[B,K,h,w]` by one 1x1 convolution."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .aspp import build_aux  # noqa: F401 - the auxiliary level has DeepLab-V2's head
 from .blocks import Embedded, conv_norm_relu
 from .linear import LinearHead
 
