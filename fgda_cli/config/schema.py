@@ -111,6 +111,15 @@ class Model(Section):
     detail: Size | None = Field(
         None, description="width and height of windows read at full size, the whole at half (HRDA: [512, 512]); default: one size"
     )
+    dropout: float = Field(
+        0.0, ge=0, lt=1, description="share of the head's feature maps that a training step drops (DAFormer: 0.1)"
+    )
+    drop_path: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="chance that the last block of mit: and timm: encoders is skipped, less before it (DAFormer: 0.1)",
+    )
     align_corners: bool = Field(True, description="how its maps are enlarged: end on end (DeepLab), or border on border")
     batch_norm_eps: float | None = Field(
         None, ge=0, le=0.1, description="added to batch norm's variance (FADA's frozen norm: 0); default: the encoder's"

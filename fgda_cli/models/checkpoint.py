@@ -52,7 +52,7 @@ def build_model(settings: schema.Model, num_classes: int) -> Segmenter:
         return network(
             num_classes, settings.backbone, settings.variant, settings.output_stride, settings.width,
             settings.multi_level, settings.dilations, settings.batch_norm_eps, settings.head, settings.head_width,
-            settings.align_corners,
+            settings.align_corners, settings.dropout, settings.drop_path,
         )  # fmt: skip
     except KeyError as error:
         raise UsageError(f"model.backbone: no encoder {error} (our resnets, or timm:NAME: fgda backbones lists them)") from None

@@ -52,7 +52,7 @@ class TwoResolutions(Segmenter):
         images = resize(images, tuple(2 * side for side in context.shape[-2:]))
         stages = tuple(self.backbone(context))
         features = self.neck(stages)
-        coarse = self.head(features)
+        coarse = self.head(self.dropout(features))
         attention = resize(torch.sigmoid(self.attention_head(self.attention_neck(stages))), tuple(coarse.shape[-2:]))
         size = tuple(2 * side for side in coarse.shape[-2:])
         box = self.draw_box(images.shape[-2:]) if self.training and self.draws is not None else None
@@ -68,7 +68,7 @@ class TwoResolutions(Segmenter):
 
     def detail_logits(self, images: Tensor, box: Box) -> Tensor:
         top, bottom, left, right = box
-        return self.head(self.neck(tuple(self.backbone(images[..., top:bottom, left:right]))))
+        return self.head(self.dropout(self.neck(tuple(self.backbone(images[..., top:bottom, left:right])))))
 
     def all_details(self, images: Tensor, size: tuple[int, int]) -> Tensor:
         """The mean of all windows' logits, one window at a time."""

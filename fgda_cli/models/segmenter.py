@@ -57,17 +57,20 @@ class Segmenter(nn.Module):
         head: str = "aspp",
         head_width: int = 128,
         align_corners: bool = True,
+        dropout: float = 0.0,
+        drop_path: float = 0.0,
     ):
         super().__init__()
         self.align_corners = align_corners
         family = encoders.family(backbone)
         self.normalise = Normalise(family.input_of(backbone, variant))
-        self.backbone = family.build(backbone, variant, output_stride, width)
+        self.backbone = family.build(backbone, variant, output_stride, width, drop_path)
         for layer in normalisation.batch_norms(self.backbone) if batch_norm_eps is not None else ():
             layer.eps = batch_norm_eps
         *_, self.aux_channels, self.feature_channels = self.backbone.channels
         built = heads.build(head, num_classes, self.backbone.channels, self.backbone.strides, head_width, dilations, multi_level)
         self.neck, self.head, self.aux_head = built
+        self.dropout = nn.Dropout2d(dropout)
         self.feature_channels = self.feature_channels if self.neck is None else head_width
         self.num_classes, self.fixed_norms = num_classes, False
         self.input_rule: InputRule | None = None  # at which size an image enters (set from a checkpoint)
@@ -76,10 +79,19 @@ class Segmenter(nn.Module):
         stages = tuple(self.backbone(self.normalise(images)))
         aux_logits = self.aux_head(stages[-2]) if self.aux_head is not None and self.training else None
         features = stages[-1] if self.neck is None else self.neck(stages)
-        return Output(self.head(features), aux_logits, features, stages[-2], stages)
+        return Output(self.head(self.dropout(features)), aux_logits, features, stages[-2], stages)
 
     def begin_iteration(self, seed: int, iteration: int) -> None:
         """What a network draws in training, it draws from these."""
+
+    def without_drops(self) -> Segmenter:
+        """For good: what teaches drops nothing, in training mode either ([DAFormer])."""
+        for module in self.modules():
+            if isinstance(module, nn.modules.dropout._DropoutNd):
+                module.p = 0.0
+            elif hasattr(module, "drop_prob"):  # of the libraries' stochastic depth
+                module.drop_prob = 0.0
+        return self
 
     def context(self, images: Tensor) -> Tensor:
         """What the encoder makes `Output.stages` of: the (normalised) images, or less where they are read at two resolutions."""

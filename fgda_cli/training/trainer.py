@@ -15,6 +15,7 @@ import torch
 
 from ..config.schema import Preset, Stage
 from ..data import loader
+from ..data.tensor_augment import generator_of
 from ..models import checkpoint
 from ..runtime.distributed import ProcessGroup
 from ..runtime.errors import FgdaError, Stopped
@@ -111,7 +112,8 @@ class Trainer:
             optimizer.zero_grad(set_to_none=True)
         method.model.begin_iteration(method.seed, state.iteration)
         method.begin_iteration(state.iteration, self.stage.iterations, self.target_images)
-        terms = self.process_group.mean_terms(self.step(batch))
+        with self.drawn_by_position():
+            terms = self.process_group.mean_terms(self.step(batch))
         self.process_group.average_gradients(state.parameters())
         scaler = state.precision.scaler
         finite = torch.isfinite(torch.stack([term.detach().float() for term in terms.values()]).sum())
@@ -128,6 +130,18 @@ class Trainer:
         method.end_iteration(state.iteration)
         state.iteration += 1
         return terms
+
+    @contextmanager
+    def drawn_by_position(self) -> Iterator[None]:
+        """What layers draw from torch's own generator (dropout) comes from (seed, iteration, process), as a resume needs."""
+        if not (self.preset.model.dropout or self.preset.model.drop_path):
+            yield
+            return
+        device = self.state.precision.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            generator = generator_of(self.state.method.seed, 9, self.state.iteration, self.process_group.rank)
+            torch.manual_seed(generator.initial_seed())
+            yield
 
     def step(self, batch: loader.Batch) -> dict[str, torch.Tensor]:
         """The method's step on the parts of the batch; their gradients add up to the mean over the parts, as the terms do."""

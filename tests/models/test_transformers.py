@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -325,3 +327,39 @@ def test_an_hrda_network_goes_to_onnx_with_all_its_windows(tmp_path):
     checkpoint.save(tmp_path / "ours.pth", content)
     found = export_onnx(tmp_path / "ours.pth", tmp_path / "x.onnx", (96, 128))
     assert found.difference <= 1e-4 * max(1.0, found.largest) and (tmp_path / "x.onnx").is_file()
+
+
+def test_what_a_training_step_drops_a_teacher_keeps():
+    torch.manual_seed(0)
+    net = Segmenter(
+        5, "mit:b0", output_stride="native", multi_level=False, head="daformer", head_width=16, dropout=0.5, drop_path=0.5
+    )
+    images = torch.rand(2, 3, 64, 64) * 255
+
+    def spread(model):
+        model.train()
+        normalisation = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+        for layer in normalisation:
+            layer.eval()
+        with torch.no_grad():
+            return (model(images).logits - model(images).logits).abs().max()
+
+    assert spread(net) > 1e-4
+    teacher = copy.deepcopy(net).without_drops()
+    assert spread(teacher) == 0
+    assert spread(net) > 1e-4
+    assert teacher.state_dict().keys() == net.state_dict().keys()
+    net.eval(), teacher.eval()
+    with torch.no_grad():
+        assert torch.equal(net(images).logits, teacher(images).logits)
+
+
+@pytest.mark.parametrize("backbone, fits", [("resnet18", False), ("timm:resnet18", True), ("timm:hrnet_w18", False)])
+def test_blocks_are_skipped_where_an_encoder_can(backbone, fits):
+    settings = Model(backbone=backbone, output_stride="native", multi_level=False, drop_path=0.2)
+    if fits:
+        model = checkpoint.build_model(settings, 5)
+        assert any(getattr(module, "drop_prob", 0) for module in model.modules())
+    else:
+        with pytest.raises(UsageError, match="drop_path"):
+            checkpoint.build_model(settings, 5)

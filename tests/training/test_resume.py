@@ -78,6 +78,21 @@ def test_an_adaptation_cut_short_ends_bit_identical(job, pretrained, tmp_path, m
         assert [line["iteration"] for line in lines if "seg" in line] == [1, 2, 3, 4, 5, 6]
 
 
+def test_what_layers_drop_is_dropped_again_by_a_resumed_run(job, pretrained, tmp_path, monkeypatch, tiny_preset):
+    """Dropout draws from torch's own generator: from (seed, iteration), whatever else drew from it before."""
+    ours = replace(job, preset=tiny_preset("model.dropout=0.3", method="mic"), out=tmp_path / "whole")
+    torch.manual_seed(1)
+    whole = stages.adapt(ours, pretrained)
+    plain = stages.adapt(replace(job, preset=tiny_preset(method="mic"), out=tmp_path / "plain"), pretrained)
+    assert not same(whole, plain)
+    torch.manual_seed(2)
+    with monkeypatch.context() as patch:
+        stop_at(patch, 3, crash)
+        with pytest.raises(MemoryError):
+            stages.adapt(replace(ours, out=tmp_path / "parts"), pretrained)
+    assert same(whole, stages.adapt(replace(ours, out=tmp_path / "parts"), pretrained))
+
+
 def test_a_round_of_fda_resumes_and_notices_other_labellers(job, pretrained, tmp_path, monkeypatch, tiny_preset):
     """Thresholds are found once a set of networks; the networks that label are not saved with the run."""
     best = str(pretrained.parent / "last.pth")

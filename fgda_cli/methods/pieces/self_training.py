@@ -33,7 +33,7 @@ class SelfTraining(Method):
 
     def __init__(self, model, settings):
         super().__init__(model, settings)
-        self.modules["teacher"] = copy.deepcopy(model).requires_grad_(False)
+        self.modules["teacher"] = copy.deepcopy(model).without_drops().requires_grad_(False)
         self.iteration = 0
 
     def begin_iteration(self, iteration: int, total: int, target_images: Callable[[], Iterable[Tensor]]) -> None:

@@ -1,8 +1,8 @@
 """Encoders, one file a family. A family's file is found by the letters of the encoder's name (`resnet101` -> resnet.py), or by
 what stands before a colon (`timm:convnext_tiny` -> timm.py, `mit:b5` -> mit.py).
 
-A family file defines `build(name, variant, output_stride, width) -> nn.Module` whose forward returns the features of every
-stage, coarse ones last (two at least), with `channels` and `strides` a number for each; `input_of(name, variant) -> Input`;
+A family file defines `build(name, variant, output_stride, width, drop_path) -> nn.Module` whose forward returns the features of
+every stage, coarse ones last (two at least), with `channels` and `strides` a number for each; `input_of(name, variant) -> Input`;
 `adapt_weights(state, name, output_stride)`, a foreign file's tensors in the encoder's own names; and where named
 weights are: `WEIGHTS`, (name, variant, recipe) -> URL, or `locate(name, weights, folder) -> Path`.
 """

@@ -60,7 +60,7 @@ class MitEncoder(nn.Module):
         return depths
 
 
-def build(name: str, variant: str, output_stride: int | str, width: int) -> MitEncoder:
+def build(name: str, variant: str, output_stride: int | str, width: int, drop_path: float = 0.0) -> MitEncoder:
     """Raises ValueError for a size that there is not, and for settings of other encoders."""
     size = name.removeprefix("mit:")
     if size not in DEPTHS:
@@ -72,7 +72,7 @@ def build(name: str, variant: str, output_stride: int | str, width: int) -> MitE
     except ImportError:
         raise FgdaError(f"{name} needs the package transformers: pip install 'fgda[mit]'") from None
     channels = (32, 64, 160, 256) if size == "b0" else (64, 128, 320, 512)
-    net = SegformerModel(SegformerConfig(depths=DEPTHS[size], hidden_sizes=channels, drop_path_rate=0.0))
+    net = SegformerModel(SegformerConfig(depths=DEPTHS[size], hidden_sizes=channels, drop_path_rate=drop_path))
     for stage in net.stages:
         for layer in (
             stage.layer_norm,

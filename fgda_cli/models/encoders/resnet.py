@@ -138,8 +138,10 @@ class ResNet(nn.Module):
         return x
 
 
-def build(name: str, variant: str, output_stride: int | str, width: int) -> ResNet:
-    """Raises ValueError for a depth that the family lacks."""
+def build(name: str, variant: str, output_stride: int | str, width: int, drop_path: float = 0.0) -> ResNet:
+    """Raises ValueError for a depth that the family lacks, and for a share of skipped blocks."""
+    if drop_path:
+        raise ValueError("model.drop_path belongs to mit: and timm: encoders; these skip no block")
     if name not in LAYERS:
         raise ValueError(f"backbone '{name}' is unknown: the family has {', '.join(LAYERS)}, or any timm:NAME")
     return ResNet(name, variant, 32 if output_stride == "native" else output_stride, width)

@@ -98,23 +98,25 @@ def _create(name: str, output_stride: int | str, **more: Any) -> nn.Module:
     try:
         return timm.create_model(name, features_only=True, **arguments, **more)
     except (TypeError, NotImplementedError, AssertionError, ValueError) as error:
+        if "drop_path_rate" in str(error):
+            raise ValueError(f"timm's {name} skips no blocks: set model.drop_path to 0") from error
         if "output_stride" not in arguments:
             raise
         raise ValueError(f"timm's {name} has stride {own} and no other: set model.output_stride to native") from error
 
 
-def build(name: str, variant: str, output_stride: int | str, width: int) -> TimmEncoder:
+def build(name: str, variant: str, output_stride: int | str, width: int, drop_path: float = 0.0) -> TimmEncoder:
     """Raises ValueError for a name that timm lacks, and for settings that the model cannot have."""
     name = plain(name)
     if variant != "torchvision" or width != 64:
         raise ValueError("model.variant and model.width belong to our own resnets: leave them out with timm")
-    encoder = _encoder(name, output_stride)
+    encoder = _encoder(name, output_stride, drop_path)
     _check_any_size(name, output_stride)
     return encoder
 
 
-def _encoder(name: str, output_stride: int | str) -> TimmEncoder:
-    net = _create(name, output_stride)
+def _encoder(name: str, output_stride: int | str, drop_path: float = 0.0) -> TimmEncoder:
+    net = _create(name, output_stride, **({"drop_path_rate": drop_path} if drop_path else {}))
     patch = getattr(getattr(getattr(net, "model", net), "patch_embed", None), "patch_size", None) or 1
     return TimmEncoder(net, patch if isinstance(patch, int) else patch[0])
 
