@@ -1,4 +1,4 @@
-"""Confusion matrix, IoU and the means the literature reports."""
+"""Confusion matrix, IoU and the means the literature reports; boundary IoU, calibration, and intervals over images."""
 
 from __future__ import annotations
 
@@ -57,3 +57,97 @@ class ConfusionMatrix:
     def pixel_accuracy(self) -> float | None:
         total = int(self.counts.sum())
         return 100.0 * int(np.diag(self.counts).sum()) / total if total else None
+
+
+def boundary(ids: np.ndarray, num_classes: int, width: int) -> np.ndarray:
+    """bool `[H,W]`: the pixels within `width` pixels (along rows, columns and diagonals) of another class or of the image's end.
+
+    They are the pixels that an erosion of each class's mask takes away, as [Boundary IoU] defines the inner boundary; pixels
+    of no class (255) have none.
+    """
+    import cv2
+
+    kernel = np.ones((3, 3), np.uint8)
+    found = np.zeros(ids.shape, bool)
+    for k in range(num_classes):
+        mask = (ids == k).astype(np.uint8)
+        if mask.any():
+            inner = cv2.erode(mask, kernel, iterations=width, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+            found |= (mask & ~inner & 1).astype(bool)
+    return found
+
+
+BOUNDARY_SHARE = 0.02  # of the image's diagonal: the width in [Boundary IoU] and in COCO's and Cityscapes' use of it
+
+
+@dataclass
+class BoundaryCounts:
+    """Boundary IoU ([Boundary IoU] eq. 2): IoU of the two masks' inner boundaries, pixels summed over all images."""
+
+    num_classes: int
+    share: float = BOUNDARY_SHARE
+    counts: np.ndarray = field(default=None)  # int64 [2,K]: intersection, union
+
+    def __post_init__(self):
+        if self.counts is None:
+            self.counts = np.zeros((2, self.num_classes), np.int64)
+
+    def update(self, truth: np.ndarray, prediction: np.ndarray, ignore_index: int = IGNORE_INDEX) -> None:
+        """Two maps `[H,W]`; pixels that the truth ignores belong to no class in the prediction either."""
+        prediction = np.where(truth == ignore_index, np.uint8(ignore_index), prediction)
+        width = max(1, round(self.share * float(np.hypot(*truth.shape))))
+        of_truth, of_prediction = (boundary(ids, self.num_classes, width) for ids in (truth, prediction))
+        k = self.num_classes + 1
+        first = np.where(of_truth, np.minimum(truth, k - 1), k - 1)
+        second = np.where(of_prediction, np.minimum(prediction, k - 1), k - 1)
+        both = np.bincount(first[first == second], minlength=k)[:-1]
+        sizes = np.bincount(first.ravel(), minlength=k)[:-1] + np.bincount(second.ravel(), minlength=k)[:-1]
+        self.counts += np.stack([both, sizes - both])
+
+    def iou(self) -> np.ndarray:
+        """Percent `[K]`; NaN for a class absent from both."""
+        return np.where(self.counts[1] > 0, 100.0 * self.counts[0] / np.maximum(self.counts[1], 1), np.nan)
+
+
+@dataclass
+class Calibration:
+    """How often a prediction of a confidence is right: pixels, right ones and summed confidence in equal bins `[3,bins]`."""
+
+    bins: int = 15
+    counts: np.ndarray = field(default=None)
+
+    def __post_init__(self):
+        if self.counts is None:
+            self.counts = np.zeros((3, self.bins))
+
+    def update(self, truth: np.ndarray, prediction: np.ndarray, confidence: np.ndarray, ignore_index: int = IGNORE_INDEX) -> None:
+        valid = truth != ignore_index
+        right, confidence = (truth == prediction)[valid], confidence[valid].astype(np.float64)
+        place = np.clip(np.ceil(confidence * self.bins).astype(int) - 1, 0, self.bins - 1)  # (low, high], as Guo et al. 2017
+        self.counts += [np.bincount(place, weights, self.bins) for weights in (np.ones_like(confidence), right, confidence)]
+
+    def error(self) -> float | None:
+        """Expected calibration error in percent (Guo et al. 2017, eq. 3); None without a pixel."""
+        pixels, right, confidence = self.counts
+        return float(100 * np.abs(right - confidence).sum() / pixels.sum()) if pixels.sum() else None
+
+
+def resampled_iou(counts: np.ndarray, resamples: int, seed: int = 0) -> np.ndarray:
+    """IoU in percent `[resamples,K]` of images drawn with replacement, NaN for a class that none of them shows; counts are the
+    images' confusion matrices `[N,K,K]`. The same numbers draw the same images, so that two networks' can be subtracted."""
+    n, k, _ = counts.shape
+    hits = np.diagonal(counts, axis1=1, axis2=2).astype(np.float64)
+    unions = counts.sum(1) + counts.sum(2) - hits
+    rng = np.random.default_rng(seed)
+    times = rng.multinomial(n, np.full(n, 1 / n), resamples).astype(np.float64)  # [resamples,N]
+    hits, unions = times @ hits, times @ unions
+    return np.where(unions > 0, 100.0 * hits / np.maximum(unions, 1), np.nan)
+
+
+def interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float] | None:
+    """The percentile interval of resampled values; None where there are none."""
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return None
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from fgda_cli.metrics import ConfusionMatrix
+from fgda_cli.metrics import BoundaryCounts, Calibration, ConfusionMatrix, boundary, interval, resampled_iou
 
 PAIRS = st.tuples(
     hnp.arrays(np.uint8, (6, 5), elements=st.sampled_from([0, 1, 2, 3, 255])),
@@ -69,3 +69,90 @@ def test_ids_that_are_no_class_are_refused(truth, prediction):
 
 def test_nothing_counted_means_no_result():
     assert ConfusionMatrix(3).miou() is None and ConfusionMatrix(3).pixel_accuracy() is None
+
+
+def test_a_boundary_is_what_an_erosion_takes_away():
+    ids = np.full((7, 9), 1, np.uint8)
+    ids[2:5, 3:8] = 0
+    ids[0, 0] = 255
+    found = boundary(ids, 2, 1)
+    assert found[2:5, 3:8].tolist() == [[True] * 5, [True, False, False, False, True], [True] * 5]  # class 0: all but its inside
+    assert found[0, 1:].all() and found[-1].all() and found[:, -1].all()  # the image's end is one
+    assert not found[0, 0]  # no class
+    assert found[1, 1]  # beside an ignored pixel
+    assert boundary(np.zeros((9, 9), np.uint8), 1, 2)[2:7, 2:7].sum() == 0
+
+
+def test_boundary_iou_by_hand():
+    """Squares of 6 and of 6 moved by 2, width 1: rings of 20 pixels that share 4 (their crossings and nothing else)."""
+    truth, moved = np.full((2, 20, 20), 1, np.uint8)
+    truth[4:10, 4:10] = 0
+    moved[6:12, 6:12] = 0
+    counts = BoundaryCounts(2, share=1 / np.hypot(20, 20))
+    counts.update(truth, moved)
+    ring = {(r, c) for r in range(4, 10) for c in range(4, 10) if r in (4, 9) or c in (4, 9)}
+    other = {(r + 2, c + 2) for r, c in ring}
+    assert counts.counts[:, 0].tolist() == [len(ring & other), len(ring | other)]
+    assert counts.iou()[0] == pytest.approx(100 * len(ring & other) / len(ring | other))
+    same = BoundaryCounts(3)
+    same.update(truth, truth)
+    assert same.iou()[:2].tolist() == [100.0, 100.0] and np.isnan(same.iou()[2])
+
+
+def test_boundary_iou_leaves_ignored_pixels_out():
+    rng = np.random.default_rng(0)
+    truth, prediction = rng.integers(0, 3, (2, 30, 40)).astype(np.uint8)
+    truth[:, 20:] = 255
+    other = prediction.copy()
+    other[:, 20:] = 0
+    found = []
+    for ids in (prediction, other):
+        counts = BoundaryCounts(3)
+        counts.update(truth, ids)
+        found.append(counts.counts)
+    assert (found[0] == found[1]).all()
+
+
+def test_calibration_error_by_hand():
+    """Four pixels of confidence 0.95 of which one is right, six of 0.55 of which three are: (|1 - 3.8| + |3 - 3.3|) / 10."""
+    confidence = np.array([0.95] * 4 + [0.55] * 6 + [0.1])
+    truth = np.array([1, 0, 0, 0] + [1, 1, 1, 0, 0, 0] + [255], np.uint8)
+    calibration = Calibration(bins=10)
+    calibration.update(truth, np.ones(11, np.uint8), confidence)
+    assert calibration.counts[0].sum() == 10
+    assert calibration.error() == pytest.approx(100 * (2.8 + 0.3) / 10)
+    assert Calibration().error() is None
+    edge = Calibration(bins=10)
+    edge.update(np.ones(2, np.uint8), np.ones(2, np.uint8), np.array([0.1, 1.0]))
+    assert edge.counts[0].tolist() == [1, 0, 0, 0, 0, 0, 0, 0, 0, 1]  # a bin holds its upper end
+
+
+def test_resampled_iou_draws_images_and_the_same_ones_for_the_same_seed():
+    rng = np.random.default_rng(0)
+    counts = rng.integers(0, 50, (40, 3, 3))
+    drawn = resampled_iou(counts, 500)
+    total = ConfusionMatrix(3, counts.sum(0)).iou()
+    for k in range(3):
+        low, high = interval(drawn[:, k])
+        assert low < total[k] < high and high - low < 15
+    assert np.array_equal(drawn, resampled_iou(counts, 500))
+    alike = np.repeat(counts[:1], 40, axis=0)
+    assert np.ptp(resampled_iou(alike, 50), axis=0).max() < 1e-9  # images that are alike have no spread
+    absent = counts.copy()
+    absent[:, 2] = absent[:, :, 2] = 0
+    assert np.isnan(resampled_iou(absent, 10)[:, 2]).all()
+    assert interval(np.array([np.nan, np.nan])) is None
+    assert interval(np.arange(1001.0)) == pytest.approx((25.0, 975.0))
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says():
+    """Samples of 60 images from a known mean: about 95 % of the intervals hold it."""
+    rng = np.random.default_rng(1)
+    hits = 0
+    for trial in range(200):
+        right = rng.binomial(100, 0.7, 60)
+        counts = np.zeros((60, 2, 2), np.int64)
+        counts[:, 0, 0], counts[:, 0, 1] = right, 100 - right
+        low, high = interval(resampled_iou(counts, 400, seed=trial)[:, 0])
+        hits += low <= 70 <= high
+    assert 0.88 <= hits / 200 <= 0.99

@@ -10,6 +10,8 @@ import typer
 from ..runtime.errors import UsageError
 from . import _options as cli
 
+RESAMPLES = 1000  # of the images, for intervals
+
 
 def evaluate(
     context: typer.Context,
@@ -26,6 +28,20 @@ def evaluate(
     ] = None,
     mean: Annotated[
         bool, typer.Option("--mean", help="Average the checkpoints' class probabilities: one result.", rich_help_panel="Compute")
+    ] = False,
+    boundary: Annotated[
+        bool, typer.Option("--boundary", help="Also boundary IoU, 2 % of the diagonal wide.", rich_help_panel="Result")
+    ] = False,
+    calibration: Annotated[
+        bool, typer.Option("--calibration", help="Also the expected calibration error.", rich_help_panel="Result")
+    ] = False,
+    intervals: Annotated[
+        bool,
+        typer.Option(
+            "--intervals",
+            help="Also 95 % intervals over the images; with several checkpoints, of what changed from the first.",
+            rich_help_panel="Result",
+        ),
     ] = False,
     flip: cli.Flip = False,
     scale: cli.Scale = None,
@@ -53,14 +69,20 @@ def evaluate(
         raise UsageError("--mean needs two checkpoints or more")
     cli.check_ids(ids)
     from ..data.store import data_root as root_of
+    from ..inference.tally import Extras
     from ..studies.evaluation import Wanted, evaluate_all
-    from ..visual.tables import iou_table
+    from ..visual.tables import change_table, iou_table
 
     show = cli.reporter(context)
     how, tta = cli.precision_for(precision, device, show), cli.views(flip, scale, sliding, overlap)
-    wanted = Wanted(data, split, root_of(data_root), how, tta, protocol, save_predictions, ids, report, workers, mean)
+    extras = Extras(boundary, calibration, RESAMPLES if intervals or (report is not None and len(checkpoints) > 1) else 0)
+    wanted = Wanted(data, split, root_of(data_root), how, tta, protocol, save_predictions, ids, report, workers, extras, mean)
     names, results = evaluate_all(checkpoints, wanted, show)
     if json is not None:
         cli.emit_json(results[0] if len(results) == 1 else results, json, show)
     if json != "-":
-        show.console(stderr=False).print(iou_table(names, results))
+        console = show.console(stderr=False)
+        console.print(iou_table(names, results))
+        for name, result in zip(names, results, strict=True):
+            if "change" in result:
+                console.print(change_table(f"{names[0]} → {name}, points of IoU", result["change"]))

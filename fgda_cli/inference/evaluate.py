@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from ..data.classes import NOT_IN_SYNTHIA13, NOT_IN_SYNTHIA16, ClassMatch, ClassSet, match_classes, mean_without
 from ..data.geometry import InputRule
@@ -22,6 +21,7 @@ from ..runtime.distributed import ProcessGroup
 from ..runtime.errors import UsageError
 from ..runtime.reporter import Reporter
 from .pipeline import batched_by, images_per_batch, read_ahead, share, write_behind
+from .tally import Extras, Tally
 from .tta import TestTimeAugmentation, decide_each, view_logits
 
 OnPrediction = Callable[[Item, np.ndarray, ConfusionMatrix], None]  # an image, its train ids, its own counts
@@ -39,17 +39,19 @@ def evaluate_model(
     threads: int = 2,
     process_group: ProcessGroup = ProcessGroup(),
     others: tuple[Segmenter, ...] = (),
+    extras: Extras = Extras(),
+    on_tally: Callable[[Tally], None] | None = None,
 ) -> dict[str, Any]:
     """The JSON of `fgda evaluate` less its `checkpoint`; each of several processes gets the whole.
 
     Class probabilities are averaged with those of `others`, networks of the same classes. `classes` are the model's; the data
-    set's are matched to them by name. Raises FgdaError when they do not fit.
+    set's are matched to them by name. `on_tally` gets what was counted. Raises FgdaError when they do not fit.
     """
     start = time.perf_counter()
     match = match_classes(classes, dataset.classes, "the model", dataset.name)
     to_ours = None if match.is_identity else match.table()
     items = dataset.items(split, labelled=True)
-    matrix, mine = ConfusionMatrix(len(classes)), share(items, process_group)
+    tally, mine = Tally(len(classes), extras), share(items, process_group)
     pairs = read_ahead(lambda item: (dataset.image(item), dataset.label(item)), mine, threads)
     tracked = reporter.track(pairs, f"evaluate {dataset.name}", len(mine))
     rule = model.input_rule
@@ -60,15 +62,17 @@ def evaluate_model(
             images = [image for _, (image, _) in batch]
             views = view_logits(model, images, size, precision, tta, others)
             sizes = [(label.shape[1], label.shape[0]) for label in labels]
-            decisions = decide_each(views, sizes, align_corners=model.align_corners)
-            for (item, _), label, (prediction, _) in zip(batch, labels, decisions, strict=True):
-                counts = ConfusionMatrix(len(classes))
-                counts.update(label, prediction)
-                matrix += counts
+            decisions = decide_each(views, sizes, with_confidence=extras.calibration, align_corners=model.align_corners)
+            for (item, _), label, decision in zip(batch, labels, decisions, strict=True):
+                counts = tally.add(item.name, label, decision)
                 if on_prediction is not None:
-                    submit(on_prediction, item, prediction, counts)
-    matrix.counts = process_group.sum(torch.from_numpy(matrix.counts).to(precision.device)).cpu().numpy()
-    return result_json(matrix, match, dataset.name, split, len(items), time.perf_counter() - start, rule)
+                    submit(on_prediction, item, decision.train_ids, counts)
+    tally.join(process_group, precision.device)
+    if on_tally is not None:
+        on_tally(tally)
+    seconds = time.perf_counter() - start
+    result = result_json(tally.matrix, match, dataset.name, split, len(items), seconds, rule)
+    return result | tally.extra_json(classes.names, match.shared)
 
 
 def result_json(
@@ -117,6 +121,8 @@ def evaluate_file(
     protocol: str | None = None,
     content: dict[str, Any] | None = None,
     with_paths: tuple[Path, ...] = (),
+    extras: Extras = Extras(),
+    on_tally: Callable[[Tally], None] | None = None,
 ) -> dict[str, Any]:
     """Evaluate one checkpoint as its input rule says, or as `protocol` does ("paper": squeezed by Pillow's bicubic).
 
@@ -144,7 +150,8 @@ def evaluate_file(
     if match.describe():
         reporter.decide(f"{dataset.name}: {match.describe()}")
     result = evaluate_model(
-        model, info["classes"], dataset, split, precision, reporter, tta, on_prediction, threads, process_group, tuple(others)
+        model, info["classes"], dataset, split, precision, reporter, tta, on_prediction, threads, process_group, tuple(others),
+        extras, on_tally,
     )  # fmt: skip
     together = {"with": [str(other) for other in with_paths]} if with_paths else {}
     return {"checkpoint": str(path), **together, **result}

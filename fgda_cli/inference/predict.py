@@ -43,8 +43,8 @@ def predict(
     precision = precision or Precision("fp32", next(model.parameters()).device)
     views = view_logits(model, [image], network_size(model, image), precision, tta)
     size = out_size or (image.shape[1], image.shape[0])
-    train_ids, entropy = decide(views, size, with_entropy=True, align_corners=model.align_corners)
-    return {"train_ids": train_ids, "entropy": entropy}
+    found = decide(views, size, with_entropy=True, align_corners=model.align_corners)
+    return {"train_ids": found.train_ids, "entropy": found.entropy}
 
 
 def predict_many(
@@ -63,9 +63,9 @@ def predict_many(
         for batch in batched(indices, images_per_batch(size, precision.device)):
             views = view_logits(model, [images[index] for index in batch], size, precision, tta)
             sizes = [(images[index].shape[1], images[index].shape[0]) for index in batch]
-            decisions = decide_each(views, sizes, with_entropy, model.align_corners)
-            for index, (train_ids, entropy) in zip(batch, decisions, strict=True):
-                found[index] = {"train_ids": train_ids, "entropy": entropy}
+            decisions = decide_each(views, sizes, with_entropy=with_entropy, align_corners=model.align_corners)
+            for index, decision in zip(batch, decisions, strict=True):
+                found[index] = {"train_ids": decision.train_ids, "entropy": decision.entropy}
     return [found[index] for index in range(len(images))]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -60,25 +61,33 @@ def view_logits(
     return views
 
 
-def decide_each(
-    views: list[Tensor], out_sizes: list[tuple[int, int]], with_entropy: bool = False, align_corners: bool = True
-) -> Iterator:
+class Decision(NamedTuple):
+    """One image's result, `[H,W]`: train ids uint8; where asked for, entropy and the largest probability, float32 in [0,1]."""
+
+    train_ids: np.ndarray
+    entropy: np.ndarray | None = None
+    confidence: np.ndarray | None = None
+
+
+def decide_each(views: list[Tensor], out_sizes: list[tuple[int, int]], **how: bool) -> Iterator[Decision]:
     """`decide` for each image of a batch."""
     for index, size in enumerate(out_sizes):
-        yield decide([logits[index : index + 1] for logits in views], size, with_entropy, align_corners)
+        yield decide([logits[index : index + 1] for logits in views], size, **how)
 
 
 def decide(
-    views: list[Tensor], out_size: tuple[int, int], with_entropy: bool = False, align_corners: bool = True
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Train ids uint8 `[H,W]` and entropy float32 `[H,W]` in [0,1] at out_size (width, height), a few rows at a time.
-
-    Several views are averaged in probability.
-    """
+    views: list[Tensor],
+    out_size: tuple[int, int],
+    with_entropy: bool = False,
+    with_confidence: bool = False,
+    align_corners: bool = True,
+) -> Decision:
+    """The decision at out_size (width, height), a few rows at a time. Several views are averaged in probability."""
     size = (out_size[1], out_size[0])
     maps = [Upsampled(logits, size, align_corners) for logits in views]
     train_ids = np.empty(size, np.uint8)
     entropy = np.empty(size, np.float32) if with_entropy else None
+    confidence = np.empty(size, np.float32) if with_confidence else None
     with torch.inference_mode():
         for rows in maps[0].chunks():
             scores = maps[0].rows(rows)
@@ -86,7 +95,10 @@ def decide(
                 probs = sum((torch.softmax(view.rows(rows), 1) for view in maps[1:]), torch.softmax(scores, 1))
                 scores = torch.log((probs / len(maps)).clamp(min=torch.finfo(probs.dtype).tiny))
             # max, not argmax: the same index, found four times as fast on a processor
-            train_ids[rows] = scores.max(1).indices[0].to(torch.uint8).cpu().numpy()
+            most, winner = scores.max(1)
+            train_ids[rows] = winner[0].to(torch.uint8).cpu().numpy()
             if entropy is not None:
                 entropy[rows] = entropy_map(scores)[0].clamp(0, 1).cpu().numpy()
-    return train_ids, entropy
+            if confidence is not None:
+                confidence[rows] = torch.exp(most - torch.logsumexp(scores, 1))[0].clamp(0, 1).cpu().numpy()
+    return Decision(train_ids, entropy, confidence)

@@ -12,6 +12,7 @@ from ..data.classes import ClassSet
 from ..data.store import Item, PreparedDataset, open_dataset
 from ..inference.evaluate import evaluate_file, headings
 from ..inference.outputs import Ids, SavedIds
+from ..inference.tally import Extras, Tally
 from ..inference.tta import TestTimeAugmentation
 from ..metrics import ConfusionMatrix
 from ..models.checkpoint import load
@@ -19,6 +20,7 @@ from ..runtime.devices import Precision
 from ..runtime.distributed import join
 from ..runtime.errors import FgdaError
 from ..runtime.reporter import Reporter
+from .changes import Judged, change, comparison_page
 from .report import ImageScores, evaluation_page, write_page
 
 
@@ -36,6 +38,7 @@ class Wanted:
     ids: str = "train"
     report: Path | None = None
     threads: int = 2
+    extras: Extras = Extras()
     mean: bool = False  # one result, of the mean of all checkpoints' probabilities
 
     def dataset_for(self, content: dict[str, Any]) -> PreparedDataset:
@@ -59,7 +62,8 @@ class Keep:
 
 def evaluate_all(paths: list[Path], wanted: Wanted, reporter: Reporter) -> tuple[list[str], list[dict[str, Any]]]:
     """A heading and the JSON of `evaluate` for each checkpoint; files go where `wanted` says."""
-    group, names, results = join(wanted.precision.device), headings(paths), []
+    group, names = join(wanted.precision.device), headings(paths)
+    judged: list[Judged] = []
     together = tuple(paths[1:]) if wanted.mean else ()
     if together:
         paths, names = paths[:1], [f"mean of {len(paths)}"]
@@ -72,27 +76,29 @@ def evaluate_all(paths: list[Path], wanted: Wanted, reporter: Reporter) -> tuple
         below = heading.strip("./").replace("/", "_") if len(paths) > 1 else ""
         saved = wanted.save_predictions and SavedIds(wanted.save_predictions / below, Ids(wanted.ids, classes))
         keep = Keep(ImageScores(), saved)
-        results.append(
-            evaluate_file(
-                path,
-                dataset,
-                wanted.split,
-                wanted.precision,
-                reporter,
-                wanted.tta,
-                keep,
-                wanted.threads,
-                group,
-                wanted.protocol,
-                content,
-                together,
-            )  # fmt: skip
-        )
-        if wanted.report is None:
-            continue
+        counted: list[Tally] = []
+        result = evaluate_file(
+            path, dataset, wanted.split, wanted.precision, reporter, wanted.tta, keep, wanted.threads, group, wanted.protocol,
+            content, together, wanted.extras, counted.append,
+        )  # fmt: skip
         parts = group.gather(keep.scores.scores, wanted.precision.device)
-        if group.is_first:
-            scores = {name: score for part in parts for name, score in part.items()}
-            page = evaluation_page(results[-1], scores, dataset, wanted.precision, wanted.tta)
+        scores = {name: score for part in parts for name, score in part.items()}
+        judged.append(Judged(heading, result, counted[0], scores))
+        if len(judged) > 1 and wanted.extras.resamples and _comparable(judged[0], judged[-1], reporter):
+            result["change"] = change(judged[0], judged[-1])
+        if wanted.report is not None and group.is_first:
+            page = evaluation_page(result, scores, dataset, wanted.precision, wanted.tta)
             reporter.say(f"report: {write_page(wanted.report / below / 'index.html', page)}")
-    return names, results
+    changed = [judged[0], *(one for one in judged[1:] if "change" in one.result)]
+    if wanted.report is not None and group.is_first and len(changed) > 1:
+        page = comparison_page(changed, dataset, wanted.precision, wanted.tta)
+        reporter.say(f"comparison: {write_page(wanted.report / 'index.html', page)}")
+    return names, [one.result for one in judged]
+
+
+def _comparable(first: Judged, other: Judged, reporter: Reporter) -> bool:
+    """Whether both were counted on the same images in the same classes; why not is said."""
+    same = first.result["classes"] == other.result["classes"] and first.tally.images.keys() == other.tally.images.keys()
+    if not same:
+        reporter.decide(f"{other.heading} is not compared with {first.heading}: other classes or other images")
+    return same

@@ -23,7 +23,7 @@ from ..runtime.files import write_text
 from ..visual import html
 from ..visual.colour import colourise, error_map
 from ..visual.heat import heat
-from ..visual.plots import curves
+from ..visual.plots import curves, reliability
 from ..visual.tables import show
 
 SHOWN = 4  # best images, and worst
@@ -69,6 +69,8 @@ def evaluation_page(
     return html.page(
         "Evaluation", facts, html.cards(figures),
         html.section("IoU by class", html.iou_rows(result, info["classes"].palette)),
+        html.section("Calibration", html.figure_svg(reliability(result["calibration"])),
+                     f"Expected calibration error {show(result['calibration']['ece'])} %; bars below the line are too sure.") if result.get("calibration") else "",
         html.section("Confusions", html.confusion_heat(result), how),
         html.section("Worst images", scenes(worst), note),
         html.section("Best images", scenes(best)) if best else "",

@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from .tables import show
+from .tables import show, show_interval
 
 STYLE = """
 :root { color-scheme: light; }
@@ -63,20 +63,33 @@ def swatch(colour: tuple[int, int, int]) -> str:
     return f"<i class='swatch' style='background:rgb{tuple(colour)}'></i>"
 
 
+def change_bar(value: float, low: float, high: float, colour: str) -> str:
+    """An SVG bar from the middle to `value` in [-1, 1], with a line from `low` to `high`."""
+    middle, reach = 110, 105
+    left, right = sorted((middle, middle + value * reach))
+    line = f"<line x1='{middle + low * reach:.1f}' x2='{middle + high * reach:.1f}' y1='6' y2='6' stroke='#1d2733'/>"
+    bar = f"<rect x='{left:.1f}' y='2' width='{right - left:.1f}' height='8' fill='{colour}'/>"
+    axis = f"<line x1='{middle}' x2='{middle}' y1='0' y2='12' stroke='#9aa5b1'/>"
+    return f"<svg width='220' height='12' role='img'>{bar}{axis}{line}</svg>"
+
+
 def iou_rows(result: dict[str, Any], palette: tuple[tuple[int, int, int], ...]) -> str:
     """A table: class, IoU as number and bar, share of the true pixels."""
     confusion = np.array(result["confusion"], np.int64)
+    intervals, of_borders = result.get("intervals"), result.get("boundary")
     shares = 100 * confusion.sum(1) / max(confusion.sum(), 1)
     rows = []
     for name, colour, share in zip(result["classes"], palette, shares, strict=True):
         value = result["iou"][name]
         bar = f"<span class='bar' style='width:{(value or 0) * 2.2:.0f}px;background:rgb{tuple(colour)}'></span>"
         label = f"<td>{swatch(colour)}{escape(name)}</td>"
-        rows.append(f"<tr>{label}<td>{show(value)}</td><td class='track'>{bar}</td><td>{share:.2f}</td></tr>")
-    return (
-        "<table class='iou'><thead><tr><th>class</th><th>IoU %</th><th></th><th>pixels %</th></tr></thead><tbody>"
-        + "".join(rows) + "</tbody></table>"
-    )  # fmt: skip
+        more = [] if intervals is None else [show_interval(intervals["iou"].get(name))]
+        more += [] if of_borders is None else [show(of_borders["iou"].get(name))]
+        cells = "".join(f"<td>{cell}</td>" for cell in more)
+        rows.append(f"<tr>{label}<td>{show(value)}</td>{cells}<td class='track'>{bar}</td><td>{share:.2f}</td></tr>")
+    heads = ["class", "IoU %", *(["95 %"] if intervals else []), *(["boundary %"] if of_borders else []), "", "pixels %"]
+    head = "".join(f"<th>{text}</th>" for text in heads)
+    return f"<table class='iou'><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
 def confusion_heat(result: dict[str, Any]) -> str:

@@ -26,6 +26,26 @@ def bars(path: Path, rows: list[dict[str, Any]], title: str) -> None:
         figure.savefig(partial, format="png", dpi=120)
 
 
+def reliability(calibration: dict[str, Any]):
+    """A figure: how often predictions of a confidence are right, a bar a bin, the diagonal is perfect; below, their number."""
+    from matplotlib.figure import Figure
+
+    pixels, right = calibration["pixels"], calibration["right"]
+    figure = Figure(figsize=(4.6, 4.4), layout="constrained")
+    axes, below = figure.subplots(2, height_ratios=[3, 1], sharex=True)
+    width, total = 1 / len(pixels), max(sum(pixels), 1)
+    middles = [(place + 0.5) * width for place in range(len(pixels))]
+    axes.bar(middles, [r / p if p else 0 for r, p in zip(right, pixels, strict=True)], width, color="#4682b4", edgecolor="white")
+    axes.plot([0, 1], [0, 1], "--", color="#5a6673", linewidth=1)
+    axes.set_ylabel("share that is right")
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    below.bar(middles, [100 * p / total for p in pixels], width, color="#9aa5b1", edgecolor="white")
+    below.set_ylabel("pixels %")
+    below.set_xlabel("confidence")
+    return figure
+
+
 def curves(series: dict[str, list[tuple[int, float]]]):
     """A figure with one line a name over the iterations."""
     from matplotlib.figure import Figure

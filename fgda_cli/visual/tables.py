@@ -10,16 +10,28 @@ def iou_table(headings: list[str], results: list[dict[str, Any]]):
     from rich.table import Table
 
     first = results[0]
+    alone = first if len(results) == 1 else {}  # several stand beside each other: what belongs to one would not fit
+    spans, borders = alone.get("intervals"), alone.get("boundary")
     table = Table()
     table.add_column("class", no_wrap=True)
-    for heading in headings:
+    for heading in (*headings, *(["95 %"] if spans else []), *(["boundary"] if borders else [])):
         table.add_column(heading, justify="right", overflow="fold")
     for name in first["classes"]:
-        table.add_row(name, *(show(result["iou"][name]) for result in results))
+        more = [show_interval(spans["iou"].get(name))] if spans else []
+        more += [show(borders["iou"].get(name))] if borders else []
+        table.add_row(name, *(show(result["iou"][name]) for result in results), *more)
     table.add_section()
     for key, label in (("miou", "mIoU"), ("miou16", "mIoU (16)"), ("miou13", "mIoU (13)"), ("pixel_accuracy", "pixel accuracy")):
         if first.get(key) is not None:
-            table.add_row(label, *(show(result[key]) for result in results), style="bold" if key == "miou" else "")
+            more = [show_interval(spans["miou"]) if key == "miou" else ""] if spans else []
+            more += [show(borders["miou"]) if key == "miou" else ""] if borders else []
+            table.add_row(label, *(show(result[key]) for result in results), *more, style="bold" if key == "miou" else "")
+    if first.get("boundary") and not borders:
+        table.add_row("boundary mIoU", *(show(result["boundary"]["miou"]) for result in results))
+    if first.get("intervals") and not spans:
+        table.add_row("mIoU, 95 %", *(show_interval(result["intervals"]["miou"]) for result in results))
+    if first.get("calibration"):
+        table.add_row("calibration error", *(show(result["calibration"]["ece"]) for result in results))
     return _under(f"IoU % on {first['dataset']} / {first['split']} ({first['images']} images)", table)
 
 
@@ -33,6 +45,27 @@ def _under(title: str, table, below: str = ""):
 
 def show(value: float | None) -> str:
     return "–" if value is None else f"{value:.1f}"
+
+
+def show_interval(bounds: tuple[float, float] | None) -> str:
+    return "–" if bounds is None else f"{bounds[0]:.1f}–{bounds[1]:.1f}"
+
+
+def change_table(heading: str, change: dict[str, Any]):
+    """A change of IoU by class with its interval; classes that it clearly harmed or helped are marked."""
+    from rich.table import Table
+
+    table = Table()
+    for title, justify in (("class", "left"), ("change", "right"), ("95 %", "right"), ("", "left")):
+        table.add_column(title, justify=justify, no_wrap=True)
+    for name, entry in (*change["iou"].items(), ("mIoU", change["miou"])):
+        bounds = entry["interval"]
+        span = f"{bounds[0]:+.1f} to {bounds[1]:+.1f}" if bounds else "–"
+        mark = "worse" if name in change["harmed"] else "better" if name in change["helped"] else ""
+        if name == "mIoU" and bounds:
+            mark = "worse" if bounds[1] < 0 else "better" if bounds[0] > 0 else ""
+        table.add_row(name, f"{entry['change']:+.1f}", span, mark, style="bold" if name == "mIoU" else "")
+    return _under(heading, table)
 
 
 def ablation_table(summary: dict[str, Any]):

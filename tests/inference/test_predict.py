@@ -53,7 +53,7 @@ def test_mirrored_test_time_augmentation_is_symmetric(model):
     image = np.random.default_rng(1).integers(0, 256, (32, 64, 3), dtype=np.uint8)
     tta = TestTimeAugmentation(flip=True)
     turned = np.ascontiguousarray(image[:, ::-1])
-    (_, entropy), (_, mirrored) = (decide(view_logits(model, [x], (64, 32), CPU, tta), (64, 32), True) for x in (image, turned))
+    entropy, mirrored = (decide(view_logits(model, [x], (64, 32), CPU, tta), (64, 32), True).entropy for x in (image, turned))
     np.testing.assert_allclose(entropy, mirrored[:, ::-1], atol=1e-4)
 
 
@@ -62,9 +62,10 @@ def test_deciding_by_chunks_equals_the_whole_map(monkeypatch):
     views = [torch.randn(1, 5, 6, 9) for _ in range(3)]
     for some in (views[:1], views):
         probs = torch.stack([torch.softmax(losses.upsample(view, (40, 55)), 1) for view in some]).mean(0)
-        train_ids, entropy = decide(some, (55, 40), with_entropy=True)
+        train_ids, entropy, confidence = decide(some, (55, 40), with_entropy=True, with_confidence=True)
         assert np.mean(train_ids == probs.argmax(1)[0].numpy()) > 0.999  # ties of rounding
         np.testing.assert_allclose(entropy, losses.entropy_map(probs.log())[0].numpy(), atol=1e-5)
+        np.testing.assert_allclose(confidence, probs.max(1).values[0].numpy(), atol=1e-5)
 
 
 def test_collect_gives_files_of_one_name_different_results(tmp_path):

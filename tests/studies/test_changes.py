@@ -1,0 +1,120 @@
+"""`evaluate` beyond IoU: several processes' counts, what changed between two checkpoints, and the page of it."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from fgda_cli.inference.tally import Extras, Tally
+from fgda_cli.inference.tta import Decision
+from fgda_cli.runtime.distributed import ProcessGroup
+from fgda_cli.studies.changes import Judged, change
+from fgda_cli.training import stages
+from fgda_cli.visual.tables import change_table
+from tests.conftest import QUIET, fgda
+
+EXTRAS = Extras(boundary=True, calibration=True, resamples=200)
+NAMES = ("road", "sky", "car")
+
+
+def tallied(seed: int, error: float, images: range = range(30)) -> Tally:
+    """Predictions of which `error` of the pixels are wrong, by (seed, image)."""
+    tally = Tally(3, EXTRAS)
+    for number in images:
+        truth = np.random.default_rng([7, number]).integers(0, 3, (12, 16)).astype(np.uint8)
+        rng = np.random.default_rng([seed, number])
+        ids = np.where(rng.random(truth.shape) < error, rng.integers(0, 3, truth.shape), truth).astype(np.uint8)
+        tally.add(f"image{number}", truth, Decision(ids, None, np.full(truth.shape, 0.9, np.float32)))
+    return tally
+
+
+def judged(tally: Tally, heading: str) -> Judged:
+    iou = dict(zip(NAMES, tally.matrix.iou().tolist(), strict=True))
+    result = {"checkpoint": heading, "classes": list(NAMES), "evaluated": list(NAMES), "iou": iou, "miou": tally.matrix.miou()}
+    return Judged(heading, result, tally, {})
+
+
+def test_a_change_is_clear_only_beyond_its_interval():
+    first = judged(tallied(0, 0.3), "a")
+    for error, sign in ((0.1, 1), (0.6, -1)):
+        found = change(first, judged(tallied(1, error), "b"))
+        assert np.sign(found["miou"]["change"]) == sign
+        low, high = found["miou"]["interval"]
+        assert low < found["miou"]["change"] < high and (low > 0) == (sign > 0)
+        assert set(found["helped" if sign > 0 else "harmed"]) == set(NAMES)
+    same = change(first, judged(tallied(0, 0.3), "b"))
+    assert same["miou"] == {"change": 0.0, "interval": (0.0, 0.0)} and not same["harmed"] and not same["helped"]
+
+
+def test_the_images_are_the_same_for_both_whatever_their_order():
+    """Paired: a network that errs alike on every image differs by a constant, with a narrow interval."""
+    first, other = tallied(0, 0.3), tallied(2, 0.3)
+    turned = tallied(2, 0.3, range(29, -1, -1))
+    assert np.array_equal(other.per_image(), turned.per_image()) or sorted(other.images) == sorted(turned.images)
+    assert change(judged(first, "a"), judged(other, "b"))["iou"] == change(judged(first, "a"), judged(turned, "b"))["iou"]
+
+
+def test_processes_count_together():
+    whole, parts = tallied(0, 0.3), [tallied(0, 0.3, range(0, 30, 2)), tallied(0, 0.3, range(1, 30, 2))]
+
+    class Both(ProcessGroup):
+        """Adds the other half, as a second process would."""
+
+        def sum(self, values):
+            return values + next(self.rest)
+
+        def gather(self, value, device=None):
+            return [value, parts[1].images]
+
+    import torch
+
+    group = Both(0, 2)
+    object.__setattr__(
+        group, "rest", iter(torch.from_numpy(part.counts) for part in (parts[1].matrix, parts[1].boundary, parts[1].calibration))
+    )
+    parts[0].join(group, torch.device("cpu"))
+    ours, theirs = (tally.extra_json(NAMES, NAMES) for tally in (parts[0], whole))
+    assert ours["boundary"] == theirs["boundary"] and ours["intervals"] == theirs["intervals"]
+    assert ours["calibration"]["ece"] == pytest.approx(theirs["calibration"]["ece"])
+
+
+def test_the_table_marks_what_is_clear(capsys):
+    from rich.console import Console
+
+    found = change(judged(tallied(0, 0.3), "a"), judged(tallied(1, 0.1), "b"))
+    Console(width=80).print(change_table("a → b", found))
+    lines = capsys.readouterr().out.splitlines()
+    assert all(len(line) <= 80 for line in lines) and sum("better" in line for line in lines) == 4
+
+
+@pytest.fixture(scope="module")
+def adapted(data_root, tiny_preset, trained, tmp_path_factory):
+    job = stages.Job(tiny_preset("adapt.iterations=2"), data_root, tmp_path_factory.mktemp("a") / "run", "cpu", reporter=QUIET)
+    return stages.adapt(job, trained)
+
+
+def test_evaluate_compares_checkpoints_with_intervals_and_a_page(data_root, trained, adapted, tmp_path):
+    out = tmp_path / "result.json"
+    done = fgda("evaluate", trained, adapted, "--data-root", data_root, "--boundary", "--calibration", "--intervals", "--json", out,
+                "--report", tmp_path / "report")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert all(len(line) <= 80 for line in done.stdout.splitlines())
+    first, second = json.loads(out.read_text())
+    assert "change" not in first and second["change"]["from"] == str(trained)
+    assert second["change"]["miou"]["change"] == pytest.approx(second["miou"] - first["miou"])
+    assert 0 <= first["calibration"]["ece"] <= 100 and sum(first["calibration"]["pixels"]) == np.sum(first["confusion"])
+    low, high = first["intervals"]["miou"]
+    assert low - 1e-9 <= first["miou"] * 1.5 and high >= low and first["intervals"]["images"] == 3
+    page = (tmp_path / "report/index.html").read_text()
+    assert "negative transfer" in page and "<script" not in page
+    assert len(list((tmp_path / "report").glob("*/index.html"))) == 2
+
+
+def test_evaluate_alone_says_intervals_and_boundaries_by_class(data_root, trained):
+    done = fgda("evaluate", trained, "--data-root", data_root, "--boundary", "--intervals", "--calibration")
+    assert done.returncode == 0, done.stderr
+    assert "95 %" in done.stdout and "boundary" in done.stdout and "calibration error" in done.stdout
+    plain = fgda("evaluate", trained, "--data-root", data_root, "--json")
+    assert not {"boundary", "calibration", "intervals", "change"} & json.loads(plain.stdout).keys()
