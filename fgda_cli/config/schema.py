@@ -40,7 +40,11 @@ class Domain(Section):
         le=1,
         description="source: crops of which one class holds this share or more are drawn again, ten times at most",
     )
-    labelled: str | None = Field(None, description="data set with the labelled part of the target, for methods that use one")
+    labelled: Count | str | None = Field(
+        None,
+        description="target: labels that adaptation may use: of N images drawn by the seed, of all, of those that a file lists "
+        "(a name a line, or fgda rank's ranking.json), or a prepared data set of its own",
+    )
 
     @model_validator(mode="after")
     def scale_is_ordered(self):

@@ -20,13 +20,13 @@ from ..runtime.system import on_signal
 from . import augment, sampling
 from .classes import IGNORE_INDEX
 from .geometry import resize_ids, resize_image
-from .store import JoinedDataset, PreparedDataset
+from .store import JoinedDataset, PartOf, PreparedDataset
 
 
 class Batch(NamedTuple):
     """What a method's step is given. Images are RGB uint8 `[B,3,H,W]`, ids uint8 `[B,H,W]`.
 
-    The last five are there for methods that ask for them (`Method.needs`).
+    Fields with a name in quotes are there for methods that ask for them (`Method.needs`).
     """
 
     source: Tensor
@@ -35,7 +35,7 @@ class Batch(NamedTuple):
     target_strong: Tensor | None = None  # "strong_view": the same crop and mirror, colours and sharpness changed
     target_valid: Tensor | None = None  # "valid_mask": bool `[B,H,W]`, False where a crop reaches beyond the image
     target_names: list[str] | None = None  # "names": of the items, to look up what an offline step made of them
-    labelled: Tensor | None = None  # "labelled_target": images of the target's labelled part
+    labelled: Tensor | None = None  # images of the target's labelled part, where the preset names one
     labelled_ids: Tensor | None = None  # their train ids
 
     def to(self, device: torch.device) -> Batch:
@@ -79,7 +79,7 @@ class Sampling:
     rare_class_crop_pixels: int = 0
 
 
-AnyDataset = PreparedDataset | JoinedDataset
+AnyDataset = PreparedDataset | JoinedDataset | PartOf
 
 
 @dataclass
@@ -138,7 +138,7 @@ class PairedSamples(Dataset):
         sample = dict(zip(("source", "labels"), found, strict=True))
         if self.target is not None:
             sample |= self._target(position)
-        if self.labelled_items and "labelled_target" in self.needs:
+        if self.labelled_items:
             item, rng = self._in_epochs(self.labelled_items, position, 4)
             found = self._labelled(self.labelled, item, self.views[1], rng)
             sample |= dict(zip(("labelled", "labelled_ids"), found, strict=True))

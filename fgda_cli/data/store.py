@@ -183,6 +183,18 @@ class JoinedDataset:
         return self.by_folder[item.folder].label(item)
 
 
+class PartOf:
+    """Some images of a data set, in its training split. Reads like a PreparedDataset."""
+
+    def __init__(self, whole: PreparedDataset | JoinedDataset, chosen: list[Item]):
+        self.whole, self.chosen = whole, chosen
+        self.name, self.classes, self.resample, self.size = whole.name, whole.classes, whole.resample, whole.size
+        self.image, self.label, self.shares = whole.image, whole.label, whole.shares
+
+    def items(self, split: str, labelled: bool = False) -> list[Item]:
+        return self.chosen if split == "train" else self.whole.items(split, labelled)
+
+
 def typical_size(items: list[Item]) -> tuple[int, int]:
     """Width and height that most of the images have, before any cache."""
     return Counter(item.size for item in items).most_common(1)[0][0]

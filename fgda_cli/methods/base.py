@@ -34,6 +34,7 @@ class MethodSettings(BaseModel):
     name: str = Field(description="of the method")
     aux_seg: Weight = Field(0.1, description="weight of the auxiliary head's segmentation loss")
     seg_temperature: float = Field(1.0, gt=0, description="divides the source logits in the adversarial stage")
+    lambda_labelled: Weight = Field(1.0, description="weight of the loss on the target's labelled images (data.target.labelled)")
 
 
 class Method:
@@ -48,7 +49,7 @@ class Method:
     uses_target = True
     iterations: int | None = None  # overrides adapt.iterations
     sampling: str | None = None  # overrides data.sampling
-    needs: frozenset[str] = frozenset()  # of "strong_view", "valid_mask", "names", "labelled_target": see data.loader.Batch
+    needs: frozenset[str] = frozenset()  # of "strong_view", "valid_mask", "names": see data.loader.Batch
 
     def __init__(self, model: Segmenter, settings: Any):
         self.model, self.settings = model, settings
@@ -85,6 +86,13 @@ class Method:
         """Forward and backward of one iteration; gradients are left in `.grad`, loss terms are returned."""
         _, terms = self.source_pass(batch)
         return terms
+
+    def labelled_step(self, batch: Batch) -> dict[str, Tensor]:
+        """Called after `step` where the target has labelled images: forward and backward of eq. 1 on them."""
+        output = self.forward(batch.labelled)
+        loss = self.settings.lambda_labelled * sum(Method.segmentation(self, output, batch.labelled_ids).values())
+        self.backward(loss)
+        return {"labelled": loss}
 
     def begin_iteration(self, iteration: int, total: int, target_images: Callable[[], Iterable[Tensor]]) -> None:
         """Called before each step; `target_images()` gives this process's share of the unlabelled training images.

@@ -53,6 +53,7 @@ class Mic(SelfTraining, Fgda):
 
     def before_training(self, data: OfflineData) -> None:
         """The frozen twin with the encoder's ImageNet weights, if it has any and the classes have things."""
+        super().before_training(data)
         s, names = self.settings, data.samples.source.classes.names
         things = torch.tensor([name in s.fd_things for name in names])
         if not s.lambda_fd:

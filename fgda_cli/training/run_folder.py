@@ -15,7 +15,7 @@ from ..runtime.files import write_text
 
 # Keys that do not change what is computed, so that a resume may change them.
 FREE_KEYS = ("run.workers", "run.precision", "run.compile", "model.checkpoint_activations")
-OTHER_STAGE = {"pretrain": "adapt.", "adapt": "pretrain."}
+OTHER_STAGE = {"pretrain": ("adapt.", "data.target.labelled"), "adapt": ("pretrain.",)}  # what this one does not read
 LENGTH_KEYS = ("iterations", "schedule_iterations")  # of a stage: what --extend may change
 
 
@@ -64,7 +64,7 @@ class RunFolder:
             found_hash = stage.get("init_hash")
         except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
             raise FgdaError(f"cannot read {self.record}: use --fresh to start over") from error
-        free = [*FREE_KEYS, OTHER_STAGE[identity.stage], "stage.init"]
+        free = [*FREE_KEYS, *OTHER_STAGE[identity.stage], "stage.init"]
         free += [f"{identity.stage}.{key}" for key in LENGTH_KEYS] if extend else []
         recorded, wanted = _with_defaults(found), json.loads(json.dumps(wanted))
         differing = [key for key in _differences(recorded, wanted) if not key.startswith(tuple(free))]

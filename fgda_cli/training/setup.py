@@ -8,8 +8,9 @@ from pathlib import Path
 from ..config.schema import Domain, Preset
 from ..data.classes import NOT_IN_SYNTHIA13, NOT_IN_SYNTHIA16, ClassSet, match_classes, mean_without
 from ..data.geometry import InputRule, same_aspect
+from ..data.labelled import chosen_labels
 from ..data.loader import AnyDataset
-from ..data.store import PreparedDataset, open_dataset, open_domain, typical_size
+from ..data.store import PartOf, PreparedDataset, open_dataset, open_domain, typical_size
 from ..methods.base import Method
 from ..runtime.errors import FgdaError, UsageError
 from ..runtime.reporter import Reporter
@@ -32,7 +33,7 @@ def open_datasets(preset: Preset, root: Path, method: type[Method], reporter: Re
     data = preset.data
     source = open_domain(root, data.source.dataset, data.source.weights)
     target = open_domain(root, data.target.dataset, data.target.weights) if method.uses_target else None
-    labelled = _labelled(preset, root, method, source.classes)
+    labelled = _labelled(preset, root, target, source.classes, reporter)
     evaluation = _evaluation(preset, root, source.classes, reporter)
     untrained = _untrained(preset, source.classes)
     for domain, dataset in ((data.source, source), (data.target, target)):
@@ -64,15 +65,18 @@ def make_rule(preset: Preset, evaluation: PreparedDataset | None, target: AnyDat
     return InputRule(wanted.size, None if same_aspect(like, wanted.size) else like)
 
 
-def _labelled(preset: Preset, root: Path, method: type[Method], classes: ClassSet) -> AnyDataset | None:
-    name = preset.data.target.labelled
-    if name is None:
+def _labelled(preset: Preset, root: Path, target: AnyDataset | None, classes: ClassSet, reporter: Reporter) -> AnyDataset | None:
+    """The images of the target whose labels may be used, as data.target.labelled says; said aloud."""
+    wanted = preset.data.target.labelled
+    if wanted is None or target is None:
         return None
-    if "labelled_target" not in method.needs:
-        raise UsageError(f"data.target.labelled: method {preset.method.name} does not use labels of the target")
-    found = open_domain(root, name)
+    is_part = isinstance(wanted, int) or wanted == "all" or Path(wanted).is_file()
+    found = PartOf(target, chosen_labels(target, wanted, preset.run.seed)) if is_part else open_domain(root, wanted)
     if found.classes.names != classes.names:
-        raise FgdaError(f"{name} and the source have other classes: {', '.join(found.classes.names)}")
+        raise FgdaError(f"{found.name} and the source have other classes: {', '.join(found.classes.names)}")
+    count = len(found.items("train", labelled=True))
+    of = f" of {len(target.items('train'))}" if is_part else ""
+    reporter.decide(f"labels of {count}{of} images of {found.name} are used in adaptation (data.target.labelled: {wanted})")
     return found
 
 

@@ -64,6 +64,8 @@ def adapt(job: Job, init: Path | None) -> Path:
     """Adaptation from `init`, else as `adapt.start` says; returns final.pth."""
     name, preset = job.preset.method.name, _with_own_length(job.preset)
     folder = job.default_folder("adapt", name)
+    if preset.data.target.labelled is not None and not method_class(name).uses_target:
+        raise UsageError(f"data.target.labelled: method {name} reads no target")
     if init is None and preset.adapt.start == "pretrain":
         init = newest_pretrain(job)
         job.reporter.decide(f"starting from {init}")

@@ -147,17 +147,23 @@ class Trainer:
         """The method's step on the parts of the batch; their gradients add up to the mean over the parts, as the terms do."""
         parts, method = self.stage.accumulate, self.state.method
         if parts == 1:
-            return method.step(batch)
+            return self.steps(batch)
         scale, found = method.scale, []
         try:
             method.scale = lambda loss: scale(loss) / parts
             for number, part in enumerate(batch.split(parts)):
                 method.part = (number, parts)
-                found.append({name: term.detach() for name, term in method.step(part).items()})
+                found.append({name: term.detach() for name, term in self.steps(part).items()})
         finally:
             method.scale, method.part = scale, (0, 1)
         names = {name for terms in found for name in terms}
         return {name: sum(terms[name] for terms in found if name in terms) / parts for name in sorted(names)}
+
+    def steps(self, batch: loader.Batch) -> dict[str, torch.Tensor]:
+        """The method's step and, where the target has labels, that on its labelled images."""
+        method = self.state.method
+        terms = method.step(batch)
+        return terms if batch.labelled is None else terms | method.labelled_step(batch)
 
     def target_images(self) -> Iterator[torch.Tensor]:
         return self.samples.target_images(self.process_group.rank, self.process_group.size)

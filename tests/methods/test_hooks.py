@@ -22,7 +22,7 @@ from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.training import stages
 from tests.training.test_resume import crash, stop_at
 
-ALL = frozenset({"strong_view", "valid_mask", "names", "labelled_target"})
+ALL = frozenset({"strong_view", "valid_mask", "names"})
 
 
 def samples(data_root, needs=frozenset(), **how):
@@ -36,7 +36,7 @@ class Translator(Method):
     """Stands for the methods to come: a network with an optimiser of its own, a reference, an offline product."""
 
     Settings = MethodSettings
-    needs = ALL - {"labelled_target"}
+    needs = ALL
     seen: list = []
 
     def __init__(self, model, settings):
@@ -168,7 +168,7 @@ def test_crops_keep_labels_on_images_and_mark_what_lies_beyond(data_root):
 
 def test_a_position_alone_decides_crops_and_views(data_root):
     views = (View((64, 32), crop=(32, 32), scale=(0.8, 1.2)), View((64, 32), crop=(32, 32)))
-    first, again = (samples(data_root, ALL - {"labelled_target"}, views=views) for _ in range(2))
+    first, again = (samples(data_root, ALL, views=views) for _ in range(2))
     [first[p] for p in (0, 3)]
     for key, value in first[7].items():
         other = again[7][key]
@@ -228,12 +228,3 @@ def test_data_sets_resized_otherwise_are_no_one_domain(raw_playground, data_root
     prepare_layout("gta5", raw_playground / "game", how, "game")
     with pytest.raises(FgdaError, match="prepared with --resample area and bicubic"):
         JoinedDataset([open_dataset(data_root, "playground-game"), PreparedDataset(tmp_path / "game")])
-
-
-def test_a_labelled_part_that_no_method_uses_is_said(data_root, tiny_preset, tmp_path):
-    preset = tiny_preset("data.target.labelled=playground-street")
-    job = stages.Job(preset, data_root, tmp_path / "run", "cpu", reporter=Reporter(quiet=True))
-    with pytest.raises(UsageError, match="method fgda does not use labels of the target"):
-        stages.adapt(
-            replace(job, preset=preset.model_copy(update={"adapt": preset.adapt.model_copy(update={"start": "backbone"})})), None
-        )

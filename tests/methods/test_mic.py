@@ -61,7 +61,7 @@ def test_distance_by_hand_and_its_gradient():
 
 
 def offline(folder, names, encoder):
-    samples = SimpleNamespace(source=SimpleNamespace(classes=ClassSet(names, ((0, 0, 0),) * len(names))))
+    samples = SimpleNamespace(labelled_items=[], source=SimpleNamespace(classes=ClassSet(names, ((0, 0, 0),) * len(names))))
     reporter = Reporter(quiet=True, decisions=[])
     return OfflineData(samples, folder, torch.device("cpu"), reporter, imagenet_encoder=lambda: encoder)
 

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ...data.loader import Batch
+    from ..offline import OfflineData
+
+
+PRIOR_PIXELS = 500.0  # a class is trusted as if the teacher had been right on so many
 
 
 class SelfTrainingSettings(MethodSettings):
@@ -36,6 +40,13 @@ class SelfTraining(Method):
         self.modules["teacher"] = copy.deepcopy(model).without_drops().requires_grad_(False)
         self.iteration = 0
 
+    def before_training(self, data: OfflineData) -> None:
+        """Counts of the teacher's labels against true ones, by class, where the target has some: saved with the run."""
+        if data.samples.labelled_items:
+            checked = torch.nn.Module()
+            checked.register_buffer("counts", torch.zeros(2, self.model.num_classes, device=data.device))  # given, right
+            self.modules["checked"] = checked
+
     def begin_iteration(self, iteration: int, total: int, target_images: Callable[[], Iterable[Tensor]]) -> None:
         self.iteration = iteration
 
@@ -52,7 +63,23 @@ class SelfTraining(Method):
     def step(self, batch: Batch) -> dict[str, Tensor]:
         terms = self.paired_step(batch)
         probs, guess = self.teach(batch.target, batch.target.shape[-2:])
-        return terms | self.student_terms(batch, guess, self.sure_share(probs))
+        return terms | self.student_terms(batch, guess, self.sure_share(probs) * self.trust(guess))
+
+    def labelled_step(self, batch: Batch) -> dict[str, Tensor]:
+        """As ever; and the teacher's labels are checked by these images' from the next step on."""
+        _, guess = self.teach(batch.labelled, batch.labelled_ids.shape[-2:])
+        known = batch.labelled_ids != 255
+        given, right = guess[known], guess[known & (guess == batch.labelled_ids)]
+        counts = torch.stack([torch.bincount(ids, minlength=self.model.num_classes) for ids in (given, right)])
+        self.modules["checked"].counts += self.process_group.sum(counts.float())
+        return super().labelled_step(batch)
+
+    def trust(self, guess: Tensor) -> Tensor | float:
+        """`[B,H,W]`: how often the teacher was right so far where it gave this class to a labelled image; 1 without any."""
+        if "checked" not in self.modules:
+            return 1.0
+        given, right = self.modules["checked"].counts
+        return ((right + PRIOR_PIXELS) / (given + PRIOR_PIXELS))[guess]
 
     def paired_step(self, batch: Batch) -> dict[str, Tensor]:
         """What is trained besides the teacher's labels: the step of the class beside this one."""

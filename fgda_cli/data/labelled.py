@@ -1,0 +1,52 @@
+"""Which images of a target may be used with their labels."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from ..runtime.errors import FgdaError
+from .loader import AnyDataset
+from .store import Item
+
+
+def chosen_labels(target: AnyDataset, wanted: int | str, seed: int) -> list[Item]:
+    """Labelled training images: `wanted` many drawn by the seed (more are the fewer and others), "all", or those a file lists.
+
+    Raises FgdaError when the target has no such labels.
+    """
+    labelled = [item for item in target.items("train") if item.label is not None and item.counts is not None]
+    if not labelled:
+        raise FgdaError(
+            f"{target.name} has no labels of its training images: prepare it with --labels, or name a labelled data set in "
+            "data.target.labelled"
+        )
+    if wanted == "all":
+        return labelled
+    if isinstance(wanted, int):
+        if wanted > len(labelled):
+            raise FgdaError(f"data.target.labelled: {wanted} images are asked for, {target.name} has {len(labelled)} with labels")
+        order = np.random.default_rng([seed, 11]).permutation(len(labelled))
+        return [labelled[index] for index in sorted(order[:wanted])]
+    by_name = {item.name: item for item in labelled}
+    names = listed_names(Path(wanted))
+    missing = [name for name in names if name not in by_name]
+    if missing:
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        raise FgdaError(f"{wanted}: {target.name} has no labelled training image '{missing[0]}'{more}")
+    return [by_name[name] for name in names]
+
+
+def listed_names(path: Path) -> list[str]:
+    """Names of images, each once: of a text file's lines, or of a ranking.json. Raises FgdaError."""
+    try:
+        text = path.read_text()
+        found = [entry["name"] for entry in json.loads(text)["frames"]] if path.suffix == ".json" else text.splitlines()
+        names = list(dict.fromkeys(name.strip() for name in found if name.strip()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise FgdaError(f"cannot read {path}: a name a line, or a ranking.json of fgda rank, is expected") from error
+    if not names:
+        raise FgdaError(f"{path} lists no image")
+    return names
