@@ -27,6 +27,7 @@ from .commands import (
     prepare,
     presets,
     pretrain,
+    rank,
     report,
 )
 from .runtime.distributed import ranks
@@ -44,7 +45,13 @@ DATA, TRAIN, JUDGE, USE, ABOUT = "Data", "Train", "Judge", "Use", "Look up"
 GROUPS = {
     DATA: {"prepare": prepare.prepare},
     TRAIN: {"demo": demo.demo, "pretrain": pretrain.pretrain, "adapt": adapt.adapt, "import": import_.import_},
-    JUDGE: {"evaluate": evaluate.evaluate, "compare": compare.compare, "ablate": ablate.ablate, "report": report.report},
+    JUDGE: {
+        "evaluate": evaluate.evaluate,
+        "compare": compare.compare,
+        "ablate": ablate.ablate,
+        "report": report.report,
+        "rank": rank.rank,
+    },
     USE: {"predict": predict.predict, "entropy-map": entropy_map.entropy_map, "export": export.export},
     ABOUT: {"presets": presets.presets, "backbones": backbones.backbones, "doctor": doctor.doctor},
 }

@@ -34,6 +34,12 @@ def forward_logits(model: Segmenter, images: Tensor, precision: Precision) -> Te
         return model(images.to(precision.device)).logits.float()
 
 
+def batch_of(model: Segmenter, images: list[np.ndarray], size: tuple[int, int]) -> Tensor:
+    """RGB images resized as the model's rule does to (width, height): uint8 `[B,3,H,W]`."""
+    resize = model.input_rule.resize if model.input_rule is not None else resize_image
+    return torch.stack([to_tensor(resize(image, size)) for image in images])
+
+
 def view_logits(
     model: Segmenter,
     images: list[np.ndarray],
@@ -50,10 +56,10 @@ def view_logits(
             return forward_logits(each, images, precision)
         return sliding_logits(lambda part: forward_logits(each, part, precision), images, tta.window, each.align_corners)
 
-    views, resize = [], model.input_rule.resize if model.input_rule is not None else resize_image
+    views = []
     for scale in tta.scales:
         scaled = size if scale == 1 else tuple(max(32, round(side * scale)) for side in size)
-        batch = torch.stack([to_tensor(resize(image, scaled)) for image in images])
+        batch = batch_of(model, images, scaled)
         for each in (model, *others):
             views.append(forward(each, batch))
             if tta.flip:

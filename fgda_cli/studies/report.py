@@ -69,12 +69,19 @@ def evaluation_page(
     return html.page(
         "Evaluation", facts, html.cards(figures),
         html.section("IoU by class", html.iou_rows(result, info["classes"].palette)),
-        html.section("Calibration", html.figure_svg(reliability(result["calibration"])),
-                     f"Expected calibration error {show(result['calibration']['ece'])} %; bars below the line are too sure.") if result.get("calibration") else "",
+        _calibration(result),
         html.section("Confusions", html.confusion_heat(result), how),
         html.section("Worst images", scenes(worst), note),
         html.section("Best images", scenes(best)) if best else "",
     )  # fmt: skip
+
+
+def _calibration(result: dict[str, Any]) -> str:
+    found = result.get("calibration")
+    if found is None:
+        return ""
+    note = f"Expected calibration error {show(found['ece'])} %; bars below the line are too sure."
+    return html.section("Calibration", html.figure_svg(reliability(found)), note)
 
 
 def _scene(

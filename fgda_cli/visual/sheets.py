@@ -35,6 +35,23 @@ def grid(rows: list[list[np.ndarray | None]], headings: list[str], width: int = 
     return sheet
 
 
+def contact_sheet(cells: list[tuple[np.ndarray, str, str]], classes: ClassSet, columns: int = 5, width: int = 260) -> np.ndarray:
+    """RGB pictures in reading order, two lines of text below each, the legend of the classes at the end."""
+    columns = max(1, min(columns, len(cells)))
+    text = 40
+    heights = [int(np.clip(round(width * picture.shape[0] / picture.shape[1]), 16, 2 * width)) for picture, _, _ in cells]
+    rows = [max(heights[first : first + columns]) for first in range(0, len(cells), columns)]
+    sheet = np.full((sum(row + text + GAP for row in rows) + GAP, columns * (width + GAP) + GAP, 3), PAPER, np.uint8)
+    for number, (picture, *lines) in enumerate(cells):
+        x = GAP + (number % columns) * (width + GAP)
+        y = GAP + sum(row + text + GAP for row in rows[: number // columns])
+        small = cv2.resize(np.ascontiguousarray(picture), (width, heights[number]), interpolation=cv2.INTER_AREA)
+        sheet[y : y + heights[number], x : x + width] = small
+        for line, words in enumerate(lines):
+            write(sheet, words[-width // 8 :] if line == 0 else words, (x, y + rows[number // columns] + 15 + 17 * line), 0.42)
+    return with_legend(sheet, classes)
+
+
 def with_legend(sheet: np.ndarray, classes: ClassSet) -> np.ndarray:
     """The class legend below a sheet."""
     key = legend(classes, columns=max(2, sheet.shape[1] // 170), width=sheet.shape[1])

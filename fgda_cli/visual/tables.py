@@ -165,3 +165,18 @@ def layouts_list(layouts: dict[str, Any]) -> str:
             text = getattr(layout, what.upper(), "not said")  # a user's own layout may leave them out
             lines += textwrap.wrap(f"{what:8} {text}", 79, initial_indent="  ", subsequent_indent=" " * 11)
     return "\n".join([*lines, "playground: drawn, not downloaded"])
+
+
+def ranking_table(result: dict[str, Any], most: int = 15):
+    """The first frames of a ranking, and how many more there are."""
+    from rich.table import Table
+
+    table = Table()
+    for heading, justify in (("", "right"), ("frame", "left"), ("unsure", "right"), ("rare", "right"), ("new", "right")):
+        table.add_column(heading, justify=justify, overflow="fold")
+    for frame in result["frames"][:most]:
+        parts = (f"{frame[key]:.2f}" for key in ("uncertainty", "rarity", "novelty"))
+        table.add_row(str(frame["rank"]), frame["name"], *parts)
+    more = len(result["frames"]) - most
+    below = f"and {more} more in ranking.json" if more > 0 else ""
+    return _under(f"what to label next, of {result['looked_at']} ({result['near_duplicates']} near-duplicates)", table, below)

@@ -71,9 +71,8 @@ def test_processes_count_together():
     import torch
 
     group = Both(0, 2)
-    object.__setattr__(
-        group, "rest", iter(torch.from_numpy(part.counts) for part in (parts[1].matrix, parts[1].boundary, parts[1].calibration))
-    )
+    theirs = iter(torch.from_numpy(part.counts) for part in (parts[1].matrix, parts[1].boundary, parts[1].calibration))
+    object.__setattr__(group, "rest", theirs)
     parts[0].join(group, torch.device("cpu"))
     ours, theirs = (tally.extra_json(NAMES, NAMES) for tally in (parts[0], whole))
     assert ours["boundary"] == theirs["boundary"] and ours["intervals"] == theirs["intervals"]
@@ -97,8 +96,8 @@ def adapted(data_root, tiny_preset, trained, tmp_path_factory):
 
 def test_evaluate_compares_checkpoints_with_intervals_and_a_page(data_root, trained, adapted, tmp_path):
     out = tmp_path / "result.json"
-    done = fgda("evaluate", trained, adapted, "--data-root", data_root, "--boundary", "--calibration", "--intervals", "--json", out,
-                "--report", tmp_path / "report")  # fmt: skip
+    extras = ("--boundary", "--calibration", "--intervals", "--report", tmp_path / "report")
+    done = fgda("evaluate", trained, adapted, "--data-root", data_root, *extras, "--json", out)
     assert done.returncode == 0, done.stderr
     assert all(len(line) <= 80 for line in done.stdout.splitlines())
     first, second = json.loads(out.read_text())

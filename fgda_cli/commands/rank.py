@@ -1,0 +1,64 @@
+"""fgda rank"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from ..runtime.errors import UsageError
+from . import _options as cli
+
+
+def rank(
+    context: typer.Context,
+    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT")],
+    inputs: Annotated[list[str], typer.Argument(metavar="IMAGES...", help="Images, folders, globs or videos.")],
+    top: Annotated[int, typer.Option(min=1, help="How many frames.", rich_help_panel="Result")] = 50,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the results.", rich_help_panel="Result")] = Path("ranking"),
+    export: Annotated[Optional[str], typer.Option(help="Pre-labels, any of cvat,coco,png.", rich_help_panel="Result")] = None,
+    labelled: Annotated[
+        Optional[Path],
+        typer.Option(help="Names that have labels already (a list, or a ranking.json).", rich_help_panel="Data"),
+    ] = None,
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Enter folders of folders.")] = False,
+    json: cli.Json = None,
+    device: cli.Device = "auto",
+    precision: cli.PrecisionName = None,
+    workers: cli.Threads = 2,
+    max_pixels: cli.MaxPixels = None,
+) -> None:
+    """Which frames to label next: unsure, rare, unlike those chosen before; with pre-labels."""
+    kinds = tuple(dict.fromkeys(part.strip() for part in (export or "").split(",") if part.strip()))
+    unknown = [kind for kind in kinds if kind not in ("cvat", "coco", "png")]
+    if unknown:
+        raise UsageError(f"--export {export}: choose from cvat,coco,png")
+    from ..data.labelled import listed_names
+    from ..inference.inputs import collect
+    from ..inference.predict import fail_on_bad
+    from ..models.checkpoint import load_model
+    from ..studies.rank import choose, look, ranking_json, write_ranking
+    from ..visual.tables import ranking_table
+
+    show, found = cli.reporter(context), collect(inputs, recursive, out)
+    names = set(listed_names(labelled)) if labelled is not None else set()
+    model, info = load_model(checkpoint)
+    how = cli.precision_for(precision, device, show, model)
+    how.to_device(model)
+    frames, bad = look(model, found, how, show, workers, max_pixels)
+    known = [frame for frame in frames if frame.item.name in names]
+    if len(known) < len(names):
+        show.warn(f"{labelled}: {len(names) - len(known)} of {len(names)} names are none of the images")
+    fresh = [frame for frame in frames if frame.item.name not in names]
+    chosen, passed = choose(fresh, top, known)
+    if len(chosen) < top:
+        show.decide(f"{len(chosen)} frames, not {top}: of {len(fresh)}, {passed} look like another one")
+    result = ranking_json(checkpoint, chosen, len(frames), passed, info["classes"])
+    write_ranking(out, model, info["classes"], chosen, result, kinds, how, max_pixels)
+    if json is not None:
+        cli.emit_json(result, json, show)
+    if json != "-":
+        show.console(stderr=False).print(ranking_table(result))
+        print(f"{out}: ranking.json, contact.png{''.join(f', {kind}/' for kind in kinds)}")
+    fail_on_bad(bad, len(found))

@@ -1,0 +1,92 @@
+"""Predicted labels as files that annotation tools open: CVAT's masks, COCO's outlines, plain PNG."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from ..runtime.files import write_json, write_text
+from .classes import IGNORE_INDEX, ClassSet
+from .images import write_image
+
+KINDS = ("cvat", "coco", "png")
+
+
+class Prelabels:
+    """Writes one kind of pre-labels below `folder`: `add` for each image, then `close`."""
+
+    def __init__(self, kind: str, folder: Path, classes: ClassSet):
+        self.kind, self.folder, self.classes = kind, folder, classes
+        self.images: list[dict[str, Any]] = []
+        self.annotations: list[dict[str, Any]] = []
+
+    def add(self, name: str, file_name: str, train_ids: np.ndarray) -> None:
+        """Train ids `[H,W]` of the image that lies in `images/` as `file_name`."""
+        if self.kind == "coco":
+            self._outlines(file_name, train_ids)
+        elif self.kind == "png":
+            write_image(self.folder / f"{name}.png", train_ids)
+        else:
+            table = np.zeros((256, 3), np.uint8)
+            table[: len(self.classes)] = self.colours()
+            write_image(self.folder / "SegmentationClass" / f"{name}.png", table[train_ids])
+            self.images.append({"file_name": name})
+
+    def colours(self) -> list[tuple[int, int, int]]:
+        """The palette, without the black that stands for nothing and without a colour twice."""
+        found: list[tuple[int, int, int]] = []
+        for red, green, blue in self.classes.palette:
+            while (red, green, blue) == (0, 0, 0) or (red, green, blue) in found:
+                blue = (blue + 1) % 256
+            found.append((red, green, blue))
+        return found
+
+    def _outlines(self, file_name: str, train_ids: np.ndarray) -> None:
+        number = len(self.images) + 1
+        height, width = train_ids.shape
+        self.images.append({"id": number, "file_name": file_name, "width": width, "height": height})
+        for train_id, points, area in outlines(train_ids):
+            xs, ys = points[:, 0], points[:, 1]
+            box = [float(xs.min()), float(ys.min()), float(np.ptp(xs)), float(np.ptp(ys))]
+            self.annotations.append({
+                "id": len(self.annotations) + 1, "image_id": number, "category_id": train_id + 1, "iscrowd": 0, "area": area,
+                "bbox": box, "segmentation": [points.ravel().tolist()],
+            })  # fmt: skip
+
+    def close(self) -> None:
+        """What is written once: the list of classes, COCO's one file, and the mapping by which `fgda prepare` reads it back."""
+        if self.kind == "coco":
+            names = [{"id": number, "name": name} for number, name in enumerate(self.classes.names, 1)]
+            tree = {"images": self.images, "annotations": self.annotations, "categories": names}
+            write_json(self.folder / "annotations.json", tree, indent=None)
+        elif self.kind == "cvat":
+            rows = [f"{name}:{r},{g},{b}::" for name, (r, g, b) in zip(self.classes.names, self.colours(), strict=True)]
+            lines = ["# label:color_rgb:parts:actions", "background:0,0,0::", *rows]
+            write_text(self.folder / "labelmap.txt", "\n".join(lines) + "\n")
+            named = "".join(f"{entry['file_name']}\n" for entry in self.images)
+            write_text(self.folder / "ImageSets" / "Segmentation" / "default.txt", named)
+        names = self.classes.names
+        keys = dict(enumerate(names)) if self.kind == "png" else {name: name for name in names}
+        mapping = yaml.safe_dump({"classes": list(names), **keys}, sort_keys=False, allow_unicode=True)
+        write_text(self.folder / "mapping.yaml", mapping)
+
+
+def outlines(train_ids: np.ndarray) -> list[tuple[int, np.ndarray, float]]:
+    """`(train id, points [N,2] of x and y, area)` of each connected part, larger ones first: drawn in this order, later ones on
+    top, they are the map again. An outline runs a quarter of a pixel inside its part's edge, around all pixel centres."""
+    import cv2
+
+    found = []
+    for train_id in np.unique(train_ids[train_ids != IGNORE_INDEX]).tolist():
+        mask = (train_ids == train_id).astype(np.uint8)
+        _, parts, boxes, _ = cv2.connectedComponentsWithStats(mask, connectivity=4)  # by 8, two parts can cross at a corner
+        for number, (left, top, width, height, _) in enumerate(boxes[1:].tolist(), 1):
+            part = (parts[top : top + height, left : left + width] == number).astype(np.uint8)
+            doubled = np.repeat(np.repeat(part, 2, axis=0), 2, axis=1)
+            (contour, *_), _ = cv2.findContours(doubled, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+            points = (contour[:, 0].astype(np.float64) + 0.5) / 2 + (left, top)
+            found.append((train_id, points, float(cv2.contourArea(contour)) / 4))
+    return sorted(found, key=lambda part: -part[2])

@@ -1,0 +1,226 @@
+"""What a network does on frames without labels, in figures: how sure it is, how steady under other views, how varied, whether its
+borders lie on the image's, and how far the frames are from what its batch norm was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..data.geometry import Size, resize_ids, resize_image
+from ..data.loader import AnyDataset, to_tensor
+from ..losses import entropy_map, upsample
+from ..metrics import ConfusionMatrix
+from ..models.normalisation import batch_norms
+from ..models.segmenter import Segmenter
+from ..runtime.devices import Precision
+from .tta import forward_logits
+
+FEATURES = 24  # pixels of a frame whose features are compared
+DENSITY_TEMPERATURE = 0.05  # of soft neighbourhood density ([SND])
+VIEWS = ("mirror", "scale", "light")
+
+
+@dataclass(frozen=True)
+class Frames:
+    """RGB images `[H,W,3]` at the size at which they enter the network; train ids `[H,W]` where they have labels."""
+
+    images: list[np.ndarray]
+    labels: list[np.ndarray] | None = None
+
+
+@dataclass
+class Observed:
+    """What a network does on frames: `signals` by name; by class `[K]` the `shares` of pixels and, in [0,1], how `steady` it is
+    (IoU with the other views' predictions, mean of the views); `ids` `[h,w]` of each frame at the logits' resolution."""
+
+    signals: dict[str, float]
+    shares: np.ndarray
+    steady: np.ndarray
+    ids: list[np.ndarray] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"signals": self.signals, "shares": self.shares.tolist(), "steady": self.steady.tolist()}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Observed:
+        return cls(dict(value["signals"]), np.array(value["shares"], float), np.array(value["steady"], float))
+
+
+def frames_of(dataset: AnyDataset, split: str, size: Any, count: int, labelled: bool = False) -> Frames:
+    """`count` images, evenly spread over the split, at `size`: (width, height), or a function of an image's own."""
+    items = dataset.items(split, labelled=labelled)
+    chosen = [items[index] for index in np.unique(np.linspace(0, len(items) - 1, min(count, len(items))).astype(int))]
+    images, labels = [], []
+    for item in chosen:
+        image = np.ascontiguousarray(dataset.image(item))
+        wanted = size(image.shape[1], image.shape[0]) if callable(size) else size
+        images.append(resize_image(image, wanted, dataset.resample))
+        if labelled:
+            labels.append(resize_ids(dataset.label(item), wanted))
+    return Frames(images, labels if labelled else None)
+
+
+def observe(model: Segmenter, frames: Frames, precision: Precision) -> Observed:
+    """Each frame is forwarded as it is, mirrored, enlarged by a quarter, and in other light; the model is left as it was."""
+    looked = _Looked(model.num_classes)
+    was_training = model.training
+    model.eval()
+    with _batch_statistics(model) as statistics:
+        for number, image in enumerate(frames.images):
+            with statistics.counted(), torch.inference_mode(), precision.autocast():
+                output = model(to_tensor(image)[None].to(precision.device))
+            logits = output.logits.float()
+            looked.add_plain(logits, output.features.float(), number)
+            looked.add_border(image, upsample(logits, image.shape[:2], model.align_corners))
+            for name, view in views(image):
+                other = forward_logits(model, view[None], precision)
+                looked.add_view(name, F.interpolate(other, logits.shape[-2:], mode="bilinear", align_corners=False))
+    model.train(was_training)
+    return looked.observed({"bn_distance": statistics.distance()})
+
+
+def views(image: np.ndarray) -> Iterator[tuple[str, Tensor]]:
+    """uint8 `[3,H,W]`: mirrored; a quarter larger; a little more contrast, warmer, darker and blurred."""
+    yield "mirror", to_tensor(np.ascontiguousarray(image[:, ::-1]))
+    larger: Size = tuple(max(8, round(1.25 * side / 8) * 8) for side in image.shape[1::-1])
+    yield "scale", to_tensor(resize_image(image, larger))
+    light = np.clip(128 + 1.15 * (image.astype(np.float32) - 128) * [1.04, 1.0, 0.96] - 8, 0, 255).astype(np.uint8)
+    yield "light", to_tensor(cv2.GaussianBlur(light, (3, 3), 0.8))
+
+
+class _Looked:
+    """Sums over the frames."""
+
+    def __init__(self, num_classes: int):
+        self.k = num_classes
+        self.entropy: list[float] = []
+        self.probs = torch.zeros(num_classes, dtype=torch.float64)
+        self.shares = np.zeros(num_classes)
+        self.matrices = {name: ConfusionMatrix(num_classes) for name in VIEWS}
+        self.features: list[Tensor] = []
+        self.edges: list[float] = []
+        self.ids: list[np.ndarray] = []
+
+    def add_plain(self, logits: Tensor, features: Tensor, number: int) -> None:
+        self.entropy.append(float(entropy_map(logits).mean()))
+        self.probs += torch.softmax(logits, 1).mean((0, 2, 3)).double().cpu()
+        self.ids.append(_ids(logits))
+        self.shares += np.bincount(self.ids[-1].ravel(), minlength=self.k) / self.ids[-1].size
+        flat = features[0].flatten(1).T
+        draw = torch.randperm(len(flat), generator=torch.Generator().manual_seed(number))[:FEATURES]
+        self.features.append(F.normalize(flat[draw.to(flat.device)], dim=1).cpu())
+
+    def add_border(self, image: np.ndarray, logits: Tensor) -> None:
+        self.edges.append(border_rank(image, _ids(logits)))
+
+    def add_view(self, name: str, logits: Tensor) -> None:
+        self.matrices[name].update(self.ids[-1], _ids(logits.flip(-1) if name == "mirror" else logits))
+
+    def observed(self, more: dict[str, float]) -> Observed:
+        shares = self.shares / self.shares.sum()
+        entropy, mean = float(np.mean(self.entropy)), (self.probs / self.probs.sum()).numpy()
+        by_view = {name: np.nan_to_num(matrix.iou()) / 100 for name, matrix in self.matrices.items()}
+        signals = {
+            "entropy": entropy,
+            "diversity": normalised_entropy(shares),
+            "information": normalised_entropy(mean) - entropy,
+            "density": density(torch.cat(self.features)),
+            "edges": float(np.nanmean(self.edges)) if not np.isnan(self.edges).all() else 0.5,
+            **{f"steady_{name}": float(iou.mean()) for name, iou in by_view.items()},
+            **more,
+        }
+        return Observed(signals, shares, np.mean(list(by_view.values()), axis=0), self.ids)
+
+
+def _ids(logits: Tensor) -> np.ndarray:
+    return logits.max(1).indices[0].to(torch.uint8).cpu().numpy()
+
+
+def normalised_entropy(shares: np.ndarray) -> float:
+    """Of shares `[K]` that sum to 1: 1 where all are alike, 0 where there is one."""
+    return float(-(shares * np.log(np.clip(shares, 1e-12, None))).sum() / np.log(max(len(shares), 2)))
+
+
+def density(features: Tensor) -> float:
+    """Soft neighbourhood density ([SND]): mean entropy of each feature's softmax similarity to all others; normed `[n,c]`."""
+    similarity = features @ features.T / DENSITY_TEMPERATURE
+    similarity.fill_diagonal_(float("-inf"))
+    probs = torch.softmax(similarity, 1)
+    return float(-(probs * probs.clamp(min=1e-12).log()).sum(1).mean())
+
+
+def border_rank(image: np.ndarray, ids: np.ndarray) -> float:
+    """Mean rank (0 to 1) of the image gradient on a prediction's borders: 0.5 by chance, NaN without a border."""
+    border = np.zeros(ids.shape, bool)
+    border[:, 1:] |= ids[:, 1:] != ids[:, :-1]
+    border[1:] |= ids[1:] != ids[:-1]
+    if not border.any():
+        return float("nan")
+    grey = cv2.GaussianBlur(cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY).astype(np.float32), (0, 0), 1.0)
+    gradient = np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
+    gradient = cv2.dilate(gradient, np.ones((3, 3), np.uint8))  # a border one pixel off is on the edge still
+    return float(np.searchsorted(np.sort(gradient.ravel()), gradient[border]).mean() / gradient.size)
+
+
+class _Statistics:
+    """Means and squares of what entered each batch norm, frame by frame."""
+
+    def __init__(self, layers: list[nn.BatchNorm2d]):
+        self.layers, self.sums, self.frames, self.counting = layers, [None] * len(layers), 0, False
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        self.counting, self.frames = True, self.frames + 1
+        yield
+        self.counting = False
+
+    def hook(self, number: int):
+        def add(_, inputs):
+            if self.counting:
+                x = inputs[0].float()
+                found = torch.stack([x.mean((0, 2, 3)), x.square().mean((0, 2, 3))])
+                self.sums[number] = found if self.sums[number] is None else self.sums[number] + found
+
+        return add
+
+    def distance(self) -> float:
+        """Mean over layers and channels of KL(frames || running statistics) of Gaussians, 20 at most; 0 without batch norm."""
+        found = []
+        for layer, sums in zip(self.layers, self.sums, strict=True):
+            if sums is not None:
+                mean, square = sums / self.frames
+                var, running = (square - mean.square()).clamp(min=1e-8), layer.running_var.clamp(min=1e-8)
+                kl = 0.5 * ((var + (mean - layer.running_mean).square()) / running - 1 - (var / running).log())
+                found.append(float(kl.clamp(max=20).mean()))
+        return float(np.mean(found)) if found else 0.0
+
+
+@contextmanager
+def _batch_statistics(model: nn.Module) -> Iterator[_Statistics]:
+    statistics = _Statistics([layer for layer in batch_norms(model) if layer.running_mean is not None])
+    handles = [layer.register_forward_pre_hook(statistics.hook(n)) for n, layer in enumerate(statistics.layers)]
+    try:
+        yield statistics
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def source_miou(model: Segmenter, frames: Frames, precision: Precision) -> float | None:
+    """mIoU in percent on labelled frames: what a network still knows of the source."""
+    matrix = ConfusionMatrix(model.num_classes)
+    was_training = model.training
+    model.eval()
+    for image, label in zip(frames.images, frames.labels, strict=True):
+        logits = forward_logits(model, to_tensor(image)[None], precision)
+        matrix.update(label, _ids(upsample(logits, label.shape, model.align_corners)))
+    model.train(was_training)
+    return matrix.miou()

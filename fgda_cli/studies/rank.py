@@ -1,0 +1,208 @@
+"""Which frames to label next: where the network is unsure, what is rare, and what differs from all that is chosen already."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data.classes import ClassSet
+from ..data.images import BadFile, write_image
+from ..data.prelabels import Prelabels
+from ..inference.inputs import Input, read_chunks
+from ..inference.pipeline import batched, images_per_batch
+from ..inference.predict import network_size, predict_many
+from ..inference.tta import batch_of
+from ..losses import entropy_map
+from ..models.segmenter import Segmenter
+from ..runtime.devices import Precision
+from ..runtime.files import write_json
+from ..runtime.reporter import Reporter
+from ..visual.colour import overlay
+from ..visual.sheets import contact_sheet
+
+PRESENT = 0.002  # of a frame's pixels: a class that holds less may be noise
+SAME_BITS = 5  # of 64: hashes that differ in so few belong to one view (dHash)
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What is known of a frame."""
+
+    item: Input
+    entropy: float  # mean of eq. 4
+    shares: np.ndarray  # [K] of its pixels
+    features: np.ndarray  # [C], the mean of the last stage
+    bits: np.ndarray  # bool [64], alike for images that look alike
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A frame to label, and why: each part in [0, 1], relative to the frame that has most of it."""
+
+    frame: Looked
+    score: float
+    uncertainty: float
+    rarity: float
+    novelty: float  # distance to the nearest frame chosen before
+
+
+def look(
+    model: Segmenter,
+    inputs: list[Input],
+    precision: Precision,
+    reporter: Reporter,
+    threads: int = 2,
+    max_pixels: int | None = None,
+) -> tuple[list[Looked], int]:
+    """Every frame that can be read, and how many cannot; memory holds a few numbers a frame."""
+    found: list[Looked] = []
+    bad = 0
+    with reporter.progress("rank", len(inputs)) as advance:
+        for chunk in read_chunks(inputs, threads, max_pixels=max_pixels):
+            for item, reason in chunk:
+                if isinstance(reason, BadFile):
+                    reporter.warn(f"{item.path}: {reason}")
+                    bad += 1
+            found += _look_at(model, [pair for pair in chunk if not isinstance(pair[1], BadFile)], precision)
+            advance(len(chunk))
+    return found, bad
+
+
+def _look_at(model: Segmenter, chunk: list[tuple[Input, np.ndarray]], precision: Precision) -> list[Looked]:
+    groups: dict[tuple[int, int], list[tuple[Input, np.ndarray]]] = {}
+    for item, image in chunk:
+        groups.setdefault(network_size(model, image), []).append((item, image))
+    found = []
+    for size, pairs in groups.items():
+        for batch in batched(pairs, images_per_batch(size, precision.device)):
+            with torch.inference_mode(), precision.autocast():
+                output = model(batch_of(model, [image for _, image in batch], size).to(precision.device))
+            logits = output.logits.float()
+            found += [
+                Looked(item, float(entropy_map(logits[n : n + 1]).mean()), _shares(logits[n]),
+                       output.features[n].float().mean(dim=(1, 2)).cpu().numpy(), difference_hash(image))
+                for n, (item, image) in enumerate(batch)
+            ]  # fmt: skip
+    return found
+
+
+def _shares(logits: Tensor) -> np.ndarray:
+    winners = logits.max(0).indices.flatten()
+    return (torch.bincount(winners, minlength=len(logits)).double() / len(winners)).cpu().numpy()
+
+
+def difference_hash(image: np.ndarray) -> np.ndarray:
+    """bool `[64]`: whether each of 8x8 places is brighter than its left neighbour, in a thumbnail of 9x8."""
+    grey = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)
+    small = cv2.resize(grey, (9, 8), interpolation=cv2.INTER_AREA).astype(np.int16)
+    return (small[:, 1:] > small[:, :-1]).ravel()
+
+
+def choose(frames: list[Looked], top: int, known: list[Looked] = ()) -> tuple[list[Chosen], int]:
+    """The `top` frames in order, and how many near-duplicates were passed over on the way.
+
+    Score = uncertainty x rarity x novelty, taken greedily (a weighted core-set): rarity sums log(N / n_c) over the classes that
+    a frame shows, n_c frames show class c; novelty is the distance of features to the nearest frame that is chosen or `known`.
+    """
+    if not frames:
+        return [], 0
+    uncertainty = np.array([frame.entropy for frame in frames])
+    shown = np.array([frame.shares for frame in frames]) >= PRESENT
+    rarity = 1 + shown @ np.log(len(frames) / np.maximum(shown.sum(0), 1))
+    features = np.array([frame.features for frame in frames])
+    centre, spread = features.mean(0), features.std(0) + 1e-6
+    features = (features - centre) / spread
+    bits = np.array([frame.bits for frame in frames])
+    uncertainty, rarity = uncertainty / max(uncertainty.max(), 1e-9), rarity / rarity.max()
+    nearest, open_ = np.full(len(frames), np.inf), np.ones(len(frames), bool)
+    for frame in known:
+        nearest = np.minimum(nearest, np.linalg.norm(features - (frame.features - centre) / spread, axis=1))
+        open_ &= (bits ^ frame.bits).sum(1) > SAME_BITS
+    widest = np.linalg.norm(features, axis=1).max() * 2 or 1.0
+    chosen: list[Chosen] = []
+    passed = int((~open_).sum())
+    while len(chosen) < top and open_.any():
+        novelty = np.minimum(nearest / widest, 1.0)
+        score = np.where(open_, uncertainty * rarity * novelty, -1.0)
+        best = int(score.argmax())
+        chosen.append(
+            Chosen(frames[best], float(score[best]), float(uncertainty[best]), float(rarity[best]), float(novelty[best]))
+        )
+        nearest = np.minimum(nearest, np.linalg.norm(features - features[best], axis=1))
+        alike = open_ & ((bits ^ bits[best]).sum(1) <= SAME_BITS)
+        passed += int(alike.sum()) - 1
+        open_ &= ~alike
+    return chosen, passed
+
+
+def ranking_json(checkpoint: Path, chosen: list[Chosen], looked: int, passed: int, classes: ClassSet) -> dict[str, Any]:
+    frames = [
+        {
+            "rank": number,
+            "name": one.frame.item.name,
+            "path": str(one.frame.item.path),
+            "score": round(one.score, 5),
+            "uncertainty": round(one.uncertainty, 4),
+            "rarity": round(one.rarity, 4),
+            "novelty": round(one.novelty, 4),
+            "entropy": round(one.frame.entropy, 5),
+            "classes": [name for name, share in zip(classes.names, one.frame.shares, strict=True) if share >= PRESENT],
+        }
+        for number, one in enumerate(chosen, 1)
+    ]
+    return {"checkpoint": str(checkpoint), "looked_at": looked, "near_duplicates": passed, "frames": frames}
+
+
+def write_ranking(
+    out: Path,
+    model: Segmenter,
+    classes: ClassSet,
+    chosen: list[Chosen],
+    result: dict[str, Any],
+    kinds: tuple[str, ...],
+    precision: Precision,
+    max_pixels: int | None = None,
+) -> None:
+    """`ranking.json`, `contact.png` and, for each kind of pre-labels, a folder of its own with the images in it."""
+    place = {one.frame.item.name: number for number, one in enumerate(chosen)}
+    cells: list = [None] * len(chosen)
+    writers = [Prelabels(kind, out / kind, classes) for kind in kinds]
+    sources = list({one.frame.item.path: Input(_stem(one.frame.item), one.frame.item.path) for one in chosen}.values())
+    for chunk in read_chunks(sources, max_pixels=max_pixels):
+        wanted = [(item, image) for item, image in chunk if item.name in place and not isinstance(image, BadFile)]
+        results = predict_many(model, [image for _, image in wanted], precision, with_entropy=False)
+        for (item, image), found in zip(wanted, results, strict=True):
+            one = chosen[place[item.name]]
+            cells[place[item.name]] = (overlay(image, found["train_ids"], classes, 0.35), f"{place[item.name] + 1}  {item.name}",
+                                       f"unsure {one.uncertainty:.2f} rare {one.rarity:.2f} new {one.novelty:.2f}")  # fmt: skip
+            for writer in writers:
+                writer.add(item.name, _copy_image(item, image, writer), found["train_ids"])
+    for writer in writers:
+        writer.close()
+    write_image(out / "contact.png", contact_sheet([cell for cell in cells if cell is not None], classes))
+    write_json(out / "ranking.json", result)
+
+
+def _stem(item: Input) -> str:
+    """The name by which its file is read again: a frame's is that of its video."""
+    return item.name.rpartition("/")[0] if item.is_video else item.name
+
+
+def _copy_image(item: Input, image: np.ndarray, writer: Prelabels) -> str:
+    """The image beside its pre-label; returns its name there. A video's frame becomes a PNG."""
+    suffix = ".png" if item.is_video else item.path.suffix
+    below = "JPEGImages" if writer.kind == "cvat" else "images"
+    path = writer.folder / below / f"{item.name}{suffix}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if item.is_video:
+        write_image(path, image)
+    else:
+        shutil.copyfile(item.path, path)
+    return f"{item.name}{suffix}"

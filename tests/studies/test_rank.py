@@ -1,0 +1,208 @@
+"""What to label next: the order, near-duplicates, pre-labels that are read back as they were written, the whole round."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from fgda_cli.data.classes import ClassSet
+from fgda_cli.data.images import write_image
+from fgda_cli.data.layouts.base import OwnFiles
+from fgda_cli.data.prelabels import Prelabels, outlines
+from fgda_cli.data.recipes import How, prepare_own
+from fgda_cli.data.shapes import Shape, Shapes, draw
+from fgda_cli.data.store import PreparedDataset
+from fgda_cli.inference.inputs import Input
+from fgda_cli.studies.rank import Looked, choose, difference_hash
+from tests.conftest import QUIET, fgda
+
+CLASSES = ClassSet(("road", "car", "dark thing", "darker"), ((128, 64, 128), (0, 0, 142), (0, 0, 0), (0, 0, 1)))
+
+
+def frame(name, entropy=0.5, shares=(1.0, 0.0, 0.0), features=(0.0, 0.0), bits=None):
+    bits = np.random.default_rng(abs(hash(name)) % 2**32).random(64) > 0.5 if bits is None else bits
+    return Looked(Input(name, name), entropy, np.array(shares), np.array(features, float), bits)
+
+
+def names(chosen):
+    return [one.frame.item.name for one in chosen]
+
+
+def test_the_unsure_come_first_where_all_else_is_alike():
+    rng = np.random.default_rng(0)
+    frames = [frame(f"f{n}", entropy=0.1 + 0.1 * n, bits=rng.random(64) > 0.5) for n in range(5)]
+    chosen, passed = choose(frames, 1)
+    assert names(chosen) == ["f4"] and passed == 0
+    assert chosen[0].uncertainty == chosen[0].rarity == chosen[0].novelty == 1.0
+
+
+def test_a_rare_class_outweighs_a_little_uncertainty():
+    frames = [frame(f"f{n}", entropy=0.5, features=(n, 0)) for n in range(9)]
+    frames.append(frame("rare", entropy=0.4, shares=(0.9, 0.1, 0.0), features=(4, 0)))
+    chosen, _ = choose(frames, 10)
+    assert names(chosen)[0] == "rare" and chosen[0].rarity == 1.0
+    noise = [*frames[:9], frame("noise", entropy=0.4, shares=(0.999, 0.001, 0.0), features=(4, 0))]
+    assert names(choose(noise, 1)[0]) != ["noise"]  # a pixel or two are no class
+
+
+def test_the_next_frame_is_far_from_those_chosen_and_known():
+    frames = [
+        frame("a", 0.6),
+        frame("a2", 0.59, features=(0.1, 0)),
+        frame("b", 0.4, features=(5, 5)),
+        frame("c", 0.4, features=(5, 4)),
+    ]
+    chosen, _ = choose(frames, 2)
+    assert names(chosen) == ["a", "b"]
+    known = [frame("other", features=(5, 5))]
+    assert names(choose(frames, 1, known)[0]) == ["a"]
+    assert names(choose([frames[2], frames[1]], 1, known)[0]) == ["a2"]
+
+
+def test_near_duplicates_are_passed_over_and_counted():
+    bits = np.zeros(64, bool)
+    close = bits.copy()
+    close[:4] = True
+    frames = [
+        frame("a", 0.9, bits=bits),
+        frame("b", 0.8, features=(1, 1), bits=close),
+        frame("c", 0.1, features=(2, 2), bits=~bits),
+    ]
+    chosen, passed = choose(frames, 3)
+    assert names(chosen) == ["a", "c"] and passed == 1
+    chosen, passed = choose(frames, 3, [frame("known", bits=close)])
+    assert names(chosen) == ["c"] and passed == 2
+    assert choose([], 3) == ([], 0)
+
+
+def test_the_hash_stays_under_light_and_noise_and_differs_between_scenes():
+    rng = np.random.default_rng(1)
+    scenes = [cv2.resize(rng.integers(0, 256, (6, 7, 3), dtype=np.uint8), (160, 120)) for _ in range(6)]
+    for scene in scenes:
+        other = np.clip(scene.astype(float) * 0.8 + 10 + rng.normal(0, 3, scene.shape), 0, 255).astype(np.uint8)
+        assert (difference_hash(scene) ^ difference_hash(other)).sum() <= 5
+    apart = [(difference_hash(a) ^ difference_hash(b)).sum() for i, a in enumerate(scenes) for b in scenes[:i]]
+    assert min(apart) > 10
+
+
+@given(hnp.arrays(np.uint8, (9, 13), elements=st.sampled_from([0, 1, 2, 255])))
+@settings(max_examples=100, deadline=None)
+def test_outlines_drawn_in_order_are_the_map_again(ids):
+    shapes = tuple(Shape(train_id, (points.tolist(),)) for train_id, points, _ in outlines(np.where(ids == 255, 2, ids)))
+    assert np.array_equal(draw(Shapes((13, 9), shapes)), np.where(ids == 255, 2, ids))
+
+
+@pytest.mark.parametrize("kind, source", [("cvat", "voc"), ("coco", "coco"), ("png", "folder")])
+def test_prelabels_are_read_back_by_prepare(kind, source, tmp_path):
+    """Black and equal colours of a palette are moved apart: CVAT's black is the background."""
+    rng = np.random.default_rng(0)
+    writer = Prelabels(kind, tmp_path / kind, CLASSES)
+    truth = {}
+    for name in ("a", "below/b"):
+        ids = cv2.resize(rng.integers(0, 4, (5, 6), dtype=np.uint8), (48, 40), interpolation=cv2.INTER_NEAREST)
+        images = tmp_path / kind / ("JPEGImages" if kind == "cvat" else "images")
+        write_image(images / f"{name}.png", rng.integers(0, 256, (40, 48, 3), dtype=np.uint8))
+        writer.add(name, f"{name}.png", ids)
+        truth[name] = ids
+    writer.close()
+    mapping = tmp_path / kind / "mapping.yaml"
+    if kind == "cvat":
+        files = OwnFiles(root=tmp_path / kind, mapping=mapping)
+    elif kind == "coco":
+        files = OwnFiles(images=tmp_path / kind / "images", labels=tmp_path / kind / "annotations.json", mapping=mapping)
+    else:
+        (tmp_path / "labels").mkdir()
+        for name in truth:
+            (tmp_path / "labels" / name).parent.mkdir(exist_ok=True)
+            shutil.copy(tmp_path / kind / f"{name}.png", tmp_path / "labels" / f"{name}.png")
+        files = OwnFiles(images=tmp_path / kind / "images", labels=tmp_path / "labels", mapping=mapping)
+    prepare_own(source, files, "few", How(tmp_path / "data", None, 1, QUIET))
+    dataset = PreparedDataset(tmp_path / "data/few")
+    assert dataset.classes.names == CLASSES.names
+    for item in dataset.items("train", labelled=True):
+        assert np.array_equal(dataset.label(item), truth[item.name])
+
+
+@pytest.fixture(scope="module")
+def ranked(data_root, trained, tmp_path_factory):
+    """Two folders and a video whose frames are among the images."""
+    out = tmp_path_factory.mktemp("rank")
+    dataset = PreparedDataset(data_root / "playground-game")
+    images = out / "photos"
+    frames = [dataset.image(item) for item in dataset.items("train")]
+    for number, image in enumerate(frames[:8]):
+        write_image(images / f"{'deep/' if number % 2 else ''}p{number}.png", image)
+    write_image(images / "copy.png", frames[0])
+    (images / "broken.png").write_bytes(b"no image")
+    video = cv2.VideoWriter(str(images / "drive.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 5, (64, 32))
+    for image in frames[8:]:
+        video.write(np.ascontiguousarray(image[..., ::-1]))
+    video.release()
+    done = fgda("rank", trained, images, "-r", "--top", "6", "--out", out / "ranking", "--export", "cvat,coco,png")
+    return out, done
+
+
+def test_rank_writes_list_sheet_and_prelabels(ranked):
+    out, done = ranked
+    assert done.returncode == 1 and "1 of 11 inputs could not be read" in done.stderr
+    assert all(len(line) <= 80 for line in done.stdout.splitlines()[:-1])  # the last names the folder
+    result = json.loads((out / "ranking/ranking.json").read_text())
+    assert [entry["rank"] for entry in result["frames"]] == list(range(1, 7)) and result["looked_at"] == 11
+    found = [entry["name"] for entry in result["frames"]]
+    assert len({"p0", "copy"} & set(found)) <= 1
+    sheet = cv2.imread(str(out / "ranking/contact.png"))
+    assert sheet.shape[1] > 1000 and sheet.std() > 10
+    for kind, below in (("cvat", "JPEGImages"), ("coco", "images"), ("png", "images")):
+        images = {str(path.relative_to(out / "ranking" / kind / below).with_suffix("")) for path in
+                  (out / "ranking" / kind / below).rglob("*.png")}  # fmt: skip
+        assert images == set(found)
+
+
+def test_a_second_round_leaves_out_what_is_labelled(ranked, trained):
+    out, _ = ranked
+    before = {entry["name"] for entry in json.loads((out / "ranking/ranking.json").read_text())["frames"]}
+    done = fgda("rank", trained, out / "photos", "-r", "--top", "3", "--out", out / "second", "--json", "--labelled",
+                out / "ranking/ranking.json")  # fmt: skip
+    after = {entry["name"] for entry in json.loads(done.stdout)["frames"]}
+    assert after and not after & before
+
+
+def test_rank_refuses_what_it_does_not_know(trained, tmp_path):
+    done = fgda("rank", trained, tmp_path, "--export", "voc")
+    assert done.returncode == 2 and "choose from cvat,coco,png" in done.stderr
+    done = fgda("rank", trained, tmp_path)
+    assert done.returncode == 1 and "holds no image" in done.stderr and not (tmp_path / "ranking").exists()
+
+
+def test_from_ranking_to_adaptation(ranked, data_root, trained, tmp_path):
+    """rank -> labels corrected -> prepare -> adapt: the corrected masks of the export are a labelled part of the target."""
+    out, _ = ranked
+    masks = sorted((out / "ranking/cvat/SegmentationClass").rglob("*.png"))
+    corrected = cv2.imread(str(masks[0]))
+    road = corrected[0, 0].copy()
+    corrected[:] = road  # a person's correction
+    cv2.imwrite(str(masks[0]), corrected)
+    root = tmp_path / "data"
+    shutil.copytree(data_root, root)
+    cvat = out / "ranking/cvat"
+    how = ("--mapping", cvat / "mapping.yaml", "--name", "few", "--out", root, "--size", "64x32")
+    done = fgda("prepare", "voc", "--root", cvat, *how)
+    assert done.returncode == 0, done.stderr
+    dataset = PreparedDataset(root / "few")
+    assert len(dataset.items("train", labelled=True)) == 6
+    name = str(masks[0].relative_to(cvat / "SegmentationClass").with_suffix(""))
+    first = next(item for item in dataset.items("train") if item.name == name)
+    assert len(np.unique(dataset.label(first))) == 1
+    from tests.conftest import set_flags
+
+    done = fgda("adapt", "--method", "fgda-st", "--init", trained, "--data-root", root, "--out", tmp_path / "run",
+                *set_flags("data.target.labelled=few", "adapt.iterations=2"))  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "labels of 6 images of few are used" in done.stderr
