@@ -29,6 +29,7 @@ from .commands import (
     pretrain,
     rank,
     report,
+    verdict,
 )
 from .runtime.distributed import ranks
 from .runtime.errors import UsageError
@@ -50,6 +51,7 @@ GROUPS = {
         "compare": compare.compare,
         "ablate": ablate.ablate,
         "report": report.report,
+        "verdict": verdict.verdict,
         "rank": rank.rank,
     },
     USE: {"predict": predict.predict, "entropy-map": entropy_map.entropy_map, "export": export.export},

@@ -32,6 +32,12 @@ def adapt(
     init_model: Annotated[
         bool, typer.Option("--init-model", help="Take the network's settings from that checkpoint.", rich_help_panel="Data")
     ] = False,
+    budget: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="TIME", help="End in 30m, 2h … with the best checkpoint by signals without labels.", rich_help_panel="Result"
+        ),
+    ] = None,
     fresh: cli.Fresh = False,
     extend: cli.Extend = False,
     data_root: cli.DataRoot = None,
@@ -41,7 +47,8 @@ def adapt(
     seed: cli.Seed = None,
 ) -> None:
     """Adapt a pretrained model to the unlabelled target; the same command resumes a stopped run."""
-    settings = cli.preset_from(preset, sets, seed, precision, workers, method)
+    within = [] if budget is None else ["run.select=label-free", f"run.time_limit={budget}"]
+    settings = cli.preset_from(preset, [*(sets or []), *within], seed, precision, workers, method)
     from ..training import stages
 
     job = cli.job_of(context, settings, data_root, out, device, fresh=fresh, extend=extend, init_model=init_model)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 
 def _size(value: tuple[int, int]) -> tuple[int, int]:
@@ -20,6 +21,15 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Scale = Annotated[float, Field(ge=0.1, le=4)]
 Jitter = tuple[Share, Share, Share, Annotated[float, Field(ge=0, le=0.5)]]
 Count = Annotated[int, Field(ge=1)]
+
+
+def _seconds(value: Any) -> Any:
+    """`90`, `90s`, `30m`, `2h` as seconds."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", value) if isinstance(value, str) else None
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]] if match else value
+
+
+Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)]
 
 
 class Section(BaseModel):
@@ -185,6 +195,17 @@ class Run(Section):
     seed: int = Field(0, ge=0, description="of weights, samples and augmentation")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="auto measures fp32 against bf16")
     compile: bool = Field(False, description="compile the backbone with torch.compile (minutes at first; needs a C++ compiler)")
+    select: Literal["auto", "labels", "label-free"] = Field(
+        "auto",
+        description="what picks best.pth in adapt: labels (data.evaluation), label-free (signals on unlabelled target frames), "
+        "auto: labels where there are any",
+    )
+    time_limit: Seconds | None = Field(
+        None, description="ends in this time (seconds, or 30m, 2h) with the best checkpoint; how far it gets is the machine's"
+    )
+    patience: Count | None = Field(
+        None, description="ends after so many validations that set no best.pth, with the best checkpoint"
+    )
     workers: int = Field(2, ge=0, description="processes that read images; 0 reads in the main one")
 
 

@@ -39,12 +39,14 @@ class Frames:
 @dataclass
 class Observed:
     """What a network does on frames: `signals` by name; by class `[K]` the `shares` of pixels and, in [0,1], how `steady` it is
-    (IoU with the other views' predictions, mean of the views); `ids` `[h,w]` of each frame at the logits' resolution."""
+    (IoU with the other views' predictions, mean of the views); `ids` `[h,w]` of each frame at the logits' resolution, and
+    `features` `[2,C]`, mean and variance over their pixels."""
 
     signals: dict[str, float]
     shares: np.ndarray
     steady: np.ndarray
     ids: list[np.ndarray] = field(default_factory=list)
+    features: np.ndarray | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {"signals": self.signals, "shares": self.shares.tolist(), "steady": self.steady.tolist()}
@@ -106,6 +108,7 @@ class _Looked:
         self.shares = np.zeros(num_classes)
         self.matrices = {name: ConfusionMatrix(num_classes) for name in VIEWS}
         self.features: list[Tensor] = []
+        self.moments: list[Tensor] = []  # [2,C]: means of features and of their squares
         self.edges: list[float] = []
         self.ids: list[np.ndarray] = []
 
@@ -114,6 +117,7 @@ class _Looked:
         self.probs += torch.softmax(logits, 1).mean((0, 2, 3)).double().cpu()
         self.ids.append(_ids(logits))
         self.shares += np.bincount(self.ids[-1].ravel(), minlength=self.k) / self.ids[-1].size
+        self.moments.append(moments(features))
         flat = features[0].flatten(1).T
         draw = torch.randperm(len(flat), generator=torch.Generator().manual_seed(number))[:FEATURES]
         self.features.append(F.normalize(flat[draw.to(flat.device)], dim=1).cpu())
@@ -137,7 +141,25 @@ class _Looked:
             **{f"steady_{name}": float(iou.mean()) for name, iou in by_view.items()},
             **more,
         }
-        return Observed(signals, shares, np.mean(list(by_view.values()), axis=0), self.ids)
+        return Observed(signals, shares, np.mean(list(by_view.values()), axis=0), self.ids, spread_of(self.moments))
+
+
+def moments(features: Tensor) -> Tensor:
+    """`[1,C,h,w]` to the means of features and of their squares `[2,C]`."""
+    x = features.float()
+    return torch.stack([x.mean((0, 2, 3)), x.square().mean((0, 2, 3))]).cpu()
+
+
+def spread_of(found: list[Tensor]) -> np.ndarray:
+    """Mean and variance `[2,C]` over all frames."""
+    mean, square = torch.stack(found).mean(0).double()
+    return torch.stack([mean, (square - mean.square()).clamp(min=0)]).numpy()
+
+
+def feature_distance(first: np.ndarray, second: np.ndarray) -> float:
+    """Of two domains' features `[2,C]`: root mean square over channels of the difference of means, in standard deviations."""
+    spread = np.maximum((first[1] + second[1]) / 2, 1e-12)
+    return float(np.sqrt(np.mean((first[0] - second[0]) ** 2 / spread)))
 
 
 def _ids(logits: Tensor) -> np.ndarray:
@@ -214,13 +236,15 @@ def _batch_statistics(model: nn.Module) -> Iterator[_Statistics]:
             handle.remove()
 
 
-def source_miou(model: Segmenter, frames: Frames, precision: Precision) -> float | None:
-    """mIoU in percent on labelled frames: what a network still knows of the source."""
-    matrix = ConfusionMatrix(model.num_classes)
+def look_at_source(model: Segmenter, frames: Frames, precision: Precision) -> tuple[float | None, np.ndarray]:
+    """mIoU in percent on labelled frames, which is what a network still knows of the source; and its features there `[2,C]`."""
+    matrix, found = ConfusionMatrix(model.num_classes), []
     was_training = model.training
     model.eval()
     for image, label in zip(frames.images, frames.labels, strict=True):
-        logits = forward_logits(model, to_tensor(image)[None], precision)
-        matrix.update(label, _ids(upsample(logits, label.shape, model.align_corners)))
+        with torch.inference_mode(), precision.autocast():
+            output = model(to_tensor(image)[None].to(precision.device))
+        found.append(moments(output.features))
+        matrix.update(label, _ids(upsample(output.logits.float(), label.shape, model.align_corners)))
     model.train(was_training)
-    return matrix.miou()
+    return matrix.miou(), spread_of(found)

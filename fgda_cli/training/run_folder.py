@@ -14,7 +14,7 @@ from ..runtime.errors import FgdaError, UsageError
 from ..runtime.files import write_text
 
 # Keys that do not change what is computed, so that a resume may change them.
-FREE_KEYS = ("run.workers", "run.precision", "run.compile", "model.checkpoint_activations")
+FREE_KEYS = ("run.workers", "run.precision", "run.compile", "run.time_limit", "run.patience", "model.checkpoint_activations")
 OTHER_STAGE = {"pretrain": ("adapt.", "data.target.labelled"), "adapt": ("pretrain.",)}  # what this one does not read
 LENGTH_KEYS = ("iterations", "schedule_iterations")  # of a stage: what --extend may change
 

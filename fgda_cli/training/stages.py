@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import nn
 
 from ..config.schema import Model, Preset, Stage
-from ..data.classes import ClassSet
-from ..data.loader import Augmentation, PairedSamples, Sampling, View
-from ..inference.evaluate import evaluate_model
 from ..methods.base import Method
 from ..methods.offline import OfflineData
 from ..methods.registry import method_class
 from ..models import checkpoint
 from ..models.normalisation import batch_norms
-from ..models.segmenter import Segmenter
-from ..models.weights import load_backbone
-from ..runtime.devices import Precision, make_precision, pick_device
-from ..runtime.distributed import ProcessGroup, join
+from ..runtime.devices import make_precision, pick_device
+from ..runtime.distributed import join
 from ..runtime.errors import FgdaError, UsageError
 from ..runtime.reporter import Reporter
-from .optimizers import make_optimizers
+from .assembly import imagenet_encoder, initialise, make_samples, make_state, mix_statistics, prepare_method
+from .judging import make_judges
 from .run_folder import Identity, RunFolder
-from .setup import Datasets, open_datasets
-from .state import TrainState
+from .setup import open_datasets
+from .stopping import Clock
 from .trainer import Trainer
 
 NEW, STARTED, FINISHED = range(3)  # what a run folder may hold
@@ -46,6 +40,7 @@ class Job:
     fresh: bool = False
     reporter: Reporter = Reporter()
     extend: bool = False  # a finished run may be given more iterations
+    started: float = field(default_factory=time.monotonic)  # what run.time_limit counts from
     init_model: bool = False  # take `model` over from the checkpoint that adaptation starts from
 
     def default_folder(self, stage: str, method: str | None = None) -> Path:
@@ -139,11 +134,11 @@ def _run(
     model = checkpoint.build_model(preset.model, len(data.source.classes))
     samples = make_samples(preset, stage, data, method)
     if resumed is None:
-        _initialise(model, preset, init, data.source.classes)
+        initialise(model, preset, init, data.source.classes)
     wanted = resumed["train"]["precision"] if resumed else preset.run.precision
     precision = make_precision(wanted, device, group, model, job.reporter)
     if resumed is None and stage.batch_norm == "mixed":
-        _mix_statistics(precision.to_device(model), stage, samples, job.reporter)
+        mix_statistics(precision.to_device(model), stage, samples, job.reporter)
     prepared = prepare_method(method, model, preset, stage, precision, group)
     weights = samples.class_weights(preset.data.class_balance)
     prepared.class_weights = None if weights is None else weights.to(device)
@@ -152,7 +147,7 @@ def _run(
         job.reporter.decide(
             f"{identity.stage}.batch_norm: {stage.batch_norm} changes nothing: {preset.model.backbone} has no batch norm"
         )
-    twin = partial(_imagenet_encoder, preset.model, precision)
+    twin = partial(imagenet_encoder, preset.model, precision)
     offline = OfflineData(samples, run.folder / "offline", device, job.reporter, group, stage.iterations, twin)
     state.method.before_training(offline)
     for module in state.method.references.values():
@@ -167,8 +162,9 @@ def _run(
             run.note(decision)
     header = {"stage": identity.stage, "method": identity.method, "classes": data.source.classes.to_json(),
               "input": data.rule.to_json()}  # fmt: skip
-    validate = make_validation(preset, data, precision, group)
-    Trainer(state, samples, stage, preset, run, header, validate, job.reporter, group).train()
+    judges = make_judges(preset, identity.stage, data, precision, group, job.reporter)
+    clock = Clock(preset.run.time_limit, job.started)
+    Trainer(state, samples, stage, preset, run, header, judges, job.reporter, group, clock=clock).train()
     return run.final
 
 
@@ -192,108 +188,3 @@ def _check_batch(stage: Stage, name: str, processes: int) -> None:
             f"{name}.batch_size is {stage.batch_size}, over all processes: it must be a multiple of {what}\n"
             f"e.g. --set {name}.batch_size={processes * stage.accumulate}"
         )
-
-
-def _initialise(model: Segmenter, preset: Preset, init: tuple[Path, dict] | None, classes: ClassSet) -> None:
-    """The backbone's own weights, or a checkpoint's, whose classes are matched by name. Raises FgdaError on a misfit."""
-    if init is None:
-        settings = preset.model
-        load_backbone(model.backbone, settings.backbone, settings.variant, settings.weights, settings.output_stride)
-        return
-    path, content = init
-    try:
-        theirs, weights = ClassSet.from_json(content["classes"]), content["model"]
-        if set(theirs.names) != set(classes.names):
-            raise UsageError(
-                f"{path} has other classes than the source: {', '.join(theirs.names)}\nthe source has {', '.join(classes.names)}"
-            )
-        if theirs.names != classes.names:
-            weights = checkpoint.reorder_head(weights, [theirs.names.index(name) for name in classes.names])
-        checkpoint.check_finite(weights, str(path))
-        model.load_state_dict(weights)
-    except (KeyError, RuntimeError, ValueError) as error:
-        raise FgdaError(f"{path} does not fit the preset's model: {' '.join(str(error).split())[:160]}") from error
-
-
-def _imagenet_encoder(settings: Model, precision: Precision) -> nn.Module | None:
-    """The encoder with the weights that the preset starts it from; None where it starts from none."""
-    if settings.weights == "none":
-        return None
-    encoder = checkpoint.build_model(settings, 1).backbone
-    load_backbone(encoder, settings.backbone, settings.variant, settings.weights, settings.output_stride)
-    return precision.to_device(encoder).eval().requires_grad_(False)
-
-
-def _mix_statistics(model: Segmenter, stage: Stage, samples: PairedSamples, reporter: Reporter) -> None:
-    """Blend the target's statistics into batch norm's; every process sees all images, so that all have the same network."""
-    if samples.target is None:
-        reporter.decide("adapt.batch_norm: mixed is frozen here: the method reads no target")
-    elif model.mix_statistics(samples.target_batches(), stage.batch_norm_target_share):
-        reporter.say(
-            f"batch norm: {stage.batch_norm_target_share:g} of the statistics of {len(samples.target_items)} target images"
-        )
-
-
-def prepare_method(
-    method: type[Method], model: Segmenter, preset: Preset, stage: Stage, precision: Precision, group: ProcessGroup
-) -> Method:
-    """The method around its model, on the device, with what the engine gives it."""
-    model.set_batch_norm(stage.batch_norm)
-    if stage.batch_norm != "frozen" and group.size > 1:
-        model.share_batch_norm(group)
-    if preset.model.checkpoint_activations:
-        _checkpoint_activations(model, stage)
-    made = method(model, preset.method)
-    made.autocast, made.scale = precision.autocast, precision.scale
-    made.target_statistics = stage.batch_norm == "target" and made.uses_target
-    made.process_group, made.seed = group, preset.run.seed
-    return made
-
-
-def _checkpoint_activations(model: Segmenter, stage: Stage) -> None:
-    """Raises UsageError where a second forward would count batch norm's statistics twice, or the backbone cannot."""
-    if stage.batch_norm != "frozen":
-        raise UsageError("model.checkpoint_activations needs batch_norm: frozen (statistics would be counted twice)")
-    if not hasattr(model.backbone, "checkpoint_activations"):
-        raise UsageError("model.checkpoint_activations: this backbone does not offer it")
-    model.backbone.checkpoint_activations = True
-
-
-def make_state(method: Method, preset: Preset, stage: Stage, precision: Precision) -> TrainState:
-    for module in (method.model, *method.modules.values()):
-        precision.to_device(module).train()
-    return TrainState(method, make_optimizers(method, preset, stage), precision)
-
-
-def make_samples(preset: Preset, stage: Stage, data: Datasets, method: type[Method]) -> PairedSamples:
-    wanted = preset.data
-    jitter = wanted.colour_jitter if stage.colour_jitter else (0.0, 0.0, 0.0, 0.0)
-    blur = wanted.blur if stage.colour_jitter else 0.0
-    augmentation = Augmentation(wanted.flip, jitter, blur, wanted.strong_jitter, wanted.strong_blur)
-    views = tuple(
-        View(domain.size, domain.crop, domain.scale, domain.max_class_share) for domain in (wanted.source, wanted.target)
-    )
-    choice = Sampling(
-        method.sampling or wanted.sampling, data.untrained, wanted.rare_class_min_pixels, wanted.rare_class_crop_pixels
-    )
-    return PairedSamples(
-        data.source, data.target, views, preset.run.seed, augmentation, choice, method.needs, data.labelled
-    )  # fmt: skip
-
-
-def make_validation(
-    preset: Preset, data: Datasets, precision: Precision, group: ProcessGroup
-) -> Callable[[dict], dict[str, Any]] | None:
-    """A function from a model state to metrics; None when there are no labelled images to validate on."""
-    if data.evaluation is None:
-        return None
-
-    def validate(state: dict) -> dict[str, Any]:
-        model = checkpoint.build_model(preset.model, len(data.source.classes))
-        model.load_state_dict(state)
-        model.input_rule = data.rule
-        model = precision.to_device(model).eval()
-        split, quiet = preset.data.evaluation.split, Reporter(quiet=True)
-        return evaluate_model(model, data.source.classes, data.evaluation, split, precision, quiet, process_group=group)
-
-    return validate

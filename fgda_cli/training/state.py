@@ -25,6 +25,8 @@ class TrainState:
     iteration: int = 0
     validated: int = 0  # iteration of the last validation
     best: float | None = None
+    stale: int = 0  # validations since the best
+    before: dict | None = None  # signals of the network that the run began as (training/judging.py)
     base_lrs: dict[str, list[float]] = field(init=False)  # before any decay
 
     def __post_init__(self):
@@ -76,6 +78,8 @@ class TrainState:
             "iteration": self.iteration,
             "validated": self.validated,
             "best": self.best,
+            "stale": self.stale,
+            "before": self.before,
             "precision": self.precision.name,
             "scaler": self.precision.scaler.state_dict() if self.precision.scaler else None,
             "model": self.method.model.state_dict(),
@@ -89,6 +93,7 @@ class TrainState:
         if "modules" not in state:
             raise FgdaError("the run was begun by an earlier fgda and cannot be resumed: use --fresh to start over")
         self.iteration, self.validated, self.best = state["iteration"], state["validated"], state["best"]
+        self.stale, self.before = state.get("stale", 0), state.get("before")
         self.method.model.load_state_dict(state["model"])
         for name, module in self.method.modules.items():
             module.load_state_dict(state["modules"][name])

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,40 +14,15 @@ import torch
 from ..config.schema import Preset, Stage
 from ..data import loader
 from ..data.tensor_augment import generator_of
+from ..inference.unlabelled import Observed
 from ..models import checkpoint
 from ..runtime.distributed import ProcessGroup
 from ..runtime.errors import FgdaError, Stopped
 from ..runtime.reporter import Reporter
-from ..runtime.system import stop_signals
+from .judging import Judges
 from .run_folder import RunFolder
 from .state import TrainState
-
-
-class StopRequest:
-    """Set by SIGINT or SIGTERM; the loop ends after the running iteration."""
-
-    signum: int | None = None
-
-
-@contextmanager
-def stop_on_signals() -> Iterator[StopRequest]:
-    """Turns the first SIGINT/SIGTERM into a request; a second one interrupts at once."""
-    request = StopRequest()
-    if threading.current_thread() is not threading.main_thread():
-        yield request
-        return
-
-    def handle(signum, _frame):
-        if request.signum is not None:
-            raise KeyboardInterrupt
-        request.signum = signum
-
-    before = {number: signal.signal(number, handle) for number in stop_signals()}
-    try:
-        yield request
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+from .stopping import OUT_OF_TIME, Clock, stop_on_signals
 
 
 @dataclass
@@ -62,10 +35,11 @@ class Trainer:
     preset: Preset
     run: RunFolder
     header: dict[str, Any]  # what every checkpoint says of itself: stage, method, classes, input rule
-    validate: Callable[[dict], dict] | None  # deployed state -> metrics
+    judges: Judges
     reporter: Reporter
     process_group: ProcessGroup = ProcessGroup()
     writer: Any = None  # TensorBoard's SummaryWriter
+    clock: Clock = field(default_factory=Clock)
 
     def train(self) -> None:
         """To the last iteration, or until a signal: then a resumable checkpoint is written and Stopped raised."""
@@ -77,6 +51,7 @@ class Trainer:
         )
         feed = loader.batches(self.samples, positions, self.preset.run.workers, pin=device.type == "cuda")
         label = f"{self.header['stage']} {self.header['method']}"
+        self.look_before()
         progress = self.reporter.progress(label, total, state.iteration)
         with loader.watched(), stop_on_signals() as request, progress as advance:
             clock, images = time.perf_counter(), 0
@@ -91,7 +66,9 @@ class Trainer:
                     self.log(self.numbers(terms), images / max(seconds, 1e-9))
                     clock, images = time.perf_counter(), 0
                 advance(1, f"loss {float(terms['seg'].detach()):.3f}")
-                signum = self.process_group.largest(request.signum or 0, device)
+                signum = self.process_group.largest(request.signum or (OUT_OF_TIME if self.clock.is_out_of_time() else 0), device)
+                if signum == OUT_OF_TIME or self.is_stale():
+                    break
                 if signum:
                     self.save_last()
                     raise Stopped(signum, f"stopped at iteration {state.iteration}: run the same command to go on")
@@ -102,7 +79,28 @@ class Trainer:
     def validation_is_due(self) -> bool:
         """Asked before an iteration, so that a run stopped right at a validation makes up for it when resumed."""
         iteration = self.state.iteration
-        return iteration > 0 and iteration % self.stage.evaluate_every == 0 and self.state.validated != iteration
+        if iteration == 0 or self.state.validated == iteration:
+            return False
+        return iteration % self.stage.evaluate_every == 0 or self.is_time_to_look()
+
+    def is_time_to_look(self) -> bool:
+        wanted = self.judges.picks_label_free and self.clock.is_time_to_look()
+        return bool(self.process_group.largest(int(wanted), self.state.precision.device))
+
+    def is_stale(self) -> bool:
+        return self.preset.run.patience is not None and self.state.stale >= self.preset.run.patience
+
+    def look_before(self) -> None:
+        """The signals of the network that the run begins as; a resumed run has them already."""
+        found, state = self.judges.label_free, self.state
+        if found is None:
+            return
+        if state.before is not None:
+            found.before = Observed.from_json(state.before)
+        elif state.iteration == 0 and self.stage.start == "pretrain" and self.process_group.is_first:
+            with self.clock.looking():
+                found.before = found.look(state.method.inference_state_dict())
+            state.before = found.before.to_json()
 
     def iterate(self, batch: loader.Batch) -> dict[str, torch.Tensor]:
         """One step of the method and its optimisers."""
@@ -172,6 +170,18 @@ class Trainer:
     def numbers(terms: dict[str, torch.Tensor]) -> dict[str, float]:
         return {name: float(term.detach()) for name, term in terms.items()}
 
+    def verdict(self, weights: dict) -> dict[str, Any]:
+        """Whether adaptation helped, as far as signals without labels tell: said, logged, and kept in final.pth."""
+        found = self.judges.label_free
+        if found is None or found.before is None or self.stage.start != "pretrain":
+            return {}
+        found.score(weights)
+        verdict = found.verdict()
+        for line in (f"without labels: {verdict.in_words()}", *verdict.words):
+            self.run.note(line)
+            (self.reporter.warn if verdict.kind == "collapsed or harmful" else self.reporter.say)(line)
+        return {"verdict": verdict.to_json()}
+
     def fail_on_nan(self, terms: dict[str, torch.Tensor]) -> None:
         bad = [name for name, value in self.numbers(terms).items() if not math.isfinite(value)]
         what = f"loss '{bad[0]}' is" if bad else "gradients are"
@@ -205,24 +215,40 @@ class Trainer:
     def evaluate(self) -> dict | None:
         """Validate, log, keep the best."""
         self.refuse_broken()
-        if self.validate is None:
+        if self.judges.by_labels is None and not self.judges.picks_label_free:
             return None
-        metrics = self.validate(self.state.method.inference_state_dict())
+        with self.clock.looking():
+            score, summary = self.judged(self.state.method.inference_state_dict())
         self.state.validated = self.state.iteration
-        metric = self.preset.data.evaluation.metric
-        score = metrics["miou"] if metrics.get(metric) is None else metrics[metric]  # 16 or 13 classes need Cityscapes'
-        summary = {key: metrics[key] for key in ("miou", "miou16", "miou13") if metrics.get(key) is not None}
         if self.process_group.is_first:
             self.record(score, summary)
+        self.state.stale = self.process_group.largest(self.state.stale, self.state.precision.device)
         return summary
+
+    def judged(self, weights: dict) -> tuple[float | None, dict]:
+        """The score that may set best.pth, and all that was found, each said."""
+        judges, state, summary, score = self.judges, self.state, {}, None
+        if judges.by_labels is not None:
+            metrics = judges.by_labels(weights)
+            metric = self.preset.data.evaluation.metric
+            score = metrics["miou"] if metrics.get(metric) is None else metrics[metric]  # 16 or 13 classes need Cityscapes'
+            summary = {key: metrics[key] for key in ("miou", "miou16", "miou13") if metrics.get(key) is not None}
+            self.reporter.say(f"iteration {state.iteration}: mIoU {score:.2f}" if score is not None else "no class to evaluate")
+        if judges.picks_label_free and self.process_group.is_first:
+            score = summary["label_free"] = judges.label_free.score(weights)
+            if state.before is None:
+                self.reporter.decide(f"signals without labels are compared with those of iteration {state.iteration}")
+                state.before = judges.label_free.before.to_json()
+            self.reporter.say(f"iteration {state.iteration}: {score:+.2f} without labels (points of mIoU to expect)")
+        return score, summary
 
     def record(self, score: float | None, summary: dict) -> None:
         """A validation into the logs, and into best.pth when it is one."""
         self.run.log({"iteration": self.state.iteration, "validation": summary})
         self.scalars({f"validation/{name}": value for name, value in summary.items()})
-        self.reporter.say(f"iteration {self.state.iteration}: mIoU {score:.2f}" if score is not None else "no class to evaluate")
+        self.state.stale += 1
         if score is not None and (self.state.best is None or score > self.state.best):
-            self.state.best = score
+            self.state.best, self.state.stale = score, 0
             checkpoint.save(self.run.best, self.inference_content() | {"metrics": summary})
 
     def inference_content(self) -> dict[str, Any]:
@@ -244,11 +270,19 @@ class Trainer:
             self.give_up(f"{len(broken)} tensors hold NaN or infinity at iteration {self.state.iteration}, e.g. {broken[0]}")
 
     def finish(self) -> None:
-        """The last validation, then final.pth, whose presence says that the run is finished, then last.pth."""
-        summary = self.evaluate()
+        """The last validation, then final.pth, whose presence says that the run is finished, then last.pth.
+
+        A run that ended early, for time or patience, ends with its best checkpoint.
+        """
+        summary = self.evaluate() if self.state.validated != self.state.iteration else None
         if not self.process_group.is_first:
             return
-        checkpoint.save(self.run.final, self.inference_content() | {"metrics": summary or {}})
+        ended_early, content = self.state.iteration < self.stage.iterations, None
+        if ended_early and self.run.best.is_file():
+            content = checkpoint.load(self.run.best)
+            self.reporter.decide(f"ended at iteration {self.state.iteration} with the best, that of {content['iteration']}")
+        content = content or self.inference_content() | {"metrics": summary or {}}
+        checkpoint.save(self.run.final, content | self.verdict(content["model"]))
         self.save_last()
         self.run.note(f"iteration {self.state.iteration}: finished")
         if self.writer is not None:

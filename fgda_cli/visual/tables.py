@@ -180,3 +180,29 @@ def ranking_table(result: dict[str, Any], most: int = 15):
     more = len(result["frames"]) - most
     below = f"and {more} more in ranking.json" if more > 0 else ""
     return _under(f"what to label next, of {result['looked_at']} ({result['near_duplicates']} near-duplicates)", table, below)
+
+
+def verdict_table(frames: str, headings: list[str], results: list[dict[str, Any]]):
+    """A row a checkpoint: the verdict, what it is made of, and what does not enter it."""
+    from rich.table import Table
+
+    table = Table()
+    table.add_column("checkpoint", overflow="fold")
+    short = {"collapsed or harmful": "harmful", "no clear change": "no change"}
+    for heading in ("verdict", "sure", "score", "steady", "diverse", "source"):
+        table.add_column(heading, justify="left" if heading == "verdict" else "right")
+    for heading, result in zip(headings, results, strict=True):
+        signals = result["signals"]
+        steady = sum(signals[f"steady_{view}"] for view in ("mirror", "scale", "light")) / 3
+        is_base = result["verdict"] == "baseline"
+        sure = "" if is_base else f"{100 * result['confidence']:.0f} %"
+        has_collapsed = not is_base and result["score"] <= -100
+        score = "" if is_base or has_collapsed else f"{result['score']:+.1f}"
+        kind = "collapsed" if has_collapsed else short.get(result["verdict"], result["verdict"])
+        figures = (f"{value:.2f}" for value in (steady, signals["diversity"]))
+        table.add_row(heading, kind, sure, score, *figures, show(result["source_miou"]))
+    return _under(f"without labels, on {frames}", table, "score: points of mIoU to expect beyond the baseline")
+
+
+def verdict_lines(headings: list[str], results: list[dict[str, Any]]) -> list[str]:
+    return [f"{heading}: {word}" for heading, result in zip(headings, results, strict=True) for word in result.get("words", ())]

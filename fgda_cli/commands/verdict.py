@@ -1,0 +1,59 @@
+"""fgda verdict"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from ..runtime.errors import UsageError
+from . import _options as cli
+
+
+def verdict(
+    context: typer.Context,
+    checkpoints: Annotated[list[Path], typer.Argument(metavar="CKPT...", help="Adapted checkpoints.")],
+    images: Annotated[
+        Optional[list[str]],
+        typer.Option(metavar="DIR", help="Target frames: images, folders, globs; repeatable.", rich_help_panel="Data"),
+    ] = None,
+    data: Annotated[
+        Optional[str], typer.Option(help="Prepared data set of target frames. Default: the preset's.", rich_help_panel="Data")
+    ] = None,
+    baseline: Annotated[
+        Optional[Path], typer.Option(help="The model before adaptation. Default: what they began as.", rich_help_panel="Data")
+    ] = None,
+    frames: Annotated[int, typer.Option(min=4, help="Frames looked at, evenly spread.", rich_help_panel="Compute")] = 40,
+    data_root: cli.DataRoot = None,
+    report: Annotated[
+        Optional[Path], typer.Option(metavar="DIR", help="Write an HTML page: before and after.", rich_help_panel="Result")
+    ] = None,
+    json: cli.Json = None,
+    device: cli.Device = "auto",
+    precision: cli.PrecisionName = None,
+    max_pixels: cli.MaxPixels = None,
+) -> None:
+    """Whether adaptation helped on frames without labels, and which classes it hurt."""
+    if images and data:
+        raise UsageError("--images and --data: one of them")
+    from ..data.store import data_root as root_of
+    from ..inference.evaluate import headings
+    from ..studies.report import write_page
+    from ..studies.verdict import Wanted, run_verdict, verdict_page
+    from ..visual.tables import verdict_lines, verdict_table
+
+    show = cli.reporter(context)
+    how = cli.precision_for(precision, device, show)
+    wanted = Wanted(root_of(data_root), tuple(images or ()), data, baseline, frames, max_pixels)
+    study = run_verdict(checkpoints, headings(checkpoints), wanted, how, show)
+    if report is not None:
+        show.say(f"report: {write_page(report / 'index.html', verdict_page(study, how))}")
+    results = [one.to_json() for one in study.judged]
+    if json is not None:
+        cli.emit_json({"frames": study.what, "checkpoints": results}, json, show)
+    if json != "-":
+        console = show.console(stderr=False)
+        console.print(verdict_table(study.what, [one.heading for one in study.judged], results))
+        for line in verdict_lines([one.heading for one in study.judged], results):
+            console.print(line)

@@ -1,0 +1,120 @@
+"""Whether a network got better on frames without labels: its signals against those of the network that it began as.
+
+The score is the change of mIoU that the signals let expect, by a linear rule fitted on runs whose labels are known
+(docs/verdict.md; `python benchmarks/verdicts.py` makes the table anew). Entropy is not in it: methods minimise it, and a
+collapsed network has the least.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from .unlabelled import VIEWS, Observed
+
+Kind = Literal["helped", "no clear change", "collapsed or harmful"]
+
+# Points of mIoU for a change by 1 of each signal, and the spread of what is left.
+WEIGHTS = {"steady": 21.0, "diversity": 30.0, "density": -11.0}
+SPREAD = 4.0
+HELPED, HARMFUL = 1.0, -0.5  # scores from which a verdict is given
+FEWER = 0.6  # of the diversity that it had: below, a network has collapsed, whatever its score
+COLLAPSED = -100.0  # its score
+SEEN = 0.003  # share of pixels from which a class counts as seen
+VANISHED = 0.1  # of its share: what has less left is gone
+EXPLODED = (0.05, 3.0)  # share of all pixels, and times its own before
+UNSTEADY = 0.12  # fall of a class's agreement between views
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`score` in points of mIoU, `confidence` that its sign (or its smallness) is right, `words` on classes."""
+
+    kind: Kind
+    score: float
+    confidence: float
+    words: tuple[str, ...]
+    classes: dict[str, list[str]]  # "vanished", "exploded", "unsteady" -> names
+
+    def in_words(self) -> str:
+        if self.score <= COLLAPSED:
+            return "collapsed"
+        return f"{self.kind} ({self.score:+.1f} points of mIoU to expect, {100 * self.confidence:.0f} % sure)"
+
+    def to_json(self) -> dict[str, Any]:
+        return {"verdict": self.kind, "score": round(self.score, 3), "confidence": round(self.confidence, 3),
+                "words": list(self.words), **self.classes}  # fmt: skip
+
+
+def changes(before: Observed, after: Observed) -> dict[str, float]:
+    """What the score is made of: log ratio of the agreement between views (mean IoU over all classes, absent ones 0), difference
+    of the diversity of predicted classes, difference of soft neighbourhood density."""
+    steady = [max(float(np.mean([one.signals[f"steady_{view}"] for view in VIEWS])), 1e-3) for one in (before, after)]
+    return {
+        "steady": math.log(steady[1] / steady[0]),
+        "diversity": after.signals["diversity"] - before.signals["diversity"],
+        "density": after.signals["density"] - before.signals["density"],
+    }
+
+
+def has_collapsed(before: Observed, after: Observed) -> bool:
+    return after.signals["diversity"] < FEWER * before.signals["diversity"]
+
+
+def score(before: Observed, after: Observed) -> float:
+    """The change of mIoU to expect, points; -100 of a network that has collapsed. Higher is better among those of one start."""
+    if has_collapsed(before, after):
+        return COLLAPSED
+    return sum(WEIGHTS[name] * value for name, value in changes(before, after).items())
+
+
+def judge(before: Observed, after: Observed, names: tuple[str, ...]) -> Verdict:
+    """The verdict on a network that began as `before`; `names` are its classes."""
+    found, value = classes_in_words(before, after, names), score(before, after)
+    below = 0.5 * (1 + math.erf(-value / SPREAD / math.sqrt(2)))  # probability that mIoU fell
+    if value < HARMFUL:
+        kind, confidence = "collapsed or harmful", 1.0 if value <= COLLAPSED else below
+    elif value > HELPED:
+        kind, confidence = "helped", 1 - below
+    else:
+        kind, confidence = "no clear change", _within(value, 2.0)
+    return Verdict(kind, value, confidence, tuple(_words(before, after, names, found)), found)
+
+
+def _within(value: float, reach: float) -> float:
+    """Probability that the change is less than `reach` points either way."""
+    low, high = ((bound - value) / SPREAD / math.sqrt(2) for bound in (-reach, reach))
+    return 0.5 * (math.erf(high) - math.erf(low))
+
+
+def classes_in_words(before: Observed, after: Observed, names: tuple[str, ...]) -> dict[str, list[str]]:
+    """Names of the classes that vanished, exploded, or agree less between views: what negative transfer looks like."""
+    was, now = before.shares, after.shares
+    vanished = (was >= SEEN) & (now < VANISHED * was)
+    exploded = (now >= EXPLODED[0]) & (now > EXPLODED[1] * was)
+    unsteady = (was >= SEEN) & ~vanished & (after.steady < before.steady - UNSTEADY)
+    groups = {"vanished": vanished, "exploded": exploded, "unsteady": unsteady}
+    return {key: [name for name, is_so in zip(names, mask, strict=True) if is_so] for key, mask in groups.items()}
+
+
+def _words(before: Observed, after: Observed, names: tuple[str, ...], found: dict[str, list[str]]) -> list[str]:
+    def share(name: str) -> str:
+        k = names.index(name)
+        return f"{name} ({100 * before.shares[k]:.1f} % of the pixels, now {100 * after.shares[k]:.1f})"
+
+    said = []
+    if has_collapsed(before, after):
+        most = int(after.shares.argmax())
+        said.append(f"collapsed: {names[most]} takes {100 * after.shares[most]:.0f} % of the pixels")
+    if found["vanished"]:
+        said.append(f"vanished: {', '.join(map(share, found['vanished']))}")
+    if found["exploded"]:
+        said.append(f"exploded: {', '.join(map(share, found['exploded']))}")
+    if found["unsteady"]:
+        k = [names.index(name) for name in found["unsteady"]]
+        fell = [f"{names[i]} (agrees {100 * after.steady[i]:.0f} %, before {100 * before.steady[i]:.0f})" for i in k]
+        said.append(f"looks like negative transfer: {', '.join(fell)}")
+    return said

@@ -1,0 +1,223 @@
+"""`fgda verdict`: whether adapted networks got better on frames without labels, and what changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from ..data.classes import ClassSet
+from ..data.geometry import resize_ids
+from ..data.loader import AnyDataset
+from ..data.store import PreparedDataset, open_dataset, open_domain
+from ..inference.inputs import collect, read_inputs
+from ..inference.label_free import Verdict, judge
+from ..inference.predict import predict
+from ..inference.unlabelled import Frames, Observed, feature_distance, frames_of, look_at_source, observe
+from ..models.checkpoint import load_model
+from ..models.segmenter import Segmenter
+from ..runtime.devices import Precision
+from ..runtime.errors import FgdaError, UsageError
+from ..runtime.reporter import Reporter
+from ..visual import html
+from ..visual.colour import colourise
+
+SHOWN = 6  # frames on the page
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the options of `fgda verdict` ask for."""
+
+    root: Path
+    images: tuple[str, ...] = ()
+    data: str | None = None
+    baseline: Path | None = None
+    frames: int = 40
+    max_pixels: int | None = None
+
+
+@dataclass
+class Judged:
+    """A checkpoint, and what was found."""
+
+    path: Path
+    heading: str
+    observed: Observed
+    verdict: Verdict | None  # None: the baseline
+    source: float | None  # mIoU on source frames, percent
+    prior_distance: float | None  # total variation between predicted shares and the source's
+
+    def to_json(self) -> dict[str, Any]:
+        found = {"checkpoint": str(self.path), "signals": self.observed.signals, "source_miou": self.source,
+                 "prior_distance": self.prior_distance}  # fmt: skip
+        return found | ({"verdict": "baseline"} if self.verdict is None else self.verdict.to_json())
+
+
+@dataclass
+class Study:
+    """All that was judged, the baseline first."""
+
+    judged: list[Judged]
+    classes: ClassSet
+    frames: Frames
+    what: str  # where the frames are from
+    notes: list[str] = field(default_factory=list)
+
+
+def run_verdict(checkpoints: list[Path], headings: list[str], wanted: Wanted, precision: Precision, reporter: Reporter) -> Study:
+    """Raises UsageError when it is not known what the checkpoints began as, FgdaError for files that do not fit."""
+    baseline = wanted.baseline or started_from(checkpoints, reporter)
+    paths = [baseline, *(path for path in checkpoints if path.resolve() != baseline.resolve())]
+    if len(paths) == 1:
+        raise UsageError(f"{baseline} is the baseline itself: name the checkpoints that began as it")
+    names = dict(zip(checkpoints, headings, strict=True))
+    study: Study | None = None
+    for path in paths:
+        model, info = load_model(path)
+        precision.to_device(model)
+        if study is None:
+            frames, what = target_frames(wanted, model, info)
+            source, prior = source_frames(wanted, info, reporter)
+            study = Study([], info["classes"], frames, what)
+        elif info["classes"].names != study.classes.names:
+            raise FgdaError(f"{path} and {baseline} have other classes: no verdict can be given")
+        reporter.say(f"looking at {path}")
+        observed = observe(model, frames, precision)
+        verdict = judge(study.judged[0].observed, observed, study.classes.names) if study.judged else None
+        kept = distance = None
+        if source is not None:
+            kept, features = look_at_source(model, source, precision)
+            observed.signals["feature_distance"] = feature_distance(features, observed.features)
+            distance = float(np.abs(observed.shares - prior).sum() / 2)
+        study.judged.append(Judged(path, names.get(path, "baseline"), observed, verdict, kept, distance))
+    return study
+
+
+def started_from(checkpoints: list[Path], reporter: Reporter) -> Path:
+    """The checkpoint that all of these began as, by their run folders. Raises UsageError when that is not known."""
+    found = {}
+    for path in checkpoints:
+        record = path.parent.parent / "preset.yaml"
+        try:
+            start = yaml.safe_load(record.read_text())["stage"]["init"]
+            found[path] = Path(start)
+        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+            found[path] = None
+    starts = {start.resolve() for start in found.values() if start is not None and start.is_file()}
+    if len(starts) == 1:
+        start = next(start for start in found.values() if start is not None and start.is_file())
+        reporter.decide(f"baseline: {start}, which the checkpoints began as")
+        return start
+    why = "began as different ones" if starts else "do not say what they began as, or it is gone"
+    raise UsageError(f"the checkpoints {why}\nname the model before adaptation: --baseline CKPT")
+
+
+def target_frames(wanted: Wanted, model: Segmenter, info: dict) -> tuple[Frames, str]:
+    """Frames at the size at which they enter the network, and where they are from."""
+    if wanted.images:
+        inputs = [item for item in collect(list(wanted.images), recursive=True) if not item.is_video]
+        if not inputs:
+            raise FgdaError("--images: no image (videos: take frames of them first)")
+        chosen = [inputs[n] for n in np.unique(np.linspace(0, len(inputs) - 1, min(wanted.frames, len(inputs))).astype(int))]
+        images = [image for _, image in read_inputs(chosen, max_pixels=wanted.max_pixels) if isinstance(image, np.ndarray)]
+        if not images:
+            raise FgdaError("--images: none of the images can be read")
+        rule = model.input_rule
+        sized = [rule.resize(image, rule(image.shape[1], image.shape[0])) for image in images]
+        return Frames(sized), f"{len(sized)} of {len(inputs)} images"
+    name = wanted.data or info["preset"]["data"]["target"]["dataset"]
+    dataset = open_named(wanted.root, name)
+    split = "train" if "train" in dataset.splits() else dataset.splits()[0]
+    frames = frames_of(dataset, split, model.input_rule, wanted.frames)
+    return frames, f"{len(frames.images)} of {len(dataset.items(split))} images of {dataset.name} / {split}"
+
+
+def open_named(root: Path, name: str | list[str]) -> AnyDataset:
+    if isinstance(name, str):
+        return PreparedDataset(Path(name)) if (Path(name) / "manifest.json").is_file() else open_dataset(root, name)
+    return open_domain(root, tuple(name))
+
+
+def source_frames(wanted: Wanted, info: dict, reporter: Reporter) -> tuple[Frames | None, np.ndarray | None]:
+    """Labelled frames of the source and its class shares; None, said aloud, where it is not at hand."""
+    source = info["preset"]["data"]["source"]
+    try:
+        dataset = open_named(wanted.root, source["dataset"])
+        if dataset.classes.names != info["classes"].names:
+            return None, None
+        frames = frames_of(dataset, "train", tuple(source["size"]), wanted.frames // 2 or 1, labelled=True)
+    except FgdaError as error:
+        reporter.decide(f"no look at the source: {str(error).splitlines()[0]}")
+        return None, None
+    counts = np.sum([item.counts for item in dataset.items("train", labelled=True)], axis=0, dtype=np.float64)
+    return frames, counts / max(counts.sum(), 1)
+
+
+def verdict_page(study: Study, precision: Precision) -> str:
+    """A page: the verdicts, shares of the classes, and the frames that changed most, before and after."""
+    base, *others = study.judged
+    sections = [html.section("Signals", _signals_table(study))]
+    for one in others:
+        note = one.verdict.in_words()
+        words = "".join(f"<li>{escape(word)}</li>" for word in one.verdict.words)
+        sections.append(html.section(one.heading, f"<ul>{words}</ul>{_shares_table(base, one, study.classes)}", note))
+        sections.append(html.section("Frames that changed most", _changed_frames(base, one, study, precision)))
+    facts = [study.what, f"baseline {base.path}"]
+    return html.page("Verdict without labels", facts, html.cards({one.heading: one.verdict.kind for one in others}), *sections)
+
+
+def _signals_table(study: Study) -> str:
+    keys = list(study.judged[0].observed.signals)
+    head = "".join(f"<th>{escape(one.heading)}</th>" for one in study.judged)
+    rows = []
+    for key in keys:
+        cells = "".join(f"<td>{one.observed.signals[key]:.3f}</td>" for one in study.judged)
+        rows.append(f"<tr><td>{escape(key.replace('_', ', '))}</td>{cells}</tr>")
+    for label, values in (
+        ("source mIoU %", [one.source for one in study.judged]),
+        ("distance from the source's class shares", [one.prior_distance for one in study.judged]),
+    ):
+        if values[0] is not None:
+            rows.append(f"<tr><td>{label}</td>{''.join(f'<td>{value:.2f}</td>' for value in values)}</tr>")
+    return f"<table><thead><tr><th>signal</th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def _shares_table(base: Judged, one: Judged, classes: ClassSet) -> str:
+    rows = []
+    for k, (name, colour) in enumerate(zip(classes.names, classes.palette, strict=True)):
+        was, now = 100 * base.observed.shares[k], 100 * one.observed.shares[k]
+        steady = f"<td>{100 * base.observed.steady[k]:.0f}</td><td>{100 * one.observed.steady[k]:.0f}</td>"
+        bar = f"<span class='bar' style='width:{2.2 * now:.0f}px;background:rgb{tuple(colour)}'></span>"
+        rows.append(f"<tr><td>{html.swatch(colour)}{escape(name)}</td><td>{was:.1f}</td><td>{now:.1f}</td>{steady}"
+                    f"<td class='track'>{bar}</td></tr>")  # fmt: skip
+    heads = ("class", "pixels % before", "after", "agreement % before", "after", "")
+    head = "".join(f"<th>{text}</th>" for text in heads)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def changed_most(before: list[np.ndarray], after: list[np.ndarray], most: int) -> list[tuple[int, float]]:
+    """Frames by the share of pixels that changed their class, more first."""
+    shares = [float((resize_ids(b, a.shape[::-1]) != a).mean()) for b, a in zip(before, after, strict=True)]
+    order = sorted(range(len(shares)), key=lambda number: -shares[number])
+    return [(number, shares[number]) for number in order[:most]]
+
+
+def _changed_frames(base: Judged, one: Judged, study: Study, precision: Precision) -> str:
+    parts, models = [], [precision.to_device(load_model(judged.path)[0]) for judged in (base, one)]
+    for number, share in changed_most(base.observed.ids, one.observed.ids, SHOWN):
+        image = study.frames.images[number]
+        maps = [predict(model, image, precision)["train_ids"] for model in models]
+        changed = np.where((maps[0] != maps[1])[..., None], image, (image * 0.25).astype(np.uint8))
+        figures = [
+            html.image(image, "image", photo=True),
+            html.image(colourise(maps[0], study.classes), "before"),
+            html.image(colourise(maps[1], study.classes), "after"),
+            html.image(changed, "what changed", photo=True),
+        ]
+        parts.append(html.scene(f"frame {number + 1}", f"{100 * share:.0f} % of the pixels changed", figures))
+    return "".join(parts)

@@ -1,0 +1,109 @@
+"""The parts of a stage, each made by one function: weights to start from, method, state, samples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from ..config.schema import Model, Preset, Stage
+from ..data.classes import ClassSet
+from ..data.loader import Augmentation, PairedSamples, Sampling, View
+from ..methods.base import Method
+from ..models import checkpoint
+from ..models.segmenter import Segmenter
+from ..models.weights import load_backbone
+from ..runtime.devices import Precision
+from ..runtime.distributed import ProcessGroup
+from ..runtime.errors import FgdaError, UsageError
+from ..runtime.reporter import Reporter
+from .optimizers import make_optimizers
+from .setup import Datasets
+from .state import TrainState
+
+
+def initialise(model: Segmenter, preset: Preset, init: tuple[Path, dict] | None, classes: ClassSet) -> None:
+    """The backbone's own weights, or a checkpoint's, whose classes are matched by name. Raises FgdaError on a misfit."""
+    if init is None:
+        settings = preset.model
+        load_backbone(model.backbone, settings.backbone, settings.variant, settings.weights, settings.output_stride)
+        return
+    path, content = init
+    try:
+        theirs, weights = ClassSet.from_json(content["classes"]), content["model"]
+        if set(theirs.names) != set(classes.names):
+            raise UsageError(
+                f"{path} has other classes than the source: {', '.join(theirs.names)}\nthe source has {', '.join(classes.names)}"
+            )
+        if theirs.names != classes.names:
+            weights = checkpoint.reorder_head(weights, [theirs.names.index(name) for name in classes.names])
+        checkpoint.check_finite(weights, str(path))
+        model.load_state_dict(weights)
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise FgdaError(f"{path} does not fit the preset's model: {' '.join(str(error).split())[:160]}") from error
+
+
+def imagenet_encoder(settings: Model, precision: Precision) -> nn.Module | None:
+    """The encoder with the weights that the preset starts it from; None where it starts from none."""
+    if settings.weights == "none":
+        return None
+    encoder = checkpoint.build_model(settings, 1).backbone
+    load_backbone(encoder, settings.backbone, settings.variant, settings.weights, settings.output_stride)
+    return precision.to_device(encoder).eval().requires_grad_(False)
+
+
+def mix_statistics(model: Segmenter, stage: Stage, samples: PairedSamples, reporter: Reporter) -> None:
+    """Blend the target's statistics into batch norm's; every process sees all images, so that all have the same network."""
+    if samples.target is None:
+        reporter.decide("adapt.batch_norm: mixed is frozen here: the method reads no target")
+    elif model.mix_statistics(samples.target_batches(), stage.batch_norm_target_share):
+        reporter.say(
+            f"batch norm: {stage.batch_norm_target_share:g} of the statistics of {len(samples.target_items)} target images"
+        )
+
+
+def prepare_method(
+    method: type[Method], model: Segmenter, preset: Preset, stage: Stage, precision: Precision, group: ProcessGroup
+) -> Method:
+    """The method around its model, on the device, with what the engine gives it."""
+    model.set_batch_norm(stage.batch_norm)
+    if stage.batch_norm != "frozen" and group.size > 1:
+        model.share_batch_norm(group)
+    if preset.model.checkpoint_activations:
+        _checkpoint_activations(model, stage)
+    made = method(model, preset.method)
+    made.autocast, made.scale = precision.autocast, precision.scale
+    made.target_statistics = stage.batch_norm == "target" and made.uses_target
+    made.process_group, made.seed = group, preset.run.seed
+    return made
+
+
+def _checkpoint_activations(model: Segmenter, stage: Stage) -> None:
+    """Raises UsageError where a second forward would count batch norm's statistics twice, or the backbone cannot."""
+    if stage.batch_norm != "frozen":
+        raise UsageError("model.checkpoint_activations needs batch_norm: frozen (statistics would be counted twice)")
+    if not hasattr(model.backbone, "checkpoint_activations"):
+        raise UsageError("model.checkpoint_activations: this backbone does not offer it")
+    model.backbone.checkpoint_activations = True
+
+
+def make_state(method: Method, preset: Preset, stage: Stage, precision: Precision) -> TrainState:
+    for module in (method.model, *method.modules.values()):
+        precision.to_device(module).train()
+    return TrainState(method, make_optimizers(method, preset, stage), precision)
+
+
+def make_samples(preset: Preset, stage: Stage, data: Datasets, method: type[Method]) -> PairedSamples:
+    wanted = preset.data
+    jitter = wanted.colour_jitter if stage.colour_jitter else (0.0, 0.0, 0.0, 0.0)
+    blur = wanted.blur if stage.colour_jitter else 0.0
+    augmentation = Augmentation(wanted.flip, jitter, blur, wanted.strong_jitter, wanted.strong_blur)
+    views = tuple(
+        View(domain.size, domain.crop, domain.scale, domain.max_class_share) for domain in (wanted.source, wanted.target)
+    )
+    choice = Sampling(
+        method.sampling or wanted.sampling, data.untrained, wanted.rare_class_min_pixels, wanted.rare_class_crop_pixels
+    )
+    return PairedSamples(
+        data.source, data.target, views, preset.run.seed, augmentation, choice, method.needs, data.labelled
+    )  # fmt: skip
