@@ -18,9 +18,9 @@ from .unlabelled import VIEWS, Observed
 Kind = Literal["helped", "no clear change", "collapsed or harmful"]
 
 # Points of mIoU for a change by 1 of each signal, and the spread of what is left.
-WEIGHTS = {"steady": 21.0, "diversity": 30.0, "density": -11.0}
+WEIGHTS = {"steady": 17.6, "diversity": 14.8, "density": -2.8}
 SPREAD = 4.0
-HELPED, HARMFUL = 1.0, -0.5  # scores from which a verdict is given
+HELPED, HARMFUL = 1.0, -1.0  # scores from which a verdict is given
 FEWER = 0.6  # of the diversity that it had: below, a network has collapsed, whatever its score
 COLLAPSED = -100.0  # its score
 SEEN = 0.003  # share of pixels from which a class counts as seen

@@ -147,7 +147,7 @@ class _Looked:
 def moments(features: Tensor) -> Tensor:
     """`[1,C,h,w]` to the means of features and of their squares `[2,C]`."""
     x = features.float()
-    return torch.stack([x.mean((0, 2, 3)), x.square().mean((0, 2, 3))]).cpu()
+    return torch.stack([x.mean((0, 2, 3)), x.square().mean((0, 2, 3))]).float().cpu()
 
 
 def spread_of(found: list[Tensor]) -> np.ndarray:
@@ -200,18 +200,28 @@ class _Statistics:
 
     @contextmanager
     def counted(self) -> Iterator[None]:
+        """Inside, one frame is counted. Layers are in training mode until they are called, or they would be folded into the
+        convolution before them and not be called at all; they normalise by their running statistics all the same."""
         self.counting, self.frames = True, self.frames + 1
+        for layer in self.layers:
+            layer.train()
         yield
         self.counting = False
+        for layer in self.layers:
+            layer.eval()
 
-    def hook(self, number: int):
-        def add(_, inputs):
+    def before(self, number: int):
+        def add(layer, inputs):
             if self.counting:
-                x = inputs[0].float()
-                found = torch.stack([x.mean((0, 2, 3)), x.square().mean((0, 2, 3))])
+                found = moments(inputs[0])
                 self.sums[number] = found if self.sums[number] is None else self.sums[number] + found
+                layer.eval()
 
         return add
+
+    def after(self, layer, *_):
+        if self.counting:
+            layer.train()
 
     def distance(self) -> float:
         """Mean over layers and channels of KL(frames || running statistics) of Gaussians, 20 at most; 0 without batch norm."""
@@ -219,8 +229,9 @@ class _Statistics:
         for layer, sums in zip(self.layers, self.sums, strict=True):
             if sums is not None:
                 mean, square = sums / self.frames
-                var, running = (square - mean.square()).clamp(min=1e-8), layer.running_var.clamp(min=1e-8)
-                kl = 0.5 * ((var + (mean - layer.running_mean).square()) / running - 1 - (var / running).log())
+                centre, running = layer.running_mean.cpu(), layer.running_var.clamp(min=1e-8).cpu()
+                var = (square - mean.square()).clamp(min=1e-8)
+                kl = 0.5 * ((var + (mean - centre).square()) / running - 1 - (var / running).log())
                 found.append(float(kl.clamp(max=20).mean()))
         return float(np.mean(found)) if found else 0.0
 
@@ -228,7 +239,8 @@ class _Statistics:
 @contextmanager
 def _batch_statistics(model: nn.Module) -> Iterator[_Statistics]:
     statistics = _Statistics([layer for layer in batch_norms(model) if layer.running_mean is not None])
-    handles = [layer.register_forward_pre_hook(statistics.hook(n)) for n, layer in enumerate(statistics.layers)]
+    handles = [layer.register_forward_pre_hook(statistics.before(n)) for n, layer in enumerate(statistics.layers)]
+    handles += [layer.register_forward_hook(statistics.after) for layer in statistics.layers]
     try:
         yield statistics
     finally:

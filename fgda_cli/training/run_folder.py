@@ -14,7 +14,15 @@ from ..runtime.errors import FgdaError, UsageError
 from ..runtime.files import write_text
 
 # Keys that do not change what is computed, so that a resume may change them.
-FREE_KEYS = ("run.workers", "run.precision", "run.compile", "run.time_limit", "run.patience", "model.checkpoint_activations")
+FREE_KEYS = (
+    "run.workers",
+    "run.precision",
+    "run.compile",
+    "run.time_limit",
+    "run.patience",
+    "run.keep",
+    "model.checkpoint_activations",
+)
 OTHER_STAGE = {"pretrain": ("adapt.", "data.target.labelled"), "adapt": ("pretrain.",)}  # what this one does not read
 LENGTH_KEYS = ("iterations", "schedule_iterations")  # of a stage: what --extend may change
 
@@ -91,7 +99,8 @@ class RunFolder:
     def _clear(self) -> None:
         """Delete the run's own files, and nothing else that lies in the folder."""
         logs = [*self.folder.glob("events.out.tfevents.*"), self.metrics, self.folder / "log.txt"]
-        for path in (self.last, self.best, self.final, *logs, self.record):
+        kept = self.checkpoints.glob("iteration-*.pth")
+        for path in (self.last, self.best, self.final, *kept, *logs, self.record):
             path.unlink(missing_ok=True)
 
     def trim_metrics(self, iteration: int, validated: int) -> None:

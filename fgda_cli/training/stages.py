@@ -157,12 +157,12 @@ def _run(
     if resumed is not None:
         state.load_state_dict(resumed["train"])
         job.reporter.say(f"resuming {run.folder} at iteration {state.iteration} of {stage.iterations}")
+    judges = make_judges(preset, identity.stage, data, precision, group, job.reporter)
     if group.is_first:
         for decision in job.reporter.decisions or []:
             run.note(decision)
     header = {"stage": identity.stage, "method": identity.method, "classes": data.source.classes.to_json(),
               "input": data.rule.to_json()}  # fmt: skip
-    judges = make_judges(preset, identity.stage, data, precision, group, job.reporter)
     clock = Clock(preset.run.time_limit, job.started)
     Trainer(state, samples, stage, preset, run, header, judges, job.reporter, group, clock=clock).train()
     return run.final

@@ -58,6 +58,8 @@ class Trainer:
             for batch in feed:
                 if self.validation_is_due():
                     self.evaluate()
+                    if self.is_stale():
+                        break
                     clock, images = time.perf_counter(), 0
                 terms = self.iterate(batch.to(device))
                 images += self.stage.batch_size
@@ -67,7 +69,7 @@ class Trainer:
                     clock, images = time.perf_counter(), 0
                 advance(1, f"loss {float(terms['seg'].detach()):.3f}")
                 signum = self.process_group.largest(request.signum or (OUT_OF_TIME if self.clock.is_out_of_time() else 0), device)
-                if signum == OUT_OF_TIME or self.is_stale():
+                if signum == OUT_OF_TIME:
                     break
                 if signum:
                     self.save_last()
@@ -247,6 +249,9 @@ class Trainer:
         self.run.log({"iteration": self.state.iteration, "validation": summary})
         self.scalars({f"validation/{name}": value for name, value in summary.items()})
         self.state.stale += 1
+        if self.preset.run.keep:
+            path = self.run.checkpoints / f"iteration-{self.state.iteration:06d}.pth"
+            checkpoint.save(path, self.inference_content() | {"metrics": summary})
         if score is not None and (self.state.best is None or score > self.state.best):
             self.state.best, self.state.stale = score, 0
             checkpoint.save(self.run.best, self.inference_content() | {"metrics": summary})
@@ -280,7 +285,9 @@ class Trainer:
         ended_early, content = self.state.iteration < self.stage.iterations, None
         if ended_early and self.run.best.is_file():
             content = checkpoint.load(self.run.best)
-            self.reporter.decide(f"ended at iteration {self.state.iteration} with the best, that of {content['iteration']}")
+            said = f"ended at iteration {self.state.iteration} with the best, that of {content['iteration']}"
+            self.reporter.decide(said)
+            self.run.note(said)
         content = content or self.inference_content() | {"metrics": summary or {}}
         checkpoint.save(self.run.final, content | self.verdict(content["model"]))
         self.save_last()

@@ -1,0 +1,197 @@
+"""Signals without labels: golden values, what they must not move, the verdict's words, and that entropy is no judge."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from fgda_cli.data.store import open_dataset
+from fgda_cli.inference.label_free import COLLAPSED, WEIGHTS, changes, classes_in_words, judge, score
+from fgda_cli.inference.unlabelled import (
+    VIEWS,
+    Frames,
+    Observed,
+    border_rank,
+    density,
+    feature_distance,
+    frames_of,
+    look_at_source,
+    normalised_entropy,
+    observe,
+    views,
+)
+from fgda_cli.models.segmenter import Segmenter
+from fgda_cli.runtime.devices import Precision
+
+CPU = Precision("fp32", torch.device("cpu"))
+NAMES = ("road", "sky", "car", "pole")
+
+
+def seen(steady=0.6, diversity=0.8, dense=4.5, entropy=0.3, shares=(0.5, 0.3, 0.1, 0.1), by_class=(0.9, 0.9, 0.4, 0.2)):
+    signals = {"entropy": entropy, "diversity": diversity, "density": dense, **{f"steady_{view}": steady for view in VIEWS}}
+    return Observed(signals, np.array(shares), np.array(by_class))
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return Segmenter(4, "resnet18", width=8, multi_level=False)
+
+
+def pictures(count=3, size=(32, 64)):
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for _ in range(count)]
+
+
+def test_entropy_of_shares_is_one_for_equal_and_zero_for_one():
+    assert normalised_entropy(np.full(4, 0.25)) == pytest.approx(1.0)
+    assert normalised_entropy(np.array([1.0, 0, 0, 0])) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_soft_neighbourhood_density_by_hand():
+    """[SND]: three orthogonal features have two neighbours alike far: entropy log 2 each."""
+    assert density(torch.eye(3)) == pytest.approx(math.log(2))
+    pair = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    p = torch.softmax(torch.tensor([1.0, 0.0]) / 0.05, 0)
+    near = float(-(p * p.log()).sum())
+    assert density(pair) == pytest.approx((2 * near + math.log(2)) / 3, abs=1e-4)
+
+
+def test_borders_on_edges_rank_high_and_elsewhere_by_chance():
+    image = np.zeros((40, 60, 3), np.uint8)
+    image[:, 30:] = 200
+    image += np.random.default_rng(0).integers(0, 20, image.shape, dtype=np.uint8)
+    right, off = np.zeros((2, 40, 60), np.uint8)
+    right[:, 30:], off[:, 10:] = 1, 1
+    assert border_rank(image, right) > 0.9 and 0.2 < border_rank(image, off) < 0.7
+    assert math.isnan(border_rank(image, np.zeros((40, 60), np.uint8)))
+
+
+def test_feature_distance_is_in_standard_deviations():
+    one = np.array([[0.0, 1.0], [1.0, 4.0]])
+    assert feature_distance(one, one) == 0
+    assert feature_distance(one, one + [[3.0, 6.0], [0.0, 0.0]]) == pytest.approx(3.0)
+
+
+def test_looking_changes_nothing_and_gives_the_same_twice(model):
+    model.train()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    first = observe(model, Frames(pictures()), CPU)
+    assert torch.equal(state, torch.get_rng_state()) and model.training
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert first.to_json() == observe(model, Frames(pictures()), CPU).to_json()
+    assert not any(module._forward_pre_hooks for module in model.modules())
+    again = Observed.from_json(first.to_json())
+    assert again.signals == first.signals and np.array_equal(again.shares, first.shares)
+
+
+def test_a_network_of_one_class_is_steady_in_that_class_alone(model):
+    with torch.no_grad():
+        for conv in model.head.convs:
+            conv.weight.zero_()
+            conv.bias.zero_()
+        model.head.convs[0].bias[1] = 9.0
+    found = observe(model, Frames(pictures()), CPU)
+    assert found.shares.tolist() == [0, 1, 0, 0] and found.steady.tolist() == [0, 1, 0, 0]
+    assert found.signals["steady_mirror"] == 0.25 and found.signals["diversity"] == pytest.approx(0, abs=1e-9)
+    assert found.signals["entropy"] < 0.01 and found.signals["edges"] == 0.5
+
+
+def test_a_mirrored_view_is_turned_back():
+    """A network without position sees a mirrored image as the mirrored map: it agrees wholly."""
+
+    class Colours(torch.nn.Module):
+        num_classes, align_corners, input_rule = 2, False, None
+
+        def forward(self, images):
+            from fgda_cli.models.segmenter import Output
+
+            x = images.float()[:, :1] - 128
+            logits = torch.cat([x, -x], 1)
+            return Output(logits, None, logits, logits, (logits,))
+
+    found = observe(Colours(), Frames(pictures(2)), CPU)
+    assert found.signals["steady_mirror"] == 1.0 and found.signals["bn_distance"] == 0.0
+
+
+def test_batch_norm_distance_is_zero_on_its_own_statistics_and_grows(model):
+    frames = Frames(pictures(4))
+    far = observe(model, frames, CPU).signals["bn_distance"]
+    model.set_batch_norm("train")
+    batch = torch.stack([torch.from_numpy(image).permute(2, 0, 1) for image in frames.images])
+    with torch.no_grad(), _momentum_one(model):
+        model.train()(batch)
+    assert observe(model, frames, CPU).signals["bn_distance"] < 0.02 < far
+
+
+def _momentum_one(model):
+    from fgda_cli.models.normalisation import batch_norms
+    from fgda_cli.models.segmenter import _momentum
+
+    return _momentum(batch_norms(model), 1.0)
+
+
+def test_views_are_mild_and_of_the_asked_size():
+    image = pictures(1, (40, 60))[0]
+    found = dict(views(image))
+    assert torch.equal(found["mirror"].flip(-1), torch.from_numpy(image).permute(2, 0, 1))
+    assert found["scale"].shape == (3, 48, 72) and found["light"].shape == (3, 40, 60)
+
+
+def test_the_score_is_the_documented_rule():
+    before, after = seen(), seen(steady=0.66, diversity=0.85, dense=4.4)
+    found = changes(before, after)
+    assert found == {"steady": pytest.approx(math.log(1.1)), "diversity": pytest.approx(0.05), "density": pytest.approx(-0.1)}
+    expected = WEIGHTS["steady"] * math.log(1.1) + WEIGHTS["diversity"] * 0.05 - WEIGHTS["density"] * 0.1
+    assert score(before, after) == pytest.approx(expected)
+    assert score(before, before) == 0
+
+
+def test_a_collapsed_network_is_harmful_however_sure_and_steady_it_is():
+    collapsed = seen(steady=0.9, diversity=0.4, entropy=0.01, shares=(0.99, 0.01, 0, 0))
+    verdict = judge(seen(), collapsed, NAMES)
+    assert verdict.kind == "collapsed or harmful" and verdict.score == COLLAPSED and verdict.confidence == 1.0
+    assert verdict.words[0] == "collapsed: road takes 99 % of the pixels" and verdict.in_words() == "collapsed"
+    assert verdict.classes["vanished"] == ["sky", "car", "pole"]
+
+
+def test_entropy_is_in_no_verdict():
+    assert score(seen(), seen(entropy=0.01)) == 0 and judge(seen(), seen(entropy=0.01), NAMES).kind == "no clear change"
+
+
+def test_verdicts_and_how_sure_they_are():
+    better, worse = (judge(seen(), seen(steady=steady), NAMES) for steady in (0.8, 0.5))
+    assert better.kind == "helped" and 0.6 < better.confidence < 1
+    assert worse.kind == "collapsed or harmful" and 0.5 < worse.confidence < 1
+    assert judge(seen(), seen(steady=1.2), NAMES).confidence > better.confidence
+    same = judge(seen(), seen(), NAMES)
+    assert same.kind == "no clear change" and same.score == 0 and 0.3 < same.confidence < 0.7
+    assert better.to_json()["verdict"] == "helped" and "points of mIoU to expect" in better.in_words()
+
+
+def test_classes_are_named_that_vanish_explode_or_wobble():
+    after = seen(shares=(0.25, 0.3, 0.0, 0.45), by_class=(0.7, 0.9, 0.0, 0.2))
+    assert classes_in_words(seen(), after, NAMES) == {"vanished": ["car"], "exploded": ["pole"], "unsteady": ["road"]}
+    words = judge(seen(), after, NAMES).words
+    assert any("car (10.0 % of the pixels, now 0.0)" in word for word in words)
+    assert any("negative transfer: road (agrees 70 %, before 90)" in word for word in words)
+
+
+def test_frames_are_spread_evenly_and_sized_by_the_rule(data_root):
+    dataset = open_dataset(data_root, "playground-game")
+    frames = frames_of(dataset, "train", lambda width, height: (32, 16), 4, labelled=True)
+    assert len(frames.images) == 4 and frames.images[0].shape == (16, 32, 3) and frames.labels[0].shape == (16, 32)
+    assert len(frames_of(dataset, "train", (32, 16), 99).images) == 10
+
+
+def test_what_is_known_of_the_source(model, data_root):
+    dataset = open_dataset(data_root, "playground-game")
+    frames = frames_of(dataset, "train", (64, 32), 3, labelled=True)
+    frames = Frames(frames.images, [np.where(label < 4, label, 255).astype(np.uint8) for label in frames.labels])
+    miou, features = look_at_source(model, frames, CPU)
+    assert 0 <= miou <= 100 and features.shape == (2, model.feature_channels) and (features[1] >= 0).all()
