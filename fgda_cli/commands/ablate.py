@@ -23,6 +23,17 @@ def ablate(
         ),
     ] = "table3",
     seeds: Annotated[str, typer.Option(help="Seeds, with commas.", rich_help_panel="Compute")] = "0,1,2",
+    labels: Annotated[
+        Optional[str],
+        typer.Option(
+            help="Numbers of target labels, with commas, all among them: a row and a point of a curve each.",
+            rich_help_panel="Preset",
+        ),
+    ] = None,
+    select: Annotated[
+        Optional[str],
+        typer.Option(help="What ranks: labels, or label-free (signals without labels).", rich_help_panel="Preset"),
+    ] = None,
     out: Annotated[
         Optional[Path], typer.Option(help="Folder for all cells. Default: runs/PRESET/ablation.", rich_help_panel="Result")
     ] = None,
@@ -36,6 +47,12 @@ def ablate(
     from ..methods.registry import method_names
     from ..studies.published import TABLES
 
+    if select not in (None, "labels", "label-free"):
+        raise UsageError(f"--select {select}: known are labels and label-free")
+    sets = [*(sets or []), *([] if select is None else [f"run.select={select}"])]
+    counts = [part.strip() for part in (labels or "0").split(",") if part.strip()]
+    if not counts or not all(part.isdigit() or part == "all" or Path(part).is_file() for part in counts):
+        raise UsageError(f"--labels {labels}: numbers with commas, all, or files that list images, e.g. 0,5,20,all")
     settings = cli.preset_from(preset, sets, None, precision, workers)
     first = TABLES["table3"]
     named = {name: list(table) for name, table in TABLES.items()}
@@ -48,10 +65,11 @@ def ablate(
         numbers = [int(seed) for seed in seeds.split(",")]
     except ValueError:
         raise UsageError(f"--seeds {seeds}: whole numbers with commas, e.g. 0,1,2") from None
-    from ..studies.ablate import run_ablation
+    from ..studies.ablate import run_ablation, with_labels
     from ..visual.tables import ablation_table
 
     job = cli.job_of(context, settings, data_root, out, device)
+    chosen = list(dict.fromkeys(with_labels(method, count) for method in chosen for count in counts))
     summary = run_ablation(job, preset, cli.overrides(sets, None, precision, workers), chosen, numbers)
     if json is not None:
         cli.emit_json(summary, json, job.reporter)

@@ -29,8 +29,8 @@ class Batch(NamedTuple):
     Fields with a name in quotes are there for methods that ask for them (`Method.needs`).
     """
 
-    source: Tensor
-    labels: Tensor
+    source: Tensor | None  # None where a method uses none
+    labels: Tensor | None
     target: Tensor | None  # None in source-only training
     target_strong: Tensor | None = None  # "strong_view": the same crop and mirror, colours and sharpness changed
     target_valid: Tensor | None = None  # "valid_mask": bool `[B,H,W]`, False where a crop reaches beyond the image
@@ -43,7 +43,7 @@ class Batch(NamedTuple):
 
     def split(self, parts: int) -> list[Batch]:
         """Even parts, in order."""
-        count = len(self.source) // parts
+        count = len(self.target if self.source is None else self.source) // parts
         spans = [slice(number * count, (number + 1) * count) for number in range(parts)]
         return [Batch(*(None if value is None else value[span] for value in self)) for span in spans]
 
@@ -86,7 +86,7 @@ AnyDataset = PreparedDataset | JoinedDataset | PartOf
 class PairedSamples(Dataset):
     """Source image + label and, when there is a target, an unlabelled target image, by position."""
 
-    source: AnyDataset
+    source: AnyDataset | None
     target: AnyDataset | None
     views: tuple[View, View]  # of source and target
     seed: int
@@ -97,21 +97,23 @@ class PairedSamples(Dataset):
     draw_source: sampling.Draw = field(init=False)
 
     def __post_init__(self):
-        self.source_items = self.source.items("train", labelled=True)
+        self.source_items = self.source.items("train", labelled=True) if self.source else []
         self.target_items = self.target.items("train") if self.target else []
         self.labelled_items = self.labelled.items("train", labelled=True) if self.labelled else []
+        shares = self.target.shares(self.target_items) if self.target else None
+        self.draw_target = None if shares is None else sampling.uniform(len(self.target_items), shares)  # None: in epochs
+        self.untrained = np.array(self.choice.untrained, np.uint8)
+        if self.source is None:
+            return
         counts = np.array([item.counts for item in self.source_items], np.float64)
         if self.choice.untrained:
             counts[:, list(self.choice.untrained)] = 0
         pixels = np.array([item.size[0] * item.size[1] for item in self.source_items])
         shares = self.source.shares(self.source_items)
         self.draw_source = sampling.make(self.choice.kind, counts, self.choice.rare_class_min_pixels, pixels, shares)
-        shares = self.target.shares(self.target_items) if self.target else None
-        self.draw_target = None if shares is None else sampling.uniform(len(self.target_items), shares)  # None: in epochs
-        self.untrained = np.array(self.choice.untrained, np.uint8)
 
     def __len__(self) -> int:
-        return len(self.source_items)
+        return len(self.source_items) or len(self.target_items)
 
     def class_shares(self) -> Tensor:
         """Of the source's trained pixels, by train id `[K]` float64."""
@@ -121,7 +123,7 @@ class PairedSamples(Dataset):
 
     def class_weights(self, power: float) -> Tensor | None:
         """By train id `[256]`: 1/share^power, 1 on average over the source's trained pixels; None for power 0."""
-        if not power:
+        if not power or self.source is None:
             return None
         shares = self.class_shares()
         present = shares > 0
@@ -132,10 +134,12 @@ class PairedSamples(Dataset):
         return weights.float()
 
     def __getitem__(self, position: int) -> dict[str, Tensor | str]:
-        rng = np.random.default_rng([self.seed, 1, position])
-        index, wanted = self.draw_source.pick(rng)
-        found = self._labelled(self.source, self.source_items[index], self.views[0], rng, wanted)
-        sample = dict(zip(("source", "labels"), found, strict=True))
+        sample: dict[str, Tensor | str] = {}
+        if self.source is not None:
+            rng = np.random.default_rng([self.seed, 1, position])
+            index, wanted = self.draw_source.pick(rng)
+            found = self._labelled(self.source, self.source_items[index], self.views[0], rng, wanted)
+            sample = dict(zip(("source", "labels"), found, strict=True))
         if self.target is not None:
             sample |= self._target(position)
         if self.labelled_items:
@@ -241,7 +245,7 @@ def _quiet_worker(_: int) -> None:
 
 
 def _collate(samples: list[dict]) -> Batch:
-    return Batch(**({"target": None} | default_collate(samples)))
+    return Batch(**({"source": None, "labels": None, "target": None} | default_collate(samples)))
 
 
 @dataclass(frozen=True)

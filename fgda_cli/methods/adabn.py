@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from .base import Method, MethodSettings, torch
+from .base import Method, MethodSettings, losses, torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,9 +20,10 @@ class AdaBnSettings(MethodSettings):
 
 
 class AdaBn(Method):
-    """Trains no weight: its one iteration reports the source loss with the new statistics."""
+    """Trains no weight and reads no source: its one iteration reports the entropy with the new statistics."""
 
     Settings = AdaBnSettings
+    uses_source = False
     iterations = 1
 
     def before_training(self, data: OfflineData) -> None:
@@ -32,4 +33,4 @@ class AdaBn(Method):
     def step(self, batch: Batch) -> dict[str, Tensor]:
         self.model.eval()
         with torch.no_grad():
-            return self.segmentation(self.forward(batch.source), batch.labels)
+            return {"entropy": losses.entropy_loss(self.forward(batch.target).logits)}

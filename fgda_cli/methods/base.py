@@ -47,6 +47,8 @@ class Method:
 
     Settings = MethodSettings
     uses_target = True
+    uses_source = True  # False: trained from a checkpoint, no source is opened
+    guarded = False  # signals without labels pick the best, the start among them, unless run.select says labels
     iterations: int | None = None  # overrides adapt.iterations
     sampling: str | None = None  # overrides data.sampling
     needs: frozenset[str] = frozenset()  # of "strong_view", "valid_mask", "names": see data.loader.Batch

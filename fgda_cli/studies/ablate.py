@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from dataclasses import replace
 from pathlib import Path
@@ -12,21 +13,26 @@ from ..config.presets import load_preset
 from ..data.store import open_dataset
 from ..inference.evaluate import evaluate_file
 from ..methods.registry import method_class
+from ..models import checkpoint
 from ..runtime.devices import make_precision, pick_device
 from ..runtime.errors import FgdaError, UsageError
 from ..runtime.files import write_json, write_text
 from ..training import stages
-from ..visual.plots import bars
-from ..visual.tables import footnotes, harms, paper_text, show
+from ..visual.plots import bars, label_curves
+from ..visual.tables import footnotes, harms, paper_text, show, signed
 from .published import ROWS, by_name
+
+LABELLED = "data.target.labelled="
 
 
 def run_ablation(job: stages.Job, preset_name: str, overrides: list[str], methods: list[str], seeds: list[int]) -> dict[str, Any]:
-    """Train and evaluate what is missing, write ablation.json after every cell, table and plot at the end.
+    """Train and evaluate what is missing, write ablation.json after every cell, table and plots at the end.
 
     A method may carry settings of its own, `mic+lambda_fd=0+adapt.lr=1e-4`: a row of their own, from the same source model.
+    Where run.select is label-free, rows are in the order of their score without labels, and the target needs none.
     Raises UsageError for settings that cannot be, before anything is trained.
     """
+    by_labels = job.preset.run.select != "label-free"
     for method in methods:
         load_preset(preset_name, [*overrides, *settings_of(method)], base_of(method))
     out = job.out or Path("runs") / job.preset.name / "ablation"
@@ -41,12 +47,40 @@ def run_ablation(job: stages.Job, preset_name: str, overrides: list[str], method
             final = _train(replace(job, preset=preset), out, method, seed)
             stamp = final.stat().st_mtime_ns
             if cells.get(key, {}).get("stamp") != stamp:
-                cells[key] = {"stamp": stamp, "method": method, "seed": seed, **_evaluate(job, preset, final)}
-                write_json(record, _summary(job.preset.name, metric, cells))
-    summary = _summary(job.preset.name, metric, {k: c for k, c in cells.items() if c["seed"] in seeds and c["method"] in methods})
+                cells[key] = {"stamp": stamp, "method": method, "seed": seed, **_evaluate(job, preset, final, by_labels)}
+                write_json(record, _summary(job.preset.name, metric, cells, by_labels))
+    chosen = {key: cell for key, cell in cells.items() if cell["seed"] in seeds and cell["method"] in methods}
+    summary = _summary(job.preset.name, metric, chosen, by_labels)
     write_text(out / "ablation.md", markdown(summary))
-    bars(out / "ablation.png", summary["rows"], f"{job.preset.name}: {metric}")
+    if any(row["mean"] is not None for row in summary["rows"]):
+        bars(out / "ablation.png", [row for row in summary["rows"] if row["mean"] is not None], f"{job.preset.name}: {metric}")
+    curves = curves_of(summary["rows"])
+    if curves:
+        label_curves(out / "labels.png", curves, f"{job.preset.name}: {metric}")
     return summary
+
+
+def curves_of(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Rows of one method by the number of target labels, for those methods that have several such rows."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(without_labels(row["method"]), []).append(row)
+    curves = {name: ones for name, ones in found.items() if any(row["labels"] != "0" for row in ones) and len(ones) > 1}
+    return {name: ones for name, ones in curves.items() if all(row["mean"] is not None for row in ones)}
+
+
+def with_labels(method: str, labels: str) -> str:
+    """The row of a method with so many labels of the target."""
+    return method if labels == "0" or not method_class(base_of(method)).uses_target else f"{method}+{LABELLED}{labels}"
+
+
+def without_labels(method: str) -> str:
+    return "+".join(part for part in method.split("+") if not part.startswith(LABELLED))
+
+
+def labels_of(method: str) -> str:
+    """How many labels of the target a row used, as it was asked for: "0", "20", "all", a file."""
+    return next((part.removeprefix(LABELLED) for part in method.split("+") if part.startswith(LABELLED)), "0")
 
 
 def base_of(method: str) -> str:
@@ -60,8 +94,10 @@ def settings_of(method: str) -> list[str]:
     """
     found = [part if "." in part.partition("=")[0] else f"method.{part}" for part in method.split("+")[1:]]
     for part in found:
-        if "=" not in part or not part.startswith(("method.", "adapt.")):
-            raise UsageError(f"--methods {method}: of a method and of adapt alone, as NAME=VALUE (others by --set, for all)")
+        if "=" not in part or not part.startswith(("method.", "adapt.", LABELLED)):
+            raise UsageError(
+                f"--methods {method}: of a method, of adapt and data.target.labelled alone, as NAME=VALUE (else --set)"
+            )
     return found
 
 
@@ -72,11 +108,18 @@ def _train(job: stages.Job, out: Path, method: str, seed: int) -> Path:
     return stages.adapt(replace(job, out=out / f"{method}-seed{seed}"), source_only)
 
 
-def _evaluate(job: stages.Job, preset, final: Path) -> dict[str, Any]:
-    wanted = preset.data.evaluation
-    dataset = open_dataset(job.data_root, wanted.dataset)
+def _evaluate(job: stages.Job, preset, final: Path, by_labels: bool) -> dict[str, Any]:
+    """The evaluation by labels (None where there are none and none are asked for), and the verdict without."""
+    wanted, verdict = preset.data.evaluation, checkpoint.load(final).get("verdict")
+    try:
+        dataset = open_dataset(job.data_root, wanted.dataset)
+        dataset.items(wanted.split, labelled=True)
+    except FgdaError:
+        if by_labels:
+            raise
+        return {"result": None, "verdict": verdict}
     precision = make_precision("fp32", pick_device(job.device))
-    return {"result": evaluate_file(final, dataset, wanted.split, precision, job.reporter)}
+    return {"result": evaluate_file(final, dataset, wanted.split, precision, job.reporter), "verdict": verdict}
 
 
 def _read(record: Path) -> dict[str, dict]:
@@ -88,28 +131,45 @@ def _read(record: Path) -> dict[str, dict]:
         raise FgdaError(f"cannot read {record}: delete it to evaluate all cells again") from error
 
 
-def _summary(preset: str, metric: str, cells: dict[str, dict]) -> dict[str, Any]:
+def _summary(preset: str, metric: str, cells: dict[str, dict], by_labels: bool = True) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     for method in dict.fromkeys(cell["method"] for cell in cells.values()):
         ours = sorted((cell for cell in cells.values() if cell["method"] == method), key=lambda cell: cell["seed"])
-        scores = {cell["seed"]: cell["result"][metric] for cell in ours}
+        scores = {cell["seed"]: cell["result"][metric] for cell in ours if cell["result"] is not None}
         values = list(scores.values())
         spread = statistics.stdev(values) if len(values) > 1 else None
-        iou = _mean_iou([cell["result"].get("iou", {}) for cell in ours])
+        iou = _mean_iou([cell["result"].get("iou", {}) for cell in ours if cell["result"] is not None])
+        verdicts = [cell["verdict"] for cell in ours if cell.get("verdict")]
         paper = ROWS.get(preset, {}).get(method)
         rows.append(
             {
                 "method": method,
                 "seeds": scores,
-                "mean": statistics.fmean(values),
+                "mean": statistics.fmean(values) if values else None,
                 "spread": spread,
+                "labels": labels_of(method),
+                "label_free": 0.0 if method == "source-only" else _mean_score(verdicts, len(ours)),
+                "verdicts": [verdict["verdict"] for verdict in verdicts],
                 "iou": iou,
                 "paper": paper and paper.miou,
                 "note": paper and paper.note,
                 "paper_iou": by_name(preset, paper) if paper else {},
             }
         )
-    return {"preset": preset, "metric": metric, "rows": rows, "cells": cells}
+    if not by_labels:
+        rows.sort(key=lambda row: -math.inf if row["label_free"] is None else row["label_free"], reverse=True)
+    return {
+        "preset": preset,
+        "metric": metric,
+        "ranked_by": "labels" if by_labels else "label-free",
+        "rows": rows,
+        "cells": cells,
+    }
+
+
+def _mean_score(verdicts: list[dict], seeds: int) -> float | None:
+    """The mean score without labels; None where a seed has none (a run of an earlier version)."""
+    return statistics.fmean(verdict["score"] for verdict in verdicts) if verdicts and len(verdicts) == seeds else None
 
 
 def _mean_iou(results: list[dict[str, float | None]]) -> dict[str, float | None]:
@@ -126,12 +186,13 @@ def markdown(summary: dict[str, Any]) -> str:
     lines = [
         f"# {summary['preset']}: {summary['metric']} by method",
         "",
-        "| method | mIoU | seeds | paper |",
-        "|---|---|---|---|",
+        "| method | mIoU | seeds | without labels | paper |",
+        "|---|---|---|---|---|",
     ]
     for row in summary["rows"]:
         seeds = ", ".join(f"{seed}: {value:.1f}" for seed, value in row["seeds"].items())
-        lines.append(f"| {row['method']} | {mean_text(row)} | {seeds} | {paper_text(row, summary)} |")
+        blind = signed(row.get("label_free"))
+        lines.append(f"| {row['method']} | {mean_text(row)} | {seeds} | {blind} | {paper_text(row, summary)} |")
     notes = [*footnotes(summary), *harms(summary)]
     lines += ["", *(f"- {note}" for note in notes)] if notes else []
     classes = list(summary["rows"][0]["iou"])

@@ -11,6 +11,7 @@ from ..config.schema import Preset
 from ..inference.evaluate import evaluate_model
 from ..inference.label_free import Verdict, judge, score
 from ..inference.unlabelled import Frames, Observed, frames_of, observe
+from ..methods.base import Method
 from ..models import checkpoint
 from ..models.segmenter import Segmenter
 from ..runtime.devices import Precision
@@ -62,17 +63,23 @@ class Judges:
 
 
 def make_judges(
-    preset: Preset, stage: str, data: Datasets, precision: Precision, group: ProcessGroup, reporter: Reporter
+    preset: Preset,
+    stage: str,
+    method: type[Method],
+    data: Datasets,
+    precision: Precision,
+    group: ProcessGroup,
+    reporter: Reporter,
 ) -> Judges:
     """Who judges, as run.select says; said aloud. Raises UsageError for a choice that the data does not allow."""
 
     def build(state: dict) -> Segmenter:
-        model = checkpoint.build_model(preset.model, len(data.source.classes))
+        model = checkpoint.build_model(preset.model, len(data.classes))
         model.load_state_dict(state)
         model.input_rule = data.rule
         return precision.to_device(model).eval()
 
-    wanted, classes = preset.run.select, data.source.classes
+    wanted, classes = preset.run.select, data.classes
     by_labels = None if data.evaluation is None else partial(_by_labels, build, preset, data, precision, group)
     label_free = None
     if stage == "adapt" and data.target is not None:
@@ -81,7 +88,8 @@ def make_judges(
         raise UsageError("run.select: labels needs labelled images of the target (data.evaluation): set it to label-free")
     if wanted == "label-free" and label_free is None and stage == "adapt":
         raise UsageError(f"run.select: label-free needs a target: method {preset.method.name} reads none")
-    picks_by_labels = by_labels is not None and wanted != "label-free"
+    guarded = wanted == "auto" and method.guarded
+    picks_by_labels = by_labels is not None and wanted != "label-free" and not guarded
     if stage == "adapt":
         how = f"the labels of {data.evaluation.name}" if picks_by_labels else "signals without labels"
         if picks_by_labels or label_free is not None:
@@ -93,4 +101,4 @@ def _by_labels(
     build: Callable[[dict], Segmenter], preset: Preset, data: Datasets, precision: Precision, group: ProcessGroup, state: dict
 ) -> dict[str, Any]:
     split, quiet = preset.data.evaluation.split, Reporter(quiet=True)
-    return evaluate_model(build(state), data.source.classes, data.evaluation, split, precision, quiet, process_group=group)
+    return evaluate_model(build(state), data.classes, data.evaluation, split, precision, quiet, process_group=group)

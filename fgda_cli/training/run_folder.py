@@ -23,7 +23,10 @@ FREE_KEYS = (
     "run.keep",
     "model.checkpoint_activations",
 )
-OTHER_STAGE = {"pretrain": ("adapt.", "data.target.labelled"), "adapt": ("pretrain.",)}  # what this one does not read
+OTHER_STAGE = {
+    "pretrain": ("adapt.", "data.target.labelled", "run.select"),
+    "adapt": ("pretrain.",),
+}  # what this one does not read
 LENGTH_KEYS = ("iterations", "schedule_iterations")  # of a stage: what --extend may change
 
 

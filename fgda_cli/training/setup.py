@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..config.schema import Domain, Preset
 from ..data.classes import NOT_IN_SYNTHIA13, NOT_IN_SYNTHIA16, ClassSet, match_classes, mean_without
@@ -20,7 +21,8 @@ from ..runtime.reporter import Reporter
 class Datasets:
     """The prepared data sets of a stage; `evaluation` None when there is nothing labelled to validate on."""
 
-    source: AnyDataset
+    classes: ClassSet
+    source: AnyDataset | None
     target: AnyDataset | None
     labelled: AnyDataset | None
     evaluation: PreparedDataset | None
@@ -28,14 +30,23 @@ class Datasets:
     rule: InputRule
 
 
-def open_datasets(preset: Preset, root: Path, method: type[Method], reporter: Reporter) -> Datasets:
-    """Open and compare all data sets of a stage. Raises FgdaError for one that is missing or does not fit."""
+def open_datasets(
+    preset: Preset, root: Path, method: type[Method], reporter: Reporter, start: dict[str, Any] | None = None
+) -> Datasets:
+    """Open and compare all data sets of a stage, which begins as the checkpoint `start`.
+
+    Raises FgdaError for one that is missing or does not fit, UsageError for a method without a source that has no start.
+    """
     data = preset.data
-    source = open_domain(root, data.source.dataset, data.source.weights)
+    if method.uses_source:
+        source = open_domain(root, data.source.dataset, data.source.weights)
+        classes = source.classes
+    else:
+        source, classes = None, _classes_of(start, preset.method.name)
     target = open_domain(root, data.target.dataset, data.target.weights) if method.uses_target else None
-    labelled = _labelled(preset, root, target, source.classes, reporter)
-    evaluation = _evaluation(preset, root, source.classes, reporter)
-    untrained = _untrained(preset, source.classes)
+    labelled = _labelled(preset, root, target, classes, reporter)
+    evaluation = _evaluation(preset, root, classes, reporter)
+    untrained = _untrained(preset, classes)
     for domain, dataset in ((data.source, source), (data.target, target)):
         if dataset is not None:
             _say_sizes(domain, dataset, reporter)
@@ -45,7 +56,16 @@ def open_datasets(preset: Preset, root: Path, method: type[Method], reporter: Re
                 reporter.decide(
                     f"{dataset.name} was resized by area; the published loaders use bicubic: prepare it with --resample bicubic"
                 )
-    return Datasets(source, target, labelled, evaluation, untrained, make_rule(preset, evaluation, target, reporter))
+    return Datasets(classes, source, target, labelled, evaluation, untrained, make_rule(preset, evaluation, target, reporter))
+
+
+def _classes_of(start: dict[str, Any] | None, method: str) -> ClassSet:
+    if start is None:
+        raise UsageError(f"method {method} uses no source: it needs a trained model to start from (--init CKPT)")
+    try:
+        return ClassSet.from_json(start["classes"])
+    except (KeyError, ValueError) as error:
+        raise FgdaError(f"the checkpoint is inconsistent ({' '.join(str(error).split())[:120]})") from error
 
 
 def make_rule(preset: Preset, evaluation: PreparedDataset | None, target: AnyDataset | None, reporter: Reporter) -> InputRule:
@@ -105,7 +125,7 @@ def _untrained(preset: Preset, classes: ClassSet) -> tuple[int, ...]:
         known = entry in classes.names if isinstance(entry, str) else 0 <= entry < len(classes)
         if not known:
             raise UsageError(
-                f"data.untrained: {entry} is no class of {preset.data.source.dataset}, which has {len(classes)}: "
+                f"data.untrained: {entry} is none of the {len(classes)} classes: "
                 f"{', '.join(classes.names)}\nset data.untrained to ids or names of these, e.g. --set data.untrained=[]"
             )
         found.append(classes.names.index(entry) if isinstance(entry, str) else entry)

@@ -111,12 +111,12 @@ def _run(
     job: Job, preset: Preset, stage: Stage, identity: Identity, method: type[Method], init: tuple[Path, dict] | None, folder: Path
 ) -> Path:
     run = RunFolder(job.out or folder)
-    data = open_datasets(preset, job.data_root, method, job.reporter)
+    data = open_datasets(preset, job.data_root, method, job.reporter, init and init[1])
     device = pick_device(job.device)
     group = join(device)
     _check_batch(stage, identity.stage, group.size)
     with torch.device("meta"):  # a network that cannot be built is known before the run's folder is made
-        checkpoint.build_model(preset.model, len(data.source.classes))
+        checkpoint.build_model(preset.model, len(data.classes))
 
     def open_run() -> int:
         longer = job.extend and _is_longer(job, run, stage, identity)
@@ -131,10 +131,10 @@ def _run(
     if resumed is not None and "train" not in resumed:
         raise FgdaError(f"{run.last} cannot be resumed (it holds weights alone): use --fresh to start over")
     torch.manual_seed(preset.run.seed)
-    model = checkpoint.build_model(preset.model, len(data.source.classes))
+    model = checkpoint.build_model(preset.model, len(data.classes))
     samples = make_samples(preset, stage, data, method)
     if resumed is None:
-        initialise(model, preset, init, data.source.classes)
+        initialise(model, preset, init, data.classes)
     wanted = resumed["train"]["precision"] if resumed else preset.run.precision
     precision = make_precision(wanted, device, group, model, job.reporter)
     if resumed is None and stage.batch_norm == "mixed":
@@ -157,11 +157,11 @@ def _run(
     if resumed is not None:
         state.load_state_dict(resumed["train"])
         job.reporter.say(f"resuming {run.folder} at iteration {state.iteration} of {stage.iterations}")
-    judges = make_judges(preset, identity.stage, data, precision, group, job.reporter)
+    judges = make_judges(preset, identity.stage, method, data, precision, group, job.reporter)
     if group.is_first:
         for decision in job.reporter.decisions or []:
             run.note(decision)
-    header = {"stage": identity.stage, "method": identity.method, "classes": data.source.classes.to_json(),
+    header = {"stage": identity.stage, "method": identity.method, "classes": data.classes.to_json(),
               "input": data.rule.to_json()}  # fmt: skip
     clock = Clock(preset.run.time_limit, job.started)
     Trainer(state, samples, stage, preset, run, header, judges, job.reporter, group, clock=clock).train()

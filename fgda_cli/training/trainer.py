@@ -67,7 +67,7 @@ class Trainer:
                     seconds = time.perf_counter() - clock
                     self.log(self.numbers(terms), images / max(seconds, 1e-9))
                     clock, images = time.perf_counter(), 0
-                advance(1, f"loss {float(terms['seg'].detach()):.3f}")
+                advance(1, f"loss {float(terms.get('seg', next(iter(terms.values()))).detach()):.3f}")
                 signum = self.process_group.largest(request.signum or (OUT_OF_TIME if self.clock.is_out_of_time() else 0), device)
                 if signum == OUT_OF_TIME:
                     break
@@ -103,6 +103,9 @@ class Trainer:
             with self.clock.looking():
                 found.before = found.look(state.method.inference_state_dict())
             state.before = found.before.to_json()
+            if state.method.guarded and self.judges.picks_label_free:
+                state.best = 0.0
+                checkpoint.save(self.run.best, self.inference_content() | {"metrics": {"label_free": 0.0}})
 
     def iterate(self, batch: loader.Batch) -> dict[str, torch.Tensor]:
         """One step of the method and its optimisers."""
@@ -283,9 +286,12 @@ class Trainer:
         if not self.process_group.is_first:
             return
         ended_early, content = self.state.iteration < self.stage.iterations, None
-        if ended_early and self.run.best.is_file():
+        guarded = self.state.method.guarded and self.judges.picks_label_free
+        if (ended_early or guarded) and self.run.best.is_file():
             content = checkpoint.load(self.run.best)
             said = f"ended at iteration {self.state.iteration} with the best, that of {content['iteration']}"
+            if guarded and content["iteration"] == 0:
+                said = "nothing was better than the start, as far as signals without labels tell: final.pth is the start"
             self.reporter.decide(said)
             self.run.note(said)
         content = content or self.inference_content() | {"metrics": summary or {}}

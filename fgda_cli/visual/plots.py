@@ -26,6 +26,29 @@ def bars(path: Path, rows: list[dict[str, Any]], title: str) -> None:
         figure.savefig(partial, format="png", dpi=120)
 
 
+def label_curves(path: Path, curves: dict[str, list[dict[str, Any]]], title: str) -> None:
+    """mIoU over the number of labelled target images, a line a method; what is no number stands last, by its name."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    axes = figure.subplots()
+    ticks = list(dict.fromkeys(row["labels"] for rows in curves.values() for row in rows))
+    ticks.sort(key=lambda label: (not label.isdigit(), int(label) if label.isdigit() else 0))
+    for name, rows in curves.items():
+        places = [ticks.index(row["labels"]) for row in rows]
+        order = sorted(range(len(rows)), key=places.__getitem__)
+        means, spreads = ([rows[n][key] or 0 for n in order] for key in ("mean", "spread"))
+        axes.errorbar([places[n] for n in order], means, yerr=spreads, marker="o", capsize=4, label=name)
+    axes.set_xticks(range(len(ticks)), [Path(tick).name for tick in ticks])
+    axes.set_xlabel("labelled target images")
+    axes.set_ylabel("mIoU %")
+    axes.set_title(title)
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False)
+    with whole_file(path) as partial:
+        figure.savefig(partial, format="png", dpi=120)
+
+
 def reliability(calibration: dict[str, Any]):
     """A figure: how often predictions of a confidence are right, a bar a bin, the diagonal is perfect; below, their number."""
     from matplotlib.figure import Figure

@@ -47,6 +47,11 @@ def show(value: float | None) -> str:
     return "–" if value is None else f"{value:.1f}"
 
 
+def signed(score: float | None) -> str:
+    """A score without labels."""
+    return "–" if score is None else "collapsed" if score <= -100 else f"{score:+.1f}"
+
+
 def show_interval(bounds: tuple[float, float] | None) -> str:
     return "–" if bounds is None else f"{bounds[0]:.1f}–{bounds[1]:.1f}"
 
@@ -73,12 +78,23 @@ def ablation_table(summary: dict[str, Any]):
     from rich.table import Table
 
     table = Table()
-    for heading, justify in (("method", "left"), ("mean", "right"), ("± sd", "right"), ("seeds", "left"), ("paper", "right")):
-        table.add_column(heading, justify=justify)
+    headings = (
+        ("method", "left"),
+        ("mean", "right"),
+        ("± sd", "right"),
+        ("seeds", "left"),
+        ("no labels", "right"),
+        ("paper", "right"),
+    )
+    for heading, justify in headings:
+        table.add_column(heading, justify=justify, overflow="fold")
     for row in summary["rows"]:
         seeds = " ".join(f"{value:.1f}" for value in row["seeds"].values())
-        table.add_row(row["method"], show(row["mean"]), show(row["spread"]), seeds, paper_text(row, summary))
+        figures = (show(row["mean"]), show(row["spread"]), seeds, signed(row.get("label_free")))
+        table.add_row(row["method"], *figures, paper_text(row, summary))
     below = [*footnotes(summary), *harms(summary)]
+    if summary.get("ranked_by") == "label-free":
+        below.insert(0, "in the order of the score without labels (points of mIoU to expect)")
     return _under(f"{summary['preset']}: {summary['metric']} by method", table, "\n".join(below))
 
 
@@ -101,11 +117,11 @@ def harms(summary: dict[str, Any], least: float = 0.5) -> list[str]:
     """Methods that are worse than source-only, one line each, with the classes that lose most."""
     rows = {row["method"]: row for row in summary["rows"]}
     start = rows.get("source-only")
-    if start is None:
+    if start is None or start["mean"] is None:
         return []
     lines = []
     for method, row in rows.items():
-        if row["mean"] > start["mean"] - least:
+        if row["mean"] is None or row["mean"] > start["mean"] - least:
             continue
         changes = {
             name: value - start["iou"][name]

@@ -37,7 +37,7 @@ def test_a_method_with_settings_is_a_row_of_its_own(data_root, tmp_path):
     assert done.stderr.count("finished already") == 3, "one source model serves all"
     for wrong, said in (
         ("mic+magic=1", "magic"),
-        ("mic+data.flip=false", "of a method and of adapt alone"),
+        ("mic+data.flip=false", "of a method, of adapt and data.target.labelled alone"),
         ("mic+x", "NAME=VALUE"),
     ):
         refused = fgda(*command, "--methods", wrong, "--seeds", "0")
@@ -116,3 +116,34 @@ def test_the_papers_rows_add_up_and_stand_below_ours_by_class():
     cell = {"method": "fgda", "seed": 0, "result": {"miou16": 40.0, "iou": {"road": 60.0, "terrain": 1.0}}}
     text = ablate.markdown(ablate._summary("synthia2city", "miou16", {"a": cell}))
     assert "| fgda | 60.0 | 1.0 |" in text and "| fgda, paper | 84.3 | – |" in text
+
+
+def test_methods_are_ranked_without_labels(data_root, tmp_path):
+    """A target without labels: rows in the order of their score, no figure by labels anywhere."""
+    command = ["ablate", "--data-root", data_root, "--out", tmp_path / "ab", "--device", "cpu", "--select", "label-free"]
+    blind = set_flags("adapt.iterations=2", "data.evaluation.dataset=nowhere")
+    done = fgda(*command, *blind, "--methods", "source-only,minent,fgda", "--seeds", "0,1", "--json", tmp_path / "r.json")
+    assert done.returncode == 0, done.stderr
+    assert max(map(len, done.stdout.splitlines())) <= 80 and "in the order of the score without labels" in done.stdout
+    summary = json.loads((tmp_path / "r.json").read_text())
+    scores = [row["label_free"] for row in summary["rows"]]
+    assert scores == sorted(scores, reverse=True) and 0.0 in scores and summary["ranked_by"] == "label-free"
+    assert all(row["mean"] is None and row["seeds"] == {} for row in summary["rows"])
+    again = fgda(*command, *set_flags("adapt.iterations=2"), "--methods", "fgda", "--seeds", "0")
+    assert again.returncode == 2 and "data.evaluation.dataset" in again.stderr
+    refused = fgda("ablate", "--select", "luck")
+    assert refused.returncode == 2 and "known are labels and label-free" in refused.stderr
+
+
+def test_a_curve_over_the_number_of_labels(data_root, tmp_path):
+    command = ["ablate", "--data-root", data_root, "--out", tmp_path / "ab", "--device", "cpu"]
+    game = set_flags("adapt.iterations=2", "data.target.dataset=playground-game")
+    done = fgda(*command, *game, "--methods", "fgda-st", "--labels", "0,2,all", "--seeds", "0", "--json", tmp_path / "r.json")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "r.json").read_text())["rows"]
+    assert [row["labels"] for row in rows] == ["0", "2", "all"]
+    assert "labels of 2 of 10 images" in (tmp_path / "ab/fgda-st+data.target.labelled=2-seed0/log.txt").read_text()
+    assert cv2.imread(str(tmp_path / "ab/labels.png")).std() > 10
+    assert done.stderr.count("finished already") == 3, "one source model serves all"
+    refused = fgda(*command, "--labels", "few")
+    assert refused.returncode == 2 and "e.g. 0,5,20,all" in refused.stderr

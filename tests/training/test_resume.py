@@ -75,7 +75,7 @@ def test_an_adaptation_cut_short_ends_bit_identical(job, pretrained, tmp_path, m
     assert same(whole, parts)
     for folder in ("whole", "parts"):  # no log line is lost or doubled
         lines = [json.loads(line) for line in (tmp_path / folder / "metrics.jsonl").read_text().splitlines()]
-        assert [line["iteration"] for line in lines if "seg" in line] == [1, 2, 3, 4, 5, 6]
+        assert [line["iteration"] for line in lines if "lr" in line] == [1, 2, 3, 4, 5, 6]
 
 
 def test_what_layers_drop_is_dropped_again_by_a_resumed_run(job, pretrained, tmp_path, monkeypatch, tiny_preset):

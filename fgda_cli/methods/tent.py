@@ -1,0 +1,60 @@
+"""TENT: entropy minimisation in the scales and shifts of norm layers alone, without a source ([TENT])."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from ..runtime.errors import UsageError
+from .base import Method, MethodSettings, losses, torch
+from .optimizers import Recipe, Scheduled
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from ..data.loader import Batch
+    from .offline import OfflineData
+
+
+class TentSettings(MethodSettings):
+    target_share: float = Field(1.0, ge=0, le=1, description="of the target's batch norm statistics; the rest stays the source's")
+    norm_lr: float = Field(1e-3, gt=0, description="Adam's rate of the norm layers' scales and shifts")
+
+
+class Tent(Method):
+    """L = mean E(x_t) (eq. 4) with the target's batch norm statistics; all but the norm layers' affine stays.
+
+    Differs from [TENT]: the statistics are of all target images, not of each batch, and stay in the network that is shipped.
+    """
+
+    Settings = TentSettings
+    uses_source = False
+    guarded = True  # it minimises entropy alone: a collapse is its global optimum
+
+    def before_training(self, data: OfflineData) -> None:
+        self.model.mix_statistics(data.samples.target_batches(), self.settings.target_share)
+        self.model.fixed_norms = True
+        for parameter in self.model.parameters():
+            parameter.requires_grad_(False)
+        for parameter in self.affine():
+            parameter.requires_grad_(True)
+
+    def affine(self) -> list[nn.Parameter]:
+        """Scales and shifts of batch, layer and group norms. Raises UsageError for a network that has none."""
+        kinds = (torch.nn.BatchNorm2d, torch.nn.LayerNorm, torch.nn.GroupNorm)
+        layers = [module for module in self.model.modules() if isinstance(module, kinds)]
+        found = [parameter for layer in layers for parameter in (layer.weight, layer.bias) if parameter is not None]
+        if not found:
+            raise UsageError("method tent needs norm layers with scales and shifts: this network has none")
+        return found
+
+    def optimizers(self, recipe: Recipe) -> dict[str, Scheduled]:
+        adam = torch.optim.Adam(self.affine(), lr=self.settings.norm_lr, betas=(0.9, 0.999))
+        return {"segmentation": Scheduled(adam, recipe.schedule)}
+
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        output = self.forward(batch.target)
+        entropy = losses.entropy_loss(output.logits, size=batch.target.shape[-2:], align_corners=self.align_corners)
+        self.backward(entropy)
+        return {"entropy": entropy}
