@@ -22,6 +22,7 @@ from .commands import (
     entropy_map,
     evaluate,
     export,
+    gap,
     import_,
     predict,
     prepare,
@@ -44,7 +45,7 @@ app = typer.Typer(
 
 DATA, TRAIN, JUDGE, USE, ABOUT = "Data", "Train", "Judge", "Use", "Look up"
 GROUPS = {
-    DATA: {"prepare": prepare.prepare},
+    DATA: {"prepare": prepare.prepare, "gap": gap.gap},
     TRAIN: {"demo": demo.demo, "pretrain": pretrain.pretrain, "adapt": adapt.adapt, "import": import_.import_},
     JUDGE: {
         "evaluate": evaluate.evaluate,

@@ -242,3 +242,10 @@ def open_domain(
     if isinstance(names, str):
         return open_dataset(root, names)
     return JoinedDataset([open_dataset(root, name) for name in names], weights)
+
+
+def open_anywhere(root: Path, names: str | list[str]) -> PreparedDataset | JoinedDataset:
+    """As `open_domain`; one name may be the folder of a prepared data set itself."""
+    if isinstance(names, str) and (Path(names) / "manifest.json").is_file():
+        return PreparedDataset(Path(names))
+    return open_domain(root, names if isinstance(names, str) else tuple(names))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..data.classes import ClassSet
-from ..data.store import Item, PreparedDataset, open_dataset
+from ..data.store import Item, PreparedDataset, open_anywhere
 from ..inference.evaluate import evaluate_file, headings
 from ..inference.outputs import Ids, SavedIds
 from ..inference.tally import Extras, Tally
@@ -43,8 +43,7 @@ class Wanted:
 
     def dataset_for(self, content: dict[str, Any]) -> PreparedDataset:
         name = self.data or content["preset"]["data"]["evaluation"]["dataset"]
-        is_folder = (Path(name) / "manifest.json").is_file()
-        return PreparedDataset(Path(name)) if is_folder else open_dataset(self.root, name)
+        return open_anywhere(self.root, name)
 
 
 @dataclass(frozen=True)

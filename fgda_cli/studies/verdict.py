@@ -12,8 +12,7 @@ import yaml
 
 from ..data.classes import ClassSet
 from ..data.geometry import resize_ids
-from ..data.loader import AnyDataset
-from ..data.store import PreparedDataset, open_dataset, open_domain
+from ..data.store import open_anywhere
 from ..inference.inputs import collect, read_inputs
 from ..inference.label_free import Verdict, judge
 from ..inference.predict import predict
@@ -131,23 +130,17 @@ def target_frames(wanted: Wanted, model: Segmenter, info: dict) -> tuple[Frames,
         sized = [rule.resize(image, rule(image.shape[1], image.shape[0])) for image in images]
         return Frames(sized), f"{len(sized)} of {len(inputs)} images"
     name = wanted.data or info["preset"]["data"]["target"]["dataset"]
-    dataset = open_named(wanted.root, name)
+    dataset = open_anywhere(wanted.root, name)
     split = "train" if "train" in dataset.splits() else dataset.splits()[0]
     frames = frames_of(dataset, split, model.input_rule, wanted.frames)
     return frames, f"{len(frames.images)} of {len(dataset.items(split))} images of {dataset.name} / {split}"
-
-
-def open_named(root: Path, name: str | list[str]) -> AnyDataset:
-    if isinstance(name, str):
-        return PreparedDataset(Path(name)) if (Path(name) / "manifest.json").is_file() else open_dataset(root, name)
-    return open_domain(root, tuple(name))
 
 
 def source_frames(wanted: Wanted, info: dict, reporter: Reporter) -> tuple[Frames | None, np.ndarray | None]:
     """Labelled frames of the source and its class shares; None, said aloud, where it is not at hand."""
     source = info["preset"]["data"]["source"]
     try:
-        dataset = open_named(wanted.root, source["dataset"])
+        dataset = open_anywhere(wanted.root, source["dataset"])
         if dataset.classes.names != info["classes"].names:
             return None, None
         frames = frames_of(dataset, "train", tuple(source["size"]), wanted.frames // 2 or 1, labelled=True)

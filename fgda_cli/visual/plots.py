@@ -69,8 +69,8 @@ def reliability(calibration: dict[str, Any]):
     return figure
 
 
-def curves(series: dict[str, list[tuple[int, float]]]):
-    """A figure with one line a name over the iterations."""
+def curves(series: dict[str, list[tuple[int, float]]], over: str = "iteration", log: bool = True):
+    """A figure with one line a name; `log` where the values span decades."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 3.2), layout="constrained")
@@ -78,9 +78,9 @@ def curves(series: dict[str, list[tuple[int, float]]]):
     for name, points in series.items():
         axes.plot(*zip(*points, strict=True), label=name, linewidth=1.4, marker="o" if len(points) < 12 else None, markersize=3)
     values = [value for points in series.values() for _, value in points if value > 0]
-    if values and max(values) > 30 * min(values):
+    if log and values and max(values) > 30 * min(values):
         axes.set_yscale("log")
-    axes.set_xlabel("iteration")
+    axes.set_xlabel(over)
     axes.grid(alpha=0.25)
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     return figure

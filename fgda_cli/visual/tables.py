@@ -222,3 +222,37 @@ def verdict_table(frames: str, headings: list[str], results: list[dict[str, Any]
 
 def verdict_lines(headings: list[str], results: list[dict[str, Any]]) -> list[str]:
     return [f"{heading}: {word}" for heading, result in zip(headings, results, strict=True) for word in result.get("words", ())]
+
+
+def gap_table(result: dict[str, Any]):
+    """Both sides, what lies between, and what to set."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    one, two, figures = result["source"], result["target"], result["figures"]
+    table = Table()
+    table.add_column("", no_wrap=True)
+    for side in (one, two):
+        table.add_column(side["data"], justify="right", overflow="fold")
+    table.add_row("images", str(one["images"]), str(two["images"]))
+    table.add_row("size", *("x".join(map(str, side["size"])) for side in (one, two)))
+    for name, k in (("brightness", 0), ("green to red", 1), ("blue to yellow", 2)):
+        values = (f"{side['lab_mean'][k]:.0f} ± {side['lab_deviation'][k]:.0f}" for side in (one, two))
+        table.add_row(f"{name} (Lab)", *values)
+    between = (
+        ("colours", f"{figures['colour_distance']:.2f} deviations apart"),
+        ("fine detail", f"source {figures['sharpness_db']:+.1f} dB"),
+        (
+            "layout by height",
+            f"correlation {figures['layout_correlation']:.2f} at a shift of {100 * figures['horizon_shift']:+.0f} %",
+        ),
+        ("classes", f"shares {figures['class_distance']:.2f} apart (of 1)"),
+    )
+    lines = [Text(f"{name}: {value}") for name, value in between]
+    advice = Table(show_header=False, box=None, padding=(0, 1, 0, 0))
+    advice.add_column("", no_wrap=True)
+    advice.add_column("", overflow="fold")
+    for entry in result["advice"]:
+        advice.add_row(f"--set {entry['set']}", entry["why"])
+    return Group(table, *lines, Text("\nwhat to set (rules of thumb; fgda verdict tells afterwards whether it helped)"), advice)

@@ -1,0 +1,51 @@
+"""fgda gap"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from . import _options as cli
+
+
+def gap(
+    context: typer.Context,
+    source: Annotated[str, typer.Argument(help="Prepared data set with labels, by name or folder.")],
+    target: Annotated[str, typer.Argument(help="Prepared data set of the target.")],
+    model: Annotated[
+        Optional[Path],
+        typer.Option(
+            metavar="CKPT",
+            help="Whose predictions give the target's classes. Default: colour and height alone.",
+            rich_help_panel="Data",
+        ),
+    ] = None,
+    images: Annotated[int, typer.Option(min=4, help="Images of each side that are looked at.", rich_help_panel="Compute")] = 60,
+    data_root: cli.DataRoot = None,
+    report: Annotated[
+        Optional[Path], typer.Option(metavar="DIR", help="Write an HTML page: both sides' pictures.", rich_help_panel="Result")
+    ] = None,
+    json: cli.Json = None,
+    device: cli.Device = "auto",
+) -> None:
+    """What differs between two data sets before training, and what to set."""
+    from ..data.store import data_root as root_of
+    from ..data.store import open_anywhere
+    from ..studies.gap import gap_json, measure, predicted_shares
+    from ..studies.gap_page import gap_page
+    from ..studies.report import write_page
+    from ..visual.tables import gap_table
+
+    show, root = cli.reporter(context), root_of(data_root)
+    sides = [open_anywhere(root, name) for name in (source, target)]
+    shares = None if model is None else predicted_shares(model, *sides, images, cli.precision_for(None, device, show))
+    found = measure(*sides, images, shares)
+    if report is not None:
+        show.say(f"report: {write_page(report / 'index.html', gap_page(found))}")
+    result = gap_json(found)
+    if json is not None:
+        cli.emit_json(result, json, show)
+    if json != "-":
+        show.console(stderr=False).print(gap_table(result))

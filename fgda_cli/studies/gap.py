@@ -1,0 +1,243 @@
+"""`fgda gap`: what differs between a source and a target before anything is trained, and what to set for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from ..data.classes import ClassSet
+from ..data.geometry import resize_image, same_aspect
+from ..data.loader import AnyDataset
+from ..data.store import typical_size
+from ..inference.unlabelled import Frames, frames_of, observe
+from ..models.checkpoint import load_model
+from ..runtime.devices import Precision
+from ..runtime.errors import FgdaError
+
+WIDTH = 256  # of the images that are looked at
+BINS = (8, 6, 6, 6)  # of height, L, a, b in the crude guess of classes
+BANDS = 32  # of the spectrum
+CLASSES_APART = 0.35  # total variation of class shares from which they count as others
+SHIFTED = 0.06  # of the height: so much further up or down the target's layout lies as of another view
+RARE = 0.005  # share of the source's pixels below which a class is rare
+
+
+@dataclass(frozen=True)
+class Domain:
+    """One side of the gap."""
+
+    name: str
+    size: tuple[int, int]
+    count: int
+    frames: Frames
+    moments: np.ndarray  # [2,3] mean and deviation of L, a, b (0-255)
+    spectrum: np.ndarray  # [BANDS] mean log10 power from coarse to fine
+    profile: np.ndarray  # [2,32] by height: brightness, edges; each less its mean, over its deviation
+    shares: np.ndarray | None  # [K] of the labelled pixels; None: no labels
+
+
+def look_at(dataset: AnyDataset, count: int) -> Domain:
+    """What is known of a data set from `count` of its training images (of its first split where it has none)."""
+    split = "train" if "train" in dataset.splits() else dataset.splits()[0]
+    items = dataset.items(split)
+    labelled = all(item.label is not None for item in items)
+    frames = frames_of(dataset, split, lambda width, height: (WIDTH, max(32, round(WIDTH * height / width))), count, labelled)
+    lab = [cv2.cvtColor(image, cv2.COLOR_RGB2LAB).reshape(-1, 3).astype(np.float64) for image in frames.images]
+    values = np.concatenate(lab)
+    shares = None
+    if labelled and all(item.counts is not None for item in items):
+        totals = np.sum([item.counts for item in items], axis=0, dtype=np.float64)
+        shares = totals / max(totals.sum(), 1)
+    return Domain(
+        dataset.name, typical_size(items), len(items), frames, np.stack([values.mean(0), values.std(0)]),
+        np.mean([spectrum_of(image) for image in frames.images], axis=0),
+        np.mean([profile_of(image) for image in frames.images], axis=0), shares,
+    )  # fmt: skip
+
+
+def spectrum_of(image: np.ndarray) -> np.ndarray:
+    """Mean log10 power of the grey image by spatial frequency, from the coarsest to Nyquist's, in BANDS bands."""
+    side = 192
+    grey = cv2.cvtColor(resize_image(image, (side, side)), cv2.COLOR_RGB2GRAY).astype(np.float64) / 255
+    window = np.hanning(side)[:, None] * np.hanning(side)[None]
+    power = np.abs(np.fft.fftshift(np.fft.fft2((grey - grey.mean()) * window))) ** 2
+    y, x = np.indices(power.shape) - side // 2
+    band = np.minimum((np.hypot(x, y) / (side / 2) * BANDS).astype(int), BANDS)
+    sums, counts = np.bincount(band.ravel(), power.ravel()), np.bincount(band.ravel())
+    return np.log10(sums[:BANDS] / counts[:BANDS] + 1e-9)
+
+
+def profile_of(image: np.ndarray) -> np.ndarray:
+    """Brightness and edges by height `[2,32]`, standardised: where the horizon, the sky and the ground are."""
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    edges = np.abs(cv2.Sobel(grey, cv2.CV_32F, 1, 0)) + np.abs(cv2.Sobel(grey, cv2.CV_32F, 0, 1))
+    rows = [cv2.resize(values.mean(1, keepdims=True), (1, 32), interpolation=cv2.INTER_AREA)[:, 0] for values in (grey, edges)]
+    return np.stack([(row - row.mean()) / (row.std() + 1e-6) for row in rows])
+
+
+def guessed_shares(source: Domain, target: Domain, classes: ClassSet) -> tuple[np.ndarray, float]:
+    """Shares of the classes `[K]` that colour and height alone let expect on the target, and how far they are from the source's.
+
+    Crude, for it knows no shape: a histogram of each class over height and Lab, from half of the source's images. What it says of
+    the target (in the source's mean and deviation of Lab) is compared with what it says of the source's other half.
+    """
+    pairs = list(zip(source.frames.images, source.frames.labels, strict=True))
+    table = _likeliest(pairs[::2], len(classes))
+    held_out = [image for image, _ in pairs[1::2]] or source.frames.images
+    found = {}
+    for side, images, moments in (("source", held_out, source.moments), ("target", target.frames.images, target.moments)):
+        cells = [_cells(_in_tones(image, moments, source.moments)) for image in images]
+        counts = np.bincount(np.concatenate([table[cell].ravel() for cell in cells]), minlength=len(classes))
+        found[side] = counts / counts.sum()
+    expected = source.shares * (found["target"] + 1e-4) / (found["source"] + 1e-4)
+    return expected / expected.sum(), float(np.abs(found["target"] - found["source"]).sum() / 2)
+
+
+def _likeliest(pairs: list[tuple[np.ndarray, np.ndarray]], num_classes: int) -> np.ndarray:
+    """The class of each bin of height and Lab."""
+    counts = np.zeros((num_classes, int(np.prod(BINS))))
+    for image, label in pairs:
+        cell, known = _cells(cv2.cvtColor(image, cv2.COLOR_RGB2LAB)), label < num_classes
+        np.add.at(counts, (label[known], cell[known]), 1)
+    return (counts / np.maximum(counts.sum(1, keepdims=True), 1)).argmax(0)  # p(cell | class): the prior is what is asked for
+
+
+def _in_tones(image: np.ndarray, own: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Lab uint8 `[H,W,3]` with one mean and deviation `[2,3]` in place of another."""
+    lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB).astype(np.float64)
+    return np.clip((lab - own[0]) / np.maximum(own[1], 1e-6) * wanted[1] + wanted[0], 0, 255).astype(np.uint8)
+
+
+def _cells(lab: np.ndarray) -> np.ndarray:
+    """The bin of each pixel `[H,W]` of a Lab image."""
+    lab = lab.astype(int)
+    cell = np.broadcast_to((np.arange(lab.shape[0]) * BINS[0] // lab.shape[0])[:, None], lab.shape[:2]).astype(int)
+    for channel in range(3):
+        cell = cell * BINS[channel + 1] + lab[..., channel] * BINS[channel + 1] // 256
+    return cell
+
+
+def best_shift(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
+    """How far down (share of the height) the second's profiles `[2,32]` lie, and their correlation there."""
+    best = (0.0, -1.0)
+    for shift in range(-12, 13):
+        a = first[:, max(0, -shift) : 32 - max(0, shift)].ravel()
+        b = second[:, max(0, shift) : 32 - max(0, -shift)].ravel()
+        r = float(np.corrcoef(a, b)[0, 1])
+        if r > best[1] + 1e-9:
+            best = (shift / 32, r)
+    return best
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Both sides, the figures of what lies between, and what to set: (overrides, why)."""
+
+    source: Domain
+    target: Domain
+    classes: ClassSet
+    figures: dict[str, float]
+    guess: np.ndarray | None  # [K] shares expected on the target
+    advice: list[tuple[str, str]]
+
+
+def measure(source: AnyDataset, target: AnyDataset, count: int = 60, predicted: np.ndarray | None = None) -> Gap:
+    """`predicted`: shares of the classes that a trained model gives to the target, in place of the crude guess.
+
+    Raises FgdaError for a source without labels.
+    """
+    one, two = look_at(source, count), look_at(target, count)
+    if one.shares is None:
+        raise FgdaError(f"{source.name} has no labels: a source needs them")
+    guess, apart = guessed_shares(one, two, source.classes)
+    if predicted is not None:
+        guess, apart = predicted, float(np.abs(predicted - one.shares).sum() / 2)
+    colour = np.abs(one.moments[0] - two.moments[0]) / ((one.moments[1] + two.moments[1]) / 2)
+    fine = slice(BANDS // 2, BANDS)
+    shift, alike = best_shift(one.profile, two.profile)
+    figures = {
+        "brightness": float(two.moments[0][0] - one.moments[0][0]) / 2.55,
+        "contrast": float(two.moments[1][0] / max(one.moments[1][0], 1e-6)),
+        "colour_distance": float(np.sqrt(np.mean(colour**2))),
+        "sharpness_db": float(10 * ((one.spectrum - one.spectrum[0])[fine] - (two.spectrum - two.spectrum[0])[fine]).mean()),
+        "layout_correlation": alike,
+        "horizon_shift": shift,
+        "class_distance": apart,
+    }
+    return Gap(one, two, source.classes, figures, guess, advice_for(one, two, source.classes, figures))
+
+
+def advice_for(source: Domain, target: Domain, classes: ClassSet, figures: dict[str, float]) -> list[tuple[str, str]]:
+    """What to set and why, from what was measured on the pairs in docs/methods.md: two pairs, so rules of thumb."""
+    found = []
+    pixels = min(target.size[0] * target.size[1], 1024 * 512)
+    scale = (pixels / (target.size[0] * target.size[1])) ** 0.5
+    width, height = (max(32, round(side * scale / 8) * 8) for side in target.size)
+    found.append((f"data.target.size=[{width},{height}]", f"the target's own aspect ({_text(target.size)})"))
+    if not same_aspect(source.size, target.size):
+        crop, own = _largest_crop(source.size, target.size), _text(source.size)
+        found.append(
+            (f"data.source.crop=[{crop[0]},{crop[1]}]", f"the source ({own}) has another aspect: cut it, do not squeeze it")
+        )
+    shift = figures["horizon_shift"]
+    others = [
+        (figures["class_distance"] > CLASSES_APART, f"class shares differ (by {figures['class_distance']:.2f})"),
+        (abs(shift) >= SHIFTED, f"the horizon lies {100 * abs(shift):.0f} % {'higher' if shift < 0 else 'lower'}"),
+        (figures["layout_correlation"] < 0.5, "the layouts by height hardly agree"),
+    ]
+    why = "; ".join(text for is_so, text in others if is_so)
+    if why:
+        found.append(("adapt.batch_norm=frozen", f"{why}: the target's statistics would follow that"))
+        found.append(("method.name=fgda-st", "self-training asks for no common shares or layout, alignment does"))
+        found.append(("data.source.scale=[1.0,3.0]", "objects may have other sizes: look at both sides"))
+    elif figures["colour_distance"] > 0.2 or figures["sharpness_db"] > 3:
+        found.append(("adapt.batch_norm=target", "looks differ, shares and layout hardly do"))
+        found.append(("method.name=fgda", "the same classes in another look: what alignment is for"))
+    else:
+        found.append(("method.name=fgda-st", "a small gap in looks: self-training has good labels to begin with"))
+    if figures["sharpness_db"] > 3:
+        found.append(("data.blur=1.0", f"the source is sharper by {figures['sharpness_db']:.1f} dB in fine detail"))
+    rare = [name for name, share in zip(classes.names, source.shares, strict=True) if 0 < share < RARE]
+    if rare:
+        found.append(("data.class_balance=0.5", f"rare in the source: {', '.join(rare)}"))
+    return found
+
+
+def _text(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
+def _largest_crop(size: tuple[int, int], like: tuple[int, int]) -> tuple[int, int]:
+    """The largest part of `size` in the aspect of `like`, sides multiples of 8."""
+    factor = min(size[0] / like[0], size[1] / like[1])
+    return tuple(max(32, int(side * factor / 8) * 8) for side in like)
+
+
+def gap_json(gap: Gap) -> dict[str, Any]:
+    def side(domain: Domain) -> dict[str, Any]:
+        return {"data": domain.name, "images": domain.count, "size": list(domain.size), "lab_mean": domain.moments[0].tolist(),
+                "lab_deviation": domain.moments[1].tolist(), "spectrum": domain.spectrum.tolist()}  # fmt: skip
+
+    names = gap.classes.names
+    return {
+        "source": side(gap.source),
+        "target": side(gap.target),
+        "figures": gap.figures,
+        "class_shares": dict(zip(names, gap.source.shares.tolist(), strict=True)),
+        "expected_on_target": dict(zip(names, gap.guess.tolist(), strict=True)),
+        "advice": [{"set": what, "why": why} for what, why in gap.advice],
+    }
+
+
+def predicted_shares(path: Path, source: AnyDataset, target: AnyDataset, count: int, precision: Precision) -> np.ndarray:
+    """Shares `[K]` of the source's classes in a model's predictions on the target. Raises FgdaError for other classes."""
+    model, info = load_model(path)
+    if set(info["classes"].names) != set(source.classes.names):
+        raise FgdaError(f"{path} has other classes than {source.name}: {', '.join(info['classes'].names)}")
+    split = "train" if "train" in target.splits() else target.splits()[0]
+    shares = observe(precision.to_device(model), frames_of(target, split, model.input_rule, count), precision).shares
+    return np.array([shares[info["classes"].names.index(name)] for name in source.classes.names])

@@ -1,0 +1,57 @@
+"""The page of `fgda gap`: pictures of both sides beside each other, and what was measured as curves."""
+
+from __future__ import annotations
+
+from html import escape
+
+import numpy as np
+
+from ..visual import html
+from ..visual.plots import curves
+from .gap import Domain, Gap
+
+SHOWN = 5  # pictures of each side
+
+
+def gap_page(gap: Gap) -> str:
+    rows = "".join(f"<tr><td><code>--set {escape(what)}</code></td><td style='text-align:left'>{escape(why)}</td></tr>"
+                   for what, why in gap.advice)  # fmt: skip
+    figures = "".join(
+        f"<tr><td>{escape(name.replace('_', ' '))}</td><td>{value:+.2f}</td></tr>" for name, value in gap.figures.items()
+    )
+    names = [f"{domain.name}, {domain.count} images, {domain.size[0]}x{domain.size[1]}" for domain in (gap.source, gap.target)]
+    spectra = {domain.name: list(enumerate(domain.spectrum.tolist())) for domain in (gap.source, gap.target)}
+    return html.page(
+        "Gap", names,
+        html.section("What to set", f"<table>{rows}</table>", "Rules of thumb: fgda verdict tells afterwards whether it helped."),
+        html.section("Figures", f"<table>{figures}</table>"),
+        html.section("Side by side", _pairs(gap.source, gap.target)),
+        html.section("Classes", _classes(gap), "Pixels % in the source, and expected on the target."),
+        html.section("Spectrum", html.figure_svg(curves(spectra, "frequency, coarse to fine", log=False)), "log10 of the power."),
+        html.section("By height", html.figure_svg(curves(_profiles(gap), "top to bottom of the image", log=False))),
+    )  # fmt: skip
+
+
+def _profiles(gap: Gap) -> dict[str, list[tuple[int, float]]]:
+    return {
+        f"{domain.name}, {what}": list(enumerate(domain.profile[row].tolist()))
+        for domain in (gap.source, gap.target)
+        for row, what in enumerate(("brightness", "edges"))
+    }
+
+
+def _pairs(source: Domain, target: Domain) -> str:
+    parts = []
+    for domain in (source, target):
+        images = domain.frames.images
+        chosen = [images[n] for n in np.linspace(0, len(images) - 1, min(SHOWN, len(images))).astype(int)]
+        figures = [html.image(image, f"{domain.name} {number}", photo=True) for number, image in enumerate(chosen, 1)]
+        parts.append(html.scene(domain.name, f"{domain.count} images", figures))
+    return "".join(parts)
+
+
+def _classes(gap: Gap) -> str:
+    rows = []
+    for name, colour, share, guess in zip(gap.classes.names, gap.classes.palette, gap.source.shares, gap.guess, strict=True):
+        rows.append(f"<tr><td>{html.swatch(colour)}{escape(name)}</td><td>{100 * share:.1f}</td><td>{100 * guess:.1f}</td></tr>")
+    return f"<table><thead><tr><th>class</th><th>source</th><th>target</th></tr></thead><tbody>{''.join(rows)}</tbody></table>"
