@@ -1,7 +1,7 @@
 """Whether a network got better on frames without labels: its signals against those of the network that it began as.
 
 The score is the change of mIoU that the signals let expect, by a linear rule fitted on runs whose labels are known
-(docs/verdict.md; `python benchmarks/verdicts.py` makes the table anew). Entropy is not in it: methods minimise it, and a
+(docs/judging.md; `python benchmarks/verdicts.py` makes the table anew). Entropy is not in it: methods minimise it, and a
 collapsed network has the least.
 """
 
