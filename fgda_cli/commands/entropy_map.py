@@ -29,7 +29,7 @@ def entropy_map(
     """Heat maps of the normalised prediction entropy (eq. 4): where the model is unsure."""
     from ..inference.inputs import collect
     from ..inference.outputs import EntropyMaps
-    from ..inference.predict import fail_on_bad, predict_inputs
+    from ..inference.predict import Reading, fail_on_bad, predict_inputs
     from ..models.checkpoint import load_model
     from ..runtime.distributed import join
     from ..runtime.files import write_json
@@ -39,9 +39,7 @@ def entropy_map(
     how, tta = cli.precision_for(precision, device, show, model), cli.views(flip, scale, sliding, overlap)
     how.to_device(model)
     process_group, write = join(how.device), EntropyMaps(out, raw)
-    counts = predict_inputs(
-        model, found, how, show, write, tta, workers, process_group, label="entropy-map", max_pixels=max_pixels
-    )
+    counts = predict_inputs(model, found, how, show, write, tta, Reading(workers, max_pixels), process_group, label="entropy-map")
     means = dict(sorted(pair for part in process_group.gather(write.means, how.device) for pair in part.items()))
     if process_group.is_first:
         write_json(out / "entropy.json", means)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Optional
 
 import typer
 
@@ -16,9 +16,25 @@ KINDS = ("color", "ids", "overlay")
 def predict(
     context: typer.Context,
     checkpoint: Annotated[Path, typer.Argument(metavar="CKPT")],
-    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Images, folders, globs or videos.")],
+    inputs: Annotated[
+        list[str],
+        typer.Argument(metavar="INPUT...", help="Images, folders, globs, videos, camera:0, rtsp://…, - (standard input)."),
+    ],
     out: cli.OutFolder,
-    save: Annotated[str, typer.Option(help="Any of color,ids,overlay.", rich_help_panel="Result")] = "color,ids,overlay",
+    save: Annotated[
+        str, typer.Option(help="Any of color,ids,overlay, and video (one MP4 a video).", rich_help_panel="Result")
+    ] = "color,ids,overlay",
+    video: Annotated[
+        str, typer.Option(help="What the MP4 shows: overlay, color, or side (by side, with entropy).", rich_help_panel="Video")
+    ] = "overlay",
+    every: Annotated[int, typer.Option(min=1, help="Every N-th frame.", rich_help_panel="Video")] = 1,
+    start: Annotated[
+        Optional[str], typer.Option(metavar="TIME", help="From here: seconds, or 1:30.", rich_help_panel="Video")
+    ] = None,
+    end: Annotated[Optional[str], typer.Option(metavar="TIME", help="To here.", rich_help_panel="Video")] = None,
+    smooth: Annotated[
+        float, typer.Option(min=0, max=0.95, help="Share of a frame's probabilities that stays.", rich_help_panel="Video")
+    ] = 0.0,
     ids: cli.Ids = "train",
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Enter folders of folders.")] = False,
     flip: cli.Flip = False,
@@ -32,25 +48,45 @@ def predict(
 ) -> None:
     """Label maps, ids and overlays of any images, at their own size."""
     kinds = tuple(part.strip() for part in save.split(",") if part.strip())
-    unknown = [kind for kind in kinds if kind not in KINDS]
+    unknown = [kind for kind in kinds if kind not in (*KINDS, "video")]
     if unknown or not kinds:
-        raise UsageError(f"--save {save}: choose from {','.join(KINDS)}")
+        raise UsageError(f"--save {save}: choose from {','.join(KINDS)},video")
+    if video not in ("overlay", "color", "side"):
+        raise UsageError(f"--video {video}: known are overlay, color and side")
     cli.check_ids(ids)
     from ..inference.inputs import collect
-    from ..inference.outputs import Ids, Pictures
-    from ..inference.predict import fail_on_bad, predict_inputs
+    from ..inference.outputs import Ids, Pictures, Videos
+    from ..inference.predict import Reading, fail_on_bad, predict_inputs
+    from ..inference.video import Clip, library, parse_time
     from ..models.checkpoint import load_model
     from ..runtime.distributed import join
 
+    clip = Clip(every, parse_time(start, "--start") or 0.0, parse_time(end, "--end"))
+    if clip.end is not None and clip.end <= clip.start:
+        raise UsageError(f"--end {end} is not after --start {start}")
     show, found = cli.reporter(context), collect(inputs, recursive, out)
     model, info = load_model(checkpoint)
     how, tta = cli.precision_for(precision, device, show, model), cli.views(flip, scale, sliding, overlap)
     how.to_device(model)
-    process_group, write = join(how.device), Pictures(out, info["classes"], kinds, Ids(ids, info["classes"]))
+    stills = tuple(kind for kind in kinds if kind != "video")
+    process_group, pictures = join(how.device), Pictures(out, info["classes"], stills, Ids(ids, info["classes"]))
+    write = Videos(pictures, video) if "video" in kinds else pictures
+    if isinstance(write, Videos):
+        library("--save video")
+        check_videos(found, write, stills)
     if process_group.is_first:
-        write.write_legend()
-    counts = predict_inputs(
-        model, found, how, show, write, tta, workers, process_group, with_entropy=False, max_pixels=max_pixels
-    )
+        pictures.write_legend()
+    reading, with_entropy = Reading(workers, max_pixels, clip, smooth), "video" in kinds and video == "side"
+    counts = predict_inputs(model, found, how, show, write, tta, reading, process_group, with_entropy=with_entropy)
     print(f"{out}: {counts.done} predicted" + (f", {counts.bad} could not be read" if counts.bad else ""))
     fail_on_bad(counts.bad, len(found))
+
+
+def check_videos(found, write, stills) -> None:
+    """Raises UsageError where `--save video` has no video, or would write over one."""
+    videos = [item for item in found if item.is_video]
+    if not videos and not stills:
+        raise UsageError("--save video: none of the inputs is a video")
+    for item in videos:
+        if item.stream is None and write.path(item.name).resolve() == item.path.resolve():
+            raise UsageError(f"--out {write.pictures.out}: the result would take the place of {item.path}")

@@ -1,19 +1,21 @@
-"""What a person names as INPUT: images, folders, globs and videos, each with the name that its results get."""
+"""What a person names as INPUT: images, folders, globs, videos, streams, standard input; each with the name of its results."""
 
 from __future__ import annotations
 
 import glob
+import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from ..data.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, BadFile, image_files, is_hidden, read_rgb
 from ..runtime.distributed import ProcessGroup
 from ..runtime.errors import FgdaError
-from .pipeline import CHUNK, batched, read_ahead, share
+from .pipeline import CHUNK, ahead, batched, read_ahead, share
+from .video import STDIN, STREAM, Clip, frames_of
 
 READABLE = IMAGE_SUFFIXES | VIDEO_SUFFIXES
 RESULT_ENDINGS = ("_color", "_ids", "_overlay", "_entropy")  # of the names that predict and entropy-map write
@@ -21,14 +23,28 @@ RESULT_ENDINGS = ("_color", "_ids", "_overlay", "_entropy")  # of the names that
 
 @dataclass(frozen=True)
 class Input:
-    """One image or video; `name` is its path below the folder given, without suffix."""
+    """One image or video; `name` is its path below the folder given, without suffix. A video's frame knows its place among those
+    that are taken (`order`, from 0) and how many come a second."""
 
     name: str
     path: Path
+    stream: str | None = None  # a camera, an address, or "-" for frames on standard input
+    order: int = 0
+    rate: float = 0.0
 
     @property
     def is_video(self) -> bool:
-        return self.path.suffix.lower() in VIDEO_SUFFIXES
+        return self.stream is not None or self.path.suffix.lower() in VIDEO_SUFFIXES
+
+    @property
+    def source(self) -> str:
+        """What it is read from."""
+        return self.stream or str(self.path)
+
+    @property
+    def video(self) -> str:
+        """The name of the video that a frame is of."""
+        return self.name.rpartition("/")[0]
 
 
 def collect(inputs: list[str], recursive: bool, out: Path | None = None) -> list[Input]:
@@ -38,8 +54,11 @@ def collect(inputs: list[str], recursive: bool, out: Path | None = None) -> list
     """
     found: dict[Path, str] = {}
     folders = _folder_names([Path(text) for text in inputs if Path(text).is_dir()])
+    streams = [text for text in inputs if text == STDIN or STREAM.match(text)]
     for text in inputs:
         path = Path(text)
+        if text in streams:
+            continue
         if path.is_dir():
             prefix = f"{folders[path]}/" if len(inputs) > 1 else ""
             files = _without_results(image_files(path, recursive, READABLE), path, out)
@@ -56,7 +75,21 @@ def collect(inputs: list[str], recursive: bool, out: Path | None = None) -> list
                 raise FgdaError(f"{text}: no such image, folder or pattern")
         for image, name in images.items():
             found.setdefault(image, name)
-    return _distinct(found)
+    return [*_distinct(found), *(entry for text in streams for entry in _stream(text))]
+
+
+def _stream(text: str) -> list[Input]:
+    """A camera, an address, frames on standard input, or the images that it lists, a path a line."""
+    if text != STDIN:
+        return [Input(re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-"), Path(text), stream=text)]
+    head = sys.stdin.buffer.peek(512)[:512]
+    if not head:
+        raise FgdaError("standard input is empty: images or their paths are expected")
+    line = head.partition(b"\n")[0].strip()
+    if b"\0" in head or not line.isascii() or Path(line.decode()).suffix.lower() not in READABLE:
+        return [Input("stdin", Path(STDIN), stream=STDIN)]
+    listed = [line.strip() for line in sys.stdin.read().splitlines() if line.strip()]
+    return _distinct({Path(line): Path(line).stem for line in listed})
 
 
 def _folder_names(folders: list[Path]) -> dict[Path, str]:
@@ -117,7 +150,11 @@ def read_inputs(inputs: list[Input], threads: int = 2, max_pixels: int | None = 
 
 
 def read_chunks(
-    inputs: list[Input], threads: int = 2, process_group: ProcessGroup = ProcessGroup(), max_pixels: int | None = None
+    inputs: list[Input],
+    threads: int = 2,
+    process_group: ProcessGroup = ProcessGroup(),
+    max_pixels: int | None = None,
+    clip: Clip = Clip(),
 ) -> Iterator[list[tuple]]:
     """This process's share of the images in chunks, and then its videos' frames, video by video."""
 
@@ -132,30 +169,14 @@ def read_chunks(
     stills = [item for item in inputs if not item.is_video]
     yield from batched(read_ahead(read, share(stills, process_group), threads), CHUNK)
     for item in process_group.part([item for item in inputs if item.is_video]):
-        yield from batched(_frames(item), CHUNK)
+        yield from batched(_frames(item, clip), CHUNK if item.stream is None else 1)  # a stream's frames as they come
 
 
-def frame_count(item: Input) -> int:
-    """As the video's header says, for the progress bar."""
-    capture = cv2.VideoCapture(str(item.path))
+def _frames(item: Input, clip: Clip) -> Iterator[tuple[Input, np.ndarray | BadFile]]:
+    """A video's frames as NAME/000001, NAME/000002, … by their number in the video."""
     try:
-        return max(1, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
-    finally:
-        capture.release()
-
-
-def _frames(item: Input) -> Iterator[tuple[Input, np.ndarray | BadFile]]:
-    """A video's frames as NAME/000001, NAME/000002, …"""
-    capture = cv2.VideoCapture(str(item.path))
-    number = 0
-    try:
-        while True:
-            read, frame = capture.read()
-            if not read:
-                break
-            number += 1
-            yield Input(f"{item.name}/{number:06d}", item.path), np.ascontiguousarray(frame[..., ::-1])
-    finally:
-        capture.release()
-    if number == 0:
-        yield item, BadFile("no video that can be read")
+        frames = frames_of(item.source, clip)
+        for order, (number, image, rate) in enumerate(frames if item.stream else ahead(frames, CHUNK)):
+            yield Input(f"{item.name}/{number:06d}", item.path, item.stream, order, clip.rate(rate)), image
+    except BadFile as error:
+        yield item, error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,10 +14,12 @@ from ..data.store import Item
 from ..runtime.errors import UsageError
 from ..runtime.files import whole_file
 from ..visual.colour import colourise, legend, overlay
-from ..visual.heat import heat_with_bar
+from ..visual.heat import heat, heat_with_bar
 from .inputs import Input
+from .video import InOrder, VideoFile
 
 KINDS = ("color", "ids", "overlay")
+VIDEO_KINDS = ("overlay", "color", "side")
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,44 @@ class Pictures:
         if kind == "ids":
             return self.ids(train_ids)
         return colourise(train_ids, self.classes) if kind == "color" else overlay(image, train_ids, self.classes)
+
+
+@dataclass
+class Videos:
+    """Writes one `NAME.mp4` of each video's frames: overlay, colour map, or image, overlay and entropy side by side; and, of all
+    frames and images, what `pictures` writes. Threads hand in frames in any order."""
+
+    pictures: Pictures
+    kind: str
+    files: dict[str, tuple[VideoFile, InOrder]] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __call__(self, item: Input, image: np.ndarray, result: dict) -> None:
+        if self.pictures.kinds:
+            self.pictures(item, image, result)
+        if not item.is_video:
+            return
+        with self.lock:
+            if item.video not in self.files:
+                file = VideoFile(self.path(item.video), item.rate)
+                self.files[item.video] = (file, InOrder(file.add))
+        self.files[item.video][1].put(item.order, self.picture(image, result))
+
+    def path(self, video: str) -> Path:
+        return self.pictures.out / f"{video}.mp4"
+
+    def picture(self, image: np.ndarray, result: dict) -> np.ndarray:
+        if self.kind != "side":
+            return self.pictures.picture(self.kind, image, result["train_ids"])
+        return np.hstack([image, self.pictures.picture("overlay", image, result["train_ids"]), heat(result["entropy"])])
+
+    def finish(self, video: str) -> None:
+        if video in self.files:
+            self.files.pop(video)[0].close()
+
+    def give_up(self, video: str, error: BaseException) -> None:
+        if video in self.files:
+            self.files.pop(video)[0].give_up(error)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
+from queue import Full, Queue
+from threading import Event, Thread
 from typing import TypeVar
 
 import torch
@@ -62,6 +64,44 @@ def read_ahead(read: Callable, items: list, threads: int = 2) -> Iterator:
                 yield done, future.result()
         for done, future in pending:
             yield done, future.result()
+
+
+def ahead(items: Iterable[T], most: int) -> Iterator[T]:
+    """The same items in order, made by a thread, at most `most` waiting; its errors come up here."""
+    waiting: Queue = Queue(maxsize=most)
+    stopped, end = Event(), object()
+
+    def put(entry) -> bool:
+        while not stopped.is_set():
+            try:
+                waiting.put(entry, timeout=0.1)
+                return True
+            except Full:
+                continue
+        return False
+
+    def make() -> None:
+        try:
+            for item in items:
+                if not put((item, None)):
+                    return
+            put((end, None))
+        except BaseException as error:  # noqa: BLE001 - raised again where the items are used
+            put((end, error))
+
+    worker = Thread(target=make, daemon=True)
+    worker.start()
+    try:
+        while True:
+            item, error = waiting.get()
+            if error is not None:
+                raise error
+            if item is end:
+                return
+            yield item
+    finally:
+        stopped.set()
+        worker.join()
 
 
 @contextmanager

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from ..data.images import BadFile
 from ..models.segmenter import Segmenter
 from ..runtime.devices import Precision
 from ..runtime.distributed import ProcessGroup
-from ..runtime.errors import FgdaError
+from ..runtime.errors import FgdaError, Stopped
 from ..runtime.reporter import Reporter
-from .inputs import Input, frame_count, read_chunks
-from .pipeline import batched, images_per_batch, write_behind
-from .tta import TestTimeAugmentation, decide, decide_each, view_logits
+from .inputs import Input, read_chunks
+from .pipeline import batched, images_per_batch, share, write_behind
+from .tta import TestTimeAugmentation, decide, view_logits
+from .video import Clip, frame_count
 
 
 def network_size(model: Segmenter, image: np.ndarray) -> tuple[int, int]:
@@ -47,14 +54,34 @@ def predict(
     return {"train_ids": found.train_ids, "entropy": found.entropy}
 
 
+class Smoothed:
+    """Class probabilities of a video's frames as a moving average: `share` of what was, the rest of what is; a new video begins
+    anew. Off (0) by default everywhere: it blurs what moves."""
+
+    def __init__(self, share: float):
+        self.share, self.video, self.probs = share, None, None
+
+    def __call__(self, item: Input, views: list[Tensor]) -> list[Tensor]:
+        """The views' logits `[1,K,h,w]` as one map of log probabilities."""
+        size = views[0].shape[-2:]
+        maps = [F.interpolate(torch.softmax(view, 1), size, mode="bilinear", align_corners=False) for view in views]
+        probs = sum(maps) / len(maps)
+        if self.video == item.video and self.probs is not None and self.probs.shape == probs.shape:
+            probs = torch.lerp(probs, self.probs, self.share)
+        self.video, self.probs = item.video, probs
+        return [probs.clamp(min=torch.finfo(probs.dtype).tiny).log()]
+
+
 def predict_many(
     model: Segmenter,
     images: list[np.ndarray],
     precision: Precision,
     tta: TestTimeAugmentation = TestTimeAugmentation(),
     with_entropy: bool = True,
+    change: Callable[[int, list[Tensor]], list[Tensor]] | None = None,
 ) -> list[dict]:
-    """`predict` of each image; those of one network size are computed in batches."""
+    """`predict` of each image; those of one network size are computed in batches. `change` gets each image's number and views'
+    logits, in order, and returns those that decide."""
     groups: dict[tuple[int, int], list[int]] = {}
     for index, image in enumerate(images):
         groups.setdefault(network_size(model, image), []).append(index)
@@ -62,9 +89,10 @@ def predict_many(
     for size, indices in groups.items():
         for batch in batched(indices, images_per_batch(size, precision.device)):
             views = view_logits(model, [images[index] for index in batch], size, precision, tta)
-            sizes = [(images[index].shape[1], images[index].shape[0]) for index in batch]
-            decisions = decide_each(views, sizes, with_entropy=with_entropy, align_corners=model.align_corners)
-            for index, decision in zip(batch, decisions, strict=True):
+            for place, index in enumerate(batch):
+                own = [logits[place : place + 1] for logits in views]
+                own = own if change is None else change(index, own)
+                decision = decide(own, images[index].shape[1::-1], with_entropy, align_corners=model.align_corners)
                 found[index] = {"train_ids": decision.train_ids, "entropy": decision.entropy}
     return [found[index] for index in range(len(images))]
 
@@ -76,6 +104,16 @@ class Counts(NamedTuple):
     bad: int
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How inputs are read: threads, the largest image, which frames of videos, and how much of a frame stays in the next."""
+
+    threads: int = 2
+    max_pixels: int | None = None
+    clip: Clip = Clip()
+    smooth: float = 0.0
+
+
 def predict_inputs(
     model: Segmenter,
     inputs: list[Input],
@@ -83,31 +121,78 @@ def predict_inputs(
     reporter: Reporter,
     write: Callable[[Input, np.ndarray, dict], None],
     tta: TestTimeAugmentation = TestTimeAugmentation(),
-    threads: int = 2,
+    reading: Reading = Reading(),
     process_group: ProcessGroup = ProcessGroup(),
     label: str = "predict",
     with_entropy: bool = True,
-    max_pixels: int | None = None,
 ) -> Counts:
     """`write(input, image, result of predict)`, in threads, for each that can be read; the others are warned of.
 
-    The counts are those of all processes.
+    Where `write` has a `finish`, it is called with a video's name when all its frames are written. A stream ends when it is
+    interrupted: what was written of it is finished too. The counts are those of all processes.
     """
     done = bad = 0
-    total = sum(frame_count(item) if item.is_video else 1 for item in inputs) // process_group.size
-    with reporter.progress(label, total) as advance, write_behind(threads) as submit:
-        for chunk in read_chunks(inputs, threads, process_group, max_pixels):
-            good = [(item, image) for item, image in chunk if not isinstance(image, BadFile)]
-            for item, reason in chunk:
-                if isinstance(reason, BadFile):
-                    reporter.warn(f"{item.path}: {reason}")
-            bad, done = bad + len(chunk) - len(good), done + len(good)
-            results = predict_many(model, [image for _, image in good], precision, tta, with_entropy)
-            for (item, image), result in zip(good, results, strict=True):
-                submit(write, item, image, result)
-            advance(len(chunk))
+    smoothed = Smoothed(reading.smooth) if reading.smooth else None
+    stills, *videos = _one_by_one(inputs, process_group)
+    with reporter.progress(label, _total(inputs, reading.clip, process_group)) as advance:
+        clock = Rate()
+        for part in (stills, *videos):
+            with _finished(part, write), write_behind(reading.threads) as submit:
+                for chunk in read_chunks(part, reading.threads, max_pixels=reading.max_pixels, clip=reading.clip):
+                    good = [(item, image) for item, image in chunk if not isinstance(image, BadFile)]
+                    for item, reason in chunk:
+                        if isinstance(reason, BadFile):
+                            reporter.warn(f"{item.source}: {reason}")
+                    bad, done = bad + len(chunk) - len(good), done + len(good)
+                    change = None if smoothed is None else lambda n, views, good=good: smoothed(good[n][0], views)
+                    results = predict_many(model, [image for _, image in good], precision, tta, with_entropy, change)
+                    for (item, image), result in zip(good, results, strict=True):
+                        submit(write, item, image, result)
+                    advance(len(chunk), clock(len(chunk)))
     counts = process_group.sum(torch.tensor([done, bad], device=precision.device))
     return Counts(*counts.tolist())
+
+
+def _one_by_one(inputs: list[Input], process_group: ProcessGroup) -> list[list[Input]]:
+    """This process's images, then each of its videos."""
+    videos = process_group.part([item for item in inputs if item.is_video])
+    return [share([item for item in inputs if not item.is_video], process_group), *([item] for item in videos)]
+
+
+def _total(inputs: list[Input], clip: Clip, process_group: ProcessGroup) -> int | None:
+    """Images and frames, for the progress bar; None where there is no end."""
+    counts = [frame_count(item.source, clip) if item.is_video else 1 for item in inputs]
+    return None if None in counts else sum(counts) // process_group.size
+
+
+@contextmanager
+def _finished(part: list[Input], write: Callable) -> Iterator[None]:
+    """Around a video's frames: its file is closed at the end, or when a stream is interrupted; else nothing of it is left."""
+    video = part[0] if part and part[0].is_video and hasattr(write, "finish") else None
+    try:
+        yield
+    except BaseException as error:
+        if video is not None and video.stream is not None and isinstance(error, (KeyboardInterrupt, Stopped)):
+            write.finish(video.name)
+        elif video is not None:
+            write.give_up(video.name, error)
+        raise
+    if video is not None:
+        write.finish(video.name)
+
+
+class Rate:
+    """How many a second, over the last seconds, as a progress bar's note."""
+
+    def __init__(self):
+        self.marks: deque = deque([(time.monotonic(), 0)], maxlen=50)
+
+    def __call__(self, count: int) -> str:
+        now, total = time.monotonic(), self.marks[-1][1] + count
+        self.marks.append((now, total))
+        then, before = self.marks[0]
+        seconds = now - then
+        return f"{(total - before) / seconds:.1f}/s" if seconds > 0 else ""
 
 
 def fail_on_bad(bad: int, total: int) -> None:

@@ -41,8 +41,8 @@ class Reporter:
         print(f"fgda: warning: {text}", file=sys.stderr, flush=True)
 
     @contextmanager
-    def progress(self, label: str, total: int, done: int = 0) -> Iterator[Advance]:
-        """Yields `advance(count, note)`. A bar on a terminal, else one plain line every few seconds."""
+    def progress(self, label: str, total: int | None, done: int = 0) -> Iterator[Advance]:
+        """Yields `advance(count, note)`. A bar on a terminal, else a line every few seconds. Total None: no end."""
         if self.quiet or not sys.stderr.isatty():
             yield _Plain(label, total, done, self.quiet)
             return
@@ -64,16 +64,19 @@ class Reporter:
 class _Plain:
     """Progress as plain lines, for files and pipes."""
 
-    def __init__(self, label: str, total: int, done: int, quiet: bool):
+    def __init__(self, label: str, total: int | None, done: int, quiet: bool):
         self.label, self.total, self.done, self.first, self.quiet = label, total, done, done, quiet
         self.start = self.last = time.monotonic()
 
     def __call__(self, count: int = 1, note: str = "") -> None:
         self.done += count
         now = time.monotonic()
-        if self.quiet or (now - self.last < PLAIN_EVERY and self.done < self.total):
+        if self.quiet or (now - self.last < PLAIN_EVERY and (self.total is None or self.done < self.total)):
             return
         self.last = now
+        if self.total is None:
+            print(f"{self.label}: {self.done}" + (f", {note}" if note else ""), file=sys.stderr, flush=True)
+            return
         rate = (self.done - self.first) / max(now - self.start, 1e-9)
         eta = (self.total - self.done) / rate if rate else 0
         text = f"{self.label}: {self.done}/{self.total}, ETA {int(eta) // 60}:{int(eta) % 60:02d}"
