@@ -14,9 +14,11 @@ __all__ = ["__version__", "load_model", "predict"]
 
 def __getattr__(name: str) -> Any:
     if name == "load_model":
+        from functools import partial
+
         from .models.checkpoint import load_model
 
-        return load_model
+        return partial(load_model, exported=True)
     if name == "predict":
         from .inference.predict import predict
 

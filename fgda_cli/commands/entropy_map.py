@@ -35,7 +35,7 @@ def entropy_map(
     from ..runtime.files import write_json
 
     show, found = cli.reporter(context), collect(inputs, recursive, out)
-    model, _ = load_model(checkpoint)
+    model, _ = load_model(checkpoint, exported=True)
     how, tta = cli.precision_for(precision, device, show, model), cli.views(flip, scale, sliding, overlap)
     how.to_device(model)
     process_group, write = join(how.device), EntropyMaps(out, raw)

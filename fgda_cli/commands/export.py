@@ -9,24 +9,62 @@ import typer
 
 from ..runtime.errors import UsageError
 
+BY_SUFFIX = {".onnx": "onnx", ".pt": "torchscript", ".ts": "torchscript", ".xml": "openvino"}
+
 
 def export(
     context: typer.Context,
     checkpoint: Annotated[Path, typer.Argument(metavar="CKPT")],
-    out: Annotated[Path, typer.Option(help="The ONNX file.", rich_help_panel="Result")] = Path("model.onnx"),
+    out: Annotated[
+        Optional[Path], typer.Option(help="The file. Default: model.onnx, .pt or .xml.", rich_help_panel="Result")
+    ] = None,
+    format_: Annotated[
+        Optional[str], typer.Option("--format", help="onnx, torchscript, openvino. Default: by --out.", rich_help_panel="Result")
+    ] = None,
     size: Annotated[
-        Optional[str], typer.Option(metavar="WxH", help="Of the images. Default: the evaluation size.", rich_help_panel="Result")
+        Optional[str], typer.Option(metavar="WxH", help="Of the network's images. Default: as trained.", rich_help_panel="Result")
+    ] = None,
+    argmax: Annotated[
+        bool, typer.Option("--argmax", help="Train ids and entropy out, not logits.", rich_help_panel="Result")
+    ] = False,
+    dynamic: Annotated[
+        bool, typer.Option("--dynamic", help="Images of any size in, resized inside.", rich_help_panel="Result")
+    ] = False,
+    half: Annotated[bool, typer.Option("--half", help="16-bit weights.", rich_help_panel="Result")] = False,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="8-bit convolutions (onnx); needs --calibrate.", rich_help_panel="Result")
+    ] = False,
+    calibrate: Annotated[
+        Optional[str],
+        typer.Option(metavar="IMAGES", help="Frames: ranges of --int8, and what the file is checked on.", rich_help_panel="Data"),
     ] = None,
 ) -> None:
-    """ONNX of the network, any batch size, checked against torch with onnxruntime."""
+    """The network for devices: uint8 images in, checked against torch on real frames."""
     from ..data.prepare import parse_size
 
     pixels = parse_size(size)
-    if out.suffix != ".onnx":
-        raise UsageError(f"--out {out}: name it *.onnx")
-    from ..inference.export import export_onnx
+    kind = format_ or (BY_SUFFIX.get(out.suffix) if out is not None else "onnx")
+    if format_ is not None and kind not in BY_SUFFIX.values():
+        raise UsageError(f"--format {format_}: known are onnx, torchscript, openvino")
+    if kind is None or (out is not None and BY_SUFFIX.get(out.suffix) != kind):
+        raise UsageError(f"--out {out}: name it *.onnx, *.pt (torchscript) or *.xml (openvino)")
+    if half and int8:
+        raise UsageError("--half and --int8: one of them")
+    if int8 and (kind != "onnx" or calibrate is None):
+        raise UsageError("--int8 is for onnx, and needs --calibrate IMAGES: frames like those it will see")
+    if half and kind == "torchscript":
+        raise UsageError("--half is for onnx and openvino")
+    from ..inference.export import SUFFIXES, Form
+    from ..inference.export import export as write
+    from ..inference.inputs import spread_images
 
-    found = export_onnx(checkpoint, out, pixels)
-    width, height = found.size
-    print(f"{out}: images [B,3,{height},{width}] RGB 0-255 float32 -> logits [B,{found.classes},{height},{width}]")
-    print(f"onnxruntime differs from torch by {found.difference:.1e} at most (logits up to {found.largest:.1f})")
+    form = Form(kind, argmax, dynamic, "half" if half else "int8" if int8 else "fp32")
+    out = out or Path("model").with_suffix(SUFFIXES[kind])
+    frames = spread_images(calibrate, 64) if calibrate is not None else None
+    found = write(checkpoint, out, form, pixels, frames)
+    width, height = ("W", "H") if dynamic else found.size
+    results = f"train ids uint8 and entropy [B,{height},{width}]" if argmax else f"logits [B,{found.classes},{height},{width}]"
+    print(f"{out}: RGB uint8 [B,3,{height},{width}] -> {results}")
+    where = f"{len(frames)} frames" if frames else "noise (--calibrate IMAGES: on real frames)"
+    print(f"{100 * found.same:.2f} % of the pixels as by torch, on {where}; logits differ by {found.difference:.1e} at most "
+          f"(up to {found.largest:.1f})")  # fmt: skip

@@ -65,7 +65,7 @@ def predict(
     if clip.end is not None and clip.end <= clip.start:
         raise UsageError(f"--end {end} is not after --start {start}")
     show, found = cli.reporter(context), collect(inputs, recursive, out)
-    model, info = load_model(checkpoint)
+    model, info = load_model(checkpoint, exported=True)
     how, tta = cli.precision_for(precision, device, show, model), cli.views(flip, scale, sliding, overlap)
     how.to_device(model)
     stills = tuple(kind for kind in kinds if kind != "video")

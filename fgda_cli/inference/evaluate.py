@@ -131,11 +131,11 @@ def evaluate_file(
     """
     from ..models.checkpoint import load, load_model, model_of
 
-    model, info = model_of(content or load(path), path)
+    model, info = model_of(content or load(path, exported=True), path)
     model = precision.to_device(model)
     others = []
     for other_path in with_paths:
-        other, facts = load_model(other_path)
+        other, facts = load_model(other_path, exported=True)
         for what, theirs, ours in (
             ("classes", facts["classes"].names, info["classes"].names),
             ("input sizes", other.input_rule, model.input_rule),

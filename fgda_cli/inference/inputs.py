@@ -149,6 +149,18 @@ def read_inputs(inputs: list[Input], threads: int = 2, max_pixels: int | None = 
     return (pair for chunk in read_chunks(inputs, threads, max_pixels=max_pixels) for pair in chunk)
 
 
+def spread_images(text: str, count: int, recursive: bool = True, max_pixels: int | None = None) -> list[np.ndarray]:
+    """`count` images of a folder or glob, evenly spread, RGB. Raises FgdaError when none can be read."""
+    inputs = [item for item in collect([text], recursive) if not item.is_video]
+    chosen = (
+        [inputs[n] for n in np.unique(np.linspace(0, len(inputs) - 1, min(count, len(inputs))).astype(int))] if inputs else []
+    )
+    images = [image for _, image in read_inputs(chosen, max_pixels=max_pixels) if isinstance(image, np.ndarray)]
+    if not images:
+        raise FgdaError(f"{text} holds no image that can be read (videos: take frames of them first)")
+    return images
+
+
 def read_chunks(
     inputs: list[Input],
     threads: int = 2,

@@ -47,7 +47,7 @@ def predict(
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise ValueError(f"predict takes RGB uint8 [H,W,3], not {image.dtype} {list(image.shape)}")
-    precision = precision or Precision("fp32", next(model.parameters()).device)
+    precision = precision or Precision("fp32", next(model.parameters(), torch.empty(0)).device)
     views = view_logits(model, [image], network_size(model, image), precision, tta)
     size = out_size or (image.shape[1], image.shape[0])
     found = decide(views, size, with_entropy=True, align_corners=model.align_corners)

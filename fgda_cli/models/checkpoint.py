@@ -16,6 +16,7 @@ from ..data.classes import ClassSet
 from ..data.geometry import InputRule
 from ..runtime.errors import FgdaError, UsageError
 from ..runtime.files import whole_file
+from .exported import open_exported
 from .resolutions import TwoResolutions
 from .segmenter import Segmenter
 from .weights import check_finite, read_tensors
@@ -32,9 +33,13 @@ def save(path: Path, content: dict[str, Any]) -> None:
             raise FgdaError(f"cannot write {path}: the write failed (is the disk full?)") from error
 
 
-def load(path: Path) -> dict[str, Any]:
-    """Raises FgdaError for a file that is no fgda checkpoint."""
+def load(path: Path, exported: bool = False) -> dict[str, Any]:
+    """Raises FgdaError for a file that is no fgda checkpoint. With `exported`, a model that `fgda export` wrote is one too."""
     path = Path(path)
+    if path.suffix == ".onnx":
+        if not exported:
+            raise FgdaError(f"{path} is an exported model, which predicts and evaluates alone: name its checkpoint")
+        return open_exported(path)
     if path.is_dir():
         raise FgdaError(f"{path} is a folder: name a checkpoint in it, e.g. {path}/checkpoints/final.pth")
     content = read_tensors(path)
@@ -84,20 +89,20 @@ def restore_model(content: dict[str, Any], path: Path) -> Segmenter:
     return model.eval()
 
 
-def load_model(path: str | Path, device: str = "cpu") -> tuple[Segmenter, dict[str, Any]]:
+def load_model(path: str | Path, device: str = "cpu", exported: bool = False) -> tuple[Segmenter, dict[str, Any]]:
     """`(model, info)`: the network in eval mode (RGB 0-255 `[B,3,H,W]` in) and what the checkpoint says of itself.
 
     info: `stage`, `method`, `iteration`, `preset` (dict), `classes` (ClassSet), `size` (width, height at which images enter),
-    `input` (InputRule).
+    `input` (InputRule), `verdict` (what adaptation did, without labels). An `exported` model (ONNX) is run by onnxruntime.
     """
-    model, info = model_of(load(Path(path)), Path(path))
+    model, info = model_of(load(Path(path), exported), Path(path))
     return model.to(device), info
 
 
 def model_of(content: dict[str, Any], path: Path) -> tuple[Segmenter, dict[str, Any]]:
     """`load_model` of a file that is loaded already."""
-    model = restore_model(content, path)
-    info = {key: content.get(key) for key in ("stage", "method", "iteration", "preset", "metrics")}
+    model = content["exported"] if "exported" in content else restore_model(content, path)
+    info = {key: content.get(key) for key in ("stage", "method", "iteration", "preset", "metrics", "verdict")}
     info["classes"] = ClassSet.from_json(content["classes"])
     info["input"], info["size"] = model.input_rule, model.input_rule.size
     return model, info

@@ -103,7 +103,7 @@ def _frames(
     names: list[str], first: Judged, other: Judged, dataset: PreparedDataset, precision: Precision, tta: TestTimeAugmentation
 ) -> str:
     items = {item.name: item for item in dataset.items(first.result["split"], labelled=True)}
-    loaded = [load_model(Path(one.result["checkpoint"])) for one in (first, other)]
+    loaded = [load_model(Path(one.result["checkpoint"]), exported=True) for one in (first, other)]
     parts = []
     for name in names:
         image = np.ascontiguousarray(dataset.image(items[name]))

@@ -55,7 +55,7 @@ def gather(inputs: list[str], root: Path, most: int, threads: int = 2) -> list[S
 
 def comparison(scenes: list[Scene], checkpoints: list[Path], names: list[str], precision: Precision) -> np.ndarray:
     """Two rows a scene: labels above, entropy (eq. 4) below; each picture in its image's own aspect, colours by class name."""
-    loaded = [load_model(path) for path in checkpoints]
+    loaded = [load_model(path, exported=True) for path in checkpoints]
     models = [precision.to_device(model) for model, _ in loaded]
     own = [info["classes"] for _, info in loaded]
     classes = union_of([*own, *(scene.classes for scene in scenes if scene.classes is not None)])

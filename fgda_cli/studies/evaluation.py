@@ -67,7 +67,7 @@ def evaluate_all(paths: list[Path], wanted: Wanted, reporter: Reporter) -> tuple
     if together:
         paths, names = paths[:1], [f"mean of {len(paths)}"]
     for path, heading in zip(paths, names, strict=True):
-        content = load(path)
+        content = load(path, exported=True)
         try:
             dataset, classes = wanted.dataset_for(content), ClassSet.from_json(content["classes"])
         except (KeyError, TypeError, ValueError) as error:

@@ -46,7 +46,7 @@ def evaluation_page(
     result: dict[str, Any], scores: dict[str, float], dataset: PreparedDataset, precision: Precision, tta: TestTimeAugmentation
 ) -> str:
     """The page of one checkpoint's evaluation; `scores` are its images' mIoU by name."""
-    model, info = load_model(Path(result["checkpoint"]))
+    model, info = load_model(Path(result["checkpoint"]), exported=True)
     precision.to_device(model)
     model.input_rule = InputRule.from_json(result["input"])  # the one that was evaluated by
     figures = {name: f"{show(result[key])} %" for key, name in MEANS.items() if result[key] is not None}

@@ -13,7 +13,7 @@ import yaml
 from ..data.classes import ClassSet
 from ..data.geometry import resize_ids
 from ..data.store import open_anywhere
-from ..inference.inputs import collect, read_inputs
+from ..inference.inputs import spread_images
 from ..inference.label_free import Verdict, judge
 from ..inference.predict import predict
 from ..inference.unlabelled import Frames, Observed, feature_distance, frames_of, look_at_source, observe
@@ -119,16 +119,11 @@ def started_from(checkpoints: list[Path], reporter: Reporter) -> Path:
 def target_frames(wanted: Wanted, model: Segmenter, info: dict) -> tuple[Frames, str]:
     """Frames at the size at which they enter the network, and where they are from."""
     if wanted.images:
-        inputs = [item for item in collect(list(wanted.images), recursive=True) if not item.is_video]
-        if not inputs:
-            raise FgdaError("--images: no image (videos: take frames of them first)")
-        chosen = [inputs[n] for n in np.unique(np.linspace(0, len(inputs) - 1, min(wanted.frames, len(inputs))).astype(int))]
-        images = [image for _, image in read_inputs(chosen, max_pixels=wanted.max_pixels) if isinstance(image, np.ndarray)]
-        if not images:
-            raise FgdaError("--images: none of the images can be read")
+        count = max(1, wanted.frames // len(wanted.images))
+        images = [image for text in wanted.images for image in spread_images(text, count, max_pixels=wanted.max_pixels)]
         rule = model.input_rule
         sized = [rule.resize(image, rule(image.shape[1], image.shape[0])) for image in images]
-        return Frames(sized), f"{len(sized)} of {len(inputs)} images"
+        return Frames(sized), f"{len(sized)} images"
     name = wanted.data or info["preset"]["data"]["target"]["dataset"]
     dataset = open_anywhere(wanted.root, name)
     split = "train" if "train" in dataset.splits() else dataset.splits()[0]

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from fgda_cli.config.schema import Model
-from fgda_cli.inference.export import export_onnx
+from fgda_cli.inference.export import Form, export
 from fgda_cli.models import checkpoint, encoders
 from fgda_cli.models.encoders import mit
 from fgda_cli.models.segmenter import Segmenter
@@ -325,7 +325,7 @@ def test_an_hrda_network_goes_to_onnx_with_all_its_windows(tmp_path):
     content = import_checkpoint(tmp_path / "x.pth", "auto")
     content["preset"]["model"]["detail"] = [64, 64]
     checkpoint.save(tmp_path / "ours.pth", content)
-    found = export_onnx(tmp_path / "ours.pth", tmp_path / "x.onnx", (96, 128))
+    found = export(tmp_path / "ours.pth", tmp_path / "x.onnx", Form(), (96, 128))
     assert found.difference <= 1e-4 * max(1.0, found.largest) and (tmp_path / "x.onnx").is_file()
 
 

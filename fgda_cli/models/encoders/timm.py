@@ -37,7 +37,7 @@ class TimmEncoder(nn.Module):
         self.strides = tuple(net.feature_info.reduction())
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        size = tuple(max(1, round(side / self.patch)) * self.patch for side in images.shape[-2:])
+        size = tuple(max(1, round(int(side) / self.patch)) * self.patch for side in images.shape[-2:])
         if size != tuple(images.shape[-2:]):  # a transformer takes whole patches
             images = F.interpolate(images, size=size, mode="bilinear", align_corners=False)
         pairs = zip(self.net(images), self.channels, strict=True)

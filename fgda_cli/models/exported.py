@@ -1,0 +1,84 @@
+"""An exported network (ONNX) in the place of one of ours: it predicts and evaluates, by onnxruntime."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..data.classes import ClassSet
+from ..data.geometry import InputRule
+from ..runtime.errors import FgdaError
+from .segmenter import Output
+
+KEY, VERSION = "fgda", 1  # of the metadata
+
+
+def runtime() -> Any:
+    """onnxruntime. Raises FgdaError that says how to get it."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise FgdaError("an exported model needs the package onnxruntime: pip install 'fgda[export]'") from error
+    return onnxruntime
+
+
+def open_session(path: Path) -> Any:
+    """Raises FgdaError for a file that onnxruntime cannot run."""
+    library = runtime()
+    options = library.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = torch.get_num_threads()
+    try:
+        return library.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # noqa: BLE001 - onnxruntime raises a dozen kinds of its own
+        raise FgdaError(f"{path}: no ONNX model that can be run ({' '.join(str(error).split())[:120]})") from error
+
+
+def read_facts(path: Path, session: Any) -> dict[str, Any]:
+    """What the file says of itself, as a checkpoint's content without weights. Raises FgdaError for one that is not ours."""
+    try:
+        text = session.get_modelmeta().custom_metadata_map[KEY]
+        facts = json.loads(text)
+        if facts["version"] != VERSION:
+            raise ValueError(f"version {facts['version']}")
+        ClassSet.from_json(facts["classes"]), InputRule.from_json(facts["input"])
+        width, height = facts["size"]
+        if not (isinstance(facts["preset"], dict) and min(width, height) > 0):
+            raise ValueError("no preset or size")
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
+        raise FgdaError(f"{path} is no model that fgda export wrote ({' '.join(str(error).split())[:100]})") from error
+    return facts
+
+
+class ExportedModel(nn.Module):
+    """Reads images of one size; `Output.logits` `[B,K,h,w]` alone is filled in."""
+
+    def __init__(self, path: Path, session: Any, facts: dict[str, Any]):
+        super().__init__()
+        self.path, self.session, self.facts = path, session, facts
+        self.num_classes = len(facts["classes"]["names"])
+        self.align_corners = bool(facts["align_corners"])
+        rule = InputRule.from_json(facts["input"])
+        self.size = tuple(facts["size"])
+        self.input_rule: InputRule | None = InputRule(self.size, rule.trained_on, rule.resample, squeeze_all=True)
+        self.is_dynamic = bool(facts["dynamic"])
+
+    def forward(self, images: Tensor) -> Output:
+        width, height = images.shape[-1], images.shape[-2]
+        if (width, height) != self.size and not self.is_dynamic:
+            wanted = "x".join(map(str, self.size))
+            raise FgdaError(f"{self.path} takes images of {wanted}, not {width}x{height}: export it with --size, or --dynamic")
+        pixels = images.round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+        (coarse,) = self.session.run(["coarse"], {"images": pixels})
+        return Output(torch.from_numpy(coarse).float(), None, None, None)
+
+
+def open_exported(path: Path) -> dict[str, Any]:
+    """A checkpoint's content, with the network itself in the place of its weights."""
+    session = open_session(path)
+    facts = read_facts(path, session)
+    return facts | {"exported": ExportedModel(path, session, facts)}
