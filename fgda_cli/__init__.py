@@ -1,7 +1,7 @@
 """fgda: fine-grained domain adaptation for semantic segmentation.
 
-`load_model(path) -> (model, info)` and `predict(model, image) -> dict` are the Python API's front door; importing the
-package alone loads no torch.
+`load_model(path) -> (model, info)`, `predict(model, image) -> dict`, `pretrain`, `adapt` and `evaluate` are the Python API's
+front door; importing the package alone loads no torch.
 """
 
 from __future__ import annotations
@@ -9,10 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 __version__ = "0.2.0.dev0"
-__all__ = ["__version__", "load_model", "predict"]
+__all__ = ["__version__", "adapt", "evaluate", "load_model", "predict", "pretrain"]
 
 
 def __getattr__(name: str) -> Any:
+    if name in ("adapt", "evaluate", "pretrain"):
+        from . import api
+
+        return getattr(api, name)
     if name == "load_model":
         from functools import partial
 

@@ -20,7 +20,7 @@ LAYERS = (
     {"training"},
     {"studies"},
     {"commands"},
-    {"app", "__main__"},
+    {"app", "api", "__main__"},
 )
 
 

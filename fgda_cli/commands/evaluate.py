@@ -10,8 +10,6 @@ import typer
 from ..runtime.errors import UsageError
 from . import _options as cli
 
-RESAMPLES = 1000  # of the images, for intervals
-
 
 def evaluate(
     context: typer.Context,
@@ -70,7 +68,7 @@ def evaluate(
     cli.check_ids(ids)
     from ..data.store import data_root as root_of
     from ..inference.tally import Extras
-    from ..studies.evaluation import Wanted, evaluate_all
+    from ..studies.evaluation import RESAMPLES, Wanted, evaluate_all
     from ..visual.tables import change_table, iou_table
 
     show = cli.reporter(context)

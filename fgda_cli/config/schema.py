@@ -206,6 +206,9 @@ class Run(Section):
     patience: Count | None = Field(
         None, description="ends after so many validations that set no best.pth, with the best checkpoint"
     )
+    loggers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field(
+        ("tensorboard",), description="where scalars go besides metrics.jsonl (extras fgda[wandb], fgda[mlflow])"
+    )
     keep: bool = Field(False, description="keep the checkpoint of every validation, as checkpoints/iteration-000100.pth")
     workers: int = Field(2, ge=0, description="processes that read images; 0 reads in the main one")
 

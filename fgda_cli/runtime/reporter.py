@@ -43,7 +43,7 @@ class Reporter:
     @contextmanager
     def progress(self, label: str, total: int | None, done: int = 0) -> Iterator[Advance]:
         """Yields `advance(count, note)`. A bar on a terminal, else a line every few seconds. Total None: no end."""
-        if self.quiet or not sys.stderr.isatty():
+        if self.quiet or not (sys.stderr.isatty() or self.console().is_jupyter):
             yield _Plain(label, total, done, self.quiet)
             return
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

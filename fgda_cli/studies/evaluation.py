@@ -23,6 +23,8 @@ from ..runtime.reporter import Reporter
 from .changes import Judged, change, comparison_page
 from .report import ImageScores, evaluation_page, write_page
 
+RESAMPLES = 1000  # of the images, for intervals
+
 
 @dataclass(frozen=True)
 class Wanted:

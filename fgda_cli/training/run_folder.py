@@ -21,6 +21,7 @@ FREE_KEYS = (
     "run.time_limit",
     "run.patience",
     "run.keep",
+    "run.loggers",
     "model.checkpoint_activations",
 )
 OTHER_STAGE = {

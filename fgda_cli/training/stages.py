@@ -21,6 +21,7 @@ from ..runtime.errors import FgdaError, UsageError
 from ..runtime.reporter import Reporter
 from .assembly import imagenet_encoder, initialise, make_samples, make_state, mix_statistics, prepare_method
 from .judging import make_judges
+from .loggers import check_loggers
 from .run_folder import Identity, RunFolder
 from .setup import open_datasets
 from .stopping import Clock
@@ -110,6 +111,7 @@ def _with_matching_model(preset: Preset, content: dict, init: Path, job: Job) ->
 def _run(
     job: Job, preset: Preset, stage: Stage, identity: Identity, method: type[Method], init: tuple[Path, dict] | None, folder: Path
 ) -> Path:
+    check_loggers(preset)
     run = RunFolder(job.out or folder)
     data = open_datasets(preset, job.data_root, method, job.reporter, init and init[1])
     device = pick_device(job.device)

@@ -20,6 +20,7 @@ from ..runtime.distributed import ProcessGroup
 from ..runtime.errors import FgdaError, Stopped
 from ..runtime.reporter import Reporter
 from .judging import Judges
+from .loggers import Logger, open_loggers
 from .run_folder import RunFolder
 from .state import TrainState
 from .stopping import OUT_OF_TIME, Clock, stop_on_signals
@@ -38,7 +39,7 @@ class Trainer:
     judges: Judges
     reporter: Reporter
     process_group: ProcessGroup = ProcessGroup()
-    writer: Any = None  # TensorBoard's SummaryWriter
+    loggers: list[Logger] | None = None  # opened at the first scalars
     clock: Clock = field(default_factory=Clock)
 
     def train(self) -> None:
@@ -73,6 +74,7 @@ class Trainer:
                     break
                 if signum:
                     self.save_last()
+                    self.close_loggers()
                     raise Stopped(signum, f"stopped at iteration {state.iteration}: run the same command to go on")
                 if state.iteration % self.stage.checkpoint_every == 0 and state.iteration < total:
                     self.save_last()
@@ -209,13 +211,10 @@ class Trainer:
         self.scalars({f"loss/{name}": value for name, value in terms.items()} | {f"lr/{n}": v for n, v in lrs.items()})
 
     def scalars(self, values: dict[str, float]) -> None:
-        """TensorBoard events; the writer is opened at the first of them."""
-        if self.writer is None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.writer = SummaryWriter(str(self.run.folder), purge_step=self.state.iteration, flush_secs=30)
-        for name, value in values.items():
-            self.writer.add_scalar(name, value, self.state.iteration)
+        if self.loggers is None:
+            self.loggers = open_loggers(self.run.folder, self.preset, self.header, self.state.iteration)
+        for logger in self.loggers:
+            logger.scalars(values, self.state.iteration)
 
     def evaluate(self) -> dict | None:
         """Validate, log, keep the best."""
@@ -298,5 +297,8 @@ class Trainer:
         checkpoint.save(self.run.final, content | self.verdict(content["model"]))
         self.save_last()
         self.run.note(f"iteration {self.state.iteration}: finished")
-        if self.writer is not None:
-            self.writer.close()
+        self.close_loggers()
+
+    def close_loggers(self) -> None:
+        for logger in self.loggers or ():
+            logger.close()

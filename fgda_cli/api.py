@@ -1,0 +1,97 @@
+"""The commands as functions, for programs and notebooks: what they return is what the commands print; errors are FgdaError."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+Sets = Mapping[str, Any] | Sequence[str]
+
+
+def pretrain(
+    preset: str = "playground",
+    *,
+    sets: Sets = (),
+    data_root: str | Path | None = None,
+    out: str | Path | None = None,
+    device: str = "auto",
+    fresh: bool = False,
+    quiet: bool = False,
+) -> Path:
+    """Train on the labelled source alone; returns the path of final.pth. A stopped run is resumed.
+
+    `preset` is a name or a YAML file, `sets` overrides its keys: `{"optim.lr": 1e-4}` or `["optim.lr=1e-4"]`. Raises UsageError
+    for a key or value that there is not, FgdaError for work that failed.
+    """
+    from .training import stages
+
+    return stages.pretrain(_job(preset, sets, None, data_root, out, device, fresh, quiet))
+
+
+def adapt(
+    preset: str = "playground",
+    *,
+    method: str | None = None,
+    init: str | Path | None = None,
+    sets: Sets = (),
+    data_root: str | Path | None = None,
+    out: str | Path | None = None,
+    device: str = "auto",
+    fresh: bool = False,
+    quiet: bool = False,
+) -> Path:
+    """Adapt a trained model (`init`, else the preset's newest pretrain) to the unlabelled target; returns the path of final.pth.
+
+    As `pretrain` otherwise. What signals without labels say of the result: `load_model(path)[1]["verdict"]`.
+    """
+    from .training import stages
+
+    return stages.adapt(
+        _job(preset, sets, method, data_root, out, device, fresh, quiet), Path(init) if init is not None else None
+    )
+
+
+def evaluate(
+    checkpoint: str | Path,
+    *,
+    data: str | None = None,
+    split: str = "val",
+    data_root: str | Path | None = None,
+    boundary: bool = False,
+    calibration: bool = False,
+    intervals: bool = False,
+    device: str = "auto",
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """IoU in percent by class and their means on a labelled split: the JSON of `fgda evaluate`."""
+    from .data.store import data_root as root_of
+    from .inference.tally import Extras
+    from .runtime.devices import make_precision, pick_device
+    from .runtime.reporter import Reporter
+    from .studies.evaluation import RESAMPLES, Wanted, evaluate_all
+
+    extras = Extras(boundary, calibration, RESAMPLES if intervals else 0)
+    root = root_of(None if data_root is None else Path(data_root))
+    wanted = Wanted(data, split, root, make_precision("fp32", pick_device(device)), extras=extras)
+    _, (result,) = evaluate_all([Path(checkpoint)], wanted, Reporter(quiet=quiet))
+    return result
+
+
+def _job(preset: str, sets: Sets, method: str | None, data_root: Any, out: Any, device: str, fresh: bool, quiet: bool):
+    from .config.presets import load_preset
+    from .data.store import data_root as root_of
+    from .runtime.reporter import Reporter
+    from .training.stages import Job
+
+    overrides = [f"{key}={_text(value)}" for key, value in sets.items()] if isinstance(sets, Mapping) else list(sets)
+    root = root_of(None if data_root is None else Path(data_root))
+    reporter = Reporter(quiet=quiet, decisions=[])
+    return Job(load_preset(preset, overrides, method), root, None if out is None else Path(out), device, fresh, reporter)
+
+
+def _text(value: Any) -> str:
+    """A value as `--set` would write it: YAML on one line."""
+    import json
+
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,112 @@
+"""Where a run's scalars go besides metrics.jsonl: TensorBoard, Weights & Biases, MLflow, as run.loggers says."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..config.schema import Preset
+from ..runtime.errors import FgdaError
+
+PROJECT = __package__.partition(".")[0].removesuffix("_cli")  # under which runs stand, unless the environment says another
+
+
+class Logger(Protocol):
+    def scalars(self, values: dict[str, float], iteration: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class TensorBoard:
+    """Events in the run folder; later events of a run that was resumed take the place of lost ones."""
+
+    def __init__(self, folder: Path, preset: Preset, header: dict[str, Any], iteration: int):
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.writer = SummaryWriter(str(folder), purge_step=iteration, flush_secs=30)
+
+    def scalars(self, values: dict[str, float], iteration: int) -> None:
+        for name, value in values.items():
+            self.writer.add_scalar(name, value, iteration)
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+class WandB:
+    """A run of the folder's own id, so that a resumed run goes on in it. WANDB_MODE=offline writes into the run folder alone."""
+
+    def __init__(self, folder: Path, preset: Preset, header: dict[str, Any], iteration: int):
+        wandb = library("wandb")
+        name = f"{preset.name}-{header['method']}-seed{preset.run.seed}"
+        self.run = wandb.init(
+            project=os.environ.get("WANDB_PROJECT", PROJECT), id=run_id(folder), name=name, resume="allow", dir=str(folder),
+            config=preset.to_json() | {"stage": header["stage"], "method_name": header["method"]},
+        )  # fmt: skip
+
+    def scalars(self, values: dict[str, float], iteration: int) -> None:
+        self.run.log(values, step=iteration)
+
+    def close(self) -> None:
+        self.run.finish()
+
+
+class MLflow:
+    """A run in the store that MLFLOW_TRACKING_URI names, else in the run folder; a resumed run goes on in it."""
+
+    def __init__(self, folder: Path, preset: Preset, header: dict[str, Any], iteration: int):
+        mlflow = library("mlflow")
+        if "MLFLOW_TRACKING_URI" not in os.environ:
+            mlflow.set_tracking_uri(f"sqlite:///{(folder / 'mlflow.db').resolve()}")
+        mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT))
+        record = folder / "mlflow-run.txt"
+        known = record.read_text().strip() if record.is_file() else None
+        name = f"{preset.name}-{header['method']}-seed{preset.run.seed}"
+        self.mlflow, run = mlflow, mlflow.start_run(run_id=known, run_name=None if known else name)
+        if known is None:
+            record.write_text(run.info.run_id)
+            flat = _flat(preset.to_json() | {"stage": header["stage"]})
+            mlflow.log_params({key: str(value)[:500] for key, value in flat.items()})
+
+    def scalars(self, values: dict[str, float], iteration: int) -> None:
+        self.mlflow.log_metrics({name.replace("@", "at"): float(value) for name, value in values.items()}, step=iteration)
+
+    def close(self) -> None:
+        self.mlflow.end_run()
+
+
+KINDS = {"tensorboard": TensorBoard, "wandb": WandB, "mlflow": MLflow}
+
+
+def open_loggers(folder: Path, preset: Preset, header: dict[str, Any], iteration: int) -> list[Logger]:
+    """Those that run.loggers names. Raises FgdaError for a package that is missing."""
+    return [KINDS[name](folder, preset, header, iteration) for name in preset.run.loggers]
+
+
+def check_loggers(preset: Preset) -> None:
+    """Raises FgdaError for a package that is missing, before anything is trained."""
+    for name in preset.run.loggers:
+        if name != "tensorboard":
+            library(name)
+
+
+def library(name: str) -> Any:
+    import importlib
+
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise FgdaError(f"run.loggers: {name} needs the package {name}: pip install 'fgda[{name}]'") from error
+
+
+def run_id(folder: Path) -> str:
+    """The same for a folder whenever it is asked."""
+    return hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(tree, dict) and tree:
+        return {key: value for name, part in tree.items() for key, value in _flat(part, f"{prefix}{name}.").items()}
+    return {prefix.rstrip("."): tree}

@@ -1,0 +1,71 @@
+"""The Python interface: the commands' results, errors that can be caught, torch not loaded by an import."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import fgda_cli
+from fgda_cli.runtime.errors import FgdaError, UsageError
+from tests.conftest import TINY
+
+
+@pytest.fixture(scope="module")
+def run(data_root, tmp_path_factory):
+    """A pretrain and an adaptation by functions."""
+    out = tmp_path_factory.mktemp("api")
+    start = fgda_cli.pretrain("playground", sets=TINY, data_root=data_root, out=out / "pre", device="cpu", quiet=True)
+    sets = {"adapt.iterations": 2, "data.source.size": [64, 32], "run.precision": "fp32"}
+    more = [entry for entry in TINY if not entry.startswith(tuple(sets))]
+    sets |= dict(entry.split("=", 1) for entry in more)
+    how = {"data_root": str(data_root), "out": out / "ad", "device": "cpu", "quiet": True}
+    final = fgda_cli.adapt("playground", method="minent", init=start, sets=sets, **how)
+    return start, final
+
+
+def test_functions_train_adapt_and_evaluate(run, data_root, capfd):
+    start, final = run
+    _, info = fgda_cli.load_model(final)
+    assert info["method"] == "minent" and info["iteration"] == 2 and info["verdict"]["verdict"]
+    result = fgda_cli.evaluate(final, data_root=data_root, boundary=True, intervals=True, device="cpu", quiet=True)
+    assert result["dataset"] == "playground-street" and result["intervals"]["miou"] and result["boundary"]["miou"] is not None
+    assert capfd.readouterr().out == ""
+
+
+def test_the_same_call_is_the_same_run(run, data_root):
+    start, _ = run
+    again = fgda_cli.pretrain("playground", sets=TINY, data_root=data_root, out=start.parent.parent, device="cpu", quiet=True)
+    assert again == start
+
+
+def test_errors_can_be_caught(data_root, tmp_path):
+    with pytest.raises(UsageError, match="magic"):
+        fgda_cli.adapt("playground", sets={"optim.magic": 1}, data_root=data_root)
+    with pytest.raises(FgdaError):
+        fgda_cli.evaluate(tmp_path / "none.pth", data_root=data_root)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        fgda_cli.nothing  # noqa: B018
+
+
+def test_importing_loads_no_torch():
+    code = "import sys, fgda_cli, fgda_cli.api; sys.exit('torch' in sys.modules or 'cv2' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_notebook_sees_a_bar(monkeypatch):
+    """In a notebook stderr is no terminal, but rich draws there."""
+    import rich.console
+
+    from fgda_cli.runtime.reporter import Reporter, _Plain
+
+    with Reporter().progress("x", 3) as advance:
+        assert isinstance(advance, _Plain)
+    monkeypatch.setattr(rich.console.Console, "is_jupyter", True, raising=False)
+    monkeypatch.setattr(rich.console, "_is_jupyter", lambda: True)
+    monkeypatch.setitem(sys.modules, "IPython", type(sys)("IPython"))
+    monkeypatch.setitem(sys.modules, "IPython.display", type(sys)("IPython.display"))
+    sys.modules["IPython.display"].display = lambda *_, **__: None
+    with Reporter().progress("x", 3) as advance:
+        assert not isinstance(advance, _Plain)
