@@ -16,6 +16,7 @@ from .commands import (
     ablate,
     adapt,
     backbones,
+    card,
     compare,
     demo,
     doctor,
@@ -55,7 +56,7 @@ GROUPS = {
         "verdict": verdict.verdict,
         "rank": rank.rank,
     },
-    USE: {"predict": predict.predict, "entropy-map": entropy_map.entropy_map, "export": export.export},
+    USE: {"predict": predict.predict, "entropy-map": entropy_map.entropy_map, "export": export.export, "card": card.card},
     ABOUT: {"presets": presets.presets, "backbones": backbones.backbones, "doctor": doctor.doctor},
 }
 for group, commands in GROUPS.items():

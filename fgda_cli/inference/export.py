@@ -25,6 +25,7 @@ from ..models.exported import KEY, VERSION
 from ..models.segmenter import Segmenter
 from ..runtime.errors import FgdaError
 from ..runtime.files import whole_file
+from .card import make_card
 
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt", "openvino": ".xml"}
 TOLERANCE = 1e-4  # of the coarse logits in fp32, relative to the largest where that is above 1
@@ -114,10 +115,7 @@ def _examples(model: Segmenter, frames: list[np.ndarray] | None, size: tuple[int
 def _facts(info: dict[str, Any], model: Segmenter, size: tuple[int, int], form: Form) -> dict[str, Any]:
     """What the file says of itself; `models/exported.py` reads it."""
     from .. import __version__
-    from ..models.encoders import family
 
-    backbone = info["preset"]["model"]["backbone"]
-    described = getattr(family(backbone), "describe_weights", lambda name: {"licence": None})(backbone)
     return {
         "version": VERSION,
         "made_by": f"fgda {__version__}",
@@ -129,7 +127,7 @@ def _facts(info: dict[str, Any], model: Segmenter, size: tuple[int, int], form: 
         "align_corners": model.align_corners,
         "classes": info["classes"].to_json(),
         "input": info["input"].to_json(),
-        "weights_licence": described.get("licence"),
+        "card": {key: value for key, value in make_card(info).items() if key != "training"},
         **{key: info[key] for key in ("stage", "method", "iteration", "preset", "metrics", "verdict")},
     }
 

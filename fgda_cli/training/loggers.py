@@ -59,6 +59,7 @@ class MLflow:
     def __init__(self, folder: Path, preset: Preset, header: dict[str, Any], iteration: int):
         mlflow = library("mlflow")
         if "MLFLOW_TRACKING_URI" not in os.environ:
+            library("sqlalchemy", "mlflow")
             mlflow.set_tracking_uri(f"sqlite:///{(folder / 'mlflow.db').resolve()}")
         mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT))
         record = folder / "mlflow-run.txt"
@@ -92,13 +93,14 @@ def check_loggers(preset: Preset) -> None:
             library(name)
 
 
-def library(name: str) -> Any:
+def library(name: str, extra: str | None = None) -> Any:
     import importlib
 
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise FgdaError(f"run.loggers: {name} needs the package {name}: pip install 'fgda[{name}]'") from error
+        extra = extra or name
+        raise FgdaError(f"run.loggers: {extra} needs the package {name}: pip install 'fgda[{extra}]'") from error
 
 
 def run_id(folder: Path) -> str:

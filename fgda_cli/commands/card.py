@@ -1,0 +1,29 @@
+"""fgda card"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from . import _options as cli
+
+
+def card(
+    context: typer.Context,
+    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for card.md and card.json.", rich_help_panel="Result")] = Path("."),
+    data: Annotated[
+        Optional[str], typer.Option(help="Labelled data set of the figures. Default: the preset's.", rich_help_panel="Data")
+    ] = None,
+    data_root: cli.DataRoot = None,
+    device: cli.Device = "auto",
+) -> None:
+    """A model card: data, settings, figures with intervals, calibration, verdict, licences."""
+    from ..data.store import data_root as root_of
+    from ..studies.card import write_card
+
+    show = cli.reporter(context)
+    write_card(checkpoint, out, root_of(data_root), data, cli.precision_for(None, device, show), show)
+    print(f"{out}: card.md, card.json")

@@ -1,0 +1,114 @@
+"""A model card: what a checkpoint is, made of what data and settings, how good, under which licences; Markdown and JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..models.encoders import family
+
+LIMITS = (
+    "Figures are of the split named above; on other footage it may do worse. Nothing here says that it is safe to steer by.",
+    "A verdict without labels is a guess from signals (docs/judging.md), right on about nine of ten runs it was tested on.",
+)
+
+
+def make_card(
+    info: dict[str, Any],
+    evaluation: dict[str, Any] | None = None,
+    licences: dict[str, str] | None = None,
+    weights_hash: str | None = None,
+) -> dict[str, Any]:
+    """The tree of a card from what a checkpoint says of itself, and an `evaluate` of it with intervals and calibration."""
+    from .. import __version__
+
+    preset = info["preset"]
+    model, data = preset["model"], preset["data"]
+    described = getattr(family(model["backbone"]), "describe_weights", lambda name: {"licence": None})(model["backbone"])
+    return {
+        "name": f"{preset['name']}-{info['method']}-seed{preset['run']['seed']}",
+        "made_by": f"fgda {__version__}",
+        "weights_hash": weights_hash,
+        "task": "semantic segmentation of street scenes, adapted without labels of the target"
+        if info["stage"] == "adapt"
+        else "semantic segmentation of street scenes",
+        "classes": list(info["classes"].names),
+        "input": f"RGB, {info['input'].size[0]}x{info['input'].size[1]} (aspects: docs/input-size.md)",
+        "architecture": {
+            "backbone": model["backbone"],
+            "head": model["head"],
+            "weights_from": model["weights"],
+            "weights_licence": described.get("licence"),
+        },
+        "training": {
+            "stage": info["stage"],
+            "method": info["method"],
+            "iteration": info["iteration"],
+            "seed": preset["run"]["seed"],
+            "source": data["source"]["dataset"],
+            "target": data["target"]["dataset"],
+            "target_labels": data["target"].get("labelled") or "none",
+            "settings": preset,
+        },
+        "data_licences": licences or {},
+        "validation_in_training": info.get("metrics") or {},
+        "evaluation": evaluation,
+        "verdict_without_labels": info.get("verdict"),
+        "limits": list(LIMITS),
+    }
+
+
+def card_markdown(card: dict[str, Any]) -> str:
+    """The card for people."""
+    training, architecture = card["training"], card["architecture"]
+    lines = [
+        f"# {card['name']}", "", f"{card['task']}. {card['made_by']}, weights {card['weights_hash'] or 'not hashed'}.", "",
+        "| | |", "|---|---|",
+        f"| classes | {', '.join(card['classes'])} |",
+        f"| input | {card['input']} |",
+        f"| network | {architecture['backbone']}, head {architecture['head']} |",
+        f"| began from | {architecture['weights_from']} weights (licence: {architecture['weights_licence'] or 'not known'}) |",
+        f"| method | {training['method']} ({training['stage']}), iteration {training['iteration']}, seed {training['seed']} |",
+        f"| source | {_names(training['source'])} |",
+        f"| target | {_names(training['target'])}, labels used: {training['target_labels']} |",
+        *(f"| licence of {name} | {text} |" for name, text in card["data_licences"].items()),
+        "", *_evaluation(card["evaluation"], card["validation_in_training"]), *_verdict(card["verdict_without_labels"]),
+        "## Limits", "", *(f"- {limit}" for limit in card["limits"]), "",
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def _names(value: Any) -> str:
+    return value if isinstance(value, str) else ", ".join(value)
+
+
+def _evaluation(found: dict[str, Any] | None, in_training: dict[str, Any]) -> list[str]:
+    if found is None:
+        shown = ", ".join(f"{name} {value:.1f}" for name, value in in_training.items())
+        return ["## Figures", "", f"Not evaluated for this card. Its last validation in training: {shown or 'none'}.", ""]
+    spans = found.get("intervals") or {"miou": None, "iou": {}}
+    lines = [
+        "## Figures", "",
+        f"{found['dataset']} / {found['split']}, {found['images']} images; 95 % intervals over the images; IoU in percent.", "",
+        "| class | IoU | 95 % |", "|---|---|---|",
+    ]  # fmt: skip
+    for name in found["classes"]:
+        lines.append(f"| {name} | {_number(found['iou'][name])} | {_span(spans['iou'].get(name))} |")
+    lines += [f"| **mean** | **{_number(found['miou'])}** | {_span(spans['miou'])} |", ""]
+    if found.get("calibration"):
+        lines += [f"Expected calibration error {_number(found['calibration']['ece'])} %.", ""]
+    return lines
+
+
+def _verdict(verdict: dict[str, Any] | None) -> list[str]:
+    if verdict is None:
+        return []
+    said = f"{verdict['verdict']}, {verdict['score']:+.1f} points of mIoU to expect, {100 * verdict['confidence']:.0f} % sure"
+    return ["## Did adaptation help, without labels?", "", f"{said}.", "", *(f"- {word}" for word in verdict["words"]), ""]
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"
+
+
+def _span(bounds: Any) -> str:
+    return "–" if not bounds else f"{bounds[0]:.1f} to {bounds[1]:.1f}"

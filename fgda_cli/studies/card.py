@@ -1,0 +1,49 @@
+"""`fgda card`: gathers what a card tells, evaluates where labels are at hand, writes both files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..data.recipes import layouts
+from ..data.store import open_anywhere
+from ..inference.card import card_markdown, make_card
+from ..inference.tally import Extras
+from ..models.checkpoint import load, model_of, weights_hash
+from ..runtime.devices import Precision
+from ..runtime.errors import FgdaError
+from ..runtime.files import write_json, write_text
+from ..runtime.reporter import Reporter
+from .evaluation import RESAMPLES, Wanted, evaluate_all
+
+
+def write_card(path: Path, out: Path, root: Path, data: str | None, precision: Precision, reporter: Reporter) -> dict[str, Any]:
+    """`card.md` and `card.json`; figures with intervals where the evaluation's data set is prepared, else said."""
+    content = load(path)
+    model, info = model_of(content, path)
+    evaluation = None
+    name = data or info["preset"]["data"]["evaluation"]["dataset"]
+    try:
+        split = info["preset"]["data"]["evaluation"]["split"]
+        open_anywhere(root, name).items(split, labelled=True)
+    except FgdaError as error:
+        reporter.decide(f"no figures in the card: {str(error).splitlines()[0]}")
+    else:
+        wanted = Wanted(data, split, root, precision, extras=Extras(calibration=True, resamples=RESAMPLES))
+        _, (evaluation,) = evaluate_all([path], wanted, reporter)
+    card = make_card(info, evaluation, licences_of(info["preset"], root), weights_hash(content["model"]))
+    write_text(out / "card.md", card_markdown(card))
+    write_json(out / "card.json", card)
+    return card
+
+
+def licences_of(preset: dict[str, Any], root: Path) -> dict[str, str]:
+    """Of each data set of a preset, as its layout says; a data set of one's own says nothing of its licence."""
+    known, found = layouts(), {}
+    for domain in ("source", "target"):
+        names = preset["data"][domain]["dataset"]
+        for name in [names] if isinstance(names, str) else names:
+            layout = known.get(name)
+            is_drawn = name.startswith("playground")
+            found[name] = "drawn by fgda, none" if is_drawn else getattr(layout, "LICENCE", "yours to say")
+    return found

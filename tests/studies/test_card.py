@@ -1,0 +1,62 @@
+"""The card of a checkpoint: figures where labels are at hand, else said; licences; the same tree in an exported file."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from fgda_cli.inference.card import card_markdown, make_card
+from fgda_cli.models import checkpoint
+from fgda_cli.models.checkpoint import load_model
+from fgda_cli.studies.card import licences_of
+from fgda_cli.training import stages
+from tests.conftest import QUIET, fgda
+
+
+@pytest.fixture(scope="module")
+def adapted(data_root, tiny_preset, trained, tmp_path_factory):
+    job = stages.Job(tiny_preset("adapt.iterations=2"), data_root, tmp_path_factory.mktemp("a") / "run", "cpu", reporter=QUIET)
+    return stages.adapt(job, trained)
+
+
+def test_card_with_figures(adapted, data_root, tmp_path):
+    done = fgda("card", adapted, "--out", tmp_path, "--data-root", data_root)
+    assert done.returncode == 0 and "card.md, card.json" in done.stdout, done.stderr
+    card = json.loads((tmp_path / "card.json").read_text())
+    assert card["name"] == "playground-fgda-seed0" and card["weights_hash"] == checkpoint.weights_hash(
+        checkpoint.load(adapted)["model"]
+    )
+    assert card["evaluation"]["intervals"]["miou"] and card["evaluation"]["calibration"]["ece"] >= 0
+    assert card["training"]["target_labels"] == "none" and card["training"]["settings"]["optim"]["lr"] == 0.02
+    assert card["verdict_without_labels"]["verdict"] and card["data_licences"]["playground-game"] == "drawn by fgda, none"
+    text = (tmp_path / "card.md").read_text()
+    low, high = card["evaluation"]["intervals"]["miou"]
+    assert f"| **mean** | **{card['evaluation']['miou']:.1f}** | {low:.1f} to {high:.1f} |" in text
+    assert "Did adaptation help, without labels?" in text and "## Limits" in text
+
+
+def test_card_without_labels_says_so(adapted, tmp_path):
+    done = fgda("card", adapted, "--out", tmp_path, "--data-root", tmp_path)
+    assert done.returncode == 0 and "no figures in the card" in done.stderr
+    card = json.loads((tmp_path / "card.json").read_text())
+    assert card["evaluation"] is None and "Not evaluated for this card" in (tmp_path / "card.md").read_text()
+
+
+def test_licences_are_those_of_the_layouts(tmp_path):
+    preset = {"data": {"source": {"dataset": ["gta5", "mine"]}, "target": {"dataset": "cityscapes"}}}
+    found = licences_of(preset, tmp_path)
+    assert set(found) == {"gta5", "mine", "cityscapes"} and found["mine"] == "yours to say" and found["gta5"] != found["mine"]
+
+
+def test_an_exported_file_carries_its_card(adapted, tmp_path):
+    assert fgda("export", adapted, "--out", tmp_path / "m.onnx").returncode == 0
+    facts = checkpoint.load(tmp_path / "m.onnx", exported=True)
+    assert facts["card"]["name"] == "playground-fgda-seed0" and facts["card"]["limits"]
+
+
+def test_a_source_only_model_has_no_verdict(trained):
+    _, info = load_model(trained)
+    card = make_card(info)
+    assert card["verdict_without_labels"] is None and "adapted" not in card["task"]
+    assert "Did adaptation help" not in card_markdown(card)
