@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs package clean
 
 demo: $(STAMP)
 	$(VENV)/bin/fgda demo
@@ -12,7 +12,15 @@ test: $(STAMP)
 	$(VENV)/bin/python -m pytest -n 2 --dist worksteal
 
 lint: $(STAMP)
-	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/hadolint Dockerfile
+
+# The pages of docs/, the commands' help and the docstrings; a link that leads nowhere fails.
+docs: $(STAMP)
+	$(VENV)/bin/sphinx-build -q -W --keep-going -b html docs build/docs
+
+# Wheel and sdist, as they would be published.
+package: $(STAMP)
+	rm -rf dist && $(VENV)/bin/python -m build --outdir dist . > /dev/null && $(VENV)/bin/twine check --strict dist/*
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
