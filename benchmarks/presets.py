@@ -44,7 +44,8 @@ def bare(network, inputs: list, with_gradient: bool) -> None:
         torch.autograd.backward(used, [torch.ones_like(x) for x in used])
 
 
-def measure(name: str, arguments) -> dict:
+def built(name: str, size: tuple[int, int] | None = None, images: int | None = None, sets: tuple[str, ...] = ()):
+    """A preset's method with random weights, and random images and labels; of another size, or of its own crops."""
     import torch
 
     from fgda_cli.config.presets import load_preset
@@ -53,12 +54,9 @@ def measure(name: str, arguments) -> dict:
     from fgda_cli.models import checkpoint
 
     torch.manual_seed(0)
-    torch.set_num_threads(arguments.threads)
-    width, height = arguments.size
-    sets = ["model.weights=none"]
-    if load_preset(name, []).model.detail is not None:
-        sets.append(f"model.detail=[{width // 2},{height // 2}]")
-    preset = load_preset(name, sets)
+    preset = load_preset(name, ["model.weights=none", *sets])
+    if size is not None and preset.model.detail is not None:
+        preset = load_preset(name, ["model.weights=none", *sets, f"model.detail=[{size[0] // 2},{size[1] // 2}]"])
     model = checkpoint.build_model(preset.model, 19)
     model.set_batch_norm(preset.adapt.batch_norm)
     cls = method_class(preset.method.name)
@@ -68,9 +66,21 @@ def measure(name: str, arguments) -> dict:
         method.things = torch.arange(19) >= 11
     for module in (model, *method.modules.values()):
         module.train()
-    images = [torch.randint(0, 256, (arguments.batch, 3, height, width), dtype=torch.uint8) for _ in range(2)]
-    labels = torch.randint(0, 19, (arguments.batch, height // 16, width // 16)).repeat_interleave(16, 1).repeat_interleave(16, 2)
-    batch, calls = Batch(images[0], labels.to(torch.uint8), images[1]), []
+    count, found = images or preset.adapt.batch_size, []
+    for domain in (preset.data.source, preset.data.target):
+        width, height = size or domain.crop or domain.size
+        found.append(torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8))
+    rows, columns = found[0].shape[-2:]
+    labels = torch.randint(0, 19, (count, -(-rows // 16), -(-columns // 16))).repeat_interleave(16, 1).repeat_interleave(16, 2)
+    return method, Batch(found[0], labels[:, :rows, :columns].to(torch.uint8), found[1])
+
+
+def measure(name: str, arguments) -> dict:
+    import torch
+
+    torch.set_num_threads(arguments.threads)
+    method, batch = built(name, arguments.size, arguments.batch)
+    model, calls = method.model, []
     networks = {"model": model, **method.modules, **method.references}
     recorded(networks, calls)
 

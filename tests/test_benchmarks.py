@@ -1,0 +1,63 @@
+"""`benchmarks/gpu.py` where there is no GPU: it runs, checks what it says it checks, and keeps what it has when time is up."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SCRIPT = ROOT / "benchmarks/gpu.py"
+
+
+def run(*options):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, SCRIPT, *map(str, options)], capture_output=True, text=True, env=environment, timeout=300
+    )
+
+
+def test_every_part_runs_on_a_processor_and_is_right(tmp_path):
+    done = run("--device", "cpu", "--quick", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    tree = json.loads((tmp_path / "gpu.json").read_text())
+    assert list(tree["parts"]) == ["methods", "resume and evaluate", "schedule", "presets", "loader", "predict"]
+    assert not any("error" in part for part in tree["parts"].values()) and tree["left_out"] == []
+    assert all(row["right"] for name in ("methods", "resume and evaluate") for row in tree["parts"][name]["rows"])
+    assert tree["parts"]["resume and evaluate"]["rows"][0]["resumed run, largest difference of a weight"] == 0
+    assert tree["parts"]["schedule"]["rows"][0]["20k + 40k, minutes (steps alone)"] > 0
+    assert "| method | fp32 | bf16 | right |" in (tmp_path / "gpu.md").read_text()
+
+
+def test_what_time_does_not_allow_is_named(tmp_path):
+    done = run("--device", "cpu", "--quick", "--out", tmp_path, "--minutes", "0")
+    assert done.returncode == 0, done.stderr
+    tree = json.loads((tmp_path / "gpu.json").read_text())
+    assert tree["parts"] == {} and len(tree["left_out"]) == 6
+    assert "Left out for time: methods, resume" in (tmp_path / "gpu.md").read_text()
+
+
+def test_a_missing_gpu_is_said_at_once(tmp_path):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    done = run("--out", tmp_path)
+    assert done.returncode == 2 and "there is no CUDA device here" in done.stderr
+
+
+def test_a_part_that_fails_is_a_finding_and_the_others_go_on(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import torch
+
+    gpu = pytest.importorskip("gpu")
+    report = gpu.Report(tmp_path, torch.device("cpu"), 1)
+    report.part("bad", 0, lambda report: 1 / 0)
+    report.part("good", 0, lambda report: [{"a": 1.0, "b": None}])
+    tree = json.loads((tmp_path / "gpu.json").read_text())
+    assert "ZeroDivisionError" in tree["parts"]["bad"]["error"] and tree["parts"]["good"]["rows"] == [{"a": 1.0, "b": None}]
+    assert "**failed**" in (tmp_path / "gpu.md").read_text() and "| 1 | – |" in (tmp_path / "gpu.md").read_text()
