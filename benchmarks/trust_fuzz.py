@@ -120,7 +120,7 @@ def names(world: World) -> Iterator[Case]:
             f"export --out {out[:20]}",
             lambda o=out: clear(call("export", world.checkpoint, "--size", "64x32", "--out", o), (1,)),
         )
-    for out in ("m.pt", "m", "m.ONNX.txt", ""):
+    for out in ("m.weights", "m", "m.ONNX.txt", ""):
         yield f"export --out {out!r}", lambda o=out: clear(call("export", world.checkpoint, "--out", o), (2,))
 
 

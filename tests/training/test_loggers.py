@@ -38,6 +38,7 @@ def told(monkeypatch):
     mlflow.end_run = lambda: calls.append(("mlflow", "end", None))
     monkeypatch.setitem(sys.modules, "wandb", wandb)
     monkeypatch.setitem(sys.modules, "mlflow", mlflow)
+    monkeypatch.setitem(sys.modules, "sqlalchemy", ModuleType("sqlalchemy"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return calls
 
