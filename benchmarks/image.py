@@ -59,6 +59,8 @@ def main() -> None:
             inside(arguments.root, environment, ["/bin/bash", "-o", "pipefail", "-ec", rest])
         elif word == "USER":
             user = rest
+            accounts = (line.split(":") for line in (arguments.root / "etc/passwd").read_text().splitlines())
+            environment["HOME"] = next((account[5] for account in accounts if user in (account[0], account[2])), "/")
         elif word == "WORKDIR":
             (arguments.root / rest.lstrip("/")).mkdir(parents=True, exist_ok=True)
     inside(arguments.root, environment, ["fgda", "doctor"], user)
