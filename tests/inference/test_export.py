@@ -14,6 +14,7 @@ from fgda_cli.data.images import write_image
 from fgda_cli.data.store import open_dataset
 from fgda_cli.inference import export
 from fgda_cli.inference.export import Form
+from fgda_cli.inference.inputs import spread_images
 from fgda_cli.losses import entropy_map, upsample
 from fgda_cli.models import checkpoint
 from fgda_cli.runtime.errors import FgdaError
@@ -33,15 +34,22 @@ def frames(data_root, tmp_path_factory):
 @pytest.fixture(scope="module")
 def files(trained, frames, tmp_path_factory):
     """One file of each kind."""
-    out = tmp_path_factory.mktemp("exported")
-    for name, options in {
-        "plain.onnx": (), "ids.onnx": ("--argmax",), "any.onnx": ("--dynamic", "--argmax"), "half.onnx": ("--half",),
-        "int8.onnx": ("--int8",), "trace.pt": ("--argmax",), "vino.xml": ("--half",),
+    out, images = tmp_path_factory.mktemp("exported"), spread_images(str(frames), 64)
+    for name, form in {
+        "plain.onnx": Form(), "ids.onnx": Form(argmax=True), "any.onnx": Form(argmax=True, dynamic=True),
+        "half.onnx": Form(numbers="half"), "int8.onnx": Form(numbers="int8"), "trace.pt": Form("torchscript", argmax=True),
+        "vino.xml": Form("openvino", numbers="half"),
     }.items():  # fmt: skip
-        done = fgda("export", trained, "--out", out / name, "--calibrate", frames, *options)
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.count("\n") == 2 and "on 10 frames" in done.stdout
+        export.export(trained, out / name, form, frames=images)
     return out
+
+
+def test_the_command_says_what_goes_in_and_how_near_it_is(trained, frames, tmp_path):
+    done = fgda("export", trained, "--out", tmp_path / "m.onnx", "--argmax", "--dynamic", "--calibrate", frames)
+    assert done.returncode == 0, done.stderr
+    first, second = done.stdout.splitlines()
+    assert "RGB uint8 [B,3,H,W] -> train ids uint8 and entropy [B,H,W]" in first
+    assert second.startswith("100.00 % of the pixels as by torch, on 10 frames")
 
 
 def run(path, images, names=None):
