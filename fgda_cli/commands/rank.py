@@ -42,6 +42,8 @@ def rank(
     from ..visual.tables import ranking_table
 
     show, found = cli.reporter(context), collect(inputs, recursive, out)
+    if any(item.stream is not None for item in found):
+        raise UsageError("rank reads what it chose a second time: name files, not a camera, a stream or standard input")
     names = set(listed_names(labelled)) if labelled is not None else set()
     model, info = load_model(checkpoint)
     how = cli.precision_for(precision, device, show, model)

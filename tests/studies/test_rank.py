@@ -177,6 +177,8 @@ def test_a_second_round_leaves_out_what_is_labelled(ranked, trained):
 def test_rank_refuses_what_it_does_not_know(trained, tmp_path):
     done = fgda("rank", trained, tmp_path, "--export", "voc")
     assert done.returncode == 2 and "choose from cvat,coco,png" in done.stderr
+    done = fgda("rank", trained, "camera:0", "--out", tmp_path / "ranking")
+    assert done.returncode == 2 and "name files, not a camera" in done.stderr
     done = fgda("rank", trained, tmp_path)
     assert done.returncode == 1 and "holds no image" in done.stderr and not (tmp_path / "ranking").exists()
 
