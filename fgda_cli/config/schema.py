@@ -95,6 +95,12 @@ class Data(Section):
     strong_jitter: Jitter = Field((0.25, 0.25, 0.25, 0.25), description="the same of the target's second view")
     strong_blur: float = Field(1.15, ge=0, le=10, description="largest blur of the target's second view")
 
+    @model_validator(mode="after")
+    def labels_are_the_targets(self):
+        if self.source.labelled is not None:
+            raise ValueError("labelled belongs to data.target: the source has labels anyway")
+        return self
+
     @model_validator(mode="before")
     @classmethod
     def evaluation_size_follows_the_target(cls, value: Any) -> Any:

@@ -148,6 +148,11 @@ def test_pretraining_does_not_look_at_the_targets_labels(job, tiny_preset, tmp_p
     assert not any("labels of" in said for said in job.reporter.decisions)
 
 
+def test_the_source_takes_no_such_key(tiny_preset):
+    with pytest.raises(UsageError, match="labelled belongs to data.target"):
+        tiny_preset("data.source.labelled=3")
+
+
 def test_a_method_that_reads_no_target_has_no_use_for_its_labels(job, trained, tiny_preset):
     with pytest.raises(UsageError, match="method source-only reads no target"):
         stages.adapt(replace(job, preset=tiny_preset("data.target.labelled=3", method="source-only")), trained)
