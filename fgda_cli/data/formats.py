@@ -10,7 +10,7 @@ import numpy as np
 
 from ..runtime.errors import UsageError
 from .classes import CITYSCAPES_IDS, IGNORE_INDEX, NAMES
-from .images import BadFile, open_image, unreadable
+from .images import BadFile, open_image, spread, unreadable
 
 LabelIds = Literal["train", "label"]
 MAX_ID = 65535  # of 16-bit labels
@@ -172,7 +172,7 @@ def read_city_label(path: Path) -> np.ndarray:
 
 def sample_of(files: Sequence[Path]) -> list[Path]:
     """At most SAMPLE of the files, evenly spread."""
-    return [files[int(index)] for index in np.linspace(0, len(files) - 1, min(SAMPLE, len(files)))]
+    return spread(files, SAMPLE)
 
 
 def sampled_values(labels: Sequence[Path], read: Callable[[Path], np.ndarray]) -> set[int]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -13,6 +15,7 @@ IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"})
 MAX_PIXELS = 180_000_000  # of one image, unless more are asked for: a small file can claim any size
 HIDDEN_NAMES = {"thumbs.db", "__macosx"}
+Item = TypeVar("Item")
 
 
 class BadFile(Exception):
@@ -95,3 +98,8 @@ def write_image(path: Path, image: np.ndarray, compression: int = 3) -> None:
     if not done:
         raise FgdaError(f"cannot encode {path}")
     write_bytes(path, buffer.tobytes())
+
+
+def spread(items: Sequence[Item], count: int) -> list[Item]:
+    """At most `count` of the items, evenly spread, the first and the last among them."""
+    return [items[int(index)] for index in np.linspace(0, len(items) - 1, min(count, len(items)))]

@@ -82,6 +82,11 @@ class Sampling:
 AnyDataset = PreparedDataset | JoinedDataset | PartOf
 
 
+def training_split(dataset: AnyDataset) -> str:
+    """The split to look at without labels: the training images, or the first split of a data set that has none."""
+    return "train" if "train" in dataset.splits() else dataset.splits()[0]
+
+
 @dataclass
 class PairedSamples(Dataset):
     """Source image + label and, when there is a target, an unlabelled target image, by position."""

@@ -12,8 +12,6 @@ from ..runtime.files import write_json, write_text
 from .classes import IGNORE_INDEX, ClassSet
 from .images import write_image
 
-KINDS = ("cvat", "coco", "png")
-
 
 class Prelabels:
     """Writes one kind of pre-labels below `folder`: `add` for each image, then `close`."""

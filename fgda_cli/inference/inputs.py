@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, BadFile, image_files, is_hidden, read_rgb
+from ..data.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, BadFile, image_files, is_hidden, read_rgb, spread
 from ..runtime.distributed import ProcessGroup
 from ..runtime.errors import FgdaError
 from .pipeline import CHUNK, ahead, batched, read_ahead, share
@@ -152,10 +152,7 @@ def read_inputs(inputs: list[Input], threads: int = 2, max_pixels: int | None = 
 def spread_images(text: str, count: int, recursive: bool = True, max_pixels: int | None = None) -> list[np.ndarray]:
     """`count` images of a folder or glob, evenly spread, RGB. Raises FgdaError when none can be read."""
     inputs = [item for item in collect([text], recursive) if not item.is_video]
-    chosen = (
-        [inputs[n] for n in np.unique(np.linspace(0, len(inputs) - 1, min(count, len(inputs))).astype(int))] if inputs else []
-    )
-    images = [image for _, image in read_inputs(chosen, max_pixels=max_pixels) if isinstance(image, np.ndarray)]
+    images = [image for _, image in read_inputs(spread(inputs, count), max_pixels=max_pixels) if isinstance(image, np.ndarray)]
     if not images:
         raise FgdaError(f"{text} holds no image that can be read (videos: take frames of them first)")
     return images

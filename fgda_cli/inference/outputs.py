@@ -19,7 +19,6 @@ from .inputs import Input
 from .video import InOrder, VideoFile
 
 KINDS = ("color", "ids", "overlay")
-VIDEO_KINDS = ("overlay", "color", "side")
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data.geometry import Size, resize_ids, resize_image
+from ..data.images import spread
 from ..data.loader import AnyDataset, to_tensor
 from ..losses import entropy_map, upsample
 from ..metrics import ConfusionMatrix
@@ -59,9 +60,8 @@ class Observed:
 def frames_of(dataset: AnyDataset, split: str, size: Any, count: int, labelled: bool = False) -> Frames:
     """`count` images, evenly spread over the split, at `size`: (width, height), or a function of an image's own."""
     items = dataset.items(split, labelled=labelled)
-    chosen = [items[index] for index in np.unique(np.linspace(0, len(items) - 1, min(count, len(items))).astype(int))]
     images, labels = [], []
-    for item in chosen:
+    for item in spread(items, count):
         image = np.ascontiguousarray(dataset.image(item))
         wanted = size(image.shape[1], image.shape[0]) if callable(size) else size
         images.append(resize_image(image, wanted, dataset.resample))

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..data.classes import ClassSet
 from ..data.geometry import resize_image, same_aspect
-from ..data.loader import AnyDataset
+from ..data.loader import AnyDataset, training_split
 from ..data.store import typical_size
 from ..inference.unlabelled import Frames, frames_of, observe
 from ..models.checkpoint import load_model
@@ -42,7 +42,7 @@ class Domain:
 
 def look_at(dataset: AnyDataset, count: int) -> Domain:
     """What is known of a data set from `count` of its training images (of its first split where it has none)."""
-    split = "train" if "train" in dataset.splits() else dataset.splits()[0]
+    split = training_split(dataset)
     items = dataset.items(split)
     labelled = all(item.label is not None for item in items)
     frames = frames_of(dataset, split, lambda width, height: (WIDTH, max(32, round(WIDTH * height / width))), count, labelled)
@@ -238,6 +238,6 @@ def predicted_shares(path: Path, source: AnyDataset, target: AnyDataset, count: 
     model, info = load_model(path)
     if set(info["classes"].names) != set(source.classes.names):
         raise FgdaError(f"{path} has other classes than {source.name}: {', '.join(info['classes'].names)}")
-    split = "train" if "train" in target.splits() else target.splits()[0]
+    split = training_split(target)
     shares = observe(precision.to_device(model), frames_of(target, split, model.input_rule, count), precision).shares
     return np.array([shares[info["classes"].names.index(name)] for name in source.classes.names])

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-import numpy as np
-
+from ..data.images import spread
 from ..visual import html
 from ..visual.plots import curves
 from .gap import Domain, Gap
@@ -43,8 +42,7 @@ def _profiles(gap: Gap) -> dict[str, list[tuple[int, float]]]:
 def _pairs(source: Domain, target: Domain) -> str:
     parts = []
     for domain in (source, target):
-        images = domain.frames.images
-        chosen = [images[n] for n in np.linspace(0, len(images) - 1, min(SHOWN, len(images))).astype(int)]
+        chosen = spread(domain.frames.images, SHOWN)
         figures = [html.image(image, f"{domain.name} {number}", photo=True) for number, image in enumerate(chosen, 1)]
         parts.append(html.scene(domain.name, f"{domain.count} images", figures))
     return "".join(parts)

@@ -12,6 +12,7 @@ import yaml
 
 from ..data.classes import ClassSet
 from ..data.geometry import resize_ids
+from ..data.loader import training_split
 from ..data.store import open_anywhere
 from ..inference.inputs import spread_images
 from ..inference.label_free import Verdict, judge
@@ -126,7 +127,7 @@ def target_frames(wanted: Wanted, model: Segmenter, info: dict) -> tuple[Frames,
         return Frames(sized), f"{len(sized)} images"
     name = wanted.data or info["preset"]["data"]["target"]["dataset"]
     dataset = open_anywhere(wanted.root, name)
-    split = "train" if "train" in dataset.splits() else dataset.splits()[0]
+    split = training_split(dataset)
     frames = frames_of(dataset, split, model.input_rule, wanted.frames)
     return frames, f"{len(frames.images)} of {len(dataset.items(split))} images of {dataset.name} / {split}"
 
