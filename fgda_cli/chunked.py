@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 CHUNK_ELEMENTS = 400_000  # logits of one chunk: about 1.6 MB in fp32, which a core's cache holds
+GPU_CHUNK_ELEMENTS = 1 << 26  # 256 MiB: one pass for an image of the published sizes, and an end to memory for a large batch
 
 ChunkLoss = Callable[[Tensor, slice], Tensor]  # (logits [B,C,rows,W], output rows) -> summed loss
 
@@ -87,7 +88,8 @@ class Upsampled:
 
     def chunks(self) -> list[slice]:
         height, width = self.size
-        rows = max(1, CHUNK_ELEMENTS // (self.wide.shape[0] * self.wide.shape[1] * width))
+        most = CHUNK_ELEMENTS if self.wide.device.type == "cpu" else GPU_CHUNK_ELEMENTS
+        rows = max(1, most // (self.wide.shape[0] * self.wide.shape[1] * width))
         return [slice(first, min(first + rows, height)) for first in range(0, height, rows)]
 
 

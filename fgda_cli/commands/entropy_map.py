@@ -40,7 +40,7 @@ def entropy_map(
     how.to_device(model)
     process_group, write = join(how.device), EntropyMaps(out, raw)
     counts = predict_inputs(model, found, how, show, write, tta, Reading(workers, max_pixels), process_group, label="entropy-map")
-    means = dict(sorted(pair for part in process_group.gather(write.means, how.device) for pair in part.items()))
+    means = dict(sorted(pair for part in process_group.gather(write.means) for pair in part.items()))
     if process_group.is_first:
         write_json(out / "entropy.json", means)
     average = f", mean entropy {sum(means.values()) / len(means):.3f}" if means else ""

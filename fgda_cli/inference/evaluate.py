@@ -67,7 +67,7 @@ def evaluate_model(
                 counts = tally.add(item.name, label, decision)
                 if on_prediction is not None:
                     submit(on_prediction, item, decision.train_ids, counts)
-    tally.join(process_group, precision.device)
+    tally.join(process_group)
     if on_tally is not None:
         on_tally(tally)
     seconds = time.perf_counter() - start

@@ -44,13 +44,13 @@ class Tally:
             self.images[name] = own.counts.tolist()
         return own
 
-    def join(self, process_group: ProcessGroup, device: torch.device) -> None:
+    def join(self, process_group: ProcessGroup) -> None:
         """Every process gets the counts of all."""
         for part in (self.matrix, self.boundary, self.calibration):
             if part is not None:
-                part.counts = process_group.sum(torch.from_numpy(part.counts).to(device)).cpu().numpy()
+                part.counts = process_group.sum(torch.from_numpy(part.counts)).numpy()
         if self.images is not None:
-            self.images = {name: counts for part in process_group.gather(self.images, device) for name, counts in part.items()}
+            self.images = {name: counts for part in process_group.gather(self.images) for name, counts in part.items()}
 
     def per_image(self) -> np.ndarray:
         """Confusion matrices `[N,K,K]`, images by name: the order of any number of processes."""

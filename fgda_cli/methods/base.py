@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ..runtime.distributed import ProcessGroup
 from ..runtime.lazy import LazyModule
-from .optimizers import Recipe, Scheduled
+from .optimizers import Recipe, Scheduled, adam
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 torch = LazyModule("torch")
 losses = LazyModule("fgda_cli.losses")
+transfer = LazyModule("fgda_cli.runtime.transfer")
 
 Weight = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 
@@ -80,8 +81,7 @@ class Method:
         groups = self.segmentation_groups(recipe.lr, recipe.head_lr_factor)
         found = {"segmentation": recipe.make(groups, self.model)}
         for name, discriminator in self.discriminators.items():
-            rate = self.settings.discriminator_lr
-            found[name] = torch.optim.Adam(discriminator.parameters(), lr=rate, betas=(0.9, 0.99))
+            found[name] = adam(discriminator.parameters(), lr=self.settings.discriminator_lr, betas=(0.9, 0.99))
         return {name: Scheduled(optimizer, recipe.schedule) for name, optimizer in found.items()}
 
     def step(self, batch: Batch) -> dict[str, Tensor]:

@@ -76,7 +76,7 @@ class Cbst(Method):
                 confidence, labels = log_odds(self.predict(image[None].to(bins.device)).cpu()).max(dim=1)
                 cells = (labels * BINS + to_bins(confidence)).flatten()
                 counts += torch.bincount(cells, minlength=counts.numel()).view_as(counts)
-        counts = self.process_group.sum(counts.to(bins.device)).cpu()
+        counts = self.process_group.sum(counts)
         from_top = counts.flip(1).cumsum(1)
         wanted = (portion * from_top[:, -1].double()).floor().long()
         reached = (from_top < wanted[:, None]).sum(dim=1).clamp(max=BINS - 1)  # bins from the top that are taken whole

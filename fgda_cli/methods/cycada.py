@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from .base import Method, MethodSettings, Weight, torch
-from .optimizers import Recipe, Scheduled
+from .base import Method, MethodSettings, Weight, torch, transfer
+from .optimizers import Recipe, Scheduled, sgd
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -78,7 +78,7 @@ class Cycada(Method):
 
     def optimizers(self, recipe: Recipe) -> dict[str, Scheduled]:
         parameters = self.modules["discriminator"].parameters()
-        judge = torch.optim.SGD(parameters, lr=self.settings.discriminator_lr, momentum=0.99, weight_decay=recipe.weight_decay)
+        judge = sgd(parameters, lr=self.settings.discriminator_lr, momentum=0.99, weight_decay=recipe.weight_decay)
         return super().optimizers(recipe) | {"discriminator": Scheduled(judge, recipe.schedule)}
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
@@ -87,21 +87,20 @@ class Cycada(Method):
         leaf = target.logits.detach().requires_grad_()
         on_target, on_source = self.judge(leaf, 1), self.judge(source.logits.detach(), 0)
         adversarial = self.settings.lambda_adv * domain_loss(on_target, 0)
-        if self.is_open():
+        gate = self.gate().to(adversarial)
+        if gate.device.type != "cpu" or bool(gate):  # a GPU is not asked: a closed gate stops the gradient there
             (grad,) = torch.autograd.grad(self.scale(adversarial), leaf, retain_graph=True)
-            torch.autograd.backward(target.logits, grad)
-            terms["adv"] = adversarial.detach()
-        else:
-            terms["adv"] = torch.zeros_like(adversarial).detach()
+            torch.autograd.backward(target.logits, grad * gate)
+        terms["adv"] = (adversarial * gate).detach()
         terms["disc"] = domain_loss(on_source, 0) + domain_loss(on_target, 1)
         self.scale(terms["disc"]).backward(inputs=list(self.modules["discriminator"].parameters()))
         self.count(on_source, on_target)
         return terms
 
-    def is_open(self) -> bool:
-        """Whether the discriminator was right often enough over the last steps (those there were)."""
-        seen = min(self.iteration, WINDOW)
-        return bool(seen and float(self.modules["record"].accuracy[:seen].mean()) > self.settings.gate)
+    def gate(self) -> Tensor:
+        """Whether the discriminator was right often enough over the last steps (those there were): one truth value."""
+        accuracy, seen = self.modules["record"].accuracy, min(self.iteration, WINDOW)
+        return accuracy[:seen].mean() > self.settings.gate if seen else torch.zeros_like(accuracy[0], dtype=torch.bool)
 
     def count(self, on_source: Tensor, on_target: Tensor) -> None:
         right = 0.5 * ((on_source.argmax(1) == 0).float().mean() + (on_target.argmax(1) == 1).float().mean())
@@ -116,7 +115,7 @@ class Cycada(Method):
                 x = convolution(x)
                 draws = self.draws(20 + 2 * layer + stream, self.iteration, len(x))
                 kept = torch.stack([torch.rand(x.shape[1], generator=draw) for draw in draws]) >= self.settings.dropout
-                x = torch.relu(x * (kept / (1 - self.settings.dropout)).to(x)[:, :, None, None])
+                x = torch.relu(x * transfer.send(kept / (1 - self.settings.dropout), x)[:, :, None, None])
             return last(x).float()
 
 

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from ..runtime.lazy import LazyModule
 from .base import Method, MethodSettings, Weight, losses, torch
-from .optimizers import Recipe, Scheduled
+from .optimizers import Recipe, Scheduled, adam
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,22 +70,22 @@ class Dise(Method):
         if self.settings.perception == "vgg19":
             from ..models.perception import load_vgg19, vgg19_file
 
-            data.process_group.first_decides(lambda: int(vgg19_file().is_file()), data.device)  # one of them downloads
+            data.process_group.first_decides(lambda: int(vgg19_file().is_file()))  # one of them downloads
             self.references["perception"] = load_vgg19()
 
     def begin_iteration(self, iteration, total, target_images) -> None:
         self.iteration = iteration
 
     def optimizers(self, recipe: Recipe) -> dict[str, Scheduled]:
-        def adam(modules: dict, rate: float, betas: tuple[float, float]) -> Scheduled:
+        def made(modules: dict, rate: float, betas: tuple[float, float]) -> Scheduled:
             parameters = [p for module in modules.values() for p in module.parameters()]
-            return Scheduled(torch.optim.Adam(parameters, lr=rate, betas=betas), recipe.schedule)
+            return Scheduled(adam(parameters, lr=rate, betas=betas), recipe.schedule)
 
         s = self.settings
         return super().optimizers(recipe) | {
-            "reconstruction": adam(self.makers, s.reconstruction_lr, (0.5, 0.999)),
-            "judges": adam(self.judges, s.discriminator_lr, (0.9, 0.99)),
-            "image_judges": adam(self.image_judges, s.discriminator_lr, (0.5, 0.999)),
+            "reconstruction": made(self.makers, s.reconstruction_lr, (0.5, 0.999)),
+            "judges": made(self.judges, s.discriminator_lr, (0.9, 0.99)),
+            "image_judges": made(self.image_judges, s.discriminator_lr, (0.5, 0.999)),
         }
 
     def step(self, batch: Batch) -> dict[str, Tensor]:

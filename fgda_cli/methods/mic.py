@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from .base import Method, Weight, torch
+from .base import Method, Weight, torch, transfer
 from .fgda import Fgda, FgdaSettings
 from .pieces.self_training import SelfTraining, SelfTrainingSettings
 
@@ -111,4 +111,4 @@ class Mic(SelfTraining, Fgda):
         draws = self.draws(5, self.iteration, len(images))
         kept = [block_mask(images.shape[-2:], s.mask_block, s.mask_ratio, draw) for draw in draws]
         changed = self.augment(images, stream=6).to(mean.dtype)
-        return torch.where(torch.stack(kept)[:, None].to(images.device), changed, mean)
+        return torch.where(transfer.send(torch.stack(kept)[:, None], images.device), changed, mean)

@@ -116,5 +116,5 @@ class OfflineData:
             write_json(place / RECORD, {"name": name, "depends_on": depends_on, "stamp": stamp})
             return 1
 
-        self.process_group.first_decides(make, self.device)
+        self.process_group.first_decides(make)
         return place

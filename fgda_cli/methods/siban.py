@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from .adaptsegnet import AdaptSegNet
-from .base import MethodSettings, Weight, torch
+from .base import MethodSettings, Weight, torch, transfer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -94,7 +94,7 @@ class Siban(AdaptSegNet):
             sigma = torch.nn.functional.softplus(self.modules["spread"](output.features).float())
             draws = self.draws(3 + stream, self.iteration, len(mean))
             noise = torch.stack([torch.randn(mean.shape[1:], generator=draw) for draw in draws])
-            z = mean + sigma * noise.to(mean)
+            z = mean + sigma * transfer.send(noise, mean)
             logits = self.modules["head"](z).float()
         return output._replace(logits=logits, features=z), self.bottleneck(mean, sigma)
 

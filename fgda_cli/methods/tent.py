@@ -8,7 +8,7 @@ from pydantic import Field
 
 from ..runtime.errors import UsageError
 from .base import Method, MethodSettings, losses, torch
-from .optimizers import Recipe, Scheduled
+from .optimizers import Recipe, Scheduled, adam
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -50,8 +50,8 @@ class Tent(Method):
         return found
 
     def optimizers(self, recipe: Recipe) -> dict[str, Scheduled]:
-        adam = torch.optim.Adam(self.affine(), lr=self.settings.norm_lr, betas=(0.9, 0.999))
-        return {"segmentation": Scheduled(adam, recipe.schedule)}
+        optimizer = adam(self.affine(), lr=self.settings.norm_lr, betas=(0.9, 0.999))
+        return {"segmentation": Scheduled(optimizer, recipe.schedule)}
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         output = self.forward(batch.target)

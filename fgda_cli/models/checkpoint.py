@@ -28,9 +28,18 @@ def save(path: Path, content: dict[str, Any]) -> None:
     """Write atomically: a crash, a full disk or a kill leaves the previous file."""
     with whole_file(path) as partial:
         try:
-            torch.save({"format": FORMAT, "version": VERSION, **content}, partial)
+            torch.save({"format": FORMAT, "version": VERSION, **_on_host(content)}, partial)
         except RuntimeError as error:  # torch's writer reports a failed write so
             raise FgdaError(f"cannot write {path}: the write failed (is the disk full?)") from error
+
+
+def _on_host(content: Any) -> Any:
+    """The same, its tensors in the processor's memory: a file is read where no such device is."""
+    if isinstance(content, Tensor):
+        return content.cpu()
+    if isinstance(content, dict):
+        return {key: _on_host(value) for key, value in content.items()}
+    return [_on_host(value) for value in content] if isinstance(content, list) else content
 
 
 def load(path: Path, exported: bool = False) -> dict[str, Any]:

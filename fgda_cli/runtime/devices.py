@@ -80,7 +80,7 @@ def make_precision(
     if device.type == "cpu":
         keep_freed_memory()
     if name == "auto":
-        name = MEASURED[process_group.first_decides(lambda: _faster(device, model, reporter), device)]
+        name = MEASURED[process_group.first_decides(lambda: _faster(device, model, reporter))]
     if name == "fp16" and device.type == "cpu":
         raise UsageError("--precision fp16 needs a GPU: use bf16 or fp32 on the CPU")
     scaler = torch.amp.GradScaler(device.type) if name == "fp16" and device.type == "cuda" else None

@@ -1,7 +1,8 @@
 """The processes of one run: `torchrun` starts several, each with its part of every batch; else there is one.
 
 Methods run several backward passes and take gradients with `autograd.grad`, which DistributedDataParallel's hooks on
-single backward passes do not see: gradients are averaged here, once an iteration, after the method's step.
+single backward passes do not see: gradients are averaged here, once an iteration, after the method's step. Numbers of the host
+(flags, decisions) travel by gloo between the hosts: a GPU is not waited for.
 """
 
 from __future__ import annotations
@@ -56,10 +57,10 @@ class ProcessGroup:
             return terms
         return dict(zip(terms, self.mean(torch.stack([term.detach() for term in terms.values()])).unbind(), strict=True))
 
-    def largest(self, number: int, device: Any = "cpu") -> int:
+    def largest(self, number: int) -> int:
         if self.size == 1:
             return number
-        value = torch.tensor(number, device=device)
+        value = torch.tensor(number)
         dist.all_reduce(value, dist.ReduceOp.MAX)
         return int(value)
 
@@ -76,7 +77,7 @@ class ProcessGroup:
             for grad, values in zip(bucket, flat.split([grad.numel() for grad in bucket]), strict=True):
                 grad.copy_(values.view_as(grad))
 
-    def first_decides(self, action: Callable[[], int], device: Any = "cpu") -> int:
+    def first_decides(self, action: Callable[[], int]) -> int:
         """Process 0 acts and tells the number it found; when it fails, all end. Raises what it raises, else FgdaError."""
         if self.size == 1:
             return action()
@@ -86,7 +87,7 @@ class ProcessGroup:
                 answer = action()
             except BaseException as error:  # noqa: BLE001 - the others must hear of it before it goes on up
                 failure = error
-        told = torch.tensor(answer, device=device)
+        told = torch.tensor(answer)
         dist.broadcast(told, 0)
         if failure is not None:
             raise failure
@@ -94,13 +95,13 @@ class ProcessGroup:
             raise FgdaError("stopped, because process 0 could not go on")
         return int(told)
 
-    def gather(self, value: Any, device: Any = "cpu") -> list[Any]:
+    def gather(self, value: Any) -> list[Any]:
         """Each process's JSON-able value, in order of rank."""
         if self.size == 1:
             return [value]
-        text = torch.tensor(list(json.dumps(value).encode()), dtype=torch.uint8, device=device)
-        longest = self.largest(len(text), device)
-        padded = torch.full((longest,), 32, dtype=torch.uint8, device=device)  # spaces: JSON does not mind them
+        text = torch.tensor(list(json.dumps(value).encode()), dtype=torch.uint8)
+        longest = self.largest(len(text))
+        padded = torch.full((longest,), 32, dtype=torch.uint8)  # spaces: JSON does not mind them
         padded[: len(text)] = text
         found = [torch.empty_like(padded) for _ in range(self.size)]
         dist.all_gather(found, padded)
@@ -126,6 +127,6 @@ def join(device: Any) -> ProcessGroup:
         if device.type == "cuda":
             torch.cuda.set_device(device)
         # The others wait while the first makes what a method needs before training, for hours with a translation.
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(days=7))
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=timedelta(days=7))
         atexit.register(dist.destroy_process_group)
     return process_group

@@ -82,7 +82,7 @@ def evaluate_all(paths: list[Path], wanted: Wanted, reporter: Reporter) -> tuple
             path, dataset, wanted.split, wanted.precision, reporter, wanted.tta, keep, wanted.threads, group, wanted.protocol,
             content, together, wanted.extras, counted.append,
         )  # fmt: skip
-        parts = group.gather(keep.scores.scores, wanted.precision.device)
+        parts = group.gather(keep.scores.scores)
         scores = {name: score for part in parts for name, score in part.items()}
         judged.append(Judged(heading, result, counted[0], scores))
         if len(judged) > 1 and wanted.extras.resamples and _comparable(judged[0], judged[-1], reporter):

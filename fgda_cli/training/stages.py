@@ -125,7 +125,7 @@ def _run(
         run.open(preset, identity, job.fresh, longer)
         return FINISHED if run.final.is_file() else STARTED if run.last.is_file() else NEW
 
-    found = group.first_decides(open_run, device)
+    found = group.first_decides(open_run)
     if found == FINISHED:
         job.reporter.say(f"{run.folder} is finished already (--fresh starts over)")
         return run.final

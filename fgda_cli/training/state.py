@@ -60,13 +60,12 @@ class TrainState:
             scaler.unscale_(optimizer)
         torch.nn.utils.clip_grad_norm_(parameters, longest)
 
-    def gradients_are_finite(self) -> Tensor:
-        """Whether no gradient holds a NaN or an infinity, as a tensor on the device: one number of one pass over them."""
+    def gradient_norm(self) -> Tensor:
+        """The sum of the norms of all gradients, finite where they are: a number on the device, of one pass over them."""
         grads = [p.grad for p in self.parameters() if p.grad is not None]
         if not grads:
-            return torch.tensor(True)
-        norms = torch._foreach_norm(grads)
-        return torch.isfinite(torch.stack([norm.float() for norm in norms]).sum())
+            return torch.zeros((), device=self.precision.device)
+        return torch.stack([norm.float() for norm in torch._foreach_norm(grads)]).sum()
 
     def broken_weights(self) -> list[str]:
         """Names of weights and buffers that hold a NaN or an infinity."""

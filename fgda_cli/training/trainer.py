@@ -19,6 +19,7 @@ from ..models import checkpoint
 from ..runtime.distributed import ProcessGroup
 from ..runtime.errors import FgdaError, Stopped
 from ..runtime.reporter import Reporter
+from ..runtime.transfer import Readings
 from .judging import Judges
 from .loggers import Logger, open_loggers
 from .run_folder import RunFolder
@@ -41,6 +42,8 @@ class Trainer:
     process_group: ProcessGroup = ProcessGroup()
     loggers: list[Logger] | None = None  # opened at the first scalars
     clock: Clock = field(default_factory=Clock)
+    readings: Readings = field(default_factory=Readings)
+    shown: str = ""  # of the loss, beside the progress
 
     def train(self) -> None:
         """To the last iteration, or until a signal: then a resumable checkpoint is written and Stopped raised."""
@@ -68,8 +71,8 @@ class Trainer:
                     seconds = time.perf_counter() - clock
                     self.log(self.numbers(terms), images / max(seconds, 1e-9))
                     clock, images = time.perf_counter(), 0
-                advance(1, f"loss {float(terms.get('seg', next(iter(terms.values()))).detach()):.3f}")
-                signum = self.process_group.largest(request.signum or (OUT_OF_TIME if self.clock.is_out_of_time() else 0), device)
+                advance(1, self.shown)
+                signum = self.process_group.largest(request.signum or (OUT_OF_TIME if self.clock.is_out_of_time() else 0))
                 if signum == OUT_OF_TIME:
                     break
                 if signum:
@@ -88,8 +91,9 @@ class Trainer:
         return iteration % self.stage.evaluate_every == 0 or self.is_time_to_look()
 
     def is_time_to_look(self) -> bool:
-        wanted = self.judges.picks_label_free and self.clock.is_time_to_look()
-        return bool(self.process_group.largest(int(wanted), self.state.precision.device))
+        if self.clock.limit is None or not self.judges.picks_label_free:
+            return False
+        return bool(self.process_group.largest(int(self.clock.is_time_to_look())))
 
     def is_stale(self) -> bool:
         return self.preset.run.patience is not None and self.state.stale >= self.preset.run.patience
@@ -121,11 +125,9 @@ class Trainer:
             terms = self.process_group.mean_terms(self.step(batch))
         self.process_group.average_gradients(state.parameters())
         scaler = state.precision.scaler
-        finite = torch.isfinite(torch.stack([term.detach().float() for term in terms.values()]).sum())
-        if scaler is None:  # with loss scaling, overflowing gradients are met by a smaller scale
-            finite = finite & state.gradients_are_finite().to(finite.device)
-        if not bool(finite):
-            self.fail_on_nan(terms)
+        # with loss scaling, overflowing gradients are met by a smaller scale
+        norm = next(iter(terms.values())).new_zeros(()) if scaler else state.gradient_norm()
+        self.read(self.readings.put((state.iteration + 1, tuple(terms)), [norm, *terms.values()]))
         if self.preset.optim.clip_norm:
             state.clip_gradients(self.preset.optim.clip_norm)
         for optimizer in state.with_gradients():  # the scaler fails on one without
@@ -175,7 +177,7 @@ class Trainer:
 
     @staticmethod
     def numbers(terms: dict[str, torch.Tensor]) -> dict[str, float]:
-        return {name: float(term.detach()) for name, term in terms.items()}
+        return dict(zip(terms, torch.stack([term.detach().float() for term in terms.values()]).cpu().tolist(), strict=True))
 
     def verdict(self, weights: dict) -> dict[str, Any]:
         """Whether adaptation helped, as far as signals without labels tell: said, logged, and kept in final.pth."""
@@ -189,10 +191,17 @@ class Trainer:
             (self.reporter.warn if verdict.kind == "collapsed or harmful" else self.reporter.say)(line)
         return {"verdict": verdict.to_json()}
 
-    def fail_on_nan(self, terms: dict[str, torch.Tensor]) -> None:
-        bad = [name for name, value in self.numbers(terms).items() if not math.isfinite(value)]
-        what = f"loss '{bad[0]}' is" if bad else "gradients are"
-        self.give_up(f"{what} not finite at iteration {self.state.iteration + 1}")
+    def read(self, reading: tuple[Any, list[float]] | None) -> None:
+        """Losses and gradients of an iteration, on a GPU the one before: raises FgdaError where they are not finite."""
+        if reading is None:
+            return
+        (iteration, names), (norm, *values) = reading
+        bad = [name for name, value in zip(names, values, strict=True) if not math.isfinite(value)]
+        if bad or not math.isfinite(norm):
+            what = f"loss '{bad[0]}' is" if bad else "gradients are"
+            self.give_up(f"{what} not finite at iteration {iteration}")
+        terms = dict(zip(names, values, strict=True))
+        self.shown = f"loss {terms.get('seg', values[0]):.3f}"
 
     def give_up(self, what: str) -> None:
         """Raises FgdaError: nothing of this iteration is kept, the last good checkpoint stays, and how to go on is said."""
@@ -226,7 +235,7 @@ class Trainer:
         self.state.validated = self.state.iteration
         if self.process_group.is_first:
             self.record(score, summary)
-        self.state.stale = self.process_group.largest(self.state.stale, self.state.precision.device)
+        self.state.stale = self.process_group.largest(self.state.stale)
         return summary
 
     def judged(self, weights: dict) -> tuple[float | None, dict]:
@@ -260,7 +269,7 @@ class Trainer:
 
     def inference_content(self) -> dict[str, Any]:
         """What evaluation and prediction need of this run."""
-        weights = {name: value.detach().cpu() for name, value in self.state.method.inference_state_dict().items()}
+        weights = {name: value.detach() for name, value in self.state.method.inference_state_dict().items()}
         return {**self.header, "iteration": self.state.iteration, "preset": self.preset.to_json(), "model": weights}
 
     def save_last(self) -> None:
@@ -272,6 +281,7 @@ class Trainer:
         self.run.note(f"iteration {self.state.iteration}: checkpoint written")
 
     def refuse_broken(self) -> None:
+        self.read(self.readings.rest())
         broken = self.state.broken_weights()
         if broken:
             self.give_up(f"{len(broken)} tensors hold NaN or infinity at iteration {self.state.iteration}, e.g. {broken[0]}")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fgda_cli import losses
-from fgda_cli.methods.sfst import _quantile
+from fgda_cli.methods.sfst import _class_quantiles
 from fgda_cli.models import checkpoint
 from fgda_cli.runtime.errors import UsageError
 from fgda_cli.runtime.reporter import Reporter
@@ -81,7 +81,19 @@ def test_the_surest_half_of_each_class_of_each_image_counts():
     probs = torch.tensor([[[0.9, 0.8, 0.7, 0.6]], [[0.5, 0.6, 0.99, 0.98]]])
     guess = torch.tensor([[[0, 0, 1, 1]], [[0, 0, 0, 0]]])
     assert method.surest(probs, guess).tolist() == [[[1, 0, 1, 0]], [[0, 0, 1, 1]]]
-    assert _quantile(torch.arange(10.0), 0.5) == 5 and _quantile(torch.arange(3.0), 1.0) == 2
+
+
+@pytest.mark.parametrize("portion", [0.1, 0.5, 0.9, 1.0])
+def test_the_limits_of_all_classes_at_once_are_those_of_each(portion):
+    generator = torch.Generator().manual_seed(1)
+    probs = torch.rand(2, 500, generator=generator).clamp(min=0.2)
+    classes = torch.randint(0, 6, (2, 500), generator=generator)
+    classes[classes == 3] = 5  # a class without pixels
+    found = _class_quantiles(probs, classes, 7, 1 - portion)
+    for image, labels, limits in zip(probs, classes, found, strict=True):
+        for k in labels.unique().tolist():
+            mine = image[labels == k]
+            assert limits[k] == mine.kthvalue(min(len(mine), int((1 - portion) * len(mine)) + 1)).values
 
 
 def test_uniformity_is_zero_for_varied_and_one_for_a_single_class():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from ..base import Method, MethodSettings, Weight, torch
+from ..base import Method, MethodSettings, Weight, torch, transfer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,8 +55,8 @@ class SelfTraining(Method):
         factor = min(1 - 1 / (iteration + 1), self.settings.ema)
         teacher = self.modules["teacher"]
         with torch.no_grad():
-            for slow, fast in zip(teacher.parameters(), self.model.parameters(), strict=True):
-                slow.lerp_(fast, 1 - factor)
+            slow, fast = ([*network.parameters()] for network in (teacher, self.model))
+            torch._foreach_lerp_(slow, fast, 1 - factor)  # of all tensors in a few kernels
             for slow, fast in zip(teacher.buffers(), self.model.buffers(), strict=True):
                 slow.copy_(fast)
 
@@ -69,10 +69,14 @@ class SelfTraining(Method):
         """As ever; and the teacher's labels are checked by these images' from the next step on."""
         _, guess = self.teach(batch.labelled, batch.labelled_ids.shape[-2:])
         known = batch.labelled_ids != 255
-        given, right = guess[known], guess[known & (guess == batch.labelled_ids)]
-        counts = torch.stack([torch.bincount(ids, minlength=self.model.num_classes) for ids in (given, right)])
-        self.modules["checked"].counts += self.process_group.sum(counts.float())
+        counts = torch.stack([self.pixels_of(guess, where) for where in (known, known & (guess == batch.labelled_ids))])
+        self.modules["checked"].counts += self.process_group.sum(counts)
         return super().labelled_step(batch)
+
+    def pixels_of(self, guess: Tensor, where: Tensor) -> Tensor:
+        """How many of the pixels `where` have each train id, `[K]` (not bincount, for which a GPU is waited for)."""
+        counts = torch.zeros(self.model.num_classes, dtype=torch.float64, device=guess.device)
+        return counts.scatter_add_(0, guess.flatten(), where.flatten().double()).float()
 
     def trust(self, guess: Tensor) -> Tensor | float:
         """`[B,H,W]`: how often the teacher was right so far where it gave this class to a labelled image; 1 without any."""
@@ -135,10 +139,19 @@ class SelfTraining(Method):
         return torch.softmax(self.upsample(logits, size), dim=1).max(dim=1)
 
     def pasted_pixels(self, truth: Tensor, place: int) -> Tensor:
-        """Pixels of half of the classes of `truth` `[H,W]`, drawn from (seed, iteration, place): a resume draws the same."""
+        """Pixels of half of the classes of `truth` `[H,W]`, drawn from (seed, iteration, place): a resume draws the same.
+
+        The draw for every number of classes is made here, so that the host need not hear how many there are.
+        """
         from ...data.tensor_augment import generator_of
 
-        present = truth.unique()
-        present = present[present != 255]
-        order = torch.randperm(len(present), generator=generator_of(self.seed, 1, self.iteration, place))
-        return torch.isin(truth, present[order[: (len(present) + 1) // 2].to(present.device)])
+        classes = self.model.num_classes
+        table = torch.zeros(classes + 1, 256, dtype=torch.bool)  # of n classes in order, which are pasted
+        for n in range(1, classes + 1):
+            order = torch.randperm(n, generator=generator_of(self.seed, 1, self.iteration, place))
+            table[n, order[: (n + 1) // 2]] = True
+        present = torch.zeros(256, dtype=torch.bool, device=truth.device).scatter_(0, truth.flatten(), True)
+        present[255] = False
+        rank = present.long().cumsum(0)  # from 1 on
+        drawn = transfer.send(table, truth.device).index_select(0, rank[-1:])[0]
+        return (present & drawn[(rank - 1).clamp(min=0)])[truth]

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from ...data.tensor_augment import draw, generator_of
 from ...runtime.files import whole_file
 from ...runtime.reporter import Reporter
+from ...runtime.transfer import Readings, send
+from ..optimizers import adam
 
 POOL = 50  # old fakes a discriminator is shown, half of the time
 STATE = "state.pth"
@@ -99,7 +101,7 @@ def real_and_fake_loss(real: Tensor, fake: Tensor) -> Tensor:
 class Cycles(nn.Module):
     """Both translators and both discriminators; one step trains all four."""
 
-    def __init__(self, settings: TranslationSettings, seed: int):
+    def __init__(self, settings: TranslationSettings, seed: int, device: torch.device = torch.device("cpu")):
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -110,11 +112,12 @@ class Cycles(nn.Module):
                     nn.init.normal_(layer.weight, 0.0, 0.02)
                     nn.init.zeros_(layer.bias)
         self.settings, self.pools = settings, {"target": [], "source": []}
+        self.to(device)
         makers = [*self.to_target.parameters(), *self.to_source.parameters()]
         judges = [*self.judge_target.parameters(), *self.judge_source.parameters()]
-        self.optimizers = [torch.optim.Adam(group, lr=settings.lr, betas=(0.5, 0.999)) for group in (makers, judges)]
+        self.optimizers = [adam(group, lr=settings.lr, betas=(0.5, 0.999)) for group in (makers, judges)]
 
-    def step(self, source: Tensor, target: Tensor, generator: torch.Generator, factor: float) -> dict[str, float]:
+    def step(self, source: Tensor, target: Tensor, generator: torch.Generator, factor: float) -> dict[str, Tensor]:
         """One update of the makers, then of the judges; images `[1,3,h,w]` in [-1, 1]."""
         s = self.settings
         for optimizer in self.optimizers:
@@ -133,7 +136,7 @@ class Cycles(nn.Module):
         judged = real_and_fake_loss(self.judge_target(target), self.judge_target(shown[0]))
         judged = judged + real_and_fake_loss(self.judge_source(source), self.judge_source(shown[1]))
         self.update(1, judged)
-        return {"makers": float(loss.detach()), "judges": float(judged.detach())}
+        return {"makers": loss.detach(), "judges": judged.detach()}
 
     def update(self, index: int, loss: Tensor) -> None:
         self.zero_grad(set_to_none=True)
@@ -169,7 +172,7 @@ def train(
     folder: Path, settings: TranslationSettings, seed: int, source: Draw, target: Draw, device: torch.device, reporter: Reporter
 ) -> Cycles:
     """To the last step, from what `folder` holds; step i's images and crops are a pure function of (seed, i)."""
-    cycles, first = Cycles(settings, seed).to(device), 0
+    cycles, first, readings = Cycles(settings, seed, device), 0, Readings()
     if (folder / STATE).is_file():
         saved = torch.load(folder / STATE, map_location=device, weights_only=True)
         cycles.load(saved["cycles"])
@@ -177,10 +180,13 @@ def train(
     with reporter.progress("train translation", settings.steps, first) as advance:
         for step in range(first, settings.steps):
             generator = generator_of(seed, 10, step)
-            images = [to_unit(cropped(read(generator), settings.crop, generator))[None].to(device) for read in (source, target)]
+            images = [
+                to_unit(send(cropped(read(generator), settings.crop, generator), device))[None] for read in (source, target)
+            ]
             factor = min(1.0, 2 * (settings.steps - step) / settings.steps)
             terms = cycles.step(*images, generator, factor)
-            advance(1, f"makers {terms['makers']:.2f}")
+            reading = readings.put(step, [terms["makers"]])
+            advance(1, f"makers {reading[1][0]:.2f}" if reading else "")
             if (step + 1) % settings.save_every == 0 or step + 1 == settings.steps:
                 with whole_file(folder / STATE) as partial:
                     torch.save({"step": step + 1, "cycles": cycles.state()}, partial)

@@ -1,0 +1,49 @@
+"""Between host and device without either waiting for the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def send(values: Tensor, like: Tensor | torch.device) -> Tensor:
+    """To the device (and dtype) of `like`; the copy goes through pinned memory, so that the host goes on at once."""
+    device, dtype = (like, values.dtype) if isinstance(like, torch.device) else (like.device, like.dtype)
+    if device.type == "cuda" and values.device.type == "cpu":
+        values = values.pin_memory()
+    return values.to(device, dtype, non_blocking=True)
+
+
+class Readings:
+    """Numbers that steps leave on the device, with what the host knows of them (`note`).
+
+    On a processor they are read at once, elsewhere one call later: while the host reads the last step's, the device computes.
+    """
+
+    def __init__(self):
+        self.pending: tuple[Any, Tensor, torch.cuda.Event | None] | None = None
+
+    def put(self, note: Any, numbers: Sequence[Tensor]) -> tuple[Any, list[float]] | None:
+        """The newest that can be read without waiting for these numbers; None before there are any."""
+        values = torch.stack([number.detach().float() for number in numbers])
+        if values.device.type == "cpu":
+            return note, values.cpu().tolist()
+        before, event = self.rest(), None
+        if values.device.type == "cuda":  # copied as soon as they are computed, or the copy would wait for the next step
+            values, event = values.to("cpu", non_blocking=True), torch.cuda.Event()
+            event.record()
+        self.pending = (note, values, event)
+        return before
+
+    def rest(self) -> tuple[Any, list[float]] | None:
+        """What has not been read yet, waited for."""
+        if self.pending is None:
+            return None
+        note, values, event = self.pending
+        self.pending = None
+        if event is not None:
+            event.synchronize()
+        return note, values.cpu().tolist()

@@ -1,0 +1,137 @@
+"""A GPU that is not there: tensors that say they lie on a device of their own, computed by the processor.
+
+What a GPU refuses is refused here (a tensor of the processor among those of the device, `numpy()` without `cpu()`), and each wait
+of the host for the device is counted, by the line of ours that caused it. Numbers are the processor's own: what runs here must
+end in the same bits as without.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest import mock
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils import backend_registration
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+if not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):
+    pytest.skip("this torch has no devices made of Python", allow_module_level=True)
+backend_registration._setup_privateuseone_for_python_backend("pretended")
+DEVICE = torch.device("pretended", 0)
+aten = torch.ops.aten
+# Kernels whose result's shape, or whose value on the host, hangs on what tensors hold.
+WAITING = {
+    aten._local_scalar_dense, aten.is_nonzero, aten.equal, aten.nonzero, aten.masked_select, aten._unique2, aten.unique_dim,
+    aten.unique_consecutive, aten.bincount, aten.histc, aten.repeat_interleave,
+}  # fmt: skip
+ON_HOST = {aten._local_scalar_dense, aten.is_nonzero, aten.equal}  # give numbers, not tensors
+INDEXED = {aten.index, aten.index_put_, aten._index_put_impl_}  # take indices of the processor, and wait for them
+
+
+class OnDevice(Tensor):
+    """A tensor of the pretended GPU; `values` holds its numbers."""
+
+    values: Tensor
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @staticmethod
+    def __new__(cls, values: Tensor) -> OnDevice:
+        how = {"strides": values.stride(), "storage_offset": values.storage_offset(), "dtype": values.dtype, "device": DEVICE}
+        made = Tensor._make_wrapper_subclass(cls, values.shape, **how)
+        made.values = values
+        return made
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        raise AssertionError(f"{func} outside of the pretended GPU")
+
+    def __repr__(self) -> str:
+        return f"OnDevice({tuple(self.shape)}, {self.dtype})"
+
+
+class PretendedGpu(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.waits: Counter[str] = Counter()
+
+    def wait(self, func) -> None:
+        ours = [frame for frame in traceback.extract_stack() if "/fgda_cli/" in frame.filename]
+        where = f"{ours[-1].filename.rsplit('/fgda_cli/', 1)[1]}:{ours[-1].lineno}" if ours else "a test"
+        self.waits[f"{where} {func}"] += 1
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs, packet = dict(kwargs or {}), func.overloadpacket
+        if packet is aten._to_copy:
+            return self.moved(func, args[0], kwargs)
+        if packet is aten.copy_:
+            return self.written(*args, **kwargs)
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        goes_here = is_here(kwargs.get("device"))
+        if not goes_here and not any(isinstance(tensor, OnDevice) for tensor in tensors):
+            return func(*args, **kwargs)
+        strangers = [tensor for tensor in tensors if not isinstance(tensor, OnDevice) and tensor.ndim > 0]
+        if strangers and packet not in INDEXED:
+            raise RuntimeError(f"{func}: a tensor of the processor {tuple(strangers[0].shape)} among those of the GPU")
+        masks = [leaf for leaf in tree_leaves(args[1:2]) if isinstance(leaf, Tensor) and leaf.dtype in (torch.bool, torch.uint8)]
+        if packet in WAITING or packet in INDEXED and (masks or strangers):
+            self.wait(func)
+        if goes_here:
+            kwargs["device"] = torch.device("cpu")
+        found = func(*plain(args), **plain(kwargs))
+        if packet in ON_HOST:
+            return found
+        known = {id(leaf.values): leaf for leaf in written_into(func, args, kwargs)}
+        return tree_map_only(Tensor, lambda tensor: known[id(tensor)] if id(tensor) in known else OnDevice(tensor), found)
+
+    def moved(self, func, source: Tensor, kwargs: dict):
+        """Between the memories: the host waits for what comes here, and for what leaves it unless it asks not to."""
+        was_here = isinstance(source, OnDevice)
+        goes_here = was_here if kwargs.get("device") is None else is_here(kwargs["device"])
+        if was_here != goes_here and not (goes_here and kwargs.get("non_blocking")):
+            self.wait(func)
+        if kwargs.get("device") is not None:
+            kwargs["device"] = torch.device("cpu")
+        found = func(plain(source), **kwargs)
+        return OnDevice(found) if goes_here else found
+
+    def written(self, goal: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
+        if isinstance(goal, OnDevice) != isinstance(source, OnDevice) and not non_blocking:
+            self.wait(aten.copy_)
+        plain(goal).copy_(plain(source))
+        return goal
+
+
+def is_here(device) -> bool:
+    return device is not None and torch.device(device).type == DEVICE.type
+
+
+def plain(tree):
+    return tree_map_only(OnDevice, lambda tensor: tensor.values, tree)
+
+
+def written_into(func, args, kwargs) -> list[OnDevice]:
+    """The arguments that a kernel changes and may return: as the objects that they are."""
+    found = []
+    for number, argument in enumerate(func._schema.arguments):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            value = kwargs.get(argument.name) if argument.kwarg_only else args[number] if number < len(args) else None
+            found += [leaf for leaf in tree_leaves(value) if isinstance(leaf, OnDevice)]
+    return found
+
+
+@contextmanager
+def pretended_gpu() -> Iterator[PretendedGpu]:
+    """Inside, `DEVICE` is a device like another."""
+    before = torch._C._only_lift_cpu_tensors()
+    torch._C._set_only_lift_cpu_tensors(True)  # else torch.tensor(…, device=DEVICE) passes the mode by
+    try:
+        with mock.patch("torch.inference_mode", torch.no_grad), PretendedGpu() as gpu:  # wrapped tensors know no inference mode
+            yield gpu
+    finally:
+        torch._C._set_only_lift_cpu_tensors(before)

@@ -1,0 +1,188 @@
+"""Steps, runs and predictions on a GPU that is pretended (tests/pretend.py): the same bits, and a host that does not wait."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+
+from fgda_cli.config.presets import load_preset
+from fgda_cli.data.loader import Batch
+from fgda_cli.inference import evaluate, predict
+from fgda_cli.methods import optimizers
+from fgda_cli.methods.registry import method_class, method_names
+from fgda_cli.models import checkpoint
+from fgda_cli.runtime.devices import Precision
+from fgda_cli.runtime.distributed import ProcessGroup
+from fgda_cli.runtime.errors import FgdaError
+from fgda_cli.runtime.reporter import Reporter
+from fgda_cli.runtime.transfer import Readings
+from fgda_cli.training import assembly, stages
+from fgda_cli.training.trainer import Trainer
+from tests.conftest import TINY
+from tests.pretend import DEVICE, pretended_gpu
+
+CPU, QUIET = torch.device("cpu"), Reporter(quiet=True)
+READING = "runtime/transfer.py"  # reads the step before: the one place where an iteration may wait
+NATIVE = ("model.multi_level=false", "model.output_stride=native")
+MORE = {  # what a step can be beside its method, and the method that shows it
+    "a network of two resolutions": (
+        "mic", "model.head=fused", "model.head_width=16", "model.dilations=[2]", "model.detail=[32, 32]", *NATIVE),
+    "a transformer": (
+        "fgda-st", "model.backbone=timm:vit_tiny_patch16_224", "model.weights=none", "model.head=dpt", "model.width=64",
+        "model.drop_path=0.1", *NATIVE),
+    "labels of the target": ("fgda-st", "adapt.iterations=6"),
+    "statistics of the target": ("fgda-st", "adapt.batch_norm=target"),
+    "two levels": ("clan", "model.multi_level=true"),
+    "dropped channels": ("fgda", "model.dropout=0.2"),
+    "parts of a batch": ("fgda-st", "adapt.accumulate=2"),
+    "short gradients": ("fgda", "optim.clip_norm=0.1", "optim.kind=adamw", "optim.lr=0.0001"),
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def one_memory_format():
+    """channels_last is another order of additions; a processor and the pretended GPU would choose differently."""
+    with mock.patch.object(Precision, "channels_last", False):
+        yield
+
+
+def made(name: str, device: torch.device, *overrides: str, scaler=None) -> Trainer:
+    preset = load_preset("playground", [*TINY, *overrides], name)
+    torch.manual_seed(0)
+    model, method = checkpoint.build_model(preset.model, 5), method_class(name)
+    precision = Precision("fp32", device, scaler)
+    prepared = assembly.prepare_method(method, model, preset, preset.adapt, precision, ProcessGroup())
+    state = assembly.make_state(prepared, preset, preset.adapt, precision)
+    return Trainer(state, None, preset.adapt, preset, None, {"stage": "adapt", "method": name}, None, QUIET)
+
+
+def batch_of(number: int, labelled: bool = False) -> Batch:
+    generator = torch.Generator().manual_seed(number)
+    images = torch.randint(0, 256, (3, 2, 3, 32, 64), dtype=torch.uint8, generator=generator)
+    labels = torch.randint(0, 6, (2, 2, 32, 64), dtype=torch.uint8, generator=generator)
+    labels[labels == 5] = 255
+    return Batch(images[0], labels[0], images[1], *((None, None, None, images[2], labels[1]) if labelled else ()))
+
+
+def three_steps(trainer: Trainer, device: torch.device, labelled: bool, gpu=None):
+    """Weights after three iterations, and the lines that made the host wait in the last two (the first fills tables)."""
+    if labelled:
+        samples = mock.Mock(labelled_items=[1])
+        trainer.state.method.before_training(mock.Mock(samples=samples, device=device))
+    images = batch_of(9).target
+    with mock.patch.object(Trainer, "target_images", lambda self: iter(images)):
+        for number in range(3):
+            batch = batch_of(number, labelled).to(device)
+            if gpu is not None and number == 1:
+                gpu.waits.clear()
+            trainer.iterate(batch)
+    waits = {} if gpu is None else {line: count for line, count in gpu.waits.items() if not line.startswith(READING)}
+    modules = {"model": trainer.state.method.model, **trainer.state.method.modules}
+    return {f"{name}.{key}": v.cpu() for name, module in modules.items() for key, v in module.state_dict().items()}, waits
+
+
+CASES = {name: (name,) for name in method_names() if name != "adabn"} | MORE  # adabn's one iteration trains nothing
+CASES["cbst"] = ("cbst", "adapt.iterations=30")  # a round, at whose start it counts on the host, is longer
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_step_on_a_gpu_gives_the_same_bits_and_makes_the_host_wait_for_nothing(case):
+    labelled = case == "labels of the target"
+    plain, _ = three_steps(made(CASES[case][0], CPU, *CASES[case][1:]), CPU, labelled)
+    with pretended_gpu() as gpu:
+        found, waits = three_steps(made(CASES[case][0], DEVICE, *CASES[case][1:]), DEVICE, labelled, gpu)
+    assert plain.keys() == found.keys()
+    near = 1e-4 if case == "a transformer" else 0  # its attention has a kernel of its own on a processor
+    assert [key for key, value in plain.items() if (value.float() - found[key].float()).abs().max() > near] == []
+    assert waits == {}
+
+
+def test_optimisers_of_a_gpu_step_all_tensors_at_once_and_loss_scaling_waits_for_nothing(monkeypatch):
+    plain, _ = three_steps(made("fgda", CPU), CPU, False)
+    monkeypatch.setattr(optimizers, "FUSED", ("pretended",))
+    with pretended_gpu() as gpu:
+        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+        scaler._device = DEVICE.type
+        trainer = made("fgda", DEVICE, scaler=scaler)
+        assert all(optimizer.defaults["fused"] for optimizer in trainer.state.optimizers.values())
+        found, waits = three_steps(trainer, DEVICE, False, gpu)
+    assert all(torch.allclose(value, found[key], atol=1e-5) for key, value in plain.items())
+    assert waits == {}
+
+
+def test_an_optimiser_of_the_processor_is_torchs_plain_one():
+    parameter = torch.nn.Parameter(torch.zeros(2))
+    for make in (optimizers.sgd, optimizers.adam, optimizers.adamw):
+        assert not make([parameter], lr=0.1).defaults.get("fused")
+        assert not make([{"params": []}, {"params": [parameter], "lr": 0.2}], lr=0.1).defaults.get("fused")
+
+
+def test_readings_come_at_once_from_a_processor_and_one_step_late_from_a_gpu():
+    readings = Readings()
+    assert readings.put(1, [torch.tensor(2.0)]) == (1, [2.0]) and readings.rest() is None
+    with pretended_gpu():
+        numbers = [torch.full((), float(value), device=DEVICE) for value in range(3)]
+        assert readings.put("a", numbers[:1]) is None
+        assert readings.put("b", numbers[1:]) == ("a", [0.0])
+        assert readings.rest() == ("b", [1.0, 2.0]) and readings.rest() is None
+
+
+def test_a_loss_that_is_not_finite_ends_a_run_on_a_gpu_before_anything_broken_is_kept(data_root, trained, tmp_path, tiny_preset):
+    """Found one iteration late, yet the checkpoint of that very iteration is not written."""
+    preset = tiny_preset("adapt.checkpoint_every=2", method="fgda")
+    job = stages.Job(preset, data_root, tmp_path / "run", "pretended", reporter=QUIET)
+    original = method_class("fgda").target_terms
+
+    def broken(self, target, size):
+        terms = original(self, target, size)
+        return terms | ({"entropy": terms["entropy"] * float("nan")} if broken.calls == 4 else {})
+
+    def begin(self, iteration, total, images):
+        broken.calls = iteration + 1
+
+    method = method_class("fgda")
+    with (
+        pretended_gpu(),
+        mock.patch.object(stages, "pick_device", lambda name: DEVICE),
+        mock.patch.object(method, "target_terms", broken),
+        mock.patch.object(method, "begin_iteration", begin),
+        pytest.raises(FgdaError, match="loss 'entropy' is not finite at iteration 4; the last good checkpoint"),
+    ):
+        stages.adapt(job, trained)
+    assert checkpoint.load(tmp_path / "run/checkpoints/last.pth")["iteration"] == 2
+
+
+@pytest.mark.parametrize(
+    "method, overrides",
+    [("mic", ()), ("cycada", ("method.translation_factor=0.3", "method.translation_channels=4", "method.translation_blocks=1"))],
+)
+def test_a_whole_run_on_a_gpu_ends_in_the_same_bits(data_root, trained, tmp_path, tiny_preset, method, overrides):
+    job = stages.Job(
+        tiny_preset("run.select=labels", *overrides, method=method), data_root, tmp_path / "cpu", "cpu", reporter=QUIET
+    )
+    plain = checkpoint.load(stages.adapt(job, trained))["model"]
+    with pretended_gpu(), mock.patch.object(stages, "pick_device", lambda name: DEVICE):
+        path = stages.adapt(replace(job, out=tmp_path / "gpu"), trained)
+    found = checkpoint.load(path)["model"]
+    assert [key for key, value in plain.items() if not torch.equal(value, found[key])] == []
+
+
+def test_predictions_and_evaluation_on_a_gpu_are_the_same(data_root, trained):
+    from fgda_cli.data.store import open_dataset
+
+    model, _ = checkpoint.load_model(trained)
+    data = open_dataset(data_root, "playground-street")
+    images = [data.image(item) for item in data.items("val")]
+    plain = Precision("fp32", CPU)
+    expected = predict.predict_many(model, images, plain)
+    score = evaluate.evaluate_file(trained, data, "val", plain, QUIET)["miou"]
+    with pretended_gpu():
+        there = Precision("fp32", DEVICE)
+        found = predict.predict_many(there.to_device(model), images, there)
+        assert evaluate.evaluate_file(trained, data, "val", there, QUIET)["miou"] == score
+    for one, two in zip(expected, found, strict=True):
+        assert np.array_equal(one["train_ids"], two["train_ids"]) and np.array_equal(one["entropy"], two["entropy"])
