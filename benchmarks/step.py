@@ -20,6 +20,8 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 VARIANTS = ("plain", "ours", "ours-malloc", "ours-bf16", "ours-checkpoint")
 
@@ -64,6 +66,21 @@ def affine_norm(conv, norm, x):
     """Frozen batch norm as the published codes have it: no input of it is kept."""
     scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
     return conv(x) * scale.view(1, -1, 1, 1) + (norm.bias - norm.running_mean * scale).view(1, -1, 1, 1)
+
+
+@contextmanager
+def published_layers(norm_kernel: bool = False) -> Iterator[None]:
+    """Inside, frozen batch norm and the head are computed as the published codes do."""
+    from fgda_cli.models.encoders import resnet
+    from fgda_cli.models.heads.aspp import AsppHead
+
+    before = resnet.conv_norm, AsppHead.forward
+    resnet.conv_norm = (lambda conv, norm, x: norm(conv(x))) if norm_kernel else affine_norm
+    AsppHead.forward = lambda head, features: sum(conv(features) for conv in head.convs)
+    try:
+        yield
+    finally:
+        resnet.conv_norm, AsppHead.forward = before
 
 
 def plain_step(method, data):
@@ -120,17 +137,11 @@ def measure(arguments) -> None:
     """One variant in this process: the median of its steps and the peak memory, as a line of JSON."""
     import torch
 
-    from fgda_cli.models.encoders import resnet
-    from fgda_cli.models.heads.aspp import AsppHead
     from fgda_cli.runtime.devices import Precision
     from fgda_cli.runtime.system import keep_freed_memory
 
     method, data = networks(arguments), batch(arguments)
     plain = arguments.variant.startswith("plain")
-    if plain:
-        kernel = arguments.variant == "plain-batchnorm"
-        resnet.conv_norm = (lambda conv, norm, x: norm(conv(x))) if kernel else affine_norm
-        AsppHead.forward = lambda head, features: sum(conv(features) for conv in head.convs)
     if not plain and arguments.variant != "ours-malloc":
         keep_freed_memory()
     precision = Precision("bf16" if "bf16" in arguments.variant else "fp32", torch.device("cpu"))
@@ -139,13 +150,14 @@ def measure(arguments) -> None:
     for module in (method.model, *method.modules.values()) if not plain else ():
         precision.to_device(module)
     before, seconds, cpu = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, [], []
-    for _ in range(arguments.steps + 1):
-        for module in (method.model, *method.modules.values()):
-            module.zero_grad(set_to_none=True)
-        start, used = time.perf_counter(), time.process_time()
-        plain_step(method, data) if plain else method.step(data)
-        seconds.append(time.perf_counter() - start)
-        cpu.append(time.process_time() - used)
+    with published_layers(arguments.variant == "plain-batchnorm") if plain else nullcontext():
+        for _ in range(arguments.steps + 1):
+            for module in (method.model, *method.modules.values()):
+                module.zero_grad(set_to_none=True)
+            start, used = time.perf_counter(), time.process_time()
+            plain_step(method, data) if plain else method.step(data)
+            seconds.append(time.perf_counter() - start)
+            cpu.append(time.process_time() - used)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     found = {"seconds": statistics.median(seconds[1:]), "cpu": statistics.median(cpu[1:])}
     print(json.dumps(found | {"peak_mib": peak / 1024, "step_mib": (peak - before) / 1024}))

@@ -1,0 +1,191 @@
+"""Whether the device gives what the processor gives: parts of gpu.py."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from fgda_cli.config.presets import load_preset
+from fgda_cli.data import playground
+from fgda_cli.data.loader import Batch
+from fgda_cli.data.recipes import How, prepare_layout
+from fgda_cli.data.store import open_dataset
+from fgda_cli.inference.evaluate import evaluate_file
+from fgda_cli.methods.base import Method
+from fgda_cli.methods.registry import method_class, method_names
+from fgda_cli.models import checkpoint
+from fgda_cli.models.segmenter import Segmenter
+from fgda_cli.runtime.devices import Precision, make_precision
+from fgda_cli.runtime.reporter import Reporter
+from fgda_cli.training import assembly, stages
+from fgda_cli.training.trainer import Trainer
+
+QUIET = Reporter(quiet=True)
+TOLERANCE = {"fp32": 1e-4, "bf16": 0.05, "fp16": 0.05}  # of a loss, relative to the processor's where that is above 1
+TINY = (
+    "data.source.size=[64, 32]", "data.target.size=[64, 32]", "data.evaluation.size=[64, 32]", "model.width=8", "run.workers=0",
+    "pretrain.iterations=6", "pretrain.batch_size=2", "adapt.iterations=6", "adapt.batch_size=2", "run.precision=fp32",
+    "pretrain.evaluate_every=99", "adapt.evaluate_every=99", "adapt.checkpoint_every=2",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where the parts of gpu.py run: a device, a folder for their data, and the seconds that are left."""
+
+    device: torch.device
+    quick: bool
+    folder: Path
+    left: Callable[[], float] = lambda: 1e9
+
+    @property
+    def is_gpu(self) -> bool:
+        return self.device.type == "cuda"
+
+    @property
+    def methods(self) -> list[str]:
+        return method_names()[:3] if self.quick else method_names()
+
+
+def to_device(method: Method, device: torch.device, name: str = "fp32") -> Precision:
+    """The method on the device, its steps in this precision."""
+    precision = Precision(name, device, torch.amp.GradScaler(device.type) if name == "fp16" and device.type == "cuda" else None)
+    for module in (method.model, *method.modules.values(), *method.references.values()):
+        precision.to_device(module)
+    method.autocast, method.scale = precision.autocast, precision.scale
+    if getattr(method, "things", None) is not None:
+        method.things = method.things.to(device)
+    return precision
+
+
+def small(name: str) -> tuple[Method, Batch]:
+    """A method on a small network, and a batch; the same whenever it is asked."""
+    torch.manual_seed(0)
+    model = Segmenter(5, "resnet18", width=16, multi_level=False)
+    model.set_batch_norm("frozen")
+    cls = method_class(name)
+    method = cls(model, cls.Settings(name=name))
+    for module in (model, *method.modules.values()):
+        module.train()
+    generator = torch.Generator().manual_seed(5)
+    images = torch.randint(0, 256, (2, 2, 3, 64, 96), dtype=torch.uint8, generator=generator)
+    labels = torch.randint(0, 5, (2, 64, 96), dtype=torch.uint8, generator=generator)
+    return method, Batch(images[0], labels, images[1])
+
+
+def terms_of(name: str, device: torch.device, precision: str) -> dict[str, float]:
+    method, batch = small(name)
+    to_device(method, device, precision)
+    method.model.begin_iteration(0, 0)
+    method.begin_iteration(0, 10, lambda: iter(batch.to(device).target))
+    return {key: float(value.detach()) for key, value in method.step(batch.to(device)).items()}
+
+
+def methods_part(bench: Bench) -> list[dict]:
+    """Each method's losses on the device beside the processor's, convolutions and products without TF32."""
+    tf32 = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    kinds, rows = ("fp32", "bf16", "fp16") if bench.is_gpu else ("fp32", "bf16"), []
+    try:
+        for name in bench.methods:
+            wanted, row = terms_of(name, torch.device("cpu"), "fp32"), {"method": name}
+            for kind in kinds:
+                found = terms_of(name, bench.device, kind)
+                row[kind] = max(abs(found[key] - value) / max(1.0, abs(value)) for key, value in wanted.items())
+            rows.append(row | {"right": all(row[kind] <= TOLERANCE[kind] for kind in kinds)})
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = tf32
+    return rows
+
+
+@contextmanager
+def watched(device: torch.device) -> Iterator[Counter]:
+    """The lines at which the host waits for a GPU inside, by how often; on a processor there is nothing to wait for."""
+    found: Counter[str] = Counter()
+    if device.type != "cuda":
+        yield found
+        return
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            yield found
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    for warning in caught:
+        if "synchroniz" in str(warning.message):
+            found[f"{Path(warning.filename).name}:{warning.lineno}"] += 1
+
+
+def trainer_of(name: str, device: torch.device, precision: str) -> tuple[Trainer, Batch]:
+    """What steps a small network by this method, without data, run folder or validations."""
+    method, batch = small(name)
+    preset = load_preset("playground", ["adapt.iterations=30"], name)
+    found = to_device(method, device, precision)
+    state = assembly.make_state(method, preset, preset.adapt, found)
+    return Trainer(state, None, preset.adapt, preset, None, {"stage": "adapt", "method": name}, None, QUIET), batch.to(device)
+
+
+def waits_part(bench: Bench) -> list[dict]:
+    """How often the third iteration of each method makes the host wait, and where first (the first two fill tables)."""
+    rows = []
+    for name in [name for name in bench.methods if name != "adabn"]:  # its one iteration trains nothing
+        for kind in ("bf16", "fp16") if bench.is_gpu else ("fp32",):
+            trainer, batch = trainer_of(name, bench.device, kind)
+            trainer.target_images = lambda batch=batch: iter(batch.target)
+            for _ in range(2):
+                trainer.iterate(batch)
+            with watched(bench.device) as waits:
+                trainer.iterate(batch)
+            where = ", ".join(f"{line} ({count})" for line, count in waits.items())
+            rows.append({"method": name, "precision": kind, "waits": sum(waits.values()), "where": where or None,
+                         "right": not waits})  # fmt: skip
+    return rows
+
+
+def prepared(root: Path) -> Path:
+    """A small playground, prepared."""
+    for sheet in playground.sheets(root / "raw", seed=0, train=12, val=4):
+        playground.write_sheet(sheet)
+    how = How(root / "data", (128, 64), 1, QUIET)
+    prepare_layout("gta5", root / "raw/game", how, "playground-game")
+    prepare_layout("cityscapes", root / "raw/street", how, "playground-street")
+    return root / "data"
+
+
+def resume_part(bench: Bench) -> list[dict]:
+    """A run cut short beside one that was not, and evaluation on both devices."""
+    data, device, out = prepared(bench.folder / "small"), bench.device, bench.folder / "resume"
+    job = stages.Job(load_preset("playground", list(TINY)), data, out / "pre", str(device), reporter=QUIET)
+    start = stages.pretrain(job)
+    whole = stages.adapt(replace(job, out=out / "whole"), start)
+    original = Trainer.iterate
+
+    def iterate(self, batch):
+        if self.state.iteration == 3:
+            raise KeyboardInterrupt
+        return original(self, batch)
+
+    Trainer.iterate = iterate
+    try:
+        stages.adapt(replace(job, out=out / "parts"), start)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        Trainer.iterate = original
+    again = stages.adapt(replace(job, out=out / "parts"), start)
+    first, second = (checkpoint.load(path)["model"] for path in (whole, again))
+    apart = max(float((first[key].float() - second[key].float()).abs().max()) for key in first)
+    values = []
+    for where in (torch.device("cpu"), device):
+        precision = make_precision("fp32", where)
+        values.append(evaluate_file(whole, open_dataset(data, "playground-street"), "val", precision, QUIET)["miou"])
+    difference = abs(values[0] - values[1])
+    return [{"resumed run, largest difference of a weight": apart, "mIoU cpu": values[0], "mIoU device": values[1],
+             "difference": difference, "right": apart <= 1e-3 and difference <= 0.1}]  # fmt: skip
