@@ -62,7 +62,7 @@ def batch(arguments):
     return Batch(images[0], labels, images[1])
 
 
-def affine_norm(conv, norm, x):
+def affine_norm(conv, norm, x, fixed):
     """Frozen batch norm as the published codes have it: no input of it is kept."""
     scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
     return conv(x) * scale.view(1, -1, 1, 1) + (norm.bias - norm.running_mean * scale).view(1, -1, 1, 1)
@@ -75,7 +75,7 @@ def published_layers(norm_kernel: bool = False) -> Iterator[None]:
     from fgda_cli.models.heads.aspp import AsppHead
 
     before = resnet.conv_norm, AsppHead.forward
-    resnet.conv_norm = (lambda conv, norm, x: norm(conv(x))) if norm_kernel else affine_norm
+    resnet.conv_norm = (lambda conv, norm, x, fixed: norm(conv(x))) if norm_kernel else affine_norm
     AsppHead.forward = lambda head, features: sum(conv(features) for conv in head.convs)
     try:
         yield

@@ -22,7 +22,16 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 if not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):
     pytest.skip("this torch has no devices made of Python", allow_module_level=True)
-backend_registration._setup_privateuseone_for_python_backend("pretended")
+
+
+class Module(backend_registration._DummyBackendModule):
+    """Not offered to code that asks for any accelerator: other tests of the process, torch's own choices."""
+
+    def is_available(self) -> bool:
+        return False
+
+
+backend_registration._setup_privateuseone_for_python_backend("pretended", backend_module=Module())
 DEVICE = torch.device("pretended", 0)
 aten = torch.ops.aten
 # Kernels whose result's shape, or whose value on the host, hangs on what tensors hold.

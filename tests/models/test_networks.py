@@ -44,7 +44,7 @@ def test_folded_batch_norm_gives_the_gradients_of_the_unfolded_pair(name):
         net.eval().zero_grad()
         with pytest.MonkeyPatch.context() as patch:
             if not folded:
-                patch.setattr(resnet, "conv_norm", lambda conv, norm, x: norm(conv(x)))
+                patch.setattr(resnet, "conv_norm", lambda conv, norm, x, fixed: norm(conv(x)))
             sum(features.square().mean() for features in net(images)).backward()
         found[folded] = {key: p.grad.clone() for key, p in net.named_parameters() if "bn" not in key}
     for key, grad in found[False].items():
@@ -153,8 +153,24 @@ def test_the_head_computes_the_sum_of_its_dilated_convolutions(size):
     torch.manual_seed(0)
     head, found = AsppHead(6, 5).double(), {}
     features = torch.randn(2, 6, *size, dtype=torch.float64, requires_grad=True)
-    for name, forward in (("ours", head), ("convolutions", lambda x: sum(conv(x) for conv in head.convs))):
+    ways = {"convolutions": lambda x: sum(conv(x) for conv in head.convs), "taps": head.by_taps, "folds": head.by_folds}
+    for name, forward in ways.items():
         logits = forward(features)
         found[name] = [logits, *torch.autograd.grad(logits.sin().sum(), [features, *head.parameters()])]
-    for ours, expected in zip(*found.values(), strict=True):
-        torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
+    for way in ("taps", "folds"):
+        for ours, expected in zip(found[way], found["convolutions"], strict=True):
+            torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_fixed_norms_of_several_epsilons_are_each_their_own():
+    net = torch.nn.ModuleList([torch.nn.BatchNorm2d(3, eps=1e-5), torch.nn.BatchNorm2d(2, eps=0.1), torch.nn.BatchNorm2d(4)])
+    for layer in net:
+        for values in (layer.weight.data, layer.bias.data, layer.running_mean, layer.running_var):
+            values.uniform_(0.5, 2.0)
+    net.eval()
+    net[2].train()
+    fixed = resnet.fixed_norms(net)
+    assert set(fixed) == {net[0], net[1]}
+    for layer, (scale, shift) in fixed.items():
+        x = torch.randn(1, layer.num_features, 2, 2)
+        torch.testing.assert_close(x * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1), layer(x))

@@ -15,6 +15,7 @@ from fgda_cli.inference import evaluate, predict
 from fgda_cli.methods import optimizers
 from fgda_cli.methods.registry import method_class, method_names
 from fgda_cli.models import checkpoint
+from fgda_cli.models.heads.aspp import AsppHead
 from fgda_cli.runtime.devices import Precision
 from fgda_cli.runtime.distributed import ProcessGroup
 from fgda_cli.runtime.errors import FgdaError
@@ -44,9 +45,9 @@ MORE = {  # what a step can be beside its method, and the method that shows it
 
 
 @pytest.fixture(autouse=True)
-def one_memory_format():
-    """channels_last is another order of additions; a processor and the pretended GPU would choose differently."""
-    with mock.patch.object(Precision, "channels_last", False):
+def one_order_of_additions():
+    """As the processor's: the memory format, and the sum of a head's taps, are chosen otherwise for a GPU."""
+    with mock.patch.object(Precision, "channels_last", False), mock.patch.object(AsppHead, "by_folds", AsppHead.by_taps):
         yield
 
 
