@@ -29,13 +29,24 @@ def doctor(context: typer.Context, data_root: cli.DataRoot = None, json: cli.Jso
         "torchvision": torchvision.__version__, "opencv": cv2.__version__, "device": str(device),
         "threads": torch.get_num_threads(), "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "fastest_precision": min(seconds, key=seconds.get), "weights": _files(weight_folder()),
-        "data_root": str(root), "datasets": sorted(path.parent.name for path in root.glob("*/manifest.json")),
+        **_gpu(device), "data_root": str(root), "datasets": sorted(path.parent.name for path in root.glob("*/manifest.json")),
     }  # fmt: skip
     if json is not None:
         cli.emit_json(report, json)
         return
     for key, value in report.items():
         print(f"{key:18} {', '.join(value) or 'none' if isinstance(value, list) else value}")
+
+
+def _gpu(device) -> dict[str, str]:
+    """Its name and memory, and what fp32 means for its convolutions; nothing for a processor."""
+    import torch
+
+    if device.type != "cuda":
+        return {}
+    found = torch.cuda.get_device_properties(device)
+    return {"gpu": f"{found.name}, {found.total_memory / 2**30:.0f} GiB", "cuda": torch.version.cuda,
+            "fp32_convolutions": "tf32" if torch.backends.cudnn.allow_tf32 else "fp32"}  # fmt: skip
 
 
 def _files(folder: Path) -> list[str]:

@@ -16,6 +16,7 @@ from ..data.loader import to_tensor
 from ..losses import entropy_map
 from ..models.segmenter import Segmenter
 from ..runtime.devices import Precision
+from ..runtime.transfer import send
 from .sliding import SlidingWindow, sliding_logits
 
 
@@ -31,7 +32,7 @@ class TestTimeAugmentation:
 def forward_logits(model: Segmenter, images: Tensor, precision: Precision) -> Tensor:
     """Images uint8 or float `[B,3,H,W]` -> float32 logits `[B,K,h,w]`."""
     with torch.inference_mode(), precision.autocast():
-        return model(images.to(precision.device)).logits.float()
+        return model(send(images, precision.device)).logits.float()
 
 
 def batch_of(model: Segmenter, images: list[np.ndarray], size: tuple[int, int]) -> Tensor:

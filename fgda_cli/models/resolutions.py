@@ -15,6 +15,7 @@ from .heads.segformer import SegformerNeck
 from .segmenter import Detail, Output, Segmenter
 
 STRIDE = 8  # of the pixels at which windows may begin: those that both resolutions' maps have
+GPU_PIXELS = 1 << 22  # of the windows that are computed together
 Box = tuple[int, int, int, int]  # top, bottom, left, right in pixels of the full image
 
 
@@ -60,28 +61,36 @@ class TwoResolutions(Segmenter):
         if box is None:
             fine = self.all_details(images, size)
         else:
-            own = self.detail_logits(images, box)
+            own = self.detail_logits(images, [box])
             fine, detail = _put(own, box, size, images), Detail(own, box, tuple(images.shape[-2:]))
             attention = attention * _inside(attention, box, images.shape[-2:])
         fused = resize((1 - attention) * coarse, size) + resize(attention, size) * fine
         return Output(fused, None, features, stages[-2], stages, detail)
 
-    def detail_logits(self, images: Tensor, box: Box) -> Tensor:
-        top, bottom, left, right = box
-        return self.head(self.dropout(self.neck(tuple(self.backbone(images[..., top:bottom, left:right])))))
+    def detail_logits(self, images: Tensor, boxes: list[Box]) -> Tensor:
+        """Of each image's window in the first box, then of each in the second: `[n B,K,h,w]`."""
+        windows = torch.cat([images[..., top:bottom, left:right] for top, bottom, left, right in boxes])
+        return self.head(self.dropout(self.neck(tuple(self.backbone(windows)))))
 
     def all_details(self, images: Tensor, size: tuple[int, int]) -> Tensor:
-        """The mean of all windows' logits, one window at a time."""
-        total = count = None
-        for box in self.boxes(images.shape[-2:]):
-            logits = self.detail_logits(images, box)
-            if total is None:
-                total = logits.new_zeros(*logits.shape[:2], *size)
-                count = logits.new_zeros(size)
-            total = total + _put(logits, box, size, images)
-            rows, columns = _place(box, size, images.shape[-2:])
-            count[rows, columns] += 1
+        """The mean of all windows' logits. In training batch norm sees them all together, as published."""
+        boxes, total = self.boxes(images.shape[-2:]), None
+        once = len(boxes) if self.training else self.windows_at_once(images)
+        for first in range(0, len(boxes), once):
+            group = boxes[first : first + once]
+            for logits, box in zip(self.detail_logits(images, group).chunk(len(group)), group, strict=True):
+                if total is None:
+                    total = logits.new_zeros(*logits.shape[:2], *size)
+                    count = logits.new_zeros(size)
+                total = total + _put(logits, box, size, images)
+                rows, columns = _place(box, size, images.shape[-2:])
+                count[rows, columns] += 1
         return total / count
+
+    def windows_at_once(self, images: Tensor) -> int:
+        """A processor is as fast with one at a time, in less memory; a GPU wants work."""
+        pixels = len(images) * self.detail[0] * self.detail[1]
+        return 1 if images.device.type == "cpu" else max(1, GPU_PIXELS // pixels)
 
     def boxes(self, size: tuple[int, int]) -> list[Box]:
         """Windows that cover (H, W), each half a window after the one before, the last at the end."""

@@ -87,6 +87,16 @@ def make_precision(
     return Precision(name, device, scaler)
 
 
+def tune_for_training(precision: Precision, one_size: bool, reporter: Reporter) -> None:
+    """A GPU's convolution kernels found by trial where images keep one size; what fp32 means there is said."""
+    if precision.device.type != "cuda":
+        return
+    torch.backends.cudnn.benchmark = one_size
+    if precision.name == "fp32":
+        how = "TF32 (10 bits of mantissa)" if torch.backends.cudnn.allow_tf32 else "full fp32"
+        reporter.decide(f"precision fp32: convolutions in {how}, all else in full fp32")
+
+
 MEASURED = ("fp32", "bf16")
 WORTH = 1.1  # bf16 is less exact: it is taken where it is at least so many times as fast
 

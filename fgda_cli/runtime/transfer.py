@@ -33,8 +33,9 @@ class Readings:
             return note, values.cpu().tolist()
         before, event = self.rest(), None
         if values.device.type == "cuda":  # copied as soon as they are computed, or the copy would wait for the next step
-            values, event = values.to("cpu", non_blocking=True), torch.cuda.Event()
-            event.record()
+            stream, event = torch.cuda.current_stream(values.device), torch.cuda.Event()
+            values = values.to("cpu", non_blocking=True)
+            event.record(stream)
         self.pending = (note, values, event)
         return before
 

@@ -15,7 +15,7 @@ from ..methods.offline import OfflineData
 from ..methods.registry import method_class
 from ..models import checkpoint
 from ..models.normalisation import batch_norms
-from ..runtime.devices import make_precision, pick_device
+from ..runtime.devices import make_precision, pick_device, tune_for_training
 from ..runtime.distributed import join
 from ..runtime.errors import FgdaError, UsageError
 from ..runtime.reporter import Reporter
@@ -154,6 +154,8 @@ def _run(
     state.method.before_training(offline)
     for module in state.method.references.values():
         precision.to_device(module).eval().requires_grad_(False)
+    domains = (preset.data.source, preset.data.target)
+    tune_for_training(precision, all(domain.crop or domain.scale == (1.0, 1.0) for domain in domains), job.reporter)
     if preset.run.compile:
         model.backbone.compile()
     if resumed is not None:

@@ -64,6 +64,26 @@ def test_windows_cover_the_image(rows, columns, high, wide):
     assert seen.min() >= 1
 
 
+def test_windows_read_together_give_what_they_give_one_by_one(monkeypatch):
+    net = network().eval()
+    with torch.no_grad():
+        expected = net(images()).logits
+        for count in (2, 100):
+            monkeypatch.setattr(TwoResolutions, "windows_at_once", lambda self, images, count=count: count)
+            torch.testing.assert_close(net(images()).logits, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_batch_norm_of_a_teacher_in_training_sees_all_windows_together():
+    """[HRDA]'s code stacks them: statistics of one window alone would be those of one place."""
+    net, seen = network().train(), []
+    for layer in net.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.register_forward_hook(lambda layer, inputs, output: seen.append(len(inputs[0])))
+    with torch.no_grad():
+        net(images())  # no draws: it teaches
+    assert set(seen) == {2, 2 * len(net.boxes((64, 96)))}
+
+
 def test_training_draws_a_window_from_seed_and_iteration_and_evaluation_none():
     net = network().train()
     net.begin_iteration(3, 7)

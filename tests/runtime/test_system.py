@@ -15,7 +15,7 @@ import torch
 
 from fgda_cli.data.store import PreparedDataset
 from fgda_cli.runtime import system
-from fgda_cli.runtime.devices import Precision, make_precision, measure_precision
+from fgda_cli.runtime.devices import Precision, make_precision, measure_precision, tune_for_training
 from fgda_cli.runtime.reporter import Reporter
 from tests.conftest import set_flags
 
@@ -44,6 +44,22 @@ def test_memory_without_mallopt(monkeypatch, what):
         monkeypatch.setattr(ctypes, "CDLL", library)
     assert system.keep_freed_memory() is False
     assert make_precision("fp32", torch.device("cpu")).name == "fp32"
+
+
+@pytest.mark.parametrize("name, allowed, said", [("fp32", True, "TF32"), ("fp32", False, "full fp32"), ("bf16", True, None)])
+def test_what_fp32_means_on_a_gpu_is_said(monkeypatch, name, allowed, said):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", allowed)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    reporter = Reporter(quiet=True, decisions=[])
+    tune_for_training(Precision(name, torch.device("cuda")), True, reporter)
+    assert torch.backends.cudnn.benchmark is True
+    assert [f"convolutions in {said}" in line for line in reporter.decisions] == ([] if said is None else [True])
+
+
+def test_a_processor_is_left_as_it_is(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    tune_for_training(Precision("fp32", torch.device("cpu")), True, Reporter(quiet=True))
+    assert torch.backends.cudnn.benchmark is False
 
 
 def test_signals_that_are_missing_or_out_of_reach(monkeypatch):
