@@ -24,6 +24,7 @@ from fgda_cli.models.segmenter import Segmenter
 from fgda_cli.runtime.devices import Precision, make_precision
 from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.training import assembly, stages
+from fgda_cli.training.run_folder import RunFolder
 from fgda_cli.training.trainer import Trainer
 
 QUIET = Reporter(quiet=True)
@@ -129,7 +130,8 @@ def trainer_of(name: str, device: torch.device, precision: str) -> tuple[Trainer
     preset = load_preset("playground", ["adapt.iterations=30"], name)
     found = to_device(method, device, precision)
     state = assembly.make_state(method, preset, preset.adapt, found)
-    return Trainer(state, None, preset.adapt, preset, None, {"stage": "adapt", "method": name}, None, QUIET), batch.to(device)
+    run, header = RunFolder(Path()), {"stage": "adapt", "method": name}
+    return Trainer(state, None, preset.adapt, preset, run, header, None, QUIET), batch.to(device)
 
 
 def waits_part(bench: Bench) -> list[dict]:

@@ -116,6 +116,7 @@ def family(one: dict) -> str:
 
 def report(title: str, pairs: list[dict]) -> None:
     from fgda_cli.inference.label_free import judge
+    from fgda_cli.metrics import COLLAPSED
 
     if not pairs:
         return
@@ -127,7 +128,7 @@ def report(title: str, pairs: list[dict]) -> None:
     collapsed = [v for v, one in zip(verdicts, pairs, strict=True) if one["change"] <= -10]
     scores = [verdict.score for verdict in verdicts]
     entropy = [one["before"].signals["entropy"] - one["after"].signals["entropy"] for one in pairs]
-    left = np.array([c - s for c, s in zip(changes, scores, strict=True) if s > -100])
+    left = np.array([c - s for c, s in zip(changes, scores, strict=True) if s > COLLAPSED])
     print(
         f"{title}: {len(pairs)} runs, {100 * statistics.fmean(right):.0f} % right, {helped_wrongly} harmful called helped, "
         f"{sum(v.kind == 'helped' for v in collapsed)} of {len(collapsed)} collapsed called helped; rank correlation with the "

@@ -8,6 +8,8 @@ import numpy as np
 
 from .data.classes import IGNORE_INDEX, NAMES, NOT_IN_SYNTHIA13, NOT_IN_SYNTHIA16
 
+COLLAPSED = -100.0  # the score without labels of a network that predicts far fewer classes than it began with
+
 
 @dataclass
 class ConfusionMatrix:

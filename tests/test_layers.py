@@ -12,8 +12,8 @@ PACKAGE = Path(__file__).parent.parent / "fgda_cli"
 LAYERS = (
     {"runtime", "config.schema"},
     {"data"},
-    {"visual"},
     {"chunked", "losses", "metrics", "models"},
+    {"visual"},
     {"methods"},
     {"config.presets"},
     {"inference"},

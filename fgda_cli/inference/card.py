@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..models.encoders import family
+from ..visual.tables import show
+from .label_free import in_words
 
 LIMITS = (
     "Figures are of the split named above; on other footage it may do worse. Nothing here says that it is safe to steer by.",
@@ -92,22 +94,18 @@ def _evaluation(found: dict[str, Any] | None, in_training: dict[str, Any]) -> li
         "| class | IoU | 95 % |", "|---|---|---|",
     ]  # fmt: skip
     for name in found["classes"]:
-        lines.append(f"| {name} | {_number(found['iou'][name])} | {_span(spans['iou'].get(name))} |")
-    lines += [f"| **mean** | **{_number(found['miou'])}** | {_span(spans['miou'])} |", ""]
+        lines.append(f"| {name} | {show(found['iou'][name])} | {_span(spans['iou'].get(name))} |")
+    lines += [f"| **mean** | **{show(found['miou'])}** | {_span(spans['miou'])} |", ""]
     if found.get("calibration"):
-        lines += [f"Expected calibration error {_number(found['calibration']['ece'])} %.", ""]
+        lines += [f"Expected calibration error {show(found['calibration']['ece'])} %.", ""]
     return lines
 
 
 def _verdict(verdict: dict[str, Any] | None) -> list[str]:
     if verdict is None:
         return []
-    said = f"{verdict['verdict']}, {verdict['score']:+.1f} points of mIoU to expect, {100 * verdict['confidence']:.0f} % sure"
-    return ["## Did adaptation help, without labels?", "", f"{said}.", "", *(f"- {word}" for word in verdict["words"]), ""]
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1f}"
+    words = [f"- {word}" for word in verdict["words"]]
+    return ["## Did adaptation help, without labels?", "", f"{in_words(verdict)}.", "", *words, ""]
 
 
 def _span(bounds: Any) -> str:

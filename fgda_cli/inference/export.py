@@ -205,10 +205,9 @@ def _kept_exact(model: Any) -> list[str]:
     return [node.name for node in (*convolutions[:1], *grouped[:3])]
 
 
-Written = tuple[list[Path], Run]
-
-
-def write_torchscript(network: Network, images: Tensor, facts: dict[str, Any], form: Form, folder: Path) -> Written:
+def write_torchscript(
+    network: Network, images: Tensor, facts: dict[str, Any], form: Form, folder: Path
+) -> tuple[list[Path], Run]:
     """`model.pt`, a trace with the metadata as the extra file `fgda.json`."""
     made = folder / "model.pt"
     with _quiet(), torch.no_grad():

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..metrics import COLLAPSED
 from .unlabelled import VIEWS, Observed
 
 Kind = Literal["helped", "no clear change", "collapsed or harmful"]
@@ -21,8 +22,7 @@ Kind = Literal["helped", "no clear change", "collapsed or harmful"]
 WEIGHTS = {"steady": 17.6, "diversity": 14.8, "density": -2.8}
 SPREAD = 4.0
 HELPED, HARMFUL = 1.0, -1.0  # scores from which a verdict is given
-FEWER = 0.6  # of the diversity that it had: below, a network has collapsed, whatever its score
-COLLAPSED = -100.0  # its score
+FEWER = 0.6  # of the diversity that it had: below, a network has collapsed, whatever else
 SEEN = 0.003  # share of pixels from which a class counts as seen
 VANISHED = 0.1  # of its share: what has less left is gone
 EXPLODED = (0.05, 3.0)  # share of all pixels, and times its own before
@@ -40,13 +40,18 @@ class Verdict:
     classes: dict[str, list[str]]  # "vanished", "exploded", "unsteady" -> names
 
     def in_words(self) -> str:
-        if self.score <= COLLAPSED:
-            return "collapsed"
-        return f"{self.kind} ({self.score:+.1f} points of mIoU to expect, {100 * self.confidence:.0f} % sure)"
+        return in_words(self.to_json())
 
     def to_json(self) -> dict[str, Any]:
         return {"verdict": self.kind, "score": round(self.score, 3), "confidence": round(self.confidence, 3),
                 "words": list(self.words), **self.classes}  # fmt: skip
+
+
+def in_words(verdict: dict[str, Any]) -> str:
+    """The sentence of a verdict as it is saved."""
+    if verdict["score"] <= COLLAPSED:
+        return "collapsed"
+    return f"{verdict['verdict']} ({verdict['score']:+.1f} points of mIoU to expect, {100 * verdict['confidence']:.0f} % sure)"
 
 
 def changes(before: Observed, after: Observed) -> dict[str, float]:

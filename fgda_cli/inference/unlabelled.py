@@ -73,9 +73,7 @@ def frames_of(dataset: AnyDataset, split: str, size: Any, count: int, labelled: 
 def observe(model: Segmenter, frames: Frames, precision: Precision) -> Observed:
     """Each frame is forwarded as it is, mirrored, enlarged by a quarter, and in other light; the model is left as it was."""
     looked = _Looked(model.num_classes)
-    was_training = model.training
-    model.eval()
-    with _batch_statistics(model) as statistics:
+    with evaluating(model), _batch_statistics(model) as statistics:
         for number, image in enumerate(frames.images):
             with statistics.counted(), torch.inference_mode(), precision.autocast():
                 output = model(to_tensor(image)[None].to(precision.device))
@@ -85,8 +83,18 @@ def observe(model: Segmenter, frames: Frames, precision: Precision) -> Observed:
             for name, view in views(image):
                 other = forward_logits(model, view[None], precision)
                 looked.add_view(name, F.interpolate(other, logits.shape[-2:], mode="bilinear", align_corners=False))
-    model.train(was_training)
     return looked.observed({"bn_distance": statistics.distance()})
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Inside, the model is in evaluation mode; then as it was."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
 def views(image: np.ndarray) -> Iterator[tuple[str, Tensor]]:
@@ -251,12 +259,10 @@ def _batch_statistics(model: nn.Module) -> Iterator[_Statistics]:
 def look_at_source(model: Segmenter, frames: Frames, precision: Precision) -> tuple[float | None, np.ndarray]:
     """mIoU in percent on labelled frames, which is what a network still knows of the source; and its features there `[2,C]`."""
     matrix, found = ConfusionMatrix(model.num_classes), []
-    was_training = model.training
-    model.eval()
-    for image, label in zip(frames.images, frames.labels, strict=True):
-        with torch.inference_mode(), precision.autocast():
-            output = model(to_tensor(image)[None].to(precision.device))
-        found.append(moments(output.features))
-        matrix.update(label, _ids(upsample(output.logits.float(), label.shape, model.align_corners)))
-    model.train(was_training)
+    with evaluating(model):
+        for image, label in zip(frames.images, frames.labels, strict=True):
+            with torch.inference_mode(), precision.autocast():
+                output = model(to_tensor(image)[None].to(precision.device))
+            found.append(moments(output.features))
+            matrix.update(label, _ids(upsample(output.logits.float(), label.shape, model.align_corners)))
     return matrix.miou(), spread_of(found)

@@ -78,7 +78,7 @@ class TwoResolutions(Segmenter):
         once = len(boxes) if self.training else self.windows_at_once(images)
         for first in range(0, len(boxes), once):
             group = boxes[first : first + once]
-            for logits, box in zip(self.detail_logits(images, group).chunk(len(group)), group, strict=True):
+            for logits, box in zip(self.detail_logits(images, group).unflatten(0, (len(group), -1)), group, strict=True):
                 if total is None:
                     total = logits.new_zeros(*logits.shape[:2], *size)
                     count = logits.new_zeros(size)
@@ -89,8 +89,9 @@ class TwoResolutions(Segmenter):
 
     def windows_at_once(self, images: Tensor) -> int:
         """A processor is as fast with one at a time, in less memory; a GPU wants work."""
-        pixels = len(images) * self.detail[0] * self.detail[1]
-        return 1 if images.device.type == "cpu" else max(1, GPU_PIXELS // pixels)
+        if images.device.type == "cpu":
+            return 1
+        return max(1, GPU_PIXELS // (len(images) * self.detail[0] * self.detail[1]))
 
     def boxes(self, size: tuple[int, int]) -> list[Box]:
         """Windows that cover (H, W), each half a window after the one before, the last at the end."""

@@ -31,13 +31,13 @@ def write_card(path: Path, out: Path, root: Path, data: str | None, precision: P
     else:
         wanted = Wanted(data, split, root, precision, extras=Extras(calibration=True, resamples=RESAMPLES))
         _, (evaluation,) = evaluate_all([path], wanted, reporter)
-    card = make_card(info, evaluation, licences_of(info["preset"], root), weights_hash(content["model"]))
+    card = make_card(info, evaluation, licences_of(info["preset"]), weights_hash(content["model"]))
     write_text(out / "card.md", card_markdown(card))
     write_json(out / "card.json", card)
     return card
 
 
-def licences_of(preset: dict[str, Any], root: Path) -> dict[str, str]:
+def licences_of(preset: dict[str, Any]) -> dict[str, str]:
     """Of each data set of a preset, as its layout says; a data set of one's own says nothing of its licence."""
     known, found = layouts(), {}
     for domain in ("source", "target"):

@@ -33,13 +33,16 @@ class LabelFree:
     precision: Precision
     before: Observed | None = None
     after: Observed | None = None
+    iteration: int | None = None  # whose network `after` is of
 
     def look(self, state: dict) -> Observed:
         return observe(self.build(state), self.frames, self.precision)
 
-    def score(self, state: dict) -> float:
-        """Points of mIoU that the signals let expect beyond the start; 0 of the first network that is looked at."""
-        self.after = self.look(state)
+    def score(self, state: dict, iteration: int) -> float:
+        """Points of mIoU that the signals let expect beyond the start; 0 of the first network that is looked at. That of the
+        iteration that was looked at last is not looked at again."""
+        if iteration != self.iteration:
+            self.after, self.iteration = self.look(state), iteration
         if self.before is None:
             self.before = self.after
         return score(self.before, self.after)

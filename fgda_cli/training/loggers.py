@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -81,9 +82,25 @@ class MLflow:
 KINDS = {"tensorboard": TensorBoard, "wandb": WandB, "mlflow": MLflow}
 
 
-def open_loggers(folder: Path, preset: Preset, header: dict[str, Any], iteration: int) -> list[Logger]:
-    """Those that run.loggers names. Raises FgdaError for a package that is missing."""
-    return [KINDS[name](folder, preset, header, iteration) for name in preset.run.loggers]
+@dataclass
+class Loggers:
+    """Those that run.loggers names, opened at the first scalars. Raises FgdaError for a package that is missing."""
+
+    folder: Path
+    preset: Preset
+    header: dict[str, Any]
+    opened: list[Logger] | None = None
+
+    def scalars(self, values: dict[str, float], iteration: int) -> None:
+        if self.opened is None:
+            names = self.preset.run.loggers
+            self.opened = [KINDS[name](self.folder, self.preset, self.header, iteration) for name in names]
+        for logger in self.opened:
+            logger.scalars(values, iteration)
+
+    def close(self) -> None:
+        for logger in self.opened or ():
+            logger.close()
 
 
 def check_loggers(preset: Preset) -> None:

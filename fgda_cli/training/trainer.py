@@ -21,7 +21,7 @@ from ..runtime.errors import FgdaError, Stopped
 from ..runtime.reporter import Reporter
 from ..runtime.transfer import Readings
 from .judging import Judges
-from .loggers import Logger, open_loggers
+from .loggers import Loggers
 from .run_folder import RunFolder
 from .state import TrainState
 from .stopping import OUT_OF_TIME, Clock, stop_on_signals
@@ -40,10 +40,13 @@ class Trainer:
     judges: Judges
     reporter: Reporter
     process_group: ProcessGroup = ProcessGroup()
-    loggers: list[Logger] | None = None  # opened at the first scalars
     clock: Clock = field(default_factory=Clock)
     readings: Readings = field(default_factory=Readings)
     shown: str = ""  # of the loss, beside the progress
+    loggers: Loggers = field(init=False)
+
+    def __post_init__(self):
+        self.loggers = Loggers(self.run.folder, self.preset, self.header)
 
     def train(self) -> None:
         """To the last iteration, or until a signal: then a resumable checkpoint is written and Stopped raised."""
@@ -77,7 +80,7 @@ class Trainer:
                     break
                 if signum:
                     self.save_last()
-                    self.close_loggers()
+                    self.loggers.close()
                     raise Stopped(signum, f"stopped at iteration {state.iteration}: run the same command to go on")
                 if state.iteration % self.stage.checkpoint_every == 0 and state.iteration < total:
                     self.save_last()
@@ -179,12 +182,12 @@ class Trainer:
     def numbers(terms: dict[str, torch.Tensor]) -> dict[str, float]:
         return dict(zip(terms, torch.stack([term.detach().float() for term in terms.values()]).cpu().tolist(), strict=True))
 
-    def verdict(self, weights: dict) -> dict[str, Any]:
+    def verdict(self, content: dict[str, Any]) -> dict[str, Any]:
         """Whether adaptation helped, as far as signals without labels tell: said, logged, and kept in final.pth."""
         found = self.judges.label_free
         if found is None or found.before is None or self.stage.start != "pretrain":
             return {}
-        found.score(weights)
+        found.score(content["model"], content["iteration"])
         verdict = found.verdict()
         for line in (f"without labels: {verdict.in_words()}", *verdict.words):
             self.run.note(line)
@@ -217,13 +220,8 @@ class Trainer:
         lrs = {name: optimizer.param_groups[0]["lr"] for name, optimizer in self.state.optimizers.items()}
         record = {"iteration": self.state.iteration, **terms, "lr": lrs, "images_per_second": round(speed, 3)}
         self.run.log(record)
-        self.scalars({f"loss/{name}": value for name, value in terms.items()} | {f"lr/{n}": v for n, v in lrs.items()})
-
-    def scalars(self, values: dict[str, float]) -> None:
-        if self.loggers is None:
-            self.loggers = open_loggers(self.run.folder, self.preset, self.header, self.state.iteration)
-        for logger in self.loggers:
-            logger.scalars(values, self.state.iteration)
+        values = {f"loss/{name}": value for name, value in terms.items()} | {f"lr/{name}": lr for name, lr in lrs.items()}
+        self.loggers.scalars(values, self.state.iteration)
 
     def evaluate(self) -> dict | None:
         """Validate, log, keep the best."""
@@ -248,7 +246,7 @@ class Trainer:
             summary = {key: metrics[key] for key in ("miou", "miou16", "miou13") if metrics.get(key) is not None}
             self.reporter.say(f"iteration {state.iteration}: mIoU {score:.2f}" if score is not None else "no class to evaluate")
         if judges.picks_label_free and self.process_group.is_first:
-            score = summary["label_free"] = judges.label_free.score(weights)
+            score = summary["label_free"] = judges.label_free.score(weights, state.iteration)
             if state.before is None:
                 self.reporter.decide(f"signals without labels are compared with those of iteration {state.iteration}")
                 state.before = judges.label_free.before.to_json()
@@ -258,7 +256,7 @@ class Trainer:
     def record(self, score: float | None, summary: dict) -> None:
         """A validation into the logs, and into best.pth when it is one."""
         self.run.log({"iteration": self.state.iteration, "validation": summary})
-        self.scalars({f"validation/{name}": value for name, value in summary.items()})
+        self.loggers.scalars({f"validation/{name}": value for name, value in summary.items()}, self.state.iteration)
         self.state.stale += 1
         if self.preset.run.keep:
             path = self.run.checkpoints / f"iteration-{self.state.iteration:06d}.pth"
@@ -304,11 +302,7 @@ class Trainer:
             self.reporter.decide(said)
             self.run.note(said)
         content = content or self.inference_content() | {"metrics": summary or {}}
-        checkpoint.save(self.run.final, content | self.verdict(content["model"]))
+        checkpoint.save(self.run.final, content | self.verdict(content))
         self.save_last()
         self.run.note(f"iteration {self.state.iteration}: finished")
-        self.close_loggers()
-
-    def close_loggers(self) -> None:
-        for logger in self.loggers or ():
-            logger.close()
+        self.loggers.close()

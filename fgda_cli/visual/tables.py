@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..metrics import COLLAPSED
+
 
 def iou_table(headings: list[str], results: list[dict[str, Any]]):
     """Results of `evaluate` under their headings for rich: a line above, one row a class, the means below."""
@@ -49,7 +51,7 @@ def show(value: float | None) -> str:
 
 def signed(score: float | None) -> str:
     """A score without labels."""
-    return "–" if score is None else "collapsed" if score <= -100 else f"{score:+.1f}"
+    return "–" if score is None else "collapsed" if score <= COLLAPSED else f"{score:+.1f}"
 
 
 def show_interval(bounds: tuple[float, float] | None) -> str:
@@ -212,7 +214,7 @@ def verdict_table(frames: str, headings: list[str], results: list[dict[str, Any]
         steady = sum(signals[f"steady_{view}"] for view in ("mirror", "scale", "light")) / 3
         is_base = result["verdict"] == "baseline"
         sure = "" if is_base else f"{100 * result['confidence']:.0f} %"
-        has_collapsed = not is_base and result["score"] <= -100
+        has_collapsed = not is_base and result["score"] <= COLLAPSED
         score = "" if is_base or has_collapsed else f"{result['score']:+.1f}"
         kind = "collapsed" if has_collapsed else short.get(result["verdict"], result["verdict"])
         figures = (f"{value:.2f}" for value in (steady, signals["diversity"]))

@@ -45,7 +45,7 @@ def test_card_without_labels_says_so(adapted, tmp_path):
 
 def test_licences_are_those_of_the_layouts(tmp_path):
     preset = {"data": {"source": {"dataset": ["gta5", "mine"]}, "target": {"dataset": "cityscapes"}}}
-    found = licences_of(preset, tmp_path)
+    found = licences_of(preset)
     assert set(found) == {"gta5", "mine", "cityscapes"} and found["mine"] == "yours to say" and found["gta5"] != found["mine"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -22,6 +23,7 @@ from fgda_cli.runtime.errors import FgdaError
 from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.runtime.transfer import Readings
 from fgda_cli.training import assembly, stages
+from fgda_cli.training.run_folder import RunFolder
 from fgda_cli.training.trainer import Trainer
 from tests.conftest import TINY
 from tests.pretend import DEVICE, pretended_gpu
@@ -58,7 +60,7 @@ def made(name: str, device: torch.device, *overrides: str, scaler=None) -> Train
     precision = Precision("fp32", device, scaler)
     prepared = assembly.prepare_method(method, model, preset, preset.adapt, precision, ProcessGroup())
     state = assembly.make_state(prepared, preset, preset.adapt, precision)
-    return Trainer(state, None, preset.adapt, preset, None, {"stage": "adapt", "method": name}, None, QUIET)
+    return Trainer(state, None, preset.adapt, preset, RunFolder(Path()), {"stage": "adapt", "method": name}, None, QUIET)
 
 
 def batch_of(number: int, labelled: bool = False) -> Batch:

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fgda_cli.inference.label_free import COLLAPSED
+from fgda_cli.metrics import COLLAPSED
 from fgda_cli.models import checkpoint
 from fgda_cli.runtime.errors import UsageError
 from fgda_cli.runtime.reporter import Reporter
@@ -52,6 +52,14 @@ def test_without_labels_signals_pick_and_it_is_said(job, trained, tiny_preset):
     assert best["iteration"] == max(found, key=lambda number: (found[number]["label_free"], -number))
 
 
+def test_the_network_of_the_last_validation_is_not_looked_at_twice(job, trained, tiny_preset, monkeypatch):
+    looked, original = [], judging.observe
+    monkeypatch.setattr(judging, "observe", lambda *given: looked.append(1) or original(*given))
+    final = stages.adapt(replace(job, preset=tiny_preset(*EVERY, *BLIND)), trained)
+    assert len(looked) == 4  # the start, iterations 2, 4 and 6; the verdict is on the last
+    assert checkpoint.load(final)["verdict"]["score"] == pytest.approx(validations(job.out)[6]["label_free"], abs=1e-3)
+
+
 def test_labels_that_are_there_are_not_asked_when_told_so(job, trained, tiny_preset):
     stages.adapt(replace(job, preset=tiny_preset(*EVERY, "run.select=label-free")), trained)
     found = validations(job.out)
@@ -90,7 +98,7 @@ def scripted(monkeypatch, scores):
     """Scores of the validations in turn, whatever the network does."""
     waiting = iter(scores)
 
-    def score(self, state):
+    def score(self, state, iteration):
         self.after = self.look(state)
         self.before = self.before or self.after
         return next(waiting, COLLAPSED)
