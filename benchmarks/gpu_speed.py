@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import loader as loader_benchmark
 import step as step_benchmark
 import torch
-from gpu_checks import QUIET, Bench, to_device
+from gpu_checks import QUIET, TINY, Bench, to_device
 
 import presets as presets_benchmark
 from fgda_cli.config.presets import load_preset
@@ -23,9 +23,18 @@ from fgda_cli.inference.predict import predict_many
 from fgda_cli.methods.registry import method_class
 from fgda_cli.models.segmenter import Segmenter
 from fgda_cli.runtime.devices import make_precision
+from fgda_cli.runtime.errors import FgdaError
 from fgda_cli.training import assembly, setup, stages
 
-REAL = ("resnet101", "timm:convnext_tiny.dinov3_lvd1689m", "timm:vit_small_patch14_dinov2")
+ADAMW = ("optim.kind=adamw", "optim.lr=1e-4", "optim.head_lr_factor=10", "optim.weight_decay=0.05", "adapt.lr=2e-5")
+REAL = {  # encoder -> how it differs from sim2camvid's own; none is tuned but that
+    "the preset's": (),
+    "resnet101": ("model.backbone=resnet101", "model.weights=imagenet", "model.output_stride=16"),
+    "convnext_tiny": ("model.backbone=timm:convnext_tiny.in12k_ft_in1k", "model.weights=imagenet", "model.output_stride=native",
+                      *ADAMW),
+    "dinov2 ViT-S": ("model.backbone=timm:vit_small_patch14_dinov2", "model.weights=imagenet", "model.output_stride=native",
+                     "model.head=dpt", *ADAMW),
+}  # fmt: skip
 TARGETS = {"minutes": 60, "times as fast": 2.5, "of the bare passes": 0.55}  # for one H100 (the issue's bars)
 
 
@@ -229,18 +238,21 @@ def real_part(bench: Bench, data: Path, out: Path) -> list[dict]:
     """sim2camvid with larger encoders, as `fgda ablate` runs it; a backbone whose weights are not at hand is named."""
     from fgda_cli.studies.ablate import run_ablation
 
+    name, methods, seeds = "sim2camvid", ["source-only", "fgda", "fgda-st"], [0, 1, 2]
+    if bench.quick:
+        name, methods, seeds = "playground", methods[:2], seeds[:1]
     rows = []
-    for backbone in REAL:
-        sets = [f"model.backbone={backbone}", "model.weights=imagenet", "model.output_stride=native"]
-        job = stages.Job(
-            load_preset("sim2camvid", sets), data, out / backbone.replace(":", "-"), str(bench.device), reporter=QUIET
-        )
+    for encoder, changed in list(REAL.items())[: 2 if bench.quick else None]:
+        sets = [*(TINY if bench.quick else ()), *changed]
         try:
-            summary = run_ablation(job, "sim2camvid", sets, ["source-only", "fgda", "fgda-st"], [0, 1, 2])
-        except Exception as error:  # noqa: BLE001 - weights that cannot be fetched are a row
-            rows.append({"backbone": backbone, "failed": str(error).splitlines()[0][:120]})
+            job = stages.Job(load_preset(name, sets), data, out / encoder.replace(" ", "-"), str(bench.device), reporter=QUIET)
+            began = time.monotonic()
+            summary = run_ablation(job, name, sets, methods, seeds)
+        except FgdaError as error:  # weights that cannot be fetched are a row
+            rows.append({"encoder": encoder, "failed": str(error).splitlines()[0][:120]})
             continue
-        rows += [
-            {"backbone": backbone, "method": row["method"], "mIoU": row["mean"], "sd": row["spread"]} for row in summary["rows"]
-        ]
+        minutes = (time.monotonic() - began) / 60
+        for row in summary["rows"]:
+            rows.append({"encoder": encoder, "method": row["method"], "mIoU": row["mean"], "sd": row["spread"],
+                         "without labels": row["label_free"], "minutes, all": minutes})  # fmt: skip
     return rows

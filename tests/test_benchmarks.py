@@ -22,11 +22,11 @@ def run(*options):
     )
 
 
-def test_every_part_runs_on_a_processor_and_is_right(tmp_path):
-    done = run("--device", "cpu", "--quick", "--out", tmp_path)
+def test_every_part_runs_on_a_processor_and_is_right(tmp_path, data_root):
+    done = run("--device", "cpu", "--quick", "--out", tmp_path, "--real", "--data-root", data_root)
     assert done.returncode == 0, done.stderr
     tree = json.loads((tmp_path / "gpu.json").read_text())
-    assert list(tree["parts"]) == PARTS
+    assert list(tree["parts"]) == [*PARTS, "real"]
     assert not any("error" in part for part in tree["parts"].values()) and tree["left_out"] == []
     assert all(row["right"] for name in ("methods", "resume and evaluate") for row in tree["parts"][name]["rows"])
     assert tree["parts"]["resume and evaluate"]["rows"][0]["resumed run, largest difference of a weight"] == 0
@@ -34,6 +34,9 @@ def test_every_part_runs_on_a_processor_and_is_right(tmp_path):
     assert schedule["minutes"] == pytest.approx(
         (20_000 * schedule["pretrain iteration, s"] + 40_000 * schedule["adapt iteration, s"]) / 60
     )
+    *trained, missing = tree["parts"]["real"]["rows"]
+    assert [row["method"] for row in trained] == ["source-only", "fgda"] and all(0 <= row["mIoU"] <= 100 for row in trained)
+    assert missing["encoder"] == "resnet101" and "resnet101-63fe2227.pth" in missing["failed"]
     assert "| method | fp32 | bf16 | right |" in (tmp_path / "gpu.md").read_text()
 
 
