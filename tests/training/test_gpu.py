@@ -104,6 +104,16 @@ def test_a_step_on_a_gpu_gives_the_same_bits_and_makes_the_host_wait_for_nothing
     assert waits == {}
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_loss_scaling_changes_no_gradient(case):
+    """Of fp16: a power of two, so that its product and quotient are exact; what a method forgets to scale would be too small."""
+    labelled = case == "labels of the target"
+    plain, _ = three_steps(made(CASES[case][0], CPU, *CASES[case][1:]), CPU, labelled)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    scaled, _ = three_steps(made(CASES[case][0], CPU, *CASES[case][1:], scaler=scaler), CPU, labelled)
+    assert [key for key, value in plain.items() if not torch.equal(value, scaled[key])] == []
+
+
 def test_optimisers_of_a_gpu_step_all_tensors_at_once_and_loss_scaling_waits_for_nothing(monkeypatch):
     plain, _ = three_steps(made("fgda", CPU), CPU, False)
     monkeypatch.setattr(optimizers, "FUSED", ("pretended",))
