@@ -4,7 +4,7 @@
     python benchmarks/gpu.py --out gpu --real --data-root DATA           # then sim2camvid with larger encoders (prepared data)
     python benchmarks/gpu.py --out try --device cpu --quick              # the same code where there is no GPU
 
-In order: every method's step on the device against the processor (losses in fp32 to 1e-4; bf16 and fp16 to 0.05) and how often
+In order: every method's step on the device against the processor (losses in fp32 to 1e-4, bf16 0.02, fp16 0.01) and how often
 its iterations make the host wait (gpu_checks.py), a resumed run, `evaluate` on both; then speed (gpu_speed.py): the paper's
 schedule extrapolated from real runs, bare passes and the plain published recipe beside, step time, images/s and peak memory of
 the presets, `predict`, the loader alone, and the step compiled. Both files are written after every part: what was measured is

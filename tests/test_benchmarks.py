@@ -37,7 +37,7 @@ def test_every_part_runs_on_a_processor_and_is_right(tmp_path, data_root):
     *trained, missing = tree["parts"]["real"]["rows"]
     assert [row["method"] for row in trained] == ["source-only", "fgda"] and all(0 <= row["mIoU"] <= 100 for row in trained)
     assert missing["encoder"] == "resnet101" and "resnet101-63fe2227.pth" in missing["failed"]
-    assert "| method | fp32 | bf16 | right |" in (tmp_path / "gpu.md").read_text()
+    assert "| method | fp32 | bf16 | fp16 | right |" in (tmp_path / "gpu.md").read_text()
 
 
 def test_what_time_does_not_allow_is_named(tmp_path):
