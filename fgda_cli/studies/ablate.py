@@ -13,6 +13,7 @@ from ..config.presets import load_preset
 from ..data.store import open_dataset
 from ..inference.evaluate import evaluate_file
 from ..methods.registry import method_class
+from ..metrics import COLLAPSED
 from ..models import checkpoint
 from ..runtime.devices import make_precision, pick_device
 from ..runtime.errors import FgdaError, UsageError
@@ -168,8 +169,12 @@ def _summary(preset: str, metric: str, cells: dict[str, dict], by_labels: bool =
 
 
 def _mean_score(verdicts: list[dict], seeds: int) -> float | None:
-    """The mean score without labels; None where a seed has none (a run of an earlier version)."""
-    return statistics.fmean(verdict["score"] for verdict in verdicts) if verdicts and len(verdicts) == seeds else None
+    """The mean score without labels; None where a seed has none (a run of an earlier version). A method that collapsed on one
+    seed has collapsed: no mean tells so."""
+    if not verdicts or len(verdicts) != seeds:
+        return None
+    scores = [verdict["score"] for verdict in verdicts]
+    return COLLAPSED if min(scores) <= COLLAPSED else statistics.fmean(scores)
 
 
 def _mean_iou(results: list[dict[str, float | None]]) -> dict[str, float | None]:

@@ -6,6 +6,9 @@ import json
 
 import cv2
 
+from fgda_cli.metrics import COLLAPSED
+from fgda_cli.studies import ablate
+from fgda_cli.visual.tables import signed
 from tests.conftest import fgda, set_flags
 
 
@@ -64,7 +67,6 @@ def test_published_figures_that_were_made_otherwise_carry_a_note():
     """Parity 21."""
     from rich.console import Console
 
-    from fgda_cli.studies import ablate
     from fgda_cli.visual.tables import ablation_table
 
     cells = {f"{m}-seed0": {"method": m, "seed": 0, "result": {"miou": 40.0}} for m in ("source-only", "advent", "cbst", "fgda")}
@@ -80,7 +82,6 @@ def test_published_figures_that_were_made_otherwise_carry_a_note():
 
 
 def test_what_harms_is_said_with_the_classes_that_lose():
-    from fgda_cli.studies import ablate
     from fgda_cli.visual.tables import harms
 
     def cell(method, seed, **iou):
@@ -102,7 +103,7 @@ def test_what_harms_is_said_with_the_classes_that_lose():
 
 def test_the_papers_rows_add_up_and_stand_below_ours_by_class():
     from fgda_cli.methods.registry import method_names
-    from fgda_cli.studies import ablate, published
+    from fgda_cli.studies import published
 
     for preset, rows in published.ROWS.items():
         for name, row in rows.items():
@@ -133,6 +134,17 @@ def test_methods_are_ranked_without_labels(data_root, tmp_path):
     assert again.returncode == 2 and "data.evaluation.dataset" in again.stderr
     refused = fgda("ablate", "--select", "luck")
     assert refused.returncode == 2 and "known are labels and label-free" in refused.stderr
+
+
+def test_a_method_that_collapsed_on_one_seed_has_collapsed():
+    def cell(seed, score):
+        return {"method": "fgda", "seed": seed, "result": None, "verdict": {"verdict": "x", "score": score}}
+
+    def score(*scores):
+        (row,) = ablate._summary("playground", "miou", {str(n): cell(n, s) for n, s in enumerate(scores)}, False)["rows"]
+        return row["label_free"]
+
+    assert score(3.0, 5.0) == 4.0 and score(3.0, COLLAPSED, 5.0) == COLLAPSED and signed(COLLAPSED) == "collapsed"
 
 
 def test_a_curve_over_the_number_of_labels(data_root, tmp_path):
