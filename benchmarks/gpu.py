@@ -7,8 +7,8 @@
 In order: every method's step on the device against the processor (losses in fp32 to 1e-4, bf16 0.02, fp16 0.01) and how often
 its iterations make the host wait (gpu_checks.py), a resumed run, `evaluate` on both; then speed (gpu_speed.py): the paper's
 schedule extrapolated from real runs, bare passes and the plain published recipe beside, step time, images/s and peak memory of
-the presets, `predict`, the loader alone, and the step compiled. Both files are written after every part: what was measured is
-kept when it is cut off. Parts that the time no longer allows are named as left out.
+the presets, `predict`, the loader alone, and the step compiled. Both files are written after every row: what was measured is
+kept when it is cut off. What the time no longer allows is named as left out.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import argparse
 import tempfile
 import time
 import traceback
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import gpu_checks as checks
@@ -49,18 +50,25 @@ class Report:
     def left(self) -> float:
         return self.limit - (time.monotonic() - self.start)
 
-    def part(self, name: str, needs: float, work) -> None:
-        """Do a part if its seconds are there; a part that fails is told as such, and the others go on."""
+    def part(self, name: str, needs: float, work: Callable[[], Iterable[dict]]) -> None:
+        """Do a part if its seconds are there, and keep each row as it comes; a part that fails is told as such, and the others go
+        on."""
         if self.left() < needs:
             self.tree["left_out"].append(name)
         else:
-            began = time.monotonic()
+            began, found = time.monotonic(), {"rows": []}
+            self.tree["parts"][name] = found
             try:
-                self.tree["parts"][name] = {"rows": work()}
+                for row in work():
+                    found["rows"].append(row)
+                    self.write()
             except Exception as error:  # noqa: BLE001 - one part's failure is a finding, not the end
-                self.tree["parts"][name] = {"rows": [], "error": f"{type(error).__name__}: {error}"[:300], "where": where(error)}
-            self.tree["parts"][name]["seconds"] = round(time.monotonic() - began, 1)
-            print(f"{name}: {self.tree['parts'][name].get('error', 'done')} ({self.left():.0f} s left)", flush=True)
+                found |= {"error": f"{type(error).__name__}: {error}"[:300], "where": where(error)}
+            found["seconds"] = round(time.monotonic() - began, 1)
+            print(f"{name}: {found.get('error', 'done')} ({self.left():.0f} s left)", flush=True)
+        self.write()
+
+    def write(self) -> None:
         self.tree["seconds"] = round(time.monotonic() - self.start, 1)
         write_json(self.out / "gpu.json", self.tree)
         write_text(self.out / "gpu.md", markdown(self.tree))

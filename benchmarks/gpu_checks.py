@@ -88,21 +88,19 @@ def terms_of(name: str, device: torch.device, precision: str) -> dict[str, float
     return {key: float(value.detach()) for key, value in method.step(batch.to(device)).items()}
 
 
-def methods_part(bench: Bench) -> list[dict]:
+def methods_part(bench: Bench) -> Iterator[dict]:
     """Each method's losses on the device beside the processor's, convolutions and products without TF32."""
     tf32 = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    rows = []
     try:
         for name in bench.methods:
             wanted, row = terms_of(name, torch.device("cpu"), "fp32"), {"method": name}
             for kind in TOLERANCE:
                 found = terms_of(name, bench.device, kind)
                 row[kind] = max(abs(found[key] - value) / max(1.0, abs(value)) for key, value in wanted.items())
-            rows.append(row | {"right": all(row[kind] <= TOLERANCE[kind] for kind in TOLERANCE)})
+            yield row | {"right": all(row[kind] <= TOLERANCE[kind] for kind in TOLERANCE)}
     finally:
         torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = tf32
-    return rows
 
 
 @contextmanager
@@ -134,9 +132,8 @@ def trainer_of(name: str, device: torch.device, precision: str) -> tuple[Trainer
     return Trainer(state, None, preset.adapt, preset, run, header, None, QUIET), batch.to(device)
 
 
-def waits_part(bench: Bench) -> list[dict]:
+def waits_part(bench: Bench) -> Iterator[dict]:
     """How often the third iteration of each method makes the host wait, and where first (the first two fill tables)."""
-    rows = []
     for name in [name for name in bench.methods if name != "adabn"]:  # its one iteration trains nothing
         for kind in ("bf16", "fp16") if bench.is_gpu else ("fp32",):
             trainer, batch = trainer_of(name, bench.device, kind)
@@ -146,9 +143,7 @@ def waits_part(bench: Bench) -> list[dict]:
             with watched(bench.device) as waits:
                 trainer.iterate(batch)
             where = ", ".join(f"{line} ({count})" for line, count in waits.items())
-            rows.append({"method": name, "precision": kind, "waits": sum(waits.values()), "where": where or None,
-                         "right": not waits})  # fmt: skip
-    return rows
+            yield {"method": name, "precision": kind, "waits": sum(waits.values()), "where": where or None, "right": not waits}
 
 
 def prepared(root: Path) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +15,7 @@ import torch
 from gpu_checks import QUIET, TINY, Bench, to_device
 
 import presets as presets_benchmark
-from fgda_cli.config.presets import load_preset
+from fgda_cli.config.presets import load_preset, preset_names
 from fgda_cli.data.loader import Positions, batches
 from fgda_cli.data.recipes import How, prepare_layout
 from fgda_cli.inference.pipeline import images_per_batch
@@ -173,44 +173,45 @@ def step_row(bench: Bench, name: str, kind: str, size, seconds: float, most: int
             "steps": steps, "first step, s": first, "peak GiB": memory}  # fmt: skip
 
 
-def presets_part(bench: Bench) -> list[dict]:
-    rows, size = [], (64, 64) if bench.quick else None
-    for name in presets_benchmark.PUBLISHED[: 2 if bench.quick else None]:
-        for kind in ("fp32",) if bench.quick else ("fp32", "bf16"):
-            if bench.left() > 45 or bench.quick:
-                rows.append(step_row(bench, name, kind, size, 1 if bench.quick else 5, 3 if bench.quick else 50))
-    return rows
+def presets_part(bench: Bench) -> Iterator[dict]:
+    """All that are shipped, those of papers first; the time for the parts after it is left."""
+    first = presets_benchmark.PUBLISHED[: 2 if bench.quick else None]
+    others = [] if bench.quick else [name for name in preset_names() if name not in (*first, "base")]
+    size, most = ((64, 64), 3) if bench.quick else (None, 50)
+    for name in (*first, *others):
+        for kind in ("fp32",) if bench.quick else ("bf16", "fp32"):
+            if bench.left() > 75 or bench.quick:
+                yield step_row(bench, name, kind, size, 1 if bench.quick else 3, most)
+            else:
+                yield {"preset": name, "precision": kind, "left out": "for time"}
 
 
-def compiled_part(bench: Bench) -> list[dict]:
-    """gta2city's step as it is and compiled, and with cuDNN choosing its kernels by trial or by rule."""
-    size, rows = (64, 64) if bench.quick else None, []
+def compiled_part(bench: Bench) -> Iterator[dict]:
+    """gta2city's step with cuDNN choosing its kernels by rule and by trial, and compiled."""
+    size = (64, 64) if bench.quick else None
     kind, seconds, most = ("fp32", 1, 3) if bench.quick else ("bf16", 6, 50)
     before = torch.backends.cudnn.benchmark
     try:
         for by_trial in (False, True):
             torch.backends.cudnn.benchmark = by_trial
-            rows.append({"how": f"kernels by {'trial' if by_trial else 'rule'}"}
-                        | step_row(bench, "gta2city", kind, size, seconds, most))  # fmt: skip
+            how = {"how": f"kernels by {'trial' if by_trial else 'rule'}"}
+            yield how | step_row(bench, "gta2city", kind, size, seconds, most)
         if not bench.quick:
-            rows.append({"how": "compiled"} | step_row(bench, "gta2city", kind, size, seconds, most, compiled=True))
+            yield {"how": "compiled"} | step_row(bench, "gta2city", kind, size, seconds, most, compiled=True)
     finally:
         torch.backends.cudnn.benchmark = before
-    return rows
 
 
-def loader_part(bench: Bench) -> list[dict]:
+def loader_part(bench: Bench) -> Iterator[dict]:
     """Pairs of the paper's sizes a second, read, jittered and mirrored, nothing else running."""
     preset = load_preset("gta2city", ["data.sampling=uniform"])
     found = setup.open_datasets(preset, full_size(bench), method_class("fgda"), QUIET)
     samples = assembly.make_samples(preset, preset.adapt, found, method_class("fgda"))
-    rows = []
     for workers in (0, 2) if bench.quick else (0, 4, 8):
         count, start = 4 if bench.quick else 40 * max(1, workers), time.perf_counter()
         for _ in batches(samples, Positions(0, count, 1), workers, pin=bench.is_gpu):
             pass
-        rows.append({"workers": workers, "pairs/s (1280x720, 1024x512)": count / (time.perf_counter() - start)})
-    return rows
+        yield {"workers": workers, "pairs/s (1280x720, 1024x512)": count / (time.perf_counter() - start)}
 
 
 def predict_part(bench: Bench) -> list[dict]:
@@ -234,14 +235,13 @@ def predict_part(bench: Bench) -> list[dict]:
     return [{"images/s": len(images) / whole, "forward alone, images/s": len(images) / forward, "ratio": whole / forward}]
 
 
-def real_part(bench: Bench, data: Path, out: Path) -> list[dict]:
+def real_part(bench: Bench, data: Path, out: Path) -> Iterator[dict]:
     """sim2camvid with larger encoders, as `fgda ablate` runs it; a backbone whose weights are not at hand is named."""
     from fgda_cli.studies.ablate import run_ablation
 
     name, methods, seeds = "sim2camvid", ["source-only", "fgda", "fgda-st"], [0, 1, 2]
     if bench.quick:
         name, methods, seeds = "playground", methods[:2], seeds[:1]
-    rows = []
     for encoder, changed in list(REAL.items())[: 2 if bench.quick else None]:
         sets = [*(TINY if bench.quick else ()), *changed]
         try:
@@ -249,10 +249,9 @@ def real_part(bench: Bench, data: Path, out: Path) -> list[dict]:
             began = time.monotonic()
             summary = run_ablation(job, name, sets, methods, seeds)
         except FgdaError as error:  # weights that cannot be fetched are a row
-            rows.append({"encoder": encoder, "failed": str(error).splitlines()[0][:120]})
+            yield {"encoder": encoder, "failed": str(error).splitlines()[0][:120]}
             continue
         minutes = (time.monotonic() - began) / 60
         for row in summary["rows"]:
-            rows.append({"encoder": encoder, "method": row["method"], "mIoU": row["mean"], "sd": row["spread"],
-                         "without labels": row["label_free"], "minutes, all": minutes})  # fmt: skip
-    return rows
+            yield {"encoder": encoder, "method": row["method"], "mIoU": row["mean"], "sd": row["spread"],
+                   "without labels": row["label_free"], "minutes, all": minutes}  # fmt: skip

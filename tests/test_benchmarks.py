@@ -65,8 +65,16 @@ def test_a_part_that_fails_is_a_finding_and_the_others_go_on(tmp_path, monkeypat
     report = gpu.Report(tmp_path, torch.device("cpu"), 1)
     report.part("bad", 0, lambda: 1 / 0)
     report.part("good", 0, lambda: [{"a": 1.0, "b": None}])
+
+    def cut_off():
+        yield {"measured": 1}
+        assert json.loads((tmp_path / "gpu.json").read_text())["parts"]["cut off"]["rows"] == [{"measured": 1}]
+        raise RuntimeError("out of memory")
+
+    report.part("cut off", 0, cut_off)
     tree = json.loads((tmp_path / "gpu.json").read_text())
     assert "ZeroDivisionError" in tree["parts"]["bad"]["error"] and tree["parts"]["good"]["rows"] == [{"a": 1.0, "b": None}]
+    assert tree["parts"]["cut off"]["rows"] == [{"measured": 1}] and "out of memory" in tree["parts"]["cut off"]["error"]
     assert "**failed**" in (tmp_path / "gpu.md").read_text() and "| 1 | – |" in (tmp_path / "gpu.md").read_text()
 
 
@@ -87,7 +95,7 @@ def test_its_parts_run_where_a_device_is_not_the_processor(tmp_path, monkeypatch
     monkeypatch.setattr(Precision, "autocast", lambda self: nullcontext())
     monkeypatch.setattr(checks, "method_names", lambda: ["fgda", "mic"])
     with pretended_gpu():
-        rows = {part.__name__: part(bench) for part in (checks.methods_part, checks.waits_part, checks.resume_part)}
-        rows |= {part.__name__: part(bench) for part in (speed.schedule_part, speed.predict_part)}
+        parts = (checks.methods_part, checks.waits_part, checks.resume_part, speed.schedule_part, speed.predict_part)
+        rows = {part.__name__: list(part(bench)) for part in parts}
     assert all(row["right"] for name in ("methods_part", "waits_part", "resume_part") for row in rows[name])
     assert rows["schedule_part"][0]["times as fast"] > 0 and rows["predict_part"][0]["images/s"] > 0
