@@ -66,7 +66,10 @@ PrecisionName = Annotated[
     Optional[str], typer.Option("--precision", help="auto, fp32, bf16 or fp16. Default: the preset's.", rich_help_panel=COMPUTE)
 ]
 Workers = Annotated[Optional[int], typer.Option(min=0, help="Processes that read data.", rich_help_panel=COMPUTE)]
-Threads = Annotated[int, typer.Option("--workers", min=1, help="Threads that read images ahead.", rich_help_panel=COMPUTE)]
+Threads = Annotated[
+    int | None,
+    typer.Option("--workers", min=1, help="Threads that read and write images (by the cores: 2 to 6).", rich_help_panel=COMPUTE),
+]
 MaxPixels = Annotated[
     Optional[int],
     typer.Option(min=1, metavar="N", help="Read images of up to N pixels. Default: 180 million.", rich_help_panel=COMPUTE),

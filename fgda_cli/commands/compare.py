@@ -19,7 +19,7 @@ def compare(
     data_root: cli.DataRoot = None,
     device: cli.Device = "auto",
     precision: cli.PrecisionName = None,
-    workers: cli.Threads = 2,
+    workers: cli.Threads = None,
 ) -> None:
     """Sheets as the paper's Fig. 3, 6, 7: image, truth, one column a checkpoint, entropy below."""
     from ..data.images import write_image

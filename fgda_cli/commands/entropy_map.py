@@ -23,7 +23,7 @@ def entropy_map(
     overlap: cli.Overlap = 0.25,
     device: cli.Device = "auto",
     precision: cli.PrecisionName = None,
-    workers: cli.Threads = 2,
+    workers: cli.Threads = None,
     max_pixels: cli.MaxPixels = None,
 ) -> None:
     """Heat maps of the normalised prediction entropy (eq. 4): where the model is unsure."""

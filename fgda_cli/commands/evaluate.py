@@ -55,7 +55,7 @@ def evaluate(
     ] = None,
     device: cli.Device = "auto",
     precision: cli.PrecisionName = None,
-    workers: cli.Threads = 2,
+    workers: cli.Threads = None,
 ) -> None:
     """IoU per class and mIoU; several checkpoints are compared side by side."""
     for path in checkpoints:

@@ -43,7 +43,7 @@ def predict(
     overlap: cli.Overlap = 0.25,
     device: cli.Device = "auto",
     precision: cli.PrecisionName = None,
-    workers: cli.Threads = 2,
+    workers: cli.Threads = None,
     max_pixels: cli.MaxPixels = None,
 ) -> None:
     """Label maps, ids and overlays of any images, at their own size."""

@@ -26,7 +26,7 @@ def rank(
     json: cli.Json = None,
     device: cli.Device = "auto",
     precision: cli.PrecisionName = None,
-    workers: cli.Threads = 2,
+    workers: cli.Threads = None,
     max_pixels: cli.MaxPixels = None,
 ) -> None:
     """Which frames to label next: unsure, rare, unlike those chosen before; with pre-labels."""

@@ -144,7 +144,7 @@ def _distinct(found: dict[Path, str]) -> list[Input]:
     return result
 
 
-def read_inputs(inputs: list[Input], threads: int = 2, max_pixels: int | None = None) -> Iterator[tuple]:
+def read_inputs(inputs: list[Input], threads: int | None = None, max_pixels: int | None = None) -> Iterator[tuple]:
     """Each image, read ahead; a file that cannot be read comes as its reason, so that the others go on."""
     return (pair for chunk in read_chunks(inputs, threads, max_pixels=max_pixels) for pair in chunk)
 
@@ -160,7 +160,7 @@ def spread_images(text: str, count: int, recursive: bool = True, max_pixels: int
 
 def read_chunks(
     inputs: list[Input],
-    threads: int = 2,
+    threads: int | None = None,
     process_group: ProcessGroup = ProcessGroup(),
     max_pixels: int | None = None,
     clip: Clip = Clip(),

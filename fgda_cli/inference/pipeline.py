@@ -14,6 +14,7 @@ from typing import TypeVar
 import torch
 
 from ..runtime.distributed import ProcessGroup
+from ..runtime.system import io_threads
 
 T = TypeVar("T")
 CHUNK = 8  # images that are looked at together; those of one network size are computed in one or more batches
@@ -53,8 +54,9 @@ def batched_by(key: Callable, items: Iterable[T], most: Callable) -> Iterator[tu
         yield current, batch
 
 
-def read_ahead(read: Callable, items: list, threads: int = 2) -> Iterator:
-    """`(item, read(item))` in order, read by threads while the network computes; memory stays constant."""
+def read_ahead(read: Callable, items: list, threads: int | None = None) -> Iterator:
+    """`(item, read(item))` in order, read by threads (None: by the cores) while the network computes; memory stays constant."""
+    threads = io_threads(threads)
     with ThreadPoolExecutor(threads) as pool:
         pending: deque = deque()
         for item in items:
@@ -105,8 +107,9 @@ def ahead(items: Iterable[T], most: int) -> Iterator[T]:
 
 
 @contextmanager
-def write_behind(threads: int = 2) -> Iterator[Callable]:
-    """Yields `submit(task, *arguments)`: tasks run in threads, few wait at a time, their errors come up here."""
+def write_behind(threads: int | None = None) -> Iterator[Callable]:
+    """Yields `submit(task, *arguments)`: threads (None: by the cores) run the tasks, few wait, their errors come up here."""
+    threads = io_threads(threads)
     with ThreadPoolExecutor(threads) as pool:
         pending: deque = deque()
 

@@ -108,7 +108,7 @@ class Counts(NamedTuple):
 class Reading:
     """How inputs are read: threads, the largest image, which frames of videos, and how much of a frame stays in the next."""
 
-    threads: int = 2
+    threads: int | None = None
     max_pixels: int | None = None
     clip: Clip = Clip()
     smooth: float = 0.0

@@ -17,6 +17,12 @@ def usable_cores() -> int:
     return max(1, len(affinity(0)) if affinity is not None else os.cpu_count() or 1)
 
 
+def io_threads(asked: int | None = None) -> int:
+    """Threads that read images ahead and write results: as many as asked, else by the cores. A GPU computes faster than two of
+    them decode; more than six would hold many large images."""
+    return asked or max(2, min(6, usable_cores() // 3))
+
+
 def keep_freed_memory() -> bool:
     """Let the C library keep what it is given back, where it can (glibc); called before work on a CPU. Whether it could.
 

@@ -36,7 +36,7 @@ def from_dataset(dataset: PreparedDataset, split: str, most: int) -> list[Scene]
     return [Scene(np.ascontiguousarray(dataset.image(item)), dataset.label(item), dataset.classes) for item in chosen]
 
 
-def gather(inputs: list[str], root: Path, most: int, threads: int = 2) -> list[Scene]:
+def gather(inputs: list[str], root: Path, most: int, threads: int | None = None) -> list[Scene]:
     """Scenes from images, videos and folders, or from prepared data sets by folder or name. Raises FgdaError."""
     scenes: list[Scene] = []
     for text in inputs:

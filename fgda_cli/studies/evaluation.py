@@ -39,7 +39,7 @@ class Wanted:
     save_predictions: Path | None = None
     ids: str = "train"
     report: Path | None = None
-    threads: int = 2
+    threads: int | None = None
     extras: Extras = Extras()
     mean: bool = False  # one result, of the mean of all checkpoints' probabilities
 

@@ -58,7 +58,7 @@ def look(
     inputs: list[Input],
     precision: Precision,
     reporter: Reporter,
-    threads: int = 2,
+    threads: int | None = None,
     max_pixels: int | None = None,
 ) -> tuple[list[Looked], int]:
     """Every frame that can be read, and how many cannot; memory holds a few numbers a frame."""

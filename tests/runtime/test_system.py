@@ -30,6 +30,12 @@ def test_cores_without_an_affinity(monkeypatch):
     assert system.usable_cores() == 1
 
 
+@pytest.mark.parametrize("cores, threads", [(1, 2), (2, 2), (8, 2), (12, 4), (16, 5), (64, 6)])
+def test_threads_follow_the_cores_unless_they_are_asked_for(monkeypatch, cores, threads):
+    monkeypatch.setattr(system, "usable_cores", lambda: cores)
+    assert system.io_threads() == threads and system.io_threads(3) == 3
+
+
 @pytest.mark.parametrize("what", ["no mallopt", "no C library", "another system"])
 def test_memory_without_mallopt(monkeypatch, what):
     if what == "another system":
