@@ -112,7 +112,7 @@ def test_uniformity_is_zero_for_varied_and_one_for_a_single_class():
 def test_the_guard_keeps_the_start_unless_something_is_better(job, trained, tiny_preset, monkeypatch, method, scores, best):
     waiting = iter(scores)
 
-    def score(self, state):
+    def score(self, state, iteration):
         self.after = self.look(state)
         return next(waiting, -5.0)
 
