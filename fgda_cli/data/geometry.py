@@ -33,13 +33,18 @@ def resize_image(image: np.ndarray, size: Size, resample: Resample = "area") -> 
 def resize_ids(ids: np.ndarray, size: Size) -> np.ndarray:
     """Labels, masks and id maps `[H,W]` to (width, height): the pixel at the centre, as Pillow's nearest.
 
-    OpenCV's plain INTER_NEAREST takes the pixel at the corner, which shifts labels half a pixel off their image.
+    OpenCV's plain INTER_NEAREST takes the pixel at the corner, which shifts labels half a pixel off their image; its
+    INTER_NEAREST_EXACT is Pillow's from OpenCV 5 on alone.
     """
-    import cv2
-
     if (ids.shape[1], ids.shape[0]) == tuple(size):
         return ids
-    return cv2.resize(np.ascontiguousarray(ids), tuple(size), interpolation=cv2.INTER_NEAREST_EXACT)
+    return ids.take(_centres(ids.shape[0], size[1]), 0).take(_centres(ids.shape[1], size[0]), 1)
+
+
+def _centres(inputs: int, outputs: int) -> np.ndarray:
+    """The input pixel in which the centre of each output pixel lies; centres are added up one by one, as Pillow does."""
+    step = inputs / outputs
+    return np.cumsum(np.concatenate([[step / 2], np.full(outputs - 1, step)])).astype(np.int64)
 
 
 def same_aspect(first: Size, second: Size) -> bool:

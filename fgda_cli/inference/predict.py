@@ -134,7 +134,7 @@ def predict_inputs(
     done = bad = 0
     smoothed = Smoothed(reading.smooth) if reading.smooth else None
     stills, *videos = _one_by_one(inputs, process_group)
-    with reporter.progress(label, _total(inputs, reading.clip, process_group)) as advance:
+    with reporter.progress(label, _total([*stills, *(item for video in videos for item in video)], reading.clip)) as advance:
         clock = Rate()
         for part in (stills, *videos):
             with _finished(part, write), write_behind(reading.threads) as submit:
@@ -159,10 +159,10 @@ def _one_by_one(inputs: list[Input], process_group: ProcessGroup) -> list[list[I
     return [share([item for item in inputs if not item.is_video], process_group), *([item] for item in videos)]
 
 
-def _total(inputs: list[Input], clip: Clip, process_group: ProcessGroup) -> int | None:
-    """Images and frames, for the progress bar; None where there is no end."""
+def _total(inputs: list[Input], clip: Clip) -> int | None:
+    """Images and frames of this process, for the progress bar; None where there is no end."""
     counts = [frame_count(item.source, clip) if item.is_video else 1 for item in inputs]
-    return None if None in counts else sum(counts) // process_group.size
+    return None if None in counts else sum(counts)
 
 
 @contextmanager

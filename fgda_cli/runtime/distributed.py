@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -128,5 +129,12 @@ def join(device: Any) -> ProcessGroup:
             torch.cuda.set_device(device)
         # The others wait while the first makes what a method needs before training, for hours with a translation.
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=timedelta(days=7))
-        atexit.register(dist.destroy_process_group)
+        atexit.register(leave)
     return process_group
+
+
+def leave() -> None:
+    """Ends the group. Older torch (seen in 2.4) joins gloo's threads with the interpreter locked, and waits forever for one that
+    still lets go of the last message's tensor: they are given the time for it."""
+    time.sleep(0.1)
+    dist.destroy_process_group()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from ..geometry import resize_ids
 from . import objects
 from .canvas import Canvas, shade
 from .looks import Look, develop
@@ -198,8 +199,8 @@ class Street:
             paint()
         canvas, size = self.canvas, (WIDTH, HEIGHT)
         image = cv2.resize(canvas.image, size, interpolation=cv2.INTER_AREA)
-        train_ids = cv2.resize(canvas.train_ids, size, interpolation=cv2.INTER_NEAREST_EXACT)
-        depth = cv2.resize(canvas.depth, size, interpolation=cv2.INTER_NEAREST_EXACT)
+        train_ids = resize_ids(canvas.train_ids, size)
+        depth = resize_ids(canvas.depth, size)
         return develop(image, train_ids, depth, self.look, self.rng), train_ids
 
 

@@ -45,18 +45,24 @@ def fixed_norms(module: nn.Module) -> Fixed:
     """gamma / sqrt(var + eps) and beta - mean gamma / sqrt(var + eps) of a network's fixed batch norms, computed for all at once:
     a GPU computes 500 kernels of some hundred numbers faster than they are begun."""
     norms = [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm2d) and not layer.training]
-    if not norms:
-        return {}
-    gamma, beta, mean, var = (
-        torch.cat([getattr(norm, name) for norm in norms]) for name in ("weight", "bias", "running_mean", "running_var")
-    )
-    eps = {norm.eps for norm in norms}
-    scale = gamma * (var + (eps.pop() if len(eps) == 1 else torch.cat([torch.full_like(n.bias, n.eps) for n in norms]))).rsqrt()
+    if torch.compiler.is_compiling():  # it joins kernels itself, and an older one (2.4) cannot read parts of one tensor
+        return {norm: _constants(norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.eps) for norm in norms}
+    found: Fixed = {}
+    for eps in {norm.eps for norm in norms}:
+        alike = [norm for norm in norms if norm.eps == eps]
+        sizes = [norm.num_features for norm in alike]
+        names = ("weight", "bias", "running_mean", "running_var")
+        joined = _constants(*(torch.cat([getattr(norm, name) for norm in alike]) for name in names), eps)
+        found |= zip(alike, zip(*(values.split(sizes) for values in joined), strict=True), strict=True)
+    return found
+
+
+def _constants(gamma: Tensor, beta: Tensor, mean: Tensor, var: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    scale = gamma * (var + eps).rsqrt()
     shift, device = beta - mean * scale, scale.device.type
     if torch.is_autocast_enabled(device):
         shift = shift.to(torch.get_autocast_dtype(device))  # as each convolution would
-    sizes = [norm.num_features for norm in norms]
-    return dict(zip(norms, zip(scale.split(sizes), shift.split(sizes), strict=True), strict=True))
+    return scale, shift
 
 
 def conv_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor, fixed: Fixed) -> Tensor:
