@@ -3,13 +3,19 @@ PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint docs package clean
+.PHONY: demo test test-oldest lint docs package clean
 
 demo: $(STAMP)
 	$(VENV)/bin/fgda demo
 
 test: $(STAMP)
 	$(VENV)/bin/python -m pytest -n 2 --dist worksteal
+
+# With the oldest releases that pyproject.toml allows; tests of extras are skipped.
+test-oldest:
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet -c tests/oldest.txt -e . pytest pytest-xdist hypothesis
+	.venv-oldest/bin/python -m pytest -n 2 --dist worksteal
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/hadolint Dockerfile
@@ -28,4 +34,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-oldest build dist *.egg-info .pytest_cache .ruff_cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -18,6 +19,14 @@ from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.training import stages
 
 QUIET = Reporter(quiet=True)
+
+
+def needs(*packages: str) -> pytest.MarkDecorator:
+    """For tests of what an extra brings: `make test-oldest` installs none."""
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    return pytest.mark.skipif(bool(missing), reason=f"needs {', '.join(missing)}")
+
+
 TINY = (
     "data.source.size=[64, 32]", "data.target.size=[64, 32]", "data.evaluation.size=[64, 32]", "model.width=8",
     "pretrain.iterations=6", "pretrain.batch_size=2", "pretrain.checkpoint_every=2", "pretrain.log_every=1",

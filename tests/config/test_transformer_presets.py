@@ -7,6 +7,9 @@ import torch
 
 from fgda_cli.config.presets import load_preset
 from fgda_cli.models.checkpoint import build_model
+from tests.conftest import needs
+
+pytestmark = needs("transformers")
 
 
 @pytest.mark.parametrize("name, masked, crop, rows, least", [

@@ -18,7 +18,9 @@ from fgda_cli.inference.inputs import spread_images
 from fgda_cli.losses import entropy_map, upsample
 from fgda_cli.models import checkpoint
 from fgda_cli.runtime.errors import FgdaError
-from tests.conftest import fgda
+from tests.conftest import fgda, needs
+
+pytestmark = needs("onnx", "onnxruntime", "openvino")
 
 
 @pytest.fixture(scope="module")

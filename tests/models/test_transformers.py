@@ -16,9 +16,11 @@ from fgda_cli.models.segmenter import Segmenter
 from fgda_cli.models.weights import load_backbone
 from fgda_cli.runtime.errors import FgdaError, UsageError
 from fgda_cli.studies.importing import import_checkpoint
-from tests.conftest import fgda
+from tests.conftest import fgda, needs
 
 from .test_foreign import IMAGENET, close, random_state
+
+pytestmark = needs("transformers", "onnx")
 
 WIDTHS, DEPTHS, HEADS, REDUCTIONS = (32, 64, 160, 256), (2, 2, 2, 2), (1, 2, 5, 8), (8, 4, 2, 1)
 IMAGES = torch.randint(0, 256, (1, 3, 64, 96), generator=torch.Generator().manual_seed(3)).float()

@@ -11,7 +11,7 @@ from fgda_cli.models import checkpoint
 from fgda_cli.models.checkpoint import load_model
 from fgda_cli.studies.card import licences_of
 from fgda_cli.training import stages
-from tests.conftest import QUIET, fgda
+from tests.conftest import QUIET, fgda, needs
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +49,7 @@ def test_licences_are_those_of_the_layouts(tmp_path):
     assert set(found) == {"gta5", "mine", "cityscapes"} and found["mine"] == "yours to say" and found["gta5"] != found["mine"]
 
 
+@needs("onnx")
 def test_an_exported_file_carries_its_card(adapted, tmp_path):
     assert fgda("export", adapted, "--out", tmp_path / "m.onnx").returncode == 0
     facts = checkpoint.load(tmp_path / "m.onnx", exported=True)
