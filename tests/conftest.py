@@ -17,6 +17,7 @@ from fgda_cli.data import playground
 from fgda_cli.data.recipes import How, prepare_layout
 from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.training import stages
+from tests import pretend  # noqa: F401 - its device is there before anything is trained
 
 QUIET = Reporter(quiet=True)
 

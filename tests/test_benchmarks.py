@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.pretend import DEVICE, needs_pretended_gpu, pretended_gpu
+
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "benchmarks/gpu.py"
 PARTS = ["methods", "waits", "resume and evaluate", "schedule", "presets", "predict", "loader", "compiled"]
@@ -78,6 +80,7 @@ def test_a_part_that_fails_is_a_finding_and_the_others_go_on(tmp_path, monkeypat
     assert "**failed**" in (tmp_path / "gpu.md").read_text() and "| 1 | – |" in (tmp_path / "gpu.md").read_text()
 
 
+@needs_pretended_gpu
 def test_its_parts_run_where_a_device_is_not_the_processor(tmp_path, monkeypatch):
     """What a first run on a GPU would stumble over: tensors left behind, files that cannot be read again."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
@@ -88,7 +91,6 @@ def test_its_parts_run_where_a_device_is_not_the_processor(tmp_path, monkeypatch
 
     from fgda_cli.runtime.devices import Precision
     from fgda_cli.training import stages
-    from tests.pretend import DEVICE, pretended_gpu
 
     bench = checks.Bench(DEVICE, True, tmp_path)
     monkeypatch.setattr(stages, "pick_device", lambda name: DEVICE)

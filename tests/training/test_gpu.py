@@ -26,7 +26,9 @@ from fgda_cli.training import assembly, stages
 from fgda_cli.training.run_folder import RunFolder
 from fgda_cli.training.trainer import Trainer
 from tests.conftest import TINY
-from tests.pretend import DEVICE, pretended_gpu
+from tests.pretend import DEVICE, needs_pretended_gpu, pretended_gpu
+
+pytestmark = needs_pretended_gpu
 
 CPU, QUIET = torch.device("cpu"), Reporter(quiet=True)
 READING = "runtime/transfer.py"  # reads the step before: the one place where an iteration may wait
