@@ -18,6 +18,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import gpu_checks as checks
@@ -39,7 +40,7 @@ PARTS = (  # name, the seconds that it needs, and what it is
 
 
 class Report:
-    """Both files, written anew after each part."""
+    """Both files, written anew after each row."""
 
     def __init__(self, out: Path, device: torch.device, minutes: float):
         self.out, self.start, self.limit = out, time.monotonic(), 60 * minutes
@@ -112,10 +113,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         bench = checks.Bench(device, arguments.quick, Path(folder), report.left)
         for name, needs, work in PARTS:
-            report.part(name, 0.1 * needs if arguments.quick else needs, lambda work=work: work(bench))
+            report.part(name, 0.1 * needs if arguments.quick else needs, partial(work, bench))
         if arguments.real:
             report.limit += 3600
-            report.part("real", 60, lambda: speed.real_part(bench, arguments.data_root, arguments.out / "runs"))
+            report.part("real", 60, partial(speed.real_part, bench, arguments.data_root, arguments.out / "runs"))
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ REAL = {  # encoder -> how it differs from sim2camvid's own; none is tuned but t
     "dinov2 ViT-S": ("model.backbone=timm:vit_small_patch14_dinov2", "model.weights=imagenet", "model.output_stride=native",
                      "model.head=dpt", *ADAMW),
 }  # fmt: skip
-TARGETS = {"minutes": 60, "times as fast": 2.5, "of the bare passes": 0.55}  # for one H100 (the issue's bars)
+TARGETS = {"minutes": 60, "times as fast": 2.5, "of the bare passes": 0.55}  # the bars, on one H100
 
 
 def synchronise(device: torch.device) -> None:
@@ -74,7 +74,7 @@ def real_steps(bench: Bench, sets: list[str], warm: int, timed_: int) -> dict[st
     for stage in ("pretrain", "adapt"):
         lengths = {"iterations": warm + timed_, "log_every": warm, "evaluate_every": 10**6, "checkpoint_every": 10**6}
         sizes = [f"{stage}.{key}={value}" for key, value in lengths.items()]
-        wanted = load_preset("gta2city", ["model.weights=none", "data.sampling=uniform", "data.flip=true", *sets, *sizes])
+        wanted = load_preset("gta2city", ["model.weights=none", "data.sampling=uniform", *sets, *sizes])
         out = bench.folder / f"runs-{stage}"
         job = stages.Job(wanted, full_size(bench), out, str(bench.device), fresh=True, reporter=QUIET)
         start = stages.pretrain(job) if stage == "pretrain" else stages.adapt(job, start)
@@ -87,19 +87,15 @@ def real_steps(bench: Bench, sets: list[str], warm: int, timed_: int) -> dict[st
 def bare_seconds(bench: Bench, kind: str, seconds: float, most: int, size, sets: tuple[str, ...]) -> float:
     """The networks' own passes of one step of gta2city, forward and backward, and nothing else."""
     method, batch = presets_benchmark.built("gta2city", size, sets=sets)
-    precision, calls, batch = to_device(method, bench.device, kind), [], batch.to(bench.device)
-    presets_benchmark.recorded({"model": method.model, **method.modules}, calls)
-    step(method, batch)
-    kept = list(calls)
+    precision, batch = to_device(method, bench.device, kind), batch.to(bench.device)
+    passes, _ = presets_benchmark.passes_of(method, batch)
 
-    def passes() -> None:
-        for module in (method.model, *method.modules.values()):
-            module.zero_grad(set_to_none=True)
+    def work() -> None:
+        presets_benchmark.cleared(method)
         with precision.autocast():
-            for which, inputs, with_gradient in kept:
-                presets_benchmark.bare(method.model if which == "model" else method.modules[which], inputs, with_gradient)
+            passes()
 
-    return timed(passes, bench.device, seconds, most)[0]
+    return timed(work, bench.device, seconds, most)[0]
 
 
 def plain_seconds(bench: Bench, seconds: float, most: int, size) -> tuple[float, int]:
@@ -143,15 +139,6 @@ def schedule_part(bench: Bench) -> list[dict]:
     return [row | {"bars missed": ", ".join(key for key, is_met in met.items() if not is_met) or None}]
 
 
-def step(method, batch) -> None:
-    """A step in the midst of a run, without optimisers."""
-    for module in (method.model, *method.modules.values()):
-        module.zero_grad(set_to_none=True)
-    method.model.begin_iteration(0, 501)
-    method.begin_iteration(501, 1000, lambda: iter(batch.target))
-    method.step(batch)
-
-
 def step_row(bench: Bench, name: str, kind: str, size, seconds: float, most: int, compiled: bool = False) -> dict:
     """A preset's adaptation step in one precision: gradients, not optimisers."""
     device = bench.device
@@ -163,11 +150,16 @@ def step_row(bench: Bench, name: str, kind: str, size, seconds: float, most: int
     if bench.is_gpu:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
+
+    def work() -> None:
+        presets_benchmark.cleared(method)
+        presets_benchmark.step(method, batch)
+
     began = time.perf_counter()
-    step(method, batch)
+    work()
     synchronise(device)
     first = time.perf_counter() - began
-    median, steps = timed(lambda: step(method, batch), device, seconds, most)
+    median, steps = timed(work, device, seconds, most)
     memory = torch.cuda.max_memory_allocated(device) / 2**30 if bench.is_gpu else None
     return {"preset": name, "precision": kind, "step, s": median, "images/s": (len(batch.source) + len(batch.target)) / median,
             "steps": steps, "first step, s": first, "peak GiB": memory}  # fmt: skip

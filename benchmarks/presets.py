@@ -75,40 +75,53 @@ def built(name: str, size: tuple[int, int] | None = None, images: int | None = N
     return method, Batch(found[0], labels[:, :rows, :columns].to(torch.uint8), found[1])
 
 
+def cleared(method) -> None:
+    for module in (method.model, *method.modules.values()):
+        module.zero_grad(set_to_none=True)
+
+
+def step(method, batch) -> None:
+    """A step in the midst of a run, without optimisers."""
+    method.model.begin_iteration(0, 501)
+    method.begin_iteration(501, 1000, lambda: iter(batch.target))
+    method.step(batch)
+
+
+def passes_of(method, batch):
+    """The bare passes of the networks in a step, as a function, and how many they are; the step is made once."""
+    networks, calls = {"model": method.model, **method.modules, **method.references}, []
+    recorded(networks, calls)
+    cleared(method)
+    step(method, batch)
+    kept = list(calls)
+
+    def passes() -> None:
+        method.model.begin_iteration(0, 501)
+        for which, inputs, with_gradient in kept:
+            bare(networks[which], inputs, with_gradient)
+
+    return passes, len(kept)
+
+
 def measure(name: str, arguments) -> dict:
     import torch
 
     torch.set_num_threads(arguments.threads)
     method, batch = built(name, arguments.size, arguments.batch)
-    model, calls = method.model, []
-    networks = {"model": model, **method.modules, **method.references}
-    recorded(networks, calls)
 
     def clock(work) -> float:
-        for module in (model, *method.modules.values()):
-            module.zero_grad(set_to_none=True)
+        cleared(method)
         start = time.process_time()
         work()
         return time.process_time() - start
 
-    def step() -> None:
-        model.begin_iteration(0, 501)
-        method.begin_iteration(501, 1000, lambda: iter(batch.target))
-        method.step(batch)
-
-    def passes() -> None:
-        model.begin_iteration(0, 501)
-        for which, inputs, with_gradient in kept:
-            bare(networks[which], inputs, with_gradient)
-
-    clock(step)
-    kept = list(calls)
+    passes, count = passes_of(method, batch)
     found = {"step": [], "bare": []}
     for _ in range(arguments.rounds):
-        found["step"].append(clock(step))
+        found["step"].append(clock(lambda: step(method, batch)))
         found["bare"].append(clock(passes))
     step_time, bare_time = (statistics.median(found[key]) for key in ("step", "bare"))
-    return {"passes": len(kept), "step": step_time, "bare": bare_time, "ratio": step_time / bare_time, "memory": peak_memory()}
+    return {"passes": count, "step": step_time, "bare": bare_time, "ratio": step_time / bare_time, "memory": peak_memory()}
 
 
 def main() -> None:

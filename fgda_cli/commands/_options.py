@@ -67,7 +67,7 @@ PrecisionName = Annotated[
 ]
 Workers = Annotated[Optional[int], typer.Option(min=0, help="Processes that read data.", rich_help_panel=COMPUTE)]
 Threads = Annotated[
-    int | None,
+    Optional[int],
     typer.Option("--workers", min=1, help="Threads that read and write images (by the cores: 2 to 6).", rich_help_panel=COMPUTE),
 ]
 MaxPixels = Annotated[

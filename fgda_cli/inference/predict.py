@@ -133,10 +133,10 @@ def predict_inputs(
     """
     done = bad = 0
     smoothed = Smoothed(reading.smooth) if reading.smooth else None
-    stills, *videos = _one_by_one(inputs, process_group)
-    with reporter.progress(label, _total([*stills, *(item for video in videos for item in video)], reading.clip)) as advance:
+    parts = _one_by_one(inputs, process_group)
+    with reporter.progress(label, _total([item for part in parts for item in part], reading.clip)) as advance:
         clock = Rate()
-        for part in (stills, *videos):
+        for part in parts:
             with _finished(part, write), write_behind(reading.threads) as submit:
                 for chunk in read_chunks(part, reading.threads, max_pixels=reading.max_pixels, clip=reading.clip):
                     good = [(item, image) for item, image in chunk if not isinstance(image, BadFile)]

@@ -14,7 +14,7 @@ from ..chunked import Upsampled
 from ..data.geometry import resize_image
 from ..data.loader import to_tensor
 from ..losses import entropy_map
-from ..models.segmenter import Segmenter
+from ..models.segmenter import Output, Segmenter
 from ..runtime.devices import Precision
 from ..runtime.transfer import send
 from .sliding import SlidingWindow, sliding_logits
@@ -29,10 +29,15 @@ class TestTimeAugmentation:
     window: SlidingWindow | None = None
 
 
+def forward(model: Segmenter, images: Tensor, precision: Precision) -> Output:
+    """What the model makes of images uint8 or float `[B,3,H,W]`, without gradients, in the precision's type."""
+    with torch.inference_mode(), precision.autocast():
+        return model(send(images, precision.device))
+
+
 def forward_logits(model: Segmenter, images: Tensor, precision: Precision) -> Tensor:
     """Images uint8 or float `[B,3,H,W]` -> float32 logits `[B,K,h,w]`."""
-    with torch.inference_mode(), precision.autocast():
-        return model(send(images, precision.device)).logits.float()
+    return forward(model, images, precision).logits.float()
 
 
 def batch_of(model: Segmenter, images: list[np.ndarray], size: tuple[int, int]) -> Tensor:
@@ -52,7 +57,7 @@ def view_logits(
     """Logits `[B,K,h,w]` of RGB images in each view, mirrored ones turned back, by the model and the `others`, which read what it
     reads; size (width, height) is scale 1."""
 
-    def forward(each: Segmenter, images: Tensor) -> Tensor:
+    def logits_of(each: Segmenter, images: Tensor) -> Tensor:
         if tta.window is None:
             return forward_logits(each, images, precision)
         return sliding_logits(lambda part: forward_logits(each, part, precision), images, tta.window, each.align_corners)
@@ -62,9 +67,9 @@ def view_logits(
         scaled = size if scale == 1 else tuple(max(32, round(side * scale)) for side in size)
         batch = batch_of(model, images, scaled)
         for each in (model, *others):
-            views.append(forward(each, batch))
+            views.append(logits_of(each, batch))
             if tta.flip:
-                views.append(forward(each, batch.flip(-1)).flip(-1))
+                views.append(logits_of(each, batch.flip(-1)).flip(-1))
     return views
 
 

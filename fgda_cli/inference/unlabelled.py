@@ -22,7 +22,7 @@ from ..metrics import ConfusionMatrix
 from ..models.normalisation import batch_norms
 from ..models.segmenter import Segmenter
 from ..runtime.devices import Precision
-from .tta import forward_logits
+from .tta import forward, forward_logits
 
 FEATURES = 24  # pixels of a frame whose features are compared
 DENSITY_TEMPERATURE = 0.05  # of soft neighbourhood density ([SND])
@@ -75,8 +75,8 @@ def observe(model: Segmenter, frames: Frames, precision: Precision) -> Observed:
     looked = _Looked(model.num_classes)
     with evaluating(model), _batch_statistics(model) as statistics:
         for number, image in enumerate(frames.images):
-            with statistics.counted(), torch.inference_mode(), precision.autocast():
-                output = model(to_tensor(image)[None].to(precision.device))
+            with statistics.counted():
+                output = forward(model, to_tensor(image)[None], precision)
             logits = output.logits.float()
             looked.add_plain(logits, output.features.float(), number)
             looked.add_border(image, upsample(logits, image.shape[:2], model.align_corners))
@@ -261,8 +261,7 @@ def look_at_source(model: Segmenter, frames: Frames, precision: Precision) -> tu
     matrix, found = ConfusionMatrix(model.num_classes), []
     with evaluating(model):
         for image, label in zip(frames.images, frames.labels, strict=True):
-            with torch.inference_mode(), precision.autocast():
-                output = model(to_tensor(image)[None].to(precision.device))
+            output = forward(model, to_tensor(image)[None], precision)
             found.append(moments(output.features))
             matrix.update(label, _ids(upsample(output.logits.float(), label.shape, model.align_corners)))
     return matrix.miou(), spread_of(found)

@@ -41,8 +41,9 @@ class Sfst(SelfTraining):
 
     def surest(self, probs: Tensor, guess: Tensor) -> Tensor:
         """`[B,H,W]`: 1 for the `portion` of each class's pixels that the teacher is surest of, image by image."""
-        limits = _class_quantiles(probs.flatten(1), guess.flatten(1), self.model.num_classes, 1 - self.settings.portion)
-        return (probs >= limits.gather(1, guess.flatten(1)).view_as(probs)).to(probs.dtype)
+        classes = guess.flatten(1)
+        limits = _class_quantiles(probs.flatten(1), classes, self.model.num_classes, 1 - self.settings.portion)
+        return (probs >= limits.gather(1, classes).view_as(probs)).to(probs.dtype)
 
     def uniformity(self, logits: Tensor) -> Tensor:
         """1 - H(p) / log K of the mean prediction p over the pixels of all processes' images."""

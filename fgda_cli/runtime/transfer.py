@@ -30,7 +30,7 @@ class Readings:
         """The newest that can be read without waiting for these numbers; None before there are any."""
         values = torch.stack([number.detach().float() for number in numbers])
         if values.device.type == "cpu":
-            return note, values.cpu().tolist()
+            return note, values.tolist()
         before, event = self.rest(), None
         if values.device.type == "cuda":  # copied as soon as they are computed, or the copy would wait for the next step
             stream, event = torch.cuda.current_stream(values.device), torch.cuda.Event()

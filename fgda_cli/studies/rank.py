@@ -18,7 +18,7 @@ from ..data.prelabels import Prelabels
 from ..inference.inputs import Input, read_chunks
 from ..inference.pipeline import batched, images_per_batch
 from ..inference.predict import network_size, predict_many
-from ..inference.tta import batch_of
+from ..inference.tta import batch_of, forward
 from ..losses import entropy_map
 from ..models.segmenter import Segmenter
 from ..runtime.devices import Precision
@@ -82,8 +82,7 @@ def _look_at(model: Segmenter, chunk: list[tuple[Input, np.ndarray]], precision:
     found = []
     for size, pairs in groups.items():
         for batch in batched(pairs, images_per_batch(size, precision.device)):
-            with torch.inference_mode(), precision.autocast():
-                output = model(batch_of(model, [image for _, image in batch], size).to(precision.device))
+            output = forward(model, batch_of(model, [image for _, image in batch], size), precision)
             logits = output.logits.float()
             found += [
                 Looked(item, float(entropy_map(logits[n : n + 1]).mean()), _shares(logits[n]),

@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from ..data.geometry import resize_ids, resize_image
 from .tables import show, show_interval
 
 STYLE = """
@@ -120,8 +121,7 @@ def image(picture: np.ndarray, caption: str, photo: bool = False, widest: int = 
     """A figure with the RGB picture inside the page: JPEG for photographs, PNG for maps."""
     if picture.shape[1] > widest:
         size = (widest, max(1, round(picture.shape[0] * widest / picture.shape[1])))
-        how = cv2.INTER_AREA if photo else cv2.INTER_NEAREST_EXACT
-        picture = cv2.resize(np.ascontiguousarray(picture), size, interpolation=how)
+        picture = (resize_image if photo else resize_ids)(picture, size)
     suffix, kind = (".jpg", "jpeg") if photo else (".png", "png")
     _, buffer = cv2.imencode(suffix, cv2.cvtColor(np.ascontiguousarray(picture), cv2.COLOR_RGB2BGR))
     data = base64.b64encode(buffer.tobytes()).decode()

@@ -55,7 +55,7 @@ def one_order_of_additions():
         yield
 
 
-def made(name: str, device: torch.device, *overrides: str, scaler=None) -> Trainer:
+def made(device: torch.device, name: str, *overrides: str, scaler=None) -> Trainer:
     preset = load_preset("playground", [*TINY, *overrides], name)
     torch.manual_seed(0)
     model, method = checkpoint.build_model(preset.model, 5), method_class(name)
@@ -73,8 +73,9 @@ def batch_of(number: int, labelled: bool = False) -> Batch:
     return Batch(images[0], labels[0], images[1], *((None, None, None, images[2], labels[1]) if labelled else ()))
 
 
-def three_steps(trainer: Trainer, device: torch.device, labelled: bool, gpu=None):
+def three_steps(trainer: Trainer, labelled: bool = False, gpu=None):
     """Weights after three iterations, and the lines that made the host wait in the last two (the first fills tables)."""
+    device = trainer.state.precision.device
     if labelled:
         samples = mock.Mock(labelled_items=[1])
         trainer.state.method.before_training(mock.Mock(samples=samples, device=device))
@@ -97,9 +98,9 @@ CASES["cbst"] = ("cbst", "adapt.iterations=30")  # a round, at whose start it co
 @pytest.mark.parametrize("case", CASES)
 def test_a_step_on_a_gpu_gives_the_same_bits_and_makes_the_host_wait_for_nothing(case):
     labelled = case == "labels of the target"
-    plain, _ = three_steps(made(CASES[case][0], CPU, *CASES[case][1:]), CPU, labelled)
+    plain, _ = three_steps(made(CPU, *CASES[case]), labelled)
     with pretended_gpu() as gpu:
-        found, waits = three_steps(made(CASES[case][0], DEVICE, *CASES[case][1:]), DEVICE, labelled, gpu)
+        found, waits = three_steps(made(DEVICE, *CASES[case]), labelled, gpu)
     assert plain.keys() == found.keys()
     near = 1e-4 if case == "a transformer" else 0  # its attention has a kernel of its own on a processor
     assert [key for key, value in plain.items() if (value.float() - found[key].float()).abs().max() > near] == []
@@ -110,21 +111,21 @@ def test_a_step_on_a_gpu_gives_the_same_bits_and_makes_the_host_wait_for_nothing
 def test_loss_scaling_changes_no_gradient(case):
     """Of fp16: a power of two, so that its product and quotient are exact; what a method forgets to scale would be too small."""
     labelled = case == "labels of the target"
-    plain, _ = three_steps(made(CASES[case][0], CPU, *CASES[case][1:]), CPU, labelled)
+    plain, _ = three_steps(made(CPU, *CASES[case]), labelled)
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
-    scaled, _ = three_steps(made(CASES[case][0], CPU, *CASES[case][1:], scaler=scaler), CPU, labelled)
+    scaled, _ = three_steps(made(CPU, *CASES[case], scaler=scaler), labelled)
     assert [key for key, value in plain.items() if not torch.equal(value, scaled[key])] == []
 
 
 def test_optimisers_of_a_gpu_step_all_tensors_at_once_and_loss_scaling_waits_for_nothing(monkeypatch):
-    plain, _ = three_steps(made("fgda", CPU), CPU, False)
+    plain, _ = three_steps(made(CPU, "fgda"))
     monkeypatch.setattr(optimizers, "FUSED", ("pretended",))
     with pretended_gpu() as gpu:
         scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
         scaler._device = DEVICE.type
-        trainer = made("fgda", DEVICE, scaler=scaler)
+        trainer = made(DEVICE, "fgda", scaler=scaler)
         assert all(optimizer.defaults["fused"] for optimizer in trainer.state.optimizers.values())
-        found, waits = three_steps(trainer, DEVICE, False, gpu)
+        found, waits = three_steps(trainer, gpu=gpu)
     assert all(torch.allclose(value, found[key], atol=1e-5) for key, value in plain.items())
     assert waits == {}
 

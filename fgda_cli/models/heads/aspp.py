@@ -28,10 +28,8 @@ class AsppHead(nn.Module):
 
     def by_folds(self, features: Tensor) -> Tensor:
         taps = torch.cat([conv.weight.flip(2, 3).movedim(1, -1).flatten(0, 2) for conv in self.convs])  # [4 K 9, C]
-        maps = F.conv2d(features, taps[:, :, None, None])
-        exact = torch.promote_types(features.dtype, torch.float32)  # sums of many terms in at least fp32
-        logits = sum(conv.bias for conv in self.convs).to(exact).view(1, -1, 1, 1)
-        for conv, part in zip(self.convs, maps.to(exact).chunk(len(self.convs), dim=1), strict=True):
+        maps, logits = F.conv2d(features, taps[:, :, None, None]), self.bias(features)
+        for conv, part in zip(self.convs, maps.to(logits.dtype).chunk(len(self.convs), dim=1), strict=True):
             step = conv.dilation[0]
             logits = logits + F.fold(part.flatten(2), features.shape[-2:], 3, dilation=step, padding=step)
         return logits
@@ -46,12 +44,15 @@ class AsppHead(nn.Module):
                 if abs(down) < height and abs(right) < width:  # others look beyond the border alone
                     taps.append(conv.weight[:, :, row, column])
                     shifts.append((right, -right, down, -down))
-        maps = F.conv2d(features, torch.cat(taps)[:, :, None, None]).chunk(len(taps), dim=1)
-        exact = torch.promote_types(features.dtype, torch.float32)  # sums of many terms in at least fp32
-        logits = sum(conv.bias for conv in self.convs).to(exact).view(1, -1, 1, 1)
+        maps, logits = F.conv2d(features, torch.cat(taps)[:, :, None, None]).chunk(len(taps), dim=1), self.bias(features)
         for tap, shift in zip(maps, shifts, strict=True):
-            logits = logits + F.pad(tap.to(exact), shift)
+            logits = logits + F.pad(tap.to(logits.dtype), shift)
         return logits
+
+    def bias(self, features: Tensor) -> Tensor:
+        """Of all convolutions together, `[1,K,1,1]`, in fp32 at least: what many terms are added to."""
+        exact = torch.promote_types(features.dtype, torch.float32)
+        return sum(conv.bias for conv in self.convs).to(exact).view(1, -1, 1, 1)
 
 
 def build(
