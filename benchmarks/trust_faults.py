@@ -20,6 +20,7 @@ from fgda_cli.data.recipes import How, prepare_layout
 from fgda_cli.models import checkpoint
 
 KILLS = 20
+SMALL_TRANSLATION = ("method.translation_channels=4", "method.translation_crop=32")
 
 
 def cases(world: World) -> Iterator[Case]:
@@ -177,8 +178,15 @@ def full_and_read_only(world: World) -> Iterator[Case]:
         "entropy-map": ("entropy-map", world.checkpoint, photos, "-r", "--raw", "--out"),
         "evaluate": ("evaluate", world.checkpoint, "--data-root", world.data, "--save-predictions"),
         "report": ("evaluate", world.checkpoint, "--data-root", world.data, "--report"),
-        "export": ("export", world.checkpoint, "--size", "64x32", "--out"),
+        "cycada": ("adapt", "--method", "cycada", "--init", world.checkpoint, *world.train_flags(*SMALL_TRANSLATION), "--out"),
+        "ablate": ("ablate", "--methods", "source-only", "--seeds", "0", *world.train_flags(), "--preset", "playground", "--out"),
+        "rank": ("rank", world.checkpoint, photos, "-r", "--export", "coco", "--out"),
+        "compare": ("compare", world.checkpoint, "--inputs", photos / "val/procedura", "--out"),
+        "onnx": ("export", world.checkpoint, "--size", "64x32", "--out"),
+        "torchscript": ("export", world.checkpoint, "--size", "64x32", "--format", "torchscript", "--out"),
+        "openvino": ("export", world.checkpoint, "--size", "64x32", "--format", "openvino", "--out"),
     }
+    ends = {"compare": "sheet.png", "onnx": "m.onnx", "torchscript": "m.pt", "openvino": "m.xml"}
 
     def case(command: tuple, options: str, end: str) -> None:
         with tmpfs(world.folder("disk"), options) as disk:
@@ -187,9 +195,9 @@ def full_and_read_only(world: World) -> Iterator[Case]:
             nothing_half_written(disk)
 
     for name, command in commands.items():
-        end = "m.onnx" if name == "export" else ""
+        end = ends.get(name, "")
         for what, options in {"full disk": "size=8k", "nearly full disk": "size=200k", "read-only disk": "size=64k,ro"}.items():
-            if what == "nearly full disk" and name in ("evaluate", "export", "prepare"):
+            if what == "nearly full disk" and name in ("evaluate", "prepare"):
                 continue  # their files may fit
             yield f"{what}: {name}", lambda command=command, options=options, end=end: case(command, options, end)
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,15 @@ from fgda_cli.training import stages
 from tests import pretend  # noqa: F401 - its device is there before anything is trained
 
 QUIET = Reporter(quiet=True)
+NEEDED = 2 << 30  # bytes that a run of all tests may hold at once
+
+
+def pytest_configure(config):
+    """Better a line now than a thousand errors of a full disk."""
+    place = tempfile.gettempdir()
+    free = shutil.disk_usage(place).free
+    if free < NEEDED and not hasattr(config, "workerinput"):
+        pytest.exit(f"{place} has {free >> 20} MiB free, the tests need {NEEDED >> 20}: set TMPDIR to a larger disk", 1)
 
 
 def needs(*packages: str) -> pytest.MarkDecorator:

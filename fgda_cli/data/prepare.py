@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ..runtime.errors import FgdaError, UsageError
-from ..runtime.files import write_json
+from ..runtime.files import append_line, write_json, writing
 from ..runtime.parallel import spread
 from ..runtime.reporter import Reporter
 from .classes import IGNORE_INDEX
@@ -57,16 +57,13 @@ def prepare(task: Task, listing: Listing, reporter: Reporter, workers: int) -> S
         reporter.say(f"{task.dataset}: {len(done)} of {len(pairs)} images are prepared already")
     records = dict(done)
     if not task.check_only:
-        try:
+        with writing(task.out):
             task.out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise FgdaError(f"cannot make {task.out}: {error.strerror}") from error
         _check_space(task, len(missing))
     for record in _convert_all(task, missing, reporter, workers):
         records[record["key"]] = record
         if not task.check_only:
-            with open(journal, "a") as handle:
-                handle.write(json.dumps(record) + "\n")
+            append_line(journal, json.dumps(record))
     return _conclude(task, listing, pairs, records, len(done))
 
 

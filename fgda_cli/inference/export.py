@@ -24,7 +24,7 @@ from ..models.checkpoint import load_model
 from ..models.exported import KEY, VERSION
 from ..models.segmenter import Segmenter
 from ..runtime.errors import FgdaError
-from ..runtime.files import whole_file
+from ..runtime.files import whole_files, writing
 from .card import make_card
 
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt", "openvino": ".xml"}
@@ -88,17 +88,26 @@ def export(
     images = _examples(model, frames, (width, height))
     facts = _facts(info, model, (width, height), form)
     write = {"onnx": write_onnx, "torchscript": write_torchscript, "openvino": write_openvino}[form.format]
-    with tempfile.TemporaryDirectory(prefix="fgda-export-") as folder:
-        made, run = write(network, images, facts, form, Path(folder))
+    with _folder_beside(out) as folder:
+        made, run = write(network, images, facts, form, folder)
         found = _compare(run, network, images)
         if form.numbers == "fp32" and found[0] > TOLERANCE * max(1.0, found[1]):
             raise FgdaError(f"{out} was not written: its logits differ from torch's by {found[0]:.1e}")
         if found[2] < SAME[form.numbers]:
             raise FgdaError(f"{out} was not written: {100 * (1 - found[2]):.2f} % of the pixels have another class than by torch")
-        for part in made:
-            with whole_file(out.with_suffix(part.suffix)) as partial:
+        with whole_files(*(out.with_suffix(part.suffix) for part in made)) as partials:
+            for part, partial in zip(made, partials, strict=True):
                 shutil.copyfile(part, partial)
     return Exported((width, height), model.num_classes, *found)
+
+
+@contextlib.contextmanager
+def _folder_beside(out: Path) -> Iterator[Path]:
+    """A temporary folder on the disk that the user named."""
+    with writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".fgda-export-", dir=out.parent) as folder:
+            yield Path(folder)
 
 
 def _examples(model: Segmenter, frames: list[np.ndarray] | None, size: tuple[int, int]) -> Tensor:
@@ -212,7 +221,9 @@ def write_torchscript(
     made = folder / "model.pt"
     with _quiet(), torch.no_grad():
         traced = torch.jit.trace(network, images[:1], check_trace=False)
-        torch.jit.save(traced, str(made), _extra_files={"fgda.json": json.dumps(facts)})
+        saved = io.BytesIO()  # its own writer ends the process where a disk is full
+        torch.jit.save(traced, saved, _extra_files={"fgda.json": json.dumps(facts)})
+        made.write_bytes(saved.getbuffer())
         again = torch.jit.load(str(made))
 
     def run(batch: np.ndarray) -> list[np.ndarray]:
@@ -232,7 +243,8 @@ def write_openvino(network: Network, images: Tensor, facts: dict[str, Any], form
         model = openvino.convert_model(str(onnx_file))
         for key, value in facts.items():
             model.set_rt_info(json.dumps(value), [KEY, key])
-        openvino.save_model(model, str(made), compress_to_fp16=form.numbers == "half")
+        with writing(folder.parent, RuntimeError):
+            openvino.save_model(model, str(made), compress_to_fp16=form.numbers == "half")
         compiled = openvino.Core().compile_model(str(made), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return [made, made.with_suffix(".bin")], lambda batch: [compiled(batch)[name] for name in form.outputs]
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..runtime.distributed import ProcessGroup
 from ..runtime.errors import UsageError
-from ..runtime.files import write_json
+from ..runtime.files import write_json, writing
 from ..runtime.reporter import Reporter
 
 if TYPE_CHECKING:
@@ -68,8 +68,10 @@ class OfflineData:
         """What `make` computes, as a `product`."""
         import torch
 
+        from ..models.weights import save_tensors
+
         def build(folder: Path) -> None:
-            torch.save(make(), folder / f"{name}.pth")
+            save_tensors(folder / f"{name}.pth", make())
 
         return torch.load(self.product(name, depends_on, build) / f"{name}.pth", weights_only=True)
 
@@ -111,7 +113,8 @@ class OfflineData:
             for old in self.folder.glob(f"{name}-*"):
                 if old != place and re.fullmatch(rf"{re.escape(name)}-[0-9a-f]{{16}}", old.name):  # of other dependencies
                     shutil.rmtree(old)
-            place.mkdir(parents=True, exist_ok=True)
+            with writing(place):
+                place.mkdir(parents=True, exist_ok=True)
             build(place)
             write_json(place / RECORD, {"name": name, "depends_on": depends_on, "stamp": stamp})
             return 1

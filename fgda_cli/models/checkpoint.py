@@ -15,22 +15,17 @@ from ..config import schema
 from ..data.classes import ClassSet
 from ..data.geometry import InputRule
 from ..runtime.errors import FgdaError, UsageError
-from ..runtime.files import whole_file
 from .exported import open_exported
 from .resolutions import TwoResolutions
 from .segmenter import Segmenter
-from .weights import check_finite, read_tensors
+from .weights import check_finite, read_tensors, save_tensors
 
 FORMAT, VERSION = "fgda-checkpoint", 2  # 1 had no input rule; its weights are still read
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
-    """Write atomically: a crash, a full disk or a kill leaves the previous file."""
-    with whole_file(path) as partial:
-        try:
-            torch.save({"format": FORMAT, "version": VERSION, **_on_host(content)}, partial)
-        except RuntimeError as error:  # torch's writer reports a failed write so
-            raise FgdaError(f"cannot write {path}: the write failed (is the disk full?)") from error
+    """Write a checkpoint whole or not at all; its tensors come to the processor's memory. Raises FgdaError."""
+    save_tensors(path, {"format": FORMAT, "version": VERSION, **_on_host(content)})
 
 
 def _on_host(content: Any) -> Any:

@@ -12,12 +12,19 @@ import torch
 from torch import Tensor, nn
 
 from ..runtime.errors import FgdaError
+from ..runtime.files import whole_file, writing
 from . import encoders
 
 
 def weight_folder() -> Path:
     """`$FGDA_WEIGHTS`, else ~/.cache/fgda/weights."""
     return Path(os.environ.get("FGDA_WEIGHTS", "~/.cache/fgda/weights")).expanduser()
+
+
+def save_tensors(path: Path, content: dict | Tensor) -> None:
+    """Write atomically: a crash, a full disk or a kill leaves the previous file. Raises FgdaError."""
+    with whole_file(path) as partial, writing(path, RuntimeError):
+        torch.save(content, partial)
 
 
 def read_tensors(path: Path, trust: bool = False) -> dict:
@@ -96,10 +103,10 @@ def find_weights(name: str, variant: str, weights: str) -> Path:
 
 def download(url: str, path: Path) -> None:
     """Fetch to a temporary name and rename; the file name's hash is checked by torch.hub."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".part")
     digest = path.stem.rsplit("-", 1)[-1]
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(partial), hash_prefix=digest, progress=True)
         partial.replace(path)
     except (URLError, OSError, RuntimeError) as error:

@@ -22,7 +22,7 @@ from ..inference.tta import batch_of, forward
 from ..losses import entropy_map
 from ..models.segmenter import Segmenter
 from ..runtime.devices import Precision
-from ..runtime.files import write_json
+from ..runtime.files import whole_file, write_json
 from ..runtime.reporter import Reporter
 from ..visual.colour import overlay
 from ..visual.sheets import contact_sheet
@@ -199,9 +199,9 @@ def _copy_image(item: Input, image: np.ndarray, writer: Prelabels) -> str:
     suffix = ".png" if item.is_video else item.path.suffix
     below = "JPEGImages" if writer.kind == "cvat" else "images"
     path = writer.folder / below / f"{item.name}{suffix}"
-    path.parent.mkdir(parents=True, exist_ok=True)
     if item.is_video:
         write_image(path, image)
     else:
-        shutil.copyfile(item.path, path)
+        with whole_file(path) as partial:
+            shutil.copyfile(item.path, partial)
     return f"{item.name}{suffix}"

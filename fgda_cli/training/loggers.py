@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from ..config.schema import Preset
 from ..runtime.errors import FgdaError
+from ..runtime.files import writing
 
 PROJECT = __package__.partition(".")[0].removesuffix("_cli")  # under which runs stand, unless the environment says another
 
@@ -92,15 +93,17 @@ class Loggers:
     opened: list[Logger] | None = None
 
     def scalars(self, values: dict[str, float], iteration: int) -> None:
-        if self.opened is None:
-            names = self.preset.run.loggers
-            self.opened = [KINDS[name](self.folder, self.preset, self.header, iteration) for name in names]
-        for logger in self.opened:
-            logger.scalars(values, iteration)
+        with writing(self.folder):
+            if self.opened is None:
+                names = self.preset.run.loggers
+                self.opened = [KINDS[name](self.folder, self.preset, self.header, iteration) for name in names]
+            for logger in self.opened:
+                logger.scalars(values, iteration)
 
     def close(self) -> None:
-        for logger in self.opened or ():
-            logger.close()
+        with writing(self.folder):
+            for logger in self.opened or ():
+                logger.close()
 
 
 def check_loggers(preset: Preset) -> None:

@@ -11,7 +11,7 @@ import yaml
 from ..config.presets import from_json
 from ..config.schema import Preset
 from ..runtime.errors import FgdaError, UsageError
-from ..runtime.files import write_text
+from ..runtime.files import append_line, write_text, writing
 
 # Keys that do not change what is computed, so that a resume may change them.
 FREE_KEYS = (
@@ -55,10 +55,8 @@ class RunFolder:
             raise UsageError(f"{self.folder} is not empty and holds no run: choose another --out")
         if fresh and self.record.is_file():
             self._clear()
-        try:
+        with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise FgdaError(f"cannot make {self.folder}: {error.strerror}") from error
         wanted = preset.to_json() | {"stage": asdict(identity)}
         began = any(path.is_file() for path in (self.last, self.final, self.metrics))
         if self.record.is_file() and began:
@@ -117,12 +115,10 @@ class RunFolder:
             write_text(self.metrics, "".join(line + "\n" for line in kept))
 
     def log(self, record: dict) -> None:
-        with open(self.metrics, "a") as handle:
-            handle.write(json.dumps(record) + "\n")
+        append_line(self.metrics, json.dumps(record))
 
     def note(self, text: str) -> None:
-        with open(self.folder / "log.txt", "a") as handle:
-            handle.write(text + "\n")
+        append_line(self.folder / "log.txt", text)
 
 
 def _is_before(line: str, iteration: int, validated: int) -> bool:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ...data.tensor_augment import draw, generator_of
-from ...runtime.files import whole_file
+from ...models.weights import save_tensors
 from ...runtime.reporter import Reporter
 from ...runtime.transfer import Readings, send
 from ..optimizers import adam
@@ -188,8 +188,7 @@ def train(
             reading = readings.put(step, [terms["makers"]])
             advance(1, f"makers {reading[1][0]:.2f}" if reading else "")
             if (step + 1) % settings.save_every == 0 or step + 1 == settings.steps:
-                with whole_file(folder / STATE) as partial:
-                    torch.save({"step": step + 1, "cycles": cycles.state()}, partial)
+                save_tensors(folder / STATE, {"step": step + 1, "cycles": cycles.state()})
     return cycles
 
 

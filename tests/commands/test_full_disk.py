@@ -1,0 +1,43 @@
+"""Where the system writes no more, each command says in a line which file, and leaves nothing half-written."""
+
+import resource
+import sys
+
+import pytest
+
+from tests.conftest import fgda, needs, set_flags
+
+if sys.platform == "win32":
+    pytest.skip("a limit on what a process may write", allow_module_level=True)
+
+LIMIT = 10_000  # bytes a file may have
+
+
+def at_most(size: int):
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+@pytest.mark.parametrize(
+    "command, named",
+    [
+        pytest.param("export CKPT --size 64x32 --out OUT/m.onnx", "m.onnx", marks=needs("onnx", "onnxscript", "onnxruntime")),
+        ("export CKPT --size 64x32 --format torchscript --out OUT/m.pt", "m.pt"),
+        ("rank CKPT PHOTOS -r --export coco --out OUT", "OUT"),
+        ("predict CKPT PHOTOS -r --out OUT", "OUT"),
+        ("compare CKPT --inputs PHOTOS/val/procedura --out OUT/sheet.png", "sheet.png"),
+        ("adapt --method cycada --init CKPT TRAINING --out OUT", "state.pth"),
+        ("adapt --init CKPT TRAINING --out OUT", "last.pth"),
+    ],
+)
+def test_the_file_is_named(command, named, trained, data_root, raw_playground, tmp_path):
+    words = {"CKPT": trained, "OUT": tmp_path / "out", "PHOTOS": raw_playground / "street/leftImg8bit"}
+    for word, path in words.items():
+        command = command.replace(word, str(path))
+    small = ("method.translation_channels=4", "method.translation_crop=32") if "cycada" in command else ()
+    training = ["--data-root", str(data_root), "--device", "cpu", *set_flags(*small)]
+    arguments = [part for word in command.split() for part in (training if word == "TRAINING" else [word])]
+    done = fgda(*arguments, preexec_fn=at_most(LIMIT))
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 1 and last.startswith("fgda: cannot write ") and "Traceback" not in done.stderr, done.stderr
+    assert str(tmp_path) in last and (named in last or named == "OUT"), last
+    assert not [path for path in tmp_path.rglob("*") if path.suffix == ".part" or path.name.startswith(".")]
