@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ..runtime.errors import FgdaError, UsageError
-from ..runtime.files import append_line, write_json, writing
+from ..runtime.files import append_line, make_folder, write_json
 from ..runtime.parallel import spread
 from ..runtime.reporter import Reporter
 from .classes import IGNORE_INDEX
@@ -57,8 +57,7 @@ def prepare(task: Task, listing: Listing, reporter: Reporter, workers: int) -> S
         reporter.say(f"{task.dataset}: {len(done)} of {len(pairs)} images are prepared already")
     records = dict(done)
     if not task.check_only:
-        with writing(task.out):
-            task.out.mkdir(parents=True, exist_ok=True)
+        make_folder(task.out)
         _check_space(task, len(missing))
     for record in _convert_all(task, missing, reporter, workers):
         records[record["key"]] = record

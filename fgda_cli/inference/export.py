@@ -6,7 +6,6 @@ import contextlib
 import io
 import json
 import logging
-import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -97,7 +96,7 @@ def export(
             raise FgdaError(f"{out} was not written: {100 * (1 - found[2]):.2f} % of the pixels have another class than by torch")
         with whole_files(*(out.with_suffix(part.suffix) for part in made)) as partials:
             for part, partial in zip(made, partials, strict=True):
-                shutil.copyfile(part, partial)
+                part.replace(partial)
     return Exported((width, height), model.num_classes, *found)
 
 

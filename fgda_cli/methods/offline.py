@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..runtime.distributed import ProcessGroup
 from ..runtime.errors import UsageError
-from ..runtime.files import write_json, writing
+from ..runtime.files import make_folder, write_json
 from ..runtime.reporter import Reporter
 
 if TYPE_CHECKING:
@@ -113,8 +113,7 @@ class OfflineData:
             for old in self.folder.glob(f"{name}-*"):
                 if old != place and re.fullmatch(rf"{re.escape(name)}-[0-9a-f]{{16}}", old.name):  # of other dependencies
                     shutil.rmtree(old)
-            with writing(place):
-                place.mkdir(parents=True, exist_ok=True)
+            make_folder(place)
             build(place)
             write_json(place / RECORD, {"name": name, "depends_on": depends_on, "stamp": stamp})
             return 1

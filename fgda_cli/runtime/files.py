@@ -24,6 +24,11 @@ def writing(place: Path, *also: type[Exception]):
         raise FgdaError(f"cannot write {place}: the write failed (is the disk full?)") from error
 
 
+def make_folder(path: Path) -> None:
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
 @contextmanager
 def whole_files(*paths: Path):
     """Yields a temporary path in the same folder for each; they take the real names only when the block ends well."""

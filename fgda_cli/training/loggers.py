@@ -27,14 +27,18 @@ class TensorBoard:
     def __init__(self, folder: Path, preset: Preset, header: dict[str, Any], iteration: int):
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer = SummaryWriter(str(folder), purge_step=iteration, flush_secs=30)
+        self.folder = folder
+        with writing(folder):
+            self.writer = SummaryWriter(str(folder), purge_step=iteration, flush_secs=30)
 
     def scalars(self, values: dict[str, float], iteration: int) -> None:
-        for name, value in values.items():
-            self.writer.add_scalar(name, value, iteration)
+        with writing(self.folder):
+            for name, value in values.items():
+                self.writer.add_scalar(name, value, iteration)
 
     def close(self) -> None:
-        self.writer.close()
+        with writing(self.folder):
+            self.writer.close()
 
 
 class WandB:
@@ -93,17 +97,15 @@ class Loggers:
     opened: list[Logger] | None = None
 
     def scalars(self, values: dict[str, float], iteration: int) -> None:
-        with writing(self.folder):
-            if self.opened is None:
-                names = self.preset.run.loggers
-                self.opened = [KINDS[name](self.folder, self.preset, self.header, iteration) for name in names]
-            for logger in self.opened:
-                logger.scalars(values, iteration)
+        if self.opened is None:
+            names = self.preset.run.loggers
+            self.opened = [KINDS[name](self.folder, self.preset, self.header, iteration) for name in names]
+        for logger in self.opened:
+            logger.scalars(values, iteration)
 
     def close(self) -> None:
-        with writing(self.folder):
-            for logger in self.opened or ():
-                logger.close()
+        for logger in self.opened or ():
+            logger.close()
 
 
 def check_loggers(preset: Preset) -> None:

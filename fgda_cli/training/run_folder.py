@@ -11,7 +11,7 @@ import yaml
 from ..config.presets import from_json
 from ..config.schema import Preset
 from ..runtime.errors import FgdaError, UsageError
-from ..runtime.files import append_line, write_text, writing
+from ..runtime.files import append_line, make_folder, write_text
 
 # Keys that do not change what is computed, so that a resume may change them.
 FREE_KEYS = (
@@ -55,8 +55,7 @@ class RunFolder:
             raise UsageError(f"{self.folder} is not empty and holds no run: choose another --out")
         if fresh and self.record.is_file():
             self._clear()
-        with writing(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         wanted = preset.to_json() | {"stage": asdict(identity)}
         began = any(path.is_file() for path in (self.last, self.final, self.metrics))
         if self.record.is_file() and began:

@@ -1,14 +1,10 @@
 """Where the system writes no more, each command says in a line which file, and leaves nothing half-written."""
 
-import resource
-import sys
-
 import pytest
 
 from tests.conftest import fgda, needs, set_flags
 
-if sys.platform == "win32":
-    pytest.skip("a limit on what a process may write", allow_module_level=True)
+resource = pytest.importorskip("resource")  # not on Windows
 
 LIMIT = 10_000  # bytes a file may have
 
@@ -22,8 +18,8 @@ def at_most(size: int):
     [
         pytest.param("export CKPT --size 64x32 --out OUT/m.onnx", "m.onnx", marks=needs("onnx", "onnxscript", "onnxruntime")),
         ("export CKPT --size 64x32 --format torchscript --out OUT/m.pt", "m.pt"),
-        ("rank CKPT PHOTOS -r --export coco --out OUT", "OUT"),
-        ("predict CKPT PHOTOS -r --out OUT", "OUT"),
+        ("rank CKPT PHOTOS -r --export coco --out OUT", ""),
+        ("predict CKPT PHOTOS -r --out OUT", ""),
         ("compare CKPT --inputs PHOTOS/val/procedura --out OUT/sheet.png", "sheet.png"),
         ("adapt --method cycada --init CKPT TRAINING --out OUT", "state.pth"),
         ("adapt --init CKPT TRAINING --out OUT", "last.pth"),
@@ -39,5 +35,5 @@ def test_the_file_is_named(command, named, trained, data_root, raw_playground, t
     done = fgda(*arguments, preexec_fn=at_most(LIMIT))
     last = done.stderr.splitlines()[-1]
     assert done.returncode == 1 and last.startswith("fgda: cannot write ") and "Traceback" not in done.stderr, done.stderr
-    assert str(tmp_path) in last and (named in last or named == "OUT"), last
+    assert str(tmp_path) in last and named in last, last
     assert not [path for path in tmp_path.rglob("*") if path.suffix == ".part" or path.name.startswith(".")]

@@ -6,10 +6,6 @@ from fgda_cli.runtime import files
 from fgda_cli.runtime.errors import FgdaError
 
 
-def full(*_args, **_kwargs):
-    raise OSError(28, "No space left on device", "some/other/file")
-
-
 def names(folder) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
@@ -28,7 +24,7 @@ def test_of_several_files_none_is_replaced_when_one_cannot_be_written(tmp_path):
     refused = pytest.raises(FgdaError, match=f"cannot write {tmp_path}/a: No space left on device")
     with refused, files.whole_files(tmp_path / "a", tmp_path / "b") as partials:
         partials[0].write_text("new")
-        full()
+        raise OSError(28, "No space left on device", "some/other/file")
     assert [(tmp_path / name).read_text() for name in "ab"] == ["old", "old"] and names(tmp_path) == ["a", "b"]
 
 
