@@ -59,7 +59,7 @@ def test_the_method(project, data_root, trained, tmp_path):
         *flags,
     )
     assert "sharp" in (tmp_path / "r/metrics.jsonl").read_text()
-    assert "method.lambda_sharp" in run(project, "presets", "--keys")
+    assert "methods.sharpen.lambda_sharp" in run(project, "presets", "--keys")
 
 
 def test_the_data_set(project, tmp_path):

@@ -44,6 +44,12 @@ SetValues = Annotated[
         "--set", metavar="KEY=VALUE", help="Override a key, e.g. optim.lr=1e-4; repeatable.", rich_help_panel="Preset"
     ),  # fmt: skip
 ]
+MethodName = Annotated[
+    Optional[str],
+    typer.Option(
+        "--method", "-m", help="fgda, fada, … Default: the preset's.", rich_help_panel="Preset", autocompletion=complete_methods
+    ),
+]
 Out = Annotated[Optional[Path], typer.Option(help="Run folder. Default: runs/PRESET/STAGE-seedN.", rich_help_panel=RESULT)]
 OutFolder = Annotated[Path, typer.Option("--out", help="Folder for the results.", rich_help_panel=RESULT)]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start over instead of resuming.", rich_help_panel=RESULT)]
@@ -93,11 +99,11 @@ def overrides(sets, seed, precision, workers) -> list[str]:
     return [*(sets or []), *(f"{key}={value}" for key, value in extra.items() if value is not None)]
 
 
-def preset_from(name: str, sets, seed, precision, workers, method: str | None = None):
+def preset_from(context: typer.Context, name: str, sets, seed, precision, workers, method: str | None = None):
     """The preset with the command line's short options applied as overrides."""
     from ..config.presets import load_preset
 
-    return load_preset(name, overrides(sets, seed, precision, workers), method)
+    return load_preset(name, overrides(sets, seed, precision, workers), method, reporter(context))
 
 
 def job_of(context: typer.Context, settings, data_root: Path | None, out: Path | None, device: str, **how):

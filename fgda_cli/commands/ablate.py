@@ -53,7 +53,7 @@ def ablate(
     counts = [part.strip() for part in (labels or "0").split(",") if part.strip()]
     if not counts or not all(part.isdigit() or part == "all" or Path(part).is_file() for part in counts):
         raise UsageError(f"--labels {labels}: numbers with commas, all, or files that list images, e.g. 0,5,20,all")
-    settings = cli.preset_from(preset, sets, None, precision, workers)
+    settings = cli.preset_from(context, preset, sets, None, precision, workers)
     first = TABLES["table3"]
     named = {name: list(table) for name, table in TABLES.items()}
     named["all"] = [*first, *(name for name in method_names() if name not in first)]

@@ -14,16 +14,7 @@ def adapt(
     context: typer.Context,
     preset: cli.PresetName = "playground",
     sets: cli.SetValues = None,
-    method: Annotated[
-        Optional[str],
-        typer.Option(
-            "--method",
-            "-m",
-            help="fgda, fada, … Default: the preset's.",
-            rich_help_panel="Preset",
-            autocompletion=cli.complete_methods,
-        ),
-    ] = None,
+    method: cli.MethodName = None,
     init: Annotated[
         Optional[Path],
         typer.Option(help="Checkpoint to start from. Default: the preset's newest pretrain.", rich_help_panel="Data"),
@@ -48,7 +39,7 @@ def adapt(
 ) -> None:
     """Adapt a pretrained model to the unlabelled target; the same command resumes a stopped run."""
     within = [] if budget is None else ["run.select=label-free", f"run.time_limit={budget}"]
-    settings = cli.preset_from(preset, [*(sets or []), *within], seed, precision, workers, method)
+    settings = cli.preset_from(context, preset, [*(sets or []), *within], seed, precision, workers, method)
     from ..training import stages
 
     job = cli.job_of(context, settings, data_root, out, device, fresh=fresh, extend=extend, init_model=init_model)

@@ -25,7 +25,7 @@ def demo(
     json: cli.Json = None,
 ) -> None:
     """The whole path on embedded data: prepare, pretrain, adapt, evaluate, compare."""
-    settings = cli.preset_from(preset, sets, seed, precision, workers)
+    settings = cli.preset_from(context, preset, sets, seed, precision, workers)
     from ..studies.demo import run_demo
     from ..visual.tables import iou_table
 

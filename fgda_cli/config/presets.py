@@ -13,9 +13,11 @@ from pydantic import BaseModel, ValidationError
 from ..methods.base import MethodSettings
 from ..methods.registry import method_class, method_names
 from ..runtime.errors import UsageError
+from ..runtime.reporter import Reporter
 from .schema import Preset
 
 PACKAGED = Path(__file__).parents[1] / "_presets"
+DEFAULT_METHOD = "fgda"
 FOLDER = PACKAGED if PACKAGED.is_dir() else Path(__file__).parents[2] / "presets"
 
 
@@ -31,12 +33,21 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
-def load_preset(name: str, overrides: tuple[str, ...] | list[str] = (), method: str | None = None) -> Preset:
-    """The preset `name` (or path/to.yaml) with `key=value` overrides. Raises UsageError."""
-    tree = _load_tree(_find(name), ())
+def load_preset(
+    name: str,
+    overrides: tuple[str, ...] | list[str] = (),
+    method: str | None = None,
+    reporter: Reporter = Reporter(quiet=True),
+) -> Preset:
+    """Return the preset `name` (or path/to.yaml) with `key=value` overrides and, if given, another method.
+
+    `method.KEY=VALUE` sets a key of the method that is chosen in the end, `methods.NAME.KEY=VALUE` one of any method. The
+    reporter tells of method settings that a preset of an earlier version holds in the old place. Raises UsageError.
+    """
+    tree = _load_tree(_find(name), (), reporter)
     tree.setdefault("name", Value(Path(name).stem, name))
     if method is not None:
-        _put(tree, ["method", "name"], Value(method, "--method"))
+        tree["method"] = Value(method, "--method")
     explicit: dict = {}
     for override in overrides:
         key, equals, text = override.partition("=")
@@ -46,14 +57,20 @@ def load_preset(name: str, overrides: tuple[str, ...] | list[str] = (), method: 
             value = yaml.safe_load(text)
         except yaml.YAMLError:
             raise UsageError(f"--set {override}: the value is no YAML") from None
-        _put(explicit, key.strip().split("."), _located(value, f"--set {key.strip()}"))
-    _merge(tree, {key: value for key, value in explicit.items() if key != "method"})
-    return _validate(tree, explicit.get("method", {}))
+        keys = key.strip().split(".")
+        _put(explicit, ["method", "name"] if keys == ["method"] else keys, _located(value, f"--set {key.strip()}"))
+    of_method = explicit.pop("method", {})
+    _merge(tree, explicit)
+    if "name" in of_method:
+        tree["method"] = of_method.pop("name")
+    return _validate(tree, of_method)
 
 
 def from_json(tree: dict, where: str) -> Preset:
-    """A resolved preset as it lies in a checkpoint or a run folder. Raises UsageError."""
-    return _validate(_located(tree, where), {})
+    """Return a resolved preset as it lies in a checkpoint or a run folder, of this version or an earlier one. Raises UsageError."""
+    located = _located(tree, where)
+    _move_method_settings(located, DEFAULT_METHOD, Reporter(quiet=True))
+    return _validate(located, {})
 
 
 def _find(name: str, beside: Path | None = None) -> Path:
@@ -74,7 +91,7 @@ def _find(name: str, beside: Path | None = None) -> Path:
     )
 
 
-def _load_tree(path: Path, chain: tuple[Path, ...]) -> dict:
+def _load_tree(path: Path, chain: tuple[Path, ...], reporter: Reporter) -> dict:
     if path.resolve() in chain:
         raise UsageError(f"{path}: extends goes in a circle")
     try:
@@ -88,15 +105,55 @@ def _load_tree(path: Path, chain: tuple[Path, ...]) -> dict:
     tree = _convert(node, path) if node is not None else {}
     if not isinstance(tree, dict):
         raise UsageError(f"{path}: a preset is a mapping of keys")
-    parent = tree.pop("extends", None)
-    if parent is None:
-        return tree
-    if not isinstance(parent, Value) or not isinstance(parent.value, str):
-        raise UsageError(f"{path}: extends takes the name of one preset")
-    base = _load_tree(_find(parent.value, path.parent), (*chain, path.resolve()))
-    base.pop("name", None)
+    parent, base = tree.pop("extends", None), {}
+    if parent is not None:
+        if not isinstance(parent, Value) or not isinstance(parent.value, str):
+            raise UsageError(f"{path}: extends takes the name of one preset")
+        base = _load_tree(_find(parent.value, path.parent), (*chain, path.resolve()), reporter)
+        base.pop("name", None)
+    inherited = base.get("method")
+    _move_method_settings(tree, inherited.value if isinstance(inherited, Value) else DEFAULT_METHOD, reporter)
     _merge(base, tree)
     return base
+
+
+def _move_method_settings(tree: dict, inherited: str, reporter: Reporter) -> None:
+    """Move settings that `method:` holds, as in earlier versions, to `methods.NAME`, and leave the name alone in `method:`.
+
+    `inherited` is the method of a mapping without a name. Settings that `methods.NAME` holds in the same file win, as before.
+    """
+    methods = tree.setdefault("methods", {})
+    if not isinstance(methods, dict):
+        raise UsageError(f"{methods.place}: methods: write it as a mapping, e.g. methods: {{fgda: {{eta: 0.5}}}}")
+    for name, settings in methods.items():
+        if isinstance(settings, Value):
+            raise UsageError(f"{settings.place}: methods.{name}: write its settings as a mapping, e.g. {{eta: 0.5}}")
+    moved = tree.get("method")
+    if not isinstance(moved, dict):
+        return
+    name = moved.pop("name", None)
+    if isinstance(name, dict):
+        raise UsageError("method.name: write the name of one method")
+    tree.pop("method")
+    if name is not None:
+        tree["method"] = name
+    if moved:
+        owner, place = str(inherited if name is None else name.value), _first_value(moved)
+        reporter.decide(
+            f"{place.place if place else 'preset'}: settings of `method:` ({', '.join(moved)}) are read as those of methods.{owner}: "
+            "each method has its own"
+        )
+        _merge(moved, methods.get(owner, {}))
+        methods[owner] = moved
+
+
+def _first_value(tree) -> Value | None:
+    """Return the first leaf of a tree, which knows where it was written; None for an empty one."""
+    while isinstance(tree, dict):
+        if not tree:
+            return None
+        tree = next(iter(tree.values()))
+    return tree
 
 
 def _convert(node: yaml.Node, path: Path, name: str = "preset"):
@@ -151,36 +208,43 @@ def _values(tree):
     return {key: _values(inner) for key, inner in tree.items()} if isinstance(tree, dict) else tree.value
 
 
-def _validate(tree: dict, method_overrides: dict) -> Preset:
-    per_method = tree.pop("methods", {})
-    settings = _method_settings(tree.pop("method", {}), per_method, method_overrides)
+def _validate(tree: dict, of_method: dict) -> Preset:
+    """Return the preset of a tree; `of_method` holds what --set gives the chosen method. Raises UsageError."""
+    per_method, chosen = tree.pop("methods", {}), tree.pop("method", Value(DEFAULT_METHOD, "default"))
+    if not isinstance(chosen, Value) or not isinstance(per_method, dict):
+        raise UsageError("method: write the name of one method; its settings go to methods.NAME")
+    for name, place in {**{key: _first_value(value) for key, value in per_method.items()}, str(chosen.value): chosen}.items():
+        if name not in method_names():
+            hint = difflib.get_close_matches(name, method_names(), 1, 0.4)
+            known = f"did you mean '{hint[0]}'?" if hint else f"known: {', '.join(method_names())}"
+            raise UsageError(f"{place.place if place else 'methods'}: unknown method '{name}' ({known})")
+    settings = {name: _method_settings(name, own, ("methods", name)) for name, own in per_method.items()}
+    name = str(chosen.value)
+    if of_method:
+        settings[name] = _method_settings(name, {**per_method.get(name, {}), **of_method}, ("method",))
+    if "source_only" in tree:
+        place = _first_value(tree["source_only"])
+        raise UsageError(f"{place.place if place else 'preset'}: unknown key 'source_only': did you mean 'methods.source-only'?")
+    resolved = {"method": name, "source_only": "source-only"}
     try:
-        return Preset.model_validate(_values(tree) | {"method": settings})
+        return Preset.model_validate(_values(tree) | {key: settings.get(own) or _defaults(own) for key, own in resolved.items()})
     except ValidationError as error:
         raise UsageError(_explain(error, tree, Preset, ())) from None
 
 
-def _method_settings(common, per_method, overrides) -> MethodSettings:
-    """Settings of the chosen method: its defaults, `method:` (keys of other methods left out), `methods.NAME:`, --set."""
-    if not isinstance(common, dict) or not isinstance(per_method, dict) or not isinstance(overrides, dict):
-        raise UsageError("method: write it as a mapping, e.g. method: {name: fgda}")
-    chosen = overrides.pop("name", None) or common.pop("name", Value("fgda", "default"))
-    common.pop("name", None)
-    for key in [str(chosen.value), *per_method]:
-        if key not in method_names():
-            hint = difflib.get_close_matches(key, method_names(), 1, 0.4)
-            known = f"did you mean '{hint[0]}'?" if hint else f"known: {', '.join(method_names())}"
-            raise UsageError(f"{chosen.place}: unknown method '{key}' ({known})")
-    schema = method_class(chosen.value).Settings
-    elsewhere = {key for name in method_names() for key in method_class(name).Settings.model_fields}
-    merged = {key: value for key, value in common.items() if key in schema.model_fields or key not in elsewhere}
-    own = per_method.get(chosen.value, {})
-    _merge(merged, own if isinstance(own, dict) else {})
-    _merge(merged, overrides)
+def _defaults(name: str) -> MethodSettings:
+    return method_class(name).Settings(name=name)
+
+
+def _method_settings(name: str, own: dict, section: tuple[str, ...]) -> MethodSettings:
+    """Return a method's settings: its defaults and `own`, which stand in a section of the preset. Raises UsageError."""
+    schema = method_class(name).Settings
     try:
-        return schema.model_validate(_values(merged) | {"name": chosen.value})
+        return schema.model_validate(_values(own) | {"name": name})
     except ValidationError as error:
-        raise UsageError(_explain(error, {"method": merged}, schema, ("method",))) from None
+        tree: dict = {}
+        _put(tree, list(section), own)
+        raise UsageError(_explain(error, tree, schema, section)) from None
 
 
 def _explain(error: ValidationError, tree: dict, schema: type[BaseModel], prefix: tuple) -> str:
@@ -192,9 +256,8 @@ def _explain(error: ValidationError, tree: dict, schema: type[BaseModel], prefix
         if not isinstance(node, dict) or key not in node:
             break
         node = node[key]
-    while isinstance(node, dict) and node:
-        node = next(iter(node.values()))
-    place = f"{node.place}: " if isinstance(node, Value) else ""
+    node = _first_value(node)
+    place = f"{node.place}: " if node is not None else ""
     dotted = ".".join(keys)
     if first["type"] == "extra_forbidden":
         return f"{place}unknown key '{dotted}'" + _nearest(keys, schema, prefix)

@@ -226,13 +226,15 @@ class Preset(Section):
     optim: Optim = Optim()
     pretrain: Pretrain
     adapt: Stage
-    method: Any = Field(description="name, and the settings of that method")
+    method: Any = Field(description="name of the method of adaptation; methods.NAME holds the settings of each")
+    source_only: Any = Field(None, description="settings of source-only training, which every method starts from")
     run: Run = Run()
 
     def to_json(self) -> dict:
-        """Plain values; `Preset.model_validate` does not read `method` back, `from_json` does."""
-        tree = self.model_dump(mode="json", exclude={"method"})
-        return tree | {"method": self.method.model_dump(mode="json")}
+        """Return plain values, with the settings of the methods that run; `config.presets.from_json` reads them back."""
+        tree = self.model_dump(mode="json", exclude={"method", "source_only"})
+        settings = {one.name: one.model_dump(mode="json", exclude={"name"}) for one in (self.source_only, self.method)}
+        return tree | {"method": self.method.name, "methods": settings}
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.to_json(), sort_keys=False, allow_unicode=True)

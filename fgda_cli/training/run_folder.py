@@ -26,7 +26,7 @@ FREE_KEYS = (
 )
 OTHER_STAGE = {
     "pretrain": ("adapt.", "data.target.labelled", "run.select"),
-    "adapt": ("pretrain.",),
+    "adapt": ("pretrain.", "methods.source-only."),
 }  # what this one does not read
 LENGTH_KEYS = ("iterations", "schedule_iterations")  # of a stage: what --extend may change
 

@@ -52,7 +52,7 @@ class Job:
 def pretrain(job: Job) -> Path:
     """Source-only training; returns final.pth."""
     method = method_class("source-only")
-    preset = job.preset.model_copy(update={"method": method.Settings(name="source-only")})
+    preset = job.preset.model_copy(update={"method": job.preset.source_only})
     return _run(job, preset, preset.pretrain, Identity("pretrain", "source-only"), method, None, job.default_folder("pretrain"))
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import yaml
 
 from fgda_cli.config.presets import from_json, load_preset, preset_names
+from fgda_cli.methods.registry import method_class, method_names
 from fgda_cli.runtime.errors import UsageError
+from fgda_cli.runtime.reporter import Reporter
 
 
 def write(tmp_path, text, name="mine.yaml"):
@@ -50,8 +55,15 @@ def test_set_reads_yaml_and_scientific_notation():
         ("optim:\n  lr: fast\n", ["line 3", "optim.lr", "number", "'fast'"]),
         ("optim: {lr: -1}\n", ["line 2", "optim.lr", "greater than 0"]),
         ("optim: {lr: .nan}\n", ["line 2", "optim.lr"]),
-        ("method:\n  etta: 1\n", ["line 3", "method.etta", "method.eta"]),
+        ("methods:\n  fgda:\n    etta: 1\n", ["line 4", "methods.fgda.etta", "methods.fgda.eta"]),
+        ("methods:\n  mic:\n    emma: 1\n", ["line 4", "methods.mic.emma", "methods.mic.ema"]),
+        ("methods: {cbst: {rounds: none}}\n", ["line 2", "methods.cbst.rounds"]),
+        ("methods: {fgdaa: {eta: 1}}\n", ["line 2", "fgdaa", "fgda"]),
+        ("methods: {fgda: 3}\n", ["line 2", "methods.fgda", "mapping"]),
+        ("methods: 3\n", ["line 2", "methods", "mapping"]),
+        ("method: fgdaa\n", ["line 2", "fgdaa", "fgda"]),
         ("method: {name: fgdaa}\n", ["line 2", "fgdaa", "fgda"]),
+        ("source_only: {aux_seg: 1}\n", ["line 2", "source_only", "methods.source-only"]),
         ("adapt: {iterations: 0}\n", ["line 2", "adapt.iterations", "greater than or equal to 1"]),
         ("data:\n  source:\n    size: [12, 720]\n", ["line 4", "data.source.size", "at least 32"]),
         ("optim: {lr: 1}\noptim: {lr: 2}\n", ["line 3", "optim", "twice"]),
@@ -87,7 +99,105 @@ def test_extends_in_a_circle(tmp_path):
         load_preset(write(tmp_path, "extends: a\n", "b.yaml"))
 
 
-def test_changing_the_method_leaves_out_keys_of_the_other_but_not_typos():
+def test_a_method_without_a_key_refuses_it():
     assert load_preset("gta2city", method="source-only").method.name == "source-only"
     with pytest.raises(UsageError, match="method.eta"):
         load_preset("gta2city", ["method.eta=1"], method="source-only")
+
+
+OWN = """
+extends: gta2city
+method: fada
+methods:
+  fada: {lambda_adv: 0.5}
+  mic: {ema: 0.9}
+"""
+
+
+def test_no_method_sees_the_settings_of_another(tmp_path):
+    path = write(tmp_path, OWN)
+    assert (load_preset(path).method.name, load_preset(path).method.lambda_adv) == ("fada", 0.5)
+    for name in method_names():
+        settings = load_preset(path, method=name).method
+        changed = {"fada": {"lambda_adv": 0.5}, "mic": {"ema": 0.9}}.get(name, {})
+        assert settings == method_class(name).Settings(name=name, **changed)
+
+
+def test_a_child_adds_to_the_settings_it_inherits(tmp_path):
+    write(tmp_path, OWN, "parent.yaml")
+    child = write(tmp_path, "extends: parent\nmethod: mic\nmethods:\n  mic: {mask_ratio: 0.5}\n")
+    mic = load_preset(child).method
+    assert (mic.name, mic.ema, mic.mask_ratio) == ("mic", 0.9, 0.5)
+    assert load_preset(child, method="fada").method.lambda_adv == 0.5
+
+
+def test_set_reaches_the_chosen_method_or_the_named_one():
+    assert load_preset("gta2city", ["method.lambda_adv=0.3"], "cycada").method.lambda_adv == 0.3
+    assert load_preset("gta2city", ["method=mic", "method.ema=0.5"]).method.ema == 0.5
+    assert load_preset("gta2city", ["method.ema=0.5", "method.name=mic"]).method.ema == 0.5
+    named = ["methods.cycada.lambda_adv=0.3"]
+    assert load_preset("gta2city", named, "cycada").method.lambda_adv == 0.3
+    assert load_preset("gta2city", named).method.lambda_adv == 0.001
+    with pytest.raises(UsageError, match="--set methods.cycada.lamda_adv"):
+        load_preset("gta2city", ["methods.cycada.lamda_adv=0.3"])
+
+
+def test_source_only_training_has_settings_of_its_own(tmp_path):
+    preset = load_preset(write(tmp_path, "extends: gta2city\nmethods: {source-only: {aux_seg: 0.4}}\n"))
+    assert preset.source_only.aux_seg == 0.4 and preset.method.aux_seg == 0.1
+    assert from_json(preset.to_json(), "test") == preset
+
+
+@pytest.mark.parametrize("mapping", ["{name: mic, ema: 0.9}", "{ema: 0.9}"])
+def test_settings_in_the_old_place_are_moved_and_said(tmp_path, mapping):
+    """`method:` held the settings of all methods up to version 0.1; a mapping without a name follows the inherited one."""
+    write(tmp_path, "extends: gta2city\nmethod: mic\n", "parent.yaml")
+    said = Reporter(quiet=True, decisions=[])
+    preset = load_preset(write(tmp_path, f"extends: parent\nmethod: {mapping}\n"), reporter=said)
+    assert (preset.method.name, preset.method.ema) == ("mic", 0.9)
+    (line,) = said.decisions
+    assert "mine.yaml, line 2" in line and "ema" in line and "methods.mic" in line and "\n" not in line
+    other = load_preset(str(tmp_path / "mine.yaml"), method="fgda-st").method
+    assert other.ema == method_class("fgda-st").Settings(name="fgda-st").ema
+
+
+def test_a_resolved_preset_of_an_earlier_version_is_read():
+    preset = load_preset("playground", method="cycada")
+    old = preset.to_json()
+    old["method"] = {"name": "cycada", **old.pop("methods")["cycada"]}
+    assert from_json(old, "test") == preset
+
+
+TABLE = Path(__file__).with_name("resolved_settings.yaml")
+
+
+def resolved() -> dict:
+    """By preset and method: the settings that are not the method's defaults, which are the published ones."""
+    found = {}
+    for name in preset_names():
+        of_preset = {}
+        for method in method_names():
+            settings = load_preset(name, method=method).method.model_dump(mode="json")
+            defaults = method_class(method).Settings(name=method).model_dump(mode="json")
+            changed = {key: value for key, value in settings.items() if value != defaults[key]}
+            if changed:
+                of_preset[method] = changed
+        found[name] = of_preset
+    return found
+
+
+def test_resolved_settings_of_every_preset_and_method():
+    """A change of this table is a change of results: write it anew by `python -m tests.config.test_presets`."""
+    assert resolved() == yaml.safe_load(TABLE.read_text())
+
+
+def test_published_presets_have_published_values_for_every_method():
+    """Their own method's, and the bonnet and margins of Cityscapes where pseudo-labels weigh nothing (`mic`)."""
+    for name, methods in yaml.safe_load(TABLE.read_text()).items():
+        if name in ("base", "synthia2city") or name.startswith("gta2city"):
+            assert set(methods) <= {"mic"}, name
+            assert set(methods.get("mic", {})) <= {"lambda_masked", "ignore_top", "ignore_bottom"}, name
+
+
+if __name__ == "__main__":
+    TABLE.write_text(yaml.safe_dump(resolved(), sort_keys=False, default_flow_style=None, width=130))
