@@ -87,7 +87,8 @@ def _job(preset: str, sets: Sets, method: str | None, data_root: Any, out: Any, 
     overrides = [f"{key}={_text(value)}" for key, value in sets.items()] if isinstance(sets, Mapping) else list(sets)
     root = root_of(None if data_root is None else Path(data_root))
     reporter = Reporter(quiet=quiet, decisions=[])
-    return Job(load_preset(preset, overrides, method, reporter), root, None if out is None else Path(out), device, fresh, reporter)
+    settings = load_preset(preset, overrides, method, reporter)
+    return Job(settings, root, None if out is None else Path(out), device, fresh, reporter)
 
 
 def _text(value: Any) -> str:

@@ -67,7 +67,7 @@ def load_preset(
 
 
 def from_json(tree: dict, where: str) -> Preset:
-    """Return a resolved preset as it lies in a checkpoint or a run folder, of this version or an earlier one. Raises UsageError."""
+    """Return a resolved preset as a checkpoint or a run folder holds it, of this version or an earlier one. Raises UsageError."""
     located = _located(tree, where)
     _move_method_settings(located, DEFAULT_METHOD, Reporter(quiet=True))
     return _validate(located, {})
@@ -140,7 +140,7 @@ def _move_method_settings(tree: dict, inherited: str, reporter: Reporter) -> Non
     if moved:
         owner, place = str(inherited if name is None else name.value), _first_value(moved)
         reporter.decide(
-            f"{place.place if place else 'preset'}: settings of `method:` ({', '.join(moved)}) are read as those of methods.{owner}: "
+            f"{place.place if place else 'preset'}: settings under `method:` ({', '.join(moved)}) are read as methods.{owner}: "
             "each method has its own"
         )
         _merge(moved, methods.get(owner, {}))

@@ -27,27 +27,59 @@ def strong_view(
     jitter_share: float = 0.8,
     blur: tuple[float, float] = (0.15, 1.15),
     blur_share: float = 0.5,
+    kind: str = "kornia",
 ) -> Tensor:
-    """Brightness, contrast, saturation and hue within ± `jitter` in random order, then a blur, each for a share of the images.
+    """Return the image after a colour jitter within ± `jitter` and a blur, each applied to a share of the images.
 
-    RGB uint8 `[3,H,W]` in and out; the defaults are DACS's.
+    RGB uint8 `[3,H,W]` 0-255 in. The defaults are DACS's. `kind` says what the jitter computes: "kornia" as the published codes
+    (float `[3,H,W]` 0-255 out, not rounded), "torchvision" as torchvision's ColorJitter (uint8 out).
     """
     from torchvision.transforms.v2 import functional as F
 
     jittered, blurred = draw(generator) < jitter_share, draw(generator) < blur_share
     factors = [draw(generator, 1 - jitter, 1 + jitter) for _ in range(3)]
     hue, sigma = draw(generator, -jitter, jitter), draw(generator, *blur)
-    steps = (
-        lambda x: F.adjust_brightness(x, factors[0]),
-        lambda x: F.adjust_contrast(x, factors[1]),
-        lambda x: F.adjust_saturation(x, factors[2]),
-        lambda x: F.adjust_hue(x, max(-0.5, min(0.5, hue))),
-    )
     order = torch.randperm(4, generator=generator).tolist()
+    image = image.float() if kind == "kornia" else image
     if jittered and jitter:
-        for index in order:
-            image = steps[index](image)
+        change = jitter_kornia if kind == "kornia" else jitter_torchvision
+        image = change(image, [*factors, max(-0.5, min(0.5, hue))], order)
     if blurred:
         radius = min(math.ceil(4 * sigma), (min(image.shape[-2:]) - 1) // 2)
         image = F.gaussian_blur(image, [2 * radius + 1] * 2, [sigma] * 2) if radius else image
     return image
+
+
+def jitter_torchvision(image: Tensor, factors: list[float], order: list[int]) -> Tensor:
+    """Return the image after factors of brightness, contrast (around the mean grey), saturation (from grey) and a turn of hue."""
+    from torchvision.transforms.v2 import functional as F
+
+    steps = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation, F.adjust_hue)
+    for index in order:
+        image = steps[index](image, factors[index])
+    return image
+
+
+def jitter_kornia(image: Tensor, factors: list[float], order: list[int]) -> Tensor:
+    """Return the image after the colour jitter of kornia 0.5, which DACS, DAFormer, HRDA and MIC use: float 0-255 in and out.
+
+    Brightness *adds* (factor - 1) x 255, contrast multiplies the pixel (not its distance from a mean), saturation multiplies
+    HSV's, hue turns by `factors[3]` of the circle; each step is clipped to the range.
+    """
+    from torchvision.transforms.v2 import functional as F
+
+    def saturate(x: Tensor) -> Tensor:
+        value, least = x.amax(0, keepdim=True), x.amin(0, keepdim=True)
+        most = value / (value - least).clamp(min=1e-6)  # the factor at which HSV's saturation reaches 1
+        return value - (value - x) * most.clamp(max=factors[2])
+
+    steps = (
+        lambda x: (x + (factors[0] - 1)).clamp(0, 1),
+        lambda x: (x * factors[1]).clamp(0, 1),
+        saturate,
+        lambda x: F.adjust_hue(x, factors[3]),
+    )
+    image = image / 255
+    for index in order:
+        image = steps[index](image)
+    return image * 255

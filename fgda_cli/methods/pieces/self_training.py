@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -25,6 +25,11 @@ class SelfTrainingSettings(MethodSettings):
     ema: float = Field(0.999, ge=0, lt=1, description="upper end of the teacher's EMA factor, which is 1 - 1/(it + 1) at first")
     confidence: float = Field(0.968, gt=0, lt=1, description="a teacher's pixel counts as sure above this")
     mix_jitter: float = Field(0.25, ge=0, le=0.5, description="colour jitter of the mixed image (all four kinds)")
+    mix_jitter_kind: Literal["kornia", "torchvision"] = Field(
+        "kornia",
+        description="kornia: brightness adds, contrast multiplies pixels (DACS, DAFormer, HRDA, MIC); torchvision: factors "
+        "around means, about half as strong",
+    )
     mix_jitter_share: float = Field(0.8, ge=0, le=1, description="of the mixed images that are jittered")
     mix_blur_share: float = Field(0.5, ge=0, le=1, description="of the mixed images that are blurred")
 
@@ -124,7 +129,7 @@ class SelfTraining(Method):
 
         s, draws = self.settings, self.draws(stream, self.iteration, len(images))
         return torch.stack([
-            strong_view(image, draw, s.mix_jitter, s.mix_jitter_share, blur_share=s.mix_blur_share)
+            strong_view(image, draw, s.mix_jitter, s.mix_jitter_share, blur_share=s.mix_blur_share, kind=s.mix_jitter_kind)
             for image, draw in zip(images, draws, strict=True)
         ])  # fmt: skip
 
