@@ -201,16 +201,18 @@ def border_rank(image: np.ndarray, ids: np.ndarray) -> float:
 
 
 class _Statistics:
-    """Means and squares of what entered each batch norm, frame by frame."""
+    """Means and squares of what entered each batch norm, call by call (two resolutions call a layer for each window)."""
 
     def __init__(self, layers: list[nn.BatchNorm2d]):
-        self.layers, self.sums, self.frames, self.counting = layers, [None] * len(layers), 0, False
+        self.layers, self.counting = layers, False
+        self.sums: list[Tensor | None] = [None] * len(layers)
+        self.calls = [0] * len(layers)
 
     @contextmanager
     def counted(self) -> Iterator[None]:
         """Inside, one frame is counted. Layers are in training mode until they are called, or they would be folded into the
         convolution before them and not be called at all; they normalise by their running statistics all the same."""
-        self.counting, self.frames = True, self.frames + 1
+        self.counting = True
         for layer in self.layers:
             layer.train()
         yield
@@ -223,6 +225,7 @@ class _Statistics:
             if self.counting:
                 found = moments(inputs[0])
                 self.sums[number] = found if self.sums[number] is None else self.sums[number] + found
+                self.calls[number] += 1
                 layer.eval()
 
         return add
@@ -234,9 +237,9 @@ class _Statistics:
     def distance(self) -> float:
         """Mean over layers and channels of KL(frames || running statistics) of Gaussians, 20 at most; 0 without batch norm."""
         found = []
-        for layer, sums in zip(self.layers, self.sums, strict=True):
+        for layer, sums, calls in zip(self.layers, self.sums, self.calls, strict=True):
             if sums is not None:
-                mean, square = sums / self.frames
+                mean, square = sums / calls
                 centre, running = layer.running_mean.cpu(), layer.running_var.clamp(min=1e-8).cpu()
                 var = (square - mean.square()).clamp(min=1e-8)
                 kl = 0.5 * ((var + (mean - centre).square()) / running - 1 - (var / running).log())

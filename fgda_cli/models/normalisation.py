@@ -40,17 +40,20 @@ def mix_statistics(model: nn.Module, batches: Iterable[Tensor], share: float) ->
     """Running statistics become (1 - share) x their own + share x those of `batches`, mean and variance ([SCHNEIDER] eq. 3).
 
     Each layer normalises by the mix of its own and the batch's while the later ones are measured, as it will afterwards.
-    Batches count by their images. False, and nothing is computed, where there is no batch norm.
+    Every call of a layer counts by its images: a network of two resolutions calls it for the whole image and for each window.
+    Return False, and compute nothing, where there is no batch norm.
     """
     layers, training = batch_norms(model), model.training
     if not layers:
         return False
     own = {layer: (layer.running_mean.clone(), layer.running_var.clone()) for layer in layers}
     sums = {layer: [torch.zeros_like(values, dtype=torch.float64) for values in own[layer]] for layer in layers}
+    counts = dict.fromkeys(layers, 0)  # images that each layer was called with
 
     def measure(layer: nn.BatchNorm2d, inputs: tuple[Tensor]) -> None:
         values = inputs[0].float()
         found = (values.mean((0, 2, 3)), values.var((0, 2, 3)))
+        counts[layer] += len(values)
         for total, moment, before, running in zip(
             sums[layer], found, own[layer], (layer.running_mean, layer.running_var), strict=True
         ):
@@ -63,21 +66,20 @@ def mix_statistics(model: nn.Module, batches: Iterable[Tensor], share: float) ->
 
     hooks = [layer.register_forward_pre_hook(measure) for layer in layers]
     hooks += [layer.register_forward_hook(listen) for layer in layers]
-    images = 0
     try:
         model.eval()
         for layer in layers:
             layer.train()
         for batch in batches:
             model(batch.to(layers[0].running_mean.device))
-            images += len(batch)
     finally:
         for hook in hooks:
             hook.remove()
         model.train(training)
         for layer in layers:
+            count = counts[layer]
             for running, before, total in zip((layer.running_mean, layer.running_var), own[layer], sums[layer], strict=True):
-                running.copy_(torch.lerp(before, (total / max(images, 1)).to(before.dtype), share if images else 0.0))
+                running.copy_(torch.lerp(before, (total / max(count, 1)).to(before.dtype), share if count else 0.0))
     return True
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -11,9 +12,12 @@ from hypothesis import strategies as st
 
 from fgda_cli import losses
 from fgda_cli.config.schema import Model
+from fgda_cli.inference.unlabelled import Frames, observe
 from fgda_cli.methods.registry import method_class
 from fgda_cli.models import checkpoint
+from fgda_cli.models.normalisation import batch_norms
 from fgda_cli.models.resolutions import TwoResolutions
+from fgda_cli.runtime.devices import Precision
 from fgda_cli.runtime.errors import UsageError
 from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.training import stages
@@ -141,3 +145,33 @@ def test_mic_at_two_resolutions_resumes_bit_identically(data_root, tiny_preset, 
         with pytest.raises(MemoryError):
             stages.adapt(replace(ours, out=tmp_path / "parts"), start)
     assert same(whole, stages.adapt(replace(ours, out=tmp_path / "parts"), start))
+
+
+def test_statistics_mixed_in_are_those_of_whole_images_and_windows_alike():
+    """15 windows and one whole image a picture: their sums were divided by the pictures alone, 14 times too much."""
+    net, batch = network().eval(), images(3)
+    seen: list[torch.Tensor] = []
+    first = batch_norms(net.backbone)[0]
+    with torch.no_grad():
+        for layer in batch_norms(net):
+            layer.running_var.fill_(0.5)
+        hook = next(m for m in net.backbone.modules() if isinstance(m, torch.nn.Conv2d)).register_forward_hook(
+            lambda _, __, found: seen.append(found.detach())
+        )
+        assert net.mix_statistics([batch[:2], batch[2:]], 1.0)
+    hook.remove()
+    assert len(seen) == 2 * (1 + len(net.boxes((64, 96))))
+    means = torch.cat([one.mean((2, 3)) for one in seen])
+    assert first.running_mean == pytest.approx(means.mean(0), abs=1e-5)
+    variances = torch.stack([one.var((0, 2, 3)) for one in seen])
+    weights = torch.tensor([float(len(one)) for one in seen])
+    assert first.running_var == pytest.approx((variances * weights[:, None]).sum(0) / weights.sum(), rel=1e-4)
+
+
+def test_bn_distance_does_not_grow_with_the_number_of_windows():
+    """Signals of a network whose statistics are those of the frames: near 0, at two resolutions as at one."""
+    net = network().eval()
+    frames = [np.ascontiguousarray(image.permute(1, 2, 0).byte().numpy()) for image in images(3)]
+    net.mix_statistics([torch.from_numpy(frame).permute(2, 0, 1)[None] for frame in frames], 1.0)
+    observed = observe(net, Frames(frames), Precision("fp32", torch.device("cpu")))
+    assert observed.signals["bn_distance"] < 0.3
