@@ -1,7 +1,7 @@
 """fgda: fine-grained domain adaptation for semantic segmentation.
 
-`load_model(path) -> (model, info)`, `predict(model, image) -> dict`, `pretrain`, `adapt` and `evaluate` are the Python API's
-front door; importing the package alone loads no torch.
+`load_model(path) -> (model, info)`, `predict(model, image) -> dict`, `pretrain`, `adapt`, `evaluate`, and the modules
+`losses` and `metrics` are the Python API's front door; importing the package alone loads no torch.
 """
 
 from __future__ import annotations
@@ -9,14 +9,16 @@ from __future__ import annotations
 from typing import Any
 
 __version__ = "0.2.0.dev0"
-__all__ = ["__version__", "adapt", "evaluate", "load_model", "predict", "pretrain"]
+__all__ = ["__version__", "adapt", "evaluate", "load_model", "losses", "metrics", "predict", "pretrain"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("adapt", "evaluate", "pretrain"):
-        from . import api
+    from importlib import import_module
 
-        return getattr(api, name)
+    if name in ("adapt", "evaluate", "pretrain"):
+        return getattr(import_module(f"{__name__}.api"), name)
+    if name in ("losses", "metrics"):
+        return import_module(f"{__name__}.{name}")
     if name == "load_model":
         from functools import partial
 
@@ -28,3 +30,7 @@ def __getattr__(name: str) -> Any:
 
         return predict
     raise AttributeError(f"module 'fgda_cli' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 import traceback
+import warnings
 from typing import Annotated
 
 import typer
@@ -83,7 +84,8 @@ def globals_(
         raise UsageError(f"{context.invoked_subcommand} runs in one process: start it without torchrun")
     if rank > 0:
         sys.stdout = open(os.devnull, "w")  # the first process speaks for all
-    context.obj = Reporter(quiet or rank > 0, not (no_color or "NO_COLOR" in os.environ), decisions=[])
+        warnings.simplefilter("ignore")
+    context.obj = Reporter(quiet or rank > 0, not (no_color or "NO_COLOR" in os.environ), decisions=[], warns=rank == 0)
 
 
 def main(arguments: list[str] | None = None) -> int:

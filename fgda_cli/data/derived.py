@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..runtime.errors import FgdaError, UsageError
+from ..runtime.errors import FgdaError
 from ..runtime.files import write_bytes, write_json
 from ..runtime.reporter import Reporter
 from .images import write_image
@@ -19,11 +19,8 @@ def derive(
 ) -> PreparedDataset:
     """The training images of `dataset` after `change` (RGB uint8 `[H,W,3]` to the same size), with their labels.
 
-    Files that are there already are kept; the manifest comes last. Raises UsageError for several joined data sets, FgdaError for
-    an image of another size.
+    Files that are there already are kept; the manifest comes last. Raises FgdaError for an image of another size.
     """
-    if not isinstance(dataset, PreparedDataset):
-        raise UsageError("one source data set can be translated, not several joined ones")
     items, entries = dataset.items("train", labelled=True), []
     with reporter.progress(f"translate {dataset.name}", len(items)) as advance:
         for item in items:

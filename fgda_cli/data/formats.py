@@ -120,16 +120,19 @@ def grey_values(values: np.ndarray) -> np.ndarray:
     return values[..., 0]
 
 
-def map_colours(rgb: np.ndarray, table: dict[tuple[int, int, int], int]) -> np.ndarray:
-    """RGB labels `[H,W,3]` to ids `[H,W]`. Raises BadFile for colours outside the table, with their count."""
+def map_colours(rgb: np.ndarray, table: dict[tuple[int, int, int], int], remedy: str = "") -> np.ndarray:
+    """RGB labels `[H,W,3]` to ids `[H,W]`. Raises BadFile for colours outside the table, with their count and the remedy, in
+    which `{}` stands for a colour."""
     packed = (rgb[..., 0].astype(np.int64) << 32) | (rgb[..., 1].astype(np.int64) << 16) | rgb[..., 2]
     values, inverse, counts = np.unique(packed, return_inverse=True, return_counts=True)
     lookup = {(r << 32) | (g << 16) | b: value for (r, g, b), value in table.items()}
     unknown = [int(value) for value in values if int(value) not in lookup]
     if unknown:
-        colour = (unknown[0] >> 32, unknown[0] >> 16 & 65535, unknown[0] & 65535)
+        commonest = max(unknown, key=lambda value: counts[np.searchsorted(values, value)])
+        colour = (commonest >> 32, commonest >> 16 & 65535, commonest & 65535)
         pixels = int(counts[np.isin(values, unknown)].sum())
-        raise BadFile(f"{len(unknown)} unknown label colours on {pixels} pixels, e.g. RGB {colour}")
+        how = f" ({remedy.replace('{}', str(list(colour)))})" if remedy else ""
+        raise BadFile(f"{len(unknown)} unknown label colours on {pixels} pixels, e.g. RGB {colour}{how}")
     ids = np.array([lookup[int(value)] for value in values], np.uint8)
     return ids[inverse].reshape(rgb.shape[:2])
 

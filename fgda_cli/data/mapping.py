@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..runtime.errors import UsageError
-from .classes import CITYSCAPES, IGNORE_INDEX, NAMES, ClassSet, named_classes
+from .classes import CITYSCAPES, IGNORE_INDEX, NAMES, ClassMatch, ClassSet, named_classes
 from .formats import (
     MAX_ID,
     LabelIds,
@@ -42,21 +42,28 @@ class Mapping:
         """Train ids `[H,W]`. Raises BadFile."""
         label = read_label_values(path)
         if label.ndim == 3 and self.colours is not None:
-            return map_colours(label, self.colours)
+            return map_colours(label, self.colours, "add `{}: CLASS`, or `{}: ignore`, to the mapping")
         label = grey_values(label)
         if self.ids is None and self.colours is not None:
             raise BadFile("a grey label, but the mapping has [r,g,b] keys alone")
         if self.ids is None:
-            return from_train_ids(label) if self.label_ids == "train" else from_cityscapes_ids(label)
+            found = from_train_ids(label) if self.label_ids == "train" else from_cityscapes_ids(label)
+            return ClassMatch(self.classes, CITYSCAPES).table()[found]
         unknown = [int(v) for v in np.unique(label) if int(v) not in self.ids and v != IGNORE_INDEX]
         if unknown:
-            raise BadFile(f"label id {unknown[0]} is not in the mapping")
+            raise BadFile(f"label id {unknown[0]} is not in the mapping (add `{unknown[0]}: CLASS`, or `{unknown[0]}: ignore`)")
         return id_table(self.ids)[label]
+
+    @property
+    def is_by_name(self) -> bool:
+        """Whether Cityscapes' ids are matched by name with classes of one's own."""
+        return self.ids is None and self.colours is None and self.classes.names != CITYSCAPES.names
 
     def facts(self) -> dict[str, Any]:
         """Everything that a converted label depends on, for the cache's stamp."""
         colours = sorted((list(colour), train_id) for colour, train_id in (self.colours or {}).items())
-        return {
+        by_name = {"matched": "by name"} if self.is_by_name else {}
+        return by_name | {
             "classes": self.classes.to_json(),
             "ids": sorted((self.ids or {}).items()),
             "colours": colours,
@@ -71,12 +78,24 @@ class Mapping:
 def decided(mapping: Mapping, listing: Listing) -> Mapping:
     """The mapping, its kind of ids settled from the files where no table says it. Raises UsageError when ambiguous."""
     labels = listing.labels()
+    if mapping.is_by_name and labels:
+        listing.notes.append("labels are Cityscapes' ids, matched by name with the mapping's classes; others are ignored")
     if mapping.ids is not None or mapping.colours is not None or mapping.label_ids is not None or not labels:
         return mapping
     label_ids = decide_label_ids(sampled_values(labels, read_label_values))
     if label_ids is not None:
         listing.notes.append("labels are read as Cityscapes label ids (--label-ids train or a --mapping says otherwise)")
     return replace(mapping, label_ids=label_ids)
+
+
+def _by_name(classes: ClassSet, label_ids: LabelIds | None, path: Path) -> Mapping:
+    """The mapping of a file with `classes:` alone: Cityscapes' ids, matched by name. Raises UsageError when no name fits."""
+    if not ClassMatch(classes, CITYSCAPES).shared:
+        raise UsageError(
+            f"--mapping {path}: no class has a name of Cityscapes', and no line says which ids or colours it has\n"
+            f"add lines such as `7: {classes.names[0]}`"
+        )
+    return Mapping(classes, label_ids=label_ids)
 
 
 def load_mapping(path: Path | None, label_ids: LabelIds | None = None, by_name: bool = False) -> Mapping:
@@ -86,8 +105,6 @@ def load_mapping(path: Path | None, label_ids: LabelIds | None = None, by_name: 
     """
     if path is None:
         return Mapping(label_ids=label_ids)
-    if label_ids is not None:
-        raise UsageError("--label-ids and --mapping both say what label values mean: give one")
     import yaml
 
     path = _named(path)
@@ -98,6 +115,10 @@ def load_mapping(path: Path | None, label_ids: LabelIds | None = None, by_name: 
     if not isinstance(tree, dict):
         raise UsageError(f"--mapping {path}: write it as `raw id: class name` lines")
     classes = _classes(path, tree.pop("classes", None))
+    if not tree and not by_name:
+        return _by_name(classes, label_ids, path)
+    if label_ids is not None:
+        raise UsageError("--label-ids and --mapping both say what label values mean: give one")
     ids: dict[int, int] = {}
     colours: dict[tuple[int, int, int], int] = {}
     names: dict[str, int] = {}
@@ -115,6 +136,8 @@ def load_mapping(path: Path | None, label_ids: LabelIds | None = None, by_name: 
             if 0 <= raw <= MAX_ID:  # a file cannot hold others, such as Cityscapes' -1
                 ids[raw] = train_id
         elif raw in NAMES:
+            if NAMES.index(raw) in tree:
+                raise UsageError(f"--mapping {path}: '{raw}' stands for id {NAMES.index(raw)}, which is there too")
             ids[NAMES.index(raw)] = train_id
         else:
             raise UsageError(f"--mapping {path}: key {raw!r} is neither an id, an [r,g,b] colour nor a class name")
@@ -164,6 +187,15 @@ def _loader_class():
 
         def construct_mapping(self, node, deep=False):
             self.keys = [key for key, _ in node.value if isinstance(key, yaml.SequenceNode)]
+            lines: dict = {}
+            for key, _ in node.value:
+                value, line = self.construct_object(key, deep=True), key.start_mark.line + 1
+                if value in lines:
+                    raise yaml.YAMLError(
+                        f"key {key.value if isinstance(value, str) else value} stands in line {lines[value]} "
+                        f"and in line {line}: which one holds?"
+                    )
+                lines[value] = line
             return super().construct_mapping(node, deep=deep)
 
     return Loader

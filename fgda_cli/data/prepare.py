@@ -20,6 +20,7 @@ from .layouts.base import Listing, Pair
 from .store import FORMAT, VERSION, read_manifest
 
 JOURNAL = "journal.jsonl"
+WORTH_A_WORD = 1_000_000_000  # bytes of a cache from which its size is said before it is written
 FEW_LABELLED = 2.0  # percent of labelled pixels below which a person should look twice
 
 
@@ -58,7 +59,7 @@ def prepare(task: Task, listing: Listing, reporter: Reporter, workers: int) -> S
     records = dict(done)
     if not task.check_only:
         make_folder(task.out)
-        _check_space(task, len(missing))
+        _check_space(task, len(missing), reporter)
     for record in _convert_all(task, missing, reporter, workers):
         records[record["key"]] = record
         if not task.check_only:
@@ -66,13 +67,16 @@ def prepare(task: Task, listing: Listing, reporter: Reporter, workers: int) -> S
     return _conclude(task, listing, pairs, records, len(done))
 
 
-def _check_space(task: Task, images: int) -> None:
-    """Raises FgdaError when the images cannot fit; better now than after hours."""
+def _check_space(task: Task, images: int, reporter: Reporter) -> None:
+    """Say how much disk space the images need. Raises FgdaError when they cannot fit; better now than after hours."""
     if task.size is None:
         return
     pixels = task.size[0] * task.size[1] * images
     needed = pixels * 3 if task.cache == "raw" else pixels  # PNG: a third or half of that, as photographs go
     free = shutil.disk_usage(task.out).free
+    if needed >= WORTH_A_WORD:
+        smaller = f", --cache png about {_megabytes(pixels)}" if task.cache == "raw" else ""
+        reporter.say(f"{task.dataset}: {images} images need about {_megabytes(needed)} in {task.out}{smaller}")
     if needed > free:
         smaller = "--cache png, or " if task.cache == "raw" else ""
         raise FgdaError(
@@ -159,7 +163,12 @@ def _conclude(task: Task, listing: Listing, pairs: list[Pair], records: dict[str
         return summary
     write_json(task.out / "problems.json", listing.problems)
     if not splits:
-        raise FgdaError(f"every image of '{task.dataset}' was refused: see {task.out / 'problems.json'}")
+        commonest, count = next(iter(summary.reasons.items()))
+        example = next(p for p in listing.problems if _kind_of(p["reason"]) == commonest)
+        raise FgdaError(
+            f"every image of '{task.dataset}' was refused, {count} of {len(listing.problems)} as {example['file']}: "
+            f"{example['reason']}\nall reasons: {task.out / 'problems.json'}"
+        )
     if task.keep_other_splits:
         splits = _other_splits(task, listing, splits) | splits
     names = listing.classes.names

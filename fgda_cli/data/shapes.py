@@ -19,7 +19,7 @@ Polygon = Sequence[Sequence[float]]
 
 @dataclass(frozen=True)
 class Shape:
-    """An area of one class: outlines (even-odd together), or run lengths (COCO), or a mask `[h,w]` at a place (Labelme)."""
+    """An area of one class: the union of outlines, or run lengths (COCO), or a mask `[h,w]` at a place (Labelme)."""
 
     train_id: int
     polygons: tuple[Polygon, ...] = ()
@@ -60,13 +60,16 @@ def draw(drawing: Shapes) -> np.ndarray:
 
 
 def inside(size: tuple[int, int], polygons: Sequence[Polygon]) -> np.ndarray:
-    """Pixels `[H,W]` whose centre lies within the outlines (even-odd), x and y counted from the image's upper left corner.
+    """Pixels `[H,W]` whose centre lies within any of the outlines, x and y counted from the image's upper left corner.
 
-    The drawing functions of image libraries colour every pixel that an outline touches: a pole one pixel wide becomes two.
+    Outlines are united, as pycocotools does: parts of one object may overlap, and neither COCO nor Labelme has holes. An outline
+    that crosses itself is filled by the even-odd rule. The drawing functions of image libraries colour every pixel that an
+    outline touches: a pole one pixel wide becomes two.
     """
     width, height = size
-    toggles = np.zeros((height, width + 1), bool)
+    found = np.zeros((height, width), bool)
     for polygon in polygons:
+        toggles = np.zeros((height, width + 1), bool)
         points = _points(polygon)
         for (x0, y0), (x1, y1) in zip(points, np.roll(points, -1, axis=0), strict=True):
             if y0 > y1:
@@ -75,7 +78,8 @@ def inside(size: tuple[int, int], polygons: Sequence[Polygon]) -> np.ndarray:
             if len(rows):
                 crossings = x0 + (rows + 0.5 - y0) * ((x1 - x0) / (y1 - y0))
                 toggles[rows, np.clip(np.ceil(crossings - 0.5), 0, width).astype(np.int64)] ^= True
-    return np.logical_xor.accumulate(toggles, axis=1)[:, :width]
+        found |= np.logical_xor.accumulate(toggles, axis=1)[:, :width]
+    return found
 
 
 def _points(polygon: Polygon) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections import Counter
@@ -193,6 +194,17 @@ class PartOf:
 
     def items(self, split: str, labelled: bool = False) -> list[Item]:
         return self.chosen if split == "train" else self.whole.items(split, labelled)
+
+
+def fingerprint(items: list[Item]) -> str:
+    """Return a hash that changes when an image or label of these items is prepared again: of names, sizes and times of files."""
+    digest = hashlib.sha256()
+    for item in items:
+        for path in (item.image, item.label):
+            status = (item.folder / path).stat() if path is not None else None
+            facts = (item.name, path, *((status.st_size, status.st_mtime_ns) if status else ()))
+            digest.update(repr(facts).encode())
+    return digest.hexdigest()[:16]
 
 
 def typical_size(items: list[Item]) -> tuple[int, int]:

@@ -21,6 +21,7 @@ from ..runtime.distributed import ProcessGroup
 from ..runtime.errors import UsageError
 from ..runtime.reporter import Reporter
 from .pipeline import batched_by, images_per_batch, read_ahead, share, write_behind
+from .predict import predict
 from .tally import Extras, Tally
 from .tta import TestTimeAugmentation, decide_each, view_logits
 
@@ -129,10 +130,30 @@ def evaluate_file(
     `content` is the file's, where it is loaded already; `with_paths` are checkpoints whose probabilities are averaged with its.
     Raises UsageError for those of other classes, sizes or ways to enlarge.
     """
+    model, info, others = open_networks(path, with_paths, precision, content)
+    if protocol is not None:
+        model.input_rule = with_protocol(model.input_rule, protocol)
+    match = match_classes(info["classes"], dataset.classes, str(path), dataset.name)
+    if match.describe():
+        reporter.decide(f"{dataset.name}: {match.describe()}")
+    result = evaluate_model(
+        model, info["classes"], dataset, split, precision, reporter, tta, on_prediction, threads, process_group, others,
+        extras, on_tally,
+    )  # fmt: skip
+    together = {"with": [str(other) for other in with_paths]} if with_paths else {}
+    return {"checkpoint": str(path), **together, **result}
+
+
+def open_networks(
+    path: Path, with_paths: tuple[Path, ...], precision: Precision, content: dict[str, Any] | None = None
+) -> tuple[Segmenter, dict[str, Any], tuple[Segmenter, ...]]:
+    """Return a checkpoint's network and facts, and the networks whose probabilities are averaged with its.
+
+    `content` is the file's, where it is loaded already. Raises UsageError for others that do not fit.
+    """
     from ..models.checkpoint import load, load_model, model_of
 
     model, info = model_of(content or load(path, exported=True), path)
-    model = precision.to_device(model)
     others = []
     for other_path in with_paths:
         other, facts = load_model(other_path, exported=True)
@@ -144,17 +165,22 @@ def evaluate_file(
             if theirs != ours:
                 raise UsageError(f"{other_path} and {path} have other {what}: their mean cannot be taken")
         others.append(precision.to_device(other))
-    if protocol is not None:
-        model.input_rule = with_protocol(model.input_rule, protocol)
-    match = match_classes(info["classes"], dataset.classes, str(path), dataset.name)
-    if match.describe():
-        reporter.decide(f"{dataset.name}: {match.describe()}")
-    result = evaluate_model(
-        model, info["classes"], dataset, split, precision, reporter, tta, on_prediction, threads, process_group, tuple(others),
-        extras, on_tally,
-    )  # fmt: skip
-    together = {"with": [str(other) for other in with_paths]} if with_paths else {}
-    return {"checkpoint": str(path), **together, **result}
+    return precision.to_device(model), info, tuple(others)
+
+
+class AsEvaluated:
+    """Predict single images as an evaluation did: by the same networks, input rule and views. For pages of its result."""
+
+    def __init__(self, result: dict[str, Any], precision: Precision, tta: TestTimeAugmentation):
+        others = tuple(Path(text) for text in result.get("with", ()))
+        self.model, self.info, self.others = open_networks(Path(result["checkpoint"]), others, precision)
+        self.model.input_rule = InputRule.from_json(result["input"])
+        self.classes: ClassSet = self.info["classes"]
+        self.precision, self.tta = precision, tta
+
+    def __call__(self, image: np.ndarray, size: tuple[int, int]) -> dict[str, np.ndarray]:
+        """RGB uint8 `[H,W,3]` to `train_ids` and `entropy` at (width, height)."""
+        return predict(self.model, image, self.precision, self.tta, size, self.others)
 
 
 def with_protocol(rule: InputRule, protocol: str) -> InputRule:

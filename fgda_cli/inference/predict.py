@@ -38,17 +38,18 @@ def predict(
     precision: Precision | None = None,
     tta: TestTimeAugmentation = TestTimeAugmentation(),
     out_size: tuple[int, int] | None = None,
+    others: tuple[Segmenter, ...] = (),
 ) -> dict:
-    """RGB uint8 `[H,W,3]` -> `train_ids` uint8 `[H,W]`, `entropy` float32 `[H,W]` in [0,1] (eq. 4), at the image's size.
+    """RGB uint8 `[H,W,3]`, or a PIL image -> `train_ids` uint8 `[H,W]`, `entropy` float32 `[H,W]` in [0,1] (eq. 4), at its size.
 
-    out_size (width, height), when given, is the size of the result, as evaluation wants the label's.
-
-    Raises ValueError for an array of another kind.
+    out_size (width, height), when given, is the size of the result, as evaluation wants the label's. Class probabilities are
+    averaged with those of `others`. Raises ValueError for an array of another kind.
     """
+    image = np.asarray(image.convert("RGB")) if hasattr(image, "convert") else np.asarray(image)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise ValueError(f"predict takes RGB uint8 [H,W,3], not {image.dtype} {list(image.shape)}")
     precision = precision or Precision("fp32", next(model.parameters(), torch.empty(0)).device)
-    views = view_logits(model, [image], network_size(model, image), precision, tta)
+    views = view_logits(model, [image], network_size(model, image), precision, tta, others)
     size = out_size or (image.shape[1], image.shape[0])
     found = decide(views, size, with_entropy=True, align_corners=model.align_corners)
     return {"train_ids": found.train_ids, "entropy": found.entropy}
@@ -142,7 +143,7 @@ def predict_inputs(
                     good = [(item, image) for item, image in chunk if not isinstance(image, BadFile)]
                     for item, reason in chunk:
                         if isinstance(reason, BadFile):
-                            reporter.warn(f"{item.source}: {reason}")
+                            reporter.warn(f"{item.source}: {reason}", of_own_share=True)
                     bad, done = bad + len(chunk) - len(good), done + len(good)
                     change = None if smoothed is None else lambda n, views, good=good: smoothed(good[n][0], views)
                     results = predict_many(model, [image for _, image in good], precision, tta, with_entropy, change)

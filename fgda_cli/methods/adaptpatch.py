@@ -51,8 +51,7 @@ class AdaptPatch(AdaptSegNet):
     def before_training(self, data: OfflineData) -> None:
         """The modes of the source's label patches: found once, kept beside the run."""
         s, samples = self.settings, data.samples
-        facts = {"modes": s.modes, "patch": s.patch, "seed": self.seed, "size": samples.views[0].size,
-                 "source": [[item.name, item.counts] for item in samples.source_items]}  # fmt: skip
+        facts = {"modes": s.modes, "patch": s.patch, "seed": self.seed, "source": data.domains()["source"]}
         self.modules["centroids"].values.copy_(data.tensor("patch-modes", facts, lambda: self.find_modes(samples)))
 
     def find_modes(self, samples: PairedSamples) -> Tensor:

@@ -15,7 +15,7 @@ from .optimizers import Recipe, Scheduled, adam
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from ..data.loader import Batch
+    from ..data.loader import AnyDataset, Batch
     from ..models.segmenter import Output, Segmenter
     from .offline import OfflineData
 
@@ -69,6 +69,10 @@ class Method:
         self.part = (0, 1)  # which of how many parts of the step's images is worked off
 
     # what a method may change
+
+    @classmethod
+    def check(cls, settings: Any, model: Segmenter, source: AnyDataset | None, target: AnyDataset | None) -> None:
+        """Raises UsageError for a network (on the meta device) or data that this method cannot train, before any work."""
 
     def before_training(self, data: OfflineData) -> None:
         """Called at every start of a run, before its state is resumed: offline steps, class statistics, references.

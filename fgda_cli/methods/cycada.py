@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from ..runtime.errors import UsageError
 from .base import Method, MethodSettings, Weight, torch, transfer
 from .optimizers import Recipe, Scheduled, sgd
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..data.loader import Batch
+    from ..data.loader import AnyDataset, Batch
+    from ..models.segmenter import Segmenter
     from .offline import OfflineData
 
 WINDOW = 100  # steps over which the discriminator's accuracy is counted
@@ -44,6 +46,14 @@ class Cycada(Method):
         record.register_buffer("accuracy", torch.zeros(WINDOW))
         self.modules["record"] = record
         self.iteration = 0
+
+    @classmethod
+    def check(cls, settings: CycadaSettings, model: Segmenter, source: AnyDataset, target: AnyDataset) -> None:
+        """Raises UsageError for several joined source data sets, which cannot be translated."""
+        from ..data.store import PreparedDataset
+
+        if settings.translation_factor and not isinstance(source, PreparedDataset):
+            raise UsageError("one source data set can be translated, not several joined ones")
 
     def before_training(self, data: OfflineData) -> None:
         """The source, translated by cycles that are trained here: once, kept in the run's folder."""

@@ -42,13 +42,15 @@ class OfflineData:
     imagenet_encoder: Callable[[], nn.Module | None] = lambda: None  # the encoder as it was pretrained; None: it never was
 
     def domains(self) -> dict[str, Any]:
-        """What a product that depends on the images of both domains depends on."""
+        """What a product that depends on the images (and, of the source, the labels) of both domains depends on."""
+        from ..data.store import fingerprint
+
         samples = self.samples
         return {
-            name: {"folder": str(dataset.folder), "size": view.size, "images": [item.name for item in items]}
-            for name, dataset, view, items in (
-                ("source", samples.source, samples.views[0], samples.source_items),
-                ("target", samples.target, samples.views[1], samples.target_items),
+            name: {"size": view.size, "files": fingerprint(items)}
+            for name, view, items in (
+                ("source", samples.views[0], samples.source_items),
+                ("target", samples.views[1], samples.target_items),
             )
         }
 

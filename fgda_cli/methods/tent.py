@@ -13,7 +13,8 @@ from .optimizers import Recipe, Scheduled, adam
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from ..data.loader import Batch
+    from ..data.loader import AnyDataset, Batch
+    from ..models.segmenter import Segmenter
     from .offline import OfflineData
 
 
@@ -32,25 +33,20 @@ class Tent(Method):
     uses_source = False
     guarded = True  # it minimises entropy alone: a collapse is its global optimum
 
+    @classmethod
+    def check(cls, settings: TentSettings, model: Segmenter, source: AnyDataset | None, target: AnyDataset) -> None:
+        affine(model)
+
     def before_training(self, data: OfflineData) -> None:
         self.model.mix_statistics(data.samples.target_batches(), self.settings.target_share)
-        self.model.fixed_norms = True
+        self.model.set_batch_norm("frozen")  # whatever the stage says: norms stay in evaluation mode
         for parameter in self.model.parameters():
             parameter.requires_grad_(False)
-        for parameter in self.affine():
+        for parameter in affine(self.model):
             parameter.requires_grad_(True)
 
-    def affine(self) -> list[nn.Parameter]:
-        """Scales and shifts of batch, layer and group norms. Raises UsageError for a network that has none."""
-        kinds = (torch.nn.BatchNorm2d, torch.nn.LayerNorm, torch.nn.GroupNorm)
-        layers = [module for module in self.model.modules() if isinstance(module, kinds)]
-        found = [parameter for layer in layers for parameter in (layer.weight, layer.bias) if parameter is not None]
-        if not found:
-            raise UsageError("method tent needs norm layers with scales and shifts: this network has none")
-        return found
-
     def optimizers(self, recipe: Recipe) -> dict[str, Scheduled]:
-        optimizer = adam(self.affine(), lr=self.settings.norm_lr, betas=(0.9, 0.999))
+        optimizer = adam(affine(self.model), lr=self.settings.norm_lr, betas=(0.9, 0.999))
         return {"segmentation": Scheduled(optimizer, recipe.schedule)}
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
@@ -58,3 +54,13 @@ class Tent(Method):
         entropy = losses.entropy_loss(output.logits, size=batch.target.shape[-2:], align_corners=self.align_corners)
         self.backward(entropy)
         return {"entropy": entropy}
+
+
+def affine(model: Segmenter) -> list[nn.Parameter]:
+    """Return the scales and shifts of batch, layer and group norms. Raises UsageError for a network that has none."""
+    kinds = (torch.nn.BatchNorm2d, torch.nn.LayerNorm, torch.nn.GroupNorm)
+    layers = [module for module in model.modules() if isinstance(module, kinds)]
+    found = [parameter for layer in layers for parameter in (layer.weight, layer.bias) if parameter is not None]
+    if not found:
+        raise UsageError("method tent needs norm layers with scales and shifts: this network has none")
+    return found

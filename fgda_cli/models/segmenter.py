@@ -72,7 +72,8 @@ class Segmenter(nn.Module):
         self.neck, self.head, self.aux_head = built
         self.dropout = nn.Dropout2d(dropout)
         self.feature_channels = self.feature_channels if self.neck is None else head_width
-        self.num_classes, self.fixed_norms = num_classes, False
+        self.num_classes = num_classes
+        self.kept_in_eval: list[nn.BatchNorm2d] = []  # norms that a training mode does not reach
         self.input_rule: InputRule | None = None  # at which size an image enters (set from a checkpoint)
 
     def forward(self, images: Tensor) -> Output:
@@ -97,13 +98,18 @@ class Segmenter(nn.Module):
         """What the encoder makes `Output.stages` of: the (normalised) images, or less where they are read at two resolutions."""
         return images
 
-    def set_batch_norm(self, mode: BatchNormMode) -> None:
-        """How batch norm trains: `frozen` (statistics and affine stay, [Z22] §4.2), `statistics` (they run, affine stays, as
-        ADVENT and AdaptSegNet train), `train`, or `target` (as train; the method lets the statistics follow the target).
-        `mixed` is frozen after `mix_statistics`."""
-        self.fixed_norms = mode in ("frozen", "mixed")
-        for layer in normalisation.batch_norms(self):
-            layer.requires_grad_(mode in ("train", "target"))
+    def set_batch_norm(self, mode: BatchNormMode, fresh_heads: bool = False) -> None:
+        """Set how batch norm trains.
+
+        `frozen` (statistics and affine stay, [Z22] §4.2), `statistics` (they run, affine stays, as ADVENT and AdaptSegNet
+        train), `train`, or `target` (as train; the method lets the statistics follow the target). `mixed` is frozen after
+        `mix_statistics`. With `fresh_heads`, norms outside the encoder have never seen an image: they train in every mode.
+        """
+        layers = normalisation.batch_norms(self)
+        fresh = set(layers) - set(normalisation.batch_norms(self.backbone)) if fresh_heads else set()
+        self.kept_in_eval = [layer for layer in layers if mode in ("frozen", "mixed") and layer not in fresh]
+        for layer in layers:
+            layer.requires_grad_(layer in fresh or mode in ("train", "target"))
         self.train(self.training)
 
     def untracked_statistics(self) -> AbstractContextManager[None]:
@@ -124,9 +130,8 @@ class Segmenter(nn.Module):
 
     def train(self, mode: bool = True) -> Segmenter:
         super().train(mode)
-        if self.fixed_norms:
-            for layer in normalisation.batch_norms(self):
-                layer.eval()
+        for layer in self.kept_in_eval:
+            layer.eval()
         return self
 
     def parameter_groups(self, lr: float, head_lr_factor: float) -> list[dict]:

@@ -19,6 +19,7 @@ class Reporter:
     quiet: bool = False
     color: bool = True
     decisions: list[str] | None = None  # what was decided for the user, for log.txt and --json; kept where a list is given
+    warns: bool = True  # False: for a check whose warnings come again when the work begins, and for processes beside the first
 
     def console(self, stderr: bool = True):
         from rich.console import Console
@@ -37,8 +38,10 @@ class Reporter:
             self.decisions.append(text)
             self.say(text)
 
-    def warn(self, text: str) -> None:
-        print(f"fgda: warning: {text}", file=sys.stderr, flush=True)
+    def warn(self, text: str, of_own_share: bool = False) -> None:
+        """Warn; of what this process alone has met (a file of its share), whichever of several processes it is."""
+        if self.warns or of_own_share:
+            print(f"fgda: warning: {text}", file=sys.stderr, flush=True)
 
     @contextmanager
     def progress(self, label: str, total: int | None, done: int = 0) -> Iterator[Advance]:

@@ -18,6 +18,7 @@ from ..models import checkpoint
 from ..runtime.devices import make_precision, pick_device
 from ..runtime.errors import FgdaError, UsageError
 from ..runtime.files import write_json, write_text
+from ..runtime.reporter import Reporter
 from ..training import stages
 from ..visual.plots import bars, label_curves
 from ..visual.tables import footnotes, harms, paper_text, show, signed
@@ -35,7 +36,9 @@ def run_ablation(job: stages.Job, preset_name: str, overrides: list[str], method
     """
     by_labels = job.preset.run.select != "label-free"
     for method in methods:
-        load_preset(preset_name, [*overrides, *settings_of(method)], base_of(method))
+        preset = load_preset(preset_name, [*overrides, *settings_of(method)], base_of(method))
+        if method_class(base_of(method)).uses_target:
+            stages.check_adapt(replace(job, preset=preset, reporter=Reporter(quiet=True, warns=False)))
     out = job.out or Path("runs") / job.preset.name / "ablation"
     record = out / "ablation.json"
     cells = _read(record)

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..data.classes import ClassMatch
 from ..data.store import PreparedDataset
-from ..inference.predict import predict
+from ..inference.evaluate import AsEvaluated
 from ..inference.tally import Tally, mean_of
 from ..inference.tta import TestTimeAugmentation
 from ..metrics import interval, resampled_iou
-from ..models.checkpoint import load_model
 from ..runtime.devices import Precision
 from ..visual import html
 from ..visual.colour import colourise, error_map
@@ -103,15 +101,15 @@ def _frames(
     names: list[str], first: Judged, other: Judged, dataset: PreparedDataset, precision: Precision, tta: TestTimeAugmentation
 ) -> str:
     items = {item.name: item for item in dataset.items(first.result["split"], labelled=True)}
-    loaded = [load_model(Path(one.result["checkpoint"]), exported=True) for one in (first, other)]
+    networks = [AsEvaluated(one.result, precision, tta) for one in (first, other)]
     parts = []
     for name in names:
         image = np.ascontiguousarray(dataset.image(items[name]))
         figures = [html.image(image, "image", photo=True)]
-        for (model, info), heading in zip(loaded, (first.heading, other.heading), strict=True):
-            truth = ClassMatch(info["classes"], dataset.classes).table()[dataset.label(items[name])]
-            ids = predict(precision.to_device(model), image, precision, tta, truth.shape[::-1])["train_ids"]
-            figures += [html.image(colourise(ids, info["classes"]), heading), html.image(error_map(image, truth, ids), "errors")]
+        for network, heading in zip(networks, (first.heading, other.heading), strict=True):
+            truth = ClassMatch(network.classes, dataset.classes).table()[dataset.label(items[name])]
+            ids = network(image, truth.shape[::-1])["train_ids"]
+            figures += [html.image(colourise(ids, network.classes), heading), html.image(error_map(image, truth, ids), "errors")]
         score = f"mIoU {first.scores[name]:.1f} → {other.scores[name]:.1f} %"
         parts.append(html.scene(name, score, figures))
     return "".join(parts)

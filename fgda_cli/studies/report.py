@@ -11,12 +11,10 @@ import numpy as np
 import yaml
 
 from ..data.classes import ClassMatch, ClassSet
-from ..data.geometry import InputRule
 from ..data.store import Item, PreparedDataset
-from ..inference.evaluate import TestTimeAugmentation
-from ..inference.predict import predict
+from ..inference.evaluate import AsEvaluated
+from ..inference.tta import TestTimeAugmentation
 from ..metrics import ConfusionMatrix
-from ..models.checkpoint import load_model
 from ..runtime.devices import Precision
 from ..runtime.errors import FgdaError
 from ..runtime.files import write_text
@@ -46,22 +44,22 @@ def evaluation_page(
     result: dict[str, Any], scores: dict[str, float], dataset: PreparedDataset, precision: Precision, tta: TestTimeAugmentation
 ) -> str:
     """The page of one checkpoint's evaluation; `scores` are its images' mIoU by name."""
-    model, info = load_model(Path(result["checkpoint"]), exported=True)
-    precision.to_device(model)
-    model.input_rule = InputRule.from_json(result["input"])  # the one that was evaluated by
+    network = AsEvaluated(result, precision, tta)
+    info = network.info
     figures = {name: f"{show(result[key])} %" for key, name in MEANS.items() if result[key] is not None}
     order = sorted(scores, key=scores.get)
     worst, best = order[:SHOWN], order[SHOWN:][-SHOWN:][::-1]
     items = {item.name: item for item in dataset.items(result["split"], labelled=True)}
 
     def scenes(names: list[str]) -> str:
-        return "".join(_scene(items[name], scores[name], dataset, info["classes"], model, precision, tta) for name in names)
+        return "".join(_scene(items[name], scores[name], dataset, network) for name in names)
 
     how = "Rows are the truth, columns the prediction, percent of each row."
     note = "Each image's mIoU is over the classes that it shows or was given. Errors are red, ignored pixels black."
     views = f"{len(tta.scales)} scales{', mirrored too' if tta.flip else ''}" if tta != TestTimeAugmentation() else "one view"
+    together = "mean of " if result.get("with") else ""
     facts = [
-        result["checkpoint"],
+        together + ", ".join([result["checkpoint"], *result.get("with", ())]),
         f"{info['stage']} {info['method']}, iteration {info['iteration']}",
         f"{result['dataset']} / {result['split']}, {result['images']} images",
         f"{views}, {result['seconds']:.0f} s",
@@ -84,12 +82,10 @@ def _calibration(result: dict[str, Any]) -> str:
     return html.section("Calibration", html.figure_svg(reliability(found)), note)
 
 
-def _scene(
-    item: Item, score: float, dataset: PreparedDataset, classes: ClassSet, model, precision: Precision, tta: TestTimeAugmentation
-) -> str:
-    image = np.ascontiguousarray(dataset.image(item))
+def _scene(item: Item, score: float, dataset: PreparedDataset, network: AsEvaluated) -> str:
+    image, classes = np.ascontiguousarray(dataset.image(item)), network.classes
     truth = ClassMatch(classes, dataset.classes).table()[dataset.label(item)]
-    found = predict(model, image, precision, tta, truth.shape[::-1])
+    found = network(image, truth.shape[::-1])
     wrong = 100 * float(np.mean(found["train_ids"][truth != 255] != truth[truth != 255]))
     figures = [html.image(image, "image", photo=True), *_maps(truth, found, image, classes)]
     return html.scene(item.name, f"mIoU {show(score)} %, {wrong:.1f} % of the pixels wrong", figures)

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import torch
 from torch import nn
 
 from ..config.schema import Model, Preset, Stage
 from ..data.classes import ClassSet
 from ..data.loader import Augmentation, PairedSamples, Sampling, View
 from ..methods.base import Method
+from ..methods.optimizers import refine
 from ..models import checkpoint
+from ..models.normalisation import batch_norms
 from ..models.segmenter import Segmenter
 from ..models.weights import load_backbone
 from ..runtime.devices import Precision
 from ..runtime.distributed import ProcessGroup
 from ..runtime.errors import FgdaError, UsageError
 from ..runtime.reporter import Reporter
-from .optimizers import make_optimizers
+from .optimizers import make_optimizers, recipe_of
 from .setup import Datasets
 from .state import TrainState
 
@@ -63,14 +67,20 @@ def mix_statistics(model: Segmenter, stage: Stage, samples: PairedSamples, repor
 
 
 def prepare_method(
-    method: type[Method], model: Segmenter, preset: Preset, stage: Stage, precision: Precision, group: ProcessGroup
+    method: type[Method],
+    model: Segmenter,
+    preset: Preset,
+    stage: Stage,
+    precision: Precision,
+    group: ProcessGroup,
+    fresh_heads: bool = False,
 ) -> Method:
-    """The method around its model, on the device, with what the engine gives it."""
-    model.set_batch_norm(stage.batch_norm)
-    if stage.batch_norm != "frozen" and group.size > 1:
+    """The method around its model, on the device, with what the engine gives it; fresh heads have norms still to be trained."""
+    model.set_batch_norm(stage.batch_norm, fresh_heads)
+    if group.size > 1:
         model.share_batch_norm(group)
     if preset.model.checkpoint_activations:
-        _checkpoint_activations(model, stage)
+        model.backbone.checkpoint_activations = True
     made = method(model, preset.method)
     made.autocast, made.scale = precision.autocast, precision.scale
     made.target_statistics = stage.batch_norm == "target" and made.uses_target
@@ -78,13 +88,35 @@ def prepare_method(
     return made
 
 
-def _checkpoint_activations(model: Segmenter, stage: Stage) -> None:
-    """Raises UsageError where a second forward would count batch norm's statistics twice, or the backbone cannot."""
-    if stage.batch_norm != "frozen":
-        raise UsageError("model.checkpoint_activations needs batch_norm: frozen (statistics would be counted twice)")
-    if not hasattr(model.backbone, "checkpoint_activations"):
-        raise UsageError("model.checkpoint_activations: this backbone does not offer it")
-    model.backbone.checkpoint_activations = True
+def check_network(preset: Preset, stage: Stage, stage_name: str, fresh: bool, method: type[Method], data: Datasets) -> None:
+    """Raises UsageError for a network that cannot be built, or not trained as the stage and the method say.
+
+    `fresh`: it starts from the backbone's own weights.
+    """
+    with torch.device("meta"):
+        model = checkpoint.build_model(preset.model, len(data.classes))
+    recipe = recipe_of(preset, stage)
+    refine(model.parameter_groups(recipe.lr, recipe.head_lr_factor), model, recipe)
+    if fresh and preset.model.weights == "none" and stage.batch_norm == "frozen" and batch_norms(model.backbone):
+        raise UsageError(
+            f"{stage_name}.batch_norm: frozen keeps the norms of an encoder without weights (model.weights: none) as they are "
+            f"initialised\nset {stage_name}.batch_norm=train"
+        )
+    if preset.model.checkpoint_activations:
+        if stage.batch_norm != "frozen":
+            raise UsageError("model.checkpoint_activations needs batch_norm: frozen (statistics would be counted twice)")
+        if not hasattr(model.backbone, "checkpoint_activations"):
+            raise UsageError("model.checkpoint_activations: this backbone does not offer it")
+    method.check(preset.method, model, data.source, data.target)
+
+
+def say_norms(model: Segmenter, preset: Preset, stage: Stage, stage_name: str, fresh: bool, reporter: Reporter) -> None:
+    """Say where the stage's batch_norm does not hold for the whole network."""
+    in_encoder = batch_norms(model.backbone)
+    if stage.batch_norm != "frozen" and not in_encoder:
+        reporter.decide(f"{stage_name}.batch_norm: {stage.batch_norm} changes nothing: {preset.model.backbone} has no batch norm")
+    if fresh and stage.batch_norm in ("frozen", "mixed") and len(batch_norms(model)) > len(in_encoder):
+        reporter.decide(f"{stage_name}.batch_norm: {stage.batch_norm} holds for the encoder; the new head's norms are trained")
 
 
 def make_state(method: Method, preset: Preset, stage: Stage, precision: Precision) -> TrainState:
@@ -94,6 +126,8 @@ def make_state(method: Method, preset: Preset, stage: Stage, precision: Precisio
 
 
 def make_samples(preset: Preset, stage: Stage, data: Datasets, method: type[Method]) -> PairedSamples:
+    if data.source is not None:
+        _check_labels(data)
     wanted = preset.data
     jitter = wanted.colour_jitter if stage.colour_jitter else (0.0, 0.0, 0.0, 0.0)
     blur = wanted.blur if stage.colour_jitter else 0.0
@@ -107,3 +141,13 @@ def make_samples(preset: Preset, stage: Stage, data: Datasets, method: type[Meth
     return PairedSamples(
         data.source, data.target, views, preset.run.seed, augmentation, choice, method.needs, data.labelled
     )  # fmt: skip
+
+
+def _check_labels(data: Datasets) -> None:
+    """Raises FgdaError when no source image has a pixel of a trained class."""
+    totals = np.sum([item.counts for item in data.source.items("train", labelled=True)], axis=0)
+    if not np.delete(totals, data.untrained).sum():
+        raise FgdaError(
+            f"{data.source.name} has no labelled pixel of a trained class, so there is nothing to learn\n"
+            "check the mapping that it was prepared with, and data.untrained"
+        )

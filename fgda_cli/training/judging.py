@@ -74,7 +74,7 @@ def make_judges(
     group: ProcessGroup,
     reporter: Reporter,
 ) -> Judges:
-    """Who judges, as run.select says; said aloud. Raises UsageError for a choice that the data does not allow."""
+    """Who judges, as run.select says; said aloud. `check_selection` has asked whether the data allows it."""
 
     def build(state: dict) -> Segmenter:
         model = checkpoint.build_model(preset.model, len(data.classes))
@@ -87,10 +87,6 @@ def make_judges(
     label_free = None
     if stage == "adapt" and data.target is not None:
         label_free = LabelFree(build, frames_of(data.target, "train", data.rule, FRAMES), classes.names, precision)
-    if wanted == "labels" and by_labels is None:
-        raise UsageError("run.select: labels needs labelled images of the target (data.evaluation): set it to label-free")
-    if wanted == "label-free" and label_free is None and stage == "adapt":
-        raise UsageError(f"run.select: label-free needs a target: method {preset.method.name} reads none")
     guarded = wanted == "auto" and method.guarded
     picks_by_labels = by_labels is not None and wanted != "label-free" and not guarded
     if stage == "adapt":
@@ -98,6 +94,15 @@ def make_judges(
         if picks_by_labels or label_free is not None:
             reporter.decide(f"best.pth is picked by {how} (run.select: {wanted})")
     return Judges(by_labels, label_free, picks_by_labels)
+
+
+def check_selection(preset: Preset, stage: str, method: type[Method], data: Datasets) -> None:
+    """Raises UsageError for a run.select that the data does not allow."""
+    wanted = preset.run.select
+    if wanted == "labels" and data.evaluation is None:
+        raise UsageError("run.select: labels needs labelled images of the target (data.evaluation): set it to label-free")
+    if wanted == "label-free" and data.target is None and stage == "adapt":
+        raise UsageError(f"run.select: label-free needs a target: method {preset.method.name} reads none")
 
 
 def _by_labels(

@@ -10,6 +10,7 @@ import yaml
 
 from ..config.presets import from_json
 from ..config.schema import Preset
+from ..models import checkpoint
 from ..runtime.errors import FgdaError, UsageError
 from ..runtime.files import append_line, make_folder, write_text
 
@@ -95,6 +96,13 @@ class RunFolder:
         try:
             return int(yaml.safe_load(self.record.read_text())[stage]["iterations"])
         except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+            return None
+
+    def reached(self) -> int | None:
+        """Iterations that the folder's run has trained so far; None when there is no checkpoint to go on from."""
+        try:
+            return int(checkpoint.load(self.last)["iteration"])
+        except (FgdaError, KeyError, TypeError, ValueError):
             return None
 
     def _clear(self) -> None:

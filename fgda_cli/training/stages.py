@@ -10,20 +10,31 @@ from pathlib import Path
 import torch
 
 from ..config.schema import Model, Preset, Stage
+from ..data.loader import PairedSamples
+from ..data.store import open_domain
 from ..methods.base import Method
 from ..methods.offline import OfflineData
 from ..methods.registry import method_class
 from ..models import checkpoint
-from ..models.normalisation import batch_norms
 from ..runtime.devices import make_precision, pick_device, tune_for_training
-from ..runtime.distributed import join
+from ..runtime.distributed import ProcessGroup, join
 from ..runtime.errors import FgdaError, UsageError
 from ..runtime.reporter import Reporter
-from .assembly import imagenet_encoder, initialise, make_samples, make_state, mix_statistics, prepare_method
-from .judging import make_judges
+from .assembly import (
+    check_network,
+    imagenet_encoder,
+    initialise,
+    make_samples,
+    make_state,
+    mix_statistics,
+    prepare_method,
+    say_norms,
+)
+from .judging import check_selection, make_judges
 from .loggers import check_loggers
 from .run_folder import Identity, RunFolder
-from .setup import open_datasets
+from .setup import Datasets, open_datasets
+from .state import TrainState
 from .stopping import Clock
 from .trainer import Trainer
 
@@ -108,79 +119,137 @@ def _with_matching_model(preset: Preset, content: dict, init: Path, job: Job) ->
     return preset.model_copy(update={"model": theirs.model_copy(update={"weights": preset.model.weights})})
 
 
-def _run(
-    job: Job, preset: Preset, stage: Stage, identity: Identity, method: type[Method], init: tuple[Path, dict] | None, folder: Path
-) -> Path:
+@dataclass(frozen=True)
+class Plan:
+    """A stage that can be trained: everything that could refuse it has been asked."""
+
+    job: Job
+    preset: Preset
+    stage: Stage
+    identity: Identity
+    method: type[Method]
+    init: tuple[Path, dict] | None  # the checkpoint that it starts from, and its content
+    data: Datasets
+    samples: PairedSamples
+    device: torch.device
+    group: ProcessGroup
+
+
+def check(
+    job: Job, preset: Preset, stage: Stage, identity: Identity, method: type[Method], init: tuple[Path, dict] | None
+) -> Plan:
+    """Return the plan of a stage. Raises FgdaError or UsageError for whatever cannot be, before anything that takes long."""
     check_loggers(preset)
-    run = RunFolder(job.out or folder)
     data = open_datasets(preset, job.data_root, method, job.reporter, init and init[1])
+    samples = make_samples(preset, stage, data, method)
+    check_selection(preset, identity.stage, method, data)
     device = pick_device(job.device)
     group = join(device)
     _check_batch(stage, identity.stage, group.size)
-    with torch.device("meta"):  # a network that cannot be built is known before the run's folder is made
-        checkpoint.build_model(preset.model, len(data.classes))
+    check_network(preset, stage, identity.stage, init is None, method, data)
+    return Plan(job, preset, stage, identity, method, init, data, samples, device, group)
+
+
+def check_adapt(job: Job) -> None:
+    """Raises what `adapt` would before it trains, for a preset whose source model is still to be trained."""
+    preset, method = _with_own_length(job.preset), method_class(job.preset.method.name)
+    classes = open_domain(job.data_root, preset.data.source.dataset).classes
+    init = None if preset.adapt.start == "backbone" else (Path("source-only"), {"classes": classes.to_json()})
+    check(job, preset, preset.adapt, Identity("adapt", preset.method.name), method, init)
+
+
+def _run(
+    job: Job, preset: Preset, stage: Stage, identity: Identity, method: type[Method], init: tuple[Path, dict] | None, folder: Path
+) -> Path:
+    plan, run = check(job, preset, stage, identity, method, init), RunFolder(job.out or folder)
+    longer = False
 
     def open_run() -> int:
+        nonlocal longer
         longer = job.extend and _is_longer(job, run, stage, identity)
         run.open(preset, identity, job.fresh, longer)
         return FINISHED if run.final.is_file() else STARTED if run.last.is_file() else NEW
 
-    found = group.first_decides(open_run)
+    found = plan.group.first_decides(open_run)
     if found == FINISHED:
-        job.reporter.say(f"{run.folder} is finished already (--fresh starts over)")
+        job.reporter.say(f"{run.folder} {_how_it_ended(run, stage)}")
         return run.final
     resumed = checkpoint.load(run.last) if found == STARTED else None
     if resumed is not None and "train" not in resumed:
         raise FgdaError(f"{run.last} cannot be resumed (it holds weights alone): use --fresh to start over")
+    state = build(plan, run, resumed)
+    if resumed is not None:
+        state.load_state_dict(resumed["train"])
+        state.stale = 0 if longer else state.stale
+        job.reporter.say(f"resuming {run.folder} at iteration {state.iteration} of {stage.iterations}")
+    train(plan, run, state)
+    return run.final
+
+
+def build(plan: Plan, run: RunFolder, resumed: dict | None) -> TrainState:
+    """Return the networks, the method and its optimisers, as they begin; a resumed run's state is loaded over them."""
+    job, preset, stage, data, device = plan.job, plan.preset, plan.stage, plan.data, plan.device
     torch.manual_seed(preset.run.seed)
     model = checkpoint.build_model(preset.model, len(data.classes))
-    samples = make_samples(preset, stage, data, method)
     if resumed is None:
-        initialise(model, preset, init, data.classes)
+        initialise(model, preset, plan.init, data.classes)
     wanted = resumed["train"]["precision"] if resumed else preset.run.precision
-    precision = make_precision(wanted, device, group, model, job.reporter)
+    precision = make_precision(wanted, device, plan.group, model, job.reporter)
     if resumed is None and stage.batch_norm == "mixed":
-        mix_statistics(precision.to_device(model), stage, samples, job.reporter)
-    prepared = prepare_method(method, model, preset, stage, precision, group)
-    weights = samples.class_weights(preset.data.class_balance)
-    prepared.class_weights = None if weights is None else weights.to(device)
-    state = make_state(prepared, preset, stage, precision)
-    if stage.batch_norm != "frozen" and not batch_norms(model.backbone):
-        job.reporter.decide(
-            f"{identity.stage}.batch_norm: {stage.batch_norm} changes nothing: {preset.model.backbone} has no batch norm"
-        )
+        mix_statistics(precision.to_device(model), stage, plan.samples, job.reporter)
+    say_norms(model, preset, stage, plan.identity.stage, plan.init is None, job.reporter)
+    method = prepare_method(plan.method, model, preset, stage, precision, plan.group, plan.init is None)
+    weights = plan.samples.class_weights(preset.data.class_balance)
+    method.class_weights = None if weights is None else weights.to(device)
+    state = make_state(method, preset, stage, precision)
     twin = partial(imagenet_encoder, preset.model, precision)
-    offline = OfflineData(samples, run.folder / "offline", device, job.reporter, group, stage.iterations, twin)
-    state.method.before_training(offline)
-    for module in state.method.references.values():
+    offline = OfflineData(plan.samples, run.folder / "offline", device, job.reporter, plan.group, stage.iterations, twin)
+    method.before_training(offline)
+    for module in method.references.values():
         precision.to_device(module).eval().requires_grad_(False)
     domains = (preset.data.source, preset.data.target)
     tune_for_training(precision, all(domain.crop or domain.scale == (1.0, 1.0) for domain in domains), job.reporter)
     if preset.run.compile:
         model.backbone.compile()
-    if resumed is not None:
-        state.load_state_dict(resumed["train"])
-        job.reporter.say(f"resuming {run.folder} at iteration {state.iteration} of {stage.iterations}")
-    judges = make_judges(preset, identity.stage, method, data, precision, group, job.reporter)
-    if group.is_first:
+    return state
+
+
+def train(plan: Plan, run: RunFolder, state: TrainState) -> None:
+    """Train to the end, or until a signal (Stopped)."""
+    job, preset, data = plan.job, plan.preset, plan.data
+    judges = make_judges(preset, plan.identity.stage, plan.method, data, state.precision, plan.group, job.reporter)
+    if plan.group.is_first:
         for decision in job.reporter.decisions or []:
             run.note(decision)
-    header = {"stage": identity.stage, "method": identity.method, "classes": data.classes.to_json(),
+    header = {"stage": plan.identity.stage, "method": plan.identity.method, "classes": data.classes.to_json(),
               "input": data.rule.to_json()}  # fmt: skip
     clock = Clock(preset.run.time_limit, job.started)
-    Trainer(state, samples, stage, preset, run, header, judges, job.reporter, group, clock=clock).train()
-    return run.final
+    Trainer(state, plan.samples, plan.stage, preset, run, header, judges, job.reporter, plan.group, clock=clock).train()
+
+
+def _how_it_ended(run: RunFolder, stage: Stage) -> str:
+    """What is said of a run whose final.pth is there: that it is finished, or that it ended before its last iteration."""
+    reached = run.reached()
+    if reached is None or reached >= stage.iterations:
+        return "is finished already (--fresh starts over)"
+    return f"ended at iteration {reached} of {stage.iterations}, for time or patience: --extend goes on, --fresh starts over"
 
 
 def _is_longer(job: Job, run: RunFolder, stage: Stage, identity: Identity) -> bool:
-    """Whether the run is asked to train beyond what it was begun for; what that does to the rates is said."""
-    before = run.length(identity.stage)
-    if before is None or before >= stage.iterations:
+    """Return whether a run goes on beyond its end: to more iterations than it was begun for, or to those it did not reach.
+
+    What that does to the learning rates is said.
+    """
+    before, reached = run.length(identity.stage), run.reached()
+    if before is None or reached is None or stage.iterations <= (reached if run.final.is_file() else before):
         return False
-    job.reporter.decide(
-        f"{run.folder} goes on from iteration {before} to {stage.iterations}; the rates follow the longer schedule from there, "
-        "so they jump up at first: the result is not that of one run of this length"
-    )
+    rates = "the learning rates go on as planned"
+    if stage.iterations != before:
+        rates = (
+            "the rates follow the longer schedule from there, so they jump up at first: the result is not that of one run of "
+            "this length"
+        )
+    job.reporter.decide(f"{run.folder} goes on from iteration {reached} to {stage.iterations}; {rates}")
     return True
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -300,3 +301,62 @@ def test_labels_of_an_earlier_version_are_asked_to_be_prepared_again(raw):
     with pytest.raises(FgdaError, match="half a pixel off their images: run fgda prepare again"):
         PreparedDataset(raw.out / "x")
     assert raw.run("1: road")[1].items("train")
+
+
+@pytest.mark.parametrize("mapping, words", [
+    ("1: road\n1: car\n", "key 1 stands in line 1 and in line 2"),
+    ("1: road\n0x1: car\n", "key 1 stands in line 1 and in line 2"),
+    ("[1, 2, 3]: road\n4: car\n[1, 2, 3]: car\n", r"line 1 and in line 3"),
+    ("classes: [road]\n1: road\nclasses: [car]\n", "key classes stands in line 1 and in line 3"),
+    ("0: car\nroad: sky\n", "'road' stands for id 0, which is there too"),
+])  # fmt: skip
+def test_a_mapping_that_contradicts_itself_is_refused(raw, mapping, words):
+    """Case 50."""
+    raw.write(ONES)
+    with pytest.raises(UsageError, match=words):
+        raw.run(mapping)
+
+
+def test_classes_alone_are_matched_by_name_with_cityscapes_ids(raw):
+    """Case 51: train ids of one class set were taken for those of another (sky became person)."""
+    reporter = Reporter(quiet=True, decisions=[])
+    raw.write(np.repeat(np.array([[7, 23, 26, 24]], np.uint8), 64, 0).repeat(32, 1))  # road, sky, car, person
+    _, dataset = raw.run("classes: [sky, car, road]", reporter=reporter)
+    assert first_label(dataset)[0, ::16].tolist() == [2, 0, 1, 255]
+    assert any("matched by name" in decision for decision in reporter.decisions)
+    raw.write(np.repeat(np.array([[0, 10, 13, 11]], np.uint8), 64, 0).repeat(32, 1))
+    _, dataset = raw.run("classes: [sky, car, road]", label_ids="train")
+    assert first_label(dataset)[0, ::16].tolist() == [2, 0, 1, 255]
+    with pytest.raises(UsageError, match="no class has a name of Cityscapes'"):
+        raw.run("classes: [ground, air]")
+
+
+def test_why_every_image_was_refused_is_said_on_the_spot(raw):
+    """Case 43."""
+    colours = np.full((64, 128, 3), (3, 2, 1), np.uint8)
+    raw.write(colours, colours)
+    with pytest.raises(FgdaError, match=r"2 of 2 as .*1\.png: 1 unknown label colours .*\(add `\[1, 2, 3\]: CLASS`"):
+        raw.run("[9, 9, 9]: road")
+    raw.write(ONES, ONES * 9)
+    with pytest.raises(FgdaError, match=r"label id [19] is not in the mapping \(add `[19]: CLASS`, or `[19]: ignore`\)"):
+        raw.run("2: road")
+
+
+def test_the_size_of_a_large_cache_is_said_before_it_is_written(monkeypatch, tmp_path):
+    """GTA5 at 1280x720 is 69 GB of raw pixels; a disk that lacks them is refused, with the smaller kind named."""
+    from fgda_cli.data import prepare as module
+    from fgda_cli.data.convert import Task
+
+    said = []
+
+    class Listening(Reporter):
+        def say(self, text):
+            said.append(text)
+
+    task = Task("gta5", tmp_path, (1280, 720), 19, lambda path: None)
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: SimpleNamespace(free=10**12))
+    module._check_space(task, 24966, Listening())
+    assert said == [f"gta5: 24966 images need about 69.0 GB in {tmp_path}, --cache png about 23.0 GB"]
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: SimpleNamespace(free=3 * 10**10))
+    with pytest.raises(FgdaError, match="69.0 GB .* 30.0 GB are free\nuse --cache png"):
+        module._check_space(task, 24966, Listening())

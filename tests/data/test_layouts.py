@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 
 import cv2
@@ -447,3 +448,16 @@ def test_prepare_list_names_every_layout_and_fits_80_columns():
     assert done.returncode == 0 and all(f"{name}: " in done.stdout for name in layout_names())
     assert "licence" in done.stdout and max(map(len, done.stdout.splitlines())) <= 80
     assert fgda("prepare").returncode == 2
+
+
+@pytest.mark.parametrize("kind, train, val", [
+    ("bdd100k", "images/10k/train/a.jpg", "images/10k/val/b.jpg"),
+    ("mapillary", "training/images/a.jpg", "validation/images/b.jpg"),
+])  # fmt: skip
+def test_validation_images_without_labels_are_refused_not_dropped(tmp_path, kind, train, val):
+    """Case 34."""
+    for name in (train, val):
+        picture(tmp_path / name)
+    listing = importlib.import_module(f"fgda_cli.data.layouts.{kind}").find(tmp_path)
+    assert [pair.split for pair in listing.pairs] == ["train"]
+    assert [problem["reason"] for problem in listing.problems] == ["image without a label"]

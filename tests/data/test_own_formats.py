@@ -60,8 +60,10 @@ def own(tmp_path):
 def test_a_square_covers_the_pixels_whose_centres_it_holds():
     mask = inside((16, 16), [[(2, 3), (5, 3), (5, 4), (2, 4)]])
     assert mask.sum() == 3 and mask[3, 2:5].all()  # one row, not two
-    hole = inside((16, 16), [[(0, 0), (10, 0), (10, 10), (0, 10)], [(2, 2), (4, 2), (4, 4), (2, 4)]])
-    assert hole.sum() == 96 and not hole[2:4, 2:4].any()
+    square, inner = [(0, 0), (10, 0), (10, 10), (0, 10)], [(2, 2), (4, 2), (4, 4), (2, 4)]
+    assert inside((16, 16), [square, inner]).sum() == 100, "parts of one object that overlap are united"
+    assert inside((16, 16), [square, square]).sum() == 100, "an outline given twice is there once"
+    assert inside((16, 16), [square, [(5, 5), (12, 5), (12, 12), (5, 12)]]).sum() == 100 + 49 - 25
     assert inside((4, 4), [[(-10, -10), (20, -10), (20, 20), (-10, 20)]]).all()
 
 
@@ -154,12 +156,23 @@ def test_carla_tags_of_both_versions_lie_in_the_red_channel(own, version, ids):
 @pytest.mark.parametrize("ids, version, words", [
     (OLD, None, "looks like --carla-version old"), 
     (NEW, None, "id 24 does not exist before 0.9.14, so it looks like --carla-version new"),
-    (OLD, "new", "use --carla-version old"), (NEW, "old", "use --carla-version new"), (grid(9, 9), None, "say --carla-version"),
-    (grid(1, 11, 9, 14), "old", "use --carla-version new"),
+    (NEW, "old", "use --carla-version new"), (grid(9, 9), None, "say --carla-version"),
 ])  # fmt: skip
 def test_carla_ids_that_contradict_the_version_are_refused(own, ids, version, words):
     with pytest.raises(UsageError, match=words):
         own.run("carla", carla_version=version, **carla_tree(own.root, ids))
+
+
+@pytest.mark.parametrize("ids, version, other", [
+    (OLD, "new", "old"), (grid(1, 11, 9, 14), "old", "new"),
+    (grid(0, 0, 0, 1, 1, 9, 10, 11), "old", "new"),  # up to 0.9.9: the sky is 0, the buildings 1
+])  # fmt: skip
+def test_carla_ids_in_doubt_are_read_as_asked_for_and_the_doubt_is_said(own, ids, version, other):
+    """Case 36: what is usual of a street is no proof."""
+    summary, _ = own.run("carla", carla_version=version, **carla_tree(own.root, ids))
+    assert summary.images == {"train": 1}
+    doubts = [decision for decision in own.decisions if f"more usual of --carla-version {other}" in decision]
+    assert len(doubts) == 1 and "road and sky cover" in doubts[0]
 
 
 def test_carla_colours_need_no_version(own):
@@ -214,6 +227,42 @@ def test_voc_splits_by_its_lists_and_maps_by_name(own):
     assert (dataset.label(dataset.items("val")[0]) == 1).all()
     summary, _ = own.run("voc", only=("a.*",), mapping=own.root / "map.yaml", **files)
     assert summary.images == {"train": 1} and summary.refused == 1  # the name that no file has, not those left out
+
+
+BLIMP = np.full((HEIGHT, WIDTH, 3), (1, 2, 3), np.uint8)
+
+
+@pytest.mark.parametrize("train, val", [("Train", "Validation"), ("training", "valid"), ("train", "val")])
+def test_voc_lists_are_splits_by_their_names_and_names_may_have_spaces(own, train, val):
+    """Case 28."""
+    files = voc_tree(own.root, {name: Image.fromarray(BLIMP) for name in ("frame 001", "frame 002", "c")})
+    lists = own.root / "ImageSets/Segmentation"
+    lists.mkdir(parents=True)
+    (lists / f"{train}.txt").write_text("frame 001\r\n\nc \n", encoding="utf-8-sig")
+    (lists / f"{val}.txt").write_text("frame 002\n")
+    (lists / "odd.txt").write_text("c\n")
+    (own.root / "map.yaml").write_text("classes: [flyer]\nblimp: flyer\n")
+    summary, dataset = own.run("voc", mapping=own.root / "map.yaml", **files)
+    assert summary.images == {"train": 2, "val": 1} and summary.refused == 0
+    assert [item.name for item in dataset.items("val")] == ["frame 002"]
+    assert any("not used: odd.txt" in decision for decision in own.decisions)
+
+
+def test_voc_lists_of_unknown_names_are_asked_about(own):
+    files = voc_tree(own.root, {"a": Image.fromarray(BLIMP)})
+    (own.root / "ImageSets/Segmentation").mkdir(parents=True)
+    (own.root / "ImageSets/Segmentation/part7.txt").write_text("a\n")
+    (own.root / "map.yaml").write_text("classes: [flyer]\nblimp: flyer\n")
+    with pytest.raises(UsageError, match=r"part7.txt: name a list train.txt or val.txt"):
+        own.run("voc", mapping=own.root / "map.yaml", **files)
+
+
+def test_cvats_default_list_is_the_split_that_is_asked_for(own):
+    files = voc_tree(own.root, {name: Image.fromarray(BLIMP) for name in "ab"})
+    (own.root / "ImageSets/Segmentation").mkdir(parents=True)
+    (own.root / "ImageSets/Segmentation/default.txt").write_text("a\nb\n")
+    (own.root / "map.yaml").write_text("classes: [flyer]\nblimp: flyer\n")
+    assert own.run("voc", mapping=own.root / "map.yaml", split="val", **files)[0].images == {"val": 2}
 
 
 @pytest.mark.parametrize("labelmap, words", [

@@ -24,8 +24,9 @@ def find(root: Path) -> Listing:
     root, listing = locate(root, ("images/10k/train",), TITLE), Listing()
     images, labels = root / "images/10k", root / "labels/sem_seg/masks/val"
     unlabelled(listing, image_files(images / "train"), images / "train")
-    if labels.is_dir():
-        pair_by_name(listing, image_files(images / "val"), image_files(labels), images / "val", labels, "val")
+    if (images / "val").is_dir():
+        found = image_files(labels) if labels.is_dir() else []
+        pair_by_name(listing, image_files(images / "val"), found, images / "val", labels, "val")
     return listing
 
 

@@ -99,15 +99,21 @@ def _shares(labels: list[Path]) -> dict[int, float]:
 
 
 def decide_version(shares: dict[int, float], wanted: str | None, notes: list[str]) -> str | None:
-    """`old` (to 0.9.13) or `new`: what was asked for, unless road and sky say otherwise. Raises UsageError."""
+    """`old` (to 0.9.13) or `new`, as asked for; a doubt is noted.
+
+    Only an id that the older numbering does not have is proof: up to 0.9.9 the sky was 0, and an alley has neither road nor
+    sky. Raises UsageError when nothing was asked for, or against proof.
+    """
     if not shares:
         return wanted
     road_and_sky = {version: sum(shares.get(k, 0) for k, v in IDS[version].items() if v in (0, 10)) for version in IDS}
     likely = max(road_and_sky, key=road_and_sky.__getitem__)
     clear = road_and_sky[likely] >= max(MUCH, 2 * min(road_and_sky.values()))
     if max(shares) > LARGEST["old"]:
-        likely, clear = "new", True
         reason = f"id {max(shares)} does not exist before 0.9.14"
+        if wanted == "old":
+            raise UsageError(f"--carla-version old: {reason}\nuse --carla-version new, or prepare folder with a --mapping")
+        likely, clear = "new", True
     else:
         parts = ", ".join(f"{100 * share:.0f} % read as {version}" for version, share in road_and_sky.items())
         reason = f"road and sky cover {parts}"
@@ -115,6 +121,6 @@ def decide_version(shares: dict[int, float], wanted: str | None, notes: list[str
         hint = f"; {reason}, so it looks like --carla-version {likely}" if clear else ""
         raise UsageError(f"CARLA renumbered its ids in 0.9.14: say --carla-version old (to 0.9.13) or new{hint}")
     if clear and wanted != likely:
-        raise UsageError(f"--carla-version {wanted}: {reason}\nuse --carla-version {likely}, or prepare folder with a --mapping")
+        notes.append(f"{reason}, which is more usual of --carla-version {likely}: look at some labels before you train")
     notes.append(f"labels are CARLA's ids {'to 0.9.13' if wanted == 'old' else 'from 0.9.14 on'}")
     return wanted

@@ -35,7 +35,7 @@ class Categories:
         raise BadFile("COCO's labels are drawn from outlines")
 
     def facts(self) -> dict[str, Any]:
-        return {"layout": "coco", "classes": self.classes.to_json()}
+        return {"layout": "coco", "outlines": "united", "classes": self.classes.to_json()}
 
     def mapped(self) -> set[int]:
         return set(self.table.values())

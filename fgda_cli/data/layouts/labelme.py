@@ -63,7 +63,7 @@ class NamedShapes:
         raise BadFile(f"shape_type {str(kind)[:40]} is unknown")
 
     def facts(self) -> dict[str, Any]:
-        return {"layout": "labelme", "classes": self.classes.to_json(), "names": sorted(self.table.items())}
+        return {"layout": "labelme", "outlines": "united", "classes": self.classes.to_json(), "names": sorted(self.table.items())}
 
     def mapped(self) -> set[int]:
         return set(self.table.values())

@@ -33,8 +33,9 @@ def find(root: Path) -> Listing:
     images = root / "validation/images"
     places = (root / "validation/v1.2/labels", root / "validation/labels")
     labels = next((place for place in places if place.is_dir()), None)
-    if labels is not None and images.is_dir():
-        pair_by_name(listing, image_files(images), image_files(labels), images, labels, "val")
+    if images.is_dir():
+        found = image_files(labels) if labels is not None else []
+        pair_by_name(listing, image_files(images), found, images, labels or images, "val")
     return listing
 
 

@@ -1,6 +1,7 @@
 """Pascal VOC and CVAT ("segmentation mask"): `JPEGImages/`, `SegmentationClass/`, `labelmap.txt` of `name:r,g,b:parts:actions`.
 
-Splits are those of `ImageSets/Segmentation/{train,val}.txt`; without these lists all is `--split`.
+Splits are those of the lists in `ImageSets/Segmentation/`, one image's name a line: `train.txt` or `Train.txt`, `val.txt` or
+`Validation.txt`. Without such a list (or with CVAT's `default.txt` alone) all is `--split`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 from ...runtime.errors import FgdaError, UsageError
 from ..classes import ClassSet
 from ..formats import map_colours, read_label_colours
-from ..images import image_files
+from ..images import image_files, visible_files
 from ..mapping import load_mapping
 from ..names import match_names
 from .base import Listing, OwnFiles, Pair, Reader, locate, pair_by_name
@@ -90,19 +91,38 @@ def read_labelmap(path: Path) -> list[tuple[str, tuple[int, int, int]]]:
     return [(name, colour) for colour, name in found.items()]
 
 
+SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "default": None}
+
+
+def _lists(root: Path) -> tuple[dict[Path, str | None], list[Path]]:
+    """The lists of a data set by the split that their names mean (None: that of --split), and those that mean none."""
+    files = visible_files(root / "ImageSets" / "Segmentation", "*.txt") if (root / "ImageSets" / "Segmentation").is_dir() else []
+    known = {path: SPLIT_NAMES[path.stem.lower()] for path in files if path.stem.lower() in SPLIT_NAMES}
+    return known, [path for path in files if path not in known]
+
+
 def _into_splits(listing: Listing, paired: Listing, root: Path, split: str) -> None:
-    """What was paired, by the lists of the data set; images without a label count only where a list names them."""
-    lists = {name: root / "ImageSets" / "Segmentation" / f"{name}.txt" for name in ("train", "val")}
-    by_name = {pair.name: pair for pair in paired.pairs}
-    if not any(path.is_file() for path in lists.values()):
+    """What was paired, by the lists of the data set; images without a label count only where a list names them.
+
+    Raises UsageError when there are lists but none whose name says which split it is.
+    """
+    lists, others = _lists(root)
+    if others and not lists:
+        names = ", ".join(path.name for path in others)
+        raise UsageError(f"{others[0].parent} holds {names}: name a list train.txt or val.txt, so that its split is known")
+    if others:
+        listing.notes.append(f"lists that are no split of ours, not used: {', '.join(path.name for path in others)}")
+    if not lists:
         listing.pairs, listing.problems = paired.pairs, paired.problems
         return
-    for part, path in lists.items():
-        for name in path.read_text(encoding="utf-8", errors="replace").split() if path.is_file() else ():
+    by_name = {pair.name: pair for pair in paired.pairs}
+    for path, part in lists.items():
+        lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+        for name in dict.fromkeys(line.strip() for line in lines if line.strip()):
             pair = by_name.get(name)
             if pair is None:
                 listing.refuse(root / "JPEGImages" / name, f"listed in {path.name}, but image or label is missing")
             else:
-                listing.pairs.append(Pair(name, part, pair.image, pair.label))
-    if split != "train":
+                listing.pairs.append(Pair(name, part or split, pair.image, pair.label))
+    if split != "train" and None not in lists.values():
         listing.notes.append("splits are those of ImageSets/Segmentation; --split is not used")
