@@ -92,6 +92,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     arguments = cli.arrange(sys.argv[1:] if arguments is None else arguments)
     on_signal("SIGTERM", cli.terminate)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files that are not UTF-8
     for library, silent in (("OPENCV_LOG_LEVEL", "OFF"), ("OPENCV_FFMPEG_LOGLEVEL", "-8")):
         os.environ.setdefault(library, silent)  # they would tell of damaged files in their own words
     if "--no-color" in arguments:

@@ -80,6 +80,9 @@ MaxPixels = Annotated[
     Optional[int],
     typer.Option(min=1, metavar="N", help="Read images of up to N pixels. Default: 180 million.", rich_help_panel=COMPUTE),
 ]
+LabelMaps = Annotated[
+    bool, typer.Option("--label-maps", help="Take label maps that lie in folders as images too.", rich_help_panel=DATA)
+]
 Extend = Annotated[
     bool, typer.Option("--extend", help="Train a finished run further, to the iterations now asked for.", rich_help_panel=RESULT)
 ]

@@ -17,6 +17,7 @@ def entropy_map(
     out: cli.OutFolder,
     raw: Annotated[bool, typer.Option("--raw", help="Also float32 [H,W] arrays (.npy).", rich_help_panel="Result")] = False,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Enter folders of folders.")] = False,
+    label_maps: cli.LabelMaps = False,
     flip: cli.Flip = False,
     scale: cli.Scale = None,
     sliding: cli.Sliding = None,
@@ -34,7 +35,8 @@ def entropy_map(
     from ..runtime.distributed import join
     from ..runtime.files import write_json
 
-    show, found = cli.reporter(context), collect(inputs, recursive, out)
+    show = cli.reporter(context)
+    found = collect(inputs, recursive, out, label_maps, show)
     model, _ = load_model(checkpoint, exported=True)
     how, tta = cli.precision_for(precision, device, show, model), cli.views(flip, scale, sliding, overlap)
     how.to_device(model)

@@ -37,6 +37,7 @@ def predict(
     ] = 0.0,
     ids: cli.Ids = "train",
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Enter folders of folders.")] = False,
+    label_maps: cli.LabelMaps = False,
     flip: cli.Flip = False,
     scale: cli.Scale = None,
     sliding: cli.Sliding = None,
@@ -64,7 +65,8 @@ def predict(
     clip = Clip(every, parse_time(start, "--start") or 0.0, parse_time(end, "--end"))
     if clip.end is not None and clip.end <= clip.start:
         raise UsageError(f"--end {end} is not after --start {start}")
-    show, found = cli.reporter(context), collect(inputs, recursive, out)
+    show = cli.reporter(context)
+    found = collect(inputs, recursive, out, label_maps, show)
     model, info = load_model(checkpoint, exported=True)
     how, tta = cli.precision_for(precision, device, show, model), cli.views(flip, scale, sliding, overlap)
     how.to_device(model)

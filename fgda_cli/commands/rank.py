@@ -23,6 +23,7 @@ def rank(
         typer.Option(help="Names that have labels already (a list, or a ranking.json).", rich_help_panel="Data"),
     ] = None,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Enter folders of folders.")] = False,
+    label_maps: cli.LabelMaps = False,
     json: cli.Json = None,
     device: cli.Device = "auto",
     precision: cli.PrecisionName = None,
@@ -41,7 +42,8 @@ def rank(
     from ..studies.rank import choose, look, ranking_json, write_ranking
     from ..visual.tables import ranking_table
 
-    show, found = cli.reporter(context), collect(inputs, recursive, out)
+    show = cli.reporter(context)
+    found = collect(inputs, recursive, out, label_maps, show)
     if any(item.stream is not None for item in found):
         raise UsageError("rank reads what it chose a second time: name files, not a camera, a stream or standard input")
     names = set(listed_names(labelled)) if labelled is not None else set()

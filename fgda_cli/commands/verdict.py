@@ -18,6 +18,7 @@ def verdict(
         Optional[list[str]],
         typer.Option(metavar="DIR", help="Target frames: images, folders, globs; repeatable.", rich_help_panel="Data"),
     ] = None,
+    label_maps: cli.LabelMaps = False,
     data: Annotated[
         Optional[str], typer.Option(help="Prepared data set of target frames. Default: the preset's.", rich_help_panel="Data")
     ] = None,
@@ -45,7 +46,7 @@ def verdict(
 
     show = cli.reporter(context)
     how = cli.precision_for(precision, device, show)
-    wanted = Wanted(root_of(data_root), tuple(images or ()), data, baseline, frames, max_pixels)
+    wanted = Wanted(root_of(data_root), tuple(images or ()), data, baseline, frames, max_pixels, label_maps)
     study = run_verdict(checkpoints, headings(checkpoints), wanted, how, show)
     if report is not None:
         show.say(f"report: {write_page(report / 'index.html', verdict_page(study, how))}")

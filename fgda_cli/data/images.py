@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,10 +15,13 @@ from ..runtime.errors import FgdaError
 from ..runtime.files import write_bytes
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm"})
-VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"})
+VIDEO_SUFFIXES = frozenset(
+    {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp"}
+)
 MAX_PIXELS = 180_000_000  # of one image, unless more are asked for: a small file can claim any size
 HIDDEN_NAMES = {"thumbs.db", "__macosx"}
 Item = TypeVar("Item")
+_PILLOW = threading.Lock()  # around its limit of pixels, which belongs to the whole process
 
 
 class BadFile(Exception):
@@ -29,9 +35,34 @@ def is_hidden(path: Path, below: Path | None = None) -> bool:
 
 
 def visible_files(folder: Path, pattern: str = "*", recursive: bool = True) -> list[Path]:
-    """Every file below a folder, sorted, without hidden ones and without what lies in hidden folders."""
-    found = folder.rglob(pattern) if recursive else folder.glob(pattern)
-    return sorted(path for path in found if not is_hidden(path, folder) and path.is_file())
+    """Every file below a folder, sorted, without hidden ones and without what lies in hidden folders.
+
+    Links to folders are followed, but no folder is read twice: one that is reached without a link is read there.
+    """
+    found: list[Path] = []
+    seen: set[str] = set()
+    waiting, links = [folder], []
+    while waiting or links:
+        place = waiting.pop() if waiting else links.pop(0)
+        real = os.path.realpath(place)
+        if real in seen or not os.path.isdir(real):
+            continue
+        seen.add(real)
+        for entry in sorted(os.scandir(place), key=lambda entry: entry.name):
+            path = place / entry.name
+            if is_hidden(path):
+                continue
+            if entry.is_dir() and recursive:
+                (links if entry.is_symlink() else waiting).append(path)
+            elif entry.is_file() and fnmatch(entry.name, pattern):
+                found.append(path)
+    return sorted(found)
+
+
+def written_name(name: str) -> str:
+    """Return a name that can be written anywhere: bytes that are not UTF-8 become %XX, as in addresses."""
+    parts = name.encode(errors="surrogateescape").decode(errors="surrogateescape")
+    return "".join(f"%{ord(c) - 0xDC00:02X}" if 0xDC80 <= ord(c) <= 0xDCFF else c for c in parts)
 
 
 def image_files(folder: Path, recursive: bool = True, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> list[Path]:
@@ -43,8 +74,12 @@ def open_image(path: Path, max_pixels: int | None = None):
     """A Pillow image, its header read. Raises BadFile when it claims more pixels than `max_pixels`."""
     from PIL import Image
 
-    Image.MAX_IMAGE_PIXELS = None  # its own guard warns in its own words; the size is checked here, before anything is decoded
-    image = Image.open(path)
+    with _PILLOW:  # its own guard warns in its own words; the size is checked here, before anything is decoded
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            image = Image.open(path)
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
     pixels, most = image.width * image.height, max_pixels or MAX_PIXELS
     if pixels > most:
         image.close()
@@ -73,9 +108,45 @@ def read_rgb(path: Path, max_pixels: int | None = None) -> np.ndarray:
 
 
 def _from_deep_grey(values: np.ndarray) -> np.ndarray:
-    values = values.astype(np.float32)
-    scale = 255.0 / 65535.0 if values.max(initial=0) > 255 else 1.0
-    return np.repeat((values * scale).clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
+    """Grey `[H,W]` of more than 8 bits, or of floats, as RGB uint8. Raises BadFile where it is not known which value is white.
+
+    Floats are 0 to 1, or 0 to 255 where a value is larger. Integers up to 255 are 8 bits; those above 4095 have 16.
+    """
+    if not np.isfinite(values).all() or values.min(initial=0) < 0:
+        raise BadFile("holds negative or infinite values, so it is no picture")
+    most, is_float = float(values.max(initial=0)), values.dtype.kind == "f"
+    if is_float and most > 255:
+        raise BadFile(f"floats up to {most:g}: pictures are read with values from 0 to 1, or to 255")
+    if not is_float and 255 < most < 4096:
+        raise BadFile(f"16-bit grey with values up to {most:.0f}, so probably of 10 or 12 bits: save it with 8, or scaled to 16")
+    scale = 255.0 if is_float and most <= 1 else 1.0 if most <= 255 else 255.0 / 65535.0
+    grey = (values.astype(np.float64) * scale).clip(0, 255)
+    return np.repeat((np.round(grey) if is_float else grey).astype(np.uint8)[..., None], 3, axis=2)
+
+
+LABEL_ENDINGS = ("_labelids", "_labeltrainids", "_instanceids")
+LABEL_FOLDERS = ("gtfine", "gtcoarse")
+COLOURED = ("_color", "_ids")  # endings of label maps, and of some photographs
+FEW_VALUES = 48  # of a palette or grey image: a photograph has more
+
+
+def is_label_map(path: Path) -> bool:
+    """Whether an image file looks like a label map: by its name, or as a palette or grey image of few values."""
+    stem = path.stem.lower()
+    if stem.endswith(LABEL_ENDINGS) or any(part.lower() in LABEL_FOLDERS for part in path.parent.parts):
+        return True
+    if path.suffix.lower() not in (".png", ".bmp", ".tif", ".tiff", ".ppm"):
+        return False
+    modes = ("1", "L", "P", "I", "I;16", *(("RGB", "RGBA") if stem.endswith(COLOURED) else ()))
+    try:
+        with open_image(path) as image:
+            if image.mode not in modes:
+                return False
+            values = np.asarray(image)
+    except Exception:  # noqa: BLE001 - what cannot be read is refused by name where it is read
+        return False
+    pixels = values.reshape(-1, values.shape[2]) if values.ndim == 3 else values.ravel()
+    return 1 < len(np.unique(pixels, axis=0)) <= FEW_VALUES
 
 
 def unreadable(path: Path, error: Exception) -> str:

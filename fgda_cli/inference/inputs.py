@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from ..data.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, BadFile, image_files, is_hidden, read_rgb, spread
+from ..data.images import (
+    IMAGE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    BadFile,
+    image_files,
+    is_hidden,
+    is_label_map,
+    read_rgb,
+    spread,
+    written_name,
+)
 from ..runtime.distributed import ProcessGroup
 from ..runtime.errors import FgdaError
+from ..runtime.reporter import Reporter
 from .pipeline import CHUNK, ahead, batched, read_ahead, share
 from .video import STDIN, STREAM, Clip, frames_of
 
@@ -24,13 +36,14 @@ RESULT_ENDINGS = ("_color", "_ids", "_overlay", "_entropy")  # of the names that
 @dataclass(frozen=True)
 class Input:
     """One image or video; `name` is its path below the folder given, without suffix. A video's frame knows its place among those
-    that are taken (`order`, from 0) and how many come a second."""
+    that are taken (`order`, from 0), how many come a second on average, and its own time."""
 
     name: str
     path: Path
     stream: str | None = None  # a camera, an address, or "-" for frames on standard input
     order: int = 0
     rate: float = 0.0
+    seconds: float = 0.0
 
     @property
     def is_video(self) -> bool:
@@ -47,35 +60,68 @@ class Input:
         return self.name.rpartition("/")[0]
 
 
-def collect(inputs: list[str], recursive: bool, out: Path | None = None) -> list[Input]:
+def collect(
+    inputs: list[str],
+    recursive: bool,
+    out: Path | None = None,
+    label_maps: bool = False,
+    reporter: Reporter = Reporter(quiet=True),
+) -> list[Input]:
     """Images, folders and globs to a list without doubles. Raises FgdaError for an input that gives none.
 
-    With several inputs, a folder's name stands before those of its images. What an earlier run wrote to `out` is left out.
+    With several inputs, a folder's name stands before those of its images. Left out of folders and globs, and said: what an
+    earlier run wrote to `out`, and label maps, unless `label_maps` asks for them.
     """
     found: dict[Path, str] = {}
+    left_out: list[Path] = []
     folders = _folder_names([Path(text) for text in inputs if Path(text).is_dir()])
     streams = [text for text in inputs if text == STDIN or STREAM.match(text)]
+
+    def photographs(files: list[Path]) -> list[Path]:
+        maps = {file for file in files if not label_maps and file.suffix.lower() in IMAGE_SUFFIXES and is_label_map(file)}
+        left_out.extend(sorted(maps))
+        return [file for file in files if file not in maps and _is_what_it_says(file)]
+
     for text in inputs:
         path = Path(text)
         if text in streams:
             continue
         if path.is_dir():
             prefix = f"{folders[path]}/" if len(inputs) > 1 else ""
-            files = _without_results(image_files(path, recursive, READABLE), path, out)
+            files = photographs(_without_results(image_files(path, recursive, READABLE), path, out))
             images = {file: prefix + file.relative_to(path).with_suffix("").as_posix() for file in files}
             if not images:
                 deeper = " (there are some in its folders: use --recursive)" if _more_below(path, recursive, out) else ""
-                raise FgdaError(f"{path} holds no image or video{deeper}")
+                raise FgdaError(f"{path} holds no image or video{deeper}{_maps_alone(left_out)}")
         elif path.is_file():
             images = {path: path.stem}
         else:
             matches = [Path(p) for p in sorted(glob.glob(text, recursive=True))]
-            images = {p: p.stem for p in matches if p.suffix.lower() in READABLE and not is_hidden(p) and p.is_file()}
+            files = [p for p in matches if p.suffix.lower() in READABLE and not is_hidden(p) and p.is_file()]
+            images = {p: p.stem for p in photographs(files)}
             if not images:
-                raise FgdaError(f"{text}: no such image, folder or pattern")
+                raise FgdaError(f"{text}: no such image, folder or pattern{_maps_alone(left_out)}")
         for image, name in images.items():
             found.setdefault(image, name)
-    return [*_distinct(found), *(entry for text in streams for entry in _stream(text))]
+    if left_out:
+        reporter.decide(f"{len(left_out)} label maps are left out, e.g. {left_out[0]} (--label-maps takes them as images)")
+    distinct = _distinct(found)
+    for item in distinct:
+        if "%" in item.name and written_name(item.path.stem) != item.path.stem:
+            reporter.decide(f"a name that is not UTF-8 is written with %XX: {item.name}")
+    return [*distinct, *(entry for text in streams for entry in _stream(text))]
+
+
+def _maps_alone(left_out: list[Path]) -> str:
+    return f" but {len(left_out)} label maps, e.g. {left_out[0]} (--label-maps takes them as images)" if left_out else ""
+
+
+def _is_what_it_says(file: Path) -> bool:
+    """Whether a .ts file is a video (a transport stream begins with its sync byte) and no program text."""
+    if file.suffix.lower() != ".ts":
+        return True
+    with open(file, "rb") as handle:
+        return handle.read(1) == b"G"
 
 
 def _stream(text: str) -> list[Input]:
@@ -85,11 +131,15 @@ def _stream(text: str) -> list[Input]:
     head = sys.stdin.buffer.peek(512)[:512]
     if not head:
         raise FgdaError("standard input is empty: images or their paths are expected")
-    line = head.partition(b"\n")[0].strip()
-    if b"\0" in head or not line.isascii() or Path(line.decode()).suffix.lower() not in READABLE:
+    if not _is_text(head):
         return [Input("stdin", Path(STDIN), stream=STDIN)]
-    listed = [line.strip() for line in sys.stdin.read().splitlines() if line.strip()]
+    listed = [os.fsdecode(line.strip()) for line in sys.stdin.buffer.read().splitlines() if line.strip()]
     return _distinct({Path(line): Path(line).stem for line in listed})
+
+
+def _is_text(head: bytes) -> bool:
+    """Whether the first bytes are text: images and videos begin with bytes that no text has."""
+    return not any(byte < 32 and byte not in b"\t\r\n" for byte in head) and not head.startswith((b"\xff\xd8", b"\x89PNG"))
 
 
 def _folder_names(folders: list[Path]) -> dict[Path, str]:
@@ -130,18 +180,39 @@ def _more_below(path: Path, recursive: bool, out: Path | None) -> bool:
 
 
 def _distinct(found: dict[Path, str]) -> list[Input]:
-    """`a.png` and `a.jpg` would write the same file: such names keep their suffix, and then get a number."""
-    names = list(found.values())
-    used: set[str] = set()
-    result = []
+    """An input for each file, under names that no other has.
+
+    `a.png` and `a.jpg` keep their suffix; files of one name in several folders get as much of their path as tells them apart;
+    a video's name gives way to a folder of that name, in which its frames would lie.
+    """
+    unique: dict[Path, tuple[Path, str]] = {}
     for path, name in found.items():
-        chosen = name if names.count(name) == 1 else f"{name}{path.suffix}"
-        number = 2
-        while chosen in used:
-            chosen, number = f"{name}-{number}", number + 1
-        used.add(chosen)
-        result.append(Input(chosen, path))
-    return result
+        unique.setdefault(Path(os.path.abspath(path)), (path, name))
+    names = {path: written_name(name) for path, name in unique.values()}
+    for depth in range(2, 1 + max((len(path.absolute().parts) for path in names), default=1)):
+        clashes = [group for group in _by_name(names) if len(group) > 1]
+        if not clashes:
+            break
+        for group in clashes:
+            with_suffix = {path: f"{names[path]}{path.suffix}" for path in group}
+            if len(set(with_suffix.values())) == len(group):
+                names |= with_suffix
+            else:
+                longer = (path.absolute().with_suffix("").parts[-depth:] for path in group)
+                names |= {path: written_name("/".join(part for part in parts if part != "/"))
+                          for path, parts in zip(group, longer, strict=True)}  # fmt: skip
+    folders = {parent.as_posix() for name in names.values() for parent in PurePosixPath(name).parents}
+    for path, name in names.items():
+        if path.suffix.lower() in VIDEO_SUFFIXES and name in folders:
+            names[path] = f"{name}{path.suffix}"
+    return [Input(name, path) for path, name in names.items()]
+
+
+def _by_name(names: dict[Path, str]) -> list[list[Path]]:
+    groups: dict[str, list[Path]] = {}
+    for path, name in names.items():
+        groups.setdefault(name, []).append(path)
+    return list(groups.values())
 
 
 def read_inputs(inputs: list[Input], threads: int | None = None, max_pixels: int | None = None) -> Iterator[tuple]:
@@ -149,9 +220,16 @@ def read_inputs(inputs: list[Input], threads: int | None = None, max_pixels: int
     return (pair for chunk in read_chunks(inputs, threads, max_pixels=max_pixels) for pair in chunk)
 
 
-def spread_images(text: str, count: int, recursive: bool = True, max_pixels: int | None = None) -> list[np.ndarray]:
+def spread_images(
+    text: str,
+    count: int,
+    recursive: bool = True,
+    max_pixels: int | None = None,
+    label_maps: bool = False,
+    reporter: Reporter = Reporter(quiet=True),
+) -> list[np.ndarray]:
     """`count` images of a folder or glob, evenly spread, RGB. Raises FgdaError when none can be read."""
-    inputs = [item for item in collect([text], recursive) if not item.is_video]
+    inputs = [item for item in collect([text], recursive, None, label_maps, reporter) if not item.is_video]
     images = [image for _, image in read_inputs(spread(inputs, count), max_pixels=max_pixels) if isinstance(image, np.ndarray)]
     if not images:
         raise FgdaError(f"{text} holds no image that can be read (videos: take frames of them first)")
@@ -182,10 +260,11 @@ def read_chunks(
 
 
 def _frames(item: Input, clip: Clip) -> Iterator[tuple[Input, np.ndarray | BadFile]]:
-    """A video's frames as NAME/000001, NAME/000002, … by their number in the video."""
+    """A video's frames as NAME/000001, NAME/000002, … by their number in the video; at the end, what was missing of it."""
     try:
         frames = frames_of(item.source, clip)
-        for order, (number, image, rate) in enumerate(frames if item.stream else ahead(frames, CHUNK)):
-            yield Input(f"{item.name}/{number:06d}", item.path, item.stream, order, clip.rate(rate)), image
+        for order, frame in enumerate(frames if item.stream else ahead(frames, CHUNK)):
+            name = f"{item.name}/{frame.number:06d}"
+            yield Input(name, item.path, item.stream, order, clip.rate(frame.rate), frame.seconds), frame.image
     except BadFile as error:
         yield item, error

@@ -88,8 +88,8 @@ class Videos:
         with self.lock:
             if item.video not in self.files:
                 file = VideoFile(self.path(item.video), item.rate)
-                self.files[item.video] = (file, InOrder(file.add))
-        self.files[item.video][1].put(item.order, self.picture(image, result))
+                self.files[item.video] = (file, InOrder(lambda shown: file.add(*shown)))
+        self.files[item.video][1].put(item.order, (self.picture(image, result), item.seconds))
 
     def path(self, video: str) -> Path:
         return self.pictures.out / f"{video}.mp4"

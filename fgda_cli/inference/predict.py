@@ -23,7 +23,7 @@ from ..runtime.reporter import Reporter
 from .inputs import Input, read_chunks
 from .pipeline import batched, images_per_batch, share, write_behind
 from .tta import TestTimeAugmentation, decide, view_logits
-from .video import Clip, frame_count
+from .video import Clip, CutShort, frame_count
 
 
 def network_size(model: Segmenter, image: np.ndarray) -> tuple[int, int]:
@@ -144,7 +144,8 @@ def predict_inputs(
                     for item, reason in chunk:
                         if isinstance(reason, BadFile):
                             reporter.warn(f"{item.source}: {reason}", of_own_share=True)
-                    bad, done = bad + len(chunk) - len(good), done + len(good)
+                    bad += sum(isinstance(reason, BadFile) and not isinstance(reason, CutShort) for _, reason in chunk)
+                    done += len(good)
                     change = None if smoothed is None else lambda n, views, good=good: smoothed(good[n][0], views)
                     results = predict_many(model, [image for _, image in good], precision, tta, with_entropy, change)
                     for (item, image), result in zip(good, results, strict=True):

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -21,6 +21,7 @@ from ..runtime.files import whole_file
 STREAM = re.compile(r"^(camera:\d+|(rtsp|rtsps|rtmp|http|https|udp|tcp|srt)://\S+)$", re.IGNORECASE)
 STDIN = "-"
 USUAL_RATE = 25.0  # frames/s, where a stream does not say its own
+TICK = Fraction(1, 90_000)  # in which times are written
 ENCODERS = ("libx264", "h264", "mpeg4")  # the first that the library has
 
 
@@ -56,49 +57,110 @@ def parse_time(text: str | None, option: str) -> float | None:
     return seconds
 
 
-def frames_of(source: str, clip: Clip = Clip()) -> Iterator[tuple[int, np.ndarray, float]]:
-    """`(number from 1, RGB [H,W,3], frames/s)` of a file, camera or address, or of standard input.
+class Frame(NamedTuple):
+    """A frame of a video."""
 
-    Raises BadFile where there is no frame.
+    number: int  # from 1 on
+    seconds: float  # its own time, from 0 on
+    image: np.ndarray  # RGB [H,W,3]
+    rate: float  # frames a second, on average
+
+
+class CutShort(BadFile):
+    """A video that ends before its header says so; its frames up to there were read."""
+
+
+Reader = Iterator[tuple[float | None, Callable[[], np.ndarray], float]]  # time where it is known, pixels, frames a second
+MISSING = 0.02  # share of the frames that a header may count too many: some containers only estimate
+
+
+def frames_of(source: str, clip: Clip = Clip()) -> Iterator[Frame]:
+    """The frames of a file, camera or address, or of standard input, that a clip takes, by their own times.
+
+    Raises BadFile where there is no frame, and CutShort after the last one of a damaged video.
     """
     reader = _from_stdin() if source == STDIN else _from_capture(source)
-    found = False
-    for number, (read, rate) in enumerate(reader, 1):
-        seconds = (number - 1) / rate
-        if clip.end is not None and seconds >= clip.end:
-            break
-        if seconds < clip.start or (number - 1 - round(clip.start * rate)) % clip.every:
-            continue
-        found = True
-        yield number, read(), rate
-    if not found:
-        raise BadFile("no frame between --start and --end" if clip != Clip() else "no video that can be read")
+    begun = taken = number = 0
+    ended, last = False, -1.0
+    damaged: CutShort | None = None
+    try:
+        for number, (known, read, rate) in enumerate(reader, 1):
+            seconds = known if known is not None and known > last else last + 1 / rate if number > 1 else 0.0
+            last = seconds
+            if clip.end is not None and seconds >= clip.end:
+                ended = True
+                break
+            if seconds < clip.start:
+                continue
+            begun += 1
+            if (begun - 1) % clip.every:
+                continue
+            taken += 1
+            yield Frame(number, seconds, read(), rate)
+    except CutShort as error:
+        damaged = error
+    if not taken:
+        raise damaged or BadFile("no frame between --start and --end" if clip != Clip() else "no video that can be read")
+    expected = None if ended or source == STDIN or STREAM.match(source) else frames_in_header(source)
+    if damaged is not None:
+        raise damaged
+    if expected is not None and number < expected - max(1, MISSING * expected):
+        raise CutShort(f"{number} of the {expected} frames that its header counts can be read: the file is damaged or cut short")
 
 
-def _from_capture(source: str) -> Iterator[tuple[Callable[[], np.ndarray], float]]:
-    capture = cv2.VideoCapture(int(source.partition(":")[2]) if source.lower().startswith("camera:") else source)
+def _from_capture(source: str) -> Reader:
+    try:
+        capture = cv2.VideoCapture(int(source.partition(":")[2]) if source.lower().startswith("camera:") else source)
+    except UnicodeEncodeError:
+        raise BadFile("a video whose name is not UTF-8 cannot be opened: rename it") from None
     try:
         rate = capture.get(cv2.CAP_PROP_FPS)
         rate = rate if 0.1 < rate < 1000 else USUAL_RATE
+        timed = not STREAM.match(source)
         while capture.grab():  # decoded only where it is wanted
-            yield lambda: np.ascontiguousarray(capture.retrieve()[1][..., ::-1]), rate
+            seconds = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000 if timed else None
+            yield seconds, lambda: np.ascontiguousarray(capture.retrieve()[1][..., ::-1]), rate
     finally:
         capture.release()
 
 
-def _from_stdin() -> Iterator[tuple[Callable[[], np.ndarray], float]]:
+def _from_stdin() -> Reader:
     """Any container or a row of JPEG or PNG images, as `ffmpeg … -f image2pipe -c:v mjpeg -` writes them."""
     import sys
 
     av = library("reading frames from standard input")
+    count = 0
     try:
         with av.open(sys.stdin.buffer, mode="r") as container:
             stream = container.streams.video[0]
             rate = float(stream.average_rate or USUAL_RATE)
+            first = None
             for frame in container.decode(stream):
-                yield lambda frame=frame: frame.to_ndarray(format="rgb24"), rate
+                count += 1
+                first = frame.time if first is None else first
+                seconds = None if frame.time is None or first is None else frame.time - first
+                yield seconds, lambda frame=frame: _upright(frame), rate
+            if count < stream.frames - max(1, MISSING * stream.frames):
+                raise CutShort(f"{count} of the {stream.frames} frames that its header counts can be read")
     except (av.FFmpegError, IndexError) as error:
-        raise BadFile(f"standard input holds no frames that can be read ({error})") from error
+        kind = CutShort if count else BadFile
+        raise kind(f"standard input holds no {'more ' if count else ''}frames that can be read ({error})") from error
+
+
+def _upright(frame: Any) -> np.ndarray:
+    """RGB `[H,W,3]`, turned as the video's metadata say (a telephone held upright)."""
+    image = frame.to_ndarray(format="rgb24")
+    turns = round(getattr(frame, "rotation", 0) / 90) % 4
+    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+
+
+def frames_in_header(source: str) -> int:
+    """How many frames a file says it has; 0 where it does not."""
+    capture = cv2.VideoCapture(source)
+    try:
+        return max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+    finally:
+        capture.release()
 
 
 def frame_count(source: str, clip: Clip = Clip()) -> int | None:
@@ -127,14 +189,16 @@ class VideoFile:
     """One MP4, written frame by frame as they come in order; it takes its name when it is closed."""
 
     path: Path
-    rate: float
+    rate: float  # frames a second, on average
     stack: ExitStack = field(default_factory=ExitStack)
     container: Any = None
     stream: Any = None
-    shown: int = 0
+    first: float | None = None  # time of the first frame
+    last: int = -1  # the time of the one before, in ticks
 
-    def add(self, picture: np.ndarray) -> None:
-        """RGB `[H,W,3]`; later pictures are resized to the first one's size. Sides are made even, as the format asks."""
+    def add(self, picture: np.ndarray, seconds: float) -> None:
+        """RGB `[H,W,3]`, shown at its own time, counted from the first one's; later pictures are resized to the first one's
+        size. Sides are made even, as the format asks."""
         av = library("--save video")
         if self.container is None:
             self._open(av, picture)
@@ -143,8 +207,9 @@ class VideoFile:
         if picture.shape[1::-1] != size:
             picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
         frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-        frame.pts = self.shown
-        self.shown += 1
+        self.first = seconds if self.first is None else self.first
+        self.last = max(self.last + 1, round((seconds - self.first) / TICK))
+        frame.pts, frame.time_base = self.last, TICK
         for packet in self.stream.encode(frame):
             self.container.mux(packet)
 
@@ -154,7 +219,7 @@ class VideoFile:
         encoder = next(name for name in ENCODERS if name in av.codecs_available)
         self.stream = self.container.add_stream(encoder, rate=Fraction(self.rate).limit_denominator(1001))
         self.stream.width, self.stream.height = (max(2, side - side % 2) for side in picture.shape[1::-1])
-        self.stream.pix_fmt = "yuv420p"
+        self.stream.pix_fmt, self.stream.codec_context.time_base = "yuv420p", TICK
         if encoder == "libx264":
             self.stream.options = {"crf": "20", "preset": "veryfast"}
 

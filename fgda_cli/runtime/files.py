@@ -60,11 +60,11 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    write_bytes(path, text.encode())
+    write_bytes(path, text.encode(errors="backslashreplace"))  # names that are not UTF-8; in JSON the result is an escape
 
 
 def append_line(path: Path, line: str) -> None:
-    with writing(path), open(path, "a") as handle:
+    with writing(path), open(path, "a", encoding="utf-8", errors="backslashreplace") as handle:
         handle.write(line + "\n")
 
 

@@ -19,6 +19,7 @@ from ..inference.inputs import Input, read_chunks
 from ..inference.pipeline import batched, images_per_batch
 from ..inference.predict import network_size, predict_many
 from ..inference.tta import batch_of, forward
+from ..inference.video import CutShort
 from ..losses import entropy_map
 from ..models.segmenter import Segmenter
 from ..runtime.devices import Precision
@@ -69,7 +70,7 @@ def look(
             for item, reason in chunk:
                 if isinstance(reason, BadFile):
                     reporter.warn(f"{item.path}: {reason}")
-                    bad += 1
+                    bad += not isinstance(reason, CutShort)
             found += _look_at(model, [pair for pair in chunk if not isinstance(pair[1], BadFile)], precision)
             advance(len(chunk))
     return found, bad

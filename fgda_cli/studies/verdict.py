@@ -39,6 +39,7 @@ class Wanted:
     baseline: Path | None = None
     frames: int = 40
     max_pixels: int | None = None
+    label_maps: bool = False
 
 
 @dataclass
@@ -81,7 +82,7 @@ def run_verdict(checkpoints: list[Path], headings: list[str], wanted: Wanted, pr
         model, info = load_model(path)
         precision.to_device(model)
         if study is None:
-            frames, what = target_frames(wanted, model, info)
+            frames, what = target_frames(wanted, model, info, reporter)
             source, prior = source_frames(wanted, info, reporter)
             study = Study([], info["classes"], frames, what)
         elif info["classes"].names != study.classes.names:
@@ -117,11 +118,15 @@ def started_from(checkpoints: list[Path], reporter: Reporter) -> Path:
     raise UsageError(f"the checkpoints {why}\nname the model before adaptation: --baseline CKPT")
 
 
-def target_frames(wanted: Wanted, model: Segmenter, info: dict) -> tuple[Frames, str]:
+def target_frames(wanted: Wanted, model: Segmenter, info: dict, reporter: Reporter) -> tuple[Frames, str]:
     """Frames at the size at which they enter the network, and where they are from."""
     if wanted.images:
         count = max(1, wanted.frames // len(wanted.images))
-        images = [image for text in wanted.images for image in spread_images(text, count, max_pixels=wanted.max_pixels)]
+        images = [
+            image
+            for text in wanted.images
+            for image in spread_images(text, count, True, wanted.max_pixels, wanted.label_maps, reporter)
+        ]
         rule = model.input_rule
         sized = [rule.resize(image, rule(image.shape[1], image.shape[0])) for image in images]
         return Frames(sized), f"{len(sized)} images"

@@ -67,3 +67,30 @@ def test_predict_takes_max_pixels_and_warns_of_nothing_else(trained, tmp_path):
     assert done.returncode == 0 and "Warning" not in done.stderr and "Decompression" not in done.stderr, done.stderr
     done = fgda("predict", trained, tmp_path / "a.jpg", "--out", tmp_path / "p", "--save", "ids", "--max-pixels", "1000000")
     assert done.returncode == 1 and "96 megapixels, more than the 1 that are read" in done.stderr
+
+
+@pytest.mark.parametrize("values, wanted", [
+    (np.array([[0.0, 0.5, 1.0]], np.float32), [0, 128, 255]),  # by their type
+    (np.array([[0.0, 100.0, 255.0]], np.float32), [0, 100, 255]),
+    (np.array([[0, 7, 255]], np.uint16), [0, 7, 255]),
+    (np.array([[0, 32768, 65535]], np.uint16), [0, 127, 255]),
+    (np.array([[0, 512, 1023]], np.uint16), "16-bit grey with values up to 1023, so probably of 10 or 12 bits"),
+    (np.array([[0, 2048, 4095]], np.uint16), "16-bit grey with values up to 4095"),
+    (np.array([[0.0, 300.0]], np.float32), "floats up to 300"),
+    (np.array([[0.0, np.nan]], np.float32), "negative or infinite"),
+    (np.array([[-1.0, 1.0]], np.float32), "negative or infinite"),
+])  # fmt: skip
+def test_values_of_deep_images_are_read_by_their_type_or_refused(tmp_path, values, wanted):
+    """Case 46: floats of 0 to 1 became black, 10 bits a fiftieth as bright as they are."""
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    if isinstance(wanted, str):
+        with pytest.raises(BadFile, match=wanted):
+            read_rgb(tmp_path / "a.tif")
+    else:
+        assert read_rgb(tmp_path / "a.tif")[0, :, 0].tolist() == wanted
+
+
+def test_reading_leaves_pillows_own_limit_as_it_was(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1234)
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(tmp_path / "a.png")
+    assert read_rgb(tmp_path / "a.png").shape == (64, 64, 3) and Image.MAX_IMAGE_PIXELS == 1234

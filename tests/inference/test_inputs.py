@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
+
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
-from fgda_cli.data.images import write_image
+from fgda_cli.data.images import visible_files, write_image
 from fgda_cli.inference.inputs import collect
 from fgda_cli.runtime.errors import FgdaError
+from fgda_cli.runtime.reporter import Reporter
 from tests.conftest import fgda
 
 
@@ -91,3 +96,69 @@ def test_patterns_take_videos_and_leave_hidden_files(tmp_path):
     assert names(tmp_path / "*") == ["a", "c"]
     with pytest.raises(FgdaError, match="no such image"):
         collect([str(tmp_path / "*.gif")], False)
+
+
+def test_names_lead_back_to_their_files_and_none_is_written_twice(tmp_path):
+    """Case 49."""
+    for name in ("A/1.png", "B/1.png", "B/2.png", "C/drive/000001.png"):
+        picture(tmp_path / name)
+    clip(tmp_path / "C/drive.avi")
+    assert names(tmp_path / "A/*.png", tmp_path / "B/*.png") == ["2", "A/1", "B/1"]
+    assert names(tmp_path / "C", recursive=True) == ["drive.avi", "drive/000001"]
+    assert names(tmp_path / "A/1.png", tmp_path / "A/../A/1.png") == ["1"]
+
+
+def test_links_to_folders_are_followed_once(tmp_path):
+    """Case 24: one of two cities, without a word."""
+    for name in ("in/aachen/1.png", "elsewhere/2.png"):
+        picture(tmp_path / name)
+    (tmp_path / "in/bonn").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in/again").symlink_to(tmp_path / "in/aachen")
+    (tmp_path / "elsewhere/loop").symlink_to(tmp_path / "in")
+    assert names(tmp_path / "in", recursive=True) == ["aachen/1", "bonn/2"]
+    assert [path.name for path in visible_files(tmp_path / "in", recursive=False)] == []
+
+
+def test_label_maps_in_folders_are_no_photographs(tmp_path):
+    """Case 25: a verdict looked at 40 label maps, and was 97 % sure."""
+    reporter = Reporter(quiet=True, decisions=[])
+    stripes = np.repeat(np.arange(8, dtype=np.uint8), 8)[None].repeat(32, 0)
+    picture(tmp_path / "in/1.png")
+    write_image(tmp_path / "in/1_gtFine_labelIds.png", stripes)
+    write_image(tmp_path / "in/grey.png", stripes)
+    Image.fromarray(stripes).convert("P").save(tmp_path / "in/palette.png")
+    picture(tmp_path / "in/gtFine/val/x.png")
+    write_image(tmp_path / "in/1_color.png", np.dstack([stripes] * 3))
+    grey = np.random.default_rng(0).integers(0, 256, (32, 64), dtype=np.uint8)
+    write_image(tmp_path / "in/night.png", grey)  # a grey photograph
+    found = collect([str(tmp_path / "in")], True, reporter=reporter)
+    assert sorted(item.name for item in found) == ["1", "night"]
+    (said,) = reporter.decisions
+    assert "5 label maps are left out" in said and "--label-maps" in said
+    assert len(collect([str(tmp_path / "in")], True, label_maps=True)) == 7
+    assert [item.name for item in collect([str(tmp_path / "in/grey.png")], True)] == ["grey"], "a file that is named is read"
+    with pytest.raises(FgdaError, match="no image or video but 1 label maps"):
+        collect([str(tmp_path / "in/gtFine")], True)
+
+
+def test_a_name_that_is_not_utf8_is_predicted_and_prepared_under_one_that_is(trained, tmp_path):
+    """Case 23."""
+    picture(tmp_path / "x.png")
+    raw = os.fsencode(tmp_path / "in") + b"/stra\xdfe.png"
+    os.mkdir(tmp_path / "in")
+    with open(raw, "wb") as handle:
+        handle.write((tmp_path / "x.png").read_bytes())
+    done = fgda("predict", trained, tmp_path / "in", "--out", tmp_path / "o", "--save", "ids")
+    assert done.returncode == 0 and "stra%DFe" in done.stderr, done.stderr
+    assert written(tmp_path / "o") == ["stra%DFe_ids.png"]
+    assert fgda("entropy-map", trained, tmp_path / "in", "--out", tmp_path / "e").returncode == 0
+    ranked = fgda("rank", trained, tmp_path / "in", "--out", tmp_path / "r", "--top", "1", "--json")
+    frame = json.loads(ranked.stdout)["frames"][0]
+    assert frame["name"] == "stra%DFe" and os.fsencode(frame["path"]) == raw
+    assert json.loads((tmp_path / "r/ranking.json").read_text())["frames"][0]["path"] == frame["path"]
+    done = fgda("prepare", "folder", "--images", tmp_path / "in", "--name", "set", "--out", tmp_path / "data")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "data/set/manifest.json").read_text())["splits"]["train"][0]["name"] == "stra%DFe"
+    (tmp_path / "in/broken.png").write_bytes(b"no image")
+    done = fgda("prepare", "folder", "--images", tmp_path / "in", "--name", "set", "--out", tmp_path / "data")
+    assert done.returncode == 0 and "1 refused" in done.stdout, done.stderr

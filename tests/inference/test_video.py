@@ -42,7 +42,7 @@ def drive(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("video") / "drive.mp4"
     file = VideoFile(path, 10.0)
     for number in range(20):
-        file.add(grey(number))
+        file.add(grey(number), number / 10)
     file.close()
     return path
 
@@ -55,9 +55,10 @@ def levels(path: Path) -> list[int]:
 
 def test_what_is_written_is_read_again_with_its_rate(drive):
     found = list(frames_of(str(drive)))
-    assert [number for number, _, _ in found] == list(range(1, 21))
-    assert [round(float(image.mean()) / 8) for _, image, _ in found] == list(range(20)) == levels(drive)
-    assert {rate for _, _, rate in found} == {10.0} and frame_count(str(drive)) == 20
+    assert [frame.number for frame in found] == list(range(1, 21))
+    assert [round(float(frame.image.mean()) / 8) for frame in found] == list(range(20)) == levels(drive)
+    assert [frame.seconds for frame in found] == pytest.approx([number / 10 for number in range(20)], abs=1e-3)
+    assert {round(frame.rate, 3) for frame in found} == {10.0} and frame_count(str(drive)) == 20
     assert os.listdir(drive.parent) == ["drive.mp4"]
 
 
@@ -71,7 +72,7 @@ def test_what_is_written_is_read_again_with_its_rate(drive):
     ],
 )
 def test_every_nth_frame_from_start_to_end(drive, clip, numbers):
-    assert [number for number, _, _ in frames_of(str(drive), clip)] == numbers
+    assert [frame.number for frame in frames_of(str(drive), clip)] == numbers
     assert frame_count(str(drive), clip) == len(numbers)
     (chunk, *_) = read_chunks([Input("drive", drive)], clip=clip)
     assert [item.name for item, _ in chunk][:2] == [f"drive/{n:06d}" for n in numbers[:2]]
@@ -131,8 +132,8 @@ def test_read_ahead_keeps_order_bounds_memory_and_passes_errors_on():
 
 def test_odd_sizes_and_changing_ones(tmp_path):
     file = VideoFile(tmp_path / "odd.mp4", 29.97)
-    for size in ((33, 47), (33, 47), (66, 94)):
-        file.add(np.full((*size, 3), 100, np.uint8))
+    for number, size in enumerate(((33, 47), (33, 47), (66, 94))):
+        file.add(np.full((*size, 3), 100, np.uint8), number / 29.97)
     file.close()
     with av.open(str(tmp_path / "odd.mp4")) as container:
         stream = container.streams.video[0]
@@ -143,7 +144,7 @@ def test_odd_sizes_and_changing_ones(tmp_path):
 def test_an_unfinished_file_is_not_left(tmp_path):
     file = VideoFile(tmp_path / "a.mp4", 10)
     for number in range(60):
-        file.add(np.random.default_rng(number).integers(0, 256, (48, 64, 3), dtype=np.uint8))
+        file.add(np.random.default_rng(number).integers(0, 256, (48, 64, 3), dtype=np.uint8), number / 10)
     assert list(tmp_path.glob(".a.mp4.*"))
     file.give_up(RuntimeError("x"))
     assert not list(tmp_path.iterdir())
@@ -229,7 +230,7 @@ def test_an_interrupted_stream_is_finished_and_an_interrupted_file_is_not_left(t
 
     def frames(source, clip=Clip()):
         for number in range(1, 6):
-            yield number, grey(number), 10.0
+            yield video.Frame(number, number / 10, grey(number), 10.0)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(inputs, "frames_of", frames)
@@ -268,10 +269,90 @@ def test_memory_is_constant_over_a_long_video(trained, tmp_path, monkeypatch):
             image[:] = number % 250
             alive[0] += 1
             most[0] = max(most[0], alive[0])
-            yield number, image, 10.0
+            yield video.Frame(number, number / 10, image, 10.0)
 
     monkeypatch.setattr(inputs, "frames_of", frames)
     model, info = load_model(trained)
     write = Videos(Pictures(tmp_path, info["classes"], (), Ids("train", info["classes"])), "overlay")
     predict_inputs(model, [Input("v", Path("v.mp4"))], CPU, QUIET, write, reading=Reading(threads=2))
     assert len(levels(tmp_path / "v.mp4")) == 300 and most[0] < 40
+
+
+TIMES = [*(number / 10 for number in range(10)), 1.0, 3.0, 5.0, 7.0, 9.0, 11.0]
+
+
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory) -> Path:
+    """Ten frames in the first second, then one every two seconds."""
+    path = tmp_path_factory.mktemp("uneven") / "uneven.mp4"
+    file = VideoFile(path, 10.0)
+    for number, seconds in enumerate(TIMES):
+        file.add(grey(number), seconds)
+    file.close()
+    return path
+
+
+def test_frames_have_their_own_times_in_and_out(uneven, trained, tmp_path):
+    """Case 30: number / mean rate began at 3 s where 5 was asked for, and played 6.8 of 11 s."""
+    assert [frame.seconds for frame in frames_of(str(uneven))] == pytest.approx(TIMES, abs=2e-3)
+    assert [frame.number for frame in frames_of(str(uneven), Clip(start=5))] == [13, 14, 15, 16]
+    assert [frame.number for frame in frames_of(str(uneven), Clip(end=1))] == list(range(1, 11))
+    done = fgda("predict", trained, uneven, "--out", tmp_path / "o", "--save", "video")
+    assert done.returncode == 0, done.stderr
+    shown = [frame.seconds for frame in frames_of(str(tmp_path / "o/uneven.mp4"))]
+    assert shown == pytest.approx(TIMES, abs=2e-3)
+
+
+def test_a_damaged_clip_gives_what_can_be_read_and_says_how_much(trained, tmp_path):
+    """Case 29."""
+    path = tmp_path / "drive.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
+    for number in range(30):
+        writer.write(np.random.default_rng(number).integers(0, 256, (48, 64, 3), dtype=np.uint8))
+    writer.release()
+    raw = path.read_bytes()
+    (tmp_path / "cut.avi").write_bytes(raw[: len(raw) * 2 // 3])
+    with pytest.raises(video.CutShort, match=r"(\d+) of the 30 frames that its header counts") as caught:
+        list(frames_of(str(tmp_path / "cut.avi")))
+    assert list(frames_of(str(path), Clip(end=1))), "a clip that ends on purpose is not damaged"
+    done = fgda("predict", trained, tmp_path / "cut.avi", "--out", tmp_path / "o", "--save", "ids")
+    read = str(caught.value).split()[0]
+    assert done.returncode == 0 and f"warning: {tmp_path / 'cut.avi'}: {read} of the 30 frames" in done.stderr
+    assert f"{read} predicted" in done.stdout and len(list((tmp_path / "o/cut").glob("*_ids.png"))) == int(read)
+    ranked = fgda("rank", trained, tmp_path / "cut.avi", "--out", tmp_path / "r", "--top", "2")
+    assert ranked.returncode == 0 and f"{read} of the 30 frames" in ranked.stderr
+
+
+def test_a_telephone_held_upright_is_upright_on_standard_input_too(tmp_path, monkeypatch):
+    """Case 31: a file is turned as its metadata say; frames on standard input were not."""
+    frame = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")
+    image = np.arange(48 * 64 * 3, dtype=np.uint8).reshape(48, 64, 3)
+
+    class Turned:
+        rotation = -90
+
+        def to_ndarray(self, format):
+            return image
+
+    assert video._upright(frame).shape == (48, 64, 3)
+    turned = video._upright(Turned())
+    assert turned.shape == (64, 48, 3) and (turned[:, -1] == image[0]).all()  # its upper row is the right column
+
+
+def test_lists_on_standard_input_may_be_long_or_of_other_letters(trained, tmp_path):
+    """Case 38."""
+    for name in ("größe.jpg", f"{'d' * 200}/{'e' * 200}/{'f' * 200}.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(cv2.imencode(".jpg", grey(5))[1].tobytes())
+    run = [sys.executable, "-m", "fgda_cli", "predict", trained, "-", "--save", "ids", "--out", tmp_path / "o"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent.parent), "OMP_NUM_THREADS": "1"}
+    listed = "\n".join(str(path) for path in sorted(tmp_path.rglob("*.jpg"))).encode()
+    done = subprocess.run(run, input=listed, capture_output=True, env=environment)
+    assert done.returncode == 0 and b"2 predicted" in done.stdout, done.stderr
+
+
+def test_transport_streams_are_videos_and_program_texts_are_not(tmp_path):
+    """Case 39."""
+    (tmp_path / "a.ts").write_bytes(b"G" + bytes(187))
+    (tmp_path / "b.ts").write_text("export const a = 1\n")
+    assert [item.name for item in collect([str(tmp_path)], False)] == ["a"]

@@ -13,7 +13,7 @@ import numpy as np
 from ...runtime.errors import FgdaError, UsageError
 from ..classes import CITYSCAPES, CITYSCAPES_IDS, IGNORE_INDEX, ClassSet
 from ..formats import LabelIds, decide_label_ids, read_label_values, sampled_values
-from ..images import visible_files
+from ..images import visible_files, written_name
 from ..shapes import Shapes
 
 
@@ -189,4 +189,4 @@ def refuse_train_ids(listing: Listing, title: str) -> None:
 def stem_below(path: Path, root: Path, ending: str | None = None) -> str:
     """`root/a/b.png` -> `a/b`; without `ending` where there is one: `root/a/b_rgb.png` less `_rgb.png`."""
     below = path.relative_to(root)
-    return below.with_suffix("").as_posix() if ending is None else below.as_posix().removesuffix(ending)
+    return written_name(below.with_suffix("").as_posix() if ending is None else below.as_posix().removesuffix(ending))
