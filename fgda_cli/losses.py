@@ -150,9 +150,9 @@ def adversarial_loss(target_domain_logits: Tensor, target_code: Tensor) -> Tenso
 
 
 def entropy_map(logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """Eq. 4: E = -1/log K sum_k p_k log p_k, `[B,K,H,W]` -> `[B,H,W]` in [0,1]; finite for any finite logits."""
+    """Eq. 4: E = -1/log K sum_k p_k log p_k, `[B,K,H,W]` -> `[B,H,W]` in [0,1]; finite for any finite logits, 0 for one class."""
     log_probs = F.log_softmax(logits / temperature, dim=1)
-    return -(log_probs.exp() * log_probs).sum(dim=1) / math.log(logits.shape[1])
+    return -(log_probs.exp() * log_probs).sum(dim=1) / math.log(max(logits.shape[1], 2))
 
 
 def entropy_loss(
@@ -176,7 +176,7 @@ def weighted_self_information(probs: Tensor) -> Tensor:
     The gradient, -inf at p = 0, is held at that of the smallest normal number, so that softmax's own 0 gives 0 and no NaN.
     """
     safe = probs.clamp(min=torch.finfo(probs.dtype).tiny)
-    return -probs * safe.log() / math.log(probs.shape[1])
+    return -probs * safe.log() / math.log(max(probs.shape[1], 2))
 
 
 def binary_domain_loss(domain_logits: Tensor, domain: Domain, weight: Tensor | None = None) -> Tensor:

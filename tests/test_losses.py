@@ -240,3 +240,11 @@ def test_binary_domain_loss_weights_may_carry_a_gradient():
     expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, torch.ones_like(logits), weight=weight.detach())
     torch.testing.assert_close(loss.detach(), expected)
     assert (weight.grad > 0).all()
+
+
+def test_one_class_has_no_entropy():
+    """Case 48: a division by log 1 made maps of NaN."""
+    logits = torch.randn(2, 1, 3, 4, requires_grad=True)
+    assert (losses.entropy_map(logits) == 0).all() and losses.entropy_loss(logits, size=(6, 8)) == 0
+    losses.weighted_self_information(torch.softmax(logits, 1)).sum().backward()
+    assert torch.isfinite(logits.grad).all()

@@ -67,6 +67,9 @@ Sliding = Annotated[
     typer.Option(metavar="WxH", help="Windows of this size instead of one forward of the image.", rich_help_panel=COMPUTE),
 ]
 Overlap = Annotated[float, typer.Option(min=0, max=0.9, help="Share by which sliding windows overlap.", rich_help_panel=COMPUTE)]
+Blend = Annotated[
+    str, typer.Option(help="taper, or mean: windows averaged as in published evaluations.", rich_help_panel=COMPUTE)
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.", rich_help_panel=COMPUTE)]
 PrecisionName = Annotated[
     Optional[str], typer.Option("--precision", help="auto, fp32, bf16 or fp16. Default: the preset's.", rich_help_panel=COMPUTE)
@@ -131,15 +134,17 @@ def check_ids(ids: str) -> None:
         raise UsageError(f"--ids {ids}: known are train and label")
 
 
-def views(flip: bool, scale: list[float] | None, sliding: str | None = None, overlap: float = 0.25):
-    """Test-time augmentation of --flip and --scale; --sliding and --overlap. Raises UsageError."""
+def views(flip: bool, scale: list[float] | None, sliding: str | None = None, overlap: float = 0.25, blend: str = "taper"):
+    """Test-time augmentation of --flip and --scale; --sliding, --overlap and --blend. Raises UsageError."""
     from ..data.prepare import parse_size
 
     window = parse_size(sliding, "--sliding")
+    if blend not in ("taper", "mean"):
+        raise UsageError(f"--blend {blend}: known are taper and mean")
     from ..inference.sliding import SlidingWindow
     from ..inference.tta import TestTimeAugmentation
 
-    return TestTimeAugmentation(flip, tuple(scale or (1.0,)), SlidingWindow(window, overlap) if window else None)
+    return TestTimeAugmentation(flip, tuple(scale or (1.0,)), SlidingWindow(window, overlap, blend) if window else None)
 
 
 def emit_json(value, where: str, show: Reporter | None = None) -> None:

@@ -22,6 +22,7 @@ def entropy_map(
     scale: cli.Scale = None,
     sliding: cli.Sliding = None,
     overlap: cli.Overlap = 0.25,
+    blend: cli.Blend = "taper",
     device: cli.Device = "auto",
     precision: cli.PrecisionName = None,
     workers: cli.Threads = None,
@@ -38,7 +39,7 @@ def entropy_map(
     show = cli.reporter(context)
     found = collect(inputs, recursive, out, label_maps, show)
     model, _ = load_model(checkpoint, exported=True)
-    how, tta = cli.precision_for(precision, device, show, model), cli.views(flip, scale, sliding, overlap)
+    how, tta = cli.precision_for(precision, device, show, model), cli.views(flip, scale, sliding, overlap, blend)
     how.to_device(model)
     process_group, write = join(how.device), EntropyMaps(out, raw)
     counts = predict_inputs(model, found, how, show, write, tta, Reading(workers, max_pixels), process_group, label="entropy-map")

@@ -45,6 +45,7 @@ def evaluate(
     scale: cli.Scale = None,
     sliding: cli.Sliding = None,
     overlap: cli.Overlap = 0.25,
+    blend: cli.Blend = "taper",
     json: cli.Json = None,
     save_predictions: Annotated[
         Optional[Path], typer.Option(metavar="DIR", help="Write predicted ids here.", rich_help_panel="Result")
@@ -72,7 +73,7 @@ def evaluate(
     from ..visual.tables import change_table, iou_table
 
     show = cli.reporter(context)
-    how, tta = cli.precision_for(precision, device, show), cli.views(flip, scale, sliding, overlap)
+    how, tta = cli.precision_for(precision, device, show), cli.views(flip, scale, sliding, overlap, blend)
     extras = Extras(boundary, calibration, RESAMPLES if intervals or (report is not None and len(checkpoints) > 1) else 0)
     wanted = Wanted(data, split, root_of(data_root), how, tta, protocol, save_predictions, ids, report, workers, extras, mean)
     names, results = evaluate_all(checkpoints, wanted, show)

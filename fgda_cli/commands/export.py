@@ -8,6 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from ..runtime.errors import UsageError
+from ..runtime.reporter import Reporter
 
 BY_SUFFIX = {".onnx": "onnx", ".pt": "torchscript", ".ts": "torchscript", ".xml": "openvino"}
 
@@ -54,13 +55,15 @@ def export(
         raise UsageError("--int8 is for onnx, and needs --calibrate IMAGES: frames like those it will see")
     if half and kind == "torchscript":
         raise UsageError("--half is for onnx and openvino")
-    from ..inference.export import CALIBRATION, SUFFIXES, Form
+    from ..inference.export import CALIBRATION, FEW_FRAMES, SUFFIXES, Form
     from ..inference.export import export as write
-    from ..inference.inputs import spread_images
+    from ..inference.inputs import different_frames, spread_images
 
     form = Form(kind, argmax, dynamic, "half" if half else "int8" if int8 else "fp32")
     out = out or Path("model").with_suffix(SUFFIXES[kind])
     frames = spread_images(calibrate, CALIBRATION) if calibrate is not None else None
+    if int8 and (count := different_frames(frames)) < FEW_FRAMES:
+        Reporter().warn(f"--int8 takes its ranges from {count} different frames: give it {CALIBRATION} like those it will see")
     found = write(checkpoint, out, form, pixels, frames)
     width, height = ("W", "H") if dynamic else found.size
     results = f"train ids uint8 and entropy [B,{height},{width}]" if argmax else f"logits [B,{found.classes},{height},{width}]"

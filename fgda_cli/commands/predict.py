@@ -42,6 +42,7 @@ def predict(
     scale: cli.Scale = None,
     sliding: cli.Sliding = None,
     overlap: cli.Overlap = 0.25,
+    blend: cli.Blend = "taper",
     device: cli.Device = "auto",
     precision: cli.PrecisionName = None,
     workers: cli.Threads = None,
@@ -68,10 +69,12 @@ def predict(
     show = cli.reporter(context)
     found = collect(inputs, recursive, out, label_maps, show)
     model, info = load_model(checkpoint, exported=True)
-    how, tta = cli.precision_for(precision, device, show, model), cli.views(flip, scale, sliding, overlap)
+    how, tta = cli.precision_for(precision, device, show, model), cli.views(flip, scale, sliding, overlap, blend)
     how.to_device(model)
     stills = tuple(kind for kind in kinds if kind != "video")
     process_group, pictures = join(how.device), Pictures(out, info["classes"], stills, Ids(ids, info["classes"]))
+    if "ids" in kinds and pictures.ids.note():
+        show.decide(pictures.ids.note())
     write = Videos(pictures, video) if "video" in kinds else pictures
     if isinstance(write, Videos):
         library("--save video")

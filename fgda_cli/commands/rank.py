@@ -36,6 +36,7 @@ def rank(
     if unknown:
         raise UsageError(f"--export {export}: choose from cvat,coco,png")
     from ..data.labelled import listed_names
+    from ..data.prelabels import check_names
     from ..inference.inputs import collect
     from ..inference.predict import fail_on_bad
     from ..models.checkpoint import load_model
@@ -48,6 +49,8 @@ def rank(
         raise UsageError("rank reads what it chose a second time: name files, not a camera, a stream or standard input")
     names = set(listed_names(labelled)) if labelled is not None else set()
     model, info = load_model(checkpoint)
+    for kind in kinds:
+        check_names(kind, info["classes"])
     how = cli.precision_for(precision, device, show, model)
     how.to_device(model)
     frames, bad = look(model, found, how, show, workers, max_pixels)

@@ -96,7 +96,9 @@ def _load_tree(path: Path, chain: tuple[Path, ...], reporter: Reporter) -> dict:
         raise UsageError(f"{path}: extends goes in a circle")
     try:
         node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is no UTF-8 text: save it as UTF-8") from None
+    except OSError as error:
         raise UsageError(f"cannot read preset {path}: {error}") from error
     except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)

@@ -29,6 +29,12 @@ def _seconds(value: Any) -> Any:
     return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]] if match else value
 
 
+def _no_truth_value(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("a number, all, a file or a data set, not true or false")
+    return value
+
+
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)]
 
 
@@ -50,7 +56,7 @@ class Domain(Section):
         le=1,
         description="source: crops of which one class holds this share or more are drawn again, ten times at most",
     )
-    labelled: Count | str | None = Field(
+    labelled: Annotated[Count | str | None, BeforeValidator(_no_truth_value)] = Field(
         None,
         description="target: labels that adaptation may use: of N images drawn by the seed, of all, of those that a file lists "
         "(a name a line, or fgda rank's ranking.json), or a prepared data set of its own",
@@ -160,7 +166,9 @@ class Optim(Section):
     momentum: Share = Field(0.9, description="of SGD")
     betas: tuple[Share, Share] = Field((0.9, 0.999), description="of AdamW")
     weight_decay: float = Field(5e-4, ge=0, description="of SGD or AdamW")
-    decay_norms: bool = Field(True, description="whether weight decay acts on norm layers too (DAFormer: false)")
+    decay_norms: bool | Literal["heads"] = Field(
+        True, description="whether weight decay acts on norm layers too; heads: on those of the heads alone (DAFormer's code)"
+    )
     layer_decay: float = Field(1.0, gt=0, le=1, description="a transformer block learns at this times the rate of the next")
     clip_norm: Positive | None = Field(None, description="longest gradient of the network; longer ones are scaled down to it")
     poly_power: float = Field(0.9, ge=0, description="lr (1 - it/max)^power")

@@ -72,7 +72,7 @@ def random_box(size: tuple[int, int], crop: tuple[int, int], rng: np.random.Gene
     return tuple(int(rng.integers(max(0, whole - part) + 1)) for whole, part in zip(size, crop, strict=True))
 
 
-CROPS = 10  # drawn at most until one is accepted; the last is taken as it is
+CROPS = 11  # drawn at most until one is accepted (one, and ten more); the last is taken as it is
 
 
 def varied_box(

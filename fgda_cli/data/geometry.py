@@ -63,9 +63,13 @@ class InputRule:
     trained_on: Size | None = None  # width and height of the images that were resized to `size`; None: same aspect
     resample: Resample = "area"
     squeeze_all: bool = False  # every image enters at `size`, as in the published evaluations
+    within: bool = False  # every image keeps its aspect and fits into `size`, as mmsegmentation resizes
 
     def __call__(self, width: int, height: int) -> Size:
         """Network size of an image of this width and height."""
+        if self.within:
+            scale = min(self.size[0] / width, self.size[1] / height)
+            return tuple(max(32, int(side * scale + 0.5)) for side in (width, height))
         if self.squeeze_all or any(same_aspect((width, height), like) for like in (self.size, self.trained_on or self.size)):
             return self.size
         scale = (self.size[0] * self.size[1] / (width * height)) ** 0.5
@@ -77,6 +81,7 @@ class InputRule:
             "trained_on": list(self.trained_on) if self.trained_on else None,
             "resample": self.resample,
             "squeeze_all": self.squeeze_all,
+            **({"within": True} if self.within else {}),
         }
 
     def resize(self, image: np.ndarray, size: Size) -> np.ndarray:

@@ -42,7 +42,7 @@ def chosen_labels(target: AnyDataset, wanted: int | str, seed: int) -> list[Item
 def listed_names(path: Path) -> list[str]:
     """Names of images, each once: of a text file's lines, or of a ranking.json. Raises FgdaError."""
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8-sig")
         found = [entry["name"] for entry in json.loads(text)["frames"]] if path.suffix == ".json" else text.splitlines()
         names = list(dict.fromkeys(name.strip() for name in found if name.strip()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -110,7 +110,9 @@ def load_mapping(path: Path | None, label_ids: LabelIds | None = None, by_name: 
     path = _named(path)
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_loader_class())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+    except UnicodeDecodeError:
+        raise UsageError(f"--mapping {path} is no UTF-8 text: save it as UTF-8") from None
+    except (OSError, yaml.YAMLError, RecursionError) as error:
         raise UsageError(f"--mapping {path}: {(str(error) or type(error).__name__).splitlines()[0]}") from error
     if not isinstance(tree, dict):
         raise UsageError(f"--mapping {path}: write it as `raw id: class name` lines")
@@ -140,6 +142,8 @@ def load_mapping(path: Path | None, label_ids: LabelIds | None = None, by_name: 
                 raise UsageError(f"--mapping {path}: '{raw}' stands for id {NAMES.index(raw)}, which is there too")
             ids[NAMES.index(raw)] = train_id
         else:
+            if isinstance(raw, str) and raw.strip().isdigit():
+                raise UsageError(f"--mapping {path}: key {raw!r} is a text: write the id {int(raw)} without quotes")
             raise UsageError(f"--mapping {path}: key {raw!r} is neither an id, an [r,g,b] colour nor a class name")
     return Mapping(classes, ids or None, colours or None, names=names)
 

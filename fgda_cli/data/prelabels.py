@@ -8,9 +8,22 @@ from typing import Any
 import numpy as np
 import yaml
 
+from ..runtime.errors import UsageError
 from ..runtime.files import write_json, write_text
 from .classes import IGNORE_INDEX, ClassSet
 from .images import write_image
+
+
+def check_names(kind: str, classes: ClassSet) -> None:
+    """Raises UsageError for class names that the format cannot hold."""
+    if kind != "cvat":
+        return
+    for name in classes.names:
+        if name.casefold() == "background" or any(letter in name for letter in ":\n\r") or name.startswith("#"):
+            raise UsageError(
+                f"--export cvat: its labelmap.txt cannot hold a class named '{name}'\n"
+                "choose --export coco or png, or train with another name"
+            )
 
 
 class Prelabels:
@@ -26,7 +39,7 @@ class Prelabels:
         if self.kind == "coco":
             self._outlines(file_name, train_ids)
         elif self.kind == "png":
-            write_image(self.folder / f"{name}.png", train_ids)
+            write_image(self.folder / "labels" / f"{name}.png", train_ids)
         else:
             table = np.zeros((256, 3), np.uint8)
             table[: len(self.classes)] = self.colours()

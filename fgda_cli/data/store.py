@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -242,9 +243,22 @@ def open_dataset(root: Path, name: str) -> PreparedDataset:
     """The prepared data set `name` below root. Raises FgdaError saying which command makes it."""
     folder = root / name
     if not (folder / "manifest.json").is_file():
-        command = "playground" if name.startswith("playground") else name
-        raise FgdaError(f"data set '{name}' is not prepared in {root}: run `fgda prepare {command} --root RAW --out {root}`")
+        raise FgdaError(f"data set '{name}' is not prepared in {root}{_remedy(root, name)}")
     return PreparedDataset(folder)
+
+
+def _remedy(root: Path, name: str) -> str:
+    """What to do about a data set that is not there."""
+    from .layouts import layout_names
+
+    parts = [part for part in re.split(r"[+,]", name) if (root / part / "manifest.json").is_file()]
+    if len(parts) > 1:
+        return f": name one data set at a time ({' and '.join(parts)} are there)"
+    if name in layout_names() or name.startswith("playground"):
+        return f": run `fgda prepare {'playground' if name.startswith('playground') else name} --root RAW --out {root}`"
+    there = sorted(path.parent.name for path in root.glob("*/manifest.json"))
+    own = f": run `fgda prepare folder --name {name} --images … --out {root}`" if name.lower() not in ("none", "null") else ""
+    return f"{own} (there are: {', '.join(there)})" if there else own
 
 
 def open_domain(

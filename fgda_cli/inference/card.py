@@ -8,6 +8,7 @@ from ..models.encoders import family
 from ..visual.tables import show
 from .label_free import in_words
 
+UNKNOWN = "not known"
 LIMITS = (
     "Figures are of the split named above; on other footage it may do worse. Nothing here says that it is safe to steer by.",
     "A verdict without labels is a guess from signals (docs/judging.md), right on about nine of ten runs it was tested on.",
@@ -23,40 +24,54 @@ def make_card(
     """The tree of a card from what a checkpoint says of itself, and an `evaluate` of it with intervals and calibration."""
     from .. import __version__
 
-    preset = info["preset"]
+    preset, is_import = info["preset"], info["stage"] == "import"
     model, data = preset["model"], preset["data"]
     described = getattr(family(model["backbone"]), "describe_weights", lambda name: {"licence": None})(model["backbone"])
     return {
-        "name": f"{preset['name']}-{info['method']}-seed{preset['run']['seed']}",
+        "name": f"imported-{info['method']}" if is_import else f"{preset['name']}-{info['method']}-seed{preset['run']['seed']}",
         "made_by": f"fgda {__version__}",
         "weights_hash": weights_hash,
         "task": "semantic segmentation of street scenes, adapted without labels of the target"
-        if info["stage"] == "adapt"
+        if info["stage"] == "adapt" and not data["target"].get("labelled")
         else "semantic segmentation of street scenes",
         "classes": list(info["classes"].names),
         "input": f"RGB, {info['input'].size[0]}x{info['input'].size[1]} (aspects: docs/input-size.md)",
         "architecture": {
             "backbone": model["backbone"],
             "head": model["head"],
-            "weights_from": model["weights"],
-            "weights_licence": described.get("licence"),
+            "weights_from": UNKNOWN if is_import else model["weights"],
+            "weights_licence": None if is_import else described.get("licence"),
         },
         "training": {
             "stage": info["stage"],
             "method": info["method"],
             "iteration": info["iteration"],
-            "seed": preset["run"]["seed"],
-            "source": data["source"]["dataset"],
-            "target": data["target"]["dataset"],
-            "target_labels": data["target"].get("labelled") or "none",
-            "settings": preset,
+            **(_not_told(info) if is_import else _told(preset)),
         },
-        "data_licences": licences or {},
+        "data_licences": {} if is_import else licences or {},
         "validation_in_training": info.get("metrics") or {},
         "evaluation": evaluation,
         "verdict_without_labels": info.get("verdict"),
         "limits": list(LIMITS),
     }
+
+
+def _told(preset: dict[str, Any]) -> dict[str, Any]:
+    """What a run of ours knows of its training."""
+    data = preset["data"]
+    return {
+        "seed": preset["run"]["seed"],
+        "source": data["source"]["dataset"],
+        "target": data["target"]["dataset"],
+        "target_labels": data["target"].get("labelled") or "none",
+        "settings": preset,
+    }
+
+
+def _not_told(info: dict[str, Any]) -> dict[str, Any]:
+    """A published file says nothing of its training; the preset that it was put into is not what it was trained by."""
+    unknown = dict.fromkeys(("seed", "source", "target", "target_labels"), UNKNOWN)
+    return unknown | {"settings": None, "origin": f"{info['method']} checkpoint {info.get('origin') or ''}".strip()}
 
 
 def card_markdown(card: dict[str, Any]) -> str:
@@ -69,6 +84,8 @@ def card_markdown(card: dict[str, Any]) -> str:
         f"| input | {card['input']} |",
         f"| network | {architecture['backbone']}, head {architecture['head']} |",
         f"| began from | {architecture['weights_from']} weights (licence: {architecture['weights_licence'] or 'not known'}) |",
+        *([f"| imported from | {training['origin']}; its authors' pages say how it was trained, and its licence |"]
+          if "origin" in training else []),
         f"| method | {training['method']} ({training['stage']}), iteration {training['iteration']}, seed {training['seed']} |",
         f"| source | {_names(training['source'])} |",
         f"| target | {_names(training['target'])}, labels used: {training['target_labels']} |",

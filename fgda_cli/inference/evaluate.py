@@ -131,7 +131,9 @@ def evaluate_file(
     Raises UsageError for those of other classes, sizes or ways to enlarge.
     """
     model, info, others = open_networks(path, with_paths, precision, content)
-    if protocol is not None:
+    if protocol == "paper" and info["stage"] == "import" and model.input_rule.resample not in ("area", "bicubic"):
+        reporter.decide(f"{path}: --protocol paper is not applied: images enter as this file's authors resize them")
+    elif protocol is not None:
         model.input_rule = with_protocol(model.input_rule, protocol)
     match = match_classes(info["classes"], dataset.classes, str(path), dataset.name)
     if match.describe():
@@ -185,7 +187,7 @@ class AsEvaluated:
 
 def with_protocol(rule: InputRule, protocol: str) -> InputRule:
     paper = protocol == "paper"
-    return replace(rule, resample="bicubic" if paper else "area", squeeze_all=paper)
+    return replace(rule, resample="bicubic" if paper else "area", squeeze_all=paper, within=False)
 
 
 def headings(paths: list[Path]) -> list[str]:

@@ -29,7 +29,7 @@ from .card import make_card
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt", "openvino": ".xml"}
 TOLERANCE = 1e-4  # of the coarse logits in fp32, relative to the largest where that is above 1
 SAME = {"fp32": 0.999, "half": 0.99, "int8": 0.0}  # least share of pixels of the same class; int8 is said, not judged
-CALIBRATION = 64  # frames
+CALIBRATION, FEW_FRAMES = 64, 8  # frames from which int8 takes its ranges; fewer different ones are worth a warning
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,11 @@ class Exported(NamedTuple):
 
 class Network(nn.Module):
     """RGB uint8 `[B,3,H,W]` -> the network's own logits `[B,K,h,w]`, and at the images' size logits `[B,K,H,W]`, or train ids
-    uint8 and entropy `[B,H,W]`. With `size`, images of any other are resized to it inside (bilinear, antialiased)."""
+    uint8 and entropy `[B,H,W]`. With `size`, images of any other are resized to it inside (bilinear, antialiased).
+
+    The resizing is two products with matrices of weights: runtimes disagree on what an antialiased `Resize` is (OpenVINO leaves
+    the antialiasing out).
+    """
 
     def __init__(self, model: Segmenter, argmax: bool, size: tuple[int, int] | None):
         super().__init__()
@@ -67,10 +71,21 @@ class Network(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         x = images.float()
         if self.size is not None:
-            x = F.interpolate(x, (self.size[1], self.size[0]), mode="bilinear", align_corners=False, antialias=True)
+            rows, columns = (bilinear_weights(x.shape[axis], side, x) for axis, side in ((2, self.size[1]), (3, self.size[0])))
+            x = rows @ x @ columns.T
         coarse = self.model(x).logits
         full = upsample(coarse, images.shape[-2:], self.model.align_corners)
         return (coarse, full.max(1).indices.to(torch.uint8), entropy_map(full)) if self.argmax else (coarse, full)
+
+
+def bilinear_weights(inputs: int, outputs: int, like: Tensor) -> Tensor:
+    """Weights `[outputs,inputs]` of an antialiased bilinear resize along one axis, as torch and Pillow have them: a triangle as
+    wide as an output pixel (at least as an input pixel) around its centre."""
+    places = torch.arange(inputs, dtype=like.dtype, device=like.device) + 0.5
+    step = (places[-1] + 0.5) / outputs  # a tensor: what is traced and exported follows the image's size
+    centres = (torch.arange(outputs, dtype=like.dtype, device=like.device) + 0.5) * step
+    weights = (1 - (places[None] - centres[:, None]).abs() / step.clamp(min=1)).clamp(min=0)
+    return weights / weights.sum(1, keepdim=True)
 
 
 def export(
@@ -89,7 +104,7 @@ def export(
     write = {"onnx": write_onnx, "torchscript": write_torchscript, "openvino": write_openvino}[form.format]
     with _folder_beside(out) as folder:
         made, run = write(network, images, facts, form, folder)
-        found = _compare(run, network, images)
+        found = _compare(run, network, _in_other_sizes(images) if form.dynamic else [images])
         if form.numbers == "fp32" and found[0] > TOLERANCE * max(1.0, found[1]):
             raise FgdaError(f"{out} was not written: its logits differ from torch's by {found[0]:.1e}")
         if found[2] < SAME[form.numbers]:
@@ -257,18 +272,30 @@ def _libraries(*names: str, extra: str = "export") -> list[Any]:
         raise FgdaError(f"fgda export needs the package {error.name}: pip install 'fgda[{extra}]'") from error
 
 
-def _compare(run: Run, network: Network, images: Tensor) -> tuple[float, float, float]:
-    """Largest difference and largest coarse logit, and the share of pixels of the same class; batches of two and of one."""
-    differences, largest, same = [], 0.0, []
-    for batch in (*images[:16].split(2), images[:1]):
-        with torch.inference_mode():
-            wanted = [value.numpy() for value in network(batch)]
-        found = run(batch.numpy())
-        differences.append(float(np.abs(found[0] - wanted[0]).max()))
-        largest = max(largest, float(np.abs(wanted[0]).max()))
-        classes = [values[1] if network.argmax else values[1].argmax(1) for values in (found, wanted)]
-        same.append(float((classes[0] == classes[1]).mean()))
-    return max(differences), largest, float(np.mean(same))
+def _in_other_sizes(images: Tensor) -> list[Tensor]:
+    """Images at the network's own size, larger ones (which shrink inside) and smaller ones (which grow)."""
+    height, width = images.shape[-2:]
+    sizes = [(round(1.7 * height), round(1.6 * width)), (max(32, round(0.6 * height)), max(32, round(0.7 * width)))]
+    how = {"mode": "bilinear", "align_corners": False, "antialias": True}
+    return [images, *(F.interpolate(images[:4].float(), size, **how).round().to(torch.uint8) for size in sizes)]
+
+
+def _compare(run: Run, network: Network, groups: list[Tensor]) -> tuple[float, float, float]:
+    """Largest difference and largest coarse logit, and the least share of pixels of the same class of any group; batches of two
+    and of one."""
+    differences, largest, shares = [], 0.0, []
+    for images in groups:
+        same = []
+        for batch in (*images[:16].split(2), images[:1]):
+            with torch.inference_mode():
+                wanted = [value.numpy() for value in network(batch)]
+            found = run(batch.numpy())
+            differences.append(float(np.abs(found[0] - wanted[0]).max()))
+            largest = max(largest, float(np.abs(wanted[0]).max()))
+            classes = [values[1] if network.argmax else values[1].argmax(1) for values in (found, wanted)]
+            same.append(float((classes[0] == classes[1]).mean()))
+        shares.append(float(np.mean(same)))
+    return max(differences), largest, min(shares)
 
 
 @contextlib.contextmanager

@@ -236,6 +236,11 @@ def spread_images(
     return images
 
 
+def different_frames(images: list[np.ndarray]) -> int:
+    """How many of the images differ from each other, and show more than one colour."""
+    return len({image.tobytes() for image in images if image.min() < image.max()})
+
+
 def read_chunks(
     inputs: list[Input],
     threads: int | None = None,

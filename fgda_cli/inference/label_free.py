@@ -21,6 +21,8 @@ Kind = Literal["helped", "no clear change", "collapsed or harmful"]
 # Points of mIoU for a change by 1 of each signal, and the spread of what is left.
 WEIGHTS = {"steady": 17.6, "diversity": 14.8, "density": -2.8}
 SPREAD = 4.0
+FEW_FRAMES = 10  # different ones: fewer are worth a word
+FITTED_ON = 40  # frames that each network was looked at on
 HELPED, HARMFUL = 1.0, -1.0  # scores from which a verdict is given
 FEWER = 0.6  # of the diversity that it had: below, a network has collapsed, whatever else
 SEEN = 0.003  # share of pixels from which a class counts as seen
@@ -79,19 +81,24 @@ def score(before: Observed, after: Observed) -> float:
 def judge(before: Observed, after: Observed, names: tuple[str, ...]) -> Verdict:
     """The verdict on a network that began as `before`; `names` are its classes."""
     found, value = classes_in_words(before, after, names), score(before, after)
-    below = 0.5 * (1 + math.erf(-value / SPREAD / math.sqrt(2)))  # probability that mIoU fell
+    frames = after.different or FITTED_ON
+    spread = SPREAD * math.sqrt(max(1.0, FITTED_ON / frames))  # as if all of it came from which frames were looked at
+    below = 0.5 * (1 + math.erf(-value / spread / math.sqrt(2)))  # probability that mIoU fell
     if value < HARMFUL:
         kind, confidence = "collapsed or harmful", 1.0 if value <= COLLAPSED else below
     elif value > HELPED:
         kind, confidence = "helped", 1 - below
     else:
-        kind, confidence = "no clear change", _within(value, 2.0)
-    return Verdict(kind, value, confidence, tuple(_words(before, after, names, found)), found)
+        kind, confidence = "no clear change", _within(value, 2.0, spread)
+    words = _words(before, after, names, found)
+    if frames < FEW_FRAMES:
+        words.insert(0, f"only {frames} different frame{'s' if frames > 1 else ''} looked at: too few to tell by")
+    return Verdict(kind, value, confidence, tuple(words), found)
 
 
-def _within(value: float, reach: float) -> float:
+def _within(value: float, reach: float, spread: float) -> float:
     """Probability that the change is less than `reach` points either way."""
-    low, high = ((bound - value) / SPREAD / math.sqrt(2) for bound in (-reach, reach))
+    low, high = ((bound - value) / spread / math.sqrt(2) for bound in (-reach, reach))
     return 0.5 * (math.erf(high) - math.erf(low))
 
 

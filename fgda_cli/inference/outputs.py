@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.classes import ClassSet
+from ..data.classes import NAMES, ClassSet
 from ..data.images import write_image
 from ..data.store import Item
 from ..runtime.errors import UsageError
@@ -31,6 +31,17 @@ class Ids:
     def __post_init__(self):
         if self.kind == "label" and self.classes.label_ids() is None:
             raise UsageError(f"--ids label needs a model of Cityscapes' classes, not {', '.join(self.classes.names)}")
+
+    def note(self) -> str | None:
+        """What a person should know of ids that are Cityscapes' by name, but not by number; None elsewhere."""
+        names = self.classes.names
+        if self.kind != "train" or names == NAMES[: len(names)] or self.classes.label_ids() is None:
+            return None
+        number = next(k for k, name in enumerate(names) if name != NAMES[k])
+        return (
+            f"--ids train: ids 0 to {len(names) - 1} are this model's own ({number} is {names[number]}, Cityscapes' is "
+            f"{NAMES[number]}); --ids label writes Cityscapes' label ids"
+        )
 
     def __call__(self, train_ids: np.ndarray) -> np.ndarray:
         return train_ids if self.kind == "train" else np.array(self.classes.label_ids(), np.uint8)[train_ids]

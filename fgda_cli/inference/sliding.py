@@ -4,21 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ..chunked import index_of, reading_matrix
+from ..losses import upsample
 
 GAP = 1e-9  # weight of a point half a pixel beyond a window's outermost pixels
 
 
 @dataclass(frozen=True)
 class SlidingWindow:
-    """Width and height of a window in the resized image, and the least share by which neighbours overlap."""
+    """Width and height of a window in the resized image, and the least share by which neighbours overlap.
+
+    `blend` says how they become one map: "taper" by weights that fall to a window's border, at the network's stride; "mean" as
+    the published evaluations (mmsegmentation, HRDA, MIC): the plain mean at the image's size.
+    """
 
     size: tuple[int, int]
     overlap: float = 0.25
+    blend: Literal["taper", "mean"] = "taper"
+
+    def strides(self, length: int, window: int) -> list[int]:
+        """Where windows begin along a side in the published evaluations: by even steps, the last one moved back to the end."""
+        step = max(1, int(window * (1 - self.overlap)))
+        count = max(length - window + step - 1, 0) // step + 1
+        return [max(0, min(index * step, length - window)) for index in range(count)]
 
     def starts(self, length: int, window: int) -> list[int]:
         """Where windows begin along a side: evenly spaced, the first at 0, the last at the end."""
@@ -41,6 +54,8 @@ def sliding_logits(
     wide, high = min(window.size[0], width), min(window.size[1], height)
     if (high, wide) == (height, width):
         return forward(images)
+    if window.blend == "mean":
+        return _plain_mean(forward, images, window, (high, wide), align_corners)
     total = weights = None
     for top in window.starts(height, high):
         for left in window.starts(width, wide):
@@ -56,6 +71,24 @@ def sliding_logits(
             total[..., rows, columns] += torch.matmul(torch.matmul(down, logits), across.T) * weight
             weights[rows, columns] += weight
     return total / weights
+
+
+def _plain_mean(
+    forward: Callable[[Tensor], Tensor], images: Tensor, window: SlidingWindow, size: tuple[int, int], align_corners: bool
+) -> Tensor:
+    """Logits `[B,K,H,W]`: each window's, enlarged to its (high, wide) pixels, averaged."""
+    (height, width), (high, wide) = images.shape[-2:], size
+    total = None
+    for top in window.strides(height, high):
+        for left in window.strides(width, wide):
+            rows, columns = slice(top, top + high), slice(left, left + wide)
+            logits = upsample(forward(images[..., rows, columns]), size, align_corners)
+            if total is None:
+                total = logits.new_zeros(*logits.shape[:2], height, width)
+                counts = logits.new_zeros(height, width)
+            total[..., rows, columns] += logits
+            counts[rows, columns] += 1
+    return total / counts
 
 
 def _points(whole: int, part: int, count: int, align_corners: bool) -> int:

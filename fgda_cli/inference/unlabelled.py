@@ -48,13 +48,20 @@ class Observed:
     steady: np.ndarray
     ids: list[np.ndarray] = field(default_factory=list)
     features: np.ndarray | None = None
+    different: int | None = None  # frames that are not the same as another; None: not known (a run of an earlier version)
 
     def to_json(self) -> dict[str, Any]:
-        return {"signals": self.signals, "shares": self.shares.tolist(), "steady": self.steady.tolist()}
+        return {
+            "signals": self.signals,
+            "shares": self.shares.tolist(),
+            "steady": self.steady.tolist(),
+            "different": self.different,
+        }
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Observed:
-        return cls(dict(value["signals"]), np.array(value["shares"], float), np.array(value["steady"], float))
+        arrays = (np.array(value[name], float) for name in ("shares", "steady"))
+        return cls(dict(value["signals"]), *arrays, different=value.get("different"))
 
 
 def frames_of(dataset: AnyDataset, split: str, size: Any, count: int, labelled: bool = False) -> Frames:
@@ -83,7 +90,9 @@ def observe(model: Segmenter, frames: Frames, precision: Precision) -> Observed:
             for name, view in views(image):
                 other = forward_logits(model, view[None], precision)
                 looked.add_view(name, F.interpolate(other, logits.shape[-2:], mode="bilinear", align_corners=False))
-    return looked.observed({"bn_distance": statistics.distance()})
+    observed = looked.observed({"bn_distance": statistics.distance()})
+    observed.different = len({image.tobytes() for image in frames.images})
+    return observed
 
 
 @contextmanager

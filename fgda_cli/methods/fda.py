@@ -66,7 +66,7 @@ class Fda(Method):
         with torch.no_grad(), self.autocast():
             maps = [(network(images).logits.float(), network.align_corners) for network in self.references.values()]
             size = images.shape[-2:]
-            probs = sum(torch.softmax(losses.upsample(logits, size, align), dim=1) for logits, align in maps) / len(maps)
+            probs = sum(losses.upsample(torch.softmax(logits, dim=1), size, align) for logits, align in maps) / len(maps)
         return probs.max(dim=1)
 
     def pseudo_labels(self, images: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ..runtime.errors import UsageError
 
@@ -34,7 +34,7 @@ class Recipe(NamedTuple):
     schedule: Schedule
     kind: str = "sgd"
     betas: tuple[float, float] = (0.9, 0.999)
-    decay_norms: bool = True
+    decay_norms: bool | Literal["heads"] = True
     layer_decay: float = 1.0
 
     def make(self, groups: list[dict], model: Segmenter) -> torch.optim.Optimizer:
@@ -69,7 +69,8 @@ def _made(kind: str, parameters: Iterable, settings: dict) -> torch.optim.Optimi
 
 def refine(groups: list[dict], model: Segmenter, recipe: Recipe) -> list[dict]:
     """Groups split by who has no weight decay, and by the depth of their layer; as they are where neither is asked for."""
-    free = set() if recipe.decay_norms else {id(p) for layer in norms(model) for p in layer.parameters(recurse=False)}
+    without = {True: (), False: norms(model)}.get(recipe.decay_norms, norms(model.backbone))
+    free = {id(p) for layer in without for p in layer.parameters(recurse=False)}
     factors = _layer_factors(model, recipe.layer_decay) if recipe.layer_decay < 1 else {}
     if not free and not factors:
         return groups

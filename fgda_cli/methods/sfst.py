@@ -49,7 +49,7 @@ class Sfst(SelfTraining):
         """1 - H(p) / log K of the mean prediction p over the pixels of all processes' images."""
         mean = self.mean_of_all(torch.softmax(logits, 1).mean(dim=(0, 2, 3)))
         entropy = -(mean * mean.clamp(min=1e-12).log()).sum()
-        return 1 - entropy / math.log(logits.shape[1])
+        return 1 - entropy / math.log(max(logits.shape[1], 2))
 
 
 def _class_quantiles(probs: Tensor, classes: Tensor, count: int, share: float) -> Tensor:

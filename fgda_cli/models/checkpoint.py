@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import zipfile
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,9 @@ def load(path: Path, exported: bool = False) -> dict[str, Any]:
         if not exported:
             raise FgdaError(f"{path} is an exported model, which predicts and evaluates alone: name its checkpoint")
         return open_exported(path)
+    if path.suffix == ".xml" or is_torchscript(path):
+        what = "OpenVINO" if path.suffix == ".xml" else "TorchScript"
+        raise FgdaError(f"{path} is an exported model ({what}), which {what} runs; fgda reads its checkpoint, or an ONNX export")
     if path.is_dir():
         raise FgdaError(f"{path} is a folder: name a checkpoint in it, e.g. {path}/checkpoints/final.pth")
     content = read_tensors(path)
@@ -52,6 +56,15 @@ def load(path: Path, exported: bool = False) -> dict[str, Any]:
     if content.get("version") not in (1, VERSION):
         raise FgdaError(f"{path} has checkpoint version {content.get('version')}, this fgda reads 1 and {VERSION}")
     return content
+
+
+def is_torchscript(path: Path) -> bool:
+    """Whether a file is a trace, such as `fgda export` writes."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith(("/constants.pkl", "/extra/fgda.json")) for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False
 
 
 def build_model(settings: schema.Model, num_classes: int) -> Segmenter:
@@ -106,7 +119,7 @@ def load_model(path: str | Path, device: str = "cpu", exported: bool = False) ->
 def model_of(content: dict[str, Any], path: Path) -> tuple[Segmenter, dict[str, Any]]:
     """`load_model` of a file that is loaded already."""
     model = content["exported"] if "exported" in content else restore_model(content, path)
-    info = {key: content.get(key) for key in ("stage", "method", "iteration", "preset", "metrics", "verdict")}
+    info = {key: content.get(key) for key in ("stage", "method", "iteration", "preset", "metrics", "verdict", "origin")}
     info["classes"] = ClassSet.from_json(content["classes"])
     info["input"], info["size"] = model.input_rule, model.input_rule.size
     return model, info

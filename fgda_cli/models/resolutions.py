@@ -54,7 +54,9 @@ class TwoResolutions(Segmenter):
         stages = tuple(self.backbone(context))
         features = self.neck(stages)
         coarse = self.head(self.dropout(features))
-        attention = resize(torch.sigmoid(self.attention_head(self.attention_neck(stages))), tuple(coarse.shape[-2:]))
+        attention = resize(
+            torch.sigmoid(self.attention_head(self.dropout(self.attention_neck(stages)))), tuple(coarse.shape[-2:])
+        )
         size = tuple(2 * side for side in coarse.shape[-2:])
         box = self.draw_box(images.shape[-2:]) if self.training and self.draws is not None else None
         detail = None
@@ -105,7 +107,8 @@ class TwoResolutions(Segmenter):
         self.forwards += 1
         high, wide = min(self.detail[1], size[0]), min(self.detail[0], size[1])
         top, left = (
-            STRIDE * int(torch.randint((whole - part) // STRIDE + 1, (), generator=generator))
+            STRIDE
+            * int(torch.randint(max(1, (whole - part + 1) // STRIDE), (), generator=generator))  # as published: not the last
             for whole, part in zip(size, (high, wide), strict=True)
         )
         return top, top + high, left, left + wide

@@ -121,8 +121,11 @@ def load_backbone(backbone: nn.Module, name: str, variant: str, weights: str, ou
     if weights == "none":
         return
     path = find_weights(name, variant, weights)
+    content = read_tensors(path)
+    if content.get("format") == "fgda-checkpoint":
+        raise FgdaError(f"model.weights: {path} is an fgda checkpoint, not an encoder's weights: start from it by --init {path}")
     try:
-        state = encoders.family(name).adapt_weights(plain_names(read_tensors(path)), name, output_stride)
+        state = encoders.family(name).adapt_weights(plain_names(content), name, output_stride)
     except (ValueError, KeyError) as error:
         raise FgdaError(f"{path} does not fit {name}: {error}") from error
     wanted = backbone.state_dict()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import FgdaError
+from .errors import FgdaError, UsageError
+
+LOCK, HOLDER = ".fgda.lock", ".fgda.pid"
 
 
 @contextmanager
@@ -70,3 +73,30 @@ def append_line(path: Path, line: str) -> None:
 
 def write_json(path: Path, value, indent: int | None = 1) -> None:
     write_text(path, json.dumps(value, indent=indent, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Inside, no other fgda process works in the folder. Raises UsageError that names the one that does.
+
+    The lock is the operating system's: it ends with the process, whatever ends that.
+    """
+    from filelock import FileLock, Timeout
+
+    make_folder(folder)
+    lock, holder = FileLock(folder / LOCK), folder / HOLDER
+    try:
+        with writing(folder):
+            lock.acquire(timeout=0)
+    except Timeout:
+        try:
+            other = f"process {int(holder.read_text())}"
+        except (OSError, ValueError):
+            other = "another process"
+        raise UsageError(f"{other} is at work in {folder}: wait until it has ended, or choose another --out") from None
+    try:
+        write_text(holder, str(os.getpid()))
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()

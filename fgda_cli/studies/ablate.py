@@ -17,7 +17,7 @@ from ..metrics import COLLAPSED
 from ..models import checkpoint
 from ..runtime.devices import make_precision, pick_device
 from ..runtime.errors import FgdaError, UsageError
-from ..runtime.files import write_json, write_text
+from ..runtime.files import alone_in, write_json, write_text
 from ..runtime.reporter import Reporter
 from ..training import stages
 from ..visual.plots import bars, label_curves
@@ -34,12 +34,19 @@ def run_ablation(job: stages.Job, preset_name: str, overrides: list[str], method
     Where run.select is label-free, rows are in the order of their score without labels, and the target needs none.
     Raises UsageError for settings that cannot be, before anything is trained.
     """
-    by_labels = job.preset.run.select != "label-free"
     for method in methods:
         preset = load_preset(preset_name, [*overrides, *settings_of(method)], base_of(method))
         if method_class(base_of(method)).uses_target:
             stages.check_adapt(replace(job, preset=preset, reporter=Reporter(quiet=True, warns=False)))
     out = job.out or Path("runs") / job.preset.name / "ablation"
+    with alone_in(out):  # two at once would train the same cells and write over each other's record
+        return _run_cells(job, preset_name, overrides, methods, seeds, out)
+
+
+def _run_cells(
+    job: stages.Job, preset_name: str, overrides: list[str], methods: list[str], seeds: list[int], out: Path
+) -> dict[str, Any]:
+    by_labels = job.preset.run.select != "label-free"
     record = out / "ablation.json"
     cells = _read(record)
     metric = job.preset.data.evaluation.metric

@@ -22,6 +22,7 @@ from ..runtime.errors import FgdaError
 from ..runtime.reporter import Reporter
 from .changes import Judged, change, comparison_page
 from .report import ImageScores, evaluation_page, write_page
+from .verdict import start_of
 
 RESAMPLES = 1000  # of the images, for intervals
 
@@ -63,7 +64,10 @@ class Keep:
 
 def evaluate_all(paths: list[Path], wanted: Wanted, reporter: Reporter) -> tuple[list[str], list[dict[str, Any]]]:
     """A heading and the JSON of `evaluate` for each checkpoint; files go where `wanted` says."""
-    group, names = join(wanted.precision.device), headings(paths)
+    group = join(wanted.precision.device)
+    if not wanted.mean:
+        paths = start_first(paths, reporter)
+    names = headings(paths)
     judged: list[Judged] = []
     together = tuple(paths[1:]) if wanted.mean else ()
     if together:
@@ -90,11 +94,36 @@ def evaluate_all(paths: list[Path], wanted: Wanted, reporter: Reporter) -> tuple
         if wanted.report is not None and group.is_first:
             page = evaluation_page(result, scores, dataset, wanted.precision, wanted.tta)
             reporter.say(f"report: {write_page(wanted.report / below / 'index.html', page)}")
+    share_classes([one.result for one in judged], reporter)
     changed = [judged[0], *(one for one in judged[1:] if "change" in one.result)]
     if wanted.report is not None and group.is_first and len(changed) > 1:
         page = comparison_page(changed, dataset, wanted.precision, wanted.tta)
         reporter.say(f"comparison: {write_page(wanted.report / 'index.html', page)}")
     return names, [one.result for one in judged]
+
+
+def start_first(paths: list[Path], reporter: Reporter) -> list[Path]:
+    """The checkpoints, the one that others of them began as before them: changes are counted from it."""
+    starts = {start.resolve() for path in paths if (start := start_of(path)) is not None and start.is_file()}
+    first = [path for path in paths if path.resolve() in starts]
+    if len(first) != 1 or first[0] == paths[0]:
+        return paths
+    reporter.decide(f"changes are counted from {first[0]}, which others began as")
+    return [*first, *(path for path in paths if path != first[0])]
+
+
+def share_classes(results: list[dict[str, Any]], reporter: Reporter) -> None:
+    """Add the mean over the classes that all results were evaluated on, where these differ; said."""
+    shared = [name for name in results[0]["evaluated"] if all(name in result["evaluated"] for result in results)]
+    if all(set(result["evaluated"]) == set(shared) for result in results):
+        return
+    reporter.decide(
+        f"the checkpoints have other classes: compared on the {len(shared)} that all have ({', '.join(shared) or 'none'}); "
+        "each one's own mIoU is over its own classes"
+    )
+    for result in results:
+        known = [result["iou"][name] for name in shared if result["iou"][name] is not None]
+        result["shared"] = {"classes": shared, "miou": float(np.mean(known)) if known else None}
 
 
 def _comparable(first: Judged, other: Judged, reporter: Reporter) -> bool:

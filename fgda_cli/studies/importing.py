@@ -37,5 +37,6 @@ def import_checkpoint(path: Path, kind: str, reporter: Reporter = Reporter(), tr
     except RuntimeError as error:
         raise FgdaError(f"{path}: {' '.join(str(error).split())[:160]}") from error
     rule = foreign.rule or InputRule(preset.data.evaluation.size, None, "bicubic")  # as their authors resize
-    return {"stage": "import", "method": foreign.kind, "iteration": foreign.iteration, "classes": foreign.classes.to_json(),
+    facts = {"stage": "import", "origin": path.name}
+    return {**facts, "method": foreign.kind, "iteration": foreign.iteration, "classes": foreign.classes.to_json(),
             "input": rule.to_json(), "preset": preset.to_json(), "model": model.state_dict()}  # fmt: skip

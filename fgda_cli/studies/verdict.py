@@ -101,14 +101,7 @@ def run_verdict(checkpoints: list[Path], headings: list[str], wanted: Wanted, pr
 
 def started_from(checkpoints: list[Path], reporter: Reporter) -> Path:
     """The checkpoint that all of these began as, by their run folders. Raises UsageError when that is not known."""
-    found = {}
-    for path in checkpoints:
-        record = path.parent.parent / "preset.yaml"
-        try:
-            start = yaml.safe_load(record.read_text())["stage"]["init"]
-            found[path] = Path(start)
-        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
-            found[path] = None
+    found = {path: start_of(path) for path in checkpoints}
     starts = {start.resolve() for start in found.values() if start is not None and start.is_file()}
     if len(starts) == 1:
         start = next(start for start in found.values() if start is not None and start.is_file())
@@ -116,6 +109,14 @@ def started_from(checkpoints: list[Path], reporter: Reporter) -> Path:
         return start
     why = "began as different ones" if starts else "do not say what they began as, or it is gone"
     raise UsageError(f"the checkpoints {why}\nname the model before adaptation: --baseline CKPT")
+
+
+def start_of(path: Path) -> Path | None:
+    """The checkpoint that a run's checkpoint began as, by its run folder; None when that is not known."""
+    try:
+        return Path(yaml.safe_load((path.parent.parent / "preset.yaml").read_text())["stage"]["init"])
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return None
 
 
 def target_frames(wanted: Wanted, model: Segmenter, info: dict, reporter: Reporter) -> tuple[Frames, str]:

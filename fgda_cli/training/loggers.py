@@ -65,7 +65,6 @@ class MLflow:
     def __init__(self, folder: Path, preset: Preset, header: dict[str, Any], iteration: int):
         mlflow = library("mlflow")
         if "MLFLOW_TRACKING_URI" not in os.environ:
-            library("sqlalchemy", "mlflow")
             mlflow.set_tracking_uri(f"sqlite:///{(folder / 'mlflow.db').resolve()}")
         mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT))
         record = folder / "mlflow-run.txt"
@@ -113,6 +112,8 @@ def check_loggers(preset: Preset) -> None:
     for name in preset.run.loggers:
         if name != "tensorboard":
             library(name)
+        if name == "mlflow" and "MLFLOW_TRACKING_URI" not in os.environ:
+            library("sqlalchemy", "mlflow")  # of the store in the run folder
 
 
 def library(name: str, extra: str | None = None) -> Any:

@@ -12,7 +12,7 @@ from ..config.presets import from_json
 from ..config.schema import Preset
 from ..models import checkpoint
 from ..runtime.errors import FgdaError, UsageError
-from ..runtime.files import append_line, make_folder, write_text
+from ..runtime.files import HOLDER, LOCK, append_line, make_folder, write_text
 
 # Keys that do not change what is computed, so that a resume may change them.
 FREE_KEYS = (
@@ -52,7 +52,8 @@ class RunFolder:
 
     def open(self, preset: Preset, identity: Identity, fresh: bool, extend: bool = False) -> None:
         """Make the folder, or check that it belongs to the same run. Raises UsageError naming the keys that differ."""
-        if not self.record.is_file() and self.folder.is_dir() and any(self.folder.iterdir()):
+        others = {path.name for path in self.folder.iterdir()} - {LOCK, HOLDER} if self.folder.is_dir() else ()
+        if not self.record.is_file() and others:
             raise UsageError(f"{self.folder} is not empty and holds no run: choose another --out")
         if fresh and self.record.is_file():
             self._clear()

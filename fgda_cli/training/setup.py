@@ -46,6 +46,7 @@ def open_datasets(
     target = open_domain(root, data.target.dataset, data.target.weights) if method.uses_target else None
     labelled = _labelled(preset, root, target, classes, reporter)
     evaluation = _evaluation(preset, root, classes, reporter)
+    _warn_of_seen(labelled, evaluation, data.evaluation.split, reporter)
     untrained = _untrained(preset, classes)
     for domain, dataset in ((data.source, source), (data.target, target)):
         if dataset is not None:
@@ -98,6 +99,19 @@ def _labelled(preset: Preset, root: Path, target: AnyDataset | None, classes: Cl
     of = f" of {len(target.items('train'))}" if is_part else ""
     reporter.decide(f"labels of {count}{of} images of {found.name} are used in adaptation (data.target.labelled: {wanted})")
     return found
+
+
+def _warn_of_seen(labelled: AnyDataset | None, evaluation: PreparedDataset | None, split: str, reporter: Reporter) -> None:
+    """Warn when images whose labels are used in adaptation are those that it is evaluated on."""
+    if labelled is None or evaluation is None:
+        return
+    evaluated = {(item.folder.resolve(), item.image) for item in evaluation.items(split)}
+    both = [item for item in labelled.items("train") if (item.folder.resolve(), item.image) in evaluated]
+    if both:
+        reporter.warn(
+            f"{len(both)} images whose labels adaptation uses are also evaluated on, e.g. {both[0].name}: "
+            "the figures say nothing of other images"
+        )
 
 
 def _evaluation(preset: Preset, root: Path, classes: ClassSet, reporter: Reporter) -> PreparedDataset | None:

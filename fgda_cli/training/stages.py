@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from ..models import checkpoint
 from ..runtime.devices import make_precision, pick_device, tune_for_training
 from ..runtime.distributed import ProcessGroup, join
 from ..runtime.errors import FgdaError, UsageError
+from ..runtime.files import alone_in
 from ..runtime.reporter import Reporter
 from .assembly import (
     check_network,
@@ -162,28 +164,37 @@ def _run(
     job: Job, preset: Preset, stage: Stage, identity: Identity, method: type[Method], init: tuple[Path, dict] | None, folder: Path
 ) -> Path:
     plan, run = check(job, preset, stage, identity, method, init), RunFolder(job.out or folder)
-    longer = False
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng([plan.device] if plan.device.type == "cuda" else []))  # the caller's stays
+        resumed, longer = _open(plan, run, stack)
+        if run.final.is_file():
+            job.reporter.say(f"{run.folder} {_how_it_ended(run, stage)}")
+            return run.final
+        state = build(plan, run, resumed)
+        if resumed is not None:
+            state.load_state_dict(resumed["train"])
+            state.stale = 0 if longer else state.stale
+            job.reporter.say(f"resuming {run.folder} at iteration {state.iteration} of {stage.iterations}")
+        train(plan, run, state)
+    return run.final
+
+
+def _open(plan: Plan, run: RunFolder, stack: ExitStack) -> tuple[dict | None, bool]:
+    """Open the run's folder, which no other process works in until the stack ends.
+
+    Return the checkpoint to go on from (None: there is none, or the run is finished), and whether it goes on beyond its end.
+    """
+    longer = plan.job.extend and _is_longer(plan.job, run, plan.stage, plan.identity)
 
     def open_run() -> int:
-        nonlocal longer
-        longer = job.extend and _is_longer(job, run, stage, identity)
-        run.open(preset, identity, job.fresh, longer)
+        stack.enter_context(alone_in(run.folder))
+        run.open(plan.preset, plan.identity, plan.job.fresh, longer)
         return FINISHED if run.final.is_file() else STARTED if run.last.is_file() else NEW
 
-    found = plan.group.first_decides(open_run)
-    if found == FINISHED:
-        job.reporter.say(f"{run.folder} {_how_it_ended(run, stage)}")
-        return run.final
-    resumed = checkpoint.load(run.last) if found == STARTED else None
+    resumed = checkpoint.load(run.last) if plan.group.first_decides(open_run) == STARTED else None
     if resumed is not None and "train" not in resumed:
         raise FgdaError(f"{run.last} cannot be resumed (it holds weights alone): use --fresh to start over")
-    state = build(plan, run, resumed)
-    if resumed is not None:
-        state.load_state_dict(resumed["train"])
-        state.stale = 0 if longer else state.stale
-        job.reporter.say(f"resuming {run.folder} at iteration {state.iteration} of {stage.iterations}")
-    train(plan, run, state)
-    return run.final
+    return resumed, longer
 
 
 def build(plan: Plan, run: RunFolder, resumed: dict | None) -> TrainState:

@@ -219,3 +219,22 @@ def test_options_that_do_not_go_together(trained, tmp_path, options, said):
     done = fgda("export", trained, *options, cwd=tmp_path)
     assert done.returncode == 2 and said in done.stderr, done.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("inputs, outputs", [(64, 32), (70, 32), (20, 32), (33, 32), (32, 32), (257, 64)])
+def test_weights_of_resizing_are_torchs_antialiased_ones(inputs, outputs):
+    images = torch.rand(1, 3, inputs, 40, generator=torch.Generator().manual_seed(0)) * 255
+    rows, columns = export.bilinear_weights(inputs, outputs, images), export.bilinear_weights(40, 24, images)
+    wanted = torch.nn.functional.interpolate(images, (outputs, 24), mode="bilinear", align_corners=False, antialias=True)
+    torch.testing.assert_close(rows @ images @ columns.T, wanted, atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["any.xml", "any.pt", "any.onnx"])
+def test_an_export_for_any_size_is_checked_on_images_that_shrink_and_grow(trained, frames, tmp_path, name, monkeypatch):
+    """Case 26: OpenVINO shrank images without antialiasing, and was checked at one size alone."""
+    form = Form({".xml": "openvino", ".pt": "torchscript", ".onnx": "onnx"}[name[3:]], argmax=True, dynamic=True)
+    images, seen = spread_images(str(frames), 4), []
+    before = export._compare
+    monkeypatch.setattr(export, "_compare", lambda run, network, groups: seen.extend(groups) or before(run, network, groups))
+    found = export.export(trained, tmp_path / name, form, frames=images)
+    assert found.same > 0.999 and sorted(tuple(group.shape[-2:]) for group in seen) == [(32, 45), (32, 64), (54, 102)]

@@ -195,3 +195,26 @@ def test_what_is_known_of_the_source(model, data_root):
     frames = Frames(frames.images, [np.where(label < 4, label, 255).astype(np.uint8) for label in frames.labels])
     miou, features = look_at_source(model, frames, CPU)
     assert 0 <= miou <= 100 and features.shape == (2, model.feature_channels) and (features[1] >= 0).all()
+
+
+def test_certainty_follows_the_number_of_different_frames():
+    """Case 44: one image, or one image four times, was "helped, 99 % sure"."""
+    names = ("road", "sky", "car")
+    shares = np.array([0.5, 0.3, 0.2])
+    signals = {"steady_mirror": 0.5, "steady_scale": 0.5, "steady_light": 0.5, "diversity": 0.9, "density": 1.0}
+    before = Observed(signals, shares, shares, different=40)
+    after = {n: Observed(signals | {"steady_mirror": 0.9, "steady_scale": 0.9}, shares, shares, different=n) for n in (1, 4, 40)}
+    verdicts = {n: judge(before, one, names) for n, one in after.items()}
+    assert verdicts[40].confidence > 0.9 and verdicts[40].confidence > verdicts[4].confidence > verdicts[1].confidence
+    assert verdicts[1].confidence < 0.7 and verdicts[4].confidence < 0.85
+    assert verdicts[1].words[0].startswith("only 1 different frame looked at") and not verdicts[40].words
+
+
+def test_frames_that_are_the_same_count_once(data_root):
+    frames = frames_of(open_dataset(data_root, "playground-street"), "train", (64, 32), 4)
+    torch.manual_seed(0)
+    model = Segmenter(19, "resnet18", width=8, multi_level=False).eval()
+    cpu = Precision("fp32", torch.device("cpu"))
+    assert observe(model, frames, cpu).different == 4
+    assert observe(model, Frames([frames.images[0]] * 4), cpu).different == 1
+    assert Observed.from_json(observe(model, frames, cpu).to_json()).different == 4

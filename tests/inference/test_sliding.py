@@ -116,3 +116,27 @@ def test_windows_that_only_touch_leave_no_hole():
     images = torch.rand(1, 3, 40, 128)
     found = sliding_logits(ramp, images, SlidingWindow((64, 40), 0.0))
     assert torch.isfinite(found).all()
+
+
+@given(st.integers(3, 12), st.integers(3, 12), st.sampled_from([0.0, 0.5]), st.booleans())
+def test_the_plain_mean_is_that_of_the_published_evaluations(rows, columns, overlap, align):
+    """Windows by even steps, the last moved back to the end; logits enlarged, added up, divided by how many there were."""
+    height, width, side, step = 8 * rows, 8 * columns, 32, 32 if overlap == 0 else 16
+    images = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(rows * 31 + columns)).double()
+
+    def forward(part):
+        return torch.nn.functional.avg_pool2d(part, 8)
+
+    total, counts = torch.zeros(1, 3, height, width).double(), torch.zeros(height, width).double()
+    for y in range(max(height - side + step - 1, 0) // step + 1):
+        for x in range(max(width - side + step - 1, 0) // step + 1):
+            bottom, right = min(y * step + side, height), min(x * step + side, width)
+            place = (slice(max(bottom - side, 0), bottom), slice(max(right - side, 0), right))
+            part = images[..., place[0], place[1]]
+            total[..., place[0], place[1]] += upsample(forward(part), part.shape[-2:], align)
+            counts[place] += 1
+    found = sliding_logits(forward, images, SlidingWindow((side, side), overlap, "mean"), align)
+    if found.shape == total.shape:
+        torch.testing.assert_close(found, total / counts)
+    else:  # one window covers the image
+        assert (height, width) == (min(height, side), min(width, side))

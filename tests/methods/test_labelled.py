@@ -176,3 +176,21 @@ def test_labelled_images_come_by_position(data_root):
     assert torch.equal(found[0].labelled, found[1].labelled) and torch.equal(found[0].labelled_ids, found[1].labelled_ids)
     seen = {image.numpy().tobytes() for image in found[0].labelled}
     assert 2 <= len(seen) <= 4 and np.asarray(found[0].labelled).shape[0] == 4
+
+
+def test_a_list_may_begin_with_a_byte_order_mark(tmp_path):
+    """Case 40."""
+    (tmp_path / "list.txt").write_text("a\nb\n", encoding="utf-8-sig")
+    assert listed_names(tmp_path / "list.txt") == ["a", "b"]
+
+
+def test_a_truth_value_is_no_number_of_labels(tiny_preset):
+    with pytest.raises(UsageError, match="data.target.labelled.*not true or false"):
+        tiny_preset("data.target.labelled=true")
+
+
+def test_labels_that_are_used_and_evaluated_on_are_warned_of(job, trained, tiny_preset, tmp_path, capsys):
+    preset = tiny_preset("data.target.labelled=playground-game", "data.evaluation.dataset=playground-game",
+                         "data.evaluation.split=train", "adapt.iterations=1")  # fmt: skip
+    stages.adapt(replace(job, preset=preset, out=tmp_path / "run"), trained)
+    assert "images whose labels adaptation uses are also evaluated on" in capsys.readouterr().err

@@ -175,3 +175,26 @@ def test_bn_distance_does_not_grow_with_the_number_of_windows():
     net.mix_statistics([torch.from_numpy(frame).permute(2, 0, 1)[None] for frame in frames], 1.0)
     observed = observe(net, Frames(frames), Precision("fp32", torch.device("cpu")))
     assert observed.signals["bn_distance"] < 0.3
+
+
+def test_the_attention_drops_channels_in_training_as_the_head_does():
+    """PARITY2, row 26."""
+    net = checkpoint.build_model(SMALL.model_copy(update={"dropout": 0.5}), 5).train()
+    seen = []
+    net.attention_head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    net.begin_iteration(0, 0)
+    torch.manual_seed(0)
+    net(images())
+    dropped = (seen[0].flatten(2).abs().sum(2) == 0).float().mean().item()
+    assert 0.2 < dropped < 0.9
+
+
+def test_windows_never_begin_at_the_last_place():
+    """Row 40: 0 to 504 of 512 pixels, by 8."""
+    net = network()
+    net.detail = (32, 32)
+    places = set()
+    for iteration in range(300):
+        net.begin_iteration(0, iteration)
+        places.add(net.draw_box((64, 32))[0])
+    assert places == {0, 8, 16, 24}

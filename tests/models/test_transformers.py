@@ -9,9 +9,13 @@ import torch
 import torch.nn.functional as F
 
 from fgda_cli.config.schema import Model
+from fgda_cli.data.geometry import InputRule
 from fgda_cli.inference.export import Form, export
+from fgda_cli.methods.optimizers import Recipe, norms, poly, refine
 from fgda_cli.models import checkpoint, encoders
 from fgda_cli.models.encoders import mit
+from fgda_cli.models.heads.daformer import DaformerNeck
+from fgda_cli.models.heads.segformer import SegformerNeck
 from fgda_cli.models.segmenter import Segmenter
 from fgda_cli.models.weights import load_backbone
 from fgda_cli.runtime.errors import FgdaError, UsageError
@@ -365,3 +369,34 @@ def test_blocks_are_skipped_where_an_encoder_can(backbone, fits):
     else:
         with pytest.raises(UsageError, match="drop_path"):
             checkpoint.build_model(settings, 5)
+
+
+@pytest.mark.parametrize("layer, std", [
+    ("branches.0.0", 0.0884), ("branches.1.0.0", 0.0147), ("branches.1.1.0", 0.0884), ("mix.0", 0.0295),
+])  # fmt: skip
+def test_new_heads_begin_as_published(layer, std):
+    """PARITY2, row 25: He normal by fan out (pointwise, depthwise, 3x3), as mmcv's ConvModule."""
+    torch.manual_seed(0)
+    neck = DaformerNeck((64, 128, 320, 512), 256, (6, 12, 18))
+    assert neck.get_submodule(layer).weight.std().item() == pytest.approx(std, rel=0.05)
+    assert SegformerNeck((8, 8, 8, 8), 256).mix[0].weight.std().item() == pytest.approx(0.0884, rel=0.05)
+
+
+def test_weight_decay_of_the_heads_norms_alone():
+    """Row 28: DAFormer's key `head` wins over its key `norm`."""
+    model = checkpoint.build_model(Model(backbone="mit:b0", weights="none", output_stride="native", multi_level=False,
+                                         head="daformer", head_width=16, align_corners=False), 5)  # fmt: skip
+    recipe = Recipe(1e-4, 10, 0.9, 0.01, poly(1.0), kind="adamw", decay_norms="heads")
+    groups = refine(model.parameter_groups(1e-4, 10), model, recipe)
+    free = {id(p) for group in groups if group.get("weight_decay") == 0.0 for p in group["params"]}
+    assert free == {id(p) for layer in norms(model.backbone) for p in layer.parameters(recurse=False)}
+    assert any(id(p) not in free for layer in norms(model.neck) for p in layer.parameters())
+
+
+@pytest.mark.parametrize("size, image, wanted", [
+    ((1024, 512), (1920, 1080), (910, 512)), ((2048, 1024), (1920, 1080), (1820, 1024)), ((1024, 512), (2048, 1024), (1024, 512)),
+])  # fmt: skip
+def test_other_aspects_enter_as_mmsegmentation_resizes(size, image, wanted):
+    """Row 35."""
+    rule = InputRule(size, None, "linear", within=True)
+    assert rule(*image) == wanted and InputRule.from_json(rule.to_json()) == rule

@@ -1,9 +1,13 @@
 """Files are written whole or not at all, and what cannot be written is named."""
 
+import subprocess
+import sys
+
 import pytest
 
 from fgda_cli.runtime import files
-from fgda_cli.runtime.errors import FgdaError
+from fgda_cli.runtime.errors import FgdaError, UsageError
+from fgda_cli.runtime.files import alone_in
 
 
 def names(folder) -> list[str]:
@@ -41,3 +45,19 @@ def test_what_a_library_raises_for_a_failed_write_is_said_as_one(tmp_path):
         raise RuntimeError("iostream error")
     with pytest.raises(RuntimeError), files.writing("x"):  # an error of our own stays one
         raise RuntimeError("a defect")
+
+
+def test_two_processes_do_not_work_in_one_folder(tmp_path):
+    """Case 35: two `ablate --out t` at once trained the same cells, every line of the log twice."""
+    code = ("import sys, time; from pathlib import Path; from fgda_cli.runtime.files import alone_in\n"
+            "with alone_in(Path(sys.argv[1])):\n    print('in', flush=True); time.sleep(60)")  # fmt: skip
+    other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout.readline() == "in\n"
+        with pytest.raises(UsageError, match=f"process {other.pid} is at work in {tmp_path}"), alone_in(tmp_path):
+            pass
+    finally:
+        other.kill()
+        other.wait()
+    with alone_in(tmp_path):  # whatever ended it
+        pass

@@ -61,3 +61,14 @@ def test_a_source_only_model_has_no_verdict(trained):
     card = make_card(info)
     assert card["verdict_without_labels"] is None and "adapted" not in card["task"]
     assert "Did adaptation help" not in card_markdown(card)
+
+
+def test_a_card_of_an_imported_file_says_what_is_not_known(trained):
+    """Case 33: the preset that it was put into was told as its training."""
+    info = load_model(trained)[1] | {"stage": "import", "method": "fada", "origin": "g2c.pth", "iteration": None}
+    card = make_card(info, licences=licences_of(info["preset"]))
+    training = card["training"]
+    assert {training[key] for key in ("source", "target", "seed", "target_labels")} == {"not known"}
+    assert training["settings"] is None and card["data_licences"] == {} and card["architecture"]["weights_from"] == "not known"
+    text = card_markdown(card)
+    assert "fada checkpoint g2c.pth" in text and "playground-game" not in text and "labels used: none" not in text

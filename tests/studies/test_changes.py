@@ -6,11 +6,17 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
+from fgda_cli.inference import evaluate
 from fgda_cli.inference.tally import Extras, Tally
 from fgda_cli.inference.tta import Decision
+from fgda_cli.runtime.devices import Precision
 from fgda_cli.runtime.distributed import ProcessGroup
+from fgda_cli.runtime.reporter import Reporter
+from fgda_cli.studies import evaluation
 from fgda_cli.studies.changes import Judged, change
+from fgda_cli.studies.evaluation import share_classes, start_first
 from fgda_cli.training import stages
 from fgda_cli.visual.tables import change_table
 from tests.conftest import QUIET, fgda
@@ -117,3 +123,47 @@ def test_evaluate_alone_says_intervals_and_boundaries_by_class(data_root, traine
     assert "95 %" in done.stdout and "boundary" in done.stdout and "calibration error" in done.stdout
     plain = fgda("evaluate", trained, "--data-root", data_root, "--json")
     assert not {"boundary", "calibration", "intervals", "change"} & json.loads(plain.stdout).keys()
+
+
+def test_changes_are_counted_from_the_start_where_it_is_known(data_root, adapted, trained):
+    """Case 42: the first in the alphabet was taken for the start."""
+    reporter = Reporter(quiet=True, decisions=[])
+    assert start_first([adapted, trained], reporter) == [trained, adapted]
+    assert len(reporter.decisions) == 1 and "which others began as" in reporter.decisions[0]
+    assert start_first([trained, adapted], reporter) == [trained, adapted] and len(reporter.decisions) == 1
+
+
+def test_results_of_other_classes_share_a_mean_and_that_is_said():
+    reporter = Reporter(quiet=True, decisions=[])
+    results = [
+        {"evaluated": ["road", "sky", "car"], "iou": {"road": 10.0, "sky": 20.0, "car": 90.0}},
+        {"evaluated": ["sky", "road"], "iou": {"sky": 40.0, "road": 20.0}},
+    ]
+    share_classes(results, reporter)
+    assert [one["shared"] for one in results] == [
+        {"classes": ["road", "sky"], "miou": 15.0}, {"classes": ["road", "sky"], "miou": 30.0},
+    ]  # fmt: skip
+    assert "compared on the 2 that all have (road, sky)" in reporter.decisions[0]
+    alike = [{"evaluated": ["sky"], "iou": {"sky": 1.0}}, {"evaluated": ["sky"], "iou": {"sky": 2.0}}]
+    share_classes(alike, reporter)
+    assert "shared" not in alike[0] and len(reporter.decisions) == 1
+
+
+def test_pages_show_what_was_evaluated(data_root, adapted, trained, tmp_path, monkeypatch):
+    """The page of a mean showed the first checkpoint; the comparison forgot the protocol."""
+    seen = []
+    before = evaluate.predict
+
+    def watched(model, image, precision, tta, size, others):
+        seen.append((len(others), model.input_rule.resample))
+        return before(model, image, precision, tta, size, others)
+
+    monkeypatch.setattr(evaluate, "predict", watched)
+    cpu = Precision("fp32", torch.device("cpu"))
+    how = {"protocol": "paper", "report": tmp_path / "mean", "mean": True}
+    evaluation.evaluate_all([trained, adapted], evaluation.Wanted(None, "val", data_root, cpu, **how), QUIET)
+    assert set(seen) == {(1, "bicubic")} and f"mean of {trained}, {adapted}" in (tmp_path / "mean/index.html").read_text()
+    seen.clear()
+    how = {"protocol": "paper", "report": tmp_path / "two", "extras": Extras(resamples=20)}
+    evaluation.evaluate_all([trained, adapted], evaluation.Wanted(None, "val", data_root, cpu, **how), QUIET)
+    assert set(seen) == {(0, "bicubic")}

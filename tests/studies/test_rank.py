@@ -15,11 +15,12 @@ from hypothesis.extra import numpy as hnp
 from fgda_cli.data.classes import ClassSet
 from fgda_cli.data.images import write_image
 from fgda_cli.data.layouts.base import OwnFiles
-from fgda_cli.data.prelabels import Prelabels, outlines
+from fgda_cli.data.prelabels import Prelabels, check_names, outlines
 from fgda_cli.data.recipes import How, prepare_own
 from fgda_cli.data.shapes import Shape, Shapes, draw
 from fgda_cli.data.store import PreparedDataset
 from fgda_cli.inference.inputs import Input
+from fgda_cli.runtime.errors import UsageError
 from fgda_cli.studies.rank import Looked, choose, difference_hash
 from tests.conftest import QUIET, fgda
 
@@ -208,3 +209,26 @@ def test_from_ranking_to_adaptation(ranked, data_root, trained, tmp_path):
                 *set_flags("data.target.labelled=few", "adapt.iterations=2"))  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "labels of 6 images of few are used" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["background", "Background", "lane: solid", "#1"])
+def test_class_names_that_a_label_map_cannot_hold_are_refused_before_work(name):
+    """Case 37."""
+    classes = ClassSet(("road", name), ((1, 2, 3), (4, 5, 6)))
+    with pytest.raises(UsageError, match="cannot hold a class named"):
+        check_names("cvat", classes)
+    check_names("coco", classes)
+
+
+def test_our_own_png_export_is_prepared_as_it_lies(trained, data_root, tmp_path):
+    """Case 45: 11 images, 11 refused."""
+    frames = tmp_path / "frames"
+    dataset = PreparedDataset(data_root / "playground-street")
+    for number, item in enumerate(dataset.items("train")[:3]):
+        write_image(frames / f"{number}.png", dataset.image(item))
+    done = fgda("rank", trained, frames, "--top", "3", "--export", "png", "--out", tmp_path / "r")
+    assert done.returncode == 0, done.stderr
+    own = tmp_path / "r/png"
+    files = OwnFiles(images=own / "images", labels=own / "labels", mapping=own / "mapping.yaml")
+    summary = prepare_own("folder", files, "set", How(tmp_path / "data", None, 1, QUIET))
+    assert summary.refused == 0 and summary.images["train"] >= 1

@@ -98,3 +98,13 @@ def test_a_missing_package_is_said_before_training(job, trained, tiny_preset, mo
 
 def test_settings_are_flattened_by_key():
     assert _flat({"a": {"b": 1, "c": {"d": [1, 2]}}, "e": {}}) == {"a.b": 1, "a.c.d": [1, 2], "e": {}}
+
+
+def test_mlflow_without_its_store_is_refused_before_training(job, trained, monkeypatch, tiny_preset, tmp_path):
+    """Case 45: it failed at the first line of the log."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setitem(sys.modules, "mlflow", ModuleType("mlflow"))
+    monkeypatch.setitem(sys.modules, "sqlalchemy", None)
+    with pytest.raises(FgdaError, match=r"mlflow needs the package sqlalchemy: pip install 'fgda\[mlflow\]'"):
+        stages.adapt(replace(job, preset=tiny_preset("run.loggers=[mlflow]"), out=tmp_path / "run"), trained)
+    assert not (tmp_path / "run").exists()

@@ -8,17 +8,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from torch import Tensor
+
 from ...runtime.errors import FgdaError, UsageError
 from ..weights import check_finite, read_tensors
 from . import deeplab, mmseg, pspnet
 from .network import Foreign
 
 READERS = (mmseg, pspnet, deeplab)
+KNOWN_KEYS = ("state_dict", "model", "feature_extractor", "classifier")  # under which published files hold tensors
 
 
 def read_foreign(path: Path, kind: str, trust: bool = False) -> Foreign:
     """Raises FgdaError when names do not fit, UsageError when the format must be told."""
     content = read_tensors(path, trust)
+    inner = [key for key, value in content.items() if isinstance(value, dict) and _holds_tensors(value)]
+    if len(inner) == 1 and inner[0] not in KNOWN_KEYS and not _holds_tensors(content):
+        raise FgdaError(f"{path} holds its tensors under '{inner[0]}', as no file that is known does: save that part alone")
     try:
         kind = detect(path, content) if kind == "auto" else kind
         reader = next(reader for reader in READERS if kind in reader.FORMATS)
@@ -33,6 +39,10 @@ def read_foreign(path: Path, kind: str, trust: bool = False) -> Foreign:
         ) from error
     check_finite(found.state, str(path))
     return found
+
+
+def _holds_tensors(content: dict) -> bool:
+    return any(isinstance(value, Tensor) for value in content.values())
 
 
 def detect(path: Path, content: dict) -> str:

@@ -73,11 +73,11 @@ def read(path: Path, content: dict, kind: str, trust: bool) -> Foreign:
     notes, size = [], (1024, 512)
     if kind == "hrda":
         keys, size = keys | {"detail": [512, 512]}, (2048, 1024)
-        notes = ["its authors slide windows over the image: evaluate and predict with --sliding 1024x1024 --overlap 0.5"]
+        notes = ["its authors slide windows: evaluate and predict with --sliding 1024x1024 --overlap 0.5 --blend mean"]
     iteration = (content.get("meta") or {}).get("iter") if isinstance(content.get("meta"), dict) else None
     return Foreign(
         kind, found, keys, classes_of(found, "head.convs.0.bias"), iteration if isinstance(iteration, int) else None, notes,
-        InputRule(size, None, "linear"),
+        InputRule(size, None, "linear", within=True),
     )  # fmt: skip
 
 

@@ -17,6 +17,13 @@ def conv_norm_relu(
     return nn.Sequential(convolution, norm(outputs), nn.ReLU(inplace=True))
 
 
+def he_normal(module: nn.Module) -> None:
+    """Draw the convolutions that a norm follows from N(0, 2 / fan out), as mmcv's ConvModule does (DAFormer, SegFormer, HRDA)."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d) and layer.bias is None:
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+
+
 def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Bilinear, border on border."""
     return maps if maps.shape[-2:] == size else F.interpolate(maps, size, mode="bilinear", align_corners=False)

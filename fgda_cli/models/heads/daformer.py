@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .blocks import Embedded, conv_norm_relu
+from .blocks import Embedded, conv_norm_relu, he_normal
 from .linear import LinearHead
 
 
@@ -21,6 +21,7 @@ class DaformerNeck(nn.Module):
             depthwise = conv_norm_relu(joined, joined, 3, dilation, groups=joined)
             self.branches.append(nn.Sequential(depthwise, conv_norm_relu(joined, width, 1)))
         self.mix = conv_norm_relu(width * len(self.branches), width, 3)
+        he_normal(self)
 
     def forward(self, stages: tuple[Tensor, ...]) -> Tensor:
         joined = torch.cat(self.embed(stages), dim=1)

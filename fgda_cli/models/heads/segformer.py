@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .blocks import Embedded, conv_norm_relu
+from .blocks import Embedded, conv_norm_relu, he_normal
 from .linear import LinearHead
 
 
@@ -16,6 +16,7 @@ class SegformerNeck(nn.Module):
         super().__init__()
         self.embed = Embedded(channels, width)
         self.mix = conv_norm_relu(width * len(self.embed.projections), width, 1)
+        he_normal(self)
 
     def forward(self, stages: tuple[Tensor, ...]) -> Tensor:
         return self.mix(torch.cat(self.embed(stages), dim=1))
