@@ -5,7 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 import fgda_cli
 from fgda_cli.runtime.errors import FgdaError, UsageError
@@ -69,3 +72,28 @@ def test_a_notebook_sees_a_bar(monkeypatch):
     sys.modules["IPython.display"].display = lambda *_, **__: None
     with Reporter().progress("x", 3) as advance:
         assert not isinstance(advance, _Plain)
+
+
+def test_the_package_shows_what_it_has():
+    code = "import fgda_cli; print(fgda_cli.losses.entropy_loss.__name__, *dir(fgda_cli))"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split()
+    assert shown[0] == "entropy_loss" and {"adapt", "evaluate", "load_model", "losses", "predict", "pretrain"} <= set(shown)
+
+
+def test_a_pillow_image_is_predicted_as_its_pixels(run):
+    model, _ = fgda_cli.load_model(run[1])
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 64, 3), dtype=np.uint8)
+    found = fgda_cli.predict(model, Image.fromarray(pixels))
+    assert (found["train_ids"] == fgda_cli.predict(model, pixels)["train_ids"]).all()
+    assert fgda_cli.predict(model, Image.fromarray(pixels).convert("L"))["train_ids"].shape == (32, 64)
+    with pytest.raises(ValueError, match="predict takes RGB uint8"):
+        fgda_cli.predict(model, [1.0, 2.0])
+
+
+def test_training_leaves_the_callers_random_numbers_alone(data_root, tmp_path):
+    torch.manual_seed(5)
+    wanted = torch.rand(3)
+    torch.manual_seed(5)
+    fgda_cli.pretrain("playground", sets=[*TINY, "pretrain.iterations=1"], data_root=data_root, out=tmp_path / "r", device="cpu",
+                      quiet=True)  # fmt: skip
+    assert torch.equal(torch.rand(3), wanted)

@@ -86,14 +86,15 @@ def alone_in(folder: Path) -> Iterator[None]:
     make_folder(folder)
     lock, holder = FileLock(folder / LOCK), folder / HOLDER
     try:
-        with writing(folder):
-            lock.acquire(timeout=0)
-    except Timeout:
+        lock.acquire(timeout=0)
+    except Timeout:  # an OSError too, so it comes first
         try:
             other = f"process {int(holder.read_text())}"
         except (OSError, ValueError):
             other = "another process"
         raise UsageError(f"{other} is at work in {folder}: wait until it has ended, or choose another --out") from None
+    except OSError as error:
+        raise FgdaError(f"cannot write {folder / LOCK}: {error.strerror or error}") from error
     try:
         write_text(holder, str(os.getpid()))
         yield

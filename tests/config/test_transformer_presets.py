@@ -22,7 +22,7 @@ def test_published_settings(name, masked, crop, rows, least):
     assert m.name == "mic" and m.lambda_adv == 0 and m.seg_temperature == 1 and m.lambda_masked == masked
     assert (m.lambda_fd, m.ema, m.confidence, m.mix_jitter, m.mask_block, m.mask_ratio) == (0.005, 0.999, 0.968, 0.2, 64, 0.7)
     assert (m.ignore_top, m.ignore_bottom) == rows
-    assert (o.kind, o.lr, o.head_lr_factor, o.weight_decay, o.decay_norms) == ("adamw", 6e-5, 10, 0.01, False)
+    assert (o.kind, o.lr, o.head_lr_factor, o.weight_decay, o.decay_norms) == ("adamw", 6e-5, 10, 0.01, "heads")
     assert (o.poly_power, o.warmup, stage.warmup_iterations, stage.iterations, stage.batch_size) == (
         1,
         "times_decay",
@@ -33,6 +33,7 @@ def test_published_settings(name, masked, crop, rows, least):
     assert (stage.schedule_iterations or stage.iterations) == 40000 and stage.start == "backbone"
     assert preset.data.source.crop == preset.data.target.crop == crop and preset.data.source.max_class_share == 0.75
     assert preset.data.rare_class_crop_pixels == least
+    assert preset.data.source.size == ((1280, 704) if name == "gta2city-daformer" else (2560, 1407))  # GTA5's aspect (row 29)
     with torch.device("meta"):
         net = build_model(preset.model, 19)
     assert net.backbone.strides == (4, 8, 16, 32) and not net.align_corners

@@ -94,7 +94,7 @@ def test_fda_labels_what_the_mean_of_other_networks_is_sure_of():
         method.references[f"labeller{number}"] = network
     with torch.no_grad():
         size = data.target.shape[-2:]
-        probs = sum(torch.softmax(losses.upsample(network(data.target).logits.float(), size), 1) for network in others) / 2
+        probs = sum(losses.upsample(torch.softmax(network(data.target).logits.float(), 1), size) for network in others) / 2
     confidence, labels = probs.max(dim=1)
     method.modules["thresholds"].values.fill_(float(confidence.median()))
     found = method.pseudo_labels(data.target)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 
 import cv2
+import numpy as np
 import pytest
 import torch
 
+from fgda_cli.data.images import write_image
 from fgda_cli.data.store import PreparedDataset
 from fgda_cli.methods.cycada import WINDOW, domain_loss
 from fgda_cli.methods.pieces import translation
@@ -158,10 +162,36 @@ def test_a_run_translates_once_and_trains_on_it(data_root, tiny_preset, trained,
     assert any("reusing" in text for text in said)
 
 
-def test_several_source_data_sets_are_refused_in_one_line(data_root, tiny_preset, trained, tmp_path):
-    preset = tiny_preset(*FLAGS, "data.source.dataset=[playground-game, playground-game]", method="cycada")
-    with pytest.raises(UsageError, match="one source data set can be translated"):
+@pytest.mark.parametrize("overrides, words", [
+    (["data.source.dataset=[playground-game, playground-game]"], "one source data set can be translated"),
+    (["run.select=labels", "data.evaluation.dataset=nothing"], "run.select: labels needs labelled images"),
+    (["model.checkpoint_activations=true"], "checkpoint_activations needs batch_norm: frozen"),
+    (["optim.layer_decay=0.5"], "no transformer blocks to count"),
+])  # fmt: skip
+def test_what_cannot_be_is_refused_before_the_translation(
+    data_root, tiny_preset, trained, tmp_path, monkeypatch, overrides, words
+):
+    monkeypatch.setattr(translation, "train", lambda *_: pytest.fail("it was translated first"))
+    preset = tiny_preset(*FLAGS, *overrides, method="cycada")
+    with pytest.raises(UsageError, match=words):
         stages.adapt(stages.Job(preset, data_root, tmp_path / "run", "cpu", reporter=QUIET), trained)
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_prepared_again_are_translated_again_with_their_labels(data_root, tiny_preset, trained, tmp_path):
+    """The same folder and names: `--fresh` trained on old images and old labels."""
+    root = tmp_path / "data"
+    shutil.copytree(data_root, root)
+    job = stages.Job(tiny_preset(*FLAGS, method="cycada"), root, tmp_path / "run", "cpu", reporter=QUIET)
+    stages.adapt(job, trained)
+    (before,) = (tmp_path / "run/offline").glob("translated-*")
+    dataset = PreparedDataset(root / "playground-game")
+    item = dataset.items("train")[0]
+    write_image(root / "playground-game" / item.label, np.full_like(dataset.label(item), 7))
+    stages.adapt(replace(job, fresh=True), trained)
+    (after,) = (tmp_path / "run/offline").glob("translated-*")
+    translated = PreparedDataset(after / "source")
+    assert after != before and (translated.label(translated.items("train")[0]) == 7).all()
 
 
 def test_training_goes_on_where_it_was_with_its_translation(data_root, tiny_preset, trained, tmp_path):

@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from fgda_cli import losses
+from fgda_cli.methods import tent
 from fgda_cli.methods.sfst import _class_quantiles
 from fgda_cli.models import checkpoint
+from fgda_cli.models.normalisation import batch_norms
 from fgda_cli.runtime.errors import UsageError
 from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.training import judging, stages
@@ -73,7 +75,26 @@ def test_tent_says_when_there_is_nothing_to_train(monkeypatch):
     method = make("tent", False)
     monkeypatch.setattr(type(method.model), "modules", lambda self: iter(()))
     with pytest.raises(UsageError, match="this network has none"):
-        method.affine()
+        method.check(method.settings, method.model, None, None)
+
+
+@pytest.mark.parametrize("mode", ["target", "train", "statistics"])
+def test_tents_norms_stay_in_evaluation_mode_whatever_the_stage_says(job, trained, tiny_preset, monkeypatch, mode):
+    """Under batch_norm: target they stayed in training mode, and moved the statistics at every step."""
+    seen = []
+    step = tent.Tent.step
+
+    def watched(self, batch):
+        layers = batch_norms(self.model)
+        before = [layer.running_mean.clone() for layer in layers]
+        found = step(self, batch)
+        moved = any(not torch.equal(a, layer.running_mean) for a, layer in zip(before, layers, strict=True))
+        seen.append((moved, any(layer.training for layer in layers)))
+        return found
+
+    monkeypatch.setattr(tent.Tent, "step", watched)
+    stages.adapt(replace(job, preset=tiny_preset(f"adapt.batch_norm={mode}", "adapt.iterations=2", method="tent")), trained)
+    assert seen == [(False, False)] * 2
 
 
 def test_the_surest_half_of_each_class_of_each_image_counts():

@@ -153,3 +153,10 @@ def test_auto_precision_is_measured_on_the_model_at_hand_without_touching_it_and
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert torch.equal(state, torch.random.get_rng_state())
     assert measure_precision(torch.device("cpu")) == {"fp32": 1.0, "bf16": 0.5} and isinstance(found, Precision)
+
+
+def test_processes_beside_the_first_warn_of_their_own_files_alone(capsys):
+    reporter = Reporter(quiet=True, warns=False)
+    reporter.warn("of all")
+    reporter.warn("of my share", of_own_share=True)
+    assert capsys.readouterr().err == "fgda: warning: of my share\n"

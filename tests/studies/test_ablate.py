@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 
 import cv2
+import pytest
 
 from fgda_cli.metrics import COLLAPSED
+from fgda_cli.runtime.errors import UsageError
+from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.studies import ablate
+from fgda_cli.training import stages
 from fgda_cli.visual.tables import signed
-from tests.conftest import fgda, set_flags
+from tests.conftest import TINY, fgda, set_flags
 
 
 def test_ablation_writes_table_json_and_plot_and_does_not_repeat_cells(data_root, tmp_path):
@@ -159,3 +163,10 @@ def test_a_curve_over_the_number_of_labels(data_root, tmp_path):
     assert done.stderr.count("finished already") == 3, "one source model serves all"
     refused = fgda(*command, "--labels", "few")
     assert refused.returncode == 2 and "e.g. 0,5,20,all" in refused.stderr
+
+
+def test_a_cell_that_cannot_be_is_refused_before_any_is_trained(data_root, tiny_preset, tmp_path):
+    job = stages.Job(tiny_preset(), data_root, tmp_path / "t", "cpu", reporter=Reporter(quiet=True))
+    with pytest.raises(UsageError, match="a multiple of"):
+        ablate.run_ablation(job, "playground", [*TINY], ["fgda", "mic+adapt.accumulate=7"], [0])
+    assert not (tmp_path / "t").exists()

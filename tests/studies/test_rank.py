@@ -122,7 +122,7 @@ def test_prelabels_are_read_back_by_prepare(kind, source, tmp_path):
         (tmp_path / "labels").mkdir()
         for name in truth:
             (tmp_path / "labels" / name).parent.mkdir(exist_ok=True)
-            shutil.copy(tmp_path / kind / f"{name}.png", tmp_path / "labels" / f"{name}.png")
+            shutil.copy(tmp_path / kind / "labels" / f"{name}.png", tmp_path / "labels" / f"{name}.png")
         files = OwnFiles(images=tmp_path / kind / "images", labels=tmp_path / "labels", mapping=mapping)
     prepare_own(source, files, "few", How(tmp_path / "data", None, 1, QUIET))
     dataset = PreparedDataset(tmp_path / "data/few")

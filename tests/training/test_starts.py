@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from fgda_cli.data.images import write_image
 from fgda_cli.data.layouts.base import OwnFiles
 from fgda_cli.data.recipes import How, prepare_own
 from fgda_cli.models import checkpoint
+from fgda_cli.models.checkpoint import build_model
 from fgda_cli.runtime.errors import FgdaError, UsageError
 from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.training import stages
@@ -179,3 +182,63 @@ def test_a_run_that_turns_non_finite_stops_at_the_last_good_checkpoint(job, tmp_
     assert all(torch.isfinite(value).all() for value in last["model"].values() if value.is_floating_point())
     monkeypatch.setattr(Method, "source_pass", original)
     assert stages.pretrain(job).is_file()  # and the same command goes on from it
+
+
+def test_a_run_that_ended_for_patience_goes_on(data_root, tiny_preset, tmp_path):
+    """ "finished already", and --extend named an iteration that it never reached."""
+    said = []
+
+    class Listening(Reporter):
+        def say(self, text):
+            said.append(text)
+
+    patient = tiny_preset("run.patience=1", "pretrain.evaluate_every=1", "pretrain.iterations=6", "optim.lr=1e-9")
+    job = stages.Job(patient, data_root, tmp_path / "run", "cpu", reporter=Listening())
+    stages.pretrain(job)
+    ended = checkpoint.load(tmp_path / "run/checkpoints/last.pth")["iteration"]
+    assert ended < 6
+    stages.pretrain(job)
+    assert any(f"ended at iteration {ended} of 6, for time or patience: --extend goes on" in text for text in said)
+    again = tiny_preset("run.patience=99", "pretrain.evaluate_every=1", "pretrain.iterations=6", "optim.lr=1e-9")
+    stages.pretrain(replace(job, preset=again, extend=True))
+    assert any(f"goes on from iteration {ended} to 6; the learning rates go on as planned" in text for text in said)
+    assert checkpoint.load(tmp_path / "run/checkpoints/last.pth")["iteration"] == 6
+
+
+@pytest.mark.parametrize("head", ["daformer", "segformer", "pyramid"])
+def test_new_heads_norms_are_trained_where_the_encoders_are_frozen(head, data_root, tiny_preset, tmp_path):
+    """As they are initialised, they normalise nothing."""
+    encoder = tmp_path / "encoder.pth"
+    torch.manual_seed(0)
+    torch.save(build_model(tiny_preset().model, 19).backbone.state_dict(), encoder)
+    reporter = Reporter(quiet=True, decisions=[])
+    preset = tiny_preset(f"model.head={head}", "model.head_width=8", f"model.weights={encoder}", "model.align_corners=false",
+                         "pretrain.batch_norm=frozen", "pretrain.iterations=2")  # fmt: skip
+    final = stages.pretrain(stages.Job(preset, data_root, tmp_path / "run", "cpu", reporter=reporter))
+    state, start = checkpoint.load(final)["model"], torch.load(encoder, weights_only=True)
+    means = {key: value for key, value in state.items() if key.endswith("running_mean")}
+    assert all(torch.equal(value, start[key.removeprefix("backbone.")]) for key, value in means.items() if "backbone" in key)
+    assert all(bool(value.any()) for key, value in means.items() if "backbone" not in key)
+    assert any("the new head's norms are trained" in decision for decision in reporter.decisions)
+
+
+def test_an_encoder_without_weights_is_not_frozen(data_root, tiny_preset, tmp_path):
+    preset = tiny_preset("pretrain.batch_norm=frozen")
+    with pytest.raises(UsageError, match="pretrain.batch_norm=train"):
+        stages.pretrain(stages.Job(preset, data_root, tmp_path / "run", "cpu", reporter=Reporter(quiet=True)))
+
+
+@pytest.mark.parametrize("sampling", ["class_balanced", "rare_class", "uniform"])
+def test_labels_that_are_all_void_are_refused_before_work(raw_playground, tiny_preset, tmp_path, sampling):
+    """Case 47."""
+    shutil.copytree(raw_playground / "game/images", tmp_path / "i")
+    for path in (tmp_path / "i").rglob("*.png"):
+        height, width = cv2.imread(str(path)).shape[:2]
+        write_image(tmp_path / "l" / path.relative_to(tmp_path / "i"), np.zeros((height, width), np.uint8))
+    (tmp_path / "m.yaml").write_text("0: ignore\n1: road\n")
+    files = OwnFiles(images=tmp_path / "i", labels=tmp_path / "l", mapping=tmp_path / "m.yaml")
+    prepare_own("folder", files, "void", How(tmp_path / "data", (64, 32), 1, Reporter(quiet=True)))
+    preset = tiny_preset("data.source.dataset=void", f"data.sampling={sampling}")
+    with pytest.raises(FgdaError, match="void has no labelled pixel of a trained class"):
+        stages.pretrain(stages.Job(preset, tmp_path / "data", tmp_path / "run", "cpu", reporter=Reporter(quiet=True)))
+    assert not (tmp_path / "run").exists()
