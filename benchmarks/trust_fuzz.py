@@ -44,9 +44,9 @@ def presets(world: World) -> Iterator[Case]:
     for name, text in texts.items():
         yield f"preset {name}", lambda t=text: preset(world, t.encode())
     yield "preset of bytes", lambda: preset(world, bytes(range(256)))
-    keys = {**valid_keys(), **valid_keys(method_class("fgda-st").Settings, "method.")}
+    keys = {**valid_keys(), **valid_keys(method_class("fgda-st").Settings, "methods.fgda-st.")}
     for key in keys:
-        if key in ("name", "method", "method.name"):
+        if key in ("name", "method", "methods.fgda-st.name"):
             continue
         yield f"preset {key}: a mapping", lambda k=key: preset(world, nested(k, {"x": 1}), k.split(".")[-1])
         yield f"preset {key}: nonsense", lambda k=key: preset_value(world, k)
@@ -65,8 +65,6 @@ def nested(key: str, value) -> bytes:
     tree = value
     for part in reversed(key.split(".")):
         tree = {part: tree}
-    if "method" in tree:
-        tree["method"]["name"] = "fgda-st"  # which has all these keys
     return yaml.safe_dump({"extends": "playground", **tree}).encode()
 
 

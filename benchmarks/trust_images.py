@@ -25,7 +25,7 @@ def encoded(mode: str, kind: str, size=(40, 30), **how) -> bytes:
     rng, buffer = np.random.default_rng(0), io.BytesIO()
     noise = rng.integers(0, 256, (size[1], size[0], 4), dtype=np.uint8)
     if mode in ("I;16", "I", "F"):
-        values = rng.integers(0, 65536, (size[1], size[0]))
+        values = rng.integers(0, 65536, (size[1], size[0])) / (65535 if mode == "F" else 1)
         picture = Image.fromarray(values.astype({"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode]))
     else:
         picture = Image.fromarray(noise, "RGBA").convert(mode)

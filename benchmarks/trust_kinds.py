@@ -15,7 +15,19 @@ from trust_world import Case, World, call, clear, nothing_half_written
 
 
 def cases(world: World) -> Iterator[Case]:
-    for part in (label_ids, label_files, hidden, own_results, class_sets, broken_weights, networks, sizes, windows):
+    for part in (
+        label_ids,
+        label_files,
+        hidden,
+        own_results,
+        class_sets,
+        broken_weights,
+        networks,
+        sizes,
+        windows,
+        contradictions,
+        places,
+    ):
         yield from part(world)
 
 
@@ -260,3 +272,59 @@ def windows(world: World) -> Iterator[Case]:
             f"predict {' '.join(words)}",
             lambda w=words, c=codes: clear(call("predict", world.checkpoint, photo, "--out", world.folder("o"), *w), c),
         )
+
+
+def contradictions(world: World) -> Iterator[Case]:
+    """Mappings and presets that say two things, or one thing of another's."""
+    texts = {
+        "an id twice": ("1: road\n1: car\n", "line 1 and in line 2"), "a name and its id": ("0: car\nroad: sky\n", "stands for id 0"),
+        "a quoted id": ("'1': road\n", "without quotes"), "no class of Cityscapes'": ("classes: [ground]\n", "no class has a name"),
+        "an id that is not there": ("2: road\n", "add `1: CLASS`"),
+    }  # fmt: skip
+    for name, (text, words) in texts.items():
+
+        def refused(text=text, words=words) -> None:
+            done = call(*folder_of(world, grey(np.uint8(1)), text)[1])
+            clear(done, (1, 2), words)
+
+        yield f"mapping with {name}", refused
+
+    def own_settings() -> None:
+        done = call("presets", "sim2camvid", "--method", "mic")
+        assert done.code == 0 and "lambda_adv: 0.0" in done.out, done
+        clear(call("presets", "playground", "--set", "methods.mic.lambda_adversarial=1"), (2,), "methods.mic.lambda_adversarial")
+
+    yield "settings of another method", own_settings
+
+
+def places(world: World) -> Iterator[Case]:
+    """What lies in a folder of photographs: every command that lists one takes the same."""
+    for command in (("predict", "--save", "ids"), ("entropy-map",), ("rank", "--top", "9")):
+
+        def listed(command=command) -> None:
+            folder = world.folder("places")
+            (folder / "in/gtFine").mkdir(parents=True)
+            rng = np.random.default_rng(0)
+            for name in ("in/1.png", "linked/2.png"):
+                (folder / name).parent.mkdir(exist_ok=True)
+                Image.fromarray(rng.integers(0, 256, (32, 64, 3), dtype=np.uint8)).save(folder / name)
+            (folder / "in/link").symlink_to(folder / "linked")
+            (folder / "linked/loop").symlink_to(folder / "in")
+            grey((np.arange(128) % 9).astype(np.uint8))(folder / "in/1_gtFine_labelIds.png")
+            grey((np.arange(128) % 9).astype(np.uint8))(folder / "in/gtFine/1.png")
+            done = call(command[0], world.checkpoint, folder / "in", "-r", *command[1:], "--out", folder / "out")
+            assert done.code == 0 and "2 label maps are left out" in done.err, done
+            found = {path.name[0] for path in (folder / "out").rglob("[12]*.png")}
+            assert command[0] == "rank" or found == {"1", "2"}, found
+
+        yield f"links and label maps, {command[0]}", listed
+
+    def deep() -> None:
+        folder = world.folder("deep")
+        Image.fromarray(np.full((32, 64), 700, np.uint16)).save(folder / "ten.png")
+        clear(call("predict", world.checkpoint, folder / "ten.png", "--out", folder / "out"), (1,), "10 or 12 bits")
+        Image.fromarray(np.linspace(0, 1, 2048, dtype=np.float32).reshape(32, 64)).save(folder / "unit.tif")
+        done = call("predict", world.checkpoint, folder / "unit.tif", "--save", "overlay", "--out", folder / "out")
+        assert done.code == 0 and np.asarray(Image.open(folder / "out/unit_overlay.png")).max() > 100, done
+
+    yield "values of deep images", deep

@@ -37,7 +37,8 @@ def is_hidden(path: Path, below: Path | None = None) -> bool:
 def visible_files(folder: Path, pattern: str = "*", recursive: bool = True) -> list[Path]:
     """Every file below a folder, sorted, without hidden ones and without what lies in hidden folders.
 
-    Links to folders are followed, but no folder is read twice: one that is reached without a link is read there.
+    A pattern with a slash is that of the end of its path, else of its name. Links to folders are followed, but no folder is read
+    twice: one that is reached without a link is read there.
     """
     found: list[Path] = []
     seen: set[str] = set()
@@ -54,15 +55,16 @@ def visible_files(folder: Path, pattern: str = "*", recursive: bool = True) -> l
                 continue
             if entry.is_dir() and recursive:
                 (links if entry.is_symlink() else waiting).append(path)
-            elif entry.is_file() and fnmatch(entry.name, pattern):
+            elif entry.is_file() and (
+                path.relative_to(folder).match(pattern) if "/" in pattern else fnmatch(entry.name, pattern)
+            ):
                 found.append(path)
     return sorted(found)
 
 
 def written_name(name: str) -> str:
     """Return a name that can be written anywhere: bytes that are not UTF-8 become %XX, as in addresses."""
-    parts = name.encode(errors="surrogateescape").decode(errors="surrogateescape")
-    return "".join(f"%{ord(c) - 0xDC00:02X}" if 0xDC80 <= ord(c) <= 0xDCFF else c for c in parts)
+    return "".join(f"%{ord(letter) - 0xDC00:02X}" if 0xDC80 <= ord(letter) <= 0xDCFF else letter for letter in name)
 
 
 def image_files(folder: Path, recursive: bool = True, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> list[Path]:

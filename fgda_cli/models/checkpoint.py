@@ -63,7 +63,7 @@ def is_torchscript(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith(("/constants.pkl", "/extra/fgda.json")) for name in archive.namelist())
-    except (OSError, zipfile.BadZipFile):
+    except (OSError, ValueError, RuntimeError, NotImplementedError, zipfile.BadZipFile):  # what damaged archives raise
         return False
 
 

@@ -26,8 +26,8 @@ COLOURS = {
 def find(root: Path) -> Listing:
     root = locate(root, (), TITLE)
     listing = Listing()
-    images = visible_files(root, "*/*/frames/rgb/Camera_*/rgb_*.*", recursive=False)
-    labels = visible_files(root, "*/*/frames/classSegmentation/Camera_*/classgt_*.png", recursive=False)
+    images = visible_files(root, "*/*/frames/rgb/Camera_*/rgb_*.*")
+    labels = visible_files(root, "*/*/frames/classSegmentation/Camera_*/classgt_*.png")
     pair_by_name(
         listing, images, labels, root, root, "train",
         lambda stem: stem.replace("/rgb/", "/classSegmentation/").replace("/rgb_", "/classgt_"),
