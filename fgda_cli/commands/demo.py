@@ -27,7 +27,7 @@ def demo(
     """The whole path on embedded data: prepare, pretrain, adapt, evaluate, compare."""
     settings = cli.preset_from(context, preset, sets, seed, precision, workers)
     from ..studies.demo import run_demo
-    from ..visual.tables import iou_table
+    from ..visual.iou_tables import iou_table
 
     show = cli.reporter(context)
     summary = run_demo(settings, out, device, fresh, show, workers)

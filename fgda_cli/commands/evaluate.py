@@ -70,7 +70,7 @@ def evaluate(
     from ..data.store import data_root as root_of
     from ..inference.tally import Extras
     from ..studies.evaluation import RESAMPLES, Wanted, evaluate_all
-    from ..visual.tables import change_table, iou_table
+    from ..visual.iou_tables import change_table, iou_table
 
     show = cli.reporter(context)
     how, tta = cli.precision_for(precision, device, show), cli.views(flip, scale, sliding, overlap, blend)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import FgdaError, UsageError
@@ -96,8 +96,11 @@ def alone_in(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise FgdaError(f"cannot write {folder / LOCK}: {error.strerror or error}") from error
     try:
-        write_text(holder, str(os.getpid()))
+        with suppress(FgdaError):  # a full disk: then the other one is not named
+            write_text(holder, str(os.getpid()))
         yield
     finally:
-        holder.unlink(missing_ok=True)
+        for path in (holder, folder / LOCK):
+            with suppress(OSError):
+                path.unlink()
         lock.release()

@@ -88,20 +88,12 @@ def prepare_method(
     return made
 
 
-def check_network(preset: Preset, stage: Stage, stage_name: str, fresh: bool, method: type[Method], data: Datasets) -> None:
-    """Raises UsageError for a network that cannot be built, or not trained as the stage and the method say.
-
-    `fresh`: it starts from the backbone's own weights.
-    """
+def check_network(preset: Preset, stage: Stage, method: type[Method], data: Datasets) -> None:
+    """Raises UsageError for a network that cannot be built, or not trained as the stage and the method say."""
     with torch.device("meta"):
         model = checkpoint.build_model(preset.model, len(data.classes))
     recipe = recipe_of(preset, stage)
     refine(model.parameter_groups(recipe.lr, recipe.head_lr_factor), model, recipe)
-    if fresh and preset.model.weights == "none" and stage.batch_norm == "frozen" and batch_norms(model.backbone):
-        raise UsageError(
-            f"{stage_name}.batch_norm: frozen keeps the norms of an encoder without weights (model.weights: none) as they are "
-            f"initialised\nset {stage_name}.batch_norm=train"
-        )
     if preset.model.checkpoint_activations:
         if stage.batch_norm != "frozen":
             raise UsageError("model.checkpoint_activations needs batch_norm: frozen (statistics would be counted twice)")
@@ -111,10 +103,15 @@ def check_network(preset: Preset, stage: Stage, stage_name: str, fresh: bool, me
 
 
 def say_norms(model: Segmenter, preset: Preset, stage: Stage, stage_name: str, fresh: bool, reporter: Reporter) -> None:
-    """Say where the stage's batch_norm does not hold for the whole network."""
+    """Say where the stage's batch_norm does not hold for the whole network; `fresh`: it starts from the encoder's own weights."""
     in_encoder = batch_norms(model.backbone)
     if stage.batch_norm != "frozen" and not in_encoder:
         reporter.decide(f"{stage_name}.batch_norm: {stage.batch_norm} changes nothing: {preset.model.backbone} has no batch norm")
+    if fresh and preset.model.weights == "none" and stage.batch_norm == "frozen" and in_encoder:
+        reporter.warn(
+            f"{stage_name}.batch_norm: frozen keeps the norms of an encoder without weights (model.weights: none) as they are "
+            f"initialised, so they normalise nothing: set {stage_name}.batch_norm=train"
+        )
     if fresh and stage.batch_norm in ("frozen", "mixed") and len(batch_norms(model)) > len(in_encoder):
         reporter.decide(f"{stage_name}.batch_norm: {stage.batch_norm} holds for the encoder; the new head's norms are trained")
 

@@ -148,7 +148,7 @@ def check(
     device = pick_device(job.device)
     group = join(device)
     _check_batch(stage, identity.stage, group.size)
-    check_network(preset, stage, identity.stage, init is None, method, data)
+    check_network(preset, stage, method, data)
     return Plan(job, preset, stage, identity, method, init, data, samples, device, group)
 
 
@@ -166,10 +166,13 @@ def _run(
     plan, run = check(job, preset, stage, identity, method, init), RunFolder(job.out or folder)
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng([plan.device] if plan.device.type == "cuda" else []))  # the caller's stays
-        resumed, longer = _open(plan, run, stack)
-        if run.final.is_file():
+        found, longer = _open(plan, run, stack)
+        if found == FINISHED:
             job.reporter.say(f"{run.folder} {_how_it_ended(run, stage)}")
             return run.final
+        resumed = checkpoint.load(run.last) if found == STARTED else None
+        if resumed is not None and "train" not in resumed:
+            raise FgdaError(f"{run.last} cannot be resumed (it holds weights alone): use --fresh to start over")
         state = build(plan, run, resumed)
         if resumed is not None:
             state.load_state_dict(resumed["train"])
@@ -179,10 +182,10 @@ def _run(
     return run.final
 
 
-def _open(plan: Plan, run: RunFolder, stack: ExitStack) -> tuple[dict | None, bool]:
+def _open(plan: Plan, run: RunFolder, stack: ExitStack) -> tuple[int, bool]:
     """Open the run's folder, which no other process works in until the stack ends.
 
-    Return the checkpoint to go on from (None: there is none, or the run is finished), and whether it goes on beyond its end.
+    Return what it holds (NEW, STARTED or FINISHED), and whether the run goes on beyond its end.
     """
     longer = plan.job.extend and _is_longer(plan.job, run, plan.stage, plan.identity)
 
@@ -191,10 +194,7 @@ def _open(plan: Plan, run: RunFolder, stack: ExitStack) -> tuple[dict | None, bo
         run.open(plan.preset, plan.identity, plan.job.fresh, longer)
         return FINISHED if run.final.is_file() else STARTED if run.last.is_file() else NEW
 
-    resumed = checkpoint.load(run.last) if plan.group.first_decides(open_run) == STARTED else None
-    if resumed is not None and "train" not in resumed:
-        raise FgdaError(f"{run.last} cannot be resumed (it holds weights alone): use --fresh to start over")
-    return resumed, longer
+    return plan.group.first_decides(open_run), longer
 
 
 def build(plan: Plan, run: RunFolder, resumed: dict | None) -> TrainState:

@@ -6,110 +6,8 @@ from typing import Any
 
 from ..metrics import COLLAPSED
 
-WIDTH = 80  # columns that every table fits
-ABREAST = 7  # checkpoints beside each other, by number
 
-
-def iou_table(headings: list[str], results: list[dict[str, Any]]):
-    """Results of `evaluate` for rich: a line above, one row a class, the means below.
-
-    Checkpoints stand beside each other under their headings where that fits 80 columns; else each has a number, its means are a
-    row of a table of their own, and the classes follow, some checkpoints at a time.
-    """
-    from rich.console import Console, Group
-
-    title = f"IoU % on {results[0]['dataset']} / {results[0]['split']} ({results[0]['images']} images)"
-    beside = _beside(headings, results, means=True)
-    needed = 17 + sum(max(len(heading), 6) + 3 for heading in headings) + (14 if _spans(results) and len(results) == 1 else 0)
-    if len(results) == 1 or (needed <= WIDTH and Console(width=WIDTH).measure(beside).minimum <= WIDTH):
-        return _under(title, beside)
-    numbers = [str(number) for number in range(1, len(results) + 1)]
-    parts = [_means(headings, numbers, results)]
-    for first in range(0, len(results), ABREAST):
-        chosen = slice(first, first + ABREAST)
-        parts.append(_beside(numbers[chosen], results[chosen], means=False))
-    return _under(title, Group(*parts))
-
-
-def _spans(results: list[dict[str, Any]]) -> bool:
-    return any(result.get("intervals") for result in results)
-
-
-MEANS = (("miou", "mIoU"), ("miou16", "mIoU (16)"), ("miou13", "mIoU (13)"), ("pixel_accuracy", "pixel accuracy"))
-
-
-def _beside(headings: list[str], results: list[dict[str, Any]], means: bool):
-    """A column a checkpoint, a row a class that any of them has."""
-    from rich.table import Table
-
-    alone = results[0] if len(results) == 1 and means else {}  # of several, what belongs to one would not fit
-    spans, borders = alone.get("intervals"), alone.get("boundary")
-    table = Table()
-    table.add_column("class", no_wrap=True)
-    for heading in (*headings, *(["95 %"] if spans else []), *(["boundary"] if borders else [])):
-        table.add_column(heading, justify="right", overflow="fold")
-    for name in dict.fromkeys(name for result in results for name in result["classes"]):
-        more = [show_interval(spans["iou"].get(name))] if spans else []
-        more += [show(borders["iou"].get(name))] if borders else []
-        table.add_row(name, *(show(result["iou"].get(name)) for result in results), *more)
-    if not means:
-        return table
-    table.add_section()
-    if any("shared" in result for result in results):
-        count = len(results[0]["shared"]["classes"])
-        table.add_row(f"mIoU of {count}", *(show(result["shared"]["miou"]) for result in results), style="bold")
-    for key, label in MEANS:
-        if any(result.get(key) is not None for result in results):
-            own = " (own)" if key == "miou" and "shared" in results[0] else ""
-            more = [show_interval(spans["miou"]) if key == "miou" else ""] if spans else []
-            more += [show(borders["miou"]) if key == "miou" else ""] if borders else []
-            table.add_row(
-                f"{label}{own}", *(show(result.get(key)) for result in results), *more, style="bold" if key == "miou" else ""
-            )
-    for label, value in _extra_means(results):
-        if not alone or label == "calibration error":
-            table.add_row(label, *(value(result) for result in results))
-    return table
-
-
-def _extra_means(results: list[dict[str, Any]]):
-    """Label and text of what `--boundary`, `--intervals` and `--calibration` added."""
-    found = []
-    if all(result.get("boundary") for result in results):
-        found.append(("boundary mIoU", lambda result: show(result["boundary"]["miou"])))
-    if all(result.get("intervals") for result in results):
-        found.append(("mIoU, 95 %", lambda result: show_interval(result["intervals"]["miou"])))
-    if all(result.get("calibration") for result in results):
-        found.append(("calibration error", lambda result: show(result["calibration"]["ece"])))
-    return found
-
-
-SHORT = {"mIoU (16)": "of 16", "mIoU (13)": "of 13", "pixel accuracy": "pixels", "boundary mIoU": "border", "mIoU, 95 %": "95 %",
-         "calibration error": "ECE"}  # fmt: skip
-
-
-def _means(headings: list[str], numbers: list[str], results: list[dict[str, Any]]):
-    """A row a checkpoint."""
-    from rich.table import Table
-
-    columns = [(label, lambda result, key=key: show(result.get(key))) for key, label in MEANS
-               if any(result.get(key) is not None for result in results)]  # fmt: skip
-    if "shared" in results[0]:
-        count = len(results[0]["shared"]["classes"])
-        columns.insert(0, (f"of {count}", lambda result: show(result["shared"]["miou"])))
-        columns = [("own mIoU" if label == "mIoU" else label, value) for label, value in columns]
-    columns += _extra_means(results)
-    table = Table()
-    table.add_column("", justify="right", no_wrap=True)
-    table.add_column("checkpoint", overflow="fold")
-    for label, _ in columns:
-        table.add_column(SHORT.get(label, label), justify="right", no_wrap=True)
-    for number, heading, result in zip(numbers, headings, results, strict=True):
-        table.add_row(number, heading, *(value(result) for _, value in columns))
-    return table
-
-
-def _under(title: str, table, below: str = ""):
+def under(title: str, table, below: str = ""):
     """A table between lines of its own width, as rich's titles and captions are broken at the table's."""
     from rich.console import Group
     from rich.text import Text
@@ -128,23 +26,6 @@ def signed(score: float | None) -> str:
 
 def show_interval(bounds: tuple[float, float] | None) -> str:
     return "–" if bounds is None else f"{bounds[0]:.1f}–{bounds[1]:.1f}"
-
-
-def change_table(heading: str, change: dict[str, Any]):
-    """A change of IoU by class with its interval; classes that it clearly harmed or helped are marked."""
-    from rich.table import Table
-
-    table = Table()
-    for title, justify in (("class", "left"), ("change", "right"), ("95 %", "right"), ("", "left")):
-        table.add_column(title, justify=justify, no_wrap=True)
-    for name, entry in (*change["iou"].items(), ("mIoU", change["miou"])):
-        bounds = entry["interval"]
-        span = f"{bounds[0]:+.1f} to {bounds[1]:+.1f}" if bounds else "–"
-        mark = "worse" if name in change["harmed"] else "better" if name in change["helped"] else ""
-        if name == "mIoU" and bounds:
-            mark = "worse" if bounds[1] < 0 else "better" if bounds[0] > 0 else ""
-        table.add_row(name, f"{entry['change']:+.1f}", span, mark, style="bold" if name == "mIoU" else "")
-    return _under(heading, table)
 
 
 def ablation_table(summary: dict[str, Any]):
@@ -169,7 +50,7 @@ def ablation_table(summary: dict[str, Any]):
     below = [*footnotes(summary), *harms(summary)]
     if summary.get("ranked_by") == "label-free":
         below.insert(0, "in the order of the score without labels (points of mIoU to expect)")
-    return _under(f"{summary['preset']}: {summary['metric']} by method", table, "\n".join(below))
+    return under(f"{summary['preset']}: {summary['metric']} by method", table, "\n".join(below))
 
 
 def paper_text(row: dict[str, Any], summary: dict[str, Any]) -> str:
@@ -269,7 +150,7 @@ def ranking_table(result: dict[str, Any], most: int = 15):
         table.add_row(str(frame["rank"]), frame["name"], *parts)
     more = len(result["frames"]) - most
     below = f"and {more} more in ranking.json" if more > 0 else ""
-    return _under(f"what to label next, of {result['looked_at']} ({result['near_duplicates']} near-duplicates)", table, below)
+    return under(f"what to label next, of {result['looked_at']} ({result['near_duplicates']} near-duplicates)", table, below)
 
 
 def verdict_table(frames: str, headings: list[str], results: list[dict[str, Any]]):
@@ -291,7 +172,7 @@ def verdict_table(frames: str, headings: list[str], results: list[dict[str, Any]
         kind = "collapsed" if has_collapsed else short.get(result["verdict"], result["verdict"])
         figures = (f"{value:.2f}" for value in (steady, signals["diversity"]))
         table.add_row(heading, kind, sure, score, *figures, show(result["source_miou"]))
-    return _under(f"without labels, on {frames}", table, "score: points of mIoU to expect beyond the baseline")
+    return under(f"without labels, on {frames}", table, "score: points of mIoU to expect beyond the baseline")
 
 
 def verdict_lines(headings: list[str], results: list[dict[str, Any]]) -> list[str]:

@@ -52,7 +52,7 @@ def test_no_line_of_a_table_is_broken_at_80_columns():
     from rich.console import Console
 
     from fgda_cli.data.classes import NAMES
-    from fgda_cli.visual.tables import iou_table
+    from fgda_cli.visual.iou_tables import iou_table
 
     values = {"dataset": "playground-street", "split": "val", "images": 100, "classes": list(NAMES), "miou": 11.0, "miou16": 12.0,
               "miou13": 13.0, "pixel_accuracy": 50.0, "iou": dict.fromkeys(NAMES, 12.3)}  # fmt: skip

@@ -7,7 +7,7 @@ import re
 import pytest
 from rich.console import Console
 
-from fgda_cli.visual.tables import iou_table
+from fgda_cli.visual.iou_tables import iou_table
 
 
 def result(classes, miou, **more):
