@@ -201,3 +201,9 @@ def test_published_presets_have_published_values_for_every_method():
 
 if __name__ == "__main__":
     TABLE.write_text(yaml.safe_dump(resolved(), sort_keys=False, default_flow_style=None, width=130))
+
+
+def test_a_preset_that_is_no_utf8_is_refused_in_one_line(tmp_path):
+    (tmp_path / "mine.yaml").write_text("extends: gta2city\n", encoding="utf-16")
+    with pytest.raises(UsageError, match=r"mine.yaml is no UTF-8 text: save it as UTF-8"):
+        load_preset(str(tmp_path / "mine.yaml"))

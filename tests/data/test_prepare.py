@@ -10,7 +10,7 @@ import pytest
 from fgda_cli.data import prepare as module
 from fgda_cli.data.layouts.base import OwnFiles
 from fgda_cli.data.recipes import How, prepare_layout, prepare_own
-from fgda_cli.data.store import PreparedDataset
+from fgda_cli.data.store import PreparedDataset, open_dataset
 from fgda_cli.runtime.errors import FgdaError
 from fgda_cli.runtime.reporter import Reporter
 
@@ -152,3 +152,15 @@ def test_a_disk_too_small_is_said_before_anything_is_converted(raw_playground, t
     with pytest.raises(FgdaError, match=r"about 0\.06 MB for 10 images, but 0\.02 MB are free\n.*--cache png"):
         game(raw_playground, tmp_path)
     assert not list(tmp_path.rglob("*.bmp"))
+
+
+@pytest.mark.parametrize("name, words", [
+    ("gta5", r"run `fgda prepare gta5 --root RAW"),
+    ("mine", r"run `fgda prepare folder --name mine .*there are: playground-game"),
+    ("none", r"not prepared in \S+ \(there are: playground-game, playground-street\)"),
+    ("playground-game+playground-street", "name one data set at a time"),
+])  # fmt: skip
+def test_a_data_set_that_is_not_there_is_told_rightly(data_root, name, words):
+    """Cases 45, 53: "run `fgda prepare none`"."""
+    with pytest.raises(FgdaError, match=words):
+        open_dataset(data_root, name)

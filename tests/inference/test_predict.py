@@ -8,9 +8,11 @@ import torch
 
 import fgda_cli
 from fgda_cli import chunked, losses
+from fgda_cli.data.classes import NAMES, named_classes
 from fgda_cli.data.geometry import InputRule
 from fgda_cli.data.loader import to_tensor
 from fgda_cli.inference.inputs import collect
+from fgda_cli.inference.outputs import Ids
 from fgda_cli.inference.tta import TestTimeAugmentation, decide, view_logits
 from fgda_cli.losses import entropy_map, upsample
 from fgda_cli.models.segmenter import Segmenter
@@ -88,3 +90,14 @@ def test_auto_precision_takes_what_measures_faster(monkeypatch, bf16, expected):
 def test_fp16_on_the_cpu_is_refused():
     with pytest.raises(UsageError, match="fp16 needs a GPU"):
         compute.make_precision("fp16", torch.device("cpu"))
+
+
+@pytest.mark.parametrize("names, told", [
+    (NAMES, None), (NAMES[:5], None), (("ground", "road"), None),
+    (tuple(name for name in NAMES if name not in ("terrain", "truck", "train")), "9 is sky, Cityscapes' is terrain"),
+])  # fmt: skip
+def test_train_ids_that_are_not_cityscapes_are_told(names, told):
+    """Case 52: id 13 of a 16-class model is another class than Cityscapes' 13."""
+    note = Ids("train", named_classes(names)).note()
+    assert (note is None) == (told is None) and (told is None or told in note)
+    assert told is None or Ids("label", named_classes(names)).note() is None

@@ -7,7 +7,8 @@ import pickle
 import pytest
 import torch
 
-from fgda_cli.models import checkpoint
+from fgda_cli.models import checkpoint, weights
+from fgda_cli.models.foreign import read_foreign
 from fgda_cli.models.segmenter import Segmenter
 from fgda_cli.runtime import files
 from fgda_cli.runtime.errors import FgdaError
@@ -61,3 +62,25 @@ def test_classes_in_another_order_leave_every_layer_before_the_last(head):
     found, expected = turned(images), net(images)
     torch.testing.assert_close(found.logits, expected.logits[:, order])
     torch.testing.assert_close(found.aux_logits, expected.aux_logits[:, order])
+
+
+def test_our_own_exports_are_named_as_what_they_are(tmp_path):
+    """Case 45: "damaged"."""
+    (tmp_path / "a.xml").write_text("<net/>")
+    torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2)).save(str(tmp_path / "a.pt"))
+    for name, kind in (("a.xml", "OpenVINO"), ("a.pt", "TorchScript")):
+        with pytest.raises(FgdaError, match=rf"an exported model \({kind}\)"):
+            checkpoint.load(tmp_path / name)
+
+
+def test_our_own_checkpoint_is_no_encoders_weights(trained):
+    """Case 53: "520 missing"."""
+    encoder = torch.nn.Linear(1, 1)
+    with pytest.raises(FgdaError, match=r"is an fgda checkpoint, not an encoder's weights: start from it by --init"):
+        weights.load_backbone(encoder, "resnet18", "torchvision", str(trained))
+
+
+def test_tensors_below_an_unknown_key_are_named(tmp_path):
+    torch.save({"net": {"a.weight": torch.zeros(2)}}, tmp_path / "x.pth")
+    with pytest.raises(FgdaError, match="holds its tensors under 'net'"):
+        read_foreign(tmp_path / "x.pth", "advent")
