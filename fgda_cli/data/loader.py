@@ -113,6 +113,11 @@ class PairedSamples(Dataset):
         counts = np.array([item.counts for item in self.source_items], np.float64)
         if self.choice.untrained:
             counts[:, list(self.choice.untrained)] = 0
+        if not counts.any():
+            raise FgdaError(
+                f"{self.source.name} has no labelled pixel of a trained class, so there is nothing to learn\n"
+                "check the mapping that it was prepared with, and data.untrained"
+            )
         pixels = np.array([item.size[0] * item.size[1] for item in self.source_items])
         shares = self.source.shares(self.source_items)
         self.draw_source = sampling.make(self.choice.kind, counts, self.choice.rare_class_min_pixels, pixels, shares)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -123,8 +122,6 @@ def make_state(method: Method, preset: Preset, stage: Stage, precision: Precisio
 
 
 def make_samples(preset: Preset, stage: Stage, data: Datasets, method: type[Method]) -> PairedSamples:
-    if data.source is not None:
-        _check_labels(data)
     wanted = preset.data
     jitter = wanted.colour_jitter if stage.colour_jitter else (0.0, 0.0, 0.0, 0.0)
     blur = wanted.blur if stage.colour_jitter else 0.0
@@ -138,13 +135,3 @@ def make_samples(preset: Preset, stage: Stage, data: Datasets, method: type[Meth
     return PairedSamples(
         data.source, data.target, views, preset.run.seed, augmentation, choice, method.needs, data.labelled
     )  # fmt: skip
-
-
-def _check_labels(data: Datasets) -> None:
-    """Raises FgdaError when no source image has a pixel of a trained class."""
-    totals = np.sum([item.counts for item in data.source.items("train", labelled=True)], axis=0)
-    if not np.delete(totals, data.untrained).sum():
-        raise FgdaError(
-            f"{data.source.name} has no labelled pixel of a trained class, so there is nothing to learn\n"
-            "check the mapping that it was prepared with, and data.untrained"
-        )
