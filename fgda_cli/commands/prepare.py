@@ -110,8 +110,8 @@ def prepare(
             raise UsageError("prepare playground draws its own files: there is nothing to check with --check-only")
         summaries = recipes.prepare_playground(root, how, seed)
     else:
-        recipes.refuse_options(files, dataset, frozenset({"root"}))
-        summaries = [recipes.prepare_layout(dataset, root, how, name and _plain(name), condition)]
+        recipes.refuse_options(files, dataset, frozenset({"root", "mapping"}))
+        summaries = [recipes.prepare_layout(dataset, root, how, name and _plain(name), condition, mapping)]
     if json is not None:
         cli.emit_json({"datasets": [summary.to_json() for summary in summaries]}, json, show)
     if json != "-":

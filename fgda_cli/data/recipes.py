@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from ..runtime.errors import UsageError
 from ..runtime.reporter import Reporter
 from ..runtime.system import usable_cores
+from .classes import ClassSet
 from .convert import Cache, Task
 from .geometry import Resample
 from .layouts import OWN, layout_names
-from .layouts.base import OwnFiles
+from .layouts.base import OwnFiles, Reader, ReadLabel
 from .prepare import Summary, prepare
+from .renaming import renamed
 
 PLAYGROUND_SIZE = (256, 128)
 
@@ -37,24 +40,46 @@ def default_workers(workers: int | None) -> int:
     return workers if workers is not None else usable_cores()
 
 
-def prepare_layout(kind: str, root: Path, how: How, name: str | None = None, condition: str | None = None) -> Summary:
-    """A data set with a layout of its own (`data/layouts/KIND.py`). Raises UsageError for a condition where there are none."""
+@dataclass(frozen=True)
+class Published:
+    """The labels of a layout as its authors publish them."""
+
+    kind: str
+    classes: ClassSet
+    read_label: ReadLabel
+    version: int
+
+    def facts(self) -> dict[str, Any]:
+        return {"layout": self.kind, "version": self.version}
+
+    def mapped(self) -> set[int]:
+        return set()
+
+
+def prepare_layout(
+    kind: str, root: Path, how: How, name: str | None = None, condition: str | None = None, mapping: Path | None = None
+) -> Summary:
+    """Prepare a data set with a layout of its own (`data/layouts/KIND.py`); a mapping renames or merges its classes.
+
+    Raises UsageError for a condition where there are none, and for a mapping that names none of its classes.
+    """
     layout = importlib.import_module(f"fgda_cli.data.layouts.{kind}")
     if condition is not None and not hasattr(layout, "CONDITIONS"):
         raise UsageError(f"--condition {condition}: {layout.TITLE} has no conditions")
     listing = layout.find(root) if condition is None else layout.find(root, condition)
-    facts = {"layout": kind, "version": getattr(layout, "VERSION", 1)}
+    reader: Reader = Published(kind, listing.classes, layout.read_label, getattr(layout, "VERSION", 1))
+    if mapping is not None:
+        reader = renamed(reader, mapping, listing)
     task = Task(
-        name or kind, how.out / (name or kind), how.size or layout.SIZE, len(listing.classes), layout.read_label,
-        how.check_only, how.cache, resample=how.resample, max_pixels=how.max_pixels, label_facts=facts,
+        name or kind, how.out / (name or kind), how.size or layout.SIZE, len(reader.classes), reader.read_label,
+        how.check_only, how.cache, resample=how.resample, max_pixels=how.max_pixels, label_facts=reader.facts(),
+        mapped=frozenset(reader.mapped()),
     )  # fmt: skip
     return prepare(task, listing, how.reporter, how.workers)
 
 
 def prepare_playground(root: Path, how: How, seed: int = 0) -> list[Summary]:
     """Draw both domains below root, then prepare them with the code that reads GTA5 and Cityscapes."""
-    from dataclasses import replace
-
     from . import playground
 
     playground.write_raw(root, seed, how.reporter, how.workers)

@@ -16,14 +16,15 @@ from ...runtime.errors import UsageError
 from ..classes import CITYSCAPES, ClassSet
 from ..formats import id_table, map_colours, read_label_values, sample_of
 from ..images import BadFile
+from ..renaming import renamed
 from .base import Listing, OwnFiles, Reader
 from .folder import pair_folders
 
 TITLE = "CARLA"
-NEEDS = "--images DIR --labels DIR (equal names, or suffixes), --carla-version old|new"
+NEEDS = "--images DIR --labels DIR (equal names, or suffixes), --carla-version old|new [--mapping]"
 LICENCE = "https://carla.org"
 LABELS = "semantic tags (red channel) or palette colours to train ids; road lines are road"
-TAKES = frozenset({"images", "labels", "carla_version", "image_suffix", "label_suffix", "only", "split"})
+TAKES = frozenset({"images", "labels", "mapping", "carla_version", "image_suffix", "label_suffix", "only", "split"})
 IDS = {
     "old": {1: 2, 2: 4, 4: 11, 5: 5, 6: 0, 7: 0, 8: 1, 9: 8, 10: 13, 11: 3, 12: 7, 13: 10, 18: 6, 22: 9},
     "new": {
@@ -74,7 +75,8 @@ def open_own(files: OwnFiles) -> tuple[Listing, Reader]:
     """Raises UsageError when the ids contradict --carla-version, or when it is needed."""
     listing = Listing()
     pair_folders(listing, files)
-    return listing, Tags(decide_version(_shares(listing.labels()), files.carla_version, listing.notes))
+    tags = Tags(decide_version(_shares(listing.labels()), files.carla_version, listing.notes))
+    return listing, tags if files.mapping is None else renamed(tags, files.mapping, listing)
 
 
 def raw_ids(values: np.ndarray) -> np.ndarray | None:

@@ -1,0 +1,70 @@
+"""Mappings by class name on top of labels that are read already: published layouts, CARLA; held-out drives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fgda_cli.data import recipes
+from fgda_cli.data.images import write_image
+from fgda_cli.data.layouts.base import OwnFiles
+from fgda_cli.data.store import PreparedDataset
+from fgda_cli.runtime.errors import UsageError
+from fgda_cli.runtime.reporter import Reporter
+
+
+def how(out):
+    return recipes.How(out, (64, 32), 1, Reporter(quiet=True))
+
+
+def kitti(root):
+    write_image(root / "training/image_2/000000_10.png", np.full((48, 64, 3), 90, np.uint8))
+    ids = np.full((48, 64), 22, np.uint8)  # terrain
+    ids[:, :20], ids[:, 20:30] = 7, 24  # road, person
+    write_image(root / "training/semantic/000000_10.png", ids)
+    return root
+
+
+def test_a_published_data_set_in_other_classes(tmp_path):
+    (tmp_path / "map.yaml").write_text("classes: [road, plants]\nterrain: plants\nvegetation: plants\n")
+    summary = recipes.prepare_layout("kitti", kitti(tmp_path / "raw"), how(tmp_path), "k", mapping=tmp_path / "map.yaml")
+    dataset = PreparedDataset(summary.folder)
+    assert dataset.classes.names == ("road", "plants")
+    label = dataset.label(dataset.items("val")[0])
+    assert (label[:, :20] == 0).all() and (label[:, 20:30] == 255).all() and (label[:, 30:] == 1).all()
+    assert any("ignored: sidewalk" in note and "person" in note for note in dataset.manifest["decisions"])
+
+
+@pytest.mark.parametrize(("text", "said"), [("7: road\n", "key 7 is no name"), ("classes: [sofa]\n", "no label name is a class")])
+def test_a_mapping_that_cannot_be_by_name_is_refused(tmp_path, text, said):
+    (tmp_path / "map.yaml").write_text(text)
+    with pytest.raises(UsageError, match=said):
+        recipes.prepare_layout("kitti", kitti(tmp_path / "raw"), how(tmp_path), mapping=tmp_path / "map.yaml")
+
+
+def carla(root):
+    for name in ("048999", "049000"):
+        write_image(root / f"rgb/{name}.png", np.full((48, 64, 3), 90, np.uint8))
+        tags = np.zeros((48, 64, 3), np.uint8)
+        tags[:20, :, 0], tags[20:30, :, 0], tags[30:, :, 0] = 13, 22, 7  # sky, terrain, road in the red channel
+        write_image(root / f"seg/{name}.png", tags)
+
+
+@pytest.mark.parametrize(
+    ("mapping", "expected"),
+    [("street10", ("sky", "terrain", "road")), ("street8", ("sky", "vegetation", "road")),
+     ("iddlite7", ("sky", "non-drivable", "drivable"))],
+)  # fmt: skip
+def test_carla_in_the_classes_of_each_target_with_drives_held_out(tmp_path, mapping, expected):
+    carla(tmp_path)
+    for only, split in (("04[0-8]*", "train"), ("049*", "val")):
+        files = OwnFiles(
+            tmp_path / "rgb", tmp_path / "seg", mapping=Path(mapping), carla_version="old", only=(only,), split=split
+        )
+        summary = recipes.prepare_own("carla", files, "carla", how(tmp_path))
+    dataset = PreparedDataset(summary.folder)
+    assert [item.name for item in dataset.items("train")] == ["048999"] and [i.name for i in dataset.items("val")] == ["049000"]
+    label = dataset.label(dataset.items("val")[0])
+    assert tuple(dataset.classes.names[label[row, 0]] for row in (5, 25, 40)) == expected
