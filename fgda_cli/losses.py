@@ -98,8 +98,13 @@ def domain_losses(
     clip: float = 0.9,
     domains: tuple[Domain, ...] = ("source", "target"),
     align_corners: bool = True,
+    class_weights: Tensor | None = None,
+    min_confidence: float = 0.0,
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """SCE at (H, W) against each of `domains` ([a;0], [0;a]), and the gradient of each in domain_logits `[B,2K,h,w]`.
+
+    `class_weights` `[K]` multiplies the encoding class by class. Pixels whose largest class probability is below
+    `min_confidence` add nothing; the mean stays one over all pixels.
 
     a is the encoding of logits `[B,K,h',w']`. One pass gives what eq. 2 and eq. 3 need, a few rows at a time: neither
     the 2K maps nor the encoding exist at full resolution. Both gradients share softmax(domain_logits) sum_k a_k; they differ in
@@ -111,7 +116,12 @@ def domain_losses(
     shared, code_grad = torch.zeros_like(view.wide), torch.zeros_like(view.wide[:, :classes])
     sums = [domain_logits.new_zeros(()) for _ in domains]
     for rows in view.chunks():
-        code, full = class_encoding(codes.rows(rows), temperature, clip), view.rows(rows)
+        class_logits, full = codes.rows(rows), view.rows(rows)
+        code = class_encoding(class_logits, temperature, clip)
+        if class_weights is not None:
+            code = code * class_weights[:, None, None]
+        if min_confidence:
+            code = code * (torch.softmax(class_logits, dim=1).amax(dim=1, keepdim=True) >= min_confidence)
         level = code.sum(dim=1, keepdim=True)
         for value, domain in zip(sums, domains, strict=True):
             value -= torch.dot(code.flatten(), full[:, half[domain]].flatten())
@@ -156,12 +166,24 @@ def entropy_map(logits: Tensor, temperature: float = 1.0) -> Tensor:
 
 
 def entropy_loss(
-    logits: Tensor, temperature: float = 1.0, size: tuple[int, int] | None = None, align_corners: bool = True
+    logits: Tensor,
+    temperature: float = 1.0,
+    size: tuple[int, int] | None = None,
+    align_corners: bool = True,
+    spared: Tensor | None = None,
 ) -> Tensor:
-    """Eq. 5 as its public code has it: the *mean* of the entropy map over all pixels, at (H, W) when `size` is given."""
+    """Eq. 5 as its public code has it: the *mean* of the entropy map over all pixels, at (H, W) when `size` is given.
+
+    Pixels whose likeliest class is one of `spared` (bool `[K]`) add nothing; the mean stays one over all pixels.
+    """
+
+    def chunk_loss(full: Tensor, _: slice) -> Tensor:
+        entropy = entropy_map(full, temperature)
+        return (entropy if spared is None else entropy * ~spared[full.argmax(dim=1)]).sum()
+
     if size is None:
-        return entropy_map(logits, temperature).mean()
-    total = chunked.total(logits, size, lambda full, _: entropy_map(full, temperature).sum(), align_corners)
+        return chunk_loss(logits, slice(None)) / logits[:, 0].numel()
+    total = chunked.total(logits, size, chunk_loss, align_corners)
     return total / (logits.shape[0] * size[0] * size[1])
 
 

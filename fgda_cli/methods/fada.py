@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from ..data.loader import Batch
     from ..models.segmenter import Output
+    from .offline import OfflineData
 
 
 class FineGrainedSettings(MethodSettings):
@@ -23,6 +24,13 @@ class FineGrainedSettings(MethodSettings):
     discriminator_lr: float = Field(1e-4, gt=0, description="of the discriminator's Adam")
     discriminator_widths: tuple[int, int] = Field((256, 128), description="channels of its two hidden layers")
     seg_temperature: float = Field(1.8, gt=0, description="divides the source logits in the adversarial stage")
+    class_weighting: Literal["none", "source", "target", "importance"] = Field(
+        "none",
+        description="of the domain encoding, for domains of other class shares: by the inverse of the source's shares or of the "
+        "target's (estimated without labels), or source pixels by target over source share (importance)",
+    )
+    class_weighting_power: float = Field(0.5, ge=0, le=1, description="of the inverse shares; 0.5: square root")
+    min_confidence: float = Field(0.0, ge=0, lt=1, description="pixels less sure than this are not aligned; 0: all are")
 
 
 class Fada(Method):
@@ -40,6 +48,27 @@ class Fada(Method):
         for name, inputs in levels.items():
             self.discriminators[name] = FineGrainedDiscriminator(inputs, model.num_classes, settings.discriminator_widths)
         self.modules |= self.discriminators
+
+    def before_training(self, data: OfflineData) -> None:
+        """Estimate the target's class shares where a setting needs them; they are saved and resumed with the run."""
+        super().before_training(data)
+        if self.needs_shares:
+            from .pieces.class_shares import estimate_shares
+
+            source = data.samples.class_shares().to(data.device)
+            prior = source if self.class_weights is None else source * self.class_weights[: len(source)]
+            shares = torch.nn.Module()
+            shares.register_buffer("source", source.float())
+            batches = (batch.to(data.device) for batch in data.samples.target_batches())
+            shares.register_buffer("target", estimate_shares(self.model, batches, prior).float())
+            self.modules["shares"] = shares
+            names = data.samples.source.classes.names
+            shown = ", ".join(f"{name} {100 * share:.1f}" for name, share in zip(names, shares.target.tolist(), strict=True))
+            data.reporter.decide(f"class shares of the target, estimated without labels, percent: {shown}")
+
+    @property
+    def needs_shares(self) -> bool:
+        return self.settings.lambda_adv > 0 and self.settings.class_weighting != "none"
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         source, terms = self.source_pass(batch)
@@ -99,5 +128,13 @@ class Fada(Method):
             return discriminator(features).float()
 
     def domain_losses(self, domain_logits: Tensor, logits: Tensor, size: tuple[int, int], domains=("source", "target")):
-        s = self.settings
-        return losses.domain_losses(domain_logits, logits, size, s.temperature, s.clip, domains, self.align_corners)
+        s, weights = self.settings, None
+        if s.class_weighting != "none":
+            from .pieces.class_shares import domain_weights
+
+            shares = self.modules["shares"]
+            by_domain = domain_weights(s.class_weighting, s.class_weighting_power, shares.source, shares.target)
+            weights = by_domain.get("source" if domains == ("source",) else "target")
+        return losses.domain_losses(
+            domain_logits, logits, size, s.temperature, s.clip, domains, self.align_corners, weights, s.min_confidence
+        )

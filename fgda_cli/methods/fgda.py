@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 class FgdaSettings(FineGrainedSettings):
     eta: Weight = Field(1.0, description="weight of the target entropy inside the adversarial term (eq. 7)")
     entropy_temperature: float = Field(1.0, gt=0, description="of the softmax whose entropy is minimised")
+    entropy_min_share: float = Field(
+        0.0, ge=0, lt=1, description="entropy is not minimised where a class of a smaller share (of the source) is likeliest"
+    )
 
 
 class Fgda(Fada):
@@ -25,12 +28,18 @@ class Fgda(Fada):
 
     Settings = FgdaSettings
 
+    @property
+    def needs_shares(self) -> bool:
+        return super().needs_shares or self.settings.entropy_min_share > 0
+
     def target_terms(self, target: Output, size: tuple[int, int]) -> dict[str, Tensor]:
         levels = {"entropy": (target.logits, 1.0)}
         if target.aux_logits is not None:
             levels["aux_entropy"] = (target.aux_logits, self.settings.aux_adv_factor)
-        weight = self.settings.lambda_adv * self.settings.eta
+        s = self.settings
+        weight = s.lambda_adv * s.eta
+        spared = self.modules["shares"].source < s.entropy_min_share if s.entropy_min_share else None
         return {
-            name: weight * factor * losses.entropy_loss(logits, self.settings.entropy_temperature, size, self.align_corners)
+            name: weight * factor * losses.entropy_loss(logits, s.entropy_temperature, size, self.align_corners, spared)
             for name, (logits, factor) in levels.items()
         }

@@ -47,6 +47,7 @@ class SelfTraining(Method):
 
     def before_training(self, data: OfflineData) -> None:
         """Counts of the teacher's labels against true ones, by class, where the target has some: saved with the run."""
+        super().before_training(data)
         if data.samples.labelled_items:
             checked = torch.nn.Module()
             checked.register_buffer("counts", torch.zeros(2, self.model.num_classes, device=data.device))  # given, right
