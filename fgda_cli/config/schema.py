@@ -56,6 +56,10 @@ class Domain(Section):
         le=1,
         description="source: crops of which one class holds this share or more are drawn again, ten times at most",
     )
+    validation: str | None = Field(
+        None,
+        description="source: a split held out from training (val), on which pretrain validates and picks its checkpoint",
+    )
     labelled: Annotated[Count | str | None, BeforeValidator(_no_truth_value)] = Field(
         None,
         description="target: labels that adaptation may use: of N images drawn by the seed, of all, of those that a file lists "
@@ -105,6 +109,8 @@ class Data(Section):
     def labels_are_the_targets(self):
         if self.source.labelled is not None:
             raise ValueError("labelled belongs to data.target: the source has labels anyway")
+        if self.target.validation is not None:
+            raise ValueError("validation belongs to data.source: data.evaluation names labelled images of the target")
         return self
 
     @model_validator(mode="before")
@@ -191,6 +197,9 @@ class Stage(Section):
     )
     batch_norm_target_share: Share = Field(0.3, description="of the target's statistics where batch_norm is mixed")
     colour_jitter: bool = Field(True, description="whether this stage uses data.colour_jitter and data.blur")
+    average_last: Share = Field(
+        0.0, description="share of the iterations, the last ones, whose weights are averaged; the mean is validated and shipped"
+    )
     start: Literal["pretrain", "backbone"] = Field(
         "pretrain", description="adapt only: from the preset's pretrain, or from the backbone's own weights"
     )

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ..config.schema import Preset
+from ..config.schema import Domain, Preset
+from ..data.classes import ClassSet
+from ..data.geometry import InputRule
+from ..data.loader import AnyDataset
 from ..inference.evaluate import evaluate_model
 from ..inference.label_free import Verdict, judge, score
 from ..inference.unlabelled import Frames, Observed, frames_of, observe
@@ -16,7 +19,7 @@ from ..models import checkpoint
 from ..models.segmenter import Segmenter
 from ..runtime.devices import Precision
 from ..runtime.distributed import ProcessGroup
-from ..runtime.errors import UsageError
+from ..runtime.errors import FgdaError, UsageError
 from ..runtime.reporter import Reporter
 from .setup import Datasets
 
@@ -59,6 +62,7 @@ class Judges:
     by_labels: Callable[[dict], dict[str, Any]] | None = None
     label_free: LabelFree | None = None
     picks_by_labels: bool = True
+    by_source: Callable[[dict], dict[str, Any]] | None = None  # on held-out source images; picks, where there is one
 
     @property
     def picks_label_free(self) -> bool:
@@ -76,29 +80,49 @@ def make_judges(
 ) -> Judges:
     """Who judges, as run.select says; said aloud. `check_selection` has asked whether the data allows it."""
 
-    def build(state: dict) -> Segmenter:
+    def build(state: dict, rule: InputRule = data.rule) -> Segmenter:
         model = checkpoint.build_model(preset.model, len(data.classes))
         model.load_state_dict(state)
-        model.input_rule = data.rule
+        model.input_rule = rule
         return precision.to_device(model).eval()
 
     wanted, classes = preset.run.select, data.classes
-    by_labels = None if data.evaluation is None else partial(_by_labels, build, preset, data, precision, group)
+    split, by_labels = preset.data.evaluation.split, None
+    if data.evaluation is not None:
+        by_labels = partial(_by_labels, build, data.evaluation, split, classes, precision, group)
     label_free = None
     if stage == "adapt" and data.target is not None:
         label_free = LabelFree(build, frames_of(data.target, "train", data.rule, FRAMES), classes.names, precision)
     guarded = wanted == "auto" and method.guarded
     picks_by_labels = by_labels is not None and wanted != "label-free" and not guarded
+    by_source = None
+    if stage == "pretrain" and preset.data.source.validation is not None and wanted != "labels":
+        rule = InputRule(_typical_size(preset.data.source))
+        by_source = partial(
+            _by_labels, partial(build, rule=rule), data.source, preset.data.source.validation, classes, precision, group
+        )
+        reporter.decide(f"best.pth is picked by the split {preset.data.source.validation} of {data.source.name}")
     if stage == "adapt":
         how = f"the labels of {data.evaluation.name}" if picks_by_labels else "signals without labels"
         if picks_by_labels or label_free is not None:
             reporter.decide(f"best.pth is picked by {how} (run.select: {wanted})")
-    return Judges(by_labels, label_free, picks_by_labels)
+    return Judges(by_labels, label_free, picks_by_labels, by_source)
+
+
+def _typical_size(domain: Domain) -> tuple[int, int]:
+    """Return the size of a domain's images at the geometric mean of its random scales, sides multiples of 8."""
+    factor = (domain.scale[0] * domain.scale[1]) ** 0.5
+    return tuple(round(side * factor / 8) * 8 for side in domain.size)
 
 
 def check_selection(preset: Preset, stage: str, method: type[Method], data: Datasets) -> None:
-    """Raises UsageError for a run.select that the data does not allow."""
-    wanted = preset.run.select
+    """Raises UsageError for a run.select or a validation split that the data does not allow."""
+    wanted, held_out = preset.run.select, preset.data.source.validation
+    if stage == "pretrain" and held_out is not None:
+        try:
+            data.source.items(held_out, labelled=True)
+        except FgdaError as error:
+            raise UsageError(f"data.source.validation: {error}") from None
     if wanted == "labels" and data.evaluation is None:
         raise UsageError("run.select: labels needs labelled images of the target (data.evaluation): set it to label-free")
     if wanted == "label-free" and data.target is None and stage == "adapt":
@@ -106,7 +130,12 @@ def check_selection(preset: Preset, stage: str, method: type[Method], data: Data
 
 
 def _by_labels(
-    build: Callable[[dict], Segmenter], preset: Preset, data: Datasets, precision: Precision, group: ProcessGroup, state: dict
+    build: Callable[[dict], Segmenter],
+    dataset: AnyDataset,
+    split: str,
+    classes: ClassSet,
+    precision: Precision,
+    group: ProcessGroup,
+    state: dict,
 ) -> dict[str, Any]:
-    split, quiet = preset.data.evaluation.split, Reporter(quiet=True)
-    return evaluate_model(build(state), data.classes, data.evaluation, split, precision, quiet, process_group=group)
+    return evaluate_model(build(state), classes, dataset, split, precision, Reporter(quiet=True), process_group=group)

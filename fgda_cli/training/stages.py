@@ -40,6 +40,7 @@ from .state import TrainState
 from .stopping import Clock
 from .trainer import Trainer
 
+STILL_RISES = 1.0  # points of mIoU in the last quarter of training: more, and it was too short
 NEW, STARTED, FINISHED = range(3)  # what a run folder may hold
 
 
@@ -82,8 +83,23 @@ def adapt(job: Job, init: Path | None) -> Path:
         return _run(job, preset, preset.adapt, Identity("adapt", name), method_class(name), None, folder)
     content = checkpoint.load(init)
     preset = _with_matching_model(preset, content, init, job)
+    _warn_of_unfinished(content.get("source_validation") or [], init, job.reporter)
     identity = Identity("adapt", name, str(init), checkpoint.weights_hash(content["model"]))
     return _run(job, preset, preset.adapt, identity, method_class(name), (init, content), folder)
+
+
+def _warn_of_unfinished(curve: list, init: Path, reporter: Reporter) -> None:
+    """Warn when the mIoU on source validation images still rose in the last quarter of the start's training."""
+    last = len(curve) // 4
+    if not last:
+        return
+    before, after = (max(value for _, value in part) for part in (curve[:-last], curve[-last:]))
+    if after > before + STILL_RISES:
+        reporter.warn(
+            f"{init} was not trained out: in the last quarter of its training its mIoU on source validation images still rose "
+            f"from {before:.1f} to {after:.1f}\ntrain it longer first (pretrain.iterations): what adaptation gains may be "
+            "no more than further training"
+        )
 
 
 def _with_own_length(preset: Preset) -> Preset:

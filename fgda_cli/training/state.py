@@ -27,6 +27,9 @@ class TrainState:
     best: float | None = None
     stale: int = 0  # validations since the best
     before: dict | None = None  # signals of the network that the run began as (training/judging.py)
+    curve: list[tuple[int, float]] = field(default_factory=list)  # iteration and mIoU of each validation on the source
+    averaged: dict[str, Tensor] | None = None  # mean of the weights so far; None before averaging begins
+    averages: int = 0  # iterations that the mean is of
     base_lrs: dict[str, list[float]] = field(init=False)  # before any decay
 
     def __post_init__(self):
@@ -42,6 +45,21 @@ class TrainState:
             factor = schedule(self.iteration, length)
             for group, base in zip(optimizer.param_groups, self.base_lrs[name], strict=True):
                 group["lr"] = base * factor
+
+    def average_weights(self) -> None:
+        """Take the present weights into the running mean; whole numbers (counters) are copied."""
+        weights = {name: value.detach() for name, value in self.method.inference_state_dict().items()}
+        self.averages += 1
+        if self.averaged is None:
+            self.averaged = {name: value.clone() for name, value in weights.items()}
+            return
+        for name, value in weights.items():
+            mean = self.averaged[name]
+            mean.lerp_(value, 1 / self.averages) if mean.is_floating_point() else mean.copy_(value)
+
+    def inference_state_dict(self) -> dict[str, Tensor]:
+        """Return the weights that are validated and shipped: the method's, or their mean once averaging has begun."""
+        return self.method.inference_state_dict() if self.averaged is None else self.averaged
 
     def parameters(self) -> list[torch.nn.Parameter]:
         return [p for optimizer in self.optimizers.values() for group in optimizer.param_groups for p in group["params"]]
@@ -79,6 +97,9 @@ class TrainState:
             "best": self.best,
             "stale": self.stale,
             "before": self.before,
+            "curve": self.curve,
+            "averaged": self.averaged,
+            "averages": self.averages,
             "precision": self.precision.name,
             "scaler": self.precision.scaler.state_dict() if self.precision.scaler else None,
             "model": self.method.model.state_dict(),
@@ -93,6 +114,9 @@ class TrainState:
             raise FgdaError("the run was begun by an earlier fgda and cannot be resumed: use --fresh to start over")
         self.iteration, self.validated, self.best = state["iteration"], state["validated"], state["best"]
         self.stale, self.before = state.get("stale", 0), state.get("before")
+        self.curve = [(int(iteration), float(value)) for iteration, value in state.get("curve", [])]
+        self.averages, averaged = state.get("averages", 0), state.get("averaged")
+        self.averaged = averaged and {name: value.to(self.precision.device) for name, value in averaged.items()}
         self.method.model.load_state_dict(state["model"])
         for name, module in self.method.modules.items():
             module.load_state_dict(state["modules"][name])

@@ -139,6 +139,8 @@ class Trainer:
             scaler.update()
         method.end_iteration(state.iteration)
         state.iteration += 1
+        if state.iteration > (1 - self.stage.average_last) * self.stage.iterations:
+            state.average_weights()
         return terms
 
     @contextmanager
@@ -226,10 +228,10 @@ class Trainer:
     def evaluate(self) -> dict | None:
         """Validate, log, keep the best."""
         self.refuse_broken()
-        if self.judges.by_labels is None and not self.judges.picks_label_free:
+        if self.judges.by_labels is None and self.judges.by_source is None and not self.judges.picks_label_free:
             return None
         with self.clock.looking():
-            score, summary = self.judged(self.state.method.inference_state_dict())
+            score, summary = self.judged(self.state.inference_state_dict())
         self.state.validated = self.state.iteration
         if self.process_group.is_first:
             self.record(score, summary)
@@ -245,6 +247,10 @@ class Trainer:
             score = metrics["miou"] if metrics.get(metric) is None else metrics[metric]  # 16 or 13 classes need Cityscapes'
             summary = {key: metrics[key] for key in ("miou", "miou16", "miou13") if metrics.get(key) is not None}
             self.reporter.say(f"iteration {state.iteration}: mIoU {score:.2f}" if score is not None else "no class to evaluate")
+        if judges.by_source is not None:
+            score = summary["source_miou"] = judges.by_source(weights)["miou"]
+            state.curve.append((state.iteration, score))
+            self.reporter.say(f"iteration {state.iteration}: mIoU {score:.2f} on the source's validation images")
         if judges.picks_label_free and self.process_group.is_first:
             score = summary["label_free"] = judges.label_free.score(weights, state.iteration)
             if state.before is None:
@@ -267,7 +273,7 @@ class Trainer:
 
     def inference_content(self) -> dict[str, Any]:
         """What evaluation and prediction need of this run."""
-        weights = {name: value.detach() for name, value in self.state.method.inference_state_dict().items()}
+        weights = {name: value.detach() for name, value in self.state.inference_state_dict().items()}
         return {**self.header, "iteration": self.state.iteration, "preset": self.preset.to_json(), "model": weights}
 
     def save_last(self) -> None:
@@ -294,14 +300,18 @@ class Trainer:
             return
         ended_early, content = self.state.iteration < self.stage.iterations, None
         guarded = self.state.method.guarded and self.judges.picks_label_free
-        if (ended_early or guarded) and self.run.best.is_file():
+        by_source = self.judges.by_source is not None
+        if (ended_early or guarded or by_source) and self.run.best.is_file():
             content = checkpoint.load(self.run.best)
             said = f"ended at iteration {self.state.iteration} with the best, that of {content['iteration']}"
+            said += " (by the source's validation images)" if by_source else ""
             if guarded and content["iteration"] == 0:
                 said = "nothing was better than the start, as far as signals without labels tell: final.pth is the start"
             self.reporter.decide(said)
             self.run.note(said)
         content = content or self.inference_content() | {"metrics": summary or {}}
+        if by_source:
+            content = content | {"source_validation": self.state.curve}
         checkpoint.save(self.run.final, content | self.verdict(content))
         self.save_last()
         self.run.note(f"iteration {self.state.iteration}: finished")
