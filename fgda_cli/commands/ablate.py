@@ -18,7 +18,8 @@ def ablate(
     methods: Annotated[
         str,
         typer.Option(
-            help="table1, table2, table3, all, or names with commas; with settings of their own: mic,mic+lambda_fd=0",
+            help="table1, table2, table3, all, or names with commas; with settings of their own: mic,mic+lambda_fd=0; "
+            "source-only+ trains on as long as adaptation, oracle on the target's labels.",
             rich_help_panel="Preset",
         ),
     ] = "table3",
@@ -45,6 +46,7 @@ def ablate(
 ) -> None:
     """The paper's tables on a preset: every method, several seeds, resumable by cell."""
     from ..methods.registry import method_names
+    from ..studies.ablate import CONTINUED, ORACLE
     from ..studies.published import TABLES
 
     if select not in (None, "labels", "label-free"):
@@ -58,9 +60,10 @@ def ablate(
     named = {name: list(table) for name, table in TABLES.items()}
     named["all"] = [*first, *(name for name in method_names() if name not in first)]
     chosen = named.get(methods) or [name.strip() for name in methods.split(",") if name.strip()]
-    unknown = [name for name in chosen if name.partition("+")[0] not in method_names()]
+    unknown = [name for name in chosen if name != ORACLE and name.partition("+")[0] not in method_names()]
     if unknown or not chosen:
-        raise UsageError(f"--methods {methods}: known are {', '.join(named)}, {', '.join(method_names())}")
+        known = ", ".join((*named, *method_names(), CONTINUED, ORACLE))
+        raise UsageError(f"--methods {methods}: known are {known}")
     try:
         numbers = [int(seed) for seed in seeds.split(",")]
     except ValueError:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..config.presets import load_preset
-from ..data.store import open_dataset
+from ..config.schema import Preset
+from ..data.store import open_dataset, open_domain
 from ..inference.evaluate import evaluate_file
 from ..methods.registry import method_class
 from ..metrics import COLLAPSED
@@ -25,6 +26,9 @@ from ..visual.tables import footnotes, harms, paper_text, show, signed
 from .published import ROWS, by_name
 
 LABELLED = "data.target.labelled="
+SOURCE_ONLY = "source-only"
+CONTINUED = "source-only+"  # plain training on, for as long as adaptation: what a gain is to be measured by
+ORACLE = "oracle"  # trained on the target's labels: what is left to gain
 
 
 def run_ablation(job: stages.Job, preset_name: str, overrides: list[str], methods: list[str], seeds: list[int]) -> dict[str, Any]:
@@ -36,7 +40,9 @@ def run_ablation(job: stages.Job, preset_name: str, overrides: list[str], method
     """
     for method in methods:
         preset = load_preset(preset_name, [*overrides, *settings_of(method)], base_of(method))
-        if method_class(base_of(method)).uses_target:
+        if method == ORACLE:
+            _check_oracle(job)
+        elif adapts(method):
             stages.check_adapt(replace(job, preset=preset, reporter=Reporter(quiet=True, warns=False)))
     out = job.out or Path("runs") / job.preset.name / "ablation"
     with alone_in(out):  # two at once would train the same cells and write over each other's record
@@ -51,7 +57,7 @@ def _run_cells(
     cells = _read(record)
     metric = job.preset.data.evaluation.metric
     for seed in seeds:
-        for method in dict.fromkeys(("source-only", *methods)):
+        for method in dict.fromkeys((SOURCE_ONLY, *methods)):
             preset = load_preset(preset_name, [*overrides, *settings_of(method), f"run.seed={seed}"], base_of(method))
             key = f"{method}-seed{seed}"
             job.reporter.say(f"cell {key}")
@@ -95,7 +101,34 @@ def labels_of(method: str) -> str:
 
 
 def base_of(method: str) -> str:
-    return method.partition("+")[0]
+    """Return the name of the method that a row trains with."""
+    return SOURCE_ONLY if method == ORACLE else method.partition("+")[0]
+
+
+def adapts(method: str) -> bool:
+    """Return whether a row begins from the source model of its seed."""
+    return method == CONTINUED or method_class(base_of(method)).uses_target
+
+
+def _check_oracle(job: stages.Job) -> None:
+    """Raises UsageError unless the target's training images have labels of the source's classes."""
+    source, target = (open_domain(job.data_root, domain.dataset) for domain in (job.preset.data.source, job.preset.data.target))
+    if target.classes.names != source.classes.names:
+        raise UsageError(
+            f"--methods {ORACLE}: {target.name} has other classes than {source.name}: {', '.join(target.classes.names)}\n"
+            f"prepare it with a mapping to the source's: {', '.join(source.classes.names)}"
+        )
+    try:
+        target.items("train", labelled=True)
+    except FgdaError as error:
+        raise UsageError(f"--methods {ORACLE} trains on the target's labels: {error}") from None
+
+
+def _oracle_preset(preset: Preset) -> Preset:
+    """Return the preset with the target in the place of the source."""
+    target = preset.data.target
+    data = preset.data.model_copy(update={"source": target.model_copy(update={"labelled": None})})
+    return preset.model_copy(update={"data": data})
 
 
 def settings_of(method: str) -> list[str]:
@@ -103,7 +136,8 @@ def settings_of(method: str) -> list[str]:
 
     Raises UsageError for what would change the source model too, which all cells of a seed share.
     """
-    found = [part if "." in part.partition("=")[0] else f"method.{part}" for part in method.split("+")[1:]]
+    parts = [part for part in method.split("+")[1:] if part]
+    found = [part if "." in part.partition("=")[0] else f"method.{part}" for part in parts]
     for part in found:
         if "=" not in part or not part.startswith(("method.", "adapt.", LABELLED)):
             raise UsageError(
@@ -113,8 +147,10 @@ def settings_of(method: str) -> list[str]:
 
 
 def _train(job: stages.Job, out: Path, method: str, seed: int) -> Path:
-    source_only = stages.pretrain(replace(job, out=out / f"source-only-seed{seed}"))
-    if not method_class(base_of(method)).uses_target:
+    if method == ORACLE:
+        return stages.pretrain(replace(job, preset=_oracle_preset(job.preset), out=out / f"{ORACLE}-seed{seed}"))
+    source_only = stages.pretrain(replace(job, out=out / f"{SOURCE_ONLY}-seed{seed}"))
+    if not adapts(method):
         return source_only
     return stages.adapt(replace(job, out=out / f"{method}-seed{seed}"), source_only)
 
@@ -159,7 +195,7 @@ def _summary(preset: str, metric: str, cells: dict[str, dict], by_labels: bool =
                 "mean": statistics.fmean(values) if values else None,
                 "spread": spread,
                 "labels": labels_of(method),
-                "label_free": 0.0 if method == "source-only" else _mean_score(verdicts, len(ours)),
+                "label_free": 0.0 if method == SOURCE_ONLY else _mean_score(verdicts, len(ours)),
                 "verdicts": [verdict["verdict"] for verdict in verdicts],
                 "iou": iou,
                 "paper": paper and paper.miou,
@@ -167,6 +203,11 @@ def _summary(preset: str, metric: str, cells: dict[str, dict], by_labels: bool =
                 "paper_iou": by_name(preset, paper) if paper else {},
             }
         )
+    means = {row["method"]: row["mean"] for row in rows}
+    start, most = means.get(SOURCE_ONLY), means.get(ORACLE)
+    if start is not None and most is not None and most != start:
+        for row in rows:
+            row["gap_closed"] = None if row["mean"] is None else 100 * (row["mean"] - start) / (most - start)
     if not by_labels:
         rows.sort(key=lambda row: -math.inf if row["label_free"] is None else row["label_free"], reverse=True)
     return {
@@ -198,16 +239,15 @@ def _mean_iou(results: list[dict[str, float | None]]) -> dict[str, float | None]
 
 def markdown(summary: dict[str, Any]) -> str:
     """The table as Markdown: mean ± standard deviation over seeds."""
-    lines = [
-        f"# {summary['preset']}: {summary['metric']} by method",
-        "",
-        "| method | mIoU | seeds | without labels | paper |",
-        "|---|---|---|---|---|",
-    ]
+    heads = ["method", "mIoU", "seeds", "without labels", "paper"]
+    with_gap = any("gap_closed" in row for row in summary["rows"])
+    heads += ["gap closed, %"] if with_gap else []
+    lines = [f"# {summary['preset']}: {summary['metric']} by method", "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for row in summary["rows"]:
         seeds = ", ".join(f"{seed}: {value:.1f}" for seed, value in row["seeds"].items())
-        blind = signed(row.get("label_free"))
-        lines.append(f"| {row['method']} | {mean_text(row)} | {seeds} | {blind} | {paper_text(row, summary)} |")
+        cells = [row["method"], mean_text(row), seeds, signed(row.get("label_free")), paper_text(row, summary)]
+        cells += [show(row.get("gap_closed"))] if with_gap else []
+        lines.append(f"| {' | '.join(cells)} |")
     notes = [*footnotes(summary), *harms(summary)]
     lines += ["", *(f"- {note}" for note in notes)] if notes else []
     classes = list(summary["rows"][0]["iou"])

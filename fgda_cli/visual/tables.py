@@ -41,12 +41,14 @@ def ablation_table(summary: dict[str, Any]):
         ("no labels", "right"),
         ("paper", "right"),
     )
+    with_gap = any("gap_closed" in row for row in summary["rows"])
+    headings += (("gap closed %", "right"),) if with_gap else ()
     for heading, justify in headings:
         table.add_column(heading, justify=justify, overflow="fold")
     for row in summary["rows"]:
         seeds = " ".join(f"{value:.1f}" for value in row["seeds"].values())
         figures = (show(row["mean"]), show(row["spread"]), seeds, signed(row.get("label_free")))
-        table.add_row(row["method"], *figures, paper_text(row, summary))
+        table.add_row(row["method"], *figures, paper_text(row, summary), *([show(row.get("gap_closed"))] if with_gap else []))
     below = [*footnotes(summary), *harms(summary)]
     if summary.get("ranked_by") == "label-free":
         below.insert(0, "in the order of the score without labels (points of mIoU to expect)")

@@ -170,3 +170,38 @@ def test_a_cell_that_cannot_be_is_refused_before_any_is_trained(data_root, tiny_
     with pytest.raises(UsageError, match="a multiple of"):
         ablate.run_ablation(job, "playground", [*TINY], ["fgda", "mic+adapt.accumulate=7"], [0])
     assert not (tmp_path / "t").exists()
+
+
+def test_plain_training_and_an_oracle_are_rows_beside_the_methods(data_root, tmp_path):
+    """`source-only+` trains on as long as adaptation; `oracle` on the target's labels, whose gap the others close in part."""
+    import shutil
+
+    root = tmp_path / "data"
+    shutil.copytree(data_root, root)
+    manifest = root / "playground-street/manifest.json"
+    without = ["ablate", "--data-root", root, "--out", tmp_path / "ab", "--device", "cpu", *set_flags("adapt.iterations=2")]
+    refused = fgda(*without, "--methods", "oracle", "--seeds", "0")
+    assert refused.returncode == 2 and "oracle trains on the target's labels" in refused.stderr
+    tree = json.loads(manifest.read_text())
+    tree["splits"]["train"] = [{**item, "name": f"t{n}"} for n, item in enumerate(tree["splits"]["val"])]
+    manifest.write_text(json.dumps(tree))
+    done = fgda(*without, "--methods", "source-only+,fgda,oracle", "--seeds", "0", "--json")
+    assert done.returncode == 0, done.stderr
+    rows = {row["method"]: row for row in json.loads(done.stdout)["rows"]}
+    assert set(rows) == {"source-only+", "fgda", "oracle"}
+    lines = (tmp_path / "ab/source-only+-seed0/metrics.jsonl").read_text().splitlines()
+    assert sum('"seg"' in line for line in lines) == 2  # as many iterations as adaptation has
+    table = fgda(*without, "--methods", "source-only,source-only+,fgda,oracle", "--seeds", "0")
+    assert "gap closed" in " ".join(table.stdout.split()) and max(map(len, table.stdout.splitlines())) <= 80
+    record = json.loads((tmp_path / "ab/ablation.json").read_text())["rows"]
+    closed = {row["method"]: row.get("gap_closed") for row in record}
+    if rows["oracle"]["mean"] != record[0]["mean"]:
+        assert closed["oracle"] == pytest.approx(100) and closed["source-only"] == 0
+    other = json.loads(manifest.read_text())
+    other["classes"] = {"names": ["road"], "palette": [[128, 64, 128]]}
+    for items in other["splits"].values():
+        for item in items:
+            item["counts"] = [1] if item.get("counts") else item.get("counts")
+    manifest.write_text(json.dumps(other))
+    refused = fgda(*without, "--methods", "oracle", "--seeds", "0")
+    assert refused.returncode == 2 and "other classes" in refused.stderr
