@@ -17,7 +17,7 @@ from fgda_cli.data import playground
 from fgda_cli.data.recipes import How, prepare_layout
 from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.training import stages
-from tests.conftest import TINY, set_flags
+from tests.helpers import TINY, set_flags
 
 QUIET = Reporter(quiet=True)
 Case = tuple[str, Callable[[], None]]  # a label, and what fails with an AssertionError

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -17,11 +14,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # bit-identity is promised at one
 from fgda_cli.config.presets import load_preset
 from fgda_cli.data import playground
 from fgda_cli.data.recipes import How, prepare_layout
-from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.training import stages
 from tests import pretend  # noqa: F401 - its device is there before anything is trained
+from tests.helpers import QUIET, TINY
 
-QUIET = Reporter(quiet=True)
 NEEDED = 2 << 30  # bytes that a run of all tests may hold at once
 
 
@@ -31,20 +27,6 @@ def pytest_configure(config):
     free = shutil.disk_usage(place).free
     if free < NEEDED and not hasattr(config, "workerinput"):
         pytest.exit(f"{place} has {free >> 20} MiB free, the tests need {NEEDED >> 20}: set TMPDIR to a larger disk", 1)
-
-
-def needs(*packages: str) -> pytest.MarkDecorator:
-    """For tests of what an extra brings: `make test-oldest` installs none."""
-    missing = [name for name in packages if importlib.util.find_spec(name) is None]
-    return pytest.mark.skipif(bool(missing), reason=f"needs {', '.join(missing)}")
-
-
-TINY = (
-    "data.source.size=[64, 32]", "data.target.size=[64, 32]", "data.evaluation.size=[64, 32]", "model.width=8",
-    "pretrain.iterations=6", "pretrain.batch_size=2", "pretrain.checkpoint_every=2", "pretrain.log_every=1",
-    "adapt.iterations=6", "adapt.batch_size=2", "adapt.checkpoint_every=2", "adapt.log_every=1",
-    "pretrain.evaluate_every=100", "adapt.evaluate_every=100", "run.precision=fp32", "run.workers=0",
-)  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -79,15 +61,3 @@ def trained(data_root, tiny_preset, tmp_path_factory) -> Path:
     """final.pth of a short pretrain."""
     job = stages.Job(tiny_preset(), data_root, tmp_path_factory.mktemp("trained") / "run", "cpu", reporter=QUIET)
     return stages.pretrain(job)
-
-
-def set_flags(*overrides: str) -> list[str]:
-    return [part for override in (*TINY, *overrides) for part in ("--set", override)]
-
-
-def fgda(*arguments, cwd=None, **kwargs) -> subprocess.CompletedProcess:
-    """The command line in a process of its own."""
-    command = [sys.executable, "-m", "fgda_cli", *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "80", "TERM": "dumb", "NO_COLOR": "1"}
-    environment["PYTHONPATH"] = str(Path(__file__).parent.parent)
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=300, **kwargs)

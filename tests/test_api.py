@@ -12,7 +12,7 @@ from PIL import Image
 
 import fgda_cli
 from fgda_cli.runtime.errors import FgdaError, UsageError
-from tests.conftest import TINY
+from tests.helpers import TINY
 
 
 @pytest.fixture(scope="module")

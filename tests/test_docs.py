@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from fgda_cli.data.images import write_image
-from tests.conftest import set_flags
+from tests.helpers import set_flags
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -14,7 +14,7 @@ import torch
 
 from fgda_cli.commands._options import arrange
 from fgda_cli.data.images import write_image
-from tests.conftest import fgda, set_flags
+from tests.helpers import fgda, set_flags
 
 
 @pytest.fixture(scope="module")

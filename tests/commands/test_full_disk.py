@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.conftest import fgda, needs, set_flags
+from tests.helpers import fgda_process, needs, set_flags
 
 resource = pytest.importorskip("resource")  # not on Windows
 
@@ -32,7 +32,7 @@ def test_the_file_is_named(command, named, trained, data_root, raw_playground, t
     small = ("method.translation_channels=4", "method.translation_crop=32") if "cycada" in command else ()
     training = ["--data-root", str(data_root), "--device", "cpu", *set_flags(*small)]
     arguments = [part for word in command.split() for part in (training if word == "TRAINING" else [word])]
-    done = fgda(*arguments, preexec_fn=at_most(LIMIT))
+    done = fgda_process(*arguments, preexec_fn=at_most(LIMIT))
     last = done.stderr.splitlines()[-1]
     assert done.returncode == 1 and last.startswith("fgda: cannot write ") and "Traceback" not in done.stderr, done.stderr
     assert str(tmp_path) in last and named in last, last

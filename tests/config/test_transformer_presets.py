@@ -7,7 +7,7 @@ import torch
 
 from fgda_cli.config.presets import load_preset
 from fgda_cli.models.checkpoint import build_model
-from tests.conftest import needs
+from tests.helpers import needs
 
 pytestmark = needs("transformers")
 

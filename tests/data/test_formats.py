@@ -17,7 +17,7 @@ from fgda_cli.data.recipes import How, prepare_layout, prepare_own
 from fgda_cli.data.store import PreparedDataset
 from fgda_cli.runtime.errors import FgdaError, UsageError
 from fgda_cli.runtime.reporter import Reporter
-from tests.conftest import fgda
+from tests.helpers import fgda
 
 QUIET = Reporter(quiet=True)
 IDS = np.array([[0, 1, 2, 3], [3, 2, 1, 0]])

@@ -10,7 +10,7 @@ from fgda_cli.data.images import BadFile, image_files, read_rgb, visible_files, 
 from fgda_cli.data.layouts import cityscapes, folder, gta5, synthia
 from fgda_cli.data.layouts.base import OwnFiles
 from fgda_cli.inference.inputs import collect
-from tests.conftest import fgda
+from tests.helpers import fgda
 
 HIDDEN = (".ipynb_checkpoints", ".thumbnails", "__MACOSX", "town/.cache")
 

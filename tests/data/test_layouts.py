@@ -442,7 +442,7 @@ def test_cityscapes_beside_what_its_archives_unpack(tmp_path):
 
 def test_prepare_list_names_every_layout_and_fits_80_columns():
     from fgda_cli.data.layouts import layout_names
-    from tests.conftest import fgda
+    from tests.helpers import fgda
 
     done = fgda("prepare", "--list")
     assert done.returncode == 0 and all(f"{name}: " in done.stdout for name in layout_names())

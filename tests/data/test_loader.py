@@ -9,16 +9,10 @@ import pytest
 import torch
 
 from fgda_cli.data import augment, sampling
-from fgda_cli.data.loader import Augmentation, PairedSamples, Positions, Sampling, View, batches
-from fgda_cli.data.store import open_dataset
+from fgda_cli.data.loader import Augmentation, Positions, Sampling, View, batches
+from tests.helpers import samples
 
 VIEWS = (View((64, 32)), View((64, 32)))
-
-
-def samples(data_root, **kwargs):
-    source, target = open_dataset(data_root, "playground-game"), open_dataset(data_root, "playground-street")
-    augmentation = kwargs.pop("augmentation", Augmentation(True, (0.5, 0.5, 0.5, 0.2), 1.0))
-    return PairedSamples(source, target, kwargs.pop("views", VIEWS), seed=0, augmentation=augmentation, **kwargs)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

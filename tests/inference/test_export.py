@@ -18,7 +18,7 @@ from fgda_cli.inference.inputs import spread_images
 from fgda_cli.losses import entropy_map, upsample
 from fgda_cli.models import checkpoint
 from fgda_cli.runtime.errors import FgdaError
-from tests.conftest import fgda, needs
+from tests.helpers import fgda, needs
 
 pytestmark = needs("onnx", "onnxruntime", "openvino")
 

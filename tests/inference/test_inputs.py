@@ -14,7 +14,7 @@ from fgda_cli.data.images import visible_files, write_image
 from fgda_cli.inference.inputs import collect
 from fgda_cli.runtime.errors import FgdaError
 from fgda_cli.runtime.reporter import Reporter
-from tests.conftest import fgda
+from tests.helpers import fgda
 
 
 def picture(path):

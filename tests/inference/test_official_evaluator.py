@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.conftest import fgda, needs
+from tests.helpers import fgda, needs
 
 pytestmark = needs("cityscapesscripts")
 

@@ -26,7 +26,7 @@ from fgda_cli.losses import upsample
 from fgda_cli.models.segmenter import Segmenter
 from fgda_cli.runtime.devices import Precision
 from fgda_cli.runtime.reporter import Reporter
-from tests.conftest import fgda
+from tests.helpers import fgda
 
 CPU, QUIET = Precision("fp32", torch.device("cpu")), Reporter(quiet=True)
 

@@ -14,7 +14,7 @@ from fgda_cli.data.images import write_image
 from fgda_cli.inference.sliding import SlidingWindow, sliding_logits
 from fgda_cli.losses import upsample
 from fgda_cli.models.segmenter import Segmenter
-from tests.conftest import fgda
+from tests.helpers import fgda
 
 
 def ramp(images):

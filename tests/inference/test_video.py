@@ -26,7 +26,7 @@ from fgda_cli.models.checkpoint import load_model
 from fgda_cli.runtime.devices import Precision
 from fgda_cli.runtime.errors import FgdaError, UsageError
 from fgda_cli.runtime.reporter import Reporter
-from tests.conftest import fgda
+from tests.helpers import fgda
 
 av = pytest.importorskip("av")
 CPU, QUIET = Precision("fp32", torch.device("cpu")), Reporter(quiet=True)

@@ -13,7 +13,7 @@ from fgda_cli.methods.pieces.class_shares import domain_weights, maximise_expect
 from fgda_cli.runtime.errors import UsageError
 from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.training import stages
-from tests.training.test_resume import crash, stop_at
+from tests.helpers import crash, stop_at
 
 
 def posteriors(shares, prior, count=40_000, seed=0):

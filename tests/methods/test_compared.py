@@ -138,7 +138,7 @@ def test_pycda_image_loss_pairs_each_class_with_its_share():
 
 def test_pycda_takes_the_shares_of_the_source(data_root):
     from fgda_cli.methods.offline import OfflineData
-    from tests.data.test_loader import samples
+    from tests.helpers import samples
 
     method = make("pycda", False)
     method.modules["prior"].register_buffer("shares", torch.zeros(19))

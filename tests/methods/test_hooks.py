@@ -20,7 +20,7 @@ from fgda_cli.models import checkpoint
 from fgda_cli.runtime.errors import FgdaError, UsageError
 from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.training import stages
-from tests.training.test_resume import crash, stop_at
+from tests.helpers import crash, stop_at
 
 ALL = frozenset({"strong_view", "valid_mask", "names"})
 

@@ -19,7 +19,7 @@ from fgda_cli.models import checkpoint
 from fgda_cli.runtime.errors import FgdaError, UsageError
 from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.training import stages
-from tests.training.test_resume import crash, same, stop_at
+from tests.helpers import crash, same, stop_at
 
 from .test_fada import batch, gradients, make
 

@@ -17,7 +17,7 @@ from fgda_cli.models.normalisation import batch_norms
 from fgda_cli.runtime.errors import UsageError
 from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.training import judging, stages
-from tests.training.test_resume import same
+from tests.helpers import same
 
 from .test_fada import batch, make
 

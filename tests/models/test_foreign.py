@@ -10,7 +10,7 @@ import torchvision
 from fgda_cli.models import checkpoint
 from fgda_cli.runtime.errors import FgdaError
 from fgda_cli.studies.importing import import_checkpoint
-from tests.conftest import fgda
+from tests.helpers import fgda
 
 DEPTHS = {"layer1": 3, "layer2": 4, "layer3": 6, "layer4": 3}
 

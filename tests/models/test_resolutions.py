@@ -21,7 +21,7 @@ from fgda_cli.runtime.devices import Precision
 from fgda_cli.runtime.errors import UsageError
 from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.training import stages
-from tests.training.test_resume import crash, same, stop_at
+from tests.helpers import crash, same, stop_at
 
 SMALL = Model(backbone="resnet18", width=8, multi_level=False, head="fused", head_width=16, dilations=(2,), detail=(32, 32),
               align_corners=False)  # fmt: skip

@@ -24,8 +24,7 @@ from fgda_cli.runtime.distributed import ProcessGroup
 from fgda_cli.runtime.errors import FgdaError
 from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.training import stages
-from tests.conftest import fgda, needs, set_flags
-from tests.training.test_resume import crash, same, stop_at
+from tests.helpers import crash, fgda, needs, same, set_flags, stop_at
 
 ROOT = Path(__file__).parent.parent.parent
 CNN, VIT = "timm:mobilenetv3_small_050", "timm:test_vit"  # tiny ones
@@ -308,7 +307,7 @@ def test_an_adaptation_cut_short_ends_bit_identical(sets, run, data_root, tiny_p
 
 def test_two_processes_learn_what_one_learns(sets, run, data_root, tmp_path):
     from fgda_cli.models import checkpoint
-    from tests.training.test_several_processes import TORCHRUN, distance
+    from tests.helpers import TORCHRUN, distance
 
     flags = set_flags(*sets, "adapt.batch_norm=train", "adapt.iterations=2", "optim.lr=0.01")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}

@@ -20,7 +20,7 @@ from fgda_cli.models.segmenter import Segmenter
 from fgda_cli.models.weights import load_backbone
 from fgda_cli.runtime.errors import FgdaError, UsageError
 from fgda_cli.studies.importing import import_checkpoint
-from tests.conftest import fgda, needs
+from tests.helpers import fgda, needs
 
 from .test_foreign import IMAGENET, close, random_state
 

@@ -17,7 +17,7 @@ from fgda_cli.data.store import PreparedDataset
 from fgda_cli.runtime import system
 from fgda_cli.runtime.devices import Precision, make_precision, measure_precision, tune_for_training
 from fgda_cli.runtime.reporter import Reporter
-from tests.conftest import set_flags
+from tests.helpers import set_flags
 
 ROOT = Path(__file__).parent.parent.parent
 

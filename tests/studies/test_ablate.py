@@ -13,7 +13,7 @@ from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.studies import ablate
 from fgda_cli.training import stages
 from fgda_cli.visual.tables import signed
-from tests.conftest import TINY, fgda, set_flags
+from tests.helpers import TINY, fgda, set_flags
 
 
 def test_ablation_writes_table_json_and_plot_and_does_not_repeat_cells(data_root, tmp_path):

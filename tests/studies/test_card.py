@@ -11,7 +11,7 @@ from fgda_cli.models import checkpoint
 from fgda_cli.models.checkpoint import load_model
 from fgda_cli.studies.card import licences_of
 from fgda_cli.training import stages
-from tests.conftest import QUIET, fgda, needs
+from tests.helpers import QUIET, fgda, needs
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from fgda_cli.studies.changes import Judged, change
 from fgda_cli.studies.evaluation import share_classes, start_first
 from fgda_cli.training import stages
 from fgda_cli.visual.iou_tables import change_table
-from tests.conftest import QUIET, fgda
+from tests.helpers import QUIET, fgda
 
 EXTRAS = Extras(boundary=True, calibration=True, resamples=200)
 NAMES = ("road", "sky", "car")

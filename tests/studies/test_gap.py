@@ -12,7 +12,7 @@ import pytest
 from fgda_cli.data.store import open_dataset
 from fgda_cli.runtime.errors import FgdaError
 from fgda_cli.studies.gap import BANDS, _largest_crop, best_shift, measure, profile_of, spectrum_of
-from tests.conftest import fgda
+from tests.helpers import fgda
 
 
 class Made:

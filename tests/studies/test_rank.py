@@ -22,7 +22,7 @@ from fgda_cli.data.store import PreparedDataset
 from fgda_cli.inference.inputs import Input
 from fgda_cli.runtime.errors import UsageError
 from fgda_cli.studies.rank import Looked, choose, difference_hash
-from tests.conftest import QUIET, fgda
+from tests.helpers import QUIET, fgda
 
 CLASSES = ClassSet(("road", "car", "dark thing", "darker"), ((128, 64, 128), (0, 0, 142), (0, 0, 0), (0, 0, 1)))
 
@@ -203,7 +203,7 @@ def test_from_ranking_to_adaptation(ranked, data_root, trained, tmp_path):
     name = str(masks[0].relative_to(cvat / "SegmentationClass").with_suffix(""))
     first = next(item for item in dataset.items("train") if item.name == name)
     assert len(np.unique(dataset.label(first))) == 1
-    from tests.conftest import set_flags
+    from tests.helpers import set_flags
 
     done = fgda("adapt", "--method", "fgda-st", "--init", trained, "--data-root", root, "--out", tmp_path / "run",
                 *set_flags("data.target.labelled=few", "adapt.iterations=2"))  # fmt: skip

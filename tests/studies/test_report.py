@@ -18,7 +18,7 @@ from fgda_cli.data.store import open_dataset
 from fgda_cli.metrics import ConfusionMatrix
 from fgda_cli.runtime.errors import FgdaError
 from fgda_cli.studies.report import run_page
-from tests.conftest import fgda
+from tests.helpers import fgda
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
 

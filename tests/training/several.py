@@ -11,7 +11,7 @@ import torch
 from fgda_cli.config.presets import load_preset
 from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.training import stages
-from tests.conftest import TINY
+from tests.helpers import TINY
 
 
 def main(data_root: Path, init: Path, out: Path, *methods: str) -> None:

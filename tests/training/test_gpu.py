@@ -25,7 +25,7 @@ from fgda_cli.runtime.transfer import Readings
 from fgda_cli.training import assembly, stages
 from fgda_cli.training.run_folder import RunFolder
 from fgda_cli.training.trainer import Trainer
-from tests.conftest import TINY
+from tests.helpers import TINY
 from tests.pretend import DEVICE, needs_pretended_gpu, pretended_gpu
 
 pytestmark = needs_pretended_gpu

@@ -16,7 +16,7 @@ from fgda_cli.runtime.errors import UsageError
 from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.training import judging, stages
 from fgda_cli.training.stopping import Clock
-from tests.conftest import fgda, set_flags
+from tests.helpers import fgda, set_flags
 
 from .test_resume import crash, same, stop_at
 

@@ -21,8 +21,7 @@ from fgda_cli.models import checkpoint
 from fgda_cli.runtime.errors import FgdaError, Stopped, UsageError
 from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.training import stages
-from fgda_cli.training.trainer import Trainer
-from tests.conftest import set_flags
+from tests.helpers import crash, same, set_flags, stop_at
 
 QUIET = Reporter(quiet=True)
 
@@ -36,26 +35,6 @@ def job(data_root, tiny_preset, tmp_path_factory):
 @pytest.fixture(scope="module")
 def pretrained(job) -> Path:
     return stages.pretrain(job)
-
-
-def same(first: Path, second: Path) -> bool:
-    a, b = checkpoint.load(first)["model"], checkpoint.load(second)["model"]
-    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
-
-
-def stop_at(monkeypatch, iteration: int, action):
-    original = Trainer.iterate
-
-    def iterate(self, batch):
-        if self.state.iteration == iteration:
-            action()
-        return original(self, batch)
-
-    monkeypatch.setattr(Trainer, "iterate", iterate)
-
-
-def crash():
-    raise MemoryError("stands for a kill: nothing is saved")
 
 
 # all that adapt, but those of one iteration, which can only be begun anew

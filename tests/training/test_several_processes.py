@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,25 +16,10 @@ from fgda_cli.methods.registry import method_names
 from fgda_cli.models import checkpoint
 from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.training import stages
-from tests.conftest import fgda, set_flags
+from tests.helpers import TORCHRUN, distance, fgda, python, set_flags
 
 ROOT = Path(__file__).parent.parent.parent
-TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 METHODS = (*method_names(), "fgda+target", "fgda-st+target", "cbst+target")
-
-
-def python(*arguments, launcher=(), popen=False):
-    command = [sys.executable, *launcher, *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
-    if popen:
-        return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-
-
-def distance(first: dict, second: dict | None = None) -> float:
-    """Euclidean, of all weights as one vector; from zero without `second`."""
-    values = {key: value.double() for key, value in first.items() if value.is_floating_point()}
-    return sum(float((value - (second[key].double() if second else 0)).square().sum()) for key, value in values.items()) ** 0.5
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from fgda_cli.runtime.errors import UsageError
 from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.training import stages
 from fgda_cli.training.state import TrainState
-from tests.training.test_resume import crash, stop_at
+from tests.helpers import crash, stop_at
 
 
 @pytest.fixture(scope="module")

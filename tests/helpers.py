@@ -1,0 +1,136 @@
+"""What tests share: small settings, the command line in this process or in one of its own, runs that are cut short."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import pytest
+import torch
+
+from fgda_cli.data.loader import Augmentation, PairedSamples, View
+from fgda_cli.data.store import open_dataset
+from fgda_cli.models import checkpoint
+from fgda_cli.runtime.reporter import Reporter
+from fgda_cli.training.trainer import Trainer
+
+ROOT = Path(__file__).parent.parent
+QUIET = Reporter(quiet=True)
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "COLUMNS": "80", "TERM": "dumb", "NO_COLOR": "1"}
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+VIEWS = (View((64, 32)), View((64, 32)))
+
+TINY = (
+    "data.source.size=[64, 32]", "data.target.size=[64, 32]", "data.evaluation.size=[64, 32]", "model.width=8",
+    "pretrain.iterations=6", "pretrain.batch_size=2", "pretrain.checkpoint_every=2", "pretrain.log_every=1",
+    "adapt.iterations=6", "adapt.batch_size=2", "adapt.checkpoint_every=2", "adapt.log_every=1",
+    "pretrain.evaluate_every=100", "adapt.evaluate_every=100", "run.precision=fp32", "run.workers=0",
+)  # fmt: skip
+
+
+def set_flags(*overrides: str) -> list[str]:
+    return [part for override in (*TINY, *overrides) for part in ("--set", override)]
+
+
+def needs(*packages: str) -> pytest.MarkDecorator:
+    """For tests of what an extra brings: `make test-oldest` installs none."""
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    return pytest.mark.skipif(bool(missing), reason=f"needs {', '.join(missing)}")
+
+
+# the command line
+
+
+def fgda(*arguments, cwd=None) -> subprocess.CompletedProcess:
+    """Run a command in this process: a second less than in one of its own. What it changes of the process is put back."""
+    command = [*map(str, arguments)]
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+    with _as_before(), redirect_stdout(out), redirect_stderr(err):
+        from fgda_cli.app import main
+
+        os.environ.update(ENVIRONMENT)
+        os.chdir(cwd or os.getcwd())
+        code = main(command)
+    texts = [stream.buffer.getvalue().decode("utf-8", "backslashreplace") for stream in (out, err)]
+    return subprocess.CompletedProcess(command, code, *texts)
+
+
+@contextmanager
+def _as_before() -> Iterator[None]:
+    """Environment, folder, signals, thread hook and torch's settings are afterwards what they were before."""
+    environment, folder, hook = dict(os.environ), os.getcwd(), threading.excepthook
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    random, threads = torch.random.get_rng_state(), torch.get_num_threads()
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(environment)
+        os.chdir(folder)
+        threading.excepthook = hook
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        torch.random.set_rng_state(random)
+        torch.set_num_threads(threads)
+
+
+def fgda_process(*arguments, cwd=None, **kwargs) -> subprocess.CompletedProcess:
+    """Run a command in a process of its own: for signals, standard input, memory, and what libraries print themselves."""
+    command = [sys.executable, "-m", "fgda_cli", *map(str, arguments)]
+    environment = {**os.environ, **ENVIRONMENT, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=300, **kwargs)
+
+
+def python(*arguments, launcher=(), popen=False):
+    """Run Python in a process of its own, or several by torchrun; with `popen`, return while it runs."""
+    command = [sys.executable, *launcher, *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
+    if popen:
+        return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+
+
+# runs that are cut short, and their weights
+
+
+def stop_at(monkeypatch, iteration: int, action) -> None:
+    """Call `action` in place of the first lines of an iteration."""
+    original = Trainer.iterate
+
+    def iterate(self, batch):
+        if self.state.iteration == iteration:
+            action()
+        return original(self, batch)
+
+    monkeypatch.setattr(Trainer, "iterate", iterate)
+
+
+def crash() -> None:
+    raise MemoryError("stands for a kill: nothing is saved")
+
+
+def same(first: Path, second: Path) -> bool:
+    """Whether two checkpoints hold the same bits."""
+    a, b = checkpoint.load(first)["model"], checkpoint.load(second)["model"]
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def distance(first: dict, second: dict | None = None) -> float:
+    """Euclidean, of all weights as one vector; from zero without `second`."""
+    values = {key: value.double() for key, value in first.items() if value.is_floating_point()}
+    return sum(float((value - (second[key].double() if second else 0)).square().sum()) for key, value in values.items()) ** 0.5
+
+
+def samples(data_root: Path, **how) -> PairedSamples:
+    """The small playground's training samples, mirrored, jittered and blurred unless told otherwise."""
+    source, target = open_dataset(data_root, "playground-game"), open_dataset(data_root, "playground-street")
+    augmentation = how.pop("augmentation", Augmentation(True, (0.5, 0.5, 0.5, 0.2), 1.0))
+    return PairedSamples(source, target, how.pop("views", VIEWS), seed=0, augmentation=augmentation, **how)
