@@ -3,13 +3,17 @@ PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-oldest lint docs package clean
+.PHONY: demo test trust test-oldest lint docs package clean
 
 demo: $(STAMP)
 	$(VENV)/bin/fgda demo
 
 test: $(STAMP)
 	$(VENV)/bin/python -m pytest -n 2 --dist worksteal
+
+# Kill, stop, starve and misuse the commands on purpose: about half an hour.
+trust: $(STAMP)
+	$(VENV)/bin/python -m tests.trust
 
 # With the oldest releases that pyproject.toml allows; tests of extras are skipped.
 test-oldest:

@@ -31,6 +31,10 @@ def prepare(
         Optional[Path], typer.Option(help="Prepared data sets go to OUT/<dataset>. Default: $FGDA_DATA or ./data.")
     ] = None,
     size: Annotated[Optional[str], typer.Option(metavar="WxH", help="Training resolution. Default: the data set's.")] = None,
+    rows: Annotated[
+        Optional[str],
+        typer.Option(metavar="TOP:BOTTOM", help="Keep these rows of each image, percent of its height, as another camera sees."),
+    ] = None,
     cache: Annotated[str, typer.Option(help="raw (BMP: read fastest) or png (a half to a third of the disk space).")] = "raw",
     resample: Annotated[str, typer.Option(help="How images shrink: area, or bicubic as the published loaders do.")] = "area",
     workers: cli.Workers = None,
@@ -75,7 +79,7 @@ def prepare(
     from ..data.convert import CACHE_SUFFIX
     from ..data.layouts import OWN as OWN_FORMATS
     from ..data.layouts.base import OwnFiles
-    from ..data.prepare import parse_size
+    from ..data.prepare import parse_rows, parse_size
     from ..data.store import data_root
 
     if list_:
@@ -95,8 +99,9 @@ def prepare(
             raise UsageError(f"{option} {value}: known are {', '.join(choice for choice in choices if choice)}")
     show = cli.reporter(context)
     how = recipes.How(
-        data_root(out), parse_size(size), recipes.default_workers(workers), show, check_only, cache, resample, max_pixels
-    )
+        data_root(out), parse_size(size), recipes.default_workers(workers), show, check_only, cache, resample, max_pixels,
+        parse_rows(rows),
+    )  # fmt: skip
     files = OwnFiles(
         images, labels, root, mapping, label_ids, carla_version, image_suffix, label_suffix, tuple(only or ()), split
     )  # fmt: skip

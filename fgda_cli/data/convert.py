@@ -35,6 +35,7 @@ class Task:
     keep_other_splits: bool = False  # a folder holds one split; the data set may have more, prepared before
     resample: Resample = "area"
     max_pixels: int | None = None
+    rows: tuple[float, float] | None = None  # the part of an image's height that is kept, in percent from the top
     label_facts: dict[str, Any] = field(default_factory=dict)  # what a converted label depends on besides its file
     mapped: frozenset[int] = frozenset()  # train ids that the mapping can yield, where there is one
 
@@ -42,6 +43,7 @@ class Task:
     def conversion(self) -> str:
         """A short hash of everything but the files that a cached label or image depends on."""
         facts = [CONVERSION, self.size, self.cache, self.resample, self.num_classes, self.label_facts]
+        facts += [self.rows] if self.rows is not None else []
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -61,6 +63,14 @@ def convert(task: Task, pair: Pair) -> dict:
     if label is not None and label.shape != image.shape[:2]:
         sizes = f"image {image.shape[1]}x{image.shape[0]}, label {label.shape[1]}x{label.shape[0]}"
         return record | {"problem": f"sizes differ: {sizes}", "file": str(pair.image)}
+    if task.rows is not None:
+        kept = slice(*(round(image.shape[0] * share / 100) for share in task.rows))
+        image, label = image[kept], label if label is None else label[kept]
+        if not image.shape[0]:
+            return record | {
+                "problem": f"{image.shape[1]} pixels wide, without a row between those of --rows",
+                "file": str(pair.image),
+            }
     return record | _cache(task, pair, image, label)
 
 

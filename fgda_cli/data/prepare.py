@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections import Counter
 from dataclasses import dataclass, field
@@ -177,6 +178,8 @@ def _conclude(task: Task, listing: Listing, pairs: list[Pair], records: dict[str
         for split, total in ((split, _class_pixels(items)) for split, items in splits.items())
         if total is not None
     }
+    if task.rows is not None:
+        listing.notes.append("rows {:g} to {:g} % of each image's height are kept".format(*task.rows))
     manifest = {"format": FORMAT, "version": VERSION, "dataset": task.dataset, "size": task.size, "resample": task.resample,
                 "ignore_index": IGNORE_INDEX, "classes": listing.classes.to_json(), "class_pixels": statistics,
                 "decisions": listing.notes, "splits": splits}  # fmt: skip
@@ -242,3 +245,16 @@ def parse_size(text: str | None, option: str = "--size") -> tuple[int, int] | No
     if not (width.isdigit() and height.isdigit() and int(width) >= 32 and int(height) >= 32):
         raise UsageError(f"{option} {text}: write it as WIDTHxHEIGHT, at least 32x32, e.g. 1280x720")
     return int(width), int(height)
+
+
+def parse_rows(text: str | None) -> tuple[float, float] | None:
+    """`29:70`, percent of the height from the top, to (29.0, 70.0). Raises UsageError."""
+    if text is None:
+        return None
+    try:
+        top, bottom = (float(part.removesuffix("%")) for part in text.split(":"))
+    except ValueError:
+        top = bottom = math.nan
+    if not 0 <= top < bottom <= 100:
+        raise UsageError(f"--rows {text}: write it as TOP:BOTTOM in percent of the height, e.g. 29:70")
+    return top, bottom

@@ -34,6 +34,7 @@ class How:
     cache: Cache = "raw"
     resample: Resample = "area"
     max_pixels: int | None = None
+    rows: tuple[float, float] | None = None
 
 
 def default_workers(workers: int | None) -> int:
@@ -72,7 +73,7 @@ def prepare_layout(
         reader = renamed(reader, mapping, listing)
     task = Task(
         name or kind, how.out / (name or kind), how.size or layout.SIZE, len(reader.classes), reader.read_label,
-        how.check_only, how.cache, resample=how.resample, max_pixels=how.max_pixels, label_facts=reader.facts(),
+        how.check_only, how.cache, resample=how.resample, max_pixels=how.max_pixels, rows=how.rows, label_facts=reader.facts(),
         mapped=frozenset(reader.mapped()),
     )  # fmt: skip
     return prepare(task, listing, how.reporter, how.workers)
@@ -103,7 +104,7 @@ def prepare_own(kind: str, files: OwnFiles, name: str, how: How) -> Summary:
         raise UsageError(f"prepare {kind}: {error}") from None
     task = Task(
         name, how.out / name, how.size, len(reader.classes), reader.read_label, how.check_only, how.cache,
-        keep_other_splits=True, resample=how.resample, max_pixels=how.max_pixels, label_facts=reader.facts(),
+        keep_other_splits=True, resample=how.resample, max_pixels=how.max_pixels, rows=how.rows, label_facts=reader.facts(),
         mapped=frozenset(reader.mapped()),
     )  # fmt: skip
     return prepare(task, listing, how.reporter, how.workers)

@@ -10,6 +10,7 @@ import pytest
 from fgda_cli.data import recipes
 from fgda_cli.data.images import write_image
 from fgda_cli.data.layouts.base import OwnFiles
+from fgda_cli.data.prepare import parse_rows
 from fgda_cli.data.store import PreparedDataset
 from fgda_cli.runtime.errors import UsageError
 from fgda_cli.runtime.reporter import Reporter
@@ -68,3 +69,23 @@ def test_carla_in_the_classes_of_each_target_with_drives_held_out(tmp_path, mapp
     assert [item.name for item in dataset.items("train")] == ["048999"] and [i.name for i in dataset.items("val")] == ["049000"]
     label = dataset.label(dataset.items("val")[0])
     assert tuple(dataset.classes.names[label[row, 0]] for row in (5, 25, 40)) == expected
+
+
+def test_rows_are_cut_from_images_and_labels_alike(tmp_path):
+    carla(tmp_path)
+    files = OwnFiles(tmp_path / "rgb", tmp_path / "seg", carla_version="old", split="val")
+    wanted = recipes.How(tmp_path, (64, 16), 1, Reporter(quiet=True), rows=parse_rows("25:62.5"))
+    dataset = PreparedDataset(recipes.prepare_own("carla", files, "cut", wanted).folder)
+    item = dataset.items("val")[0]
+    label = dataset.label(item)
+    assert dataset.image(item).shape == (18, 64, 3) and label.shape == (18, 64)  # rows 12 to 29 of 48
+    assert (label[:8] == 10).all() and (label[8:] == 9).all()
+    assert sum(item.counts) == 18 * 64 and item.size == (64, 18)
+    again = recipes.prepare_own("carla", files, "cut", recipes.How(tmp_path, (64, 16), 1, Reporter(quiet=True)))
+    assert PreparedDataset(again.folder).items("val")[0].size == (64, 48), "other rows are converted again"
+
+
+@pytest.mark.parametrize("text", ["70:29", "29", "29:101", "a:b", "29:29", "nan:50", "1:2:3"])
+def test_rows_that_are_none_are_refused(text):
+    with pytest.raises(UsageError, match="TOP:BOTTOM in percent"):
+        parse_rows(text)

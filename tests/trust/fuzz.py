@@ -6,19 +6,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import trust_files
-import trust_formats
-import trust_images
 import yaml
-from trust_images import encoded
-from trust_world import Case, World, call, clear, nothing_half_written
 
 from fgda_cli.config.presets import valid_keys
 from fgda_cli.methods.registry import method_class, method_names
+from tests.trust import files, formats, images
+from tests.trust.images import encoded
+from tests.trust.world import Case, World, call, clear, nothing_half_written
 
 
 def cases(world: World) -> Iterator[Case]:
-    for part in (trust_images.cases, trust_formats.cases, presets, mappings, trust_files.cases, names, words):
+    for part in (images.cases, formats.cases, presets, mappings, files.cases, names, words):
         yield from part(world)
 
 

@@ -1,4 +1,4 @@
-"""Malformed labels in every layout and format but those of trust_images.py: the file is refused by name, the rest goes on."""
+"""Malformed labels in every layout and format but those of images.py: the file is refused by name, the rest goes on."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
-from trust_images import encoded, flipped, png
-from trust_world import Case, World, call, clear, nothing_half_written
+
+from tests.trust.images import encoded, flipped, png
+from tests.trust.world import Case, World, call, clear, nothing_half_written
 
 SIZE = (256, 128)
 

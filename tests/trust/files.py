@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from trust_images import flipped
-from trust_world import Case, World, call, clear, nothing_half_written
+
+from tests.trust.images import flipped
+from tests.trust.world import Case, World, call, clear, nothing_half_written
 
 
 def cases(world: World) -> Iterator[Case]:

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from trust_images import claim
-from trust_world import Case, World, call, clear, nothing_half_written
+
+from tests.trust.images import claim
+from tests.trust.world import Case, World, call, clear, nothing_half_written
 
 
 def cases(world: World) -> Iterator[Case]:

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image
-from trust_world import Case, Done, World, call, clear, nothing_half_written
+
+from tests.trust.world import Case, Done, World, call, clear, nothing_half_written
 
 
 def cases(world: World) -> Iterator[Case]:

@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from trust_world import QUIET, Case, Done, World, clear, finish, nothing_half_written, start
 
 from fgda_cli.data.recipes import How, prepare_layout
 from fgda_cli.models import checkpoint
+from tests.trust.world import QUIET, Case, Done, World, clear, finish, nothing_half_written, start
 
 KILLS = 20
 SMALL_TRANSLATION = ("method.translation_channels=4", "method.translation_crop=32")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import subprocess
 import sys
@@ -11,15 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fgda_cli import app
 from fgda_cli.config.presets import load_preset
 from fgda_cli.data import playground
 from fgda_cli.data.recipes import How, prepare_layout
-from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.training import stages
-from tests.helpers import TINY, set_flags
+from tests.helpers import QUIET, ROOT, TINY, fgda, set_flags
 
-QUIET = Reporter(quiet=True)
 Case = tuple[str, Callable[[], None]]  # a label, and what fails with an AssertionError
 
 
@@ -63,16 +58,14 @@ def make_world(root: Path) -> World:
 
 
 def call(*arguments) -> Done:
-    """fgda in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = app.main([str(argument) for argument in arguments])
-    return Done(code, out.getvalue(), err.getvalue())
+    """Run fgda in this process."""
+    done = fgda(*arguments)
+    return Done(done.returncode, done.stdout, done.stderr)
 
 
 def start(*arguments, **how) -> subprocess.Popen:
-    """fgda in a process (and process group) of its own."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1", "PYTHONPATH": str(Path(__file__).parent.parent)}
+    """Start fgda in a process (and process group) of its own."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "fgda_cli", *map(str, arguments)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                             start_new_session=True, **how)  # fmt: skip

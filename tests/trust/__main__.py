@@ -1,0 +1,40 @@
+"""Everything that may go wrong, done on purpose: `make trust`, or `python -m tests.trust [faults] [fuzz] [kinds] [--only TEXT]`.
+
+`faults` kills, stops, starves and breaks real processes. `fuzz` feeds malformed files and words to the command line. `kinds`
+repeats what was once wrong in silence. Each failure is printed, then the counts; the exit code is 1 when anything failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["OPENCV_LOG_LEVEL"] = "OFF"  # as fgda's own processes do, before cv2 is imported
+
+from tests.trust.suites import SUITES, run
+from tests.trust.world import make_world
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("suites", nargs="*", choices=[*SUITES, []], help="default: all")
+    parser.add_argument("--only", default="", help="cases whose name contains this")
+    arguments = parser.parse_args()
+    failed = 0
+    with tempfile.TemporaryDirectory() as folder:
+        world = make_world(Path(folder))
+        for name in arguments.suites or SUITES:
+            start = time.monotonic()
+            count, failures = run(name, world, arguments.only)
+            print(f"{name}: {count} cases, {len(failures)} failures, {time.monotonic() - start:.0f} s", flush=True)
+            failed += len(failures)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
