@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 import fgda_cli
-from fgda_cli.models import weights
+from fgda_cli.models import checkpoint, weights
 from fgda_cli.models.encoders import timm as family
 from fgda_cli.models.normalisation import batch_norms, share_batch_norm
 from fgda_cli.models.segmenter import Segmenter
@@ -24,7 +22,7 @@ from fgda_cli.runtime.distributed import ProcessGroup
 from fgda_cli.runtime.errors import FgdaError
 from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.training import stages
-from tests.helpers import crash, fgda, needs, same, set_flags, stop_at
+from tests.helpers import TORCHRUN, crash, distance, fgda, needs, python, same, set_flags, stop_at
 
 ROOT = Path(__file__).parent.parent.parent
 CNN, VIT = "timm:mobilenetv3_small_050", "timm:test_vit"  # tiny ones
@@ -306,18 +304,11 @@ def test_an_adaptation_cut_short_ends_bit_identical(sets, run, data_root, tiny_p
 
 
 def test_two_processes_learn_what_one_learns(sets, run, data_root, tmp_path):
-    from fgda_cli.models import checkpoint
-    from tests.helpers import TORCHRUN, distance
-
     flags = set_flags(*sets, "adapt.batch_norm=train", "adapt.iterations=2", "optim.lr=0.01")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    states = []
-    for name, launcher in (("one", ()), ("two", TORCHRUN)):
-        command = [sys.executable, *launcher, "-m", "fgda_cli", "adapt", "--init", str(run), "--data-root", str(data_root),
-                   "--device", "cpu", "--out", str(tmp_path / name), *flags]  # fmt: skip
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr[-2000:]
-        states.append(checkpoint.load(tmp_path / name / "checkpoints/last.pth")["model"])
+    command = ["adapt", "--init", run, "--data-root", data_root, "--device", "cpu", *flags, "--out"]
+    done = [fgda(*command, tmp_path / "one"), python("-m", "fgda_cli", *command, tmp_path / "two", launcher=TORCHRUN)]
+    assert [one.returncode for one in done] == [0, 0], done[1].stderr[-2000:]
+    states = [checkpoint.load(tmp_path / name / "checkpoints/last.pth")["model"] for name in ("one", "two")]
     assert distance(*states) <= 1e-4 * distance(states[0])
 
 

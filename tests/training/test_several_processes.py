@@ -17,6 +17,7 @@ from fgda_cli.models import checkpoint
 from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.training import stages
 from tests.helpers import TORCHRUN, distance, fgda, python, set_flags
+from tests.training import several
 
 ROOT = Path(__file__).parent.parent.parent
 METHODS = (*method_names(), "fgda+target", "fgda-st+target", "cbst+target")
@@ -30,10 +31,9 @@ def pretrained(data_root, tiny_preset, tmp_path_factory) -> Path:
 
 
 def test_a_run_of_two_processes_equals_that_of_one(data_root, pretrained, tmp_path):
-    script = Path(__file__).parent / "several.py"
-    for name, launcher in (("one", ()), ("two", TORCHRUN)):
-        done = python(script, data_root, pretrained, tmp_path / name, *METHODS, launcher=launcher)
-        assert done.returncode == 0, done.stderr[-3000:]
+    several.main(data_root, pretrained, tmp_path / "one", *METHODS)
+    done = python(several.__file__, data_root, pretrained, tmp_path / "two", *METHODS, launcher=TORCHRUN)
+    assert done.returncode == 0, done.stderr[-3000:]
     for method in METHODS:
         one, two = (checkpoint.load(tmp_path / name / method / "checkpoints/last.pth")["train"] for name in ("one", "two"))
         start = checkpoint.load(pretrained)["model"]
@@ -53,7 +53,7 @@ def test_a_run_of_two_processes_equals_that_of_one(data_root, pretrained, tmp_pa
 
 def test_evaluation_and_prediction_are_the_same_to_the_bit(data_root, raw_playground, pretrained, tmp_path):
     photos = raw_playground / "street/leftImg8bit"
-    for name, launcher in (("one", ()), ("two", TORCHRUN)):
+    for name in ("one", "two"):
         out = tmp_path / name
         for command in (
             ("evaluate", pretrained, "--data", "playground-game", "--split", "train", "--data-root", data_root,
@@ -61,7 +61,7 @@ def test_evaluation_and_prediction_are_the_same_to_the_bit(data_root, raw_playgr
             ("predict", pretrained, photos, "--recursive", "--out", out / "predicted"),
             ("entropy-map", pretrained, photos, "--recursive", "--raw", "--out", out / "entropy"),
         ):  # fmt: skip
-            done = python("-m", "fgda_cli", *command, launcher=launcher)
+            done = fgda(*command) if name == "one" else python("-m", "fgda_cli", *command, launcher=TORCHRUN)
             assert done.returncode == 0, done.stderr[-3000:]
             assert command[0] != "predict" or done.stdout.count("predicted") == 2  # the folder's name, and one line in all
     files = [
@@ -87,7 +87,7 @@ def test_a_signal_to_one_process_stops_both_and_one_process_can_go_on(data_root,
     process.communicate(timeout=120)
     stopped = checkpoint.load(tmp_path / "run/checkpoints/last.pth")["train"]["iteration"]
     assert 3 <= stopped < 60
-    done = python(*command, tmp_path / "run")
+    done = fgda(*command[2:], tmp_path / "run")
     assert done.returncode == 0 and f"resuming {tmp_path / 'run'} at iteration {stopped} of 60" in done.stderr
 
 
