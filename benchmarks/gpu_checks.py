@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 
-from fgda_cli.config.presets import load_preset
 from fgda_cli.data import playground
 from fgda_cli.data.loader import Batch
 from fgda_cli.data.recipes import How, prepare_layout
@@ -21,6 +20,7 @@ from fgda_cli.methods.base import Method
 from fgda_cli.methods.registry import method_class, method_names
 from fgda_cli.models import checkpoint
 from fgda_cli.models.segmenter import Segmenter
+from fgda_cli.presets import load_preset
 from fgda_cli.runtime.devices import Precision, make_precision
 from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.training import assembly, stages

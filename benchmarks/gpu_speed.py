@@ -15,13 +15,13 @@ import torch
 from gpu_checks import QUIET, TINY, Bench, to_device
 
 import presets as presets_benchmark
-from fgda_cli.config.presets import load_preset, preset_names
 from fgda_cli.data.loader import Positions, batches
 from fgda_cli.data.recipes import How, prepare_layout
 from fgda_cli.inference.pipeline import images_per_batch
 from fgda_cli.inference.predict import predict_many
 from fgda_cli.methods.registry import method_class
 from fgda_cli.models.segmenter import Segmenter
+from fgda_cli.presets import load_preset, preset_names
 from fgda_cli.runtime.devices import make_precision
 from fgda_cli.runtime.errors import FgdaError
 from fgda_cli.training import assembly, setup, stages

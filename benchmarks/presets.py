@@ -48,10 +48,10 @@ def built(name: str, size: tuple[int, int] | None = None, images: int | None = N
     """A preset's method with random weights, and random images and labels; of another size, or of its own crops."""
     import torch
 
-    from fgda_cli.config.presets import load_preset
     from fgda_cli.data.loader import Batch
     from fgda_cli.methods.registry import method_class
     from fgda_cli.models import checkpoint
+    from fgda_cli.presets import load_preset
 
     torch.manual_seed(0)
     preset = load_preset(name, ["model.weights=none", *sets])

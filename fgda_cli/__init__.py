@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-__version__ = "0.2.0.dev0"
+from ._version import __version__
+
 __all__ = ["__version__", "adapt", "evaluate", "load_model", "losses", "metrics", "predict", "pretrain"]
 
 

@@ -79,8 +79,8 @@ def evaluate(
 
 
 def _job(preset: str, sets: Sets, method: str | None, data_root: Any, out: Any, device: str, fresh: bool, quiet: bool):
-    from .config.presets import load_preset
     from .data.store import data_root as root_of
+    from .presets import load_preset
     from .runtime.reporter import Reporter
     from .training.stages import Job
 

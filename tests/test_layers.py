@@ -10,12 +10,12 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "fgda_cli"
 # From the bottom up, as docs/architecture.md draws them. A room may import from its own line and from those before it.
 LAYERS = (
-    {"runtime", "config.schema"},
+    {"_version", "runtime", "settings"},
     {"data"},
     {"chunked", "losses", "metrics", "models"},
     {"visual"},
     {"methods"},
-    {"config.presets"},
+    {"presets"},
     {"inference"},
     {"training"},
     {"studies"},
@@ -25,11 +25,8 @@ LAYERS = (
 
 
 def room_of(module: str) -> str | None:
-    """`data.layouts.gta5` -> `data`; config is two rooms; None for the package itself."""
-    parts = module.split(".")
-    if parts[0] == "config":
-        return ".".join(parts[:2]) if len(parts) > 1 else "config.schema"
-    return parts[0] or None
+    """`data.layouts.gta5` -> `data`; None for the package itself."""
+    return module.split(".")[0] or None
 
 
 def imports_of(path: Path) -> list[str]:
@@ -40,8 +37,8 @@ def imports_of(path: Path) -> list[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.level:
             base = [*package[: len(package) - node.level + 1], *(node.module.split(".") if node.module else [])]
-            names = [".".join([*base, alias.name]) for alias in node.names if not alias.name.startswith("__")]
-            found += [".".join(base)] if len(base) > 1 or (base and base[0] != "config") else names
+            names = [".".join([*base, alias.name]) for alias in node.names]
+            found += [".".join(base)] if base else names
         elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("fgda_cli."):
             found.append(node.module.removeprefix("fgda_cli."))
         elif isinstance(node, ast.Import):
@@ -58,13 +55,13 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 def test_every_room_stands_in_the_order():
     rooms = {room_of(".".join(path.relative_to(PACKAGE).with_suffix("").parts)) for path in FILES}
-    assert rooms - {"__init__"} == {room for layer in LAYERS for room in layer} | {"config.__init__"} - {"__init__"}
+    assert rooms - {"__init__"} == {room for layer in LAYERS for room in layer}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_go_down_only(path):
     own = room_of(".".join(path.relative_to(PACKAGE).with_suffix("").parts))
-    if own in ("__init__", "config.__init__"):
+    if own == "__init__":
         return
     upward = [module for module in imports_of(path) if level(room_of(module)) > level(own)]
     assert not upward, f"{path.relative_to(PACKAGE)} imports {', '.join(upward)}"

@@ -21,7 +21,7 @@ COMPUTE, DATA, RESULT = "Compute", "Data", "Result"
 
 
 def complete_presets() -> list[str]:
-    from ..config.presets import preset_names
+    from ..presets import preset_names
 
     return preset_names()
 
@@ -107,7 +107,7 @@ def overrides(sets, seed, precision, workers) -> list[str]:
 
 def preset_from(context: typer.Context, name: str, sets, seed, precision, workers, method: str | None = None):
     """The preset with the command line's short options applied as overrides."""
-    from ..config.presets import load_preset
+    from ..presets import load_preset
 
     return load_preset(name, overrides(sets, seed, precision, workers), method, reporter(context))
 

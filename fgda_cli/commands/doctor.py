@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from .. import __version__
+from .._version import __version__
 from . import _options as cli
 
 

@@ -18,8 +18,8 @@ def presets(
     keys: Annotated[bool, typer.Option("--keys", help="List every key with one line of help.")] = False,
 ) -> None:
     """List presets, show what would run with one (--method, --set), or list all keys."""
-    from ..config.presets import preset_names, valid_keys
     from ..methods.registry import method_class, method_names
+    from ..presets import preset_names, valid_keys
 
     if keys:
         print(_lines({key: text for key, text in valid_keys().items() if key != "source_only"}))

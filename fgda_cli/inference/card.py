@@ -22,7 +22,7 @@ def make_card(
     weights_hash: str | None = None,
 ) -> dict[str, Any]:
     """The tree of a card from what a checkpoint says of itself, and an `evaluate` of it with intervals and calibration."""
-    from .. import __version__
+    from .._version import __version__
 
     preset, is_import = info["preset"], info["stage"] == "import"
     model, data = preset["model"], preset["data"]

@@ -137,7 +137,7 @@ def _examples(model: Segmenter, frames: list[np.ndarray] | None, size: tuple[int
 
 def _facts(info: dict[str, Any], model: Segmenter, size: tuple[int, int], form: Form) -> dict[str, Any]:
     """What the file says of itself; `models/exported.py` reads it."""
-    from .. import __version__
+    from .._version import __version__
 
     return {
         "version": VERSION,

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..config import schema
 from ..data.classes import ClassSet
 from ..data.geometry import InputRule
 from ..runtime.errors import FgdaError, UsageError
+from ..settings import FUNCTION_KEYS, Model
 from .exported import open_exported
 from .resolutions import TwoResolutions
 from .segmenter import Segmenter
@@ -67,7 +67,7 @@ def is_torchscript(path: Path) -> bool:
         return False
 
 
-def build_model(settings: schema.Model, num_classes: int) -> Segmenter:
+def build_model(settings: Model, num_classes: int) -> Segmenter:
     """A network with random weights. Raises UsageError for an unknown backbone."""
     try:
         network = Segmenter if settings.detail is None else partial(TwoResolutions, detail=settings.detail)
@@ -92,7 +92,7 @@ def input_rule(content: dict[str, Any]) -> InputRule:
 def restore_model(content: dict[str, Any], path: Path) -> Segmenter:
     """The segmentation model of a checkpoint, in eval mode. Raises FgdaError on a misfit."""
     try:
-        settings = schema.Model.model_validate(content["preset"]["model"])
+        settings = Model.model_validate(content["preset"]["model"])
         model = build_model(settings, len(ClassSet.from_json(content["classes"])))
         if any(tensor.is_complex() for tensor in content["model"].values()):
             raise ValueError("complex weights")
@@ -125,10 +125,10 @@ def model_of(content: dict[str, Any], path: Path) -> tuple[Segmenter, dict[str, 
     return model, info
 
 
-def differing_keys(settings: schema.Model, content: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+def differing_keys(settings: Model, content: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Keys of `model` that make another function of the same weights: name -> (the preset's value, the checkpoint's)."""
-    theirs = schema.Model.model_validate(content["preset"]["model"])
-    pairs = {key: (getattr(settings, key), getattr(theirs, key)) for key in schema.FUNCTION_KEYS}
+    theirs = Model.model_validate(content["preset"]["model"])
+    pairs = {key: (getattr(settings, key), getattr(theirs, key)) for key in FUNCTION_KEYS}
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 

@@ -9,17 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..config.presets import load_preset
-from ..config.schema import Preset
 from ..data.store import open_dataset, open_domain
 from ..inference.evaluate import evaluate_file
 from ..methods.registry import method_class
 from ..metrics import COLLAPSED
 from ..models import checkpoint
+from ..presets import load_preset
 from ..runtime.devices import make_precision, pick_device
 from ..runtime.errors import FgdaError, UsageError
 from ..runtime.files import alone_in, write_json, write_text
 from ..runtime.reporter import Reporter
+from ..settings import Preset
 from ..training import stages
 from ..visual.plots import bars, label_curves
 from ..visual.tables import footnotes, harms, paper_text, show, signed

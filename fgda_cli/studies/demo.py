@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from ..config.schema import Preset
 from ..data.images import write_image
 from ..data.recipes import How, default_workers, prepare_playground
 from ..data.store import PreparedDataset, open_dataset
@@ -19,6 +18,7 @@ from ..models.checkpoint import load_model
 from ..runtime.devices import Precision, make_precision, pick_device
 from ..runtime.files import write_json
 from ..runtime.reporter import Reporter
+from ..settings import Preset
 from ..training import stages
 from ..visual.colour import colourise
 from ..visual.heat import heat

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..config.presets import load_preset
 from ..data.geometry import InputRule
 from ..models.checkpoint import build_model
 from ..models.foreign import read_foreign
+from ..presets import load_preset
 from ..runtime.errors import FgdaError
 from ..runtime.reporter import Reporter
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..config.schema import Model, Preset, Stage
 from ..data.classes import ClassSet
 from ..data.loader import Augmentation, PairedSamples, Sampling, View
 from ..methods.base import Method
@@ -20,6 +19,7 @@ from ..runtime.devices import Precision
 from ..runtime.distributed import ProcessGroup
 from ..runtime.errors import FgdaError, UsageError
 from ..runtime.reporter import Reporter
+from ..settings import Model, Preset, Stage
 from .optimizers import make_optimizers, recipe_of
 from .setup import Datasets
 from .state import TrainState

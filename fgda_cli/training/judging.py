@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ..config.schema import Domain, Preset
 from ..data.classes import ClassSet
 from ..data.geometry import InputRule
 from ..data.loader import AnyDataset
@@ -21,6 +20,7 @@ from ..runtime.devices import Precision
 from ..runtime.distributed import ProcessGroup
 from ..runtime.errors import FgdaError, UsageError
 from ..runtime.reporter import Reporter
+from ..settings import Domain, Preset
 from .setup import Datasets
 
 FRAMES = 40  # of the target, evenly spread over its training images

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..config.schema import Preset
 from ..runtime.errors import FgdaError
 from ..runtime.files import writing
+from ..settings import Preset
 
 PROJECT = __package__.partition(".")[0].removesuffix("_cli")  # under which runs stand, unless the environment says another
 

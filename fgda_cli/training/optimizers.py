@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..config.schema import Preset, Stage
 from ..methods.base import Method
 from ..methods.optimizers import Recipe, Scheduled, poly
+from ..settings import Preset, Stage
 
 
 def make_optimizers(method: Method, preset: Preset, stage: Stage) -> dict[str, Scheduled]:

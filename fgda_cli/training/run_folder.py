@@ -8,11 +8,11 @@ from pathlib import Path
 
 import yaml
 
-from ..config.presets import from_json
-from ..config.schema import Preset
 from ..models import checkpoint
+from ..presets import from_json
 from ..runtime.errors import FgdaError, UsageError
 from ..runtime.files import HOLDER, LOCK, append_line, make_folder, write_text
+from ..settings import Preset
 
 # Keys that do not change what is computed, so that a resume may change them.
 FREE_KEYS = (

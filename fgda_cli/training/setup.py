@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config.schema import Domain, Preset
 from ..data.classes import NOT_IN_SYNTHIA13, NOT_IN_SYNTHIA16, ClassSet, match_classes, mean_without
 from ..data.geometry import InputRule, same_aspect
 from ..data.labelled import chosen_labels
@@ -15,6 +14,7 @@ from ..data.store import PartOf, PreparedDataset, open_dataset, open_domain, typ
 from ..methods.base import Method
 from ..runtime.errors import FgdaError, UsageError
 from ..runtime.reporter import Reporter
+from ..settings import Domain, Preset
 
 
 @dataclass(frozen=True)

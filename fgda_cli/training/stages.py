@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 
-from ..config.schema import Model, Preset, Stage
 from ..data.loader import PairedSamples
 from ..data.store import open_domain
 from ..methods.base import Method
@@ -22,6 +21,7 @@ from ..runtime.distributed import ProcessGroup, join
 from ..runtime.errors import FgdaError, UsageError
 from ..runtime.files import alone_in
 from ..runtime.reporter import Reporter
+from ..settings import Model, Preset, Stage
 from .assembly import (
     check_network,
     imagenet_encoder,

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from ..config.schema import Preset, Stage
 from ..data import loader
 from ..data.tensor_augment import generator_of
 from ..inference.unlabelled import Observed
@@ -20,6 +19,7 @@ from ..runtime.distributed import ProcessGroup
 from ..runtime.errors import FgdaError, Stopped
 from ..runtime.reporter import Reporter
 from ..runtime.transfer import Readings
+from ..settings import Preset, Stage
 from .judging import Judges
 from .loggers import Loggers
 from .run_folder import RunFolder

@@ -81,7 +81,7 @@ def test_a_squeezed_target_is_squeezed_alike_later(photos, tiny_preset):
 
 def test_a_cache_smaller_than_the_training_size_is_warned_of_with_the_command(data_root, tiny_preset, capsys):
     """Case 15."""
-    from fgda_cli.config.schema import Domain
+    from fgda_cli.settings import Domain
     from fgda_cli.training.setup import _say_sizes
 
     dataset = PreparedDataset(data_root / "playground-game")

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from fgda_cli import losses
-from fgda_cli.config.presets import load_preset
 from fgda_cli.methods.pieces.class_shares import domain_weights, maximise_expectation
+from fgda_cli.presets import load_preset
 from fgda_cli.runtime.errors import UsageError
 from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.training import stages

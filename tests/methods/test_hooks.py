@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from fgda_cli.config.presets import load_preset
 from fgda_cli.data.loader import Augmentation, PairedSamples, Positions, Sampling, View, batches
 from fgda_cli.data.store import JoinedDataset, open_dataset, open_domain
 from fgda_cli.methods.base import Method, MethodSettings
 from fgda_cli.methods.offline import OfflineData
 from fgda_cli.methods.optimizers import Scheduled, constant_then_linear
 from fgda_cli.models import checkpoint
+from fgda_cli.presets import load_preset
 from fgda_cli.runtime.errors import FgdaError, UsageError
 from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.training import stages

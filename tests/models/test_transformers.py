@@ -8,7 +8,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fgda_cli.config.schema import Model
 from fgda_cli.data.geometry import InputRule
 from fgda_cli.inference.export import Form, export
 from fgda_cli.methods.optimizers import Recipe, norms, poly, refine
@@ -19,6 +18,7 @@ from fgda_cli.models.heads.segformer import SegformerNeck
 from fgda_cli.models.segmenter import Segmenter
 from fgda_cli.models.weights import load_backbone
 from fgda_cli.runtime.errors import FgdaError, UsageError
+from fgda_cli.settings import Model
 from fgda_cli.studies.importing import import_checkpoint
 from tests.helpers import fgda, needs
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from fgda_cli.config.presets import load_preset
+from fgda_cli.presets import load_preset
 from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.training import stages
 from tests.helpers import TINY

@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fgda_cli.config.presets import load_preset
 from fgda_cli.data.store import open_dataset
+from fgda_cli.presets import load_preset
 from fgda_cli.runtime.errors import UsageError
 from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.training import stages

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import yaml
 
-from fgda_cli.config.presets import valid_keys
 from fgda_cli.methods.registry import method_class, method_names
+from fgda_cli.presets import valid_keys
 from tests.trust import files, formats, images
 from tests.trust.images import encoded
 from tests.trust.world import Case, World, call, clear, nothing_half_written

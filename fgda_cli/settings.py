@@ -158,11 +158,10 @@ class Model(Section):
     )
 
 
-# Keys of `model` that decide what the network computes from the same weights: two networks that differ in one are not the same.
-FUNCTION_KEYS = (
-    "backbone", "variant", "output_stride", "width", "multi_level", "head", "head_width", "dilations", "detail", "align_corners",
-    "batch_norm_eps",
-)  # fmt: skip
+# Keys of `model` that change training, or where weights come from, but not what the network computes from its weights.
+# Two networks that differ in any other key are not the same.
+HARMLESS_KEYS = frozenset({"weights", "checkpoint_activations", "dropout", "drop_path"})
+FUNCTION_KEYS = tuple(key for key in Model.model_fields if key not in HARMLESS_KEYS)
 
 
 class Optim(Section):
@@ -248,7 +247,7 @@ class Preset(Section):
     run: Run = Run()
 
     def to_json(self) -> dict:
-        """Return plain values, with the settings of the methods that run; `config.presets.from_json` reads them back."""
+        """Return plain values, with the settings of the methods that run; `presets.from_json` reads them back."""
         tree = self.model_dump(mode="json", exclude={"method", "source_only"})
         settings = {one.name: one.model_dump(mode="json", exclude={"name"}) for one in (self.source_only, self.method)}
         return tree | {"method": self.method.name, "methods": settings}

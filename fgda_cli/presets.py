@@ -10,15 +10,15 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from ..methods.base import MethodSettings
-from ..methods.registry import method_class, method_names
-from ..runtime.errors import UsageError
-from ..runtime.reporter import Reporter
-from .schema import Preset
+from .methods.base import MethodSettings
+from .methods.registry import method_class, method_names
+from .runtime.errors import UsageError
+from .runtime.reporter import Reporter
+from .settings import Preset
 
-PACKAGED = Path(__file__).parents[1] / "_presets"
+PACKAGED = Path(__file__).parent / "_presets"
 DEFAULT_METHOD = "fgda"
-FOLDER = PACKAGED if PACKAGED.is_dir() else Path(__file__).parents[2] / "presets"
+FOLDER = PACKAGED if PACKAGED.is_dir() else Path(__file__).parents[1] / "presets"
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fgda_cli.config.presets import load_preset
 from fgda_cli.methods.optimizers import constant_then_linear, poly
 from fgda_cli.methods.registry import method_class
 from fgda_cli.models import weights
 from fgda_cli.models.encoders import resnet
 from fgda_cli.models.segmenter import Segmenter
+from fgda_cli.presets import load_preset
 from fgda_cli.training.optimizers import make_optimizers
 
 

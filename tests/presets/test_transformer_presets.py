@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fgda_cli.config.presets import load_preset
 from fgda_cli.models.checkpoint import build_model
+from fgda_cli.presets import load_preset
 from tests.helpers import needs
 
 pytestmark = needs("transformers")

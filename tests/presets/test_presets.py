@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fgda_cli.config.presets import from_json, load_preset, preset_names
 from fgda_cli.methods.registry import method_class, method_names
+from fgda_cli.presets import from_json, load_preset, preset_names
 from fgda_cli.runtime.errors import UsageError
 from fgda_cli.runtime.reporter import Reporter
 
@@ -187,7 +187,7 @@ def resolved() -> dict:
 
 
 def test_resolved_settings_of_every_preset_and_method():
-    """A change of this table is a change of results: write it anew by `python -m tests.config.test_presets`."""
+    """A change of this table is a change of results: write it anew by `python -m tests.presets.test_presets`."""
     assert resolved() == yaml.safe_load(TABLE.read_text())
 
 
