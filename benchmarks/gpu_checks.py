@@ -13,7 +13,7 @@ import torch
 
 from fgda_cli.data import playground
 from fgda_cli.data.loader import Batch
-from fgda_cli.data.recipes import How, prepare_layout
+from fgda_cli.data.prepare import How, prepare_layout
 from fgda_cli.data.store import open_dataset
 from fgda_cli.inference.evaluate import evaluate_file
 from fgda_cli.methods.base import Method
@@ -162,20 +162,20 @@ def resume_part(bench: Bench) -> list[dict]:
     job = stages.Job(load_preset("playground", list(TINY)), data, out / "pre", str(device), reporter=QUIET)
     start = stages.pretrain(job)
     whole = stages.adapt(replace(job, out=out / "whole"), start)
-    original = Trainer.iterate
+    original = Trainer.train_iteration
 
     def iterate(self, batch):
         if self.state.iteration == 3:
             raise KeyboardInterrupt
         return original(self, batch)
 
-    Trainer.iterate = iterate
+    Trainer.train_iteration = iterate
     try:
         stages.adapt(replace(job, out=out / "parts"), start)
     except KeyboardInterrupt:
         pass
     finally:
-        Trainer.iterate = original
+        Trainer.train_iteration = original
     again = stages.adapt(replace(job, out=out / "parts"), start)
     first, second = (checkpoint.load(path)["model"] for path in (whole, again))
     apart = max(float((first[key].float() - second[key].float()).abs().max()) for key in first)

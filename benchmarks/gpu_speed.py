@@ -16,7 +16,7 @@ from gpu_checks import QUIET, TINY, Bench, to_device
 
 import presets as presets_benchmark
 from fgda_cli.data.loader import Positions, batches
-from fgda_cli.data.recipes import How, prepare_layout
+from fgda_cli.data.prepare import How, prepare_layout
 from fgda_cli.inference.pipeline import images_per_batch
 from fgda_cli.inference.predict import predict_many
 from fgda_cli.methods.registry import method_class

@@ -27,7 +27,7 @@ from fgda_cli.data.loader import Augmentation, PairedSamples, View
 from fgda_cli.data.playground import write_palette_png
 from fgda_cli.data.playground.looks import GAME, STREET
 from fgda_cli.data.playground.scene import draw
-from fgda_cli.data.recipes import How, prepare_layout
+from fgda_cli.data.prepare import How, prepare_layout
 from fgda_cli.data.store import open_dataset
 from fgda_cli.runtime.reporter import Reporter
 

@@ -1,4 +1,4 @@
-"""How well signals without labels tell what labels would: makes the table in fgda_cli/inference/label_free.py, and tests it.
+"""How well signals without labels tell what labels would: makes the table in fgda_cli/signals/score.py, and tests it.
 
     python benchmarks/verdicts.py measure CACHE.json --data-root DATA RUN...   # runs of `adapt` whose target has labels
     python benchmarks/verdicts.py fit CACHE.json --seeds 0,1                    # fit on these seeds, test on all other runs
@@ -28,9 +28,9 @@ def measure(arguments) -> None:
     import torch
 
     from fgda_cli.data.store import open_domain
-    from fgda_cli.inference.unlabelled import frames_of, observe
     from fgda_cli.models.checkpoint import load, model_of
     from fgda_cli.runtime.devices import Precision
+    from fgda_cli.signals.observe import frames_of, observe
 
     torch.set_num_threads(1)
     cache = read(arguments.cache)
@@ -68,7 +68,7 @@ def read(path: Path) -> dict:
 
 def pairs_of(cache: dict) -> list[dict]:
     """A run's checkpoints, each with the signals of its start."""
-    from fgda_cli.inference.unlabelled import Observed
+    from fgda_cli.signals.observe import Observed
 
     found = []
     for run, facts in cache["runs"].items():
@@ -115,8 +115,8 @@ def family(one: dict) -> str:
 
 
 def report(title: str, pairs: list[dict]) -> None:
-    from fgda_cli.inference.label_free import judge
     from fgda_cli.metrics import COLLAPSED
+    from fgda_cli.signals.score import judge
 
     if not pairs:
         return
@@ -148,7 +148,7 @@ def rank_correlation(first, second) -> float:
 
 def selection(pairs: list[dict]) -> None:
     """Of each run's checkpoints and its start: the mIoU of the one chosen, beside the best there is."""
-    from fgda_cli.inference.label_free import score
+    from fgda_cli.signals.score import score
 
     rules = {
         "label-free": lambda one: score(one["before"], one["after"]),

@@ -66,7 +66,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """IoU in percent by class and their means on a labelled split: the JSON of `fgda evaluate`."""
     from .data.store import data_root as root_of
-    from .inference.tally import Extras
+    from .inference.counts import Extras
     from .runtime.devices import make_precision, pick_device
     from .runtime.reporter import Reporter
     from .studies.evaluation import RESAMPLES, Wanted, evaluate_all

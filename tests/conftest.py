@@ -12,7 +12,7 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # bit-identity is promised at one thread count
 
 from fgda_cli.data import playground
-from fgda_cli.data.recipes import How, prepare_layout
+from fgda_cli.data.prepare import How, prepare_layout
 from fgda_cli.presets import load_preset
 from fgda_cli.training import stages
 from tests import pretend  # noqa: F401 - its device is there before anything is trained

@@ -103,14 +103,14 @@ def python(*arguments, launcher=(), popen=False):
 
 def stop_at(monkeypatch, iteration: int, action) -> None:
     """Call `action` in place of the first lines of an iteration."""
-    original = Trainer.iterate
+    original = Trainer.train_iteration
 
     def iterate(self, batch):
         if self.state.iteration == iteration:
             action()
         return original(self, batch)
 
-    monkeypatch.setattr(Trainer, "iterate", iterate)
+    monkeypatch.setattr(Trainer, "train_iteration", iterate)
 
 
 def crash() -> None:

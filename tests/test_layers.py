@@ -16,7 +16,7 @@ LAYERS = (
     {"visual"},
     {"methods"},
     {"presets"},
-    {"inference"},
+    {"inference", "signals"},
     {"training"},
     {"studies"},
     {"commands"},

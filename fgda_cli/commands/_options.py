@@ -136,7 +136,7 @@ def check_ids(ids: str) -> None:
 
 def views(flip: bool, scale: list[float] | None, sliding: str | None = None, overlap: float = 0.25, blend: str = "taper"):
     """Test-time augmentation of --flip and --scale; --sliding, --overlap and --blend. Raises UsageError."""
-    from ..data.prepare import parse_size
+    from ..data.cache import parse_size
 
     window = parse_size(sliding, "--sliding")
     if blend not in ("taper", "mean"):

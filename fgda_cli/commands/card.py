@@ -22,7 +22,7 @@ def card(
 ) -> None:
     """A model card: data, settings, figures with intervals, calibration, verdict, licences."""
     from ..data.store import data_root as root_of
-    from ..studies.card import write_card
+    from ..studies.model_card import write_card
 
     show = cli.reporter(context)
     write_card(checkpoint, out, root_of(data_root), data, cli.precision_for(None, device, show), show)

@@ -68,7 +68,7 @@ def evaluate(
         raise UsageError("--mean needs two checkpoints or more")
     cli.check_ids(ids)
     from ..data.store import data_root as root_of
-    from ..inference.tally import Extras
+    from ..inference.counts import Extras
     from ..studies.evaluation import RESAMPLES, Wanted, evaluate_all
     from ..visual.iou_tables import change_table, iou_table
 

@@ -41,7 +41,7 @@ def export(
     ] = None,
 ) -> None:
     """The network for devices: uint8 images in, checked against torch on real frames."""
-    from ..data.prepare import parse_size
+    from ..data.cache import parse_size
 
     pixels = parse_size(size)
     kind = format_ or (BY_SUFFIX.get(out.suffix) if out is not None else "onnx")

@@ -75,17 +75,17 @@ def prepare(
     json: cli.Json = None,
 ) -> None:
     """Check a raw data set, convert its labels and cache it at training resolution."""
-    from ..data import recipes
+    from ..data import prepare as preparing
+    from ..data.cache import parse_rows, parse_size
     from ..data.convert import CACHE_SUFFIX
     from ..data.layouts import OWN as OWN_FORMATS
     from ..data.layouts.base import OwnFiles
-    from ..data.prepare import parse_rows, parse_size
     from ..data.store import data_root
 
     if list_:
         from ..visual.tables import layouts_list
 
-        print(layouts_list(recipes.layouts()))
+        print(layouts_list(preparing.layouts()))
         return
     known = complete_datasets()
     if dataset is None:
@@ -98,25 +98,25 @@ def prepare(
         if value not in choices:
             raise UsageError(f"{option} {value}: known are {', '.join(choice for choice in choices if choice)}")
     show = cli.reporter(context)
-    how = recipes.How(
-        data_root(out), parse_size(size), recipes.default_workers(workers), show, check_only, cache, resample, max_pixels,
+    how = preparing.How(
+        data_root(out), parse_size(size), preparing.default_workers(workers), show, check_only, cache, resample, max_pixels,
         parse_rows(rows),
     )  # fmt: skip
     files = OwnFiles(
         images, labels, root, mapping, label_ids, carla_version, image_suffix, label_suffix, tuple(only or ()), split
     )  # fmt: skip
     if dataset in OWN_FORMATS:
-        summaries = [_own(recipes, dataset, files, name, how)]
+        summaries = [_own(preparing, dataset, files, name, how)]
     elif root is None:
         raise UsageError(f"prepare {dataset} needs --root DIR")
     elif dataset == "playground":
-        recipes.refuse_options(files, dataset, frozenset({"root"}))
+        preparing.refuse_options(files, dataset, frozenset({"root"}))
         if check_only:
             raise UsageError("prepare playground draws its own files: there is nothing to check with --check-only")
-        summaries = recipes.prepare_playground(root, how, seed)
+        summaries = preparing.prepare_playground(root, how, seed)
     else:
-        recipes.refuse_options(files, dataset, frozenset({"root", "mapping"}))
-        summaries = [recipes.prepare_layout(dataset, root, how, name and _plain(name), condition, mapping)]
+        preparing.refuse_options(files, dataset, frozenset({"root", "mapping"}))
+        summaries = [preparing.prepare_layout(dataset, root, how, name and _plain(name), condition, mapping)]
     if json is not None:
         cli.emit_json({"datasets": [summary.to_json() for summary in summaries]}, json, show)
     if json != "-":
@@ -136,12 +136,12 @@ def _show(summaries, check_only: bool, show) -> None:
             show.warn(f"{summary.folder.name}: {warning}")
 
 
-def _own(recipes, kind, files, name, how):
+def _own(preparing, kind, files, name, how):
     if kind == "folder" and files.images is None:
         files = replace(files, images=files.root)
     named_by = files.root if kind == "voc" else files.images
     chosen = _plain(name or (named_by.resolve().name if named_by is not None else kind))
-    return recipes.prepare_own(kind, files, chosen, how)
+    return preparing.prepare_own(kind, files, chosen, how)
 
 
 def _plain(name: str) -> str:

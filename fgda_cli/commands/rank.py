@@ -35,7 +35,7 @@ def rank(
     unknown = [kind for kind in kinds if kind not in ("cvat", "coco", "png")]
     if unknown:
         raise UsageError(f"--export {export}: choose from cvat,coco,png")
-    from ..data.labelled import listed_names
+    from ..data.labelled_subset import listed_names
     from ..data.prelabels import check_names
     from ..inference.inputs import collect
     from ..inference.predict import fail_on_bad

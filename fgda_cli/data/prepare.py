@@ -1,260 +1,124 @@
-"""Verify, convert and cache a raw data set. Each finished file is written to a journal, so a stopped run goes on."""
+"""From a data set's name and a raw folder to prepared folders: what `fgda prepare` calls."""
 
 from __future__ import annotations
 
-import json
-import math
-import shutil
-from collections import Counter
-from dataclasses import dataclass, field
+import importlib
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
-import numpy as np
-
-from ..runtime.errors import FgdaError, UsageError
-from ..runtime.files import append_line, make_folder, write_json
-from ..runtime.parallel import spread
+from ..runtime.errors import UsageError
 from ..runtime.reporter import Reporter
-from .classes import IGNORE_INDEX
-from .convert import Task, convert, key_of, stamp
-from .layouts.base import Listing, Pair
-from .store import FORMAT, VERSION, read_manifest
+from ..runtime.system import usable_cores
+from .cache import Summary, fill
+from .classes import ClassSet
+from .convert import Cache, Task
+from .geometry import Resample
+from .layouts import OWN, layout_names
+from .layouts.base import OwnFiles, Reader, ReadLabel
+from .renaming import renamed
 
-JOURNAL = "journal.jsonl"
-WORTH_A_WORD = 1_000_000_000  # bytes of a cache from which its size is said before it is written
-FEW_LABELLED = 2.0  # percent of labelled pixels below which a person should look twice
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What was prepared; `labelled` is the share of labelled pixels by split, percent, `absent` the classes without a pixel."""
-
-    folder: Path
-    images: dict[str, int]
-    refused: int
-    skipped: int
-    labelled: dict[str, float] = field(default_factory=dict)
-    absent: dict[str, list[str]] = field(default_factory=dict)
-    reasons: dict[str, int] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-
-    def to_json(self) -> dict:
-        return {"folder": str(self.folder), "images": self.images, "refused": self.refused, "skipped": self.skipped,
-                "labelled_percent": self.labelled, "classes_without_a_pixel": self.absent, "refused_by_reason": self.reasons,
-                "warnings": self.warnings}  # fmt: skip
-
-
-def prepare(task: Task, listing: Listing, reporter: Reporter, workers: int) -> Summary:
-    """Convert all pairs of a listing; returns counts. Raises FgdaError when nothing usable is found."""
-    pairs = _without_clashes(listing)
-    if not pairs:
-        first = f" (first: {listing.problems[0]['file']}: {listing.problems[0]['reason']})" if listing.problems else ""
-        raise FgdaError(f"no image with everything it needs was found for '{task.dataset}'{first}")
-    for note in listing.notes:
-        reporter.decide(f"{task.dataset}: {note}")
-    journal = task.out / JOURNAL
-    done = {} if task.check_only else _still_valid(task, pairs, _read_journal(journal))
-    missing = [pair for pair in pairs if key_of(pair) not in done]
-    if done:
-        reporter.say(f"{task.dataset}: {len(done)} of {len(pairs)} images are prepared already")
-    records = dict(done)
-    if not task.check_only:
-        make_folder(task.out)
-        _check_space(task, len(missing), reporter)
-    for record in _convert_all(task, missing, reporter, workers):
-        records[record["key"]] = record
-        if not task.check_only:
-            append_line(journal, json.dumps(record))
-    return _conclude(task, listing, pairs, records, len(done))
-
-
-def _check_space(task: Task, images: int, reporter: Reporter) -> None:
-    """Say how much disk space the images need. Raises FgdaError when they cannot fit; better now than after hours."""
-    if task.size is None:
-        return
-    pixels = task.size[0] * task.size[1] * images
-    needed = pixels * 3 if task.cache == "raw" else pixels  # PNG: a third or half of that, as photographs go
-    free = shutil.disk_usage(task.out).free
-    if needed >= WORTH_A_WORD:
-        smaller = f", --cache png about {_megabytes(pixels)}" if task.cache == "raw" else ""
-        reporter.say(f"{task.dataset}: {images} images need about {_megabytes(needed)} in {task.out}{smaller}")
-    if needed > free:
-        smaller = "--cache png, or " if task.cache == "raw" else ""
-        raise FgdaError(
-            f"{task.out} needs about {_megabytes(needed)} for {images} images, but {_megabytes(free)} are free\n"
-            f"use {smaller}a smaller --size, or another --out"
-        )
-
-
-def _megabytes(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.2f} MB"
-
-
-def _convert_all(task: Task, pairs: list[Pair], reporter: Reporter, workers: int):
-    label = f"{'check' if task.check_only else 'prepare'} {task.dataset}"
-    with reporter.progress(label, len(pairs)) as advance:
-        few = len(pairs) < 8  # not worth starting processes for
-        for record in spread(_Convert(task), pairs, 1 if few else workers):
-            yield record
-            advance(1)
+PLAYGROUND_SIZE = (256, 128)
 
 
 @dataclass(frozen=True)
-class _Convert:
-    """`convert` with its task bound, in a form that travels to a worker process."""
+class How:
+    """What the options of `fgda prepare` say for any data set."""
 
-    task: Task
-
-    def __call__(self, pair: Pair) -> dict:
-        return convert(self.task, pair)
-
-
-def _without_clashes(listing: Listing) -> list[Pair]:
-    """Two raw files that would become the same prepared file: the second is refused."""
-    seen: dict[str, Pair] = {}
-    for pair in listing.pairs:
-        if key_of(pair) in seen:
-            listing.refuse(pair.image, f"same name as {seen[key_of(pair)].image}")
-        else:
-            seen[key_of(pair)] = pair
-    return list(seen.values())
+    out: Path
+    size: tuple[int, int] | None = None
+    workers: int = 1
+    reporter: Reporter = Reporter()
+    check_only: bool = False
+    cache: Cache = "raw"
+    resample: Resample = "area"
+    max_pixels: int | None = None
+    rows: tuple[float, float] | None = None
 
 
-def _read_journal(path: Path) -> dict[str, dict]:
-    records: dict[str, dict] = {}
-    try:
-        for line in path.read_text().splitlines():
-            try:
-                record = json.loads(line)
-                records[record["key"]] = record
-            except (ValueError, KeyError, TypeError):
-                continue  # a line cut short by a crash: the pair is converted again
-    except FileNotFoundError:
-        pass
-    return records
+def default_workers(workers: int | None) -> int:
+    return workers if workers is not None else usable_cores()
 
 
-def _still_valid(task: Task, pairs: list[Pair], records: dict[str, dict]) -> dict[str, dict]:
-    """Records whose raw files are unchanged and whose cached files are there."""
+@dataclass(frozen=True)
+class Published:
+    """The labels of a layout as its authors publish them."""
 
-    def is_there(record: dict) -> bool:
-        return all(path is None or (task.out / path).is_file() for path in (record.get("image"), record.get("label")))
+    kind: str
+    classes: ClassSet
+    read_label: ReadLabel
+    version: int
 
-    found = ((pair, records.get(key_of(pair))) for pair in pairs)
-    return {
-        key_of(pair): record
-        for pair, record in found
-        if record and "problem" not in record and record["stamp"] == stamp(pair, task) and is_there(record)
-    }
+    def facts(self) -> dict[str, Any]:
+        return {"layout": self.kind, "version": self.version}
 
-
-def _conclude(task: Task, listing: Listing, pairs: list[Pair], records: dict[str, dict], skipped: int) -> Summary:
-    splits: dict[str, list] = {}
-    for pair in pairs:
-        record = records[key_of(pair)]
-        if "problem" in record:
-            listing.problems.append({"file": record["file"], "reason": record["problem"]})
-            continue
-        splits.setdefault(pair.split, []).append({k: record[k] for k in ("name", "image", "label", "counts", "size")})
-    summary = _summary(task, listing, splits, skipped)
-    if task.check_only:
-        if listing.problems:
-            shown = "\n".join(f"  {p['file']}: {p['reason']}" for p in listing.problems[:20])
-            raise FgdaError(f"{task.dataset}: {len(listing.problems)} files are refused\n{shown}")
-        return summary
-    write_json(task.out / "problems.json", listing.problems)
-    if not splits:
-        commonest, count = next(iter(summary.reasons.items()))
-        example = next(p for p in listing.problems if _kind_of(p["reason"]) == commonest)
-        raise FgdaError(
-            f"every image of '{task.dataset}' was refused, {count} of {len(listing.problems)} as {example['file']}: "
-            f"{example['reason']}\nall reasons: {task.out / 'problems.json'}"
-        )
-    if task.keep_other_splits:
-        splits = _other_splits(task, listing, splits) | splits
-    names = listing.classes.names
-    statistics = {
-        split: dict(zip(names, total.tolist(), strict=True))
-        for split, total in ((split, _class_pixels(items)) for split, items in splits.items())
-        if total is not None
-    }
-    if task.rows is not None:
-        listing.notes.append("rows {:g} to {:g} % of each image's height are kept".format(*task.rows))
-    manifest = {"format": FORMAT, "version": VERSION, "dataset": task.dataset, "size": task.size, "resample": task.resample,
-                "ignore_index": IGNORE_INDEX, "classes": listing.classes.to_json(), "class_pixels": statistics,
-                "decisions": listing.notes, "splits": splits}  # fmt: skip
-    write_json(task.out / "manifest.json", manifest, indent=None)
-    write_json(task.out / "class_statistics.json", statistics)
-    return summary
+    def mapped(self) -> set[int]:
+        return set()
 
 
-def _class_pixels(items: list[dict]) -> np.ndarray | None:
-    """Label pixels by class `[K]` int64 of a split; None without labels."""
-    counts = [item["counts"] for item in items if item["counts"] is not None]
-    return np.sum(np.array(counts, np.int64), axis=0) if counts else None
+def prepare_layout(
+    kind: str, root: Path, how: How, name: str | None = None, condition: str | None = None, mapping: Path | None = None
+) -> Summary:
+    """Prepare a data set with a layout of its own (`data/layouts/KIND.py`); a mapping renames or merges its classes.
 
-
-def _summary(task: Task, listing: Listing, splits: dict[str, list], skipped: int) -> Summary:
-    labelled, absent, warnings, names = {}, {}, [], listing.classes.names
-    for split, items in splits.items():
-        pixels = _class_pixels(items)
-        if pixels is None:
-            continue
-        everything = sum(width * height for width, height in (item["size"] for item in items if item["counts"] is not None))
-        labelled[split] = round(100 * float(pixels.sum()) / max(everything, 1), 2)
-        absent[split] = [name for name, count in zip(names, pixels, strict=True) if not count]
-        if labelled[split] < FEW_LABELLED:
-            warnings.append(f"{split}: only {labelled[split]:.1f} % of the pixels are labelled: is the mapping right?")
-        never = [names[k] for k in sorted(task.mapped) if k < len(names) and not pixels[k]]
-        if never:
-            warnings.append(f"{split}: mapped, but never seen: {', '.join(never)}")
-    reasons = Counter(_kind_of(problem["reason"]) for problem in listing.problems)
-    images = {split: len(items) for split, items in splits.items()}
-    return Summary(task.out, images, len(listing.problems), skipped, labelled, absent, dict(reasons.most_common()), warnings)
-
-
-def _kind_of(reason: str) -> str:
-    """A refusal without what differs from file to file."""
-    return reason.split(":")[0].split(" (")[0] if not reason.startswith(("label id", "train id")) else "an id outside the table"
-
-
-def _other_splits(task: Task, listing: Listing, replaced: dict[str, list]) -> dict[str, list]:
-    """The splits that an earlier preparation left in this data set, but those made anew.
-
-    Raises FgdaError when their classes were others.
+    Raises UsageError for a condition where there are none, and for a mapping that names none of its classes.
     """
-    if not (task.out / "manifest.json").is_file():
-        return {}
+    layout = importlib.import_module(f"fgda_cli.data.layouts.{kind}")
+    if condition is not None and not hasattr(layout, "CONDITIONS"):
+        raise UsageError(f"--condition {condition}: {layout.TITLE} has no conditions")
+    listing = layout.find(root) if condition is None else layout.find(root, condition)
+    reader: Reader = Published(kind, listing.classes, layout.read_label, getattr(layout, "VERSION", 1))
+    if mapping is not None:
+        reader = renamed(reader, mapping, listing)
+    task = Task(
+        name or kind, how.out / (name or kind), how.size or layout.SIZE, len(reader.classes), reader.read_label,
+        how.check_only, how.cache, resample=how.resample, max_pixels=how.max_pixels, rows=how.rows, label_facts=reader.facts(),
+        mapped=frozenset(reader.mapped()),
+    )  # fmt: skip
+    return fill(task, listing, how.reporter, how.workers)
+
+
+def prepare_playground(root: Path, how: How, seed: int = 0) -> list[Summary]:
+    """Draw both domains below root, then prepare them with the code that reads GTA5 and Cityscapes."""
+    from . import playground
+
+    playground.write_raw(root, seed, how.reporter, how.workers)
+    how = replace(how, size=how.size or PLAYGROUND_SIZE)
+    return [
+        prepare_layout("gta5", root / "game", how, "playground-game"),
+        prepare_layout("cityscapes", root / "street", how, "playground-street"),
+    ]
+
+
+def prepare_own(kind: str, files: OwnFiles, name: str, how: How) -> Summary:
+    """The user's own files in one of the formats `layouts.OWN`, with labels when there are any.
+
+    Raises UsageError for options that this format does not take.
+    """
+    layout = importlib.import_module(f"fgda_cli.data.layouts.{kind}")
+    refuse_options(files, kind, layout.TAKES)
     try:
-        manifest = read_manifest(task.out)
-    except FgdaError:
-        return {}  # of an older version, or damaged: nothing of it can be kept
-    kept = {split: items for split, items in manifest["splits"].items() if split not in replaced}
-    if kept and manifest["classes"] != listing.classes.to_json():
-        raise FgdaError(
-            f"the splits {', '.join(kept)} of {task.out} were prepared with other classes: choose another --name, or delete it"
-        )
-    return kept
+        listing, reader = layout.open_own(files)
+    except UsageError as error:
+        raise UsageError(f"prepare {kind}: {error}") from None
+    task = Task(
+        name, how.out / name, how.size, len(reader.classes), reader.read_label, how.check_only, how.cache,
+        keep_other_splits=True, resample=how.resample, max_pixels=how.max_pixels, rows=how.rows, label_facts=reader.facts(),
+        mapped=frozenset(reader.mapped()),
+    )  # fmt: skip
+    return fill(task, listing, how.reporter, how.workers)
 
 
-def parse_size(text: str | None, option: str = "--size") -> tuple[int, int] | None:
-    """`1280x720` to (1280, 720). Raises UsageError."""
-    if text is None:
-        return None
-    width, _, height = text.lower().partition("x")
-    if not (width.isdigit() and height.isdigit() and int(width) >= 32 and int(height) >= 32):
-        raise UsageError(f"{option} {text}: write it as WIDTHxHEIGHT, at least 32x32, e.g. 1280x720")
-    return int(width), int(height)
+def refuse_options(files: OwnFiles, kind: str, takes: frozenset[str]) -> None:
+    """Raises UsageError for an option that was given and would do nothing."""
+    for option in fields(files):
+        if option.name not in takes and getattr(files, option.name) != option.default:
+            raise UsageError(
+                f"prepare {kind} takes no --{option.name.replace('_', '-')} (fgda prepare --list says what it needs)"
+            )
 
 
-def parse_rows(text: str | None) -> tuple[float, float] | None:
-    """`29:70`, percent of the height from the top, to (29.0, 70.0). Raises UsageError."""
-    if text is None:
-        return None
-    try:
-        top, bottom = (float(part.removesuffix("%")) for part in text.split(":"))
-    except ValueError:
-        top = bottom = math.nan
-    if not 0 <= top < bottom <= 100:
-        raise UsageError(f"--rows {text}: write it as TOP:BOTTOM in percent of the height, e.g. 29:70")
-    return top, bottom
+def layouts() -> dict[str, ModuleType]:
+    """Every data set and format by its name."""
+    return {name: importlib.import_module(f"fgda_cli.data.layouts.{name}") for name in (*layout_names(), *OWN)}

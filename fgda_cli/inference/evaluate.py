@@ -20,9 +20,9 @@ from ..runtime.devices import Precision
 from ..runtime.distributed import ProcessGroup
 from ..runtime.errors import UsageError
 from ..runtime.reporter import Reporter
+from .counts import EvaluationCounts, Extras
 from .pipeline import batched_by, images_per_batch, read_ahead, share, write_behind
 from .predict import predict
-from .tally import Extras, Tally
 from .tta import TestTimeAugmentation, decide_each, view_logits
 
 OnPrediction = Callable[[Item, np.ndarray, ConfusionMatrix], None]  # an image, its train ids, its own counts
@@ -41,18 +41,18 @@ def evaluate_model(
     process_group: ProcessGroup = ProcessGroup(),
     others: tuple[Segmenter, ...] = (),
     extras: Extras = Extras(),
-    on_tally: Callable[[Tally], None] | None = None,
+    on_totals: Callable[[EvaluationCounts], None] | None = None,
 ) -> dict[str, Any]:
     """The JSON of `fgda evaluate` less its `checkpoint`; each of several processes gets the whole.
 
     Class probabilities are averaged with those of `others`, networks of the same classes. `classes` are the model's; the data
-    set's are matched to them by name. `on_tally` gets what was counted. Raises FgdaError when they do not fit.
+    set's are matched to them by name. `on_totals` gets what was counted. Raises FgdaError when they do not fit.
     """
     start = time.perf_counter()
     match = match_classes(classes, dataset.classes, "the model", dataset.name)
     to_ours = None if match.is_identity else match.table()
     items = dataset.items(split, labelled=True)
-    tally, mine = Tally(len(classes), extras), share(items, process_group)
+    totals, mine = EvaluationCounts(len(classes), extras), share(items, process_group)
     pairs = read_ahead(lambda item: (dataset.image(item), dataset.label(item)), mine, threads)
     tracked = reporter.track(pairs, f"evaluate {dataset.name}", len(mine))
     rule = model.input_rule
@@ -65,15 +65,15 @@ def evaluate_model(
             sizes = [(label.shape[1], label.shape[0]) for label in labels]
             decisions = decide_each(views, sizes, with_confidence=extras.calibration, align_corners=model.align_corners)
             for (item, _), label, decision in zip(batch, labels, decisions, strict=True):
-                counts = tally.add(item.name, label, decision)
+                counts = totals.add(item.name, label, decision)
                 if on_prediction is not None:
                     submit(on_prediction, item, decision.train_ids, counts)
-    tally.join(process_group)
-    if on_tally is not None:
-        on_tally(tally)
+    totals.join(process_group)
+    if on_totals is not None:
+        on_totals(totals)
     seconds = time.perf_counter() - start
-    result = result_json(tally.matrix, match, dataset.name, split, len(items), seconds, rule)
-    return result | tally.extra_json(classes.names, match.shared)
+    result = result_json(totals.matrix, match, dataset.name, split, len(items), seconds, rule)
+    return result | totals.extra_json(classes.names, match.shared)
 
 
 def result_json(
@@ -123,7 +123,7 @@ def evaluate_file(
     content: dict[str, Any] | None = None,
     with_paths: tuple[Path, ...] = (),
     extras: Extras = Extras(),
-    on_tally: Callable[[Tally], None] | None = None,
+    on_totals: Callable[[EvaluationCounts], None] | None = None,
 ) -> dict[str, Any]:
     """Evaluate one checkpoint as its input rule says, or as `protocol` does ("paper": squeezed by Pillow's bicubic).
 
@@ -140,7 +140,7 @@ def evaluate_file(
         reporter.decide(f"{dataset.name}: {match.describe()}")
     result = evaluate_model(
         model, info["classes"], dataset, split, precision, reporter, tta, on_prediction, threads, process_group, others,
-        extras, on_tally,
+        extras, on_totals,
     )  # fmt: skip
     together = {"with": [str(other) for other in with_paths]} if with_paths else {}
     return {"checkpoint": str(path), **together, **result}

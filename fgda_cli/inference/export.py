@@ -24,7 +24,7 @@ from ..models.exported import KEY, VERSION
 from ..models.segmenter import Segmenter
 from ..runtime.errors import FgdaError
 from ..runtime.files import whole_files, writing
-from .card import make_card
+from .card_content import make_card
 
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt", "openvino": ".xml"}
 TOLERANCE = 1e-4  # of the coarse logits in fp32, relative to the largest where that is above 1

@@ -79,7 +79,7 @@ class OfflineData:
 
     def derive_source(self, out: Path, change: Callable[[torch.Tensor], torch.Tensor], most: int = 8) -> None:
         """The source's images after `change` (uint8 `[3,H,W]` in and out) as a prepared data set, a sheet of some beside it."""
-        from ..data.derived import derive
+        from ..data.changed_images import derive
         from ..data.images import write_image
         from ..data.loader import to_tensor
         from ..visual.sheets import grid

@@ -10,8 +10,8 @@ import numpy as np
 
 from ..data.classes import ClassMatch
 from ..data.store import PreparedDataset
+from ..inference.counts import EvaluationCounts, mean_of
 from ..inference.evaluate import AsEvaluated
-from ..inference.tally import Tally, mean_of
 from ..inference.tta import TestTimeAugmentation
 from ..metrics import interval, resampled_iou
 from ..runtime.devices import Precision
@@ -28,7 +28,7 @@ class Judged:
 
     heading: str
     result: dict[str, Any]
-    tally: Tally
+    totals: EvaluationCounts
     scores: dict[str, float]
 
 
@@ -37,8 +37,8 @@ def change(first: Judged, other: Judged) -> dict[str, Any]:
     `harmed` and `helped` name the classes whose interval leaves out 0, and that changed by 0.1 at least."""
     names = first.result["classes"]
     used = [names.index(name) for name in first.result["evaluated"]]
-    resamples = first.tally.extras.resamples
-    drawn = [resampled_iou(one.tally.per_image(), resamples)[:, used] for one in (first, other)]
+    resamples = first.totals.extras.resamples
+    drawn = [resampled_iou(one.totals.per_image(), resamples)[:, used] for one in (first, other)]
     exact = [np.array([one.result["iou"][names[k]] for k in used], float) for one in (first, other)]
     by_class = {}
     for column, k in enumerate(used):
@@ -68,7 +68,7 @@ def comparison_page(judged: list[Judged], dataset: PreparedDataset, precision: P
     for other in others:
         found = other.result["change"]
         note = (
-            f"Points of IoU; intervals of 95 % over {first.tally.extras.resamples} draws of the images, the same for both. "
+            f"Points of IoU; intervals of 95 % over {first.totals.extras.resamples} draws of the images, the same for both. "
             "Red: worse beyond the interval (negative transfer), blue: better."
         )
         sections.append(html.section(f"{first.heading} → {other.heading}", _bars(found), note))

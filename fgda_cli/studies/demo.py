@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..data.images import write_image
-from ..data.recipes import How, default_workers, prepare_playground
+from ..data.prepare import How, default_workers, prepare_playground
 from ..data.store import PreparedDataset, open_dataset
 from ..inference.evaluate import evaluate_file
 from ..inference.predict import predict

@@ -10,9 +10,9 @@ import numpy as np
 
 from ..data.classes import ClassSet
 from ..data.store import Item, PreparedDataset, open_anywhere
+from ..inference.counts import EvaluationCounts, Extras
 from ..inference.evaluate import evaluate_file, headings
 from ..inference.outputs import Ids, SavedIds
-from ..inference.tally import Extras, Tally
 from ..inference.tta import TestTimeAugmentation
 from ..metrics import ConfusionMatrix
 from ..models.checkpoint import load
@@ -81,7 +81,7 @@ def evaluate_all(paths: list[Path], wanted: Wanted, reporter: Reporter) -> tuple
         below = heading.strip("./").replace("/", "_") if len(paths) > 1 else ""
         saved = wanted.save_predictions and SavedIds(wanted.save_predictions / below, Ids(wanted.ids, classes))
         keep = Keep(ImageScores(), saved)
-        counted: list[Tally] = []
+        counted: list[EvaluationCounts] = []
         result = evaluate_file(
             path, dataset, wanted.split, wanted.precision, reporter, wanted.tta, keep, wanted.threads, group, wanted.protocol,
             content, together, wanted.extras, counted.append,
@@ -128,7 +128,7 @@ def share_classes(results: list[dict[str, Any]], reporter: Reporter) -> None:
 
 def _comparable(first: Judged, other: Judged, reporter: Reporter) -> bool:
     """Whether both were counted on the same images in the same classes; why not is said."""
-    same = first.result["classes"] == other.result["classes"] and first.tally.images.keys() == other.tally.images.keys()
+    same = first.result["classes"] == other.result["classes"] and first.totals.images.keys() == other.totals.images.keys()
     if not same:
         reporter.decide(f"{other.heading} is not compared with {first.heading}: other classes or other images")
     return same

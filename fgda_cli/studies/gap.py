@@ -13,10 +13,10 @@ from ..data.classes import ClassSet
 from ..data.geometry import resize_image, same_aspect
 from ..data.loader import AnyDataset, training_split
 from ..data.store import typical_size
-from ..inference.unlabelled import Frames, frames_of, observe
 from ..models.checkpoint import load_model
 from ..runtime.devices import Precision
 from ..runtime.errors import FgdaError
+from ..signals.observe import Frames, frames_of, observe
 
 WIDTH = 256  # of the images that are looked at
 BINS = (8, 6, 6, 6)  # of height, L, a, b in the crude guess of classes

@@ -15,14 +15,14 @@ from ..data.geometry import resize_ids
 from ..data.loader import training_split
 from ..data.store import open_anywhere
 from ..inference.inputs import spread_images
-from ..inference.label_free import Verdict, judge
 from ..inference.predict import predict
-from ..inference.unlabelled import Frames, Observed, feature_distance, frames_of, look_at_source, observe
 from ..models.checkpoint import load_model
 from ..models.segmenter import Segmenter
 from ..runtime.devices import Precision
 from ..runtime.errors import FgdaError, UsageError
 from ..runtime.reporter import Reporter
+from ..signals.observe import Frames, Observed, feature_distance, frames_of, look_at_source, observe
+from ..signals.score import Verdict, judge
 from ..visual import html
 from ..visual.colour import colourise
 

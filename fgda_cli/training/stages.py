@@ -22,7 +22,7 @@ from ..runtime.errors import FgdaError, UsageError
 from ..runtime.files import alone_in
 from ..runtime.reporter import Reporter
 from ..settings import Model, Preset, Stage
-from .assembly import (
+from .components import (
     check_network,
     imagenet_encoder,
     initialise,
@@ -32,13 +32,13 @@ from .assembly import (
     prepare_method,
     say_norms,
 )
-from .judging import check_selection, make_judges
+from .datasets import Datasets, open_datasets
 from .loggers import check_loggers
 from .run_folder import Identity, RunFolder
-from .setup import Datasets, open_datasets
 from .state import TrainState
 from .stopping import Clock
 from .trainer import Trainer
+from .validation import check_selection, make_validators
 
 STILL_RISES = 1.0  # points of mIoU in the last quarter of training: more, and it was too short
 NEW, STARTED, FINISHED = range(3)  # what a run folder may hold
@@ -244,14 +244,14 @@ def build(plan: Plan, run: RunFolder, resumed: dict | None) -> TrainState:
 def train(plan: Plan, run: RunFolder, state: TrainState) -> None:
     """Train to the end, or until a signal (Stopped)."""
     job, preset, data = plan.job, plan.preset, plan.data
-    judges = make_judges(preset, plan.identity.stage, plan.method, data, state.precision, plan.group, job.reporter)
+    validators = make_validators(preset, plan.identity.stage, plan.method, data, state.precision, plan.group, job.reporter)
     if plan.group.is_first:
         for decision in job.reporter.decisions or []:
             run.note(decision)
     header = {"stage": plan.identity.stage, "method": plan.identity.method, "classes": data.classes.to_json(),
               "input": data.rule.to_json()}  # fmt: skip
     clock = Clock(preset.run.time_limit, job.started)
-    Trainer(state, plan.samples, plan.stage, preset, run, header, judges, job.reporter, plan.group, clock=clock).train()
+    Trainer(state, plan.samples, plan.stage, preset, run, header, validators, job.reporter, plan.group, clock=clock).train()
 
 
 def _how_it_ended(run: RunFolder, stage: Stage) -> str:

@@ -26,7 +26,7 @@ class TrainState:
     validated: int = 0  # iteration of the last validation
     best: float | None = None
     stale: int = 0  # validations since the best
-    before: dict | None = None  # signals of the network that the run began as (training/judging.py)
+    before: dict | None = None  # signals of the network that the run began as (training/validation.py)
     curve: list[tuple[int, float]] = field(default_factory=list)  # iteration and mIoU of each validation on the source
     averaged: dict[str, Tensor] | None = None  # mean of the weights so far; None before averaging begins
     averages: int = 0  # iterations that the mean is of

@@ -13,18 +13,18 @@ import torch
 
 from ..data import loader
 from ..data.tensor_augment import generator_of
-from ..inference.unlabelled import Observed
 from ..models import checkpoint
 from ..runtime.distributed import ProcessGroup
 from ..runtime.errors import FgdaError, Stopped
 from ..runtime.reporter import Reporter
 from ..runtime.transfer import Readings
 from ..settings import Preset, Stage
-from .judging import Judges
+from ..signals.observe import Observed
 from .loggers import Loggers
 from .run_folder import RunFolder
 from .state import TrainState
 from .stopping import OUT_OF_TIME, Clock, stop_on_signals
+from .validation import Validators
 
 
 @dataclass
@@ -37,7 +37,7 @@ class Trainer:
     preset: Preset
     run: RunFolder
     header: dict[str, Any]  # what every checkpoint says of itself: stage, method, classes, input rule
-    judges: Judges
+    validators: Validators
     reporter: Reporter
     process_group: ProcessGroup = ProcessGroup()
     clock: Clock = field(default_factory=Clock)
@@ -68,7 +68,7 @@ class Trainer:
                     if self.is_stale():
                         break
                     clock, images = time.perf_counter(), 0
-                terms = self.iterate(batch.to(device))
+                terms = self.train_iteration(batch.to(device))
                 images += self.stage.batch_size
                 if state.iteration % self.stage.log_every == 0 or state.iteration == total:
                     seconds = time.perf_counter() - clock
@@ -94,7 +94,7 @@ class Trainer:
         return iteration % self.stage.evaluate_every == 0 or self.is_time_to_look()
 
     def is_time_to_look(self) -> bool:
-        if self.clock.limit is None or not self.judges.picks_label_free:
+        if self.clock.limit is None or not self.validators.picks_label_free:
             return False
         return bool(self.process_group.largest(int(self.clock.is_time_to_look())))
 
@@ -103,7 +103,7 @@ class Trainer:
 
     def look_before(self) -> None:
         """The signals of the network that the run begins as; a resumed run has them already."""
-        found, state = self.judges.label_free, self.state
+        found, state = self.validators.label_free, self.state
         if found is None:
             return
         if state.before is not None:
@@ -112,11 +112,11 @@ class Trainer:
             with self.clock.looking():
                 found.before = found.look(state.method.inference_state_dict())
             state.before = found.before.to_json()
-            if state.method.guarded and self.judges.picks_label_free:
+            if state.method.guarded and self.validators.picks_label_free:
                 state.best = 0.0
                 checkpoint.save(self.run.best, self.inference_content() | {"metrics": {"label_free": 0.0}})
 
-    def iterate(self, batch: loader.Batch) -> dict[str, torch.Tensor]:
+    def train_iteration(self, batch: loader.Batch) -> dict[str, torch.Tensor]:
         """One step of the method and its optimisers."""
         state, method = self.state, self.state.method
         state.set_rates(self.stage.schedule_iterations or self.stage.iterations)
@@ -125,12 +125,12 @@ class Trainer:
         method.model.begin_iteration(method.seed, state.iteration)
         method.begin_iteration(state.iteration, self.stage.iterations, self.target_images)
         with self.drawn_by_position():
-            terms = self.process_group.mean_terms(self.step(batch))
+            terms = self.process_group.mean_terms(self.step_parts(batch))
         self.process_group.average_gradients(state.parameters())
         scaler = state.precision.scaler
         # with loss scaling, overflowing gradients are met by a smaller scale
         norm = next(iter(terms.values())).new_zeros(()) if scaler else state.gradient_norm()
-        self.read(self.readings.put((state.iteration + 1, tuple(terms)), [norm, *terms.values()]))
+        self.refuse_not_finite(self.readings.put((state.iteration + 1, tuple(terms)), [norm, *terms.values()]))
         if self.preset.optim.clip_norm:
             state.clip_gradients(self.preset.optim.clip_norm)
         for optimizer in state.with_gradients():  # the scaler fails on one without
@@ -155,23 +155,23 @@ class Trainer:
             torch.manual_seed(generator.initial_seed())
             yield
 
-    def step(self, batch: loader.Batch) -> dict[str, torch.Tensor]:
+    def step_parts(self, batch: loader.Batch) -> dict[str, torch.Tensor]:
         """The method's step on the parts of the batch; their gradients add up to the mean over the parts, as the terms do."""
         parts, method = self.stage.accumulate, self.state.method
         if parts == 1:
-            return self.steps(batch)
+            return self.step_part(batch)
         scale, found = method.scale, []
         try:
             method.scale = lambda loss: scale(loss) / parts
             for number, part in enumerate(batch.split(parts)):
                 method.part = (number, parts)
-                found.append({name: term.detach() for name, term in self.steps(part).items()})
+                found.append({name: term.detach() for name, term in self.step_part(part).items()})
         finally:
             method.scale, method.part = scale, (0, 1)
         names = {name for terms in found for name in terms}
         return {name: sum(terms[name] for terms in found if name in terms) / parts for name in sorted(names)}
 
-    def steps(self, batch: loader.Batch) -> dict[str, torch.Tensor]:
+    def step_part(self, batch: loader.Batch) -> dict[str, torch.Tensor]:
         """The method's step and, where the target has labels, that on its labelled images."""
         method = self.state.method
         terms = method.step(batch)
@@ -186,7 +186,7 @@ class Trainer:
 
     def verdict(self, content: dict[str, Any]) -> dict[str, Any]:
         """Whether adaptation helped, as far as signals without labels tell: said, logged, and kept in final.pth."""
-        found = self.judges.label_free
+        found = self.validators.label_free
         if found is None or found.before is None or self.stage.start != "pretrain":
             return {}
         found.score(content["model"], content["iteration"])
@@ -196,7 +196,7 @@ class Trainer:
             (self.reporter.warn if verdict.kind == "collapsed or harmful" else self.reporter.say)(line)
         return {"verdict": verdict.to_json()}
 
-    def read(self, reading: tuple[Any, list[float]] | None) -> None:
+    def refuse_not_finite(self, reading: tuple[Any, list[float]] | None) -> None:
         """Losses and gradients of an iteration, on a GPU the one before: raises FgdaError where they are not finite."""
         if reading is None:
             return
@@ -228,38 +228,38 @@ class Trainer:
     def evaluate(self) -> dict | None:
         """Validate, log, keep the best."""
         self.refuse_broken()
-        if self.judges.by_labels is None and self.judges.by_source is None and not self.judges.picks_label_free:
+        if self.validators.by_labels is None and self.validators.by_source is None and not self.validators.picks_label_free:
             return None
         with self.clock.looking():
-            score, summary = self.judged(self.state.inference_state_dict())
+            score, summary = self.validate(self.state.inference_state_dict())
         self.state.validated = self.state.iteration
         if self.process_group.is_first:
-            self.record(score, summary)
+            self.keep_validation(score, summary)
         self.state.stale = self.process_group.largest(self.state.stale)
         return summary
 
-    def judged(self, weights: dict) -> tuple[float | None, dict]:
+    def validate(self, weights: dict) -> tuple[float | None, dict]:
         """The score that may set best.pth, and all that was found, each said."""
-        judges, state, summary, score = self.judges, self.state, {}, None
-        if judges.by_labels is not None:
-            metrics = judges.by_labels(weights)
+        validators, state, summary, score = self.validators, self.state, {}, None
+        if validators.by_labels is not None:
+            metrics = validators.by_labels(weights)
             metric = self.preset.data.evaluation.metric
             score = metrics["miou"] if metrics.get(metric) is None else metrics[metric]  # 16 or 13 classes need Cityscapes'
             summary = {key: metrics[key] for key in ("miou", "miou16", "miou13") if metrics.get(key) is not None}
             self.reporter.say(f"iteration {state.iteration}: mIoU {score:.2f}" if score is not None else "no class to evaluate")
-        if judges.by_source is not None:
-            score = summary["source_miou"] = judges.by_source(weights)["miou"]
+        if validators.by_source is not None:
+            score = summary["source_miou"] = validators.by_source(weights)["miou"]
             state.curve.append((state.iteration, score))
             self.reporter.say(f"iteration {state.iteration}: mIoU {score:.2f} on the source's validation images")
-        if judges.picks_label_free and self.process_group.is_first:
-            score = summary["label_free"] = judges.label_free.score(weights, state.iteration)
+        if validators.picks_label_free and self.process_group.is_first:
+            score = summary["label_free"] = validators.label_free.score(weights, state.iteration)
             if state.before is None:
                 self.reporter.decide(f"signals without labels are compared with those of iteration {state.iteration}")
-                state.before = judges.label_free.before.to_json()
+                state.before = validators.label_free.before.to_json()
             self.reporter.say(f"iteration {state.iteration}: {score:+.2f} without labels (points of mIoU to expect)")
         return score, summary
 
-    def record(self, score: float | None, summary: dict) -> None:
+    def keep_validation(self, score: float | None, summary: dict) -> None:
         """A validation into the logs, and into best.pth when it is one."""
         self.run.log({"iteration": self.state.iteration, "validation": summary})
         self.loggers.scalars({f"validation/{name}": value for name, value in summary.items()}, self.state.iteration)
@@ -285,7 +285,7 @@ class Trainer:
         self.run.note(f"iteration {self.state.iteration}: checkpoint written")
 
     def refuse_broken(self) -> None:
-        self.read(self.readings.rest())
+        self.refuse_not_finite(self.readings.rest())
         broken = self.state.broken_weights()
         if broken:
             self.give_up(f"{len(broken)} tensors hold NaN or infinity at iteration {self.state.iteration}, e.g. {broken[0]}")
@@ -299,8 +299,8 @@ class Trainer:
         if not self.process_group.is_first:
             return
         ended_early, content = self.state.iteration < self.stage.iterations, None
-        guarded = self.state.method.guarded and self.judges.picks_label_free
-        by_source = self.judges.by_source is not None
+        guarded = self.state.method.guarded and self.validators.picks_label_free
+        by_source = self.validators.by_source is not None
         if (ended_early or guarded or by_source) and self.run.best.is_file():
             content = checkpoint.load(self.run.best)
             said = f"ended at iteration {self.state.iteration} with the best, that of {content['iteration']}"

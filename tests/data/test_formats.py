@@ -13,7 +13,7 @@ from PIL import Image
 from fgda_cli.data.formats import read_label_values
 from fgda_cli.data.images import BadFile, write_image
 from fgda_cli.data.layouts.base import OwnFiles
-from fgda_cli.data.recipes import How, prepare_layout, prepare_own
+from fgda_cli.data.prepare import How, prepare_layout, prepare_own
 from fgda_cli.data.store import PreparedDataset
 from fgda_cli.runtime.errors import FgdaError, UsageError
 from fgda_cli.runtime.reporter import Reporter
@@ -344,7 +344,7 @@ def test_why_every_image_was_refused_is_said_on_the_spot(raw):
 
 def test_the_size_of_a_large_cache_is_said_before_it_is_written(monkeypatch, tmp_path):
     """GTA5 at 1280x720 is 69 GB of raw pixels; a disk that lacks them is refused, with the smaller kind named."""
-    from fgda_cli.data import prepare as module
+    from fgda_cli.data import cache as module
     from fgda_cli.data.convert import Task
 
     said = []

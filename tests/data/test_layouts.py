@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 
 from fgda_cli.data import mapping
+from fgda_cli.data.cache import fill
 from fgda_cli.data.classes import CITYSCAPES, CITYSCAPES_IDS, PALETTE, SYNTHIA_IDS
 from fgda_cli.data.convert import Task
 from fgda_cli.data.images import BadFile, read_rgb, write_image
 from fgda_cli.data.layouts import camvid, cityscapes, folder, gta5, synthia
 from fgda_cli.data.layouts.base import OwnFiles
-from fgda_cli.data.prepare import prepare
 from fgda_cli.data.store import PreparedDataset, read_manifest
 from fgda_cli.runtime.errors import FgdaError, UsageError
 from fgda_cli.runtime.reporter import Reporter
@@ -38,7 +38,7 @@ def palette_png(path, ids):
 def run(layout, root, out, size=(32, 32), name="set"):
     listing = layout.find(root)
     task = Task(name, out / name, size, len(listing.classes), layout.read_label)
-    return prepare(task, listing, QUIET, 1), PreparedDataset(out / name)
+    return fill(task, listing, QUIET, 1), PreparedDataset(out / name)
 
 
 def test_gta5_palette_indices_are_label_ids_not_colours(tmp_path):

@@ -15,7 +15,7 @@ from PIL import Image
 from fgda_cli.data.classes import NAMES, PALETTE
 from fgda_cli.data.images import BadFile, write_image
 from fgda_cli.data.layouts.base import OwnFiles
-from fgda_cli.data.recipes import How, prepare_own
+from fgda_cli.data.prepare import How, prepare_own
 from fgda_cli.data.shapes import Shape, Shapes, decode_runs, draw, inside
 from fgda_cli.data.store import PreparedDataset
 from fgda_cli.runtime.errors import FgdaError, UsageError

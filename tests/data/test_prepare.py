@@ -7,9 +7,9 @@ import json
 
 import pytest
 
-from fgda_cli.data import prepare as module
+from fgda_cli.data import cache as module
 from fgda_cli.data.layouts.base import OwnFiles
-from fgda_cli.data.recipes import How, prepare_layout, prepare_own
+from fgda_cli.data.prepare import How, prepare_layout, prepare_own
 from fgda_cli.data.store import PreparedDataset, open_dataset
 from fgda_cli.runtime.errors import FgdaError
 from fgda_cli.runtime.reporter import Reporter

@@ -7,17 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fgda_cli.data import recipes
+from fgda_cli.data import prepare
+from fgda_cli.data.cache import parse_rows
 from fgda_cli.data.images import write_image
 from fgda_cli.data.layouts.base import OwnFiles
-from fgda_cli.data.prepare import parse_rows
 from fgda_cli.data.store import PreparedDataset
 from fgda_cli.runtime.errors import UsageError
 from fgda_cli.runtime.reporter import Reporter
 
 
 def how(out):
-    return recipes.How(out, (64, 32), 1, Reporter(quiet=True))
+    return prepare.How(out, (64, 32), 1, Reporter(quiet=True))
 
 
 def kitti(root):
@@ -30,7 +30,7 @@ def kitti(root):
 
 def test_a_published_data_set_in_other_classes(tmp_path):
     (tmp_path / "map.yaml").write_text("classes: [road, plants]\nterrain: plants\nvegetation: plants\n")
-    summary = recipes.prepare_layout("kitti", kitti(tmp_path / "raw"), how(tmp_path), "k", mapping=tmp_path / "map.yaml")
+    summary = prepare.prepare_layout("kitti", kitti(tmp_path / "raw"), how(tmp_path), "k", mapping=tmp_path / "map.yaml")
     dataset = PreparedDataset(summary.folder)
     assert dataset.classes.names == ("road", "plants")
     label = dataset.label(dataset.items("val")[0])
@@ -42,7 +42,7 @@ def test_a_published_data_set_in_other_classes(tmp_path):
 def test_a_mapping_that_cannot_be_by_name_is_refused(tmp_path, text, said):
     (tmp_path / "map.yaml").write_text(text)
     with pytest.raises(UsageError, match=said):
-        recipes.prepare_layout("kitti", kitti(tmp_path / "raw"), how(tmp_path), mapping=tmp_path / "map.yaml")
+        prepare.prepare_layout("kitti", kitti(tmp_path / "raw"), how(tmp_path), mapping=tmp_path / "map.yaml")
 
 
 def carla(root):
@@ -64,7 +64,7 @@ def test_carla_in_the_classes_of_each_target_with_drives_held_out(tmp_path, mapp
         files = OwnFiles(
             tmp_path / "rgb", tmp_path / "seg", mapping=Path(mapping), carla_version="old", only=(only,), split=split
         )
-        summary = recipes.prepare_own("carla", files, "carla", how(tmp_path))
+        summary = prepare.prepare_own("carla", files, "carla", how(tmp_path))
     dataset = PreparedDataset(summary.folder)
     assert [item.name for item in dataset.items("train")] == ["048999"] and [i.name for i in dataset.items("val")] == ["049000"]
     label = dataset.label(dataset.items("val")[0])
@@ -74,14 +74,14 @@ def test_carla_in_the_classes_of_each_target_with_drives_held_out(tmp_path, mapp
 def test_rows_are_cut_from_images_and_labels_alike(tmp_path):
     carla(tmp_path)
     files = OwnFiles(tmp_path / "rgb", tmp_path / "seg", carla_version="old", split="val")
-    wanted = recipes.How(tmp_path, (64, 16), 1, Reporter(quiet=True), rows=parse_rows("25:62.5"))
-    dataset = PreparedDataset(recipes.prepare_own("carla", files, "cut", wanted).folder)
+    wanted = prepare.How(tmp_path, (64, 16), 1, Reporter(quiet=True), rows=parse_rows("25:62.5"))
+    dataset = PreparedDataset(prepare.prepare_own("carla", files, "cut", wanted).folder)
     item = dataset.items("val")[0]
     label = dataset.label(item)
     assert dataset.image(item).shape == (18, 64, 3) and label.shape == (18, 64)  # rows 12 to 29 of 48
     assert (label[:8] == 10).all() and (label[8:] == 9).all()
     assert sum(item.counts) == 18 * 64 and item.size == (64, 18)
-    again = recipes.prepare_own("carla", files, "cut", recipes.How(tmp_path, (64, 16), 1, Reporter(quiet=True)))
+    again = prepare.prepare_own("carla", files, "cut", prepare.How(tmp_path, (64, 16), 1, Reporter(quiet=True)))
     assert PreparedDataset(again.folder).items("val")[0].size == (64, 48), "other rows are converted again"
 
 

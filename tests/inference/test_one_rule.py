@@ -16,7 +16,7 @@ from fgda_cli.data.images import write_image
 from fgda_cli.data.layouts.base import OwnFiles
 from fgda_cli.data.playground.looks import STREET
 from fgda_cli.data.playground.scene import draw
-from fgda_cli.data.recipes import How, prepare_own
+from fgda_cli.data.prepare import How, prepare_own
 from fgda_cli.data.store import PreparedDataset
 from fgda_cli.inference.evaluate import evaluate_model, with_protocol
 from fgda_cli.inference.outputs import Ids, SavedIds
@@ -61,7 +61,7 @@ def test_the_rule_follows_what_the_target_was_trained_at(data_root, tiny_preset)
     """Case 11: an evaluation size that was inherited no longer decides."""
     preset = tiny_preset()
     assert tiny_preset("data.evaluation.size=null", "data.target.size=[96, 48]").data.evaluation.size == (96, 48)
-    from fgda_cli.training.setup import make_rule
+    from fgda_cli.training.datasets import make_rule
 
     reporter = Reporter(quiet=True, decisions=[])
     evaluation = PreparedDataset(data_root / "playground-street")
@@ -71,7 +71,7 @@ def test_the_rule_follows_what_the_target_was_trained_at(data_root, tiny_preset)
 
 
 def test_a_squeezed_target_is_squeezed_alike_later(photos, tiny_preset):
-    from fgda_cli.training.setup import make_rule
+    from fgda_cli.training.datasets import make_rule
 
     dataset = PreparedDataset(photos / "x")
     rule = make_rule(tiny_preset(), dataset, dataset, QUIET)
@@ -82,7 +82,7 @@ def test_a_squeezed_target_is_squeezed_alike_later(photos, tiny_preset):
 def test_a_cache_smaller_than_the_training_size_is_warned_of_with_the_command(data_root, tiny_preset, capsys):
     """Case 15."""
     from fgda_cli.settings import Domain
-    from fgda_cli.training.setup import _say_sizes
+    from fgda_cli.training.datasets import _say_sizes
 
     dataset = PreparedDataset(data_root / "playground-game")
     _say_sizes(Domain(dataset="x", size=(256, 128)), dataset, QUIET)

@@ -208,7 +208,7 @@ def test_joined_data_sets_come_by_their_weights(data_root, tmp_path, kind):
 def test_data_sets_of_other_classes_are_no_one_domain(data_root, tmp_path):
     from fgda_cli.data.images import write_image
     from fgda_cli.data.layouts.base import OwnFiles
-    from fgda_cli.data.recipes import How, prepare_own
+    from fgda_cli.data.prepare import How, prepare_own
     from fgda_cli.data.store import PreparedDataset
 
     write_image(tmp_path / "i/1.png", np.zeros((32, 64, 3), np.uint8))
@@ -221,7 +221,7 @@ def test_data_sets_of_other_classes_are_no_one_domain(data_root, tmp_path):
 
 
 def test_data_sets_resized_otherwise_are_no_one_domain(raw_playground, data_root, tmp_path):
-    from fgda_cli.data.recipes import How, prepare_layout
+    from fgda_cli.data.prepare import How, prepare_layout
     from fgda_cli.data.store import PreparedDataset
 
     how = How(tmp_path, (32, 32), 1, Reporter(quiet=True), resample="bicubic")

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fgda_cli import losses
-from fgda_cli.data.labelled import chosen_labels, listed_names
+from fgda_cli.data.labelled_subset import chosen_labels, listed_names
 from fgda_cli.data.store import open_dataset
 from fgda_cli.methods.pieces.self_training import PRIOR_PIXELS
 from fgda_cli.methods.registry import method_class, method_names

@@ -16,7 +16,7 @@ from fgda_cli.models import checkpoint
 from fgda_cli.models.normalisation import batch_norms
 from fgda_cli.runtime.errors import UsageError
 from fgda_cli.runtime.reporter import Reporter
-from fgda_cli.training import judging, stages
+from fgda_cli.training import stages, validation
 from tests.helpers import same
 
 from .test_fada import batch, make
@@ -137,7 +137,7 @@ def test_the_guard_keeps_the_start_unless_something_is_better(job, trained, tiny
         self.after = self.look(state)
         return next(waiting, -5.0)
 
-    monkeypatch.setattr(judging.LabelFree, "score", score)
+    monkeypatch.setattr(validation.LabelFree, "score", score)
     final = stages.adapt(replace(job, preset=tiny_preset("adapt.evaluate_every=2", method=method)), trained)
     content = checkpoint.load(final)
     assert content["iteration"] == best

@@ -79,7 +79,7 @@ def test_mixed_statistics_are_taken_at_the_start_and_then_frozen(data_root, tiny
     name = "backbone.bn1.running_mean"
     torch.testing.assert_close(expected.state_dict()[name], whole[name])
 
-    original = Trainer.iterate  # a stopped run does not blend a second time
+    original = Trainer.train_iteration  # a stopped run does not blend a second time
 
     def stop(self, batch):
         if self.state.iteration == 3:
@@ -89,7 +89,7 @@ def test_mixed_statistics_are_taken_at_the_start_and_then_frozen(data_root, tiny
 
     parts = stages.Job(job.preset, data_root, tmp_path / "parts", "cpu", reporter=QUIET)
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "iterate", stop)
+        patch.setattr(Trainer, "train_iteration", stop)
         with pytest.raises(Stopped):
             stages.adapt(parts, trained)
     again = checkpoint.load(stages.adapt(parts, trained))["model"]

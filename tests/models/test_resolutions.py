@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fgda_cli import losses
-from fgda_cli.inference.unlabelled import Frames, observe
 from fgda_cli.methods.registry import method_class
 from fgda_cli.models import checkpoint
 from fgda_cli.models.normalisation import batch_norms
@@ -20,6 +19,7 @@ from fgda_cli.runtime.devices import Precision
 from fgda_cli.runtime.errors import UsageError
 from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.settings import Model
+from fgda_cli.signals.observe import Frames, observe
 from fgda_cli.training import stages
 from tests.helpers import crash, same, stop_at
 

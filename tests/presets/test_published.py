@@ -11,7 +11,7 @@ from fgda_cli.models import weights
 from fgda_cli.models.encoders import resnet
 from fgda_cli.models.segmenter import Segmenter
 from fgda_cli.presets import load_preset
-from fgda_cli.training.optimizers import make_optimizers
+from fgda_cli.training.components import make_optimizers
 
 
 def test_fada():
@@ -116,8 +116,8 @@ def test_the_stage_that_starts_from_the_backbone_needs_no_pretrain(data_root, ti
 def test_jitter_is_a_key_of_each_stage(data_root, tiny_preset):
     """Parity 20."""
     from fgda_cli.runtime.reporter import Reporter
-    from fgda_cli.training.assembly import make_samples
-    from fgda_cli.training.setup import open_datasets
+    from fgda_cli.training.components import make_samples
+    from fgda_cli.training.datasets import open_datasets
 
     preset = tiny_preset("data.colour_jitter=[0.5, 0.5, 0.5, 0.2]", "data.blur=1", "pretrain.colour_jitter=false")
     method = method_class("fgda")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fgda_cli.inference import evaluate
-from fgda_cli.inference.tally import Extras, Tally
+from fgda_cli.inference.counts import EvaluationCounts, Extras
 from fgda_cli.inference.tta import Decision
 from fgda_cli.runtime.devices import Precision
 from fgda_cli.runtime.distributed import ProcessGroup
@@ -25,21 +25,21 @@ EXTRAS = Extras(boundary=True, calibration=True, resamples=200)
 NAMES = ("road", "sky", "car")
 
 
-def tallied(seed: int, error: float, images: range = range(30)) -> Tally:
+def tallied(seed: int, error: float, images: range = range(30)) -> EvaluationCounts:
     """Predictions of which `error` of the pixels are wrong, by (seed, image)."""
-    tally = Tally(3, EXTRAS)
+    totals = EvaluationCounts(3, EXTRAS)
     for number in images:
         truth = np.random.default_rng([7, number]).integers(0, 3, (12, 16)).astype(np.uint8)
         rng = np.random.default_rng([seed, number])
         ids = np.where(rng.random(truth.shape) < error, rng.integers(0, 3, truth.shape), truth).astype(np.uint8)
-        tally.add(f"image{number}", truth, Decision(ids, None, np.full(truth.shape, 0.9, np.float32)))
-    return tally
+        totals.add(f"image{number}", truth, Decision(ids, None, np.full(truth.shape, 0.9, np.float32)))
+    return totals
 
 
-def judged(tally: Tally, heading: str) -> Judged:
-    iou = dict(zip(NAMES, tally.matrix.iou().tolist(), strict=True))
-    result = {"checkpoint": heading, "classes": list(NAMES), "evaluated": list(NAMES), "iou": iou, "miou": tally.matrix.miou()}
-    return Judged(heading, result, tally, {})
+def judged(totals: EvaluationCounts, heading: str) -> Judged:
+    iou = dict(zip(NAMES, totals.matrix.iou().tolist(), strict=True))
+    result = {"checkpoint": heading, "classes": list(NAMES), "evaluated": list(NAMES), "iou": iou, "miou": totals.matrix.miou()}
+    return Judged(heading, result, totals, {})
 
 
 def test_a_change_is_clear_only_beyond_its_interval():
@@ -80,7 +80,7 @@ def test_processes_count_together():
     theirs = iter(torch.from_numpy(part.counts) for part in (parts[1].matrix, parts[1].boundary, parts[1].calibration))
     object.__setattr__(group, "rest", theirs)
     parts[0].join(group)
-    ours, theirs = (tally.extra_json(NAMES, NAMES) for tally in (parts[0], whole))
+    ours, theirs = (totals.extra_json(NAMES, NAMES) for totals in (parts[0], whole))
     assert ours["boundary"] == theirs["boundary"] and ours["intervals"] == theirs["intervals"]
     assert ours["calibration"]["ece"] == pytest.approx(theirs["calibration"]["ece"])
 

@@ -16,7 +16,7 @@ from fgda_cli.data.classes import ClassSet
 from fgda_cli.data.images import write_image
 from fgda_cli.data.layouts.base import OwnFiles
 from fgda_cli.data.prelabels import Prelabels, check_names, outlines
-from fgda_cli.data.recipes import How, prepare_own
+from fgda_cli.data.prepare import How, prepare_own
 from fgda_cli.data.shapes import Shape, Shapes, draw
 from fgda_cli.data.store import PreparedDataset
 from fgda_cli.inference.inputs import Input

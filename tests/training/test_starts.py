@@ -13,7 +13,7 @@ import torch
 
 from fgda_cli.data.images import write_image
 from fgda_cli.data.layouts.base import OwnFiles
-from fgda_cli.data.recipes import How, prepare_own
+from fgda_cli.data.prepare import How, prepare_own
 from fgda_cli.models import checkpoint
 from fgda_cli.models.checkpoint import build_model
 from fgda_cli.runtime.errors import FgdaError, UsageError

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from fgda_cli.data.recipes import How, prepare_layout
+from fgda_cli.data.prepare import How, prepare_layout
 from fgda_cli.models import checkpoint
 from tests.trust.world import QUIET, Case, Done, World, clear, finish, nothing_half_written, start
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fgda_cli.data import playground
-from fgda_cli.data.recipes import How, prepare_layout
+from fgda_cli.data.prepare import How, prepare_layout
 from fgda_cli.presets import load_preset
 from fgda_cli.training import stages
 from tests.helpers import QUIET, ROOT, TINY, fgda, set_flags

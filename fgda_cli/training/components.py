@@ -10,7 +10,7 @@ from torch import nn
 from ..data.classes import ClassSet
 from ..data.loader import Augmentation, PairedSamples, Sampling, View
 from ..methods.base import Method
-from ..methods.optimizers import refine
+from ..methods.optimizers import Recipe, Scheduled, poly, refine
 from ..models import checkpoint
 from ..models.normalisation import batch_norms
 from ..models.segmenter import Segmenter
@@ -20,8 +20,7 @@ from ..runtime.distributed import ProcessGroup
 from ..runtime.errors import FgdaError, UsageError
 from ..runtime.reporter import Reporter
 from ..settings import Model, Preset, Stage
-from .optimizers import make_optimizers, recipe_of
-from .setup import Datasets
+from .datasets import Datasets
 from .state import TrainState
 
 
@@ -134,4 +133,19 @@ def make_samples(preset: Preset, stage: Stage, data: Datasets, method: type[Meth
     )
     return PairedSamples(
         data.source, data.target, views, preset.run.seed, augmentation, choice, method.needs, data.labelled
+    )  # fmt: skip
+
+
+def make_optimizers(method: Method, preset: Preset, stage: Stage) -> dict[str, Scheduled]:
+    """What the method makes of the preset's rates."""
+    return method.optimizers(recipe_of(preset, stage))
+
+
+def recipe_of(preset: Preset, stage: Stage) -> Recipe:
+    """What a preset says of optimisation in a stage."""
+    optim = preset.optim
+    schedule = poly(optim.poly_power, stage.warmup_iterations, optim.warmup == "times_decay")
+    return Recipe(
+        stage.lr or optim.lr, optim.head_lr_factor, optim.momentum, optim.weight_decay, schedule,
+        optim.kind, optim.betas, optim.decay_norms, optim.layer_decay,
     )  # fmt: skip

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..metrics import COLLAPSED
-from .unlabelled import VIEWS, Observed
+from .observe import VIEWS, Observed
 
 Kind = Literal["helped", "no clear change", "collapsed or harmful"]
 

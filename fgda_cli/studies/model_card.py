@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..data.recipes import layouts
+from ..data.prepare import layouts
 from ..data.store import open_anywhere
-from ..inference.card import card_markdown, make_card
-from ..inference.tally import Extras
+from ..inference.card_content import card_markdown, make_card
+from ..inference.counts import Extras
 from ..models.checkpoint import load, model_of, weights_hash
 from ..runtime.devices import Precision
 from ..runtime.errors import FgdaError

@@ -22,7 +22,7 @@ class Extras:
     resamples: int = 0
 
 
-class Tally:
+class EvaluationCounts:
     """Counts of one evaluation, those of all processes after `join`."""
 
     def __init__(self, num_classes: int, extras: Extras):

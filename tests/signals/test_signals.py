@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from fgda_cli.data.store import open_dataset
-from fgda_cli.inference.label_free import COLLAPSED, WEIGHTS, changes, classes_in_words, judge, score
-from fgda_cli.inference.unlabelled import (
+from fgda_cli.models.segmenter import Segmenter
+from fgda_cli.runtime.devices import Precision
+from fgda_cli.signals.observe import (
     VIEWS,
     Frames,
     Observed,
@@ -23,8 +24,7 @@ from fgda_cli.inference.unlabelled import (
     observe,
     views,
 )
-from fgda_cli.models.segmenter import Segmenter
-from fgda_cli.runtime.devices import Precision
+from fgda_cli.signals.score import COLLAPSED, WEIGHTS, changes, classes_in_words, judge, score
 
 CPU = Precision("fp32", torch.device("cpu"))
 NAMES = ("road", "sky", "car", "pole")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..models.encoders import family
+from ..signals.score import in_words
 from ..visual.tables import show
-from .label_free import in_words
 
 UNKNOWN = "not known"
 LIMITS = (

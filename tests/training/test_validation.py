@@ -14,7 +14,7 @@ from fgda_cli.metrics import COLLAPSED
 from fgda_cli.models import checkpoint
 from fgda_cli.runtime.errors import UsageError
 from fgda_cli.runtime.reporter import Reporter
-from fgda_cli.training import judging, stages
+from fgda_cli.training import stages, validation
 from fgda_cli.training.stopping import Clock
 from tests.helpers import fgda, set_flags
 
@@ -53,8 +53,8 @@ def test_without_labels_signals_pick_and_it_is_said(job, trained, tiny_preset):
 
 
 def test_the_network_of_the_last_validation_is_not_looked_at_twice(job, trained, tiny_preset, monkeypatch):
-    looked, original = [], judging.observe
-    monkeypatch.setattr(judging, "observe", lambda *given: looked.append(1) or original(*given))
+    looked, original = [], validation.observe
+    monkeypatch.setattr(validation, "observe", lambda *given: looked.append(1) or original(*given))
     final = stages.adapt(replace(job, preset=tiny_preset(*EVERY, *BLIND)), trained)
     assert len(looked) == 4  # the start, iterations 2, 4 and 6; the verdict is on the last
     assert checkpoint.load(final)["verdict"]["score"] == pytest.approx(validations(job.out)[6]["label_free"], abs=1e-3)
@@ -103,7 +103,7 @@ def scripted(monkeypatch, scores):
         self.before = self.before or self.after
         return next(waiting, COLLAPSED)
 
-    monkeypatch.setattr(judging.LabelFree, "score", score)
+    monkeypatch.setattr(validation.LabelFree, "score", score)
 
 
 def test_patience_ends_with_the_best_of_the_validations(job, trained, tiny_preset, monkeypatch):

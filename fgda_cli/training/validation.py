@@ -11,8 +11,6 @@ from ..data.classes import ClassSet
 from ..data.geometry import InputRule
 from ..data.loader import AnyDataset
 from ..inference.evaluate import evaluate_model
-from ..inference.label_free import Verdict, judge, score
-from ..inference.unlabelled import Frames, Observed, frames_of, observe
 from ..methods.base import Method
 from ..models import checkpoint
 from ..models.segmenter import Segmenter
@@ -21,7 +19,9 @@ from ..runtime.distributed import ProcessGroup
 from ..runtime.errors import FgdaError, UsageError
 from ..runtime.reporter import Reporter
 from ..settings import Domain, Preset
-from .setup import Datasets
+from ..signals.observe import Frames, Observed, frames_of, observe
+from ..signals.score import Verdict, judge, score
+from .datasets import Datasets
 
 FRAMES = 40  # of the target, evenly spread over its training images
 
@@ -56,7 +56,7 @@ class LabelFree:
 
 
 @dataclass
-class Judges:
+class Validators:
     """`by_labels`: a model's state to metrics. `picks_by_labels` says whose score sets best.pth; neither: none is set."""
 
     by_labels: Callable[[dict], dict[str, Any]] | None = None
@@ -69,7 +69,7 @@ class Judges:
         return not self.picks_by_labels and self.label_free is not None
 
 
-def make_judges(
+def make_validators(
     preset: Preset,
     stage: str,
     method: type[Method],
@@ -77,8 +77,8 @@ def make_judges(
     precision: Precision,
     group: ProcessGroup,
     reporter: Reporter,
-) -> Judges:
-    """Who judges, as run.select says; said aloud. `check_selection` has asked whether the data allows it."""
+) -> Validators:
+    """Who validators, as run.select says; said aloud. `check_selection` has asked whether the data allows it."""
 
     def build(state: dict, rule: InputRule = data.rule) -> Segmenter:
         model = checkpoint.build_model(preset.model, len(data.classes))
@@ -106,7 +106,7 @@ def make_judges(
         how = f"the labels of {data.evaluation.name}" if picks_by_labels else "signals without labels"
         if picks_by_labels or label_free is not None:
             reporter.decide(f"best.pth is picked by {how} (run.select: {wanted})")
-    return Judges(by_labels, label_free, picks_by_labels, by_source)
+    return Validators(by_labels, label_free, picks_by_labels, by_source)
 
 
 def _typical_size(domain: Domain) -> tuple[int, int]:

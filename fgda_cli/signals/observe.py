@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from ..data.geometry import Size, resize_ids, resize_image
 from ..data.images import spread
 from ..data.loader import AnyDataset, to_tensor
+from ..inference.tta import forward, forward_logits
 from ..losses import entropy_map, upsample
 from ..metrics import ConfusionMatrix
 from ..models.normalisation import batch_norms
 from ..models.segmenter import Segmenter
 from ..runtime.devices import Precision
-from .tta import forward, forward_logits
 
 FEATURES = 24  # pixels of a frame whose features are compared
 DENSITY_TEMPERATURE = 0.05  # of soft neighbourhood density ([SND])
