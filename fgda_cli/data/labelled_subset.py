@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..runtime.errors import FgdaError
+from ..runtime.random import SampleStream
 from .loader import AnyDataset
 from .store import Item
 
@@ -28,7 +29,7 @@ def chosen_labels(target: AnyDataset, wanted: int | str, seed: int) -> list[Item
     if isinstance(wanted, int):
         if wanted > len(labelled):
             raise FgdaError(f"data.target.labelled: {wanted} images are asked for, {target.name} has {len(labelled)} with labels")
-        order = np.random.default_rng([seed, 11]).permutation(len(labelled))
+        order = np.random.default_rng([seed, SampleStream.LABELLED_SUBSET]).permutation(len(labelled))
         return [labelled[index] for index in sorted(order[:wanted])]
     by_name = {item.name: item for item in labelled}
     names = listed_names(Path(wanted))

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from ..runtime.errors import FgdaError
+from ..runtime.random import SampleStream
 from ..runtime.system import on_signal
 from . import augment, sampling
 from .classes import IGNORE_INDEX
@@ -146,14 +147,14 @@ class PairedSamples(Dataset):
     def __getitem__(self, position: int) -> dict[str, Tensor | str]:
         sample: dict[str, Tensor | str] = {}
         if self.source is not None:
-            rng = np.random.default_rng([self.seed, 1, position])
+            rng = np.random.default_rng([self.seed, SampleStream.SOURCE, position])
             index, wanted = self.draw_source.pick(rng)
             found = self._labelled(self.source, self.source_items[index], self.views[0], rng, wanted)
             sample = dict(zip(("source", "labels"), found, strict=True))
         if self.target is not None:
             sample |= self._target(position)
         if self.labelled_items:
-            item, rng = self._in_epochs(self.labelled_items, position, 4)
+            item, rng = self._in_epochs(self.labelled_items, position, SampleStream.LABELLED_ORDER)
             found = self._labelled(self.labelled, item, self.views[1], rng)
             sample |= dict(zip(("labelled", "labelled_ids"), found, strict=True))
         return sample
@@ -203,12 +204,12 @@ class PairedSamples(Dataset):
         """The item of a position, in shuffled epochs so that each is seen equally often, and a generator for its changes."""
         epoch, place = divmod(position, len(items))
         order = np.random.default_rng([self.seed, stream, epoch]).permutation(len(items))
-        return items[order[place]], np.random.default_rng([self.seed, 3 if stream == 2 else stream + 1, position])
+        return items[order[place]], np.random.default_rng([self.seed, stream + 1, position])
 
     def _target(self, position: int) -> dict[str, Tensor | str]:
-        item, rng = self._in_epochs(self.target_items, position, 2)
+        item, rng = self._in_epochs(self.target_items, position, SampleStream.TARGET_ORDER)
         if self.draw_target is not None:
-            item = self.target_items[self.draw_target(np.random.default_rng([self.seed, 7, position]))]
+            item = self.target_items[self.draw_target(np.random.default_rng([self.seed, SampleStream.JOINED_TARGETS, position]))]
         view = self.views[1]
         size = augment.scaled_size(view.size, view.scale, rng)
         image = resize_image(self.target.image(item), size, self.target.resample)

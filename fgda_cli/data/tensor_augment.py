@@ -8,14 +8,6 @@ import torch
 from torch import Tensor
 
 
-def generator_of(*numbers: int) -> torch.Generator:
-    """A generator that is a pure function of its numbers (seed, iteration, place): a resumed run draws the same."""
-    seed = 0
-    for number in numbers:
-        seed = (seed * 1_000_003 + number) % (2**63 - 1)
-    return torch.Generator().manual_seed(seed)
-
-
 def draw(generator: torch.Generator, low: float = 0.0, high: float = 1.0) -> float:
     return low + (high - low) * float(torch.rand((), generator=generator))
 

@@ -34,3 +34,6 @@ class AdaBn(Method):
         self.model.eval()
         with torch.no_grad():
             return {"entropy": losses.entropy_loss(self.forward(batch.target).logits)}
+
+
+METHOD = AdaBn

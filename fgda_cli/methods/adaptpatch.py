@@ -14,7 +14,7 @@ from .adaptsegnet import AdaptSegNet, BinarySettings
 from .base import Weight, torch
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from ..data.loader import Batch, PairedSamples
     from ..models.segmenter import Output
@@ -36,10 +36,10 @@ class AdaptPatch(AdaptSegNet):
 
     Settings = AdaptPatchSettings
 
-    def __init__(self, model, settings):
+    def __init__(self, model, settings, engine=None):
         from .pieces.patches import PatchDiscriminator, PatchHead
 
-        super().__init__(model, settings)
+        super().__init__(model, settings, engine)
         centroids = torch.nn.Module()
         centroids.register_buffer("values", torch.zeros(settings.modes, 4 * model.num_classes, dtype=torch.float64))
         self.discriminators["patch_discriminator"] = PatchDiscriminator(settings.modes)
@@ -66,10 +66,8 @@ class AdaptPatch(AdaptSegNet):
     def begin_iteration(self, iteration: int, total: int, target_images: Callable[[], Iterable[Tensor]]) -> None:
         self.alone = iteration < self.settings.mode_only_share * total
 
-    def segmentation_groups(self, lr: float, head_lr_factor: float) -> list[dict]:
-        groups = super().segmentation_groups(lr, head_lr_factor)
-        groups[1]["params"] = [*groups[1]["params"], *self.modules["patch_head"].parameters()]
-        return groups
+    def head_parameters(self) -> list[nn.Parameter]:
+        return [*self.modules["patch_head"].parameters()]
 
     def segmentation(self, output: Output, labels: Tensor) -> dict[str, Tensor]:
         """The source's losses, its patches' modes among them."""
@@ -104,3 +102,6 @@ class AdaptPatch(AdaptSegNet):
         if self.alone:
             return self.source_pass(batch)[1]
         return super().step(batch)
+
+
+METHOD = AdaptPatch

@@ -28,10 +28,10 @@ class AdaptSegNet(Method):
     Settings = BinarySettings
     levels = ("discriminator", "aux_discriminator")
 
-    def __init__(self, model, settings):
+    def __init__(self, model, settings, engine=None):
         from ..models.discriminators import BinaryDiscriminator
 
-        super().__init__(model, settings)
+        super().__init__(model, settings, engine)
         for name in self.levels:
             if model.aux_head is not None or not name.startswith("aux"):
                 self.discriminators[name] = BinaryDiscriminator(model.num_classes, settings.discriminator_width)
@@ -82,3 +82,6 @@ class AdaptSegNet(Method):
     def judge(self, discriminator: nn.Module, maps: Tensor) -> Tensor:
         with self.autocast():
             return discriminator(maps).float()
+
+
+METHOD = AdaptSegNet

@@ -16,3 +16,6 @@ class Advent(AdaptSegNet):
 
     def maps(self, logits: Tensor) -> Tensor:
         return losses.weighted_self_information(torch.softmax(logits, dim=1))
+
+
+METHOD = Advent

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..runtime.distributed import ProcessGroup
 from ..runtime.lazy import LazyModule
+from ..runtime.random import generator_of
 from .optimizers import Recipe, Scheduled, adam
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
+    from .. import losses
     from ..data.loader import AnyDataset, Batch
     from ..models.segmenter import Output, Segmenter
+    from ..runtime import transfer
     from .offline import OfflineData
-
-torch = LazyModule("torch")
-losses = LazyModule("fgda_cli.losses")
-transfer = LazyModule("fgda_cli.runtime.transfer")
+else:  # imported at first use, so that the command line answers fast
+    torch = LazyModule("torch")
+    losses = LazyModule("fgda_cli.losses")
+    transfer = LazyModule("fgda_cli.runtime.transfer")
 
 Weight = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 
@@ -36,6 +41,22 @@ class MethodSettings(BaseModel):
     aux_seg: Weight = Field(0.1, description="weight of the auxiliary head's segmentation loss")
     seg_temperature: float = Field(1.0, gt=0, description="divides the source logits in the adversarial stage")
     lambda_labelled: Weight = Field(1.0, description="weight of the loss on the target's labelled images (data.target.labelled)")
+
+
+def unscaled(loss: Tensor) -> Tensor:
+    return loss
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What the training loop gives to a method."""
+
+    seed: int = 0  # of the run: every draw of a method comes from (seed, stream, iteration, position)
+    target_statistics: bool = False  # batch norm's running statistics follow the target alone
+    class_weights: Tensor | None = None  # [256] by train id, on the device: of every cross-entropy
+    autocast: Callable = nullcontext
+    scale: Callable[[Tensor], Tensor] = unscaled  # loss scaling (fp16); the trainer adds a part's share of the step
+    process_group: ProcessGroup = ProcessGroup()  # the processes that share each batch
 
 
 class Method:
@@ -54,19 +75,14 @@ class Method:
     sampling: str | None = None  # overrides data.sampling
     needs: frozenset[str] = frozenset()  # of "strong_view", "valid_mask", "names": see data.loader.Batch
 
-    def __init__(self, model: Segmenter, settings: Any):
-        self.model, self.settings = model, settings
+    def __init__(self, model: Segmenter, settings: Any, engine: Engine | None = None):
+        self.model, self.settings, engine = model, settings, engine or Engine()
         self.modules: dict[str, nn.Module] = {}
         self.discriminators: dict[str, nn.Module] = {}
         self.references: dict[str, nn.Module] = {}
-        # set by the engine
-        self.seed = 0  # of the run: every draw of a method comes from (seed, iteration, place)
-        self.target_statistics = False  # batch norm's running statistics follow the target alone
-        self.class_weights: Tensor | None = None  # [256] by train id, on the device: of every cross-entropy
-        self.autocast: Callable = nullcontext
-        self.process_group = ProcessGroup()  # the processes that share each batch
-        self.scale: Callable[[Tensor], Tensor] = lambda loss: loss  # loss scaling (fp16), and a part's share of the step
-        self.part = (0, 1)  # which of how many parts of the step's images is worked off
+        self.seed, self.target_statistics, self.class_weights = engine.seed, engine.target_statistics, engine.class_weights
+        self.autocast, self.scale, self.process_group = engine.autocast, engine.scale, engine.process_group
+        self.part = (0, 1)  # which of how many parts of the step's images is worked off; the trainer counts
 
     # what a method may change
 
@@ -113,8 +129,14 @@ class Method:
         """The state of the segmentation model that is evaluated and shipped."""
         return self.model.state_dict()
 
+    def head_parameters(self) -> list[nn.Parameter]:
+        """Return parameters of the method's own networks that learn with the model's heads, at their rate."""
+        return []
+
     def segmentation_groups(self, lr: float, head_lr_factor: float) -> list[dict]:
-        return self.model.parameter_groups(lr, head_lr_factor)
+        """Return the optimiser groups of the model, backbone and heads, and of what learns with the heads."""
+        backbone, heads = self.model.parameter_groups(lr, head_lr_factor)
+        return [backbone, heads | {"params": [*heads["params"], *self.head_parameters()]}]
 
     # helpers
 
@@ -169,8 +191,6 @@ class Method:
 
     def draws(self, stream: int, iteration: int, count: int) -> list[torch.Generator]:
         """A generator for each of this process's `count` images, from (seed, stream, iteration, place)."""
-        from ..data.tensor_augment import generator_of
-
         return [generator_of(self.seed, stream, iteration, self.place(index, count)) for index in range(count)]
 
     def mean_of_all(self, values: Tensor) -> Tensor:

@@ -36,8 +36,8 @@ class Cbst(Method):
 
     Settings = CbstSettings
 
-    def __init__(self, model, settings):
-        super().__init__(model, settings)
+    def __init__(self, model, settings, engine=None):
+        super().__init__(model, settings, engine)
         self.labeller = copy.deepcopy(model).eval().requires_grad_(False)
         thresholds = torch.nn.Module()
         # The bin that holds t_k, and the share of that bin's pixels that still belong to the portion.
@@ -125,3 +125,6 @@ def spread(size: tuple[int, int], device) -> Tensor:
     """A number in [0,1) for each pixel `[h,w]`, the same for every image and evenly spread: who of equals is taken."""
     rows, columns = (torch.arange(n, dtype=torch.float64, device=device) for n in size)
     return (rows[:, None] * 0.7548776662466927 + columns[None] * 0.5698402909980532) % 1.0
+
+
+METHOD = Cbst

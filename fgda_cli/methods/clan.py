@@ -12,7 +12,7 @@ from .adaptsegnet import AdaptSegNet, BinarySettings
 from .base import Weight, losses, torch
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from ..data.loader import Batch
     from ..models.segmenter import Output
@@ -36,8 +36,8 @@ class Clan(AdaptSegNet):
     Settings = ClanSettings
     levels = ("discriminator",)  # CLAN plays on the last stage alone
 
-    def __init__(self, model, settings):
-        super().__init__(model, settings)
+    def __init__(self, model, settings, engine=None):
+        super().__init__(model, settings, engine)
         second = copy.deepcopy(model.head)
         # The pretrained head is shared between the two, with a little noise that lets them part.
         with torch.no_grad():
@@ -56,10 +56,8 @@ class Clan(AdaptSegNet):
         """Factor of the adversarial and the divergence weight."""
         return 1 - self.progress if self.settings.damping else 1.0
 
-    def segmentation_groups(self, lr: float, head_lr_factor: float) -> list[dict]:
-        groups = super().segmentation_groups(lr, head_lr_factor)
-        groups[1]["params"] = [*groups[1]["params"], *self.modules["second_head"].parameters()]
-        return groups
+    def head_parameters(self) -> list[nn.Parameter]:
+        return [*self.modules["second_head"].parameters()]
 
     def both(self, images: Tensor, is_target: bool = True) -> tuple[Output, Tensor]:
         """The model's output, whose logits are C1's, and C2's logits `[B,K,h,w]`."""
@@ -125,3 +123,6 @@ class Clan(AdaptSegNet):
         second = {f"head.{name}": value for name, value in self.modules["second_head"].state_dict().items()}
         state = self.model.state_dict()
         return {name: value + second[name] if name in second else value for name, value in state.items()}
+
+
+METHOD = Clan

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from ..runtime.errors import UsageError
+from ..runtime.random import StepStream
 from .base import Method, MethodSettings, Weight, torch, transfer
 from .optimizers import Recipe, Scheduled, sgd
 
@@ -38,8 +39,8 @@ class Cycada(Method):
 
     Settings = CycadaSettings
 
-    def __init__(self, model, settings):
-        super().__init__(model, settings)
+    def __init__(self, model, settings, engine=None):
+        super().__init__(model, settings, engine)
         layers = (torch.nn.Conv2d(model.num_classes, 512, 1), torch.nn.Conv2d(512, 256, 1), torch.nn.Conv2d(256, 2, 1))
         self.modules["discriminator"] = torch.nn.ModuleList(layers)
         record = torch.nn.Module()
@@ -123,7 +124,7 @@ class Cycada(Method):
             x = logits
             for layer, convolution in enumerate((first, second)):
                 x = convolution(x)
-                draws = self.draws(20 + 2 * layer + stream, self.iteration, len(x))
+                draws = self.draws(StepStream.CYCADA_DROPOUT + 2 * layer + stream, self.iteration, len(x))
                 kept = torch.stack([torch.rand(x.shape[1], generator=draw) for draw in draws]) >= self.settings.dropout
                 x = torch.relu(x * transfer.send(kept / (1 - self.settings.dropout), x)[:, :, None, None])
             return last(x).float()
@@ -133,3 +134,6 @@ def domain_loss(domain_logits: Tensor, domain: int) -> Tensor:
     """Cross-entropy of every pixel with one domain, 0 the source, 1 the target."""
     labels = torch.full((len(domain_logits), *domain_logits.shape[2:]), domain, device=domain_logits.device)
     return torch.nn.functional.cross_entropy(domain_logits, labels)
+
+
+METHOD = Cycada

@@ -25,3 +25,6 @@ class Dacs(SelfTraining):
     def sure_share(self, probs: Tensor) -> Tensor:
         """One weight for the batch of all processes: the share of its pixels that are sure."""
         return self.batch_share(probs).expand(len(probs), 1, 1)
+
+
+METHOD = Dacs

@@ -47,10 +47,10 @@ class Dise(Method):
 
     Settings = DiseSettings
 
-    def __init__(self, model, settings):
+    def __init__(self, model, settings, engine=None):
         from .pieces import reconstruction as nets
 
-        super().__init__(model, settings)
+        super().__init__(model, settings, engine)
         self.makers = {
             "source_texture": nets.TextureEncoder(model.backbone.channels[0], settings.image_width),
             "target_texture": nets.TextureEncoder(model.backbone.channels[0], settings.image_width),
@@ -194,3 +194,6 @@ def fixed(*modules) -> Iterator[None]:
     finally:
         for parameter in parameters:
             parameter.requires_grad_(True)
+
+
+METHOD = Dise

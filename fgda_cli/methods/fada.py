@@ -38,10 +38,10 @@ class Fada(Method):
 
     Settings = FineGrainedSettings
 
-    def __init__(self, model, settings):
+    def __init__(self, model, settings, engine=None):
         from ..models.discriminators import FineGrainedDiscriminator
 
-        super().__init__(model, settings)
+        super().__init__(model, settings, engine)
         levels = {"discriminator": model.feature_channels}
         if model.aux_head is not None and settings.aux_adv_factor > 0:
             levels["aux_discriminator"] = model.aux_channels
@@ -138,3 +138,6 @@ class Fada(Method):
         return losses.domain_losses(
             domain_logits, logits, size, s.temperature, s.clip, domains, self.align_corners, weights, s.min_confidence
         )
+
+
+METHOD = Fada

@@ -34,8 +34,8 @@ class Fda(Method):
 
     Settings = FdaSettings
 
-    def __init__(self, model, settings):
-        super().__init__(model, settings)
+    def __init__(self, model, settings, engine=None):
+        super().__init__(model, settings, engine)
         if settings.labels_from:
             self.modules["thresholds"] = torch.nn.Module()
             self.modules["thresholds"].register_buffer("values", torch.ones(model.num_classes))
@@ -103,3 +103,6 @@ def thresholds(counts: Tensor, portion: float, ceiling: float) -> Tensor:
     place = (portion * rising[:, -1:].double()).round().long()
     cells = (rising <= place).sum(dim=1).clamp(max=BINS - 1)  # those that end before the place
     return torch.where(rising[:, -1] > 0, cells.float() / BINS, torch.ones(len(counts))).clamp(max=ceiling)
+
+
+METHOD = Fda

@@ -43,3 +43,6 @@ class Fgda(Fada):
             name: weight * factor * losses.entropy_loss(logits, s.entropy_temperature, size, self.align_corners, spared)
             for name, (logits, factor) in levels.items()
         }
+
+
+METHOD = Fgda

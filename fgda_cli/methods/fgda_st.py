@@ -15,3 +15,6 @@ class FgdaSt(SelfTraining, Fgda):
 
     Settings = FgdaStSettings
     sampling = "rare_class"
+
+
+METHOD = FgdaSt

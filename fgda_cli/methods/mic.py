@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from ..runtime.random import StepStream
 from .base import Method, Weight, torch, transfer
 from .fgda import Fgda, FgdaSettings
 from .pieces.self_training import SelfTraining, SelfTrainingSettings
@@ -43,8 +44,8 @@ class Mic(SelfTraining, Fgda):
     Settings = MicSettings
     sampling = "rare_class"
 
-    def __init__(self, model, settings):
-        super().__init__(model, settings)
+    def __init__(self, model, settings, engine=None):
+        super().__init__(model, settings, engine)
         if not settings.lambda_adv:
             for name in list(self.discriminators):
                 del self.discriminators[name], self.modules[name]
@@ -108,7 +109,10 @@ class Mic(SelfTraining, Fgda):
 
         s, normalise = self.settings, self.model.normalise
         mean = normalise.mean.flip(1) if normalise.flip else normalise.mean
-        draws = self.draws(5, self.iteration, len(images))
+        draws = self.draws(StepStream.MASKS, self.iteration, len(images))
         kept = [block_mask(images.shape[-2:], s.mask_block, s.mask_ratio, draw) for draw in draws]
-        changed = self.augment(images, stream=6).to(mean.dtype)
+        changed = self.augment(images, stream=StepStream.MASKED_IMAGES).to(mean.dtype)
         return torch.where(transfer.send(torch.stack(kept)[:, None], images.device), changed, mean)
+
+
+METHOD = Mic

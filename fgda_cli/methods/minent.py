@@ -35,3 +35,6 @@ class MinEnt(Method):
             extra["aux_entropy"] = self.settings.lambda_ent_aux * aux
         self.backward(sum(extra.values()))
         return terms | extra
+
+
+METHOD = MinEnt

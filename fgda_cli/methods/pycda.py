@@ -31,8 +31,8 @@ class Pycda(Method):
 
     Settings = PycdaSettings
 
-    def __init__(self, model, settings):
-        super().__init__(model, settings)
+    def __init__(self, model, settings, engine=None):
+        super().__init__(model, settings, engine)
         prior = torch.nn.Module()
         prior.register_buffer("shares", torch.full((model.num_classes,), 1 / model.num_classes))
         self.modules["prior"] = prior
@@ -72,3 +72,6 @@ class Pycda(Method):
         everywhere = self.mean_of_all(shares)
         prior = self.modules["prior"].shares.to(everywhere.dtype)
         return torch.nn.functional.binary_cross_entropy(everywhere.clamp(0, 1), prior)
+
+
+METHOD = Pycda

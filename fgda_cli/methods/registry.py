@@ -1,29 +1,26 @@
-"""Methods by name: `methods/NAME.py` (dashes become underscores) holds one subclass of Method."""
+"""Methods by name: a file of this folder that says `METHOD = Class` is a method, named as the file (with dashes)."""
 
 from __future__ import annotations
 
 import importlib
-import inspect
 import pkgutil
 from functools import cache
 
 from .. import methods
 from .base import Method
 
-NOT_METHODS = {"base", "offline", "optimizers", "pieces", "registry"}
-
 
 @cache
+def _methods() -> dict[str, type[Method]]:
+    modules = (importlib.import_module(f"{methods.__name__}.{found.name}") for found in pkgutil.iter_modules(methods.__path__))
+    known = {module.__name__.rpartition(".")[2].replace("_", "-"): getattr(module, "METHOD", None) for module in modules}
+    return {name: method for name, method in sorted(known.items()) if method is not None}
+
+
 def method_names() -> tuple[str, ...]:
-    files = (module.name for module in pkgutil.iter_modules(methods.__path__))
-    return tuple(sorted(name.replace("_", "-") for name in files if name not in NOT_METHODS))
+    return tuple(_methods())
 
 
-@cache
 def method_class(name: str) -> type[Method]:
-    """The class of a method. Raises KeyError for an unknown name."""
-    if name not in method_names():
-        raise KeyError(name)
-    module = importlib.import_module(f"{methods.__name__}.{name.replace('-', '_')}")
-    own = [c for _, c in inspect.getmembers(module, inspect.isclass) if issubclass(c, Method) and c.__module__ == module.__name__]
-    return own[0]
+    """Return the class of a method. Raises KeyError for an unknown name."""
+    return _methods()[name]

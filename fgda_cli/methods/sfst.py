@@ -63,3 +63,6 @@ def _class_quantiles(probs: Tensor, classes: Tensor, count: int, share: float) -
     place = torch.minimum((share * pixels.double()).long(), (pixels - 1).clamp(min=0)) + pixels.cumsum(1) - pixels
     numbers = torch.arange(count, device=probs.device)
     return ((order.gather(1, place.clamp(max=probs.shape[1] - 1)) - numbers) * 2).to(probs.dtype)
+
+
+METHOD = Sfst

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from ..runtime.random import StepStream
 from .adaptsegnet import AdaptSegNet
 from .base import MethodSettings, Weight, torch, transfer
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from ..data.loader import Batch
     from ..models.segmenter import Output
@@ -40,10 +41,10 @@ class Siban(AdaptSegNet):
     Settings = SibanSettings
     levels = ()
 
-    def __init__(self, model, settings):
+    def __init__(self, model, settings, engine=None):
         from ..models.discriminators import FeatureDiscriminator
 
-        super().__init__(model, settings)
+        super().__init__(model, settings, engine)
         self.width = min(settings.channels, model.feature_channels)
         self.discriminators["discriminator"] = FeatureDiscriminator(self.width, settings.discriminator_widths)
         spread = torch.nn.Conv2d(model.feature_channels, self.width, 1)
@@ -81,18 +82,15 @@ class Siban(AdaptSegNet):
         beta, excess = self.modules["multiplier"].beta, torch.stack(self.excess).mean()
         beta.copy_(next_beta(beta, excess, self.settings.beta_rate))
 
-    def segmentation_groups(self, lr: float, head_lr_factor: float) -> list[dict]:
-        groups = super().segmentation_groups(lr, head_lr_factor)
-        own = [p for name in ("mean", "spread", "significance", "head") for p in self.modules[name].parameters()]
-        groups[1]["params"] = [*groups[1]["params"], *own]
-        return groups
+    def head_parameters(self) -> list[nn.Parameter]:
+        return [p for name in ("mean", "spread", "significance", "head") for p in self.modules[name].parameters()]
 
     def squeeze(self, output: Output, stream: int) -> tuple[Output, Tensor]:
         """The output with z for features and the logits of z, and the weighted L_IB; noise from (seed, iteration, place)."""
         with self.autocast():
             mean = self.modules["mean"](output.features).float()
             sigma = torch.nn.functional.softplus(self.modules["spread"](output.features).float())
-            draws = self.draws(3 + stream, self.iteration, len(mean))
+            draws = self.draws(StepStream.BOTTLENECK + stream, self.iteration, len(mean))
             noise = torch.stack([torch.randn(mean.shape[1:], generator=draw) for draw in draws])
             z = mean + sigma * transfer.send(noise, mean)
             logits = self.modules["head"](z).float()
@@ -134,3 +132,6 @@ def divergence(mean: Tensor, sigma: Tensor) -> Tensor:
 def next_beta(beta: Tensor, excess: Tensor, rate: float) -> Tensor:
     """max(0, beta + rate x excess): the multiplier of "no more information than allowed"."""
     return (beta + rate * excess.to(beta)).clamp(min=0)
+
+
+METHOD = Siban

@@ -9,3 +9,6 @@ class SourceOnly(Method):
     """Cross-entropy on the labelled source; the target is never read."""
 
     uses_target = False
+
+
+METHOD = SourceOnly

@@ -64,3 +64,6 @@ def affine(model: Segmenter) -> list[nn.Parameter]:
     if not found:
         raise UsageError("method tent needs norm layers with scales and shifts: this network has none")
     return found
+
+
+METHOD = Tent

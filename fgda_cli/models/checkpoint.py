@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 import zipfile
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from .resolutions import TwoResolutions
 from .segmenter import Segmenter
 from .weights import check_finite, read_tensors, save_tensors
 
+NOT_OF_THE_NETWORK = ("weights", "checkpoint_activations", "detail")  # keys of `model` that a Segmenter does not take
 FORMAT, VERSION = "fgda-checkpoint", 2  # 1 had no input rule; its weights are still read
 
 
@@ -68,14 +68,12 @@ def is_torchscript(path: Path) -> bool:
 
 
 def build_model(settings: Model, num_classes: int) -> Segmenter:
-    """A network with random weights. Raises UsageError for an unknown backbone."""
+    """Return a network with random weights. Raises UsageError for an unknown backbone."""
+    network = {key: getattr(settings, key) for key in Model.model_fields if key not in NOT_OF_THE_NETWORK}
     try:
-        network = Segmenter if settings.detail is None else partial(TwoResolutions, detail=settings.detail)
-        return network(
-            num_classes, settings.backbone, settings.variant, settings.output_stride, settings.width,
-            settings.multi_level, settings.dilations, settings.batch_norm_eps, settings.head, settings.head_width,
-            settings.align_corners, settings.dropout, settings.drop_path,
-        )  # fmt: skip
+        if settings.detail is None:
+            return Segmenter(num_classes, **network)
+        return TwoResolutions(num_classes, settings.detail, **network)
     except KeyError as error:
         raise UsageError(f"model.backbone: no encoder {error} (our resnets, or timm:NAME: fgda backbones lists them)") from None
     except ValueError as error:

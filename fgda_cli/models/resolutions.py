@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..data.tensor_augment import generator_of
+from ..runtime.random import StepStream, generator_of
 from .heads.blocks import resize
 from .heads.linear import LinearHead
 from .heads.segformer import SegformerNeck
@@ -26,8 +26,8 @@ class TwoResolutions(Segmenter):
     (seed, iteration), stands for them, and a is 0 outside it ([HRDA] §3.3); without draws (a teacher's network) all are read.
     """
 
-    def __init__(self, *settings: Any, detail: tuple[int, int]):
-        super().__init__(*settings)
+    def __init__(self, num_classes: int, detail: tuple[int, int], **network: Any):
+        super().__init__(num_classes, **network)
         if self.aux_head is not None:
             raise ValueError("model.detail has no auxiliary level: set model.multi_level to false")
         if self.neck is None or len(self.backbone.channels) < 4 or any(side % STRIDE for side in detail):
@@ -103,7 +103,7 @@ class TwoResolutions(Segmenter):
 
     def draw_box(self, size: tuple[int, int]) -> Box:
         seed, iteration = self.draws
-        generator = generator_of(seed, 8, iteration, self.forwards)
+        generator = generator_of(seed, StepStream.DETAIL_WINDOWS, iteration, self.forwards)
         self.forwards += 1
         high, wide = min(self.detail[1], size[0]), min(self.detail[0], size[1])
         top, left = (
@@ -113,11 +113,8 @@ class TwoResolutions(Segmenter):
         )
         return top, top + high, left, left + wide
 
-    def parameter_groups(self, lr: float, head_lr_factor: float) -> list[dict]:
-        groups = super().parameter_groups(lr, head_lr_factor)
-        own = [p for module in (self.attention_neck, self.attention_head) for p in module.parameters() if p.requires_grad]
-        groups[1]["params"] = [*groups[1]["params"], *own]
-        return groups
+    def head_modules(self) -> list[nn.Module]:
+        return [*super().head_modules(), self.attention_neck, self.attention_head]
 
 
 def _starts(length: int, window: int) -> list[int]:

@@ -134,11 +134,14 @@ class Segmenter(nn.Module):
             layer.eval()
         return self
 
+    def head_modules(self) -> list[nn.Module]:
+        """Return the modules that learn at the heads' rate."""
+        return [module for module in (self.neck, self.head, self.aux_head) if module is not None]
+
     def parameter_groups(self, lr: float, head_lr_factor: float) -> list[dict]:
-        """Optimiser groups: the backbone at `lr`, the heads at `lr * head_lr_factor`; frozen parameters left out."""
-        heads = [module for module in (self.neck, self.head, self.aux_head) if module is not None]
+        """Return optimiser groups: the backbone at `lr`, the heads at `lr * head_lr_factor`; frozen parameters are left out."""
         body = [p for p in self.backbone.parameters() if p.requires_grad]
-        head = [p for module in heads for p in module.parameters() if p.requires_grad]
+        head = [p for module in self.head_modules() for p in module.parameters() if p.requires_grad]
         return [{"params": body, "lr": lr}, {"params": head, "lr": lr * head_lr_factor}]
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from ..data.classes import ClassSet
 from ..data.loader import Augmentation, PairedSamples, Sampling, View
-from ..methods.base import Method
+from ..methods.base import Engine, Method
 from ..methods.optimizers import Recipe, Scheduled, poly, refine
 from ..models import checkpoint
 from ..models.normalisation import batch_norms
@@ -72,18 +72,17 @@ def prepare_method(
     precision: Precision,
     group: ProcessGroup,
     fresh_heads: bool = False,
+    class_weights: torch.Tensor | None = None,
 ) -> Method:
-    """The method around its model, on the device, with what the engine gives it; fresh heads have norms still to be trained."""
+    """Return the method around its model, which is on the device; fresh heads have norms still to be trained."""
     model.set_batch_norm(stage.batch_norm, fresh_heads)
     if group.size > 1:
         model.share_batch_norm(group)
     if preset.model.checkpoint_activations:
         model.backbone.checkpoint_activations = True
-    made = method(model, preset.method)
-    made.autocast, made.scale = precision.autocast, precision.scale
-    made.target_statistics = stage.batch_norm == "target" and made.uses_target
-    made.process_group, made.seed = group, preset.run.seed
-    return made
+    follows_target = stage.batch_norm == "target" and method.uses_target
+    engine = Engine(preset.run.seed, follows_target, class_weights, precision.autocast, precision.scale, group)
+    return method(model, preset.method, engine)
 
 
 def check_network(preset: Preset, stage: Stage, method: type[Method], data: Datasets) -> None:

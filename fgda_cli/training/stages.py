@@ -225,9 +225,9 @@ def build(plan: Plan, run: RunFolder, resumed: dict | None) -> TrainState:
     if resumed is None and stage.batch_norm == "mixed":
         mix_statistics(precision.to_device(model), stage, plan.samples, job.reporter)
     say_norms(model, preset, stage, plan.identity.stage, plan.init is None, job.reporter)
-    method = prepare_method(plan.method, model, preset, stage, precision, plan.group, plan.init is None)
     weights = plan.samples.class_weights(preset.data.class_balance)
-    method.class_weights = None if weights is None else weights.to(device)
+    weights = None if weights is None else weights.to(device)
+    method = prepare_method(plan.method, model, preset, stage, precision, plan.group, plan.init is None, weights)
     state = make_state(method, preset, stage, precision)
     twin = partial(imagenet_encoder, preset.model, precision)
     offline = OfflineData(plan.samples, run.folder / "offline", device, job.reporter, plan.group, stage.iterations, twin)

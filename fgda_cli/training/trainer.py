@@ -12,10 +12,10 @@ from typing import Any
 import torch
 
 from ..data import loader
-from ..data.tensor_augment import generator_of
 from ..models import checkpoint
 from ..runtime.distributed import ProcessGroup
 from ..runtime.errors import FgdaError, Stopped
+from ..runtime.random import StepStream, generator_of
 from ..runtime.reporter import Reporter
 from ..runtime.transfer import Readings
 from ..settings import Preset, Stage
@@ -151,7 +151,7 @@ class Trainer:
             return
         device = self.state.precision.device
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            generator = generator_of(self.state.method.seed, 9, self.state.iteration, self.process_group.rank)
+            generator = generator_of(self.state.method.seed, StepStream.DROPOUT, self.state.iteration, self.process_group.rank)
             torch.manual_seed(generator.initial_seed())
             yield
 

@@ -39,8 +39,8 @@ class Translator(Method):
     needs = ALL
     seen: list = []
 
-    def __init__(self, model, settings):
-        super().__init__(model, settings)
+    def __init__(self, model, settings, engine=None):
+        super().__init__(model, settings, engine)
         self.modules["generator"] = torch.nn.Conv2d(3, 3, 1)
 
     def before_training(self, data: OfflineData) -> None:

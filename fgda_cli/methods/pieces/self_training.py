@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from ...runtime.random import StepStream, generator_of
 from ..base import Method, MethodSettings, Weight, torch, transfer
 
 if TYPE_CHECKING:
@@ -40,8 +41,8 @@ class SelfTraining(Method):
     Settings = SelfTrainingSettings
     sees_target_alone = True  # the step beside it runs the target through the model; else mixed images stand for it
 
-    def __init__(self, model, settings):
-        super().__init__(model, settings)
+    def __init__(self, model, settings, engine=None):
+        super().__init__(model, settings, engine)
         self.modules["teacher"] = copy.deepcopy(model).without_drops().requires_grad_(False)
         self.iteration = 0
 
@@ -124,7 +125,7 @@ class SelfTraining(Method):
         """The share of the sure pixels of all processes' images, one number."""
         return self.process_group.mean((probs >= self.settings.confidence).float().mean())
 
-    def augment(self, images: Tensor, stream: int = 2) -> Tensor:
+    def augment(self, images: Tensor, stream: int = StepStream.MIXED_IMAGES) -> Tensor:
         """Colour jitter and blur of each image, drawn from (seed, stream, iteration, place)."""
         from ...data.tensor_augment import strong_view
 
@@ -149,12 +150,11 @@ class SelfTraining(Method):
 
         The draw for every number of classes is made here, so that the host need not hear how many there are.
         """
-        from ...data.tensor_augment import generator_of
 
         classes = self.model.num_classes
         table = torch.zeros(classes + 1, 256, dtype=torch.bool)  # of n classes in order, which are pasted
         for n in range(1, classes + 1):
-            order = torch.randperm(n, generator=generator_of(self.seed, 1, self.iteration, place))
+            order = torch.randperm(n, generator=generator_of(self.seed, StepStream.PASTED_CLASSES, self.iteration, place))
             table[n, order[: (n + 1) // 2]] = True
         present = torch.zeros(256, dtype=torch.bool, device=truth.device).scatter_(0, truth.flatten(), True)
         present[255] = False

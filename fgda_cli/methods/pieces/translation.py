@@ -9,8 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ...data.tensor_augment import draw, generator_of
+from ...data.tensor_augment import draw
 from ...models.weights import save_tensors
+from ...runtime.random import StepStream, generator_of
 from ...runtime.reporter import Reporter
 from ...runtime.transfer import Readings, send
 from ..optimizers import adam
@@ -179,7 +180,7 @@ def train(
         first = saved["step"]
     with reporter.progress("train translation", settings.steps, first) as advance:
         for step in range(first, settings.steps):
-            generator = generator_of(seed, 10, step)
+            generator = generator_of(seed, StepStream.TRANSLATION, step)
             images = [
                 to_unit(send(cropped(read(generator), settings.crop, generator), device))[None] for read in (source, target)
             ]
