@@ -116,12 +116,12 @@ def family(one: dict) -> str:
 
 def report(title: str, pairs: list[dict]) -> None:
     from fgda_cli.metrics import COLLAPSED
-    from fgda_cli.signals.score import judge
+    from fgda_cli.signals.score import verdict_on
 
     if not pairs:
         return
     names = lambda one: tuple(map(str, range(len(one["before"].shares))))  # noqa: E731
-    verdicts = [judge(one["before"], one["after"], names(one)) for one in pairs]
+    verdicts = [verdict_on(one["before"], one["after"], names(one)) for one in pairs]
     changes = np.array([one["change"] for one in pairs])
     right = [is_right(verdict.kind, change) for verdict, change in zip(verdicts, changes, strict=True)]
     helped_wrongly = sum(v.kind == "helped" and c < 0 for v, c in zip(verdicts, changes, strict=True))

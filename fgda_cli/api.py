@@ -69,11 +69,11 @@ def evaluate(
     from .inference.counts import Extras
     from .runtime.devices import make_precision, pick_device
     from .runtime.reporter import Reporter
-    from .studies.evaluation import RESAMPLES, Wanted, evaluate_all
+    from .studies.evaluation import RESAMPLES, EvaluationOptions, evaluate_all
 
     extras = Extras(boundary, calibration, RESAMPLES if intervals else 0)
     root = root_of(None if data_root is None else Path(data_root))
-    wanted = Wanted(data, split, root, make_precision("fp32", pick_device(device)), extras=extras)
+    wanted = EvaluationOptions(data, split, root, make_precision("fp32", pick_device(device)), extras=extras)
     _, (result,) = evaluate_all([Path(checkpoint)], wanted, Reporter(quiet=quiet))
     return result
 

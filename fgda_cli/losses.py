@@ -14,7 +14,7 @@ from torch import Tensor
 
 from . import chunked
 
-Domain = Literal["source", "target"]
+DomainName = Literal["source", "target"]
 
 
 def upsample(logits: Tensor, size: tuple[int, int], align_corners: bool = True) -> Tensor:
@@ -66,7 +66,7 @@ def class_encoding(logits: Tensor, temperature: float = 1.8, clip: float = 0.9) 
     return torch.softmax(logits.detach() / temperature, dim=1).clamp(max=clip)
 
 
-def domain_encoding(logits: Tensor, domain: Domain, temperature: float = 1.8, clip: float = 0.9) -> Tensor:
+def domain_encoding(logits: Tensor, domain: DomainName, temperature: float = 1.8, clip: float = 0.9) -> Tensor:
     """[a;0] for the source, [0;a] for the target, `[B,2K,H,W]`, detached ([FADA] §3.2, [Z22] eq. 2, 3).
 
     Raises ValueError for another domain.
@@ -79,7 +79,7 @@ def domain_encoding(logits: Tensor, domain: Domain, temperature: float = 1.8, cl
     raise ValueError(f"domain must be 'source' or 'target', not {domain!r}")
 
 
-def domain_cross_entropy(domain_logits: Tensor, code: Tensor, domain: Domain) -> Tensor:
+def domain_cross_entropy(domain_logits: Tensor, code: Tensor, domain: DomainName) -> Tensor:
     """SCE(domain_logits, [a;0] or [0;a]) without building the half that is zero.
 
     domain_logits `[B,2K,H,W]`, code a `[B,K,H,W]`: equals `soft_label_cross_entropy` with `domain_encoding`.
@@ -96,7 +96,7 @@ def domain_losses(
     size: tuple[int, int],
     temperature: float = 1.8,
     clip: float = 0.9,
-    domains: tuple[Domain, ...] = ("source", "target"),
+    domains: tuple[DomainName, ...] = ("source", "target"),
     align_corners: bool = True,
     class_weights: Tensor | None = None,
     min_confidence: float = 0.0,
@@ -147,7 +147,7 @@ def discriminator_loss(
 ) -> Tensor:
     """Eq. 2: 1/2 SCE(D(F(x_s)), [a_s;0]) + 1/2 SCE(D(F(x_t)), [0;a_t]).
 
-    Domain logits `[B,2K,H,W]`, codes `[B,K,H,W]` from `class_encoding`; the caller detaches the features.
+    DomainName logits `[B,2K,H,W]`, codes `[B,K,H,W]` from `class_encoding`; the caller detaches the features.
     """
     source = domain_cross_entropy(source_domain_logits, source_code, "source")
     target = domain_cross_entropy(target_domain_logits, target_code, "target")
@@ -201,7 +201,7 @@ def weighted_self_information(probs: Tensor) -> Tensor:
     return -probs * safe.log() / math.log(max(probs.shape[1], 2))
 
 
-def binary_domain_loss(domain_logits: Tensor, domain: Domain, weight: Tensor | None = None) -> Tensor:
+def binary_domain_loss(domain_logits: Tensor, domain: DomainName, weight: Tensor | None = None) -> Tensor:
     """BCE with logits against source = 0, target = 1, mean over all elements; `weight` broadcasts ([ADVENT])."""
     label = torch.full_like(domain_logits, 0.0 if domain == "source" else 1.0)
     if weight is None:

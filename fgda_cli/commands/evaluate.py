@@ -69,13 +69,15 @@ def evaluate(
     cli.check_ids(ids)
     from ..data.store import data_root as root_of
     from ..inference.counts import Extras
-    from ..studies.evaluation import RESAMPLES, Wanted, evaluate_all
+    from ..studies.evaluation import RESAMPLES, EvaluationOptions, evaluate_all
     from ..visual.iou_tables import change_table, iou_table
 
     show = cli.reporter(context)
     how, tta = cli.precision_for(precision, device, show), cli.views(flip, scale, sliding, overlap, blend)
     extras = Extras(boundary, calibration, RESAMPLES if intervals or (report is not None and len(checkpoints) > 1) else 0)
-    wanted = Wanted(data, split, root_of(data_root), how, tta, protocol, save_predictions, ids, report, workers, extras, mean)
+    wanted = EvaluationOptions(
+        data, split, root_of(data_root), how, tta, protocol, save_predictions, ids, report, workers, extras, mean
+    )
     names, results = evaluate_all(checkpoints, wanted, show)
     if json is not None:
         cli.emit_json(results[0] if len(results) == 1 else results, json, show)

@@ -41,20 +41,20 @@ def verdict(
     from ..data.store import data_root as root_of
     from ..inference.evaluate import headings
     from ..studies.report import write_page
-    from ..studies.verdict import Wanted, run_verdict, verdict_page
+    from ..studies.verdict import VerdictOptions, run_verdict, verdict_page
     from ..visual.tables import verdict_lines, verdict_table
 
     show = cli.reporter(context)
     how = cli.precision_for(precision, device, show)
-    wanted = Wanted(root_of(data_root), tuple(images or ()), data, baseline, frames, max_pixels, label_maps)
+    wanted = VerdictOptions(root_of(data_root), tuple(images or ()), data, baseline, frames, max_pixels, label_maps)
     study = run_verdict(checkpoints, headings(checkpoints), wanted, how, show)
     if report is not None:
         show.say(f"report: {write_page(report / 'index.html', verdict_page(study, how))}")
-    results = [one.to_json() for one in study.judged]
+    results = [one.to_json() for one in study.checkpoints]
     if json is not None:
         cli.emit_json({"frames": study.what, "checkpoints": results}, json, show)
     if json != "-":
         console = show.console(stderr=False)
-        console.print(verdict_table(study.what, [one.heading for one in study.judged], results))
-        for line in verdict_lines([one.heading for one in study.judged], results):
+        console.print(verdict_table(study.what, [one.heading for one in study.checkpoints], results))
+        for line in verdict_lines([one.heading for one in study.checkpoints], results):
             console.print(line)

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..runtime.errors import FgdaError, UsageError
 from ..runtime.files import append_line, make_folder, write_json
-from ..runtime.parallel import spread
+from ..runtime.parallel import in_processes
 from ..runtime.reporter import Reporter
 from .classes import IGNORE_INDEX
 from .convert import Task, convert, key_of, stamp
@@ -94,7 +94,7 @@ def _convert_all(task: Task, pairs: list[Pair], reporter: Reporter, workers: int
     label = f"{'check' if task.check_only else 'prepare'} {task.dataset}"
     with reporter.progress(label, len(pairs)) as advance:
         few = len(pairs) < 8  # not worth starting processes for
-        for record in spread(_Convert(task), pairs, 1 if few else workers):
+        for record in in_processes(_Convert(task), pairs, 1 if few else workers):
             yield record
             advance(1)
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..runtime.errors import UsageError
 from .classes import CITYSCAPES_IDS, IGNORE_INDEX, NAMES
-from .images import BadFile, open_image, spread, unreadable
+from .images import BadFile, evenly_spaced, open_image, unreadable
 
 LabelIds = Literal["train", "label"]
 MAX_ID = 65535  # of 16-bit labels
@@ -175,7 +175,7 @@ def read_city_label(path: Path) -> np.ndarray:
 
 def sample_of(files: Sequence[Path]) -> list[Path]:
     """At most SAMPLE of the files, evenly spread."""
-    return spread(files, SAMPLE)
+    return evenly_spaced(files, SAMPLE)
 
 
 def sampled_values(labels: Sequence[Path], read: Callable[[Path], np.ndarray]) -> set[int]:

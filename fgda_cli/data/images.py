@@ -173,6 +173,6 @@ def write_image(path: Path, image: np.ndarray, compression: int = 3) -> None:
     write_bytes(path, buffer.tobytes())
 
 
-def spread(items: Sequence[Item], count: int) -> list[Item]:
+def evenly_spaced(items: Sequence[Item], count: int) -> list[Item]:
     """At most `count` of the items, evenly spread, the first and the last among them."""
     return [items[int(index)] for index in np.linspace(0, len(items) - 1, min(count, len(items)))]

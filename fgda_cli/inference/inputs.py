@@ -16,11 +16,11 @@ from ..data.images import (
     IMAGE_SUFFIXES,
     VIDEO_SUFFIXES,
     BadFile,
+    evenly_spaced,
     image_files,
     is_hidden,
     is_label_map,
     read_rgb,
-    spread,
     written_name,
 )
 from ..runtime.distributed import ProcessGroup
@@ -34,7 +34,7 @@ RESULT_ENDINGS = ("_color", "_ids", "_overlay", "_entropy")  # of the names that
 
 
 @dataclass(frozen=True)
-class Input:
+class InputImage:
     """One image or video; `name` is its path below the folder given, without suffix. A video's frame knows its place among those
     that are taken (`order`, from 0), how many come a second on average, and its own time."""
 
@@ -66,7 +66,7 @@ def collect(
     out: Path | None = None,
     label_maps: bool = False,
     reporter: Reporter = Reporter(quiet=True),
-) -> list[Input]:
+) -> list[InputImage]:
     """Images, folders and globs to a list without doubles. Raises FgdaError for an input that gives none.
 
     With several inputs, a folder's name stands before those of its images. Left out of folders and globs, and said: what an
@@ -124,15 +124,15 @@ def _is_what_it_says(file: Path) -> bool:
         return handle.read(1) == b"G"
 
 
-def _stream(text: str) -> list[Input]:
+def _stream(text: str) -> list[InputImage]:
     """A camera, an address, frames on standard input, or the images that it lists, a path a line."""
     if text != STDIN:
-        return [Input(re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-"), Path(text), stream=text)]
+        return [InputImage(re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-"), Path(text), stream=text)]
     head = sys.stdin.buffer.peek(512)[:512]
     if not head:
         raise FgdaError("standard input is empty: images or their paths are expected")
     if not _is_text(head):
-        return [Input("stdin", Path(STDIN), stream=STDIN)]
+        return [InputImage("stdin", Path(STDIN), stream=STDIN)]
     listed = [os.fsdecode(line.strip()) for line in sys.stdin.buffer.read().splitlines() if line.strip()]
     return _distinct({Path(line): Path(line).stem for line in listed})
 
@@ -179,7 +179,7 @@ def _more_below(path: Path, recursive: bool, out: Path | None) -> bool:
     return not recursive and bool(_without_results(image_files(path, True, READABLE), path, out))
 
 
-def _distinct(found: dict[Path, str]) -> list[Input]:
+def _distinct(found: dict[Path, str]) -> list[InputImage]:
     """An input for each file, under names that no other has.
 
     `a.png` and `a.jpg` keep their suffix; files of one name in several folders get as much of their path as tells them apart;
@@ -205,7 +205,7 @@ def _distinct(found: dict[Path, str]) -> list[Input]:
     for path, name in names.items():
         if path.suffix.lower() in VIDEO_SUFFIXES and name in folders:
             names[path] = f"{name}{path.suffix}"
-    return [Input(name, path) for path, name in names.items()]
+    return [InputImage(name, path) for path, name in names.items()]
 
 
 def _by_name(names: dict[Path, str]) -> list[list[Path]]:
@@ -215,7 +215,7 @@ def _by_name(names: dict[Path, str]) -> list[list[Path]]:
     return list(groups.values())
 
 
-def read_inputs(inputs: list[Input], threads: int | None = None, max_pixels: int | None = None) -> Iterator[tuple]:
+def read_inputs(inputs: list[InputImage], threads: int | None = None, max_pixels: int | None = None) -> Iterator[tuple]:
     """Each image, read ahead; a file that cannot be read comes as its reason, so that the others go on."""
     return (pair for chunk in read_chunks(inputs, threads, max_pixels=max_pixels) for pair in chunk)
 
@@ -228,9 +228,11 @@ def spread_images(
     label_maps: bool = False,
     reporter: Reporter = Reporter(quiet=True),
 ) -> list[np.ndarray]:
-    """`count` images of a folder or glob, evenly spread, RGB. Raises FgdaError when none can be read."""
+    """`count` images of a folder or glob, evenly spaced, RGB. Raises FgdaError when none can be read."""
     inputs = [item for item in collect([text], recursive, None, label_maps, reporter) if not item.is_video]
-    images = [image for _, image in read_inputs(spread(inputs, count), max_pixels=max_pixels) if isinstance(image, np.ndarray)]
+    images = [
+        image for _, image in read_inputs(evenly_spaced(inputs, count), max_pixels=max_pixels) if isinstance(image, np.ndarray)
+    ]
     if not images:
         raise FgdaError(f"{text} holds no image that can be read (videos: take frames of them first)")
     return images
@@ -242,7 +244,7 @@ def different_frames(images: list[np.ndarray]) -> int:
 
 
 def read_chunks(
-    inputs: list[Input],
+    inputs: list[InputImage],
     threads: int | None = None,
     process_group: ProcessGroup = ProcessGroup(),
     max_pixels: int | None = None,
@@ -250,7 +252,7 @@ def read_chunks(
 ) -> Iterator[list[tuple]]:
     """This process's share of the images in chunks, and then its videos' frames, video by video."""
 
-    def read(item: Input) -> np.ndarray | BadFile:
+    def read(item: InputImage) -> np.ndarray | BadFile:
         try:
             return read_rgb(item.path, max_pixels)
         except BadFile as error:
@@ -264,12 +266,12 @@ def read_chunks(
         yield from batched(_frames(item, clip), CHUNK if item.stream is None else 1)  # a stream's frames as they come
 
 
-def _frames(item: Input, clip: Clip) -> Iterator[tuple[Input, np.ndarray | BadFile]]:
+def _frames(item: InputImage, clip: Clip) -> Iterator[tuple[InputImage, np.ndarray | BadFile]]:
     """A video's frames as NAME/000001, NAME/000002, … by their number in the video; at the end, what was missing of it."""
     try:
         frames = frames_of(item.source, clip)
         for order, frame in enumerate(frames if item.stream else ahead(frames, CHUNK)):
             name = f"{item.name}/{frame.number:06d}"
-            yield Input(name, item.path, item.stream, order, clip.rate(frame.rate), frame.seconds), frame.image
+            yield InputImage(name, item.path, item.stream, order, clip.rate(frame.rate), frame.seconds), frame.image
     except BadFile as error:
         yield item, error

@@ -15,7 +15,7 @@ from ..runtime.errors import UsageError
 from ..runtime.files import whole_file
 from ..visual.colour import colourise, legend, overlay
 from ..visual.heat import heat, heat_with_bar
-from .inputs import Input
+from .inputs import InputImage
 from .video import InOrder, VideoFile
 
 KINDS = ("color", "ids", "overlay")
@@ -70,7 +70,7 @@ class Pictures:
     def write_legend(self) -> None:
         write_image(self.out / "legend.png", legend(self.classes))
 
-    def __call__(self, item: Input, image: np.ndarray, result: dict) -> None:
+    def __call__(self, item: InputImage, image: np.ndarray, result: dict) -> None:
         for kind in self.kinds:
             # Level 1: twice as fast as the default, a tenth larger.
             write_image(self.out / f"{item.name}_{kind}.png", self.picture(kind, image, result["train_ids"]), compression=1)
@@ -91,7 +91,7 @@ class Videos:
     files: dict[str, tuple[VideoFile, InOrder]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def __call__(self, item: Input, image: np.ndarray, result: dict) -> None:
+    def __call__(self, item: InputImage, image: np.ndarray, result: dict) -> None:
         if self.pictures.kinds:
             self.pictures(item, image, result)
         if not item.is_video:
@@ -127,7 +127,7 @@ class EntropyMaps:
     raw: bool = False
     means: dict[str, float] = field(default_factory=dict)
 
-    def __call__(self, item: Input, image: np.ndarray, result: dict) -> None:
+    def __call__(self, item: InputImage, image: np.ndarray, result: dict) -> None:
         entropy = result["entropy"]
         self.means[item.name] = float(entropy.mean())
         write_image(self.out / f"{item.name}_entropy.png", heat_with_bar(entropy))

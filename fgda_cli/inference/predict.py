@@ -20,7 +20,7 @@ from ..runtime.devices import Precision
 from ..runtime.distributed import ProcessGroup
 from ..runtime.errors import FgdaError, Stopped
 from ..runtime.reporter import Reporter
-from .inputs import Input, read_chunks
+from .inputs import InputImage, read_chunks
 from .pipeline import batched, images_per_batch, share, write_behind
 from .tta import TestTimeAugmentation, decide, view_logits
 from .video import Clip, CutShort, frame_count
@@ -62,7 +62,7 @@ class Smoothed:
     def __init__(self, share: float):
         self.share, self.video, self.probs = share, None, None
 
-    def __call__(self, item: Input, views: list[Tensor]) -> list[Tensor]:
+    def __call__(self, item: InputImage, views: list[Tensor]) -> list[Tensor]:
         """The views' logits `[1,K,h,w]` as one map of log probabilities."""
         size = views[0].shape[-2:]
         maps = [F.interpolate(torch.softmax(view, 1), size, mode="bilinear", align_corners=False) for view in views]
@@ -117,10 +117,10 @@ class Reading:
 
 def predict_inputs(
     model: Segmenter,
-    inputs: list[Input],
+    inputs: list[InputImage],
     precision: Precision,
     reporter: Reporter,
-    write: Callable[[Input, np.ndarray, dict], None],
+    write: Callable[[InputImage, np.ndarray, dict], None],
     tta: TestTimeAugmentation = TestTimeAugmentation(),
     reading: Reading = Reading(),
     process_group: ProcessGroup = ProcessGroup(),
@@ -155,20 +155,20 @@ def predict_inputs(
     return Counts(*counts.tolist())
 
 
-def _one_by_one(inputs: list[Input], process_group: ProcessGroup) -> list[list[Input]]:
+def _one_by_one(inputs: list[InputImage], process_group: ProcessGroup) -> list[list[InputImage]]:
     """This process's images, then each of its videos."""
     videos = process_group.part([item for item in inputs if item.is_video])
     return [share([item for item in inputs if not item.is_video], process_group), *([item] for item in videos)]
 
 
-def _total(inputs: list[Input], clip: Clip) -> int | None:
+def _total(inputs: list[InputImage], clip: Clip) -> int | None:
     """Images and frames of this process, for the progress bar; None where there is no end."""
     counts = [frame_count(item.source, clip) if item.is_video else 1 for item in inputs]
     return None if None in counts else sum(counts)
 
 
 @contextmanager
-def _finished(part: list[Input], write: Callable) -> Iterator[None]:
+def _finished(part: list[InputImage], write: Callable) -> Iterator[None]:
     """Around a video's frames: its file is closed at the end, or when a stream is interrupted; else nothing of it is left."""
     video = part[0] if part and part[0].is_video and hasattr(write, "finish") else None
     try:

@@ -90,9 +90,9 @@ class AdaptPatch(AdaptSegNet):
         with self.autocast():
             return self.modules["patch_head"](logits, grid_of(size, self.settings.patch[::-1])).float()
 
-    def judged_maps(self, name: str, output: Output, size: tuple[int, int]) -> Tensor:
+    def discriminator_input(self, name: str, output: Output, size: tuple[int, int]) -> Tensor:
         if name != "patch_discriminator":
-            return super().judged_maps(name, output, size)
+            return super().discriminator_input(name, output, size)
         return torch.softmax(self.patch_logits(output.logits, size), dim=1)
 
     def adversarial_weight(self, name: str) -> float:

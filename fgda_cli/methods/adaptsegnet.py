@@ -41,7 +41,7 @@ class AdaptSegNet(Method):
         """What the discriminator looks at, `[B,K,H,W]`."""
         return torch.softmax(logits, dim=1)
 
-    def judged_maps(self, name: str, output: Output, size: tuple[int, int]) -> Tensor:
+    def discriminator_input(self, name: str, output: Output, size: tuple[int, int]) -> Tensor:
         """What a discriminator is shown of an image of (H, W)."""
         return self.maps(self.upsample(output.aux_logits if name.startswith("aux") else output.logits, size))
 
@@ -65,21 +65,21 @@ class AdaptSegNet(Method):
         The target's domain logits are computed once: the maps are a leaf in between, so that the network's loss
         reaches no weight of D and D's loss reaches nothing of the network.
         """
-        maps = self.judged_maps(name, target, batch.target.shape[-2:])
+        maps = self.discriminator_input(name, target, batch.target.shape[-2:])
         leaf = maps.detach().requires_grad_()
-        domain_logits = self.judge(discriminator, leaf)
+        domain_logits = self.domain_logits(discriminator, leaf)
         adversarial = self.adversarial_weight(name) * losses.binary_domain_loss(domain_logits, "source")
         (grad,) = torch.autograd.grad(self.scale(adversarial), leaf, retain_graph=True)
         on_target = 0.5 * losses.binary_domain_loss(domain_logits, "target")
         self.scale(on_target).backward(inputs=list(discriminator.parameters()))
         with torch.no_grad():
-            source_maps = self.judged_maps(name, source, batch.source.shape[-2:]).detach()
-        on_source = 0.5 * losses.binary_domain_loss(self.judge(discriminator, source_maps), "source")
+            source_maps = self.discriminator_input(name, source, batch.source.shape[-2:]).detach()
+        on_source = 0.5 * losses.binary_domain_loss(self.domain_logits(discriminator, source_maps), "source")
         self.backward(on_source)
         prefix = name.removesuffix("discriminator")
         return maps, grad, {f"{prefix}adv": adversarial.detach(), f"{prefix}disc": (on_source + on_target).detach()}
 
-    def judge(self, discriminator: nn.Module, maps: Tensor) -> Tensor:
+    def domain_logits(self, discriminator: nn.Module, maps: Tensor) -> Tensor:
         with self.autocast():
             return discriminator(maps).float()
 

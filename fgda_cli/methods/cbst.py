@@ -95,7 +95,7 @@ class Cbst(Method):
         labels = ratio.max(dim=1).indices
         place = to_bins(odds.gather(1, labels[:, None])[:, 0])
         limit, share = bins[labels], admitted[labels]
-        sure = (place > limit) | ((place == limit) & (spread(labels.shape[-2:], labels.device) < share))
+        sure = (place > limit) | ((place == limit) & (even_pattern(labels.shape[-2:], labels.device) < share))
         return torch.where(sure, labels, torch.full_like(labels, 255))
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
@@ -121,7 +121,7 @@ def to_bins(odds: Tensor) -> Tensor:
     return ((odds - LOWEST) * (BINS / (HIGHEST - LOWEST))).floor().long().clamp(0, BINS - 1)
 
 
-def spread(size: tuple[int, int], device) -> Tensor:
+def even_pattern(size: tuple[int, int], device) -> Tensor:
     """A number in [0,1) for each pixel `[h,w]`, the same for every image and evenly spread: who of equals is taken."""
     rows, columns = (torch.arange(n, dtype=torch.float64, device=device) for n in size)
     return (rows[:, None] * 0.7548776662466927 + columns[None] * 0.5698402909980532) % 1.0

@@ -91,21 +91,21 @@ class Clan(AdaptSegNet):
         first, second = (self.upsample(logits, size) for logits in (target.logits, second))
         maps, focus = torch.softmax(first + second, dim=1), self.pixel_weight(first, second)
         leaf, pixel_weight = maps.detach().requires_grad_(), focus.detach().requires_grad_(focus.requires_grad)
-        judged = self.judge_full(leaf)
+        judged = self.full_domain_logits(leaf)
         adversarial = self.settings.lambda_main * self.damping * losses.binary_domain_loss(judged, "source", pixel_weight)
         inputs = [leaf, *([pixel_weight] if pixel_weight.requires_grad else [])]
         grads = torch.autograd.grad(self.scale(adversarial), inputs, retain_graph=True)
         on_target = losses.binary_domain_loss(judged, "target", pixel_weight.detach())
         self.scale(on_target).backward(inputs=list(self.discriminators["discriminator"].parameters()))
         source_maps = torch.softmax(self.upsample(source_logits, batch.source.shape[-2:]), dim=1)
-        on_source = losses.binary_domain_loss(self.judge_full(source_maps), "source")
+        on_source = losses.binary_domain_loss(self.full_domain_logits(source_maps), "source")
         self.backward(on_source)
         torch.autograd.backward([maps, *([focus] if pixel_weight.requires_grad else [])], grads)
         return {"adv": adversarial.detach(), "disc": (on_source + on_target).detach()}
 
-    def judge_full(self, maps: Tensor) -> Tensor:
+    def full_domain_logits(self, maps: Tensor) -> Tensor:
         """Domain logits `[B,1,H,W]` at the maps' own size."""
-        return losses.upsample(self.judge(self.discriminators["discriminator"], maps), maps.shape[-2:])
+        return losses.upsample(self.domain_logits(self.discriminators["discriminator"], maps), maps.shape[-2:])
 
     def pixel_weight(self, first: Tensor, second: Tensor) -> Tensor:
         """lambda_local (1 - cos(p1, p2)) + epsilon `[B,1,H,W]`, not detached; 1 during the warm-up."""

@@ -89,14 +89,14 @@ class Cycada(Method):
 
     def optimizers(self, recipe: Recipe) -> dict[str, Scheduled]:
         parameters = self.modules["discriminator"].parameters()
-        judge = sgd(parameters, lr=self.settings.discriminator_lr, momentum=0.99, weight_decay=recipe.weight_decay)
-        return super().optimizers(recipe) | {"discriminator": Scheduled(judge, recipe.schedule)}
+        discriminator = sgd(parameters, lr=self.settings.discriminator_lr, momentum=0.99, weight_decay=recipe.weight_decay)
+        return super().optimizers(recipe) | {"discriminator": Scheduled(discriminator, recipe.schedule)}
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         source, terms = self.source_pass(batch)
         target = self.forward(batch.target)
         leaf = target.logits.detach().requires_grad_()
-        on_target, on_source = self.judge(leaf, 1), self.judge(source.logits.detach(), 0)
+        on_target, on_source = self.domain_logits(leaf, 1), self.domain_logits(source.logits.detach(), 0)
         adversarial = self.settings.lambda_adv * domain_loss(on_target, 0)
         gate = self.gate().to(adversarial)
         if gate.device.type != "cpu" or bool(gate):  # a GPU is not asked: a closed gate stops the gradient there
@@ -117,7 +117,7 @@ class Cycada(Method):
         right = 0.5 * ((on_source.argmax(1) == 0).float().mean() + (on_target.argmax(1) == 1).float().mean())
         self.modules["record"].accuracy[self.iteration % WINDOW] = self.process_group.mean(right)
 
-    def judge(self, logits: Tensor, stream: int) -> Tensor:
+    def domain_logits(self, logits: Tensor, stream: int) -> Tensor:
         """Domain logits `[B,2,h,w]` (source, target) of class logits; channels dropped as (seed, iteration, place) draw them."""
         first, second, last = self.modules["discriminator"]
         with self.autocast():

@@ -103,7 +103,7 @@ class Siban(AdaptSegNet):
         self.excess.append(excess.detach().mean())
         return self.modules["multiplier"].beta * excess.clamp(min=0).mean()
 
-    def judged_maps(self, name: str, output: Output, size: tuple[int, int]) -> Tensor:
+    def discriminator_input(self, name: str, output: Output, size: tuple[int, int]) -> Tensor:
         return output.features
 
     def step(self, batch: Batch) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ def _worker() -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
 
 
-def spread(function: Callable, items: Iterable, workers: int, chunk: int = 4) -> Iterator:
+def in_processes(function: Callable, items: Iterable, workers: int, chunk: int = 4) -> Iterator:
     """`function` of each item, in order. When the caller stops early, what has not begun is dropped.
 
     Raises FgdaError when a worker process is killed (by a person, or for want of memory).

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data.geometry import Size, resize_ids, resize_image
-from ..data.images import spread
+from ..data.images import evenly_spaced
 from ..data.loader import AnyDataset, to_tensor
 from ..inference.tta import forward, forward_logits
 from ..losses import entropy_map, upsample
@@ -68,7 +68,7 @@ def frames_of(dataset: AnyDataset, split: str, size: Any, count: int, labelled: 
     """`count` images, evenly spread over the split, at `size`: (width, height), or a function of an image's own."""
     items = dataset.items(split, labelled=labelled)
     images, labels = [], []
-    for item in spread(items, count):
+    for item in evenly_spaced(items, count):
         image = np.ascontiguousarray(dataset.image(item))
         wanted = size(image.shape[1], image.shape[0]) if callable(size) else size
         images.append(resize_image(image, wanted, dataset.resample))

@@ -78,7 +78,7 @@ def score(before: Observed, after: Observed) -> float:
     return sum(WEIGHTS[name] * value for name, value in changes(before, after).items())
 
 
-def judge(before: Observed, after: Observed, names: tuple[str, ...]) -> Verdict:
+def verdict_on(before: Observed, after: Observed, names: tuple[str, ...]) -> Verdict:
     """The verdict on a network that began as `before`; `names` are its classes."""
     found, value = classes_in_words(before, after, names), score(before, after)
     frames = after.different or FITTED_ON

@@ -23,7 +23,7 @@ SHOWN = 4  # frames that lost most, and that gained most
 
 
 @dataclass(frozen=True)
-class Judged:
+class Evaluated:
     """A checkpoint's evaluation: its JSON, what was counted, and its images' own mIoU by name."""
 
     heading: str
@@ -32,7 +32,7 @@ class Judged:
     scores: dict[str, float]
 
 
-def change(first: Judged, other: Judged) -> dict[str, Any]:
+def change(first: Evaluated, other: Evaluated) -> dict[str, Any]:
     """The JSON of a change in points of IoU: by class and in the mean, each with the interval over the same resampled images;
     `harmed` and `helped` name the classes whose interval leaves out 0, and that changed by 0.1 at least."""
     names = first.result["classes"]
@@ -59,7 +59,7 @@ def change(first: Judged, other: Judged) -> dict[str, Any]:
     }
 
 
-def comparison_page(judged: list[Judged], dataset: PreparedDataset, precision: Precision, tta: TestTimeAugmentation) -> str:
+def comparison_page(judged: list[Evaluated], dataset: PreparedDataset, precision: Precision, tta: TestTimeAugmentation) -> str:
     """A page of the first checkpoint against each of the others. The images of both are predicted anew for the pictures."""
     first, *others = judged
     facts = [f"{first.result['dataset']} / {first.result['split']}, {first.result['images']} images", f"from {first.heading}"]
@@ -98,7 +98,12 @@ def _bars(found: dict[str, Any]) -> str:
 
 
 def _frames(
-    names: list[str], first: Judged, other: Judged, dataset: PreparedDataset, precision: Precision, tta: TestTimeAugmentation
+    names: list[str],
+    first: Evaluated,
+    other: Evaluated,
+    dataset: PreparedDataset,
+    precision: Precision,
+    tta: TestTimeAugmentation,
 ) -> str:
     items = {item.name: item for item in dataset.items(first.result["split"], labelled=True)}
     networks = [AsEvaluated(one.result, precision, tta) for one in (first, other)]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..data.classes import ClassMatch, ClassSet, union_of
-from ..data.images import BadFile, spread
+from ..data.images import BadFile, evenly_spaced
 from ..data.store import PreparedDataset
 from ..inference.inputs import collect, read_inputs
 from ..inference.predict import predict
@@ -32,7 +32,7 @@ class Scene:
 def from_dataset(dataset: PreparedDataset, split: str, most: int) -> list[Scene]:
     """Scenes spread evenly over a labelled split."""
     items = dataset.items(split, labelled=True)
-    chosen = spread(items, most)
+    chosen = evenly_spaced(items, most)
     return [Scene(np.ascontiguousarray(dataset.image(item)), dataset.label(item), dataset.classes) for item in chosen]
 
 

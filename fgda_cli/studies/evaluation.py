@@ -20,7 +20,7 @@ from ..runtime.devices import Precision
 from ..runtime.distributed import join
 from ..runtime.errors import FgdaError
 from ..runtime.reporter import Reporter
-from .changes import Judged, change, comparison_page
+from .changes import Evaluated, change, comparison_page
 from .report import ImageScores, evaluation_page, write_page
 from .verdict import start_of
 
@@ -28,7 +28,7 @@ RESAMPLES = 1000  # of the images, for intervals
 
 
 @dataclass(frozen=True)
-class Wanted:
+class EvaluationOptions:
     """What the options of `fgda evaluate` ask for."""
 
     data: str | None  # name or folder; None: what each checkpoint's preset names
@@ -62,13 +62,13 @@ class Keep:
             self.save(item, train_ids)
 
 
-def evaluate_all(paths: list[Path], wanted: Wanted, reporter: Reporter) -> tuple[list[str], list[dict[str, Any]]]:
+def evaluate_all(paths: list[Path], wanted: EvaluationOptions, reporter: Reporter) -> tuple[list[str], list[dict[str, Any]]]:
     """A heading and the JSON of `evaluate` for each checkpoint; files go where `wanted` says."""
     group = join(wanted.precision.device)
     if not wanted.mean:
         paths = start_first(paths, reporter)
     names = headings(paths)
-    judged: list[Judged] = []
+    judged: list[Evaluated] = []
     together = tuple(paths[1:]) if wanted.mean else ()
     if together:
         paths, names = paths[:1], [f"mean of {len(paths)}"]
@@ -88,7 +88,7 @@ def evaluate_all(paths: list[Path], wanted: Wanted, reporter: Reporter) -> tuple
         )  # fmt: skip
         parts = group.gather(keep.scores.scores)
         scores = {name: score for part in parts for name, score in part.items()}
-        judged.append(Judged(heading, result, counted[0], scores))
+        judged.append(Evaluated(heading, result, counted[0], scores))
         if len(judged) > 1 and wanted.extras.resamples and _comparable(judged[0], judged[-1], reporter):
             result["change"] = change(judged[0], judged[-1])
         if wanted.report is not None and group.is_first:
@@ -126,7 +126,7 @@ def share_classes(results: list[dict[str, Any]], reporter: Reporter) -> None:
         result["shared"] = {"classes": shared, "miou": float(np.mean(known)) if known else None}
 
 
-def _comparable(first: Judged, other: Judged, reporter: Reporter) -> bool:
+def _comparable(first: Evaluated, other: Evaluated, reporter: Reporter) -> bool:
     """Whether both were counted on the same images in the same classes; why not is said."""
     same = first.result["classes"] == other.result["classes"] and first.totals.images.keys() == other.totals.images.keys()
     if not same:

@@ -27,7 +27,7 @@ RARE = 0.005  # share of the source's pixels below which a class is rare
 
 
 @dataclass(frozen=True)
-class Domain:
+class DomainStatistics:
     """One side of the gap."""
 
     name: str
@@ -40,7 +40,7 @@ class Domain:
     shares: np.ndarray | None  # [K] of the labelled pixels; None: no labels
 
 
-def look_at(dataset: AnyDataset, count: int) -> Domain:
+def look_at(dataset: AnyDataset, count: int) -> DomainStatistics:
     """What is known of a data set from `count` of its training images (of its first split where it has none)."""
     split = training_split(dataset)
     items = dataset.items(split)
@@ -52,7 +52,7 @@ def look_at(dataset: AnyDataset, count: int) -> Domain:
     if labelled and all(item.counts is not None for item in items):
         totals = np.sum([item.counts for item in items], axis=0, dtype=np.float64)
         shares = totals / max(totals.sum(), 1)
-    return Domain(
+    return DomainStatistics(
         dataset.name, typical_size(items), len(items), frames, np.stack([values.mean(0), values.std(0)]),
         np.mean([spectrum_of(image) for image in frames.images], axis=0),
         np.mean([profile_of(image) for image in frames.images], axis=0), shares,
@@ -79,7 +79,7 @@ def profile_of(image: np.ndarray) -> np.ndarray:
     return np.stack([(row - row.mean()) / (row.std() + 1e-6) for row in rows])
 
 
-def guessed_shares(source: Domain, target: Domain, classes: ClassSet) -> tuple[np.ndarray, float]:
+def guessed_shares(source: DomainStatistics, target: DomainStatistics, classes: ClassSet) -> tuple[np.ndarray, float]:
     """Shares of the classes `[K]` that colour and height alone let expect on the target, and how far they are from the source's.
 
     Crude, for it knows no shape: a histogram of each class over height and Lab, from half of the source's images. What it says of
@@ -137,8 +137,8 @@ def best_shift(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
 class Gap:
     """Both sides, the figures of what lies between, and what to set: (overrides, why)."""
 
-    source: Domain
-    target: Domain
+    source: DomainStatistics
+    target: DomainStatistics
     classes: ClassSet
     figures: dict[str, float]
     guess: np.ndarray | None  # [K] shares expected on the target
@@ -171,7 +171,9 @@ def measure(source: AnyDataset, target: AnyDataset, count: int = 60, predicted: 
     return Gap(one, two, source.classes, figures, guess, advice_for(one, two, source.classes, figures))
 
 
-def advice_for(source: Domain, target: Domain, classes: ClassSet, figures: dict[str, float]) -> list[tuple[str, str]]:
+def advice_for(
+    source: DomainStatistics, target: DomainStatistics, classes: ClassSet, figures: dict[str, float]
+) -> list[tuple[str, str]]:
     """What to set and why, from what was measured on the pairs in docs/methods.md: two pairs, so rules of thumb."""
     found = []
     pixels = min(target.size[0] * target.size[1], 1024 * 512)
@@ -218,7 +220,7 @@ def _largest_crop(size: tuple[int, int], like: tuple[int, int]) -> tuple[int, in
 
 
 def gap_json(gap: Gap) -> dict[str, Any]:
-    def side(domain: Domain) -> dict[str, Any]:
+    def side(domain: DomainStatistics) -> dict[str, Any]:
         return {"data": domain.name, "images": domain.count, "size": list(domain.size), "lab_mean": domain.moments[0].tolist(),
                 "lab_deviation": domain.moments[1].tolist(), "spectrum": domain.spectrum.tolist()}  # fmt: skip
 

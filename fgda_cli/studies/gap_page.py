@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from html import escape
 
-from ..data.images import spread
+from ..data.images import evenly_spaced
 from ..visual import html
 from ..visual.plots import curves
-from .gap import Domain, Gap
+from .gap import DomainStatistics, Gap
 
 SHOWN = 5  # pictures of each side
 
@@ -39,10 +39,10 @@ def _profiles(gap: Gap) -> dict[str, list[tuple[int, float]]]:
     }
 
 
-def _pairs(source: Domain, target: Domain) -> str:
+def _pairs(source: DomainStatistics, target: DomainStatistics) -> str:
     parts = []
     for domain in (source, target):
-        chosen = spread(domain.frames.images, SHOWN)
+        chosen = evenly_spaced(domain.frames.images, SHOWN)
         figures = [html.image(image, f"{domain.name} {number}", photo=True) for number, image in enumerate(chosen, 1)]
         parts.append(html.scene(domain.name, f"{domain.count} images", figures))
     return "".join(parts)

@@ -14,7 +14,7 @@ from ..runtime.devices import Precision
 from ..runtime.errors import FgdaError
 from ..runtime.files import write_json, write_text
 from ..runtime.reporter import Reporter
-from .evaluation import RESAMPLES, Wanted, evaluate_all
+from .evaluation import RESAMPLES, EvaluationOptions, evaluate_all
 
 
 def write_card(path: Path, out: Path, root: Path, data: str | None, precision: Precision, reporter: Reporter) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def write_card(path: Path, out: Path, root: Path, data: str | None, precision: P
     except FgdaError as error:
         reporter.decide(f"no figures in the card: {str(error).splitlines()[0]}")
     else:
-        wanted = Wanted(data, split, root, precision, extras=Extras(calibration=True, resamples=RESAMPLES))
+        wanted = EvaluationOptions(data, split, root, precision, extras=Extras(calibration=True, resamples=RESAMPLES))
         _, (evaluation,) = evaluate_all([path], wanted, reporter)
     card = make_card(info, evaluation, licences_of(info["preset"]), weights_hash(content["model"]))
     write_text(out / "card.md", card_markdown(card))

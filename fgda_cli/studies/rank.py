@@ -15,7 +15,7 @@ from torch import Tensor
 from ..data.classes import ClassSet
 from ..data.images import BadFile, write_image
 from ..data.prelabels import Prelabels
-from ..inference.inputs import Input, read_chunks
+from ..inference.inputs import InputImage, read_chunks
 from ..inference.pipeline import batched, images_per_batch
 from ..inference.predict import network_size, predict_many
 from ..inference.tta import batch_of, forward
@@ -36,7 +36,7 @@ SAME_BITS = 5  # of 64: hashes that differ in so few belong to one view (dHash)
 class Looked:
     """What is known of a frame."""
 
-    item: Input
+    item: InputImage
     entropy: float  # mean of eq. 4
     shares: np.ndarray  # [K] of its pixels
     features: np.ndarray  # [C], the mean of the last stage
@@ -56,7 +56,7 @@ class Chosen:
 
 def look(
     model: Segmenter,
-    inputs: list[Input],
+    inputs: list[InputImage],
     precision: Precision,
     reporter: Reporter,
     threads: int | None = None,
@@ -76,8 +76,8 @@ def look(
     return found, bad
 
 
-def _look_at(model: Segmenter, chunk: list[tuple[Input, np.ndarray]], precision: Precision) -> list[Looked]:
-    groups: dict[tuple[int, int], list[tuple[Input, np.ndarray]]] = {}
+def _look_at(model: Segmenter, chunk: list[tuple[InputImage, np.ndarray]], precision: Precision) -> list[Looked]:
+    groups: dict[tuple[int, int], list[tuple[InputImage, np.ndarray]]] = {}
     for item, image in chunk:
         groups.setdefault(network_size(model, image), []).append((item, image))
     found = []
@@ -174,7 +174,7 @@ def write_ranking(
     place = {one.frame.item.name: number for number, one in enumerate(chosen)}
     cells: list = [None] * len(chosen)
     writers = [Prelabels(kind, out / kind, classes) for kind in kinds]
-    sources = list({one.frame.item.path: Input(_stem(one.frame.item), one.frame.item.path) for one in chosen}.values())
+    sources = list({one.frame.item.path: InputImage(_stem(one.frame.item), one.frame.item.path) for one in chosen}.values())
     for chunk in read_chunks(sources, max_pixels=max_pixels):
         wanted = [(item, image) for item, image in chunk if item.name in place and not isinstance(image, BadFile)]
         results = predict_many(model, [image for _, image in wanted], precision, with_entropy=False)
@@ -190,12 +190,12 @@ def write_ranking(
     write_json(out / "ranking.json", result)
 
 
-def _stem(item: Input) -> str:
+def _stem(item: InputImage) -> str:
     """The name by which its file is read again: a frame's is that of its video."""
     return item.name.rpartition("/")[0] if item.is_video else item.name
 
 
-def _copy_image(item: Input, image: np.ndarray, writer: Prelabels) -> str:
+def _copy_image(item: InputImage, image: np.ndarray, writer: Prelabels) -> str:
     """The image beside its pre-label; returns its name there. A video's frame becomes a PNG."""
     suffix = ".png" if item.is_video else item.path.suffix
     below = "JPEGImages" if writer.kind == "cvat" else "images"

@@ -22,7 +22,7 @@ from ..runtime.devices import Precision
 from ..runtime.errors import FgdaError, UsageError
 from ..runtime.reporter import Reporter
 from ..signals.observe import Frames, Observed, feature_distance, frames_of, look_at_source, observe
-from ..signals.score import Verdict, judge
+from ..signals.score import Verdict, verdict_on
 from ..visual import html
 from ..visual.colour import colourise
 
@@ -30,7 +30,7 @@ SHOWN = 6  # frames on the page
 
 
 @dataclass(frozen=True)
-class Wanted:
+class VerdictOptions:
     """What the options of `fgda verdict` ask for."""
 
     root: Path
@@ -43,7 +43,7 @@ class Wanted:
 
 
 @dataclass
-class Judged:
+class ObservedCheckpoint:
     """A checkpoint, and what was found."""
 
     path: Path
@@ -63,14 +63,16 @@ class Judged:
 class Study:
     """All that was judged, the baseline first."""
 
-    judged: list[Judged]
+    checkpoints: list[ObservedCheckpoint]
     classes: ClassSet
     frames: Frames
     what: str  # where the frames are from
     notes: list[str] = field(default_factory=list)
 
 
-def run_verdict(checkpoints: list[Path], headings: list[str], wanted: Wanted, precision: Precision, reporter: Reporter) -> Study:
+def run_verdict(
+    checkpoints: list[Path], headings: list[str], wanted: VerdictOptions, precision: Precision, reporter: Reporter
+) -> Study:
     """Raises UsageError when it is not known what the checkpoints began as, FgdaError for files that do not fit."""
     baseline = wanted.baseline or started_from(checkpoints, reporter)
     paths = [baseline, *(path for path in checkpoints if path.resolve() != baseline.resolve())]
@@ -89,13 +91,13 @@ def run_verdict(checkpoints: list[Path], headings: list[str], wanted: Wanted, pr
             raise FgdaError(f"{path} and {baseline} have other classes: no verdict can be given")
         reporter.say(f"looking at {path}")
         observed = observe(model, frames, precision)
-        verdict = judge(study.judged[0].observed, observed, study.classes.names) if study.judged else None
+        verdict = verdict_on(study.checkpoints[0].observed, observed, study.classes.names) if study.checkpoints else None
         kept = distance = None
         if source is not None:
             kept, features = look_at_source(model, source, precision)
             observed.signals["feature_distance"] = feature_distance(features, observed.features)
             distance = float(np.abs(observed.shares - prior).sum() / 2)
-        study.judged.append(Judged(path, names.get(path, "baseline"), observed, verdict, kept, distance))
+        study.checkpoints.append(ObservedCheckpoint(path, names.get(path, "baseline"), observed, verdict, kept, distance))
     return study
 
 
@@ -119,7 +121,7 @@ def start_of(path: Path) -> Path | None:
         return None
 
 
-def target_frames(wanted: Wanted, model: Segmenter, info: dict, reporter: Reporter) -> tuple[Frames, str]:
+def target_frames(wanted: VerdictOptions, model: Segmenter, info: dict, reporter: Reporter) -> tuple[Frames, str]:
     """Frames at the size at which they enter the network, and where they are from."""
     if wanted.images:
         count = max(1, wanted.frames // len(wanted.images))
@@ -138,7 +140,7 @@ def target_frames(wanted: Wanted, model: Segmenter, info: dict, reporter: Report
     return frames, f"{len(frames.images)} of {len(dataset.items(split))} images of {dataset.name} / {split}"
 
 
-def source_frames(wanted: Wanted, info: dict, reporter: Reporter) -> tuple[Frames | None, np.ndarray | None]:
+def source_frames(wanted: VerdictOptions, info: dict, reporter: Reporter) -> tuple[Frames | None, np.ndarray | None]:
     """Labelled frames of the source and its class shares; None, said aloud, where it is not at hand."""
     source = info["preset"]["data"]["source"]
     try:
@@ -155,7 +157,7 @@ def source_frames(wanted: Wanted, info: dict, reporter: Reporter) -> tuple[Frame
 
 def verdict_page(study: Study, precision: Precision) -> str:
     """A page: the verdicts, shares of the classes, and the frames that changed most, before and after."""
-    base, *others = study.judged
+    base, *others = study.checkpoints
     sections = [html.section("Signals", _signals_table(study))]
     for one in others:
         note = one.verdict.in_words()
@@ -167,22 +169,22 @@ def verdict_page(study: Study, precision: Precision) -> str:
 
 
 def _signals_table(study: Study) -> str:
-    keys = list(study.judged[0].observed.signals)
-    head = "".join(f"<th>{escape(one.heading)}</th>" for one in study.judged)
+    keys = list(study.checkpoints[0].observed.signals)
+    head = "".join(f"<th>{escape(one.heading)}</th>" for one in study.checkpoints)
     rows = []
     for key in keys:
-        cells = "".join(f"<td>{one.observed.signals[key]:.3f}</td>" for one in study.judged)
+        cells = "".join(f"<td>{one.observed.signals[key]:.3f}</td>" for one in study.checkpoints)
         rows.append(f"<tr><td>{escape(key.replace('_', ', '))}</td>{cells}</tr>")
     for label, values in (
-        ("source mIoU %", [one.source for one in study.judged]),
-        ("distance from the source's class shares", [one.prior_distance for one in study.judged]),
+        ("source mIoU %", [one.source for one in study.checkpoints]),
+        ("distance from the source's class shares", [one.prior_distance for one in study.checkpoints]),
     ):
         if values[0] is not None:
             rows.append(f"<tr><td>{label}</td>{''.join(f'<td>{value:.2f}</td>' for value in values)}</tr>")
     return f"<table><thead><tr><th>signal</th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
-def _shares_table(base: Judged, one: Judged, classes: ClassSet) -> str:
+def _shares_table(base: ObservedCheckpoint, one: ObservedCheckpoint, classes: ClassSet) -> str:
     rows = []
     for k, (name, colour) in enumerate(zip(classes.names, classes.palette, strict=True)):
         was, now = 100 * base.observed.shares[k], 100 * one.observed.shares[k]
@@ -202,7 +204,7 @@ def changed_most(before: list[np.ndarray], after: list[np.ndarray], most: int) -
     return [(number, shares[number]) for number in order[:most]]
 
 
-def _changed_frames(base: Judged, one: Judged, study: Study, precision: Precision) -> str:
+def _changed_frames(base: ObservedCheckpoint, one: ObservedCheckpoint, study: Study, precision: Precision) -> str:
     parts, models = [], [precision.to_device(load_model(judged.path)[0]) for judged in (base, one)]
     for number, share in changed_most(base.observed.ids, one.observed.ids, SHOWN):
         image = study.frames.images[number]

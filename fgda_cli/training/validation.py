@@ -20,7 +20,7 @@ from ..runtime.errors import FgdaError, UsageError
 from ..runtime.reporter import Reporter
 from ..settings import Domain, Preset
 from ..signals.observe import Frames, Observed, frames_of, observe
-from ..signals.score import Verdict, judge, score
+from ..signals.score import Verdict, score, verdict_on
 from .datasets import Datasets
 
 FRAMES = 40  # of the target, evenly spread over its training images
@@ -52,7 +52,7 @@ class LabelFree:
 
     def verdict(self) -> Verdict | None:
         """On the network that was looked at last."""
-        return None if self.before is None or self.after is None else judge(self.before, self.after, self.names)
+        return None if self.before is None or self.after is None else verdict_on(self.before, self.after, self.names)
 
 
 @dataclass

@@ -110,10 +110,10 @@ def _die(item):
 
 
 def test_a_killed_worker_is_one_clear_error():
-    from fgda_cli.runtime.parallel import spread
+    from fgda_cli.runtime.parallel import in_processes
 
     with pytest.raises(FgdaError, match="worker process was killed"):
-        list(spread(_die, range(8), 2))
+        list(in_processes(_die, range(8), 2))
 
 
 def test_a_folder_data_set_gains_splits_one_after_the_other(raw_playground, tmp_path):

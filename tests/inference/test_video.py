@@ -17,7 +17,7 @@ import torch
 
 from fgda_cli.data.images import BadFile
 from fgda_cli.inference import video
-from fgda_cli.inference.inputs import Input, collect, read_chunks
+from fgda_cli.inference.inputs import InputImage, collect, read_chunks
 from fgda_cli.inference.outputs import Ids, Pictures, Videos
 from fgda_cli.inference.pipeline import ahead
 from fgda_cli.inference.predict import Reading, Smoothed, predict_inputs
@@ -74,7 +74,7 @@ def test_what_is_written_is_read_again_with_its_rate(drive):
 def test_every_nth_frame_from_start_to_end(drive, clip, numbers):
     assert [frame.number for frame in frames_of(str(drive), clip)] == numbers
     assert frame_count(str(drive), clip) == len(numbers)
-    (chunk, *_) = read_chunks([Input("drive", drive)], clip=clip)
+    (chunk, *_) = read_chunks([InputImage("drive", drive)], clip=clip)
     assert [item.name for item, _ in chunk][:2] == [f"drive/{n:06d}" for n in numbers[:2]]
     assert [item.order for item, _ in chunk] == list(range(len(chunk))) and chunk[0][0].rate == 10 / clip.every
 
@@ -237,7 +237,7 @@ def test_an_interrupted_stream_is_finished_and_an_interrupted_file_is_not_left(t
     model, info = load_model(trained)
     write = Videos(Pictures(tmp_path, info["classes"], (), Ids("train", info["classes"])), "overlay")
     with pytest.raises(KeyboardInterrupt):
-        predict_inputs(model, [Input("cam", Path("cam.mp4"), stream)], CPU, QUIET, write)
+        predict_inputs(model, [InputImage("cam", Path("cam.mp4"), stream)], CPU, QUIET, write)
     assert [len(levels(path)) for path in tmp_path.glob("*.mp4")] == ([kept] if kept else [])
     assert not list(tmp_path.glob(".*"))
 
@@ -245,7 +245,7 @@ def test_an_interrupted_stream_is_finished_and_an_interrupted_file_is_not_left(t
 def test_smoothing_averages_a_videos_probabilities_and_begins_anew():
     smoothed = Smoothed(0.25)
     sure, other = torch.tensor([[[[9.0]], [[-9.0]]]]), torch.tensor([[[[-9.0]], [[9.0]]]])
-    first, second = Input("a/1", Path("a.mp4")), Input("b/1", Path("b.mp4"))
+    first, second = InputImage("a/1", Path("a.mp4")), InputImage("b/1", Path("b.mp4"))
     assert smoothed(first, [sure])[0].exp()[0, 0].item() == pytest.approx(1.0, abs=1e-4)
     assert smoothed(first, [other])[0].exp()[0, 0].item() == pytest.approx(0.25, abs=1e-4)
     assert smoothed(first, [other])[0].exp()[0, 0].item() == pytest.approx(0.0625, abs=1e-4)
@@ -274,7 +274,7 @@ def test_memory_is_constant_over_a_long_video(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(inputs, "frames_of", frames)
     model, info = load_model(trained)
     write = Videos(Pictures(tmp_path, info["classes"], (), Ids("train", info["classes"])), "overlay")
-    predict_inputs(model, [Input("v", Path("v.mp4"))], CPU, QUIET, write, reading=Reading(threads=2))
+    predict_inputs(model, [InputImage("v", Path("v.mp4"))], CPU, QUIET, write, reading=Reading(threads=2))
     assert len(levels(tmp_path / "v.mp4")) == 300 and most[0] < 40
 
 

@@ -129,8 +129,8 @@ def test_the_network_plays_only_against_a_discriminator_that_sees(accuracy, open
 def test_dropped_channels_are_drawn_again_alike():
     method = make("cycada", False, torch.float32)
     logits = torch.randn(2, 5, 4, 6)
-    assert torch.equal(method.judge(logits, 0), method.judge(logits, 0))
-    assert not torch.equal(method.judge(logits, 0), method.judge(logits, 1))
+    assert torch.equal(method.domain_logits(logits, 0), method.domain_logits(logits, 0))
+    assert not torch.equal(method.domain_logits(logits, 0), method.domain_logits(logits, 1))
 
 
 def test_a_run_translates_once_and_trains_on_it(data_root, tiny_preset, trained, tmp_path):

@@ -24,7 +24,7 @@ from fgda_cli.signals.observe import (
     observe,
     views,
 )
-from fgda_cli.signals.score import COLLAPSED, WEIGHTS, changes, classes_in_words, judge, score
+from fgda_cli.signals.score import COLLAPSED, WEIGHTS, changes, classes_in_words, score, verdict_on
 
 CPU = Precision("fp32", torch.device("cpu"))
 NAMES = ("road", "sky", "car", "pole")
@@ -154,22 +154,22 @@ def test_the_score_is_the_documented_rule():
 
 def test_a_collapsed_network_is_harmful_however_sure_and_steady_it_is():
     collapsed = seen(steady=0.9, diversity=0.4, entropy=0.01, shares=(0.99, 0.01, 0, 0))
-    verdict = judge(seen(), collapsed, NAMES)
+    verdict = verdict_on(seen(), collapsed, NAMES)
     assert verdict.kind == "collapsed or harmful" and verdict.score == COLLAPSED and verdict.confidence == 1.0
     assert verdict.words[0] == "collapsed: road takes 99 % of the pixels" and verdict.in_words() == "collapsed"
     assert verdict.classes["vanished"] == ["sky", "car", "pole"]
 
 
 def test_entropy_is_in_no_verdict():
-    assert score(seen(), seen(entropy=0.01)) == 0 and judge(seen(), seen(entropy=0.01), NAMES).kind == "no clear change"
+    assert score(seen(), seen(entropy=0.01)) == 0 and verdict_on(seen(), seen(entropy=0.01), NAMES).kind == "no clear change"
 
 
 def test_verdicts_and_how_sure_they_are():
-    better, worse = (judge(seen(), seen(steady=steady), NAMES) for steady in (0.8, 0.5))
+    better, worse = (verdict_on(seen(), seen(steady=steady), NAMES) for steady in (0.8, 0.5))
     assert better.kind == "helped" and 0.6 < better.confidence < 1
     assert worse.kind == "collapsed or harmful" and 0.5 < worse.confidence < 1
-    assert judge(seen(), seen(steady=1.2), NAMES).confidence > better.confidence
-    same = judge(seen(), seen(), NAMES)
+    assert verdict_on(seen(), seen(steady=1.2), NAMES).confidence > better.confidence
+    same = verdict_on(seen(), seen(), NAMES)
     assert same.kind == "no clear change" and same.score == 0 and 0.3 < same.confidence < 0.7
     assert better.to_json()["verdict"] == "helped" and "points of mIoU to expect" in better.in_words()
 
@@ -177,7 +177,7 @@ def test_verdicts_and_how_sure_they_are():
 def test_classes_are_named_that_vanish_explode_or_wobble():
     after = seen(shares=(0.25, 0.3, 0.0, 0.45), by_class=(0.7, 0.9, 0.0, 0.2))
     assert classes_in_words(seen(), after, NAMES) == {"vanished": ["car"], "exploded": ["pole"], "unsteady": ["road"]}
-    words = judge(seen(), after, NAMES).words
+    words = verdict_on(seen(), after, NAMES).words
     assert any("car (10.0 % of the pixels, now 0.0)" in word for word in words)
     assert any("negative transfer: road (agrees 70 %, before 90)" in word for word in words)
 
@@ -204,7 +204,7 @@ def test_certainty_follows_the_number_of_different_frames():
     signals = {"steady_mirror": 0.5, "steady_scale": 0.5, "steady_light": 0.5, "diversity": 0.9, "density": 1.0}
     before = Observed(signals, shares, shares, different=40)
     after = {n: Observed(signals | {"steady_mirror": 0.9, "steady_scale": 0.9}, shares, shares, different=n) for n in (1, 4, 40)}
-    verdicts = {n: judge(before, one, names) for n, one in after.items()}
+    verdicts = {n: verdict_on(before, one, names) for n, one in after.items()}
     assert verdicts[40].confidence > 0.9 and verdicts[40].confidence > verdicts[4].confidence > verdicts[1].confidence
     assert verdicts[1].confidence < 0.7 and verdicts[4].confidence < 0.85
     assert verdicts[1].words[0].startswith("only 1 different frame looked at") and not verdicts[40].words

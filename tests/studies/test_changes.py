@@ -15,7 +15,7 @@ from fgda_cli.runtime.devices import Precision
 from fgda_cli.runtime.distributed import ProcessGroup
 from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.studies import evaluation
-from fgda_cli.studies.changes import Judged, change
+from fgda_cli.studies.changes import Evaluated, change
 from fgda_cli.studies.evaluation import share_classes, start_first
 from fgda_cli.training import stages
 from fgda_cli.visual.iou_tables import change_table
@@ -36,10 +36,10 @@ def tallied(seed: int, error: float, images: range = range(30)) -> EvaluationCou
     return totals
 
 
-def judged(totals: EvaluationCounts, heading: str) -> Judged:
+def judged(totals: EvaluationCounts, heading: str) -> Evaluated:
     iou = dict(zip(NAMES, totals.matrix.iou().tolist(), strict=True))
     result = {"checkpoint": heading, "classes": list(NAMES), "evaluated": list(NAMES), "iou": iou, "miou": totals.matrix.miou()}
-    return Judged(heading, result, totals, {})
+    return Evaluated(heading, result, totals, {})
 
 
 def test_a_change_is_clear_only_beyond_its_interval():
@@ -161,9 +161,9 @@ def test_pages_show_what_was_evaluated(data_root, adapted, trained, tmp_path, mo
     monkeypatch.setattr(evaluate, "predict", watched)
     cpu = Precision("fp32", torch.device("cpu"))
     how = {"protocol": "paper", "report": tmp_path / "mean", "mean": True}
-    evaluation.evaluate_all([trained, adapted], evaluation.Wanted(None, "val", data_root, cpu, **how), QUIET)
+    evaluation.evaluate_all([trained, adapted], evaluation.EvaluationOptions(None, "val", data_root, cpu, **how), QUIET)
     assert set(seen) == {(1, "bicubic")} and f"mean of {trained}, {adapted}" in (tmp_path / "mean/index.html").read_text()
     seen.clear()
     how = {"protocol": "paper", "report": tmp_path / "two", "extras": Extras(resamples=20)}
-    evaluation.evaluate_all([trained, adapted], evaluation.Wanted(None, "val", data_root, cpu, **how), QUIET)
+    evaluation.evaluate_all([trained, adapted], evaluation.EvaluationOptions(None, "val", data_root, cpu, **how), QUIET)
     assert set(seen) == {(0, "bicubic")}

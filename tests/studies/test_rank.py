@@ -19,7 +19,7 @@ from fgda_cli.data.prelabels import Prelabels, check_names, outlines
 from fgda_cli.data.prepare import How, prepare_own
 from fgda_cli.data.shapes import Shape, Shapes, draw
 from fgda_cli.data.store import PreparedDataset
-from fgda_cli.inference.inputs import Input
+from fgda_cli.inference.inputs import InputImage
 from fgda_cli.runtime.errors import UsageError
 from fgda_cli.studies.rank import Looked, choose, difference_hash
 from tests.helpers import QUIET, fgda
@@ -29,7 +29,7 @@ CLASSES = ClassSet(("road", "car", "dark thing", "darker"), ((128, 64, 128), (0,
 
 def frame(name, entropy=0.5, shares=(1.0, 0.0, 0.0), features=(0.0, 0.0), bits=None):
     bits = np.random.default_rng(abs(hash(name)) % 2**32).random(64) > 0.5 if bits is None else bits
-    return Looked(Input(name, name), entropy, np.array(shares), np.array(features, float), bits)
+    return Looked(InputImage(name, name), entropy, np.array(shares), np.array(features, float), bits)
 
 
 def names(chosen):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ...runtime.files import whole_file
-from ...runtime.parallel import spread
+from ...runtime.parallel import in_processes
 from ...runtime.reporter import Reporter
 from ..classes import CITYSCAPES_IDS, IGNORE_INDEX, PALETTE
 from ..images import write_image
@@ -76,5 +76,5 @@ def write_raw(root: Path, seed: int, reporter: Reporter, workers: int, train: in
     if not missing:
         return
     with reporter.progress("drawing scenes", len(missing)) as advance:
-        for _ in spread(write_sheet, missing, workers, chunk=8):
+        for _ in in_processes(write_sheet, missing, workers, chunk=8):
             advance(1)
