@@ -23,7 +23,7 @@ from fgda_cli.models.segmenter import Segmenter
 from fgda_cli.presets import load_preset
 from fgda_cli.runtime.devices import Precision, make_precision
 from fgda_cli.runtime.reporter import Reporter
-from fgda_cli.training import assembly, stages
+from fgda_cli.training import components, stages
 from fgda_cli.training.run_folder import RunFolder
 from fgda_cli.training.trainer import Trainer
 
@@ -127,7 +127,7 @@ def trainer_of(name: str, device: torch.device, precision: str) -> tuple[Trainer
     method, batch = small(name)
     preset = load_preset("playground", ["adapt.iterations=30"], name)
     found = to_device(method, device, precision)
-    state = assembly.make_state(method, preset, preset.adapt, found)
+    state = components.make_state(method, preset, preset.adapt, found)
     run, header = RunFolder(Path()), {"stage": "adapt", "method": name}
     return Trainer(state, None, preset.adapt, preset, run, header, None, QUIET), batch.to(device)
 
@@ -139,9 +139,9 @@ def waits_part(bench: Bench) -> Iterator[dict]:
             trainer, batch = trainer_of(name, bench.device, kind)
             trainer.target_images = lambda batch=batch: iter(batch.target)
             for _ in range(2):
-                trainer.iterate(batch)
+                trainer.train_iteration(batch)
             with watched(bench.device) as waits:
-                trainer.iterate(batch)
+                trainer.train_iteration(batch)
             where = ", ".join(f"{line} ({count})" for line, count in waits.items())
             yield {"method": name, "precision": kind, "waits": sum(waits.values()), "where": where or None, "right": not waits}
 

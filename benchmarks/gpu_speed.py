@@ -24,7 +24,7 @@ from fgda_cli.models.segmenter import Segmenter
 from fgda_cli.presets import load_preset, preset_names
 from fgda_cli.runtime.devices import make_precision
 from fgda_cli.runtime.errors import FgdaError
-from fgda_cli.training import assembly, setup, stages
+from fgda_cli.training import components, datasets, stages
 
 ADAMW = ("optim.kind=adamw", "optim.lr=1e-4", "optim.head_lr_factor=10", "optim.weight_decay=0.05", "adapt.lr=2e-5")
 REAL = {  # encoder -> how it differs from sim2camvid's own; none is tuned but that
@@ -197,8 +197,8 @@ def compiled_part(bench: Bench) -> Iterator[dict]:
 def loader_part(bench: Bench) -> Iterator[dict]:
     """Pairs of the paper's sizes a second, read, jittered and mirrored, nothing else running."""
     preset = load_preset("gta2city", ["data.sampling=uniform"])
-    found = setup.open_datasets(preset, full_size(bench), method_class("fgda"), QUIET)
-    samples = assembly.make_samples(preset, preset.adapt, found, method_class("fgda"))
+    found = datasets.open_datasets(preset, full_size(bench), method_class("fgda"), QUIET)
+    samples = components.make_samples(preset, preset.adapt, found, method_class("fgda"))
     for workers in (0, 2) if bench.quick else (0, 4, 8):
         count, start = 4 if bench.quick else 40 * max(1, workers), time.perf_counter()
         for _ in batches(samples, Positions(0, count, 1), workers, pin=bench.is_gpu):

@@ -85,7 +85,7 @@ def pairs_of(cache: dict) -> list[dict]:
 
 
 def fit(arguments) -> None:
-    from fgda_cli.inference import label_free
+    from fgda_cli.signals import score as label_free
 
     seeds = {int(seed) for seed in arguments.seeds.split(",")}
     pairs = pairs_of(read(arguments.cache))

@@ -10,7 +10,7 @@ from fgda_cli.models import checkpoint
 from fgda_cli.models.segmenter import Segmenter
 from fgda_cli.runtime.errors import Stopped, UsageError
 from fgda_cli.runtime.reporter import Reporter
-from fgda_cli.training import assembly, stages
+from fgda_cli.training import components, stages
 from fgda_cli.training.trainer import Trainer
 
 QUIET = Reporter(quiet=True)
@@ -74,7 +74,7 @@ def test_mixed_statistics_are_taken_at_the_start_and_then_frozen(data_root, tiny
     expected = checkpoint.build_model(job.preset.model, 19)
     expected.load_state_dict(start)
     data = stages.open_datasets(job.preset, data_root, method_class("fgda"), QUIET)
-    samples = assembly.make_samples(job.preset, job.preset.adapt, data, method_class("fgda"))
+    samples = components.make_samples(job.preset, job.preset.adapt, data, method_class("fgda"))
     expected.mix_statistics(samples.target_batches(), 0.5)
     name = "backbone.bn1.running_mean"
     torch.testing.assert_close(expected.state_dict()[name], whole[name])

@@ -22,7 +22,7 @@ from fgda_cli.runtime.distributed import ProcessGroup
 from fgda_cli.runtime.errors import FgdaError
 from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.runtime.transfer import Readings
-from fgda_cli.training import assembly, stages
+from fgda_cli.training import components, stages
 from fgda_cli.training.run_folder import RunFolder
 from fgda_cli.training.trainer import Trainer
 from tests.helpers import TINY
@@ -60,8 +60,8 @@ def made(device: torch.device, name: str, *overrides: str, scaler=None) -> Train
     torch.manual_seed(0)
     model, method = checkpoint.build_model(preset.model, 5), method_class(name)
     precision = Precision("fp32", device, scaler)
-    prepared = assembly.prepare_method(method, model, preset, preset.adapt, precision, ProcessGroup())
-    state = assembly.make_state(prepared, preset, preset.adapt, precision)
+    prepared = components.prepare_method(method, model, preset, preset.adapt, precision, ProcessGroup())
+    state = components.make_state(prepared, preset, preset.adapt, precision)
     return Trainer(state, None, preset.adapt, preset, RunFolder(Path()), {"stage": "adapt", "method": name}, None, QUIET)
 
 
@@ -85,7 +85,7 @@ def three_steps(trainer: Trainer, labelled: bool = False, gpu=None):
             batch = batch_of(number, labelled).to(device)
             if gpu is not None and number == 1:
                 gpu.waits.clear()
-            trainer.iterate(batch)
+            trainer.train_iteration(batch)
     waits = {} if gpu is None else {line: count for line, count in gpu.waits.items() if not line.startswith(READING)}
     modules = {"model": trainer.state.method.model, **trainer.state.method.modules}
     return {f"{name}.{key}": v.cpu() for name, module in modules.items() for key, v in module.state_dict().items()}, waits
