@@ -47,7 +47,8 @@ def run(project, *arguments):
 def test_the_method(project, data_root, tmp_path):
     """The commands of the page as they are printed, made short by settings alone; the playground is drawn already."""
     page = (ROOT / "docs/adding.md").read_text()
-    printed = next(block for block in re.findall(r"^```\n(.*?)^```", page, re.S | re.M) if "playground-sharpen" in block)
+    printed = re.findall(r"^```(\w*)\n(.*?)^```", page, re.S | re.M)
+    printed = next(block for language, block in printed if not language and "playground-sharpen" in block)
     commands = [line.split()[1:] for line in printed.splitlines()]
     assert [command[0] for command in commands] == ["prepare", "pretrain", "adapt"]
     shutil.copytree(project / "fgda_cli", tmp_path / "fgda_cli")
