@@ -46,15 +46,15 @@ class Domain(Section):
     dataset: str | Annotated[tuple[str, ...], Field(min_length=1)] = Field(
         description="folder of the prepared data set below the data root; a list joins several"
     )
-    weights: tuple[Positive, ...] | None = Field(None, description="of the joined data sets: how often images of each come")
+    weights: tuple[Positive, ...] | None = Field(None, description="relative frequency of the images of each joined data set")
     size: Size = Field(description="width and height of training images, pixels")
     crop: Size | None = Field(None, description="random crop after resizing to size times scale")
-    scale: tuple[Scale, Scale] = Field((1.0, 1.0), description="random factor of size, from low to high")
+    scale: tuple[Scale, Scale] = Field((1.0, 1.0), description="smallest and largest random factor of the size")
     max_class_share: float = Field(
         1.0,
         gt=0,
         le=1,
-        description="source: crops of which one class holds this share or more are drawn again, ten times at most",
+        description="source: a crop is drawn again, ten times at most, while one class covers this share or more",
     )
     validation: str | None = Field(
         None,
@@ -62,8 +62,8 @@ class Domain(Section):
     )
     labelled: Annotated[Count | str | None, BeforeValidator(_no_truth_value)] = Field(
         None,
-        description="target: labels that adaptation may use: of N images drawn by the seed, of all, of those that a file lists "
-        "(a name a line, or fgda rank's ranking.json), or a prepared data set of its own",
+        description="target: images whose labels adaptation may use: a number drawn by the seed, all, a file that lists "
+        "them (one name a line, or fgda rank's ranking.json), or a prepared data set",
     )
 
     @model_validator(mode="after")
@@ -81,11 +81,15 @@ class Domain(Section):
 
 
 class Evaluation(Section):
-    dataset: str = Field(description="data set that is evaluated")
-    split: str = Field("val", description="its split")
+    dataset: str = Field(description="data set for validation and evaluation")
+    split: str = Field("val", description="split of that data set")
     size: Size = Field(description="input width and height (docs/input-size.md); default: data.target.size")
-    metric: Literal["miou", "miou16", "miou13"] = Field("miou", description="which mean picks best.pth")
-    protocol: Literal["fgda", "paper"] = Field("fgda", description="paper: always squeezed to size, by Pillow's bicubic")
+    metric: Literal["miou", "miou16", "miou13"] = Field(
+        "miou", description="mean IoU that picks best.pth: over all classes, or over SYNTHIA's 16 or 13"
+    )
+    protocol: Literal["fgda", "paper"] = Field(
+        "fgda", description="paper: every image is squeezed to the size by Pillow's bicubic, as in published evaluations"
+    )
 
 
 class Data(Section):
@@ -93,16 +97,24 @@ class Data(Section):
     target: Domain = Field(description="unlabelled, real")
     evaluation: Evaluation = Field(description="labelled images that are only evaluated")
     untrained: tuple[int | str, ...] = Field((), description="classes ignored in training, ids or names (SYNTHIA: 9, 14, 16)")
-    sampling: Literal["uniform", "class_balanced", "rare_class"] = Field("class_balanced", description="of source images")
-    rare_class_min_pixels: int = Field(3000, ge=0, description="rare_class: least pixels of the class, at 1914x1052")
-    rare_class_crop_pixels: int = Field(
-        0, ge=0, description="rare_class: crops are drawn again, ten times at most, until they show more of it (DAFormer: 1500)"
+    sampling: Literal["uniform", "class_balanced", "rare_class"] = Field(
+        "class_balanced", description="how source images are drawn"
     )
-    class_balance: Share = Field(0.0, description="cross-entropy weighs a class by 1/share^this; 0: not, 0.5: square root")
+    rare_class_min_pixels: int = Field(
+        3000, ge=0, description="rare_class: an image must show this many pixels of the class, counted at 1914x1052"
+    )
+    rare_class_crop_pixels: int = Field(
+        0,
+        ge=0,
+        description="rare_class: a crop is drawn again, ten times at most, until it shows more of the class (DAFormer: 1500)",
+    )
+    class_balance: Share = Field(0.0, description="power p of the class weights 1 / share^p; 0 turns them off")
     flip: bool = Field(True, description="mirror half of the images")
     colour_jitter: Jitter = Field((0.5, 0.5, 0.5, 0.2), description="brightness, contrast, saturation, hue of source images")
     blur: float = Field(0.0, ge=0, le=10, description="largest random blur of source images, sigma in pixels")
-    strong_jitter: Jitter = Field((0.25, 0.25, 0.25, 0.25), description="the same of the target's second view")
+    strong_jitter: Jitter = Field(
+        (0.25, 0.25, 0.25, 0.25), description="brightness, contrast, saturation, hue of the target's second view"
+    )
     strong_blur: float = Field(1.15, ge=0, le=10, description="largest blur of the target's second view")
 
     @model_validator(mode="after")
@@ -125,21 +137,31 @@ class Data(Section):
 
 class Model(Section):
     backbone: str = Field("resnet101", description="resnet18, 34, 50 or 101, timm:NAME or mit:b0 to b5 (fgda backbones)")
-    variant: Literal["torchvision", "caffe"] = Field("torchvision", description="where stride and dilation sit")
+    variant: Literal["torchvision", "caffe"] = Field(
+        "torchvision", description="position of stride and dilation in a block: as torchvision's ResNet, or as Caffe's"
+    )
     weights: str = Field(
         "imagenet", description="imagenet (as the published runs), imagenet-v2, package (fgda[encoders]), none, or a file"
     )
-    output_stride: Literal[8, 16, 32, "native"] = Field(8, description="input over feature resolution; native: the encoder's own")
+    output_stride: Literal[8, 16, 32, "native"] = Field(
+        8, description="ratio of input size to feature size; native: the encoder's own"
+    )
     width: Count = Field(64, description="channels of the first layer (64 is the standard network)")
     multi_level: bool = Field(True, description="second head on layer3, trained with auxiliary losses")
-    checkpoint_activations: bool = Field(False, description="compute activations twice, keep fewer (needs batch_norm: frozen)")
+    checkpoint_activations: bool = Field(
+        False, description="keep fewer activations and compute them twice (needs batch_norm: frozen)"
+    )
     head: Literal["aspp", "fused", "pyramid", "daformer", "segformer", "linear", "dpt"] = Field(
         "aspp",
         description="on the last stage: aspp (DeepLab-V2), pyramid (PSPNet), linear; on all: fused, daformer, segformer, "
         "dpt (plain ViTs)",
     )
-    head_width: Count = Field(128, description="channels of their features (PSPNet 512, DAFormer and DPT 256, SegFormer 768)")
-    dilations: tuple[Count, ...] = Field((6, 12, 18, 24), min_length=1, description="of the ASPP heads, and of the fused one")
+    head_width: Count = Field(
+        128, description="channels of the head's features (PSPNet 512, DAFormer and DPT 256, SegFormer 768)"
+    )
+    dilations: tuple[Count, ...] = Field(
+        (6, 12, 18, 24), min_length=1, description="dilations of the aspp, fused and daformer heads"
+    )
     detail: Size | None = Field(
         None, description="width and height of windows read at full size, the whole at half (HRDA: [512, 512]); default: one size"
     )
@@ -152,7 +174,9 @@ class Model(Section):
         lt=1,
         description="chance that the last block of mit: and timm: encoders is skipped, less before it (DAFormer: 0.1)",
     )
-    align_corners: bool = Field(True, description="how its maps are enlarged: end on end (DeepLab), or border on border")
+    align_corners: bool = Field(
+        True, description="whether maps are enlarged with aligned corners (DeepLab) or aligned borders (mmsegmentation)"
+    )
     batch_norm_eps: float | None = Field(
         None, ge=0, le=0.1, description="added to batch norm's variance (FADA's frozen norm: 0); default: the encoder's"
     )
@@ -167,40 +191,49 @@ FUNCTION_KEYS = tuple(key for key in Model.model_fields if key not in HARMLESS_K
 class Optim(Section):
     lr: Positive = Field(2.5e-4, description="learning rate of the backbone")
     head_lr_factor: Positive = Field(10.0, description="heads learn at lr times this")
-    kind: Literal["sgd", "adamw"] = Field("sgd", description="what trains the network: sgd (the paper), or adamw (transformers)")
-    momentum: Share = Field(0.9, description="of SGD")
-    betas: tuple[Share, Share] = Field((0.9, 0.999), description="of AdamW")
-    weight_decay: float = Field(5e-4, ge=0, description="of SGD or AdamW")
+    kind: Literal["sgd", "adamw"] = Field("sgd", description="optimiser of the network: sgd (the paper) or adamw (transformers)")
+    momentum: Share = Field(0.9, description="momentum of SGD")
+    betas: tuple[Share, Share] = Field((0.9, 0.999), description="betas of AdamW")
+    weight_decay: float = Field(5e-4, ge=0, description="weight decay of SGD or AdamW")
     decay_norms: bool | Literal["heads"] = Field(
-        True, description="whether weight decay acts on norm layers too; heads: on those of the heads alone (DAFormer's code)"
+        True,
+        description="whether weight decay acts on norm layers too; heads: only on norm layers of the heads (DAFormer's code)",
     )
-    layer_decay: float = Field(1.0, gt=0, le=1, description="a transformer block learns at this times the rate of the next")
-    clip_norm: Positive | None = Field(None, description="longest gradient of the network; longer ones are scaled down to it")
-    poly_power: float = Field(0.9, ge=0, description="lr (1 - it/max)^power")
+    layer_decay: float = Field(
+        1.0, gt=0, le=1, description="factor from the learning rate of a transformer block to the block before it"
+    )
+    clip_norm: Positive | None = Field(
+        None, description="largest norm of the network's gradient; larger gradients are scaled down to it"
+    )
+    poly_power: float = Field(0.9, ge=0, description="power of the decay lr (1 - iteration / length)^power")
     warmup: Literal["alone", "times_decay"] = Field(
-        "alone", description="the warm-up's factor: it/warmup alone, or times the decay (mmsegmentation, DAFormer)"
+        "alone",
+        description="learning rate during warm-up: the linear factor alone, or times the decay (mmsegmentation, DAFormer)",
     )
 
 
 class Stage(Section):
     iterations: Count = Field(description="optimiser steps")
     schedule_iterations: Count | None = Field(None, description="length of the poly schedule; default: iterations")
-    batch_size: Count = Field(1, description="images a domain and step")
-    accumulate: Count = Field(1, description="parts in which a step's images are worked off, for less memory; gradients add up")
-    lr: Positive | None = Field(None, description="instead of optim.lr in this stage")
-    warmup_iterations: int = Field(0, ge=0, description="linear warm-up of all rates before the decay")
+    batch_size: Count = Field(1, description="images of each domain in one step, over all processes")
+    accumulate: Count = Field(
+        1, description="number of parts into which a step's images are split to save memory; gradients add up"
+    )
+    lr: Positive | None = Field(None, description="learning rate of this stage; default: optim.lr")
+    warmup_iterations: int = Field(0, ge=0, description="iterations of linear warm-up of all learning rates")
     batch_norm: Literal["frozen", "statistics", "train", "target", "mixed"] = Field(
         "frozen",
-        description="frozen; statistics (they run, affine fixed); train; target (statistics of the target alone); "
-        "mixed (adapt: target statistics blended in at the start, then frozen)",
+        description="frozen; statistics (running statistics are updated, scale and shift are fixed); train; target (the target's "
+        "statistics alone); mixed (target statistics blended in at the start, then frozen)",
     )
-    batch_norm_target_share: Share = Field(0.3, description="of the target's statistics where batch_norm is mixed")
+    batch_norm_target_share: Share = Field(0.3, description="share of the target's statistics where batch_norm is mixed")
     colour_jitter: bool = Field(True, description="whether this stage uses data.colour_jitter and data.blur")
     average_last: Share = Field(
-        0.0, description="share of the iterations, the last ones, whose weights are averaged; the mean is validated and shipped"
+        0.0,
+        description="share of the iterations, counted from the end, whose weights are averaged; the mean is validated and saved",
     )
     start: Literal["pretrain", "backbone"] = Field(
-        "pretrain", description="adapt only: from the preset's pretrain, or from the backbone's own weights"
+        "pretrain", description="adapt starts from the preset's pretrained model, or from the backbone's own weights"
     )
     log_every: Count = Field(50, description="iterations between log lines")
     checkpoint_every: Count = Field(500, description="iterations between resumable checkpoints")
@@ -209,40 +242,42 @@ class Stage(Section):
 
 class Pretrain(Stage):
     batch_norm: Literal["frozen", "statistics", "train"] = Field(
-        "frozen", description="frozen; statistics (they run, affine fixed); train"
+        "frozen", description="frozen; statistics (running statistics are updated, scale and shift are fixed); train"
     )
 
 
 class Run(Section):
-    seed: int = Field(0, ge=0, description="of weights, samples and augmentation")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="auto measures fp32 against bf16")
+    seed: int = Field(0, ge=0, description="seed of weights, samples and augmentation")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="number format of the forward pass; auto measures fp32 against bf16"
+    )
     compile: bool = Field(False, description="compile the backbone with torch.compile (minutes at first; needs a C++ compiler)")
     select: Literal["auto", "labels", "label-free"] = Field(
         "auto",
-        description="what picks best.pth in adapt: labels (data.evaluation), label-free (signals on unlabelled target frames), "
-        "auto: labels where there are any",
+        description="score that picks best.pth in adapt: labels (data.evaluation), label-free (signals on target images), "
+        "or auto (labels where there are any)",
     )
     time_limit: Seconds | None = Field(
-        None, description="ends in this time (seconds, or 30m, 2h) with the best checkpoint; how far it gets is the machine's"
+        None, description="longest duration (seconds, or 30m, 2h); the run then ends with its best checkpoint"
     )
     patience: Count | None = Field(
-        None, description="ends after so many validations that set no best.pth, with the best checkpoint"
+        None, description="number of validations without a new best after which the run ends with its best checkpoint"
     )
     loggers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field(
-        ("tensorboard",), description="where scalars go besides metrics.jsonl (extras fgda[wandb], fgda[mlflow])"
+        ("tensorboard",), description="loggers of scalars besides metrics.jsonl (extras fgda[wandb], fgda[mlflow])"
     )
     keep: bool = Field(False, description="keep the checkpoint of every validation, as checkpoints/iteration-000100.pth")
     workers: int = Field(2, ge=0, description="processes that read images; 0 reads in the main one")
 
 
 class Preset(Section):
-    name: str = Field(description="names the run folder")
+    name: str = Field(description="name of the run folder")
     data: Data
     model: Model = Model()
     optim: Optim = Optim()
     pretrain: Pretrain
     adapt: Stage
-    method: Any = Field(description="name of the method of adaptation; methods.NAME holds the settings of each")
+    method: Any = Field(description="method of adaptation; methods.NAME holds its settings")
     source_only: Any = Field(None, description="settings of source-only training, which every method starts from")
     run: Run = Run()
 

@@ -54,21 +54,28 @@ Out = Annotated[Optional[Path], typer.Option(help="Run folder. Default: runs/PRE
 OutFolder = Annotated[Path, typer.Option("--out", help="Folder for the results.", rich_help_panel=RESULT)]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start over instead of resuming.", rich_help_panel=RESULT)]
 DataRoot = Annotated[
-    Optional[Path], typer.Option(help="Where prepared data sets lie. Default: $FGDA_DATA or ./data.", rich_help_panel=DATA)
+    Optional[Path], typer.Option(help="Folder of prepared data sets. Default: $FGDA_DATA or ./data.", rich_help_panel=DATA)
 ]
-Ids = Annotated[str, typer.Option(help="Ids written: train, or Cityscapes label ids.", rich_help_panel=RESULT)]
+Ids = Annotated[str, typer.Option(help="Ids to write: train, or label (Cityscapes).", rich_help_panel=RESULT)]
 Flip = Annotated[bool, typer.Option("--flip", help="Also average over the mirrored image.", rich_help_panel=COMPUTE)]
 Scale = Annotated[
     Optional[list[float]],
-    typer.Option(help="Average over these scales; repeatable.", min=0.1, max=16, rich_help_panel=COMPUTE),
+    typer.Option(help="Average over images of this scale; repeatable.", min=0.1, max=16, rich_help_panel=COMPUTE),
 ]
 Sliding = Annotated[
     Optional[str],
-    typer.Option(metavar="WxH", help="Windows of this size instead of one forward of the image.", rich_help_panel=COMPUTE),
+    typer.Option(
+        metavar="WxH", help="Slide a window of this size over the image instead of one forward pass.", rich_help_panel=COMPUTE
+    ),
 ]
-Overlap = Annotated[float, typer.Option(min=0, max=0.9, help="Share by which sliding windows overlap.", rich_help_panel=COMPUTE)]
+Overlap = Annotated[
+    float, typer.Option(min=0, max=0.9, help="Overlap of sliding windows, as a share of their size.", rich_help_panel=COMPUTE)
+]
 Blend = Annotated[
-    str, typer.Option(help="taper, or mean: windows averaged as in published evaluations.", rich_help_panel=COMPUTE)
+    str,
+    typer.Option(
+        help="Weights of sliding windows: taper (fade at borders), or mean, as in published evaluations.", rich_help_panel=COMPUTE
+    ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.", rich_help_panel=COMPUTE)]
 PrecisionName = Annotated[
@@ -77,17 +84,22 @@ PrecisionName = Annotated[
 Workers = Annotated[Optional[int], typer.Option(min=0, help="Processes that read data.", rich_help_panel=COMPUTE)]
 Threads = Annotated[
     Optional[int],
-    typer.Option("--workers", min=1, help="Threads that read and write images (by the cores: 2 to 6).", rich_help_panel=COMPUTE),
+    typer.Option(
+        "--workers",
+        min=1,
+        help="Threads that read and write images. Default: 2 to 6, by the number of cores.",
+        rich_help_panel=COMPUTE,
+    ),
 ]
 MaxPixels = Annotated[
     Optional[int],
     typer.Option(min=1, metavar="N", help="Read images of up to N pixels. Default: 180 million.", rich_help_panel=COMPUTE),
 ]
 LabelMaps = Annotated[
-    bool, typer.Option("--label-maps", help="Take label maps that lie in folders as images too.", rich_help_panel=DATA)
+    bool, typer.Option("--label-maps", help="Also take label maps that lie among images.", rich_help_panel=DATA)
 ]
 Extend = Annotated[
-    bool, typer.Option("--extend", help="Train a finished run further, to the iterations now asked for.", rich_help_panel=RESULT)
+    bool, typer.Option("--extend", help="Continue a finished run up to the iterations of the preset.", rich_help_panel=RESULT)
 ]
 Seed = Annotated[Optional[int], typer.Option(min=0, help="Random seed. Default: the preset's.", rich_help_panel=COMPUTE)]
 Json = Annotated[

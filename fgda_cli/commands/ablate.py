@@ -27,13 +27,13 @@ def ablate(
     labels: Annotated[
         Optional[str],
         typer.Option(
-            help="Numbers of target labels, with commas, all among them: a row and a point of a curve each.",
+            help="Numbers of labelled target images, with commas (all is one): one row for each.",
             rich_help_panel="Preset",
         ),
     ] = None,
     select: Annotated[
         Optional[str],
-        typer.Option(help="What ranks: labels, or label-free (signals without labels).", rich_help_panel="Preset"),
+        typer.Option(help="Score that ranks the rows: labels, or label-free.", rich_help_panel="Preset"),
     ] = None,
     out: Annotated[
         Optional[Path], typer.Option(help="Folder for all cells. Default: runs/PRESET/ablation.", rich_help_panel="Result")
@@ -44,7 +44,7 @@ def ablate(
     workers: cli.Workers = None,
     json: cli.Json = None,
 ) -> None:
-    """The paper's tables on a preset: every method, several seeds, resumable by cell."""
+    """Train and compare methods over several seeds, as the paper's tables; resumable by cell."""
     from ..methods.registry import method_names
     from ..studies.ablate import CONTINUED, ORACLE
     from ..studies.published import TABLES

@@ -21,12 +21,14 @@ def adapt(
     ] = None,
     out: cli.Out = None,
     init_model: Annotated[
-        bool, typer.Option("--init-model", help="Take the network's settings from that checkpoint.", rich_help_panel="Data")
+        bool, typer.Option("--init-model", help="Take the model settings from that checkpoint.", rich_help_panel="Data")
     ] = False,
     budget: Annotated[
         Optional[str],
         typer.Option(
-            metavar="TIME", help="End in 30m, 2h … with the best checkpoint by signals without labels.", rich_help_panel="Result"
+            metavar="TIME",
+            help="End within this time (30m, 2h) with the best checkpoint by label-free signals.",
+            rich_help_panel="Result",
         ),
     ] = None,
     fresh: cli.Fresh = False,

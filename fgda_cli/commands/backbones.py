@@ -14,7 +14,7 @@ def backbones(
     pattern: Annotated[Optional[str], typer.Argument(help="Part of a name, or a pattern: efficientnet, 'vit*dinov2*'.")] = None,
     json: cli.Json = None,
 ) -> None:
-    """Encoders to be had: parameters, strides, where weights come from, their licence."""
+    """List encoders: parameters, strides, source and licence of their weights."""
     from ..studies.backbones import describe_all
     from ..visual.tables import backbone_table
 

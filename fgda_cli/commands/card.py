@@ -20,7 +20,7 @@ def card(
     data_root: cli.DataRoot = None,
     device: cli.Device = "auto",
 ) -> None:
-    """A model card: data, settings, figures with intervals, calibration, verdict, licences."""
+    """Write a model card: data, settings, scores with intervals, calibration, verdict, licences."""
     from ..data.store import data_root as root_of
     from ..studies.model_card import write_card
 

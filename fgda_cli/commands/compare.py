@@ -21,7 +21,7 @@ def compare(
     precision: cli.PrecisionName = None,
     workers: cli.Threads = None,
 ) -> None:
-    """Sheets as the paper's Fig. 3, 6, 7: image, truth, one column a checkpoint, entropy below."""
+    """Draw a sheet as the paper's Fig. 3, 6, 7: image, truth, and for each checkpoint prediction and entropy."""
     from ..data.images import write_image
     from ..data.store import data_root as root_of
     from ..inference.evaluate import headings

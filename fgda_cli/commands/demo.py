@@ -24,7 +24,7 @@ def demo(
     seed: cli.Seed = None,
     json: cli.Json = None,
 ) -> None:
-    """The whole path on embedded data: prepare, pretrain, adapt, evaluate, compare."""
+    """Run the whole path on embedded data: prepare, pretrain, adapt, evaluate, compare."""
     settings = cli.preset_from(context, preset, sets, seed, precision, workers)
     from ..studies.demo import run_demo
     from ..visual.iou_tables import iou_table

@@ -11,7 +11,7 @@ from . import _options as cli
 
 
 def doctor(context: typer.Context, data_root: cli.DataRoot = None, json: cli.Json = None) -> None:
-    """Versions, devices, the precision that is fastest here, weights and data sets found."""
+    """Report versions, devices, the fastest precision, and the weights and data sets found."""
     import platform
 
     import cv2

@@ -16,7 +16,7 @@ def entropy_map(
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Images, folders, globs or videos.")],
     out: cli.OutFolder,
     raw: Annotated[bool, typer.Option("--raw", help="Also float32 [H,W] arrays (.npy).", rich_help_panel="Result")] = False,
-    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Enter folders of folders.")] = False,
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Include folders inside folders.")] = False,
     label_maps: cli.LabelMaps = False,
     flip: cli.Flip = False,
     scale: cli.Scale = None,
@@ -28,7 +28,7 @@ def entropy_map(
     workers: cli.Threads = None,
     max_pixels: cli.MaxPixels = None,
 ) -> None:
-    """Heat maps of the normalised prediction entropy (eq. 4): where the model is unsure."""
+    """Draw heat maps of the prediction's entropy (eq. 4), which show where the model is unsure."""
     from ..inference.inputs import collect
     from ..inference.outputs import EntropyMaps
     from ..inference.predict import Reading, fail_on_bad, predict_inputs

@@ -18,7 +18,7 @@ def evaluate(
         Optional[str],
         typer.Option(help="Data set name, or folder of a prepared one. Default: the preset's.", rich_help_panel="Data"),
     ] = None,
-    split: Annotated[str, typer.Option(help="Which split.", rich_help_panel="Data")] = "val",
+    split: Annotated[str, typer.Option(help="Split to evaluate.", rich_help_panel="Data")] = "val",
     data_root: cli.DataRoot = None,
     protocol: Annotated[
         Optional[str],
@@ -48,7 +48,7 @@ def evaluate(
     blend: cli.Blend = "taper",
     json: cli.Json = None,
     save_predictions: Annotated[
-        Optional[Path], typer.Option(metavar="DIR", help="Write predicted ids here.", rich_help_panel="Result")
+        Optional[Path], typer.Option(metavar="DIR", help="Write predicted ids to this folder.", rich_help_panel="Result")
     ] = None,
     ids: cli.Ids = "train",
     report: Annotated[
@@ -58,7 +58,7 @@ def evaluate(
     precision: cli.PrecisionName = None,
     workers: cli.Threads = None,
 ) -> None:
-    """IoU per class and mIoU; several checkpoints are compared side by side."""
+    """Print IoU by class and mIoU; compare several checkpoints side by side."""
     for path in checkpoints:
         if not path.exists():
             raise UsageError(f"no such checkpoint: {path}")

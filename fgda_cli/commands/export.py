@@ -17,19 +17,21 @@ def export(
     context: typer.Context,
     checkpoint: Annotated[Path, typer.Argument(metavar="CKPT")],
     out: Annotated[
-        Optional[Path], typer.Option(help="The file. Default: model.onnx, .pt or .xml.", rich_help_panel="Result")
+        Optional[Path], typer.Option(help="File to write. Default: model.onnx, .pt or .xml.", rich_help_panel="Result")
     ] = None,
     format_: Annotated[
         Optional[str], typer.Option("--format", help="onnx, torchscript, openvino. Default: by --out.", rich_help_panel="Result")
     ] = None,
     size: Annotated[
-        Optional[str], typer.Option(metavar="WxH", help="Of the network's images. Default: as trained.", rich_help_panel="Result")
+        Optional[str],
+        typer.Option(metavar="WxH", help="Input size of the network. Default: as trained.", rich_help_panel="Result"),
     ] = None,
     argmax: Annotated[
-        bool, typer.Option("--argmax", help="Train ids and entropy out, not logits.", rich_help_panel="Result")
+        bool, typer.Option("--argmax", help="Write train ids and entropy instead of logits.", rich_help_panel="Result")
     ] = False,
     dynamic: Annotated[
-        bool, typer.Option("--dynamic", help="Images of any size in, resized inside.", rich_help_panel="Result")
+        bool,
+        typer.Option("--dynamic", help="Accept images of any size and resize them inside the file.", rich_help_panel="Result"),
     ] = False,
     half: Annotated[bool, typer.Option("--half", help="16-bit weights.", rich_help_panel="Result")] = False,
     int8: Annotated[
@@ -37,10 +39,12 @@ def export(
     ] = False,
     calibrate: Annotated[
         Optional[str],
-        typer.Option(metavar="IMAGES", help="Frames: ranges of --int8, and what the file is checked on.", rich_help_panel="Data"),
+        typer.Option(
+            metavar="IMAGES", help="Images for the ranges of --int8 and for the comparison with torch.", rich_help_panel="Data"
+        ),
     ] = None,
 ) -> None:
-    """The network for devices: uint8 images in, checked against torch on real frames."""
+    """Write the network as ONNX, TorchScript or OpenVINO, compared with torch on real frames."""
     from ..data.cache import parse_size
 
     pixels = parse_size(size)

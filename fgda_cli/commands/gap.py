@@ -18,19 +18,22 @@ def gap(
         Optional[Path],
         typer.Option(
             metavar="CKPT",
-            help="Whose predictions give the target's classes. Default: colour and height alone.",
+            help="Model that predicts the target's class shares. Default: a guess from colour and height.",
             rich_help_panel="Data",
         ),
     ] = None,
-    images: Annotated[int, typer.Option(min=4, help="Images of each side that are looked at.", rich_help_panel="Compute")] = 60,
+    images: Annotated[
+        int, typer.Option(min=4, help="Number of images of each data set to look at.", rich_help_panel="Compute")
+    ] = 60,
     data_root: cli.DataRoot = None,
     report: Annotated[
-        Optional[Path], typer.Option(metavar="DIR", help="Write an HTML page: both sides' pictures.", rich_help_panel="Result")
+        Optional[Path],
+        typer.Option(metavar="DIR", help="Write an HTML page with pictures of both data sets.", rich_help_panel="Result"),
     ] = None,
     json: cli.Json = None,
     device: cli.Device = "auto",
 ) -> None:
-    """What differs between two data sets before training, and what to set."""
+    """Compare two data sets before training, and suggest settings."""
     from ..data.store import data_root as root_of
     from ..data.store import open_anywhere
     from ..studies.gap import gap_json, measure, predicted_shares

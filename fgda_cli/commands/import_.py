@@ -22,7 +22,7 @@ def import_(
         bool, typer.Option("--trust", help="Run code in the file, if it asks to: for your own files alone.")
     ] = False,
 ) -> None:
-    """Turn a checkpoint of FADA, ADVENT, AdaptSegNet, CLAN, CRST, DISE, FDA, DACS, PyCDA, DAFormer, HRDA or MIC into ours."""
+    """Convert a checkpoint of FADA, ADVENT, AdaptSegNet, CLAN, CRST, DISE, FDA, DACS, PyCDA, DAFormer, HRDA or MIC into ours."""
     if not file.is_file():
         raise UsageError(f"no such file: {file}")
     if format not in FORMATS:

@@ -22,21 +22,23 @@ def predict(
     ],
     out: cli.OutFolder,
     save: Annotated[
-        str, typer.Option(help="Any of color,ids,overlay, and video (one MP4 a video).", rich_help_panel="Result")
+        str,
+        typer.Option(help="Results to write: any of color,ids,overlay,video (one MP4 for each video).", rich_help_panel="Result"),
     ] = "color,ids,overlay",
     video: Annotated[
-        str, typer.Option(help="What the MP4 shows: overlay, color, or side (by side, with entropy).", rich_help_panel="Video")
+        str,
+        typer.Option(help="Picture in the MP4: overlay, color, or side (image, overlay and entropy).", rich_help_panel="Video"),
     ] = "overlay",
     every: Annotated[int, typer.Option(min=1, help="Every N-th frame.", rich_help_panel="Video")] = 1,
     start: Annotated[
-        Optional[str], typer.Option(metavar="TIME", help="From here: seconds, or 1:30.", rich_help_panel="Video")
+        Optional[str], typer.Option(metavar="TIME", help="Start time: seconds, or 1:30.", rich_help_panel="Video")
     ] = None,
-    end: Annotated[Optional[str], typer.Option(metavar="TIME", help="To here.", rich_help_panel="Video")] = None,
+    end: Annotated[Optional[str], typer.Option(metavar="TIME", help="End time.", rich_help_panel="Video")] = None,
     smooth: Annotated[
-        float, typer.Option(min=0, max=0.95, help="Share of a frame's probabilities that stays.", rich_help_panel="Video")
+        float, typer.Option(min=0, max=0.95, help="Share of the last frame's probabilities in the next.", rich_help_panel="Video")
     ] = 0.0,
     ids: cli.Ids = "train",
-    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Enter folders of folders.")] = False,
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Include folders inside folders.")] = False,
     label_maps: cli.LabelMaps = False,
     flip: cli.Flip = False,
     scale: cli.Scale = None,
@@ -48,7 +50,7 @@ def predict(
     workers: cli.Threads = None,
     max_pixels: cli.MaxPixels = None,
 ) -> None:
-    """Label maps, ids and overlays of any images, at their own size."""
+    """Predict images and videos: label maps, ids and overlays at the images' own size."""
     kinds = tuple(part.strip() for part in save.split(",") if part.strip())
     unknown = [kind for kind in kinds if kind not in (*KINDS, "video")]
     if unknown or not kinds:

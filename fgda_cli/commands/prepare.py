@@ -27,19 +27,21 @@ def prepare(
         typer.Argument(help="gta5, cityscapes, … (--list), playground or folder.", autocompletion=complete_datasets),
     ] = None,
     root: Annotated[Optional[Path], typer.Option(help="Raw data set (playground: where to draw it).")] = None,
-    out: Annotated[
-        Optional[Path], typer.Option(help="Prepared data sets go to OUT/<dataset>. Default: $FGDA_DATA or ./data.")
-    ] = None,
+    out: Annotated[Optional[Path], typer.Option(help="Folder for prepared data sets. Default: $FGDA_DATA or ./data.")] = None,
     size: Annotated[Optional[str], typer.Option(metavar="WxH", help="Training resolution. Default: the data set's.")] = None,
     rows: Annotated[
         Optional[str],
-        typer.Option(metavar="TOP:BOTTOM", help="Keep these rows of each image, percent of its height, as another camera sees."),
+        typer.Option(
+            metavar="TOP:BOTTOM", help="Keep only these rows of each image, in percent of its height, to match another camera."
+        ),
     ] = None,
     cache: Annotated[str, typer.Option(help="raw (BMP: read fastest) or png (a half to a third of the disk space).")] = "raw",
-    resample: Annotated[str, typer.Option(help="How images shrink: area, or bicubic as the published loaders do.")] = "area",
+    resample: Annotated[
+        str, typer.Option(help="Filter that shrinks images: area, or bicubic as in the published loaders.")
+    ] = "area",
     workers: cli.Workers = None,
     max_pixels: cli.MaxPixels = None,
-    check_only: Annotated[bool, typer.Option("--check-only", help="Verify only; write nothing, list what is refused.")] = False,
+    check_only: Annotated[bool, typer.Option("--check-only", help="Check only: write nothing, list refused files.")] = False,
     images: Annotated[Optional[Path], typer.Option(help="Folder of images.", rich_help_panel=OWN)] = None,
     labels: Annotated[
         Optional[Path], typer.Option(help="Labels paired by name; coco: annotations.json.", rich_help_panel=OWN)
@@ -47,7 +49,7 @@ def prepare(
     mapping: Annotated[
         Optional[Path],
         typer.Option(
-            help="YAML of raw ids, colours or names to class names, or a shipped one: camvid7, camvid11, cityscapes7.",
+            help="YAML of raw ids, colours or names to class names, or a shipped one, e.g. camvid7, street10.",
             rich_help_panel=OWN,
         ),
     ] = None,
@@ -58,17 +60,19 @@ def prepare(
         Optional[str], typer.Option(help="carla: ids are old (to 0.9.13) or new.", rich_help_panel=OWN)
     ] = None,
     image_suffix: Annotated[
-        Optional[str], typer.Option(metavar="END", help="Images end so, e.g. _rgb.png.", rich_help_panel=OWN)
+        Optional[str], typer.Option(metavar="END", help="Ending of image names, e.g. _rgb.png.", rich_help_panel=OWN)
     ] = None,
     label_suffix: Annotated[
-        Optional[str], typer.Option(metavar="END", help="Labels end so, e.g. _seg.png.", rich_help_panel=OWN)
+        Optional[str], typer.Option(metavar="END", help="Ending of label names, e.g. _seg.png.", rich_help_panel=OWN)
     ] = None,
     only: Annotated[
         Optional[list[str]],
-        typer.Option(metavar="PATTERN", help="Files whose path below their folder fits; repeatable.", rich_help_panel=OWN),
+        typer.Option(
+            metavar="PATTERN", help="Take only files whose path below their folder fits; repeatable.", rich_help_panel=OWN
+        ),
     ] = None,
     condition: Annotated[Optional[str], typer.Option(help="acdc: fog, night, rain or snow alone.")] = None,
-    list_: Annotated[bool, typer.Option("--list", help="Data sets, their folders, licence pages, what labels become.")] = False,
+    list_: Annotated[bool, typer.Option("--list", help="List data sets: their folders, licence pages and labels.")] = False,
     split: Annotated[str, typer.Option(help="train or val.", rich_help_panel=OWN)] = "train",
     name: Annotated[Optional[str], typer.Option(help="Name of the prepared data set.", rich_help_panel=OWN)] = None,
     seed: Annotated[int, typer.Option(min=0, help="playground: seed of the scenes.")] = 0,

@@ -17,12 +17,14 @@ def rank(
     inputs: Annotated[list[str], typer.Argument(metavar="IMAGES...", help="Images, folders, globs or videos.")],
     top: Annotated[int, typer.Option(min=1, help="How many frames.", rich_help_panel="Result")] = 50,
     out: Annotated[Path, typer.Option("--out", help="Folder for the results.", rich_help_panel="Result")] = Path("ranking"),
-    export: Annotated[Optional[str], typer.Option(help="Pre-labels, any of cvat,coco,png.", rich_help_panel="Result")] = None,
+    export: Annotated[
+        Optional[str], typer.Option(help="Write pre-labels: any of cvat,coco,png.", rich_help_panel="Result")
+    ] = None,
     labelled: Annotated[
         Optional[Path],
-        typer.Option(help="Names that have labels already (a list, or a ranking.json).", rich_help_panel="Data"),
+        typer.Option(help="File with names of labelled frames: one a line, or a ranking.json.", rich_help_panel="Data"),
     ] = None,
-    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Enter folders of folders.")] = False,
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Include folders inside folders.")] = False,
     label_maps: cli.LabelMaps = False,
     json: cli.Json = None,
     device: cli.Device = "auto",
@@ -30,7 +32,7 @@ def rank(
     workers: cli.Threads = None,
     max_pixels: cli.MaxPixels = None,
 ) -> None:
-    """Which frames to label next: unsure, rare, unlike those chosen before; with pre-labels."""
+    """Choose the frames to label next: unsure, with rare classes, unlike each other; write pre-labels."""
     kinds = tuple(dict.fromkeys(part.strip() for part in (export or "").split(",") if part.strip()))
     unknown = [kind for kind in kinds if kind not in ("cvat", "coco", "png")]
     if unknown:

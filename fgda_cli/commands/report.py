@@ -15,7 +15,7 @@ def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder of pretrain or adapt.")],
     out: Annotated[Optional[Path], typer.Option(help="The page. Default: RUN/report.html.", rich_help_panel="Result")] = None,
 ) -> None:
-    """Training curves of a run, finished or not, as one HTML page."""
+    """Write the training curves of a run, finished or not, as one HTML page."""
     if not run.is_dir():
         raise UsageError(f"no such run folder: {run}")
     from ..studies.report import run_page, write_page

@@ -16,26 +16,30 @@ def verdict(
     checkpoints: Annotated[list[Path], typer.Argument(metavar="CKPT...", help="Adapted checkpoints.")],
     images: Annotated[
         Optional[list[str]],
-        typer.Option(metavar="DIR", help="Target frames: images, folders, globs; repeatable.", rich_help_panel="Data"),
+        typer.Option(metavar="DIR", help="Target images, folders or globs; repeatable.", rich_help_panel="Data"),
     ] = None,
     label_maps: cli.LabelMaps = False,
     data: Annotated[
         Optional[str], typer.Option(help="Prepared data set of target frames. Default: the preset's.", rich_help_panel="Data")
     ] = None,
     baseline: Annotated[
-        Optional[Path], typer.Option(help="The model before adaptation. Default: what they began as.", rich_help_panel="Data")
+        Optional[Path],
+        typer.Option(help="Model before adaptation. Default: the checkpoint that each run started from.", rich_help_panel="Data"),
     ] = None,
-    frames: Annotated[int, typer.Option(min=4, help="Frames looked at, evenly spread.", rich_help_panel="Compute")] = 40,
+    frames: Annotated[
+        int, typer.Option(min=4, help="Number of frames to look at, evenly spaced.", rich_help_panel="Compute")
+    ] = 40,
     data_root: cli.DataRoot = None,
     report: Annotated[
-        Optional[Path], typer.Option(metavar="DIR", help="Write an HTML page: before and after.", rich_help_panel="Result")
+        Optional[Path],
+        typer.Option(metavar="DIR", help="Write an HTML page with frames before and after.", rich_help_panel="Result"),
     ] = None,
     json: cli.Json = None,
     device: cli.Device = "auto",
     precision: cli.PrecisionName = None,
     max_pixels: cli.MaxPixels = None,
 ) -> None:
-    """Whether adaptation helped on frames without labels, and which classes it hurt."""
+    """Say without labels whether adaptation helped, and which classes it hurt."""
     if images and data:
         raise UsageError("--images and --data: one of them")
     from ..data.store import data_root as root_of

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class AdaBnSettings(MethodSettings):
-    target_share: float = Field(1.0, ge=0, le=1, description="of the target's statistics; the rest stays the source's")
+    target_share: float = Field(1.0, ge=0, le=1, description="share of the target's statistics; the rest stays the source's")
 
 
 class AdaBn(Method):

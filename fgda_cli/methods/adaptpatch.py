@@ -24,11 +24,11 @@ IMAGES = 2000  # whose patches the modes are taken from, evenly spread over the 
 
 
 class AdaptPatchSettings(BinarySettings):
-    modes: int = Field(50, ge=2, le=255, description="of label patches, found by k-means")
+    modes: int = Field(50, ge=2, le=255, description="number of modes of label patches, found by k-means")
     patch: tuple[int, int] = Field((64, 32), description="width and height of a patch, pixels")
     lambda_mode: Weight = Field(0.01, description="weight of telling the source patches' modes")
     lambda_patch: Weight = Field(0.0005, description="adversarial weight of the target's patches")
-    mode_only_share: float = Field(0.25, ge=0, le=1, description="of the run, before either adversary plays")
+    mode_only_share: float = Field(0.25, ge=0, le=1, description="share of the run without adversarial losses")
 
 
 class AdaptPatch(AdaptSegNet):

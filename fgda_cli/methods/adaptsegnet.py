@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class BinarySettings(MethodSettings):
     lambda_main: Weight = Field(0.001, description="adversarial weight of the main level")
     lambda_aux: Weight = Field(0.0002, description="adversarial weight of the auxiliary level")
-    discriminator_lr: float = Field(1e-4, gt=0, description="of the discriminator's Adam")
+    discriminator_lr: float = Field(1e-4, gt=0, description="learning rate of the discriminator (Adam)")
     discriminator_width: int = Field(64, ge=1, description="channels of the discriminator's first layer")
 
 

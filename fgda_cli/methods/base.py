@@ -37,10 +37,12 @@ DETAIL_SHARE = 0.1  # of the loss, a window's own where there are two resolution
 class MethodSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(description="of the method")
+    name: str = Field(description="name of the method")
     aux_seg: Weight = Field(0.1, description="weight of the auxiliary head's segmentation loss")
-    seg_temperature: float = Field(1.0, gt=0, description="divides the source logits in the adversarial stage")
-    lambda_labelled: Weight = Field(1.0, description="weight of the loss on the target's labelled images (data.target.labelled)")
+    seg_temperature: float = Field(1.0, gt=0, description="temperature of the source's cross-entropy during adaptation")
+    lambda_labelled: Weight = Field(
+        1.0, description="weight of the cross-entropy on labelled target images (data.target.labelled)"
+    )
 
 
 def unscaled(loss: Tensor) -> Tensor:

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 class ClanSettings(BinarySettings):
-    lambda_local: Weight = Field(40.0, description="of the heads' disagreement in the adversarial weight")
+    lambda_local: Weight = Field(40.0, description="weight of the heads' disagreement in a pixel's adversarial weight")
     epsilon: Weight = Field(0.4, description="added to the adversarial weight")
-    lambda_weight: Weight = Field(0.01, description="of the divergence of the two heads' weights, which counts twice")
-    focal_gamma: float = Field(2.0, ge=0, le=10, description="of each head's source loss; 0 is cross-entropy")
-    warmup_share: float = Field(0.05, ge=0, le=1, description="of the run, before pixels are weighted")
+    lambda_weight: Weight = Field(0.01, description="weight of the divergence of the two heads, which counts twice")
+    focal_gamma: float = Field(2.0, ge=0, le=10, description="focal gamma of each head's source loss; 0 is cross-entropy")
+    warmup_share: float = Field(0.05, ge=0, le=1, description="share of the run before pixels are weighted")
     damping: bool = Field(True, description="adversarial and divergence weights fall linearly to 0 over the run")
 
 

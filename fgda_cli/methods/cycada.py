@@ -24,14 +24,14 @@ WINDOW = 100  # steps over which the discriminator's accuracy is counted
 
 class CycadaSettings(MethodSettings):
     translation_factor: float = Field(1.0, ge=0, le=100, description="translation steps an iteration of adaptation; 0: none")
-    translation_channels: int = Field(64, ge=1, description="of its networks' first layer")
+    translation_channels: int = Field(64, ge=1, description="channels of the first layer of the translation networks")
     translation_blocks: int = Field(9, ge=0, description="residual blocks of its generators")
     translation_crop: int = Field(400, ge=32, description="side of its training crops, pixels")
     identity: Weight = Field(1.0, description="weight of leaving an image of its own domain alone, times the cycle's 10")
     lambda_adv: Weight = Field(0.1, description="adversarial weight")
     gate: float = Field(0.6, ge=0, le=1, description="the network plays only while the discriminator is right more often")
-    discriminator_lr: float = Field(1e-5, gt=0, description="of the discriminator's SGD (momentum 0.99)")
-    dropout: float = Field(0.5, ge=0, lt=1, description="of the discriminator's channels")
+    discriminator_lr: float = Field(1e-5, gt=0, description="learning rate of the discriminator (SGD, momentum 0.99)")
+    dropout: float = Field(0.5, ge=0, lt=1, description="share of the discriminator's channels that is dropped")
 
 
 class Cycada(Method):

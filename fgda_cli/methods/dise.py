@@ -27,16 +27,18 @@ IMAGE_EVERY = 5  # iterations between updates of the image discriminators
 
 class DiseSettings(MethodSettings):
     lambda_main: Weight = Field(0.001, description="adversarial weight of the class maps")
-    lambda_aux: Weight = Field(0.0002, description="the same of the auxiliary level")
+    lambda_aux: Weight = Field(0.0002, description="adversarial weight of the auxiliary level's class maps")
     lambda_translated: Weight = Field(1.0, description="weight of the segmentation loss on translated source images")
     lambda_reconstruction: Weight = Field(0.5, description="perceptual weight of an image against itself put together again")
     lambda_image: Weight = Field(0.01, description="least-squares adversarial weight of translations")
     lambda_translation: Weight = Field(0.05, description="perceptual weight of a translation against structure and texture")
-    perception: Literal["own", "vgg19"] = Field("own", description="what compares images: the network as it began, or VGG-19")
+    perception: Literal["own", "vgg19"] = Field(
+        "own", description="network whose features compare images: the start's, or VGG-19"
+    )
     decoder_width: int = Field(256, ge=8, description="channels of the decoder")
     image_width: int = Field(64, ge=1, description="channels of the first layer of texture encoders and image discriminators")
-    reconstruction_lr: float = Field(1e-3, gt=0, description="of texture encoders and decoder (Adam)")
-    discriminator_lr: float = Field(1e-4, gt=0, description="of all discriminators (Adam)")
+    reconstruction_lr: float = Field(1e-3, gt=0, description="learning rate of texture encoders and decoder (Adam)")
+    discriminator_lr: float = Field(1e-4, gt=0, description="learning rate of all discriminators (Adam)")
 
 
 class Dise(Method):

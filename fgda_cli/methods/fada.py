@@ -18,19 +18,21 @@ if TYPE_CHECKING:
 
 class FineGrainedSettings(MethodSettings):
     lambda_adv: Weight = Field(0.001, description="weight of the adversarial loss")
-    aux_adv_factor: Weight = Field(0.2, description="the auxiliary level's adversarial weight over lambda_adv")
-    temperature: float = Field(1.8, gt=0, description="T of the domain encoding softmax(logits / T)")
+    aux_adv_factor: Weight = Field(0.2, description="ratio of the auxiliary level's adversarial weight to lambda_adv")
+    temperature: float = Field(1.8, gt=0, description="temperature T of the domain encoding softmax(logits / T)")
     clip: float = Field(0.9, gt=0, le=1, description="upper clamp of the domain encoding")
-    discriminator_lr: float = Field(1e-4, gt=0, description="of the discriminator's Adam")
-    discriminator_widths: tuple[int, int] = Field((256, 128), description="channels of its two hidden layers")
-    seg_temperature: float = Field(1.8, gt=0, description="divides the source logits in the adversarial stage")
+    discriminator_lr: float = Field(1e-4, gt=0, description="learning rate of the discriminator (Adam)")
+    discriminator_widths: tuple[int, int] = Field((256, 128), description="channels of the discriminator's two hidden layers")
+    seg_temperature: float = Field(1.8, gt=0, description="temperature of the source loss during adaptation")
     class_weighting: Literal["none", "source", "target", "importance"] = Field(
         "none",
-        description="of the domain encoding, for domains of other class shares: by the inverse of the source's shares or of the "
-        "target's (estimated without labels), or source pixels by target over source share (importance)",
+        description="weights of the domain encoding where class shares differ: inverse source or target share of the "
+        "class, or for source pixels target over source share (importance); target shares are estimated without labels",
     )
-    class_weighting_power: float = Field(0.5, ge=0, le=1, description="of the inverse shares; 0.5: square root")
-    min_confidence: float = Field(0.0, ge=0, lt=1, description="pixels less sure than this are not aligned; 0: all are")
+    class_weighting_power: float = Field(0.5, ge=0, le=1, description="power of the inverse class shares")
+    min_confidence: float = Field(
+        0.0, ge=0, lt=1, description="smallest class probability of pixels that are aligned; 0: all pixels"
+    )
 
 
 class Fada(Method):

@@ -21,11 +21,13 @@ BINS = 10_000  # of confidence, from 0 to 1
 class FdaSettings(MethodSettings):
     beta: float = Field(0.01, gt=0, le=0.5, description="share of the image's smaller side whose frequencies are swapped")
     lambda_ent: Weight = Field(0.005, description="weight of the target's entropy")
-    power: float = Field(2.0, gt=0, le=10, description="of the squared entropy (Charbonnier)")
-    labels_from: tuple[str, ...] = Field((), description="checkpoints whose mean labels the target (published: of three betas)")
-    lambda_pseudo: Weight = Field(1.0, description="weight of the loss on these labels")
-    portion: float = Field(0.66, ge=0, lt=1, description="of a class's pixels that are left out, the least confident ones")
-    ceiling: float = Field(0.9, gt=0, le=1, description="more confident pixels than this are always labelled")
+    power: float = Field(2.0, gt=0, le=10, description="power of the squared entropy (Charbonnier)")
+    labels_from: tuple[str, ...] = Field(
+        (), description="checkpoints whose mean prediction gives pseudo-labels (published: three betas)"
+    )
+    lambda_pseudo: Weight = Field(1.0, description="weight of the loss on these pseudo-labels")
+    portion: float = Field(0.66, ge=0, lt=1, description="share of a class's pixels that is left out, the least confident ones")
+    ceiling: float = Field(0.9, gt=0, le=1, description="class probability above which a pixel is always labelled")
 
 
 class Fda(Method):

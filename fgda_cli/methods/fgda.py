@@ -17,9 +17,12 @@ if TYPE_CHECKING:
 
 class FgdaSettings(FineGrainedSettings):
     eta: Weight = Field(1.0, description="weight of the target entropy inside the adversarial term (eq. 7)")
-    entropy_temperature: float = Field(1.0, gt=0, description="of the softmax whose entropy is minimised")
+    entropy_temperature: float = Field(1.0, gt=0, description="temperature of the softmax whose entropy is minimised")
     entropy_min_share: float = Field(
-        0.0, ge=0, lt=1, description="entropy is not minimised where a class of a smaller share (of the source) is likeliest"
+        0.0,
+        ge=0,
+        lt=1,
+        description="entropy is not minimised where the likeliest class has a smaller share of the source than this",
     )
 
 

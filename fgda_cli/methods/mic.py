@@ -26,16 +26,20 @@ class MicSettings(FgdaSettings, SelfTrainingSettings):
     lambda_adv: Weight = Field(
         0.0, description="weight of the paper's adversarial loss; 0: no discriminator (eta then does nothing)"
     )
-    seg_temperature: float = Field(1.0, gt=0, description="divides the source logits")
-    mix_jitter: float = Field(0.2, ge=0, le=0.5, description="colour jitter of mixed and masked images (all four kinds)")
-    lambda_masked: Weight = Field(1.0, description="weight of the loss on masked target images; 0: none are read")
+    seg_temperature: float = Field(1.0, gt=0, description="temperature of the source's cross-entropy")
+    mix_jitter: float = Field(0.2, ge=0, le=0.5, description="strength of the colour jitter of mixed and masked images")
+    lambda_masked: Weight = Field(1.0, description="weight of the loss on masked target images; 0 turns it off")
     mask_block: int = Field(64, ge=1, description="side of the squares that are masked, pixels")
-    mask_ratio: float = Field(0.7, ge=0, lt=1, description="of the squares that are masked")
-    lambda_fd: Weight = Field(0.005, description="weight of the distance of thing features from the encoder's ImageNet weights'")
-    fd_things: tuple[str, ...] = Field(THINGS, description="names of the classes whose features are held")
-    fd_share: float = Field(0.75, gt=0, le=1, description="of a cell's pixels that its class must hold")
-    ignore_top: int = Field(0, ge=0, description="rows of the target whose pseudo-labels weigh nothing (Cityscapes at 512: 15)")
-    ignore_bottom: int = Field(0, ge=0, description="the same from below, the bonnet of one's own car (Cityscapes at 512: 120)")
+    mask_ratio: float = Field(0.7, ge=0, lt=1, description="share of the squares that are masked")
+    lambda_fd: Weight = Field(0.005, description="weight of the distance of things' features from those of the ImageNet encoder")
+    fd_things: tuple[str, ...] = Field(THINGS, description="names of the classes that are things")
+    fd_share: float = Field(0.75, gt=0, le=1, description="share of a feature cell's pixels that its class must cover")
+    ignore_top: int = Field(0, ge=0, description="rows at the top whose pseudo-labels are ignored (Cityscapes at 512 rows: 15)")
+    ignore_bottom: int = Field(
+        0,
+        ge=0,
+        description="rows at the bottom, the car's own bonnet, whose pseudo-labels are ignored (Cityscapes at 512 rows: 120)",
+    )
 
 
 class Mic(SelfTraining, Fgda):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 class MinEntSettings(MethodSettings):
     lambda_ent: Weight = Field(0.001, description="weight of the target entropy")
-    lambda_ent_aux: Weight = Field(0.0002, description="the same on the auxiliary head")
+    lambda_ent_aux: Weight = Field(0.0002, description="weight of the auxiliary head's target entropy")
 
 
 class MinEnt(Method):

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 class PycdaSettings(MethodSettings):
-    lambda_pixel: Weight = Field(1.0, description="weight of the confident pixels' own labels")
-    lambda_square: Weight = Field(1.0, description="weight of the confident squares' labels, each size alike")
+    lambda_pixel: Weight = Field(1.0, description="weight of the loss on pixels' pseudo-labels")
+    lambda_square: Weight = Field(1.0, description="weight of the loss on squares' pseudo-labels, the same for each size")
     lambda_image: Weight = Field(1.0, description="weight of the image's class shares against the source's")
     squares: tuple[int, ...] = Field((4, 8), description="sides of the squares over which logits are averaged, pixels")
-    confidence: float = Field(0.5, ge=0, lt=1, description="a pixel or square counts above this")
+    confidence: float = Field(0.5, ge=0, lt=1, description="class probability above which a pixel or square has a pseudo-label")
 
 
 class Pycda(Method):

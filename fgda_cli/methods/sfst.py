@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 
 class SfstSettings(SelfTrainingSettings):
-    portion: float = Field(0.5, gt=0, le=1, description="of the pixels of each class that count, the teacher's surest")
+    portion: float = Field(
+        0.5, gt=0, le=1, description="share of each class's pixels that is used, the teacher's most confident ones"
+    )
     lambda_div: Weight = Field(0.1, description="weight of the diversity term: 1 - entropy of the mean prediction over log K")
 
 

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 
 class SibanSettings(MethodSettings):
-    channels: int = Field(512, ge=1, description="of the bottleneck, at most the features'")
+    channels: int = Field(512, ge=1, description="channels of the bottleneck, at most those of the features")
     information: float = Field(0.5, ge=0, description="nats a channel may carry, times its significance")
-    beta: float = Field(1e-3, ge=0, description="first weight of the bottleneck")
+    beta: float = Field(1e-3, ge=0, description="first weight of the bottleneck's loss")
     beta_rate: float = Field(1e-3, ge=0, description="how fast that weight follows what exceeds the information")
     lambda_main: Weight = Field(0.001, description="adversarial weight")
-    discriminator_lr: float = Field(1e-4, gt=0, description="of the discriminator's Adam")
-    discriminator_widths: tuple[int, int] = Field((256, 128), description="channels of its two hidden layers")
+    discriminator_lr: float = Field(1e-4, gt=0, description="learning rate of the discriminator (Adam)")
+    discriminator_widths: tuple[int, int] = Field((256, 128), description="channels of the discriminator's two hidden layers")
 
 
 class Siban(AdaptSegNet):

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 
 class TentSettings(MethodSettings):
-    target_share: float = Field(1.0, ge=0, le=1, description="of the target's batch norm statistics; the rest stays the source's")
+    target_share: float = Field(
+        1.0, ge=0, le=1, description="share of the target's batch norm statistics; the rest stays the source's"
+    )
     norm_lr: float = Field(1e-3, gt=0, description="Adam's rate of the norm layers' scales and shifts")
 
 

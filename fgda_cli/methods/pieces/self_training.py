@@ -22,17 +22,19 @@ PRIOR_PIXELS = 500.0  # a class is trusted as if the teacher had been right on s
 
 
 class SelfTrainingSettings(MethodSettings):
-    lambda_st: Weight = Field(1.0, description="weight of the self-training loss on the mixed image")
-    ema: float = Field(0.999, ge=0, lt=1, description="upper end of the teacher's EMA factor, which is 1 - 1/(it + 1) at first")
-    confidence: float = Field(0.968, gt=0, lt=1, description="a teacher's pixel counts as sure above this")
-    mix_jitter: float = Field(0.25, ge=0, le=0.5, description="colour jitter of the mixed image (all four kinds)")
+    lambda_st: Weight = Field(1.0, description="weight of the loss on mixed images")
+    ema: float = Field(0.999, ge=0, lt=1, description="largest EMA factor of the teacher; it begins as 1 - 1 / (iteration + 1)")
+    confidence: float = Field(0.968, gt=0, lt=1, description="class probability above which a pseudo-label counts as sure")
+    mix_jitter: float = Field(
+        0.25, ge=0, le=0.5, description="strength of the colour jitter of mixed images (brightness, contrast, saturation, hue)"
+    )
     mix_jitter_kind: Literal["kornia", "torchvision"] = Field(
         "kornia",
         description="kornia: brightness adds, contrast multiplies pixels (DACS, DAFormer, HRDA, MIC); torchvision: factors "
         "around means, about half as strong",
     )
-    mix_jitter_share: float = Field(0.8, ge=0, le=1, description="of the mixed images that are jittered")
-    mix_blur_share: float = Field(0.5, ge=0, le=1, description="of the mixed images that are blurred")
+    mix_jitter_share: float = Field(0.8, ge=0, le=1, description="share of mixed images that are jittered")
+    mix_blur_share: float = Field(0.5, ge=0, le=1, description="share of mixed images that are blurred")
 
 
 class SelfTraining(Method):
