@@ -16,9 +16,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from fgda_cli.data.loader import Augmentation, PairedSamples, View
+from fgda_cli.data.loader import Augmentation, Batch, PairedSamples, View
 from fgda_cli.data.store import open_dataset
+from fgda_cli.methods.registry import method_class
 from fgda_cli.models import checkpoint
+from fgda_cli.models.segmenter import Segmenter
 from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.training.trainer import Trainer
 
@@ -26,6 +28,8 @@ ROOT = Path(__file__).parent.parent
 QUIET = Reporter(quiet=True)
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "COLUMNS": "80", "TERM": "dumb", "NO_COLOR": "1"}
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+# mean and standard deviation `[1,3,1,1]` of ImageNet
+IMAGENET = [torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))]
 VIEWS = (View((64, 32)), View((64, 32)))
 
 TINY = (
@@ -134,3 +138,55 @@ def samples(data_root: Path, **how) -> PairedSamples:
     source, target = open_dataset(data_root, "playground-game"), open_dataset(data_root, "playground-street")
     augmentation = how.pop("augmentation", Augmentation(True, (0.5, 0.5, 0.5, 0.2), 1.0))
     return PairedSamples(source, target, how.pop("views", VIEWS), seed=0, augmentation=augmentation, **how)
+
+
+# small methods
+
+
+def make(name: str, multi_level: bool, dtype=torch.float64, **settings):
+    """A method of this name around a small ResNet-18 of five classes, in training mode."""
+    torch.manual_seed(0)
+    model = Segmenter(5, "resnet18", width=8, multi_level=multi_level)
+    model.set_batch_norm("frozen")
+    cls = method_class(name)
+    method = cls(model, cls.Settings(name=name, **settings))
+    for module in (model, *method.modules.values()):
+        module.to(dtype).train()
+    return method
+
+
+def batch() -> Batch:
+    """Two images of each domain, 48x32, and the source's labels."""
+    g = torch.Generator().manual_seed(5)
+    images = torch.randint(0, 256, (2, 2, 3, 32, 48), dtype=torch.uint8, generator=g)
+    labels = torch.randint(0, 5, (2, 32, 48), dtype=torch.uint8, generator=g)
+    return Batch(images[0], labels, images[1])
+
+
+def gradients(method) -> dict:
+    """Gradients of the model and the discriminators, by name."""
+    modules = {"model": method.model, **method.discriminators}
+    return {f"{m}.{n}": p.grad for m, module in modules.items() for n, p in module.named_parameters() if p.requires_grad}
+
+
+# published files
+
+
+def random_state(shapes) -> dict:
+    """Random weights of these shapes, whose forward pass stays in range."""
+    generator = torch.Generator().manual_seed(0)
+    state = {}
+    for key, shape in shapes.items():
+        if key.endswith("num_batches_tracked"):
+            state[key] = torch.tensor(0)
+        elif key.endswith("running_var"):
+            state[key] = torch.rand(shape, generator=generator) + 0.5
+        else:
+            fan = max(1, torch.Size(shape[1:]).numel())
+            state[key] = torch.randn(shape, generator=generator) * (2 / fan) ** 0.5 * (0.3 if len(shape) == 1 else 1)
+    return state
+
+
+def close(found, expected) -> None:
+    """Assert that logits are equal to rounding."""
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from fgda_cli import __version__
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -54,7 +56,11 @@ def test_the_sdist_is_complete(built):
 
 def test_metadata_say_who_what_and_under_which_licence():
     assert PROJECT["license"] == "Apache-2.0" and PROJECT["authors"] == [{"name": "fgda developers"}] and "urls" not in PROJECT
-    assert len(PROJECT["keywords"]) >= 5 and len(PROJECT["classifiers"]) >= 8
+    oldest = PROJECT["requires-python"].removeprefix(">=3.")
+    named = {line.rpartition("3.")[2] for line in PROJECT["classifiers"] if "Python :: 3." in line}
+    assert oldest in named and all(int(minor) >= int(oldest) for minor in named)
+    assert PROJECT["license"] in (ROOT / "CITATION.cff").read_text()
+    assert f"version: {__version__.partition('.dev')[0]}" in (ROOT / "CITATION.cff").read_text()
     assert (ROOT / "LICENSE").read_text().lstrip().startswith("Apache License")
     pinned = {re.split(r"==", line)[0].lower().replace("_", "-") for line in (ROOT / "constraints.txt").read_text().splitlines()}
     for need in (

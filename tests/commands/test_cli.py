@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -11,7 +12,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import typer
 
+from fgda_cli.app import GROUPS, app
 from fgda_cli.commands._options import arrange
 from fgda_cli.data.images import write_image
 from tests.helpers import fgda, set_flags
@@ -179,11 +182,11 @@ def test_adapt_without_init_takes_the_newest_pretrain_and_says_so(data_root, tmp
 
 
 def test_prepare_playground_draws_and_prepares_both_domains(tmp_path, monkeypatch):
-    from fgda_cli.data import playground, recipes
+    from fgda_cli.data import playground, prepare
     from fgda_cli.runtime.reporter import Reporter
 
     monkeypatch.setattr(playground.write_raw, "__defaults__", (4, 2))
-    summaries = recipes.prepare_playground(tmp_path / "raw", recipes.How(tmp_path / "data", reporter=Reporter(quiet=True)))
+    summaries = prepare.prepare_playground(tmp_path / "raw", prepare.How(tmp_path / "data", reporter=Reporter(quiet=True)))
     assert [s.images for s in summaries] == [{"train": 4}, {"train": 4, "val": 2}]
 
 
@@ -194,29 +197,21 @@ def test_presets_prints_what_can_be_read_again(tmp_path):
     assert {"gta2city", "playground", "synthia2city"} <= set(fgda("presets").stdout.split())
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        "prepare",
-        "pretrain",
-        "adapt",
-        "evaluate",
-        "predict",
-        "entropy-map",
-        "demo",
-        "presets",
-        "backbones",
-        "doctor",
-        "report",
-        "export",
-        "compare",
-        "ablate",
-        "import",
-    ],  # fmt: skip
-)
+# names of values, which stay small where a help line begins with them
+STARTS = {"acdc", "auto", "carla", "fgda", "folder", "onnx", "playground", "raw", "table1", "taper", "train"}
+
+
+@pytest.mark.parametrize("command", [name for group in GROUPS.values() for name in group])
 def test_help_fits_80_columns_and_explains_every_option(command):
     done = fgda(command, "--help")
     assert done.returncode == 0 and max(map(len, done.stdout.splitlines())) <= 80
+    shown = " ".join(re.sub(r"[│╭╮╰╯─]", " ", done.stdout).split())
+    for parameter in typer.main.get_command(app).commands[command].params:
+        if parameter.param_type_name == "option" and not parameter.hidden:
+            assert parameter.opts[0] in shown, parameter.opts
+            text = (parameter.help or "").strip()
+            assert text[:1].isupper() or text[:1].isdigit() or text.split()[0].rstrip(":,") in STARTS, f"{parameter.opts}: {text}"
+            assert text.endswith((".", "…")), f"{parameter.opts[0]}: {text}"
 
 
 @pytest.mark.parametrize(

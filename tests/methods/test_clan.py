@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from fgda_cli import losses
-
-from .test_fada import batch, make
+from tests.helpers import batch, make
 
 
 def part(method):

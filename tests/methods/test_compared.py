@@ -14,8 +14,7 @@ from fgda_cli.methods.fda import thresholds
 from fgda_cli.methods.pieces.fourier import low_frequencies_of
 from fgda_cli.methods.pieces.patches import PatchDiscriminator, histograms, k_means
 from fgda_cli.methods.siban import divergence, next_beta
-
-from .test_fada import batch, make
+from tests.helpers import batch, make
 
 # DACS
 
@@ -148,9 +147,15 @@ def test_pycda_takes_the_shares_of_the_source(data_root):
     torch.testing.assert_close(method.modules["prior"].shares, (counts / counts.sum()).float())
 
 
-def test_pycda_terms_are_those_of_its_levels():
-    terms = make("pycda", True).step(batch())
-    assert set(terms) == {"seg", "seg_aux", "pixel", "square4", "square8", "image"}
+@pytest.mark.parametrize(
+    ("key", "scaled"), [("lambda_pixel", {"pixel"}), ("lambda_square", {"square4", "square8"}), ("lambda_image", {"image"})]
+)
+def test_pycda_weighs_each_level_alone(key, scaled):
+    plain, doubled = (make("pycda", True, confidence=0.21, **how).step(batch()) for how in ({}, {key: 2.0}))
+    assert set(plain) == {"seg", "seg_aux", "pixel", "square4", "square8", "image"}
+    assert all(float(plain[name].detach()) > 0 for name in scaled)
+    for name, term in plain.items():
+        torch.testing.assert_close(doubled[name], (2 if name in scaled else 1) * term, msg=name)
 
 
 # AdaptPatch

@@ -20,8 +20,7 @@ from fgda_cli.models import checkpoint
 from fgda_cli.runtime.errors import UsageError
 from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.training import stages
-
-from .test_fada import batch, make
+from tests.helpers import batch, make
 
 QUIET, CPU = Reporter(quiet=True), torch.device("cpu")
 SMALL = TranslationSettings(steps=6, channels=4, blocks=1, crop=32, save_every=2)

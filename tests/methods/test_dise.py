@@ -14,8 +14,7 @@ from fgda_cli.methods.offline import OfflineData
 from fgda_cli.methods.pieces.reconstruction import Decoder, ImageDiscriminator, LayerNorm, OutputDiscriminator, TextureEncoder
 from fgda_cli.methods.pieces.translation import to_unit
 from fgda_cli.runtime.errors import FgdaError
-
-from .test_fada import batch, make
+from tests.helpers import batch, make
 
 SMALL = {"decoder_width": 16, "image_width": 8}
 

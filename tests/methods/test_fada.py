@@ -6,27 +6,8 @@ import pytest
 import torch
 
 from fgda_cli import losses
-from fgda_cli.data.loader import Batch
-from fgda_cli.methods.registry import method_class, method_names
-from fgda_cli.models.segmenter import Segmenter
-
-
-def make(name: str, multi_level: bool, dtype=torch.float64, **settings):
-    torch.manual_seed(0)
-    model = Segmenter(5, "resnet18", width=8, multi_level=multi_level)
-    model.set_batch_norm("frozen")
-    cls = method_class(name)
-    method = cls(model, cls.Settings(name=name, **settings))
-    for module in (model, *method.modules.values()):
-        module.to(dtype).train()
-    return method
-
-
-def batch():
-    g = torch.Generator().manual_seed(5)
-    images = torch.randint(0, 256, (2, 2, 3, 32, 48), dtype=torch.uint8, generator=g)
-    labels = torch.randint(0, 5, (2, 32, 48), dtype=torch.uint8, generator=g)
-    return Batch(images[0], labels, images[1])
+from fgda_cli.methods.registry import method_names
+from tests.helpers import batch, gradients, make
 
 
 def plain_recipe(method, data):
@@ -58,11 +39,6 @@ def plain_recipe(method, data):
             up(d(f_t.detach())), losses.domain_encoding(up(l_t), "target", s.temperature, s.clip)
         )
         (0.5 * on_source + 0.5 * on_target).backward()
-
-
-def gradients(method):
-    modules = {"model": method.model, **method.discriminators}
-    return {f"{m}.{n}": p.grad for m, module in modules.items() for n, p in module.named_parameters() if p.requires_grad}
 
 
 @pytest.mark.parametrize("name", ["fada", "fgda"])

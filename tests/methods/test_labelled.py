@@ -19,9 +19,7 @@ from fgda_cli.models import checkpoint
 from fgda_cli.runtime.errors import FgdaError, UsageError
 from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.training import stages
-from tests.helpers import crash, same, stop_at
-
-from .test_fada import batch, gradients, make
+from tests.helpers import batch, crash, gradients, make, same, samples, stop_at
 
 GAME = "data.target.dataset=playground-game"
 ADAPTING = [name for name in method_names() if method_class(name).uses_target]
@@ -165,8 +163,6 @@ def test_labels_of_a_data_set_of_its_own(job, trained, tiny_preset):
 
 def test_labelled_images_come_by_position(data_root):
     from fgda_cli.data.loader import Positions, batches
-
-    from .test_hooks import samples
 
     target = open_dataset(data_root, "playground-game")  # whose training images have labels
     from fgda_cli.data.store import PartOf

@@ -15,8 +15,7 @@ from fgda_cli.methods.offline import OfflineData
 from fgda_cli.methods.pieces.consistency import block_mask, distances, stay, thing_cells
 from fgda_cli.runtime.random import generator_of
 from fgda_cli.runtime.reporter import Reporter
-
-from .test_fada import batch, make
+from tests.helpers import batch, make
 
 SMALL = {"mask_block": 8, "lambda_fd": 0.0}
 

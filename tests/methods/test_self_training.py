@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from fgda_cli.methods import cbst
-
-from .test_fada import batch, make
+from tests.helpers import batch, make
 
 
 def cbst_over(top: dict[int, tuple[float, ...]]):

@@ -11,15 +11,14 @@ import torch
 
 from fgda_cli import losses
 from fgda_cli.methods import tent
+from fgda_cli.methods.registry import method_class
 from fgda_cli.methods.sfst import _class_quantiles
 from fgda_cli.models import checkpoint
 from fgda_cli.models.normalisation import batch_norms
 from fgda_cli.runtime.errors import UsageError
 from fgda_cli.runtime.reporter import Reporter
-from fgda_cli.training import stages, validation
-from tests.helpers import same
-
-from .test_fada import batch, make
+from fgda_cli.training import components, datasets, stages, validation
+from tests.helpers import batch, make, same
 
 FREE = ["adabn", "tent", "sfst"]
 
@@ -62,6 +61,14 @@ def test_tent_moves_scales_shifts_and_statistics_alone(job, trained, tiny_preset
     norms = {key.rpartition(".")[0] for key in before if key.endswith("running_mean")}
     assert moved and all(key.rpartition(".")[0] in norms for key in moved)
     assert any(key.endswith("bn1.weight") for key in moved) and any(key.endswith("running_var") for key in moved)
+    model, _ = checkpoint.load_model(trained)  # the statistics are those of all target images, and training leaves them
+    preset = tiny_preset(method="tent")
+    data = datasets.open_datasets(preset, job.data_root, method_class("tent"), job.reporter, checkpoint.load(trained))
+    samples = components.make_samples(preset, preset.adapt, data, method_class("tent"))
+    assert model.mix_statistics(samples.target_batches(), 1.0)
+    for key, value in model.state_dict().items():
+        if key.endswith(("running_mean", "running_var")):
+            torch.testing.assert_close(after[key], value, msg=key)
 
 
 def test_tents_loss_is_the_mean_entropy():

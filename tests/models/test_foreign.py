@@ -10,7 +10,7 @@ import torchvision
 from fgda_cli.models import checkpoint
 from fgda_cli.runtime.errors import FgdaError
 from fgda_cli.studies.importing import import_checkpoint
-from tests.helpers import fgda
+from tests.helpers import IMAGENET, close, fgda, random_state
 
 DEPTHS = {"layer1": 3, "layer2": 4, "layer3": 6, "layer4": 3}
 
@@ -47,20 +47,6 @@ def deeplab_multi(s, images):
             x = bottleneck_caffe(s, x, f"{layer}.{block}", stride if block == 0 else 1, dilation)
         middle = x if layer == "layer3" else middle
     return aspp(s, middle, "layer5.conv2d_list"), aspp(s, x, "layer6.conv2d_list")
-
-
-def random_state(shapes):
-    generator = torch.Generator().manual_seed(0)
-    state = {}
-    for key, shape in shapes.items():
-        if key.endswith("num_batches_tracked"):
-            state[key] = torch.tensor(0)
-        elif key.endswith("running_var"):
-            state[key] = torch.rand(shape, generator=generator) + 0.5
-        else:
-            fan = max(1, torch.Size(shape[1:]).numel())
-            state[key] = torch.randn(shape, generator=generator) * (2 / fan) ** 0.5 * (0.3 if len(shape) == 1 else 1)
-    return state
 
 
 def backbone_shapes():
@@ -142,10 +128,6 @@ def forward(path, images):
 
 
 IMAGES = torch.randint(0, 256, (1, 3, 65, 81), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-
-
-def close(found, expected):
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
 
 
 @pytest.mark.parametrize("counted", [True, False])
@@ -262,7 +244,6 @@ def test_networks_of_one_level(tmp_path, kind, branches):
     close(forward(tmp_path / "ours.pth", IMAGES), deeplab_single(state, IMAGES.float(), branches))
 
 
-IMAGENET = [torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))]
 CAFFE_MEAN = torch.tensor((104.00698793, 116.66876762, 122.67891434)).view(1, 3, 1, 1)
 
 

@@ -20,9 +20,7 @@ from fgda_cli.models.weights import load_backbone
 from fgda_cli.runtime.errors import FgdaError, UsageError
 from fgda_cli.settings import Model
 from fgda_cli.studies.importing import import_checkpoint
-from tests.helpers import fgda, needs
-
-from .test_foreign import IMAGENET, close, random_state
+from tests.helpers import IMAGENET, close, fgda, needs, random_state
 
 pytestmark = needs("transformers", "onnx")
 

@@ -13,8 +13,7 @@ from fgda_cli.runtime.errors import FgdaError
 from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.training import stages
 from fgda_cli.training.loggers import _flat, run_id
-
-from .test_resume import crash, same, stop_at
+from tests.helpers import crash, same, stop_at
 
 
 @pytest.fixture

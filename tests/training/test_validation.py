@@ -16,9 +16,7 @@ from fgda_cli.runtime.errors import UsageError
 from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.training import stages, validation
 from fgda_cli.training.stopping import Clock
-from tests.helpers import fgda, set_flags
-
-from .test_resume import crash, same, stop_at
+from tests.helpers import crash, fgda, same, set_flags, stop_at
 
 EVERY = ("adapt.evaluate_every=2",)
 BLIND = ("data.evaluation.dataset=nowhere",)
