@@ -1,4 +1,4 @@
-"""The commands as functions, for programs and notebooks: what they return is what the commands print; errors are FgdaError."""
+"""The commands as functions, for programs and notebooks. They return what the commands print, and raise FgdaError."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def evaluate(
     device: str = "auto",
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """IoU in percent by class and their means on a labelled split: the JSON of `fgda evaluate`."""
+    """Return IoU in percent by class and their means on a labelled split: the JSON of `fgda evaluate`."""
     from .data.store import data_root as root_of
     from .inference.counts import Extras
     from .runtime.devices import make_precision, pick_device
@@ -92,7 +92,7 @@ def _job(preset: str, sets: Sets, method: str | None, data_root: Any, out: Any, 
 
 
 def _text(value: Any) -> str:
-    """A value as `--set` would write it: YAML on one line."""
+    """Return a value as `--set` would write it: YAML on one line."""
     import json
 
     return value if isinstance(value, str) else json.dumps(value)

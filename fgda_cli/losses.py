@@ -1,4 +1,4 @@
-"""The paper's losses, eq. 1-6: small pure functions of tensors and numbers.
+"""The paper's losses, eq. 1 to 6, as small pure functions of tensors and numbers.
 
 Sources: [Z22] Zhao, Tian, Li 2022; [FADA] Wang et al. 2020; [ADVENT] Vu et al. 2019; [CLAN] Luo et al. 2019.
 """
@@ -18,7 +18,7 @@ DomainName = Literal["source", "target"]
 
 
 def upsample(logits: Tensor, size: tuple[int, int], align_corners: bool = True) -> Tensor:
-    """`[B,C,h,w]` to `[B,C,H,W]`, bilinear; with align_corners as in the DeepLab networks."""
+    """Return logits `[B,C,h,w]` resized to `[B,C,H,W]`, bilinear; corners are aligned as in the DeepLab networks."""
     return F.interpolate(logits, size=size, mode="bilinear", align_corners=align_corners)
 
 
@@ -32,7 +32,7 @@ def segmentation_loss(
     focal_gamma: float = 0.0,
     align_corners: bool = True,
 ) -> Tensor:
-    """Eq. 1: mean cross-entropy over the pixels that are not ignored; 0 (with gradient) when all are.
+    """Return eq. 1: the mean cross-entropy over the pixels that are not ignored; 0 (with gradient) when all are.
 
     logits `[B,K,h,w]`, upsampled chunk by chunk to the labels' size, train_ids `[B,H,W]` integer. `weight` `[B,H,W]`
     multiplies each pixel's loss (self-training), `focal_gamma` lets (1 - p)^gamma do so ([CLAN]'s code). FADA divides by a
@@ -55,19 +55,19 @@ def segmentation_loss(
 
 
 def soft_label_cross_entropy(logits: Tensor, soft: Tensor) -> Tensor:
-    """Mean over B, H, W of -sum_c soft_c log softmax(logits)_c; both `[B,C,H,W]` ([FADA] eq. 5, [Z22] eq. 2, 3)."""
+    """Return the mean over B, H, W of -sum_c soft_c log softmax(logits)_c; both `[B,C,H,W]` ([FADA] eq. 5, [Z22] eq. 2, 3)."""
     if logits.shape != soft.shape:
         raise ValueError(f"logits {tuple(logits.shape)} and soft labels {tuple(soft.shape)} differ in shape")
     return -(soft * F.log_softmax(logits, dim=1)).sum(dim=1).mean()
 
 
 def class_encoding(logits: Tensor, temperature: float = 1.8, clip: float = 0.9) -> Tensor:
-    """a = min(softmax(logits / T), clip) `[B,K,H,W]`, detached and not renormalised ([FADA])."""
+    """Return a = min(softmax(logits / T), clip) `[B,K,H,W]`, detached and not renormalised ([FADA])."""
     return torch.softmax(logits.detach() / temperature, dim=1).clamp(max=clip)
 
 
 def domain_encoding(logits: Tensor, domain: DomainName, temperature: float = 1.8, clip: float = 0.9) -> Tensor:
-    """[a;0] for the source, [0;a] for the target, `[B,2K,H,W]`, detached ([FADA] §3.2, [Z22] eq. 2, 3).
+    """Return [a;0] for the source, [0;a] for the target, `[B,2K,H,W]`, detached ([FADA] §3.2, [Z22] eq. 2, 3).
 
     Raises ValueError for another domain.
     """
@@ -80,7 +80,7 @@ def domain_encoding(logits: Tensor, domain: DomainName, temperature: float = 1.8
 
 
 def domain_cross_entropy(domain_logits: Tensor, code: Tensor, domain: DomainName) -> Tensor:
-    """SCE(domain_logits, [a;0] or [0;a]) without building the half that is zero.
+    """Return the soft cross-entropy of domain_logits against [a;0] or [0;a], without building the half that is zero.
 
     domain_logits `[B,2K,H,W]`, code a `[B,K,H,W]`: equals `soft_label_cross_entropy` with `domain_encoding`.
     """
@@ -101,7 +101,7 @@ def domain_losses(
     class_weights: Tensor | None = None,
     min_confidence: float = 0.0,
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """SCE at (H, W) against each of `domains` ([a;0], [0;a]), and the gradient of each in domain_logits `[B,2K,h,w]`.
+    """Return the soft cross-entropy at (H, W) against each of `domains`, and the gradient of each in domain_logits `[B,2K,h,w]`.
 
     `class_weights` `[K]` multiplies the encoding class by class. Pixels whose largest class probability is below
     `min_confidence` add nothing; the mean stays one over all pixels.
@@ -145,7 +145,7 @@ def domain_losses(
 def discriminator_loss(
     source_domain_logits: Tensor, target_domain_logits: Tensor, source_code: Tensor, target_code: Tensor
 ) -> Tensor:
-    """Eq. 2: 1/2 SCE(D(F(x_s)), [a_s;0]) + 1/2 SCE(D(F(x_t)), [0;a_t]).
+    """Return eq. 2: 1/2 SCE(D(F(x_s)), [a_s;0]) + 1/2 SCE(D(F(x_t)), [0;a_t]).
 
     DomainName logits `[B,2K,H,W]`, codes `[B,K,H,W]` from `class_encoding`; the caller detaches the features.
     """
@@ -155,12 +155,12 @@ def discriminator_loss(
 
 
 def adversarial_loss(target_domain_logits: Tensor, target_code: Tensor) -> Tensor:
-    """Eq. 3: SCE(D(F(x_t)), [a_t;0]), the target made to look like the source of the same class."""
+    """Return eq. 3: SCE(D(F(x_t)), [a_t;0]), which makes the target look like the source of the same class."""
     return domain_cross_entropy(target_domain_logits, target_code, "source")
 
 
 def entropy_map(logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """Eq. 4: E = -1/log K sum_k p_k log p_k, `[B,K,H,W]` -> `[B,H,W]` in [0,1]; finite for any finite logits, 0 for one class."""
+    """Return eq. 4: E = -1/log K sum_k p_k log p_k `[B,H,W]` in [0,1] of logits `[B,K,H,W]`; finite for finite logits."""
     log_probs = F.log_softmax(logits / temperature, dim=1)
     return -(log_probs.exp() * log_probs).sum(dim=1) / math.log(max(logits.shape[1], 2))
 
@@ -172,7 +172,7 @@ def entropy_loss(
     align_corners: bool = True,
     spared: Tensor | None = None,
 ) -> Tensor:
-    """Eq. 5 as its public code has it: the *mean* of the entropy map over all pixels, at (H, W) when `size` is given.
+    """Return eq. 5 as in its public code: the *mean* of the entropy map over all pixels, at (H, W) when `size` is given.
 
     Pixels whose likeliest class is one of `spared` (bool `[K]`) add nothing; the mean stays one over all pixels.
     """
@@ -188,12 +188,12 @@ def entropy_loss(
 
 
 def charbonnier_entropy(logits: Tensor, power: float = 2.0) -> Tensor:
-    """mean (E^2 + 1e-8)^power of the entropy map E of logits `[B,K,h,w]`: unsure pixels count more ([FDA] eq. 4, 5)."""
+    """Return the mean of (E^2 + 1e-8)^power of the entropy map E of logits `[B,K,h,w]` ([FDA] eq. 4, 5)."""
     return (entropy_map(logits).square() + 1e-8).pow(power).mean()
 
 
 def weighted_self_information(probs: Tensor) -> Tensor:
-    """I = -p_k log2 p_k / log2 K, `[B,K,H,W]` of the same shape ([ADVENT] eq. 6); 0 where p is 0.
+    """Return I = -p_k log2 p_k / log2 K `[B,K,H,W]` of probabilities of that shape ([ADVENT] eq. 6); 0 where p is 0.
 
     The gradient, -inf at p = 0, is held at that of the smallest normal number, so that softmax's own 0 gives 0 and no NaN.
     """
@@ -202,7 +202,7 @@ def weighted_self_information(probs: Tensor) -> Tensor:
 
 
 def binary_domain_loss(domain_logits: Tensor, domain: DomainName, weight: Tensor | None = None) -> Tensor:
-    """BCE with logits against source = 0, target = 1, mean over all elements; `weight` broadcasts ([ADVENT])."""
+    """Return the mean binary cross-entropy of logits against source = 0, target = 1 ([ADVENT]); `weight` broadcasts."""
     label = torch.full_like(domain_logits, 0.0 if domain == "source" else 1.0)
     if weight is None:
         return F.binary_cross_entropy_with_logits(domain_logits, label)
@@ -211,10 +211,10 @@ def binary_domain_loss(domain_logits: Tensor, domain: DomainName, weight: Tensor
 
 
 def disagreement(first: Tensor, second: Tensor) -> Tensor:
-    """1 - cos(p1, p2) by pixel, `[B,K,H,W]` twice -> `[B,1,H,W]` ([CLAN] eq. 5)."""
+    """Return 1 - cos(p1, p2) by pixel, `[B,1,H,W]` of two maps `[B,K,H,W]` ([CLAN] eq. 5)."""
     return 1 - F.cosine_similarity(first, second, dim=1).unsqueeze(1)
 
 
 def weight_divergence(first: Tensor, second: Tensor) -> Tensor:
-    """1 + cos of two flat vectors of weights and biases: least when the heads look in opposite directions ([CLAN] eq. 6)."""
+    """Return 1 + cos of two flat vectors of weights and biases ([CLAN] eq. 6), smallest when they are opposite."""
     return 1 + F.cosine_similarity(first, second, dim=0)

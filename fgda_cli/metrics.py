@@ -13,7 +13,7 @@ COLLAPSED = -100.0  # the score without labels of a network that predicts far fe
 
 @dataclass
 class ConfusionMatrix:
-    """Exact int64 counts `[K,K]`, rows = truth, columns = prediction."""
+    """Count pixels exactly: int64 `[K,K]`, rows are the truth, columns the prediction."""
 
     num_classes: int
     counts: np.ndarray = field(default=None)
@@ -39,18 +39,18 @@ class ConfusionMatrix:
         return ConfusionMatrix(self.num_classes, self.counts + other.counts)
 
     def iou(self) -> np.ndarray:
-        """IoU in percent `[K]` float64; NaN for a class absent from both truth and prediction."""
+        """Return IoU in percent `[K]` float64; NaN for a class absent from both truth and prediction."""
         hits = np.diag(self.counts).astype(np.float64)
         union = self.counts.sum(0) + self.counts.sum(1) - np.diag(self.counts)
         return np.where(union > 0, 100.0 * hits / np.maximum(union, 1), np.nan)
 
     def miou(self, leave_out: tuple[int, ...] = ()) -> float | None:
-        """Mean IoU in percent over the classes that have one, without `leave_out`; None when there is none."""
+        """Return the mean IoU in percent over the classes that have one, without `leave_out`; None when there is none."""
         values = np.delete(self.iou(), list(leave_out))
         return None if np.isnan(values).all() else float(np.nanmean(values))
 
     def miou16(self) -> float | None:
-        """Of the 19 Cityscapes classes, without those that SYNTHIA lacks."""
+        """Return the mean IoU over Cityscapes' classes that SYNTHIA has."""
         return self.miou(tuple(NAMES.index(name) for name in NOT_IN_SYNTHIA16))
 
     def miou13(self) -> float | None:
@@ -62,7 +62,7 @@ class ConfusionMatrix:
 
 
 def boundary(ids: np.ndarray, num_classes: int, width: int) -> np.ndarray:
-    """bool `[H,W]`: the pixels within `width` pixels (along rows, columns and diagonals) of another class or of the image's end.
+    """Return bool `[H,W]`: the pixels within `width` pixels (rows, columns, diagonals) of another class or of the image's border.
 
     They are the pixels that an erosion of each class's mask takes away, as [Boundary IoU] defines the inner boundary; pixels
     of no class (255) have none.
@@ -84,7 +84,7 @@ BOUNDARY_SHARE = 0.02  # of the image's diagonal: the width in [Boundary IoU] an
 
 @dataclass
 class BoundaryCounts:
-    """Boundary IoU ([Boundary IoU] eq. 2): IoU of the two masks' inner boundaries, pixels summed over all images."""
+    """Count pixels of boundary IoU ([Boundary IoU] eq. 2): IoU of the two masks' inner boundaries, summed over all images."""
 
     num_classes: int
     share: float = BOUNDARY_SHARE
@@ -95,7 +95,7 @@ class BoundaryCounts:
             self.counts = np.zeros((2, self.num_classes), np.int64)
 
     def update(self, truth: np.ndarray, prediction: np.ndarray, ignore_index: int = IGNORE_INDEX) -> None:
-        """Two maps `[H,W]`; pixels that the truth ignores belong to no class in the prediction either."""
+        """Count two maps `[H,W]`; pixels that the truth ignores belong to no class of the prediction either."""
         prediction = np.where(truth == ignore_index, np.uint8(ignore_index), prediction)
         width = max(1, round(self.share * float(np.hypot(*truth.shape))))
         of_truth, of_prediction = (boundary(ids, self.num_classes, width) for ids in (truth, prediction))
@@ -107,13 +107,13 @@ class BoundaryCounts:
         self.counts += np.stack([both, sizes - both])
 
     def iou(self) -> np.ndarray:
-        """Percent `[K]`; NaN for a class absent from both."""
+        """Return boundary IoU in percent `[K]`; NaN for a class absent from both."""
         return np.where(self.counts[1] > 0, 100.0 * self.counts[0] / np.maximum(self.counts[1], 1), np.nan)
 
 
 @dataclass
 class Calibration:
-    """How often a prediction of a confidence is right: pixels, right ones and summed confidence in equal bins `[3,bins]`."""
+    """Count pixels, right pixels and summed confidence in equal bins of confidence, `[3,bins]`."""
 
     bins: int = 15
     counts: np.ndarray = field(default=None)
@@ -129,7 +129,7 @@ class Calibration:
         self.counts += [np.bincount(place, weights, self.bins) for weights in (np.ones_like(confidence), right, confidence)]
 
     def error(self) -> float | None:
-        """Expected calibration error in percent (Guo et al. 2017, eq. 3); None without a pixel."""
+        """Return the expected calibration error in percent (Guo et al. 2017, eq. 3); None without a pixel."""
         pixels, right, confidence = self.counts
         return float(100 * np.abs(right - confidence).sum() / pixels.sum()) if pixels.sum() else None
 
@@ -147,7 +147,7 @@ def resampled_iou(counts: np.ndarray, resamples: int, seed: int = 0) -> np.ndarr
 
 
 def interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float] | None:
-    """The percentile interval of resampled values; None where there are none."""
+    """Return the percentile interval of resampled values; None where there are none."""
     values = values[~np.isnan(values)]
     if not len(values):
         return None

@@ -34,9 +34,6 @@ def predict(
         Optional[str], typer.Option(metavar="TIME", help="Start time: seconds, or 1:30.", rich_help_panel="Video")
     ] = None,
     end: Annotated[Optional[str], typer.Option(metavar="TIME", help="End time.", rich_help_panel="Video")] = None,
-    smooth: Annotated[
-        float, typer.Option(min=0, max=0.95, help="Share of the last frame's probabilities in the next.", rich_help_panel="Video")
-    ] = 0.0,
     ids: cli.Ids = "train",
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Include folders inside folders.")] = False,
     label_maps: cli.LabelMaps = False,
@@ -83,7 +80,7 @@ def predict(
         check_videos(found, write, stills)
     if process_group.is_first:
         pictures.write_legend()
-    reading, with_entropy = Reading(workers, max_pixels, clip, smooth), "video" in kinds and video == "side"
+    reading, with_entropy = Reading(workers, max_pixels, clip), "video" in kinds and video == "side"
     counts = predict_inputs(model, found, how, show, write, tta, reading, process_group, with_entropy=with_entropy)
     print(f"{out}: {counts.done} predicted" + (f", {counts.bad} could not be read" if counts.bad else ""))
     fail_on_bad(counts.bad, len(found))

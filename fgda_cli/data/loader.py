@@ -25,7 +25,7 @@ from .store import JoinedDataset, PartOf, PreparedDataset
 
 
 class Batch(NamedTuple):
-    """What a method's step is given. Images are RGB uint8 `[B,3,H,W]`, ids uint8 `[B,H,W]`.
+    """Input of a method's step. Images are RGB uint8 `[B,3,H,W]`, ids uint8 `[B,H,W]`.
 
     Fields with a name in quotes are there for methods that ask for them (`Method.needs`).
     """
@@ -43,7 +43,7 @@ class Batch(NamedTuple):
         return Batch(*(value.to(device, non_blocking=True) if isinstance(value, Tensor) else value for value in self))
 
     def split(self, parts: int) -> list[Batch]:
-        """Even parts, in order."""
+        """Return even parts of the batch, in order."""
         count = len(self.target if self.source is None else self.source) // parts
         spans = [slice(number * count, (number + 1) * count) for number in range(parts)]
         return [Batch(*(None if value is None else value[span] for value in self)) for span in spans]
@@ -51,7 +51,7 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How training images are changed; `strong` is for the target's second view."""
+    """Augmentation of training images; `strong` is for the target's second view."""
 
     flip: bool = True
     colour_jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
@@ -72,7 +72,7 @@ class View:
 
 @dataclass(frozen=True)
 class Sampling:
-    """Which source images come, and which classes are not trained."""
+    """How source images are drawn, and which classes are not trained."""
 
     kind: str = "uniform"
     untrained: tuple[int, ...] = ()
@@ -84,13 +84,13 @@ AnyDataset = PreparedDataset | JoinedDataset | PartOf
 
 
 def training_split(dataset: AnyDataset) -> str:
-    """The split to look at without labels: the training images, or the first split of a data set that has none."""
+    """Return the split to look at without labels: train, or the first split where there is none."""
     return "train" if "train" in dataset.splits() else dataset.splits()[0]
 
 
 @dataclass
 class PairedSamples(Dataset):
-    """Source image + label and, when there is a target, an unlabelled target image, by position."""
+    """Samples by position: source image and label and, when there is a target, an unlabelled target image."""
 
     source: AnyDataset | None
     target: AnyDataset | None
@@ -127,13 +127,13 @@ class PairedSamples(Dataset):
         return len(self.source_items) or len(self.target_items)
 
     def class_shares(self) -> Tensor:
-        """Of the source's trained pixels, by train id `[K]` float64."""
+        """Return the class shares of the source's trained pixels, `[K]` float64."""
         totals = np.sum([item.counts for item in self.source_items], axis=0, dtype=np.float64)
         totals[list(self.choice.untrained)] = 0
         return torch.from_numpy(totals / max(totals.sum(), 1))
 
     def class_weights(self, power: float) -> Tensor | None:
-        """By train id `[256]`: 1/share^power, 1 on average over the source's trained pixels; None for power 0."""
+        """Return class weights `[256]`: 1/share^power, 1 on average over the source's trained pixels; None for power 0."""
         if not power or self.source is None:
             return None
         shares = self.class_shares()
@@ -162,7 +162,7 @@ class PairedSamples(Dataset):
     def _labelled(
         self, dataset: AnyDataset, item, view: View, rng: np.random.Generator, wanted: int | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Image and train ids; `wanted` is the class for which the item was drawn."""
+        """Return image and train ids; `wanted` is the class for which the item was drawn."""
         size = augment.scaled_size(view.size, view.scale, rng)
         image = resize_image(dataset.image(item), size, dataset.resample)
         label = self._label(dataset, item, size)
@@ -185,7 +185,7 @@ class PairedSamples(Dataset):
         self.__post_init__()
 
     def any_source(self, generator: torch.Generator) -> Tensor:
-        """A source image as the generator draws it, uint8 `[3,H,W]` at the size of its view, otherwise unchanged."""
+        """Return a source image that the generator draws, uint8 `[3,H,W]` at the size of its view, otherwise unchanged."""
         return self._any(self.source, self.source_items, self.views[0], generator)
 
     def any_target(self, generator: torch.Generator) -> Tensor:
@@ -197,7 +197,7 @@ class PairedSamples(Dataset):
         return to_tensor(resize_image(dataset.image(item), view.size, dataset.resample))
 
     def source_label(self, index: int) -> Tensor:
-        """A source item's train ids `[H,W]` at the size of its view, uncropped: for steps before training."""
+        """Return a source item's train ids `[H,W]` at the size of its view, uncropped."""
         return torch.from_numpy(np.ascontiguousarray(self._label(self.source, self.source_items[index], self.views[0].size)))
 
     def _in_epochs(self, items: list, position: int, stream: int):
@@ -231,19 +231,19 @@ class PairedSamples(Dataset):
         return sample
 
     def target_images(self, rank: int = 0, processes: int = 1) -> Iterator[Tensor]:
-        """Every target training image of this process once, unchanged, uint8 `[3,H,W]`: what a self-training round predicts."""
+        """Yield every target training image of this process once, uint8 `[3,H,W]`, for rounds of self-training."""
         for item in self.target_items[rank::processes]:
             yield to_tensor(resize_image(self.target.image(item), self.views[1].size, self.target.resample))
 
     def target_batches(self, size: int = 8) -> Iterator[Tensor]:
-        """All of `target_images`, `size` at a time, uint8 `[n,3,H,W]`."""
+        """Yield all of `target_images`, `size` at a time, uint8 `[n,3,H,W]`."""
         images = self.target_images()
         while batch := list(islice(images, size)):
             yield torch.stack(batch)
 
 
 def to_tensor(image: np.ndarray) -> Tensor:
-    """RGB uint8 `[H,W,3]` array to `[3,H,W]` tensor."""
+    """Return an RGB uint8 array `[H,W,3]` as a tensor `[3,H,W]`."""
     planes = np.empty((3, *image.shape[:2]), np.uint8)
     cv2.split(np.ascontiguousarray(image), list(planes))  # three times as fast as a transposed copy
     return torch.from_numpy(planes)
@@ -261,7 +261,7 @@ def _collate(samples: list[dict]) -> Batch:
 
 @dataclass(frozen=True)
 class Positions:
-    """The positions of each batch of iterations first .. last-1: process `rank`'s even share of `batch_size`."""
+    """Positions of each batch of iterations first to last - 1: process `rank`'s even share of `batch_size`."""
 
     first: int
     last: int
@@ -280,7 +280,7 @@ class Positions:
 
 
 def batches(samples: PairedSamples, positions: Positions, workers: int, pin: bool) -> Iterator[Batch]:
-    """A batch for each entry of `positions`, read ahead by `workers` processes."""
+    """Yield a batch for each entry of `positions`, read ahead by `workers` processes."""
     loader = DataLoader(
         samples, batch_sampler=positions, num_workers=workers, worker_init_fn=_quiet_worker, pin_memory=pin,
         persistent_workers=False, collate_fn=_collate,

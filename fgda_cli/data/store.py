@@ -92,7 +92,7 @@ class PreparedDataset:
         return sorted(self.manifest["splits"])
 
     def items(self, split: str, labelled: bool = False) -> list[Item]:
-        """Items of a split; `labelled` demands labels. Raises FgdaError for a missing or empty split."""
+        """Return items of a split; `labelled` demands labels. Raises FgdaError for a missing or empty split."""
         raw = self.manifest["splits"].get(split)
         if not raw:
             known = ", ".join(self.splits()) or "none"
@@ -107,7 +107,7 @@ class PreparedDataset:
         return items
 
     def shares(self, items: list[Item]) -> None:
-        """How often each item is to come: all alike (see JoinedDataset)."""
+        """Return how often each item is drawn: None, all alike (see JoinedDataset)."""
         return None
 
     def image(self, item: Item) -> np.ndarray:
@@ -139,7 +139,7 @@ class PreparedDataset:
 
 
 class JoinedDataset:
-    """Several prepared data sets as one domain; their classes must be the same. Reads like a PreparedDataset."""
+    """Several prepared data sets as one domain of the same classes. Reads like a PreparedDataset."""
 
     def __init__(self, parts: list[PreparedDataset], weights: tuple[float, ...] | None = None):
         self.parts, self.weights = parts, weights
@@ -147,7 +147,9 @@ class JoinedDataset:
         self.name = "+".join(part.name for part in parts)
         self.classes, self.folder = parts[0].classes, parts[0].folder
         caches = [part.size for part in parts if part.size is not None]
-        self.size = min(caches, key=lambda size: size[0] * size[1]) if caches else None  # the coarsest: what enlarging is told by
+        self.size = (
+            min(caches, key=lambda size: size[0] * size[1]) if caches else None
+        )  # the coarsest cache, for the warning of enlarged images
         self.resample = parts[0].resample
         for part in parts[1:]:
             if part.resample != self.resample:
@@ -168,7 +170,7 @@ class JoinedDataset:
         return [item for part in self.parts for item in part.items(split, labelled)]
 
     def shares(self, items: list[Item]) -> np.ndarray | None:
-        """How often each item is to come, 1 in sum; None: all alike. A part's weight is shared by its items."""
+        """Return how often each item is drawn, 1 in sum; a part's weight is shared by its items."""
         if self.weights is None:
             return None
         counts = Counter(item.folder for item in items)
@@ -209,7 +211,7 @@ def fingerprint(items: list[Item]) -> str:
 
 
 def typical_size(items: list[Item]) -> tuple[int, int]:
-    """Width and height that most of the images have, before any cache."""
+    """Return the width and height that most of the images have, before any cache."""
     return Counter(item.size for item in items).most_common(1)[0][0]
 
 
@@ -235,12 +237,12 @@ def read_manifest(folder: Path) -> dict:
 
 
 def data_root(option: Path | None) -> Path:
-    """Where prepared data sets lie: the option, else $FGDA_DATA, else ./data."""
+    """Return the folder of prepared data sets: the option, else $FGDA_DATA, else ./data."""
     return Path(option or os.environ.get("FGDA_DATA") or "data")
 
 
 def open_dataset(root: Path, name: str) -> PreparedDataset:
-    """The prepared data set `name` below root. Raises FgdaError saying which command makes it."""
+    """Return the prepared data set `name` below root. Raises FgdaError that says which command makes it."""
     folder = root / name
     if not (folder / "manifest.json").is_file():
         raise FgdaError(f"data set '{name}' is not prepared in {root}{_remedy(root, name)}")
@@ -248,7 +250,7 @@ def open_dataset(root: Path, name: str) -> PreparedDataset:
 
 
 def _remedy(root: Path, name: str) -> str:
-    """What to do about a data set that is not there."""
+    """Return what to do about a data set that is not there."""
     from .layouts import layout_names
 
     parts = [part for part in re.split(r"[+,]", name) if (root / part / "manifest.json").is_file()]
@@ -264,7 +266,7 @@ def _remedy(root: Path, name: str) -> str:
 def open_domain(
     root: Path, names: str | tuple[str, ...], weights: tuple[float, ...] | None = None
 ) -> PreparedDataset | JoinedDataset:
-    """One prepared data set, or several as one domain, from which images come by the sets' weights."""
+    """Return one prepared data set, or several as one domain, from which images come by the sets' weights."""
     if isinstance(names, str):
         return open_dataset(root, names)
     return JoinedDataset([open_dataset(root, name) for name in names], weights)

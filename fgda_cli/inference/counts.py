@@ -1,4 +1,4 @@
-"""What evaluation counts of each image, and the figures that come of it."""
+"""Counts of an evaluation, image by image, and the scores made of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .tta import Decision
 
 @dataclass(frozen=True)
 class Extras:
-    """What `evaluate` counts besides IoU: boundary IoU, calibration, intervals from so many resamples of the images (0: none)."""
+    """Scores beside IoU: boundary IoU, calibration, intervals from a number of resamples of the images (0: none)."""
 
     boundary: bool = False
     calibration: bool = False
@@ -45,7 +45,7 @@ class EvaluationCounts:
         return own
 
     def join(self, process_group: ProcessGroup) -> None:
-        """Every process gets the counts of all."""
+        """Give every process the counts of all."""
         for part in (self.matrix, self.boundary, self.calibration):
             if part is not None:
                 part.counts = process_group.sum(torch.from_numpy(part.counts)).numpy()
@@ -53,11 +53,11 @@ class EvaluationCounts:
             self.images = {name: counts for part in process_group.gather(self.images) for name, counts in part.items()}
 
     def per_image(self) -> np.ndarray:
-        """Confusion matrices `[N,K,K]`, images by name: the order of any number of processes."""
+        """Return confusion matrices `[N,K,K]`, images in the order of their names."""
         return np.array([self.images[name] for name in sorted(self.images)], np.int64)
 
     def extra_json(self, names: tuple[str, ...], shared: tuple[str, ...]) -> dict[str, Any]:
-        """The figures beyond IoU, in percent, by the classes that model and data set share."""
+        """Return the scores beside IoU, in percent, of the classes that model and data set share."""
         used = [names.index(name) for name in shared]
         found: dict[str, Any] = {}
         if self.boundary is not None:
@@ -86,6 +86,6 @@ class EvaluationCounts:
 
 
 def mean_of(drawn: np.ndarray) -> np.ndarray:
-    """The mean over classes of resampled IoU `[R,K]`, over those that a resample has: `[R]`."""
+    """Return the mean `[R]` of resampled IoU `[R,K]` over the classes that a resample has."""
     counted = (~np.isnan(drawn)).sum(1)
     return np.where(counted > 0, np.nansum(drawn, axis=1) / np.maximum(counted, 1), np.nan)

@@ -43,7 +43,7 @@ def evaluate_model(
     extras: Extras = Extras(),
     on_totals: Callable[[EvaluationCounts], None] | None = None,
 ) -> dict[str, Any]:
-    """The JSON of `fgda evaluate` less its `checkpoint`; each of several processes gets the whole.
+    """Return the JSON of `fgda evaluate` without its `checkpoint`; each of several processes gets the whole.
 
     Class probabilities are averaged with those of `others`, networks of the same classes. `classes` are the model's; the data
     set's are matched to them by name. `on_totals` gets what was counted. Raises FgdaError when they do not fit.
@@ -85,7 +85,7 @@ def result_json(
     seconds: float,
     rule: InputRule,
 ) -> dict[str, Any]:
-    """IoU in percent of the classes that model and data set share; others have null, and enter no mean."""
+    """Return IoU in percent of the classes that model and data set share; others are null and enter no mean."""
     names, shared = match.ours.names, match.shared
 
     def mean(over: tuple[str, ...] | None) -> float | None:
@@ -181,7 +181,7 @@ class AsEvaluated:
         self.precision, self.tta = precision, tta
 
     def __call__(self, image: np.ndarray, size: tuple[int, int]) -> dict[str, np.ndarray]:
-        """RGB uint8 `[H,W,3]` to `train_ids` and `entropy` at (width, height)."""
+        """Return `train_ids` and `entropy` of an RGB uint8 image `[H,W,3]` at (width, height)."""
         return predict(self.model, image, self.precision, self.tta, size, self.others)
 
 
@@ -191,6 +191,6 @@ def with_protocol(rule: InputRule, protocol: str) -> InputRule:
 
 
 def headings(paths: list[Path]) -> list[str]:
-    """Short distinct names: the run folder's where the file is a run's checkpoint."""
+    """Return short distinct names of checkpoints: the run folder's where there is one."""
     names = [path.parent.parent.name if path.parent.name == "checkpoints" else path.stem for path in paths]
     return [name if names.count(name) == 1 else str(path) for name, path in zip(names, paths, strict=True)]

@@ -11,8 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from ..data.images import BadFile
 from ..models.segmenter import Segmenter
@@ -27,7 +25,7 @@ from .video import Clip, CutShort, frame_count
 
 
 def network_size(model: Segmenter, image: np.ndarray) -> tuple[int, int]:
-    """Width and height at which an RGB image `[H,W,3]` enters the network: the model's rule, or the image's own."""
+    """Return width and height at which an RGB image `[H,W,3]` enters the network: by the model's rule, or its own."""
     height, width = image.shape[:2]
     return (width, height) if model.input_rule is None else model.input_rule(width, height)
 
@@ -40,7 +38,7 @@ def predict(
     out_size: tuple[int, int] | None = None,
     others: tuple[Segmenter, ...] = (),
 ) -> dict:
-    """RGB uint8 `[H,W,3]`, or a PIL image -> `train_ids` uint8 `[H,W]`, `entropy` float32 `[H,W]` in [0,1] (eq. 4), at its size.
+    """Return `train_ids` uint8 `[H,W]` and `entropy` float32 `[H,W]` in [0,1] (eq. 4) of an RGB uint8 `[H,W,3]` or PIL image.
 
     out_size (width, height), when given, is the size of the result, as evaluation wants the label's. Class probabilities are
     averaged with those of `others`. Raises ValueError for an array of another kind.
@@ -55,34 +53,14 @@ def predict(
     return {"train_ids": found.train_ids, "entropy": found.entropy}
 
 
-class Smoothed:
-    """Class probabilities of a video's frames as a moving average: `share` of what was, the rest of what is; a new video begins
-    anew. Off (0) by default everywhere: it blurs what moves."""
-
-    def __init__(self, share: float):
-        self.share, self.video, self.probs = share, None, None
-
-    def __call__(self, item: InputImage, views: list[Tensor]) -> list[Tensor]:
-        """The views' logits `[1,K,h,w]` as one map of log probabilities."""
-        size = views[0].shape[-2:]
-        maps = [F.interpolate(torch.softmax(view, 1), size, mode="bilinear", align_corners=False) for view in views]
-        probs = sum(maps) / len(maps)
-        if self.video == item.video and self.probs is not None and self.probs.shape == probs.shape:
-            probs = torch.lerp(probs, self.probs, self.share)
-        self.video, self.probs = item.video, probs
-        return [probs.clamp(min=torch.finfo(probs.dtype).tiny).log()]
-
-
 def predict_many(
     model: Segmenter,
     images: list[np.ndarray],
     precision: Precision,
     tta: TestTimeAugmentation = TestTimeAugmentation(),
     with_entropy: bool = True,
-    change: Callable[[int, list[Tensor]], list[Tensor]] | None = None,
 ) -> list[dict]:
-    """`predict` of each image; those of one network size are computed in batches. `change` gets each image's number and views'
-    logits, in order, and returns those that decide."""
+    """Return `predict` of each image; those of one network size are computed in batches."""
     groups: dict[tuple[int, int], list[int]] = {}
     for index, image in enumerate(images):
         groups.setdefault(network_size(model, image), []).append(index)
@@ -92,14 +70,13 @@ def predict_many(
             views = view_logits(model, [images[index] for index in batch], size, precision, tta)
             for place, index in enumerate(batch):
                 own = [logits[place : place + 1] for logits in views]
-                own = own if change is None else change(index, own)
                 decision = decide(own, images[index].shape[1::-1], with_entropy, align_corners=model.align_corners)
                 found[index] = {"train_ids": decision.train_ids, "entropy": decision.entropy}
     return [found[index] for index in range(len(images))]
 
 
 class Counts(NamedTuple):
-    """Images and frames predicted, and inputs that could not be read."""
+    """Numbers of images and frames predicted, and of inputs that could not be read."""
 
     done: int
     bad: int
@@ -107,12 +84,11 @@ class Counts(NamedTuple):
 
 @dataclass(frozen=True)
 class Reading:
-    """How inputs are read: threads, the largest image, which frames of videos, and how much of a frame stays in the next."""
+    """How inputs are read: threads, the largest image, which frames of videos."""
 
     threads: int | None = None
     max_pixels: int | None = None
     clip: Clip = Clip()
-    smooth: float = 0.0
 
 
 def predict_inputs(
@@ -133,7 +109,6 @@ def predict_inputs(
     interrupted: what was written of it is finished too. The counts are those of all processes.
     """
     done = bad = 0
-    smoothed = Smoothed(reading.smooth) if reading.smooth else None
     parts = _one_by_one(inputs, process_group)
     with reporter.progress(label, _total([item for part in parts for item in part], reading.clip)) as advance:
         clock = Rate()
@@ -146,8 +121,7 @@ def predict_inputs(
                             reporter.warn(f"{item.source}: {reason}", of_own_share=True)
                     bad += sum(isinstance(reason, BadFile) and not isinstance(reason, CutShort) for _, reason in chunk)
                     done += len(good)
-                    change = None if smoothed is None else lambda n, views, good=good: smoothed(good[n][0], views)
-                    results = predict_many(model, [image for _, image in good], precision, tta, with_entropy, change)
+                    results = predict_many(model, [image for _, image in good], precision, tta, with_entropy)
                     for (item, image), result in zip(good, results, strict=True):
                         submit(write, item, image, result)
                     advance(len(chunk), clock(len(chunk)))
@@ -156,13 +130,13 @@ def predict_inputs(
 
 
 def _one_by_one(inputs: list[InputImage], process_group: ProcessGroup) -> list[list[InputImage]]:
-    """This process's images, then each of its videos."""
+    """Return this process's images, then each of its videos."""
     videos = process_group.part([item for item in inputs if item.is_video])
     return [share([item for item in inputs if not item.is_video], process_group), *([item] for item in videos)]
 
 
 def _total(inputs: list[InputImage], clip: Clip) -> int | None:
-    """Images and frames of this process, for the progress bar; None where there is no end."""
+    """Return the number of images and frames of this process; None where there is no end."""
     counts = [frame_count(item.source, clip) if item.is_video else 1 for item in inputs]
     return None if None in counts else sum(counts)
 

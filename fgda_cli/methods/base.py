@@ -1,4 +1,4 @@
-"""What every method is: settings, the modules it owns, and `step(batch) -> loss terms`. Importing this loads no torch."""
+"""The base of all methods: settings, networks, and `step(batch) -> loss terms`. Importing this loads no torch."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def unscaled(loss: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Engine:
-    """What the training loop gives to a method."""
+    """Values that the training loop gives to a method."""
 
     seed: int = 0  # of the run: every draw of a method comes from (seed, stream, iteration, position)
     target_statistics: bool = False  # batch norm's running statistics follow the target alone
@@ -93,13 +93,13 @@ class Method:
         """Raises UsageError for a network (on the meta device) or data that this method cannot train, before any work."""
 
     def before_training(self, data: OfflineData) -> None:
-        """Called at every start of a run, before its state is resumed: offline steps, class statistics, references.
+        """Prepare what training needs (offline steps, class statistics); called at every start, before the state is resumed.
 
         What takes long is made by `data.product` once, kept, and made anew only when what it depends on has changed.
         """
 
     def optimizers(self, recipe: Recipe) -> dict[str, Scheduled]:
-        """By name; "segmentation" is the preset's on the model, each discriminator has an Adam at `settings.discriminator_lr`."""
+        """Return optimisers by name: "segmentation" is the preset's on the model, each discriminator has an Adam of its own."""
         groups = self.segmentation_groups(recipe.lr, recipe.head_lr_factor)
         found = {"segmentation": recipe.make(groups, self.model)}
         for name, discriminator in self.discriminators.items():
@@ -107,28 +107,28 @@ class Method:
         return {name: Scheduled(optimizer, recipe.schedule) for name, optimizer in found.items()}
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
-        """Forward and backward of one iteration; gradients are left in `.grad`, loss terms are returned."""
+        """Run one iteration forward and backward, leave gradients in `.grad`, and return the loss terms."""
         _, terms = self.source_pass(batch)
         return terms
 
     def labelled_step(self, batch: Batch) -> dict[str, Tensor]:
-        """Called after `step` where the target has labelled images: forward and backward of eq. 1 on them."""
+        """Run eq. 1 on labelled target images, where there are any; called after `step`."""
         output = self.forward(batch.labelled)
         loss = self.settings.lambda_labelled * sum(Method.segmentation(self, output, batch.labelled_ids).values())
         self.backward(loss)
         return {"labelled": loss}
 
     def begin_iteration(self, iteration: int, total: int, target_images: Callable[[], Iterable[Tensor]]) -> None:
-        """Called before each step; `target_images()` gives this process's share of the unlabelled training images.
+        """Prepare an iteration; `target_images()` yields this process's share of the unlabelled training images.
 
         Each image comes once, uint8 `[3,H,W]`, to one of the processes.
         """
 
     def end_iteration(self, iteration: int) -> None:
-        """Called after the optimisers' steps."""
+        """Finish an iteration; called after the optimisers' steps."""
 
     def inference_state_dict(self) -> dict[str, Tensor]:
-        """The state of the segmentation model that is evaluated and shipped."""
+        """Return the state of the segmentation model that is evaluated and saved."""
         return self.model.state_dict()
 
     def head_parameters(self) -> list[nn.Parameter]:
@@ -143,7 +143,7 @@ class Method:
     # helpers
 
     def forward(self, images: Tensor, is_target: bool = True) -> Output:
-        """The model's output in fp32 logits; with `target_statistics`, other images leave batch norm's statistics alone."""
+        """Return the model's output with fp32 logits; with `target_statistics`, source images do not update statistics."""
         keep = self.target_statistics and not is_target
         with self.model.untracked_statistics() if keep else nullcontext(), self.autocast():
             output = self.model(images)
@@ -153,11 +153,11 @@ class Method:
 
     @property
     def align_corners(self) -> bool:
-        """How the model's maps are enlarged."""
+        """Return whether the model's maps are enlarged with aligned corners."""
         return self.model.align_corners
 
     def upsample(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
-        """The model's logits at (H, W)."""
+        """Return the model's logits at (H, W)."""
         return losses.upsample(logits, size, self.align_corners)
 
     def backward(self, loss: Tensor) -> None:
@@ -166,7 +166,7 @@ class Method:
     def cross_entropy(
         self, logits: Tensor, labels: Tensor, weight: Tensor | None = None, by_class: bool = True, **how: Any
     ) -> Tensor:
-        """Eq. 1 with the mean over the labelled pixels of all processes (times their number, as gradients are averaged).
+        """Return eq. 1, its mean over the labelled pixels of all processes (times their number, because gradients are averaged).
 
         `weight` `[B,H,W]` multiplies each pixel's loss, and so does the weight of its class where there are any
         (`by_class` False: labels that are no classes, or own guesses).
@@ -178,7 +178,7 @@ class Method:
         return losses.segmentation_loss(logits, labels, pixels=pixels, weight=weight, align_corners=self.align_corners, **how)
 
     def output_loss(self, output: Output, labels: Tensor, weight: Tensor | None = None, **how: Any) -> Tensor:
-        """`cross_entropy` of an output; at two resolutions 0.9 of that and 0.1 of its window's own ([HRDA] eq. 9)."""
+        """Return `cross_entropy` of an output; at two resolutions 0.9 of it plus 0.1 of the window's own ([HRDA] eq. 9)."""
         loss = self.cross_entropy(output.logits, labels, weight, **how)
         if output.detail is None:
             return loss
@@ -187,12 +187,12 @@ class Method:
         return (1 - DETAIL_SHARE) * loss + DETAIL_SHARE * detail
 
     def place(self, index: int, count: int) -> int:
-        """The place of image `index` of this process's `count` (of this part) in the batch of all processes."""
+        """Return the position of image `index`, of this process's `count`, in the batch of all processes."""
         number, parts = self.part
         return (self.process_group.rank * parts + number) * count + index
 
     def draws(self, stream: int, iteration: int, count: int) -> list[torch.Generator]:
-        """A generator for each of this process's `count` images, from (seed, stream, iteration, place)."""
+        """Return a generator for each of this process's `count` images, from (seed, stream, iteration, position)."""
         return [generator_of(self.seed, stream, iteration, self.place(index, count)) for index in range(count)]
 
     def mean_of_all(self, values: Tensor) -> Tensor:
@@ -201,7 +201,7 @@ class Method:
         return self.process_group.mean(values.detach()).to(values.dtype) + (values - values.detach())
 
     def segmentation(self, output: Output, labels: Tensor) -> dict[str, Tensor]:
-        """Eq. 1 on the main head and, weighted, on the auxiliary one."""
+        """Return eq. 1 on the main head and, weighted, on the auxiliary one."""
         temperature = self.settings.seg_temperature
         terms = {"seg": self.output_loss(output, labels, temperature=temperature)}
         if output.aux_logits is not None:
@@ -210,7 +210,7 @@ class Method:
         return terms
 
     def source_pass(self, batch: Batch) -> tuple[Output, dict[str, Tensor]]:
-        """Source forward, segmentation loss, backward."""
+        """Run the source forward and its segmentation loss backward; return output and loss terms."""
         output = self.forward(batch.source, is_target=False)
         terms = self.segmentation(output, batch.labels)
         self.backward(sum(terms.values()))

@@ -108,7 +108,7 @@ class Fada(Method):
     def adversarial_step(self, name: str, discriminator: nn.Module, source: Output, target: Output, batch: Batch, weight: float):
         """Eq. 3's gradient with respect to the target features, and eq. 2's in the discriminator's parameters.
 
-        Both players use the same domain logits: the features are a leaf here, so that eq. 3 reaches no weight of D
+        The generator and the discriminator losses share the domain logits. The features are a leaf: eq. 3 reaches no weight of D
         and eq. 2 reaches nothing of F.
         """
         size, parameters = batch.target.shape[-2:], list(discriminator.parameters())

@@ -1,4 +1,4 @@
-"""What a method may make before training (translated images, pseudo-labels, clusters, prototypes): resumable, kept, reused."""
+"""Products that a method makes before training (translated images, clusters): resumable, kept and reused."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ RECORD = "product.json"  # its presence says that the product is whole
 
 @dataclass
 class OfflineData:
-    """The samples that training will draw from, and a place for what is made of them.
+    """The samples that training will draw from, and a folder for products made of them.
 
     A step may put another source in the place of `samples.source` (translated images, prepared as a data set).
     """
@@ -42,7 +42,7 @@ class OfflineData:
     imagenet_encoder: Callable[[], nn.Module | None] = lambda: None  # the encoder as it was pretrained; None: it never was
 
     def domains(self) -> dict[str, Any]:
-        """What a product that depends on the images (and, of the source, the labels) of both domains depends on."""
+        """Return a record of both domains' images and the source's labels, for products that depend on them."""
         from ..data.store import fingerprint
 
         samples = self.samples
@@ -55,7 +55,7 @@ class OfflineData:
         }
 
     def network(self, path: Path) -> tuple[Segmenter, str]:
-        """A checkpoint's network, on the device and in eval mode, and the hash of its weights.
+        """Return a checkpoint's network, on the device and in eval mode, and the hash of its weights.
 
         Raises FgdaError for one that cannot be read, UsageError for one of other classes.
         """
@@ -67,7 +67,7 @@ class OfflineData:
         return model.to(self.device), weights_hash(model.state_dict())
 
     def tensor(self, name: str, depends_on: dict[str, Any], make: Callable[[], torch.Tensor]) -> torch.Tensor:
-        """What `make` computes, as a `product`."""
+        """Return the tensor that `make` computes, kept as a `product`."""
         import torch
 
         from ..models.weights import save_tensors
@@ -78,7 +78,7 @@ class OfflineData:
         return torch.load(self.product(name, depends_on, build) / f"{name}.pth", weights_only=True)
 
     def derive_source(self, out: Path, change: Callable[[torch.Tensor], torch.Tensor], most: int = 8) -> None:
-        """The source's images after `change` (uint8 `[3,H,W]` in and out) as a prepared data set, a sheet of some beside it."""
+        """Write the source's images after `change` (uint8 `[3,H,W]` to the same) as a data set, with a sheet of examples."""
         from ..data.changed_images import derive
         from ..data.images import write_image
         from ..data.loader import to_tensor
@@ -101,7 +101,7 @@ class OfflineData:
         self.samples.use_source(PreparedDataset(folder))
 
     def product(self, name: str, depends_on: dict[str, Any], build: Callable[[Path], None]) -> Path:
-        """The folder `name` that `build` fills; made by the first process, reused while `depends_on` (JSON-able) stays the same.
+        """Return the folder `name` that `build` fills; it is reused while `depends_on` stays the same.
 
         A build that is stopped finds what it wrote when it is called again for the same dependencies: it skips what is there.
         """

@@ -1,4 +1,4 @@
-"""Optimisers with their schedules: what `Method.optimizers` returns. The engine steps them and sets their rates."""
+"""Optimisers with their schedules, as `Method.optimizers` returns them. The trainer steps them and sets their rates."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ FUSED = ("cuda",)  # devices where one kernel steps all parameters, without wait
 
 
 class Scheduled(NamedTuple):
-    """An optimiser, and how its rates follow the iteration."""
+    """An optimiser and the schedule of its learning rates."""
 
     optimizer: torch.optim.Optimizer
     schedule: Schedule
 
 
 class Recipe(NamedTuple):
-    """What the preset says of optimisation in the stage that runs."""
+    """Settings of optimisation in the stage that runs."""
 
     lr: float
     head_lr_factor: float
@@ -38,7 +38,7 @@ class Recipe(NamedTuple):
     layer_decay: float = 1.0
 
     def make(self, groups: list[dict], model: Segmenter) -> torch.optim.Optimizer:
-        """The optimiser of the segmentation network's groups. Raises UsageError for an encoder without layers to count."""
+        """Return the optimiser of the segmentation network's groups. Raises UsageError for an encoder without layers to count."""
         groups = refine(groups, model, self)
         if self.kind == "adamw":
             return adamw(groups, betas=self.betas, weight_decay=self.weight_decay)
@@ -46,7 +46,7 @@ class Recipe(NamedTuple):
 
 
 def sgd(parameters: Iterable, **settings: Any) -> torch.optim.Optimizer:
-    """torch's SGD of parameters, or groups of them, as fast as their device has it."""
+    """Return torch's fastest SGD for the parameters' device."""
     return _made("SGD", parameters, settings)
 
 
@@ -68,7 +68,7 @@ def _made(kind: str, parameters: Iterable, settings: dict) -> torch.optim.Optimi
 
 
 def refine(groups: list[dict], model: Segmenter, recipe: Recipe) -> list[dict]:
-    """Groups split by who has no weight decay, and by the depth of their layer; as they are where neither is asked for."""
+    """Return the groups, split by weight decay and by the depth of their layer where the recipe asks for it."""
     without = {True: (), False: norms(model)}.get(recipe.decay_norms, norms(model.backbone))
     free = {id(p) for layer in without for p in layer.parameters(recurse=False)}
     factors = _layer_factors(model, recipe.layer_decay) if recipe.layer_decay < 1 else {}
@@ -86,12 +86,12 @@ def refine(groups: list[dict], model: Segmenter, recipe: Recipe) -> list[dict]:
 
 
 def norms(model: nn.Module) -> list[nn.Module]:
-    """Its normalisation layers, by their kind's name (batch, layer, group and instance norms of torch and of libraries)."""
+    """Return a module's normalisation layers, found by the name of their class."""
     return [layer for layer in model.modules() if "Norm" in type(layer).__name__]
 
 
 def _layer_factors(model: Segmenter, decay: float) -> dict[int, float]:
-    """decay^(layers above) of each encoder parameter; the layers of the encoder count from its first, the heads come last."""
+    """Return decay^(layers above) for each encoder parameter; the encoder's layers count from its first, the heads come last."""
     depths = model.backbone.layer_depths() if hasattr(model.backbone, "layer_depths") else None
     if depths is None:
         raise UsageError("optim.layer_decay: this encoder has no transformer blocks to count: set it to 1")
@@ -113,7 +113,7 @@ def poly(power: float, warmup: int = 0, times_decay: bool = False) -> Schedule:
 
 
 def constant_then_linear(constant_share: float = 0.5) -> Schedule:
-    """1, then straight down to 0 (CycleGAN's networks)."""
+    """Return a schedule that is 1 and then falls linearly to 0 (CycleGAN)."""
 
     def factor(iteration: int, length: int) -> float:
         start = constant_share * length

@@ -30,7 +30,7 @@ def save(path: Path, content: dict[str, Any]) -> None:
 
 
 def _on_host(content: Any) -> Any:
-    """The same, its tensors in the processor's memory: a file is read where no such device is."""
+    """Return the content with its tensors in the processor's memory, since files are read on machines without the device."""
     if isinstance(content, Tensor):
         return content.cpu()
     if isinstance(content, dict):
@@ -59,7 +59,7 @@ def load(path: Path, exported: bool = False) -> dict[str, Any]:
 
 
 def is_torchscript(path: Path) -> bool:
-    """Whether a file is a trace, such as `fgda export` writes."""
+    """Return whether a file is a TorchScript trace, such as `fgda export` writes."""
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith(("/constants.pkl", "/extra/fgda.json")) for name in archive.namelist())
@@ -81,14 +81,14 @@ def build_model(settings: Model, num_classes: int) -> Segmenter:
 
 
 def input_rule(content: dict[str, Any]) -> InputRule:
-    """At which size images enter this checkpoint's network. Raises ValueError or KeyError for one that is damaged."""
+    """Return the checkpoint's input rule. Raises ValueError or KeyError for one that is damaged."""
     if content.get("input") is not None:
         return InputRule.from_json(content["input"])
     return InputRule.from_json({"size": content["preset"]["data"]["evaluation"]["size"]})
 
 
 def restore_model(content: dict[str, Any], path: Path) -> Segmenter:
-    """The segmentation model of a checkpoint, in eval mode. Raises FgdaError on a misfit."""
+    """Return the segmentation model of a checkpoint, in eval mode. Raises FgdaError on a misfit."""
     try:
         settings = Model.model_validate(content["preset"]["model"])
         model = build_model(settings, len(ClassSet.from_json(content["classes"])))
@@ -105,7 +105,7 @@ def restore_model(content: dict[str, Any], path: Path) -> Segmenter:
 
 
 def load_model(path: str | Path, device: str = "cpu", exported: bool = False) -> tuple[Segmenter, dict[str, Any]]:
-    """`(model, info)`: the network in eval mode (RGB 0-255 `[B,3,H,W]` in) and what the checkpoint says of itself.
+    """Return `(model, info)`: the network in eval mode (input RGB 0-255 `[B,3,H,W]`) and the checkpoint's description.
 
     info: `stage`, `method`, `iteration`, `preset` (dict), `classes` (ClassSet), `size` (width, height at which images enter),
     `input` (InputRule), `verdict` (what adaptation did, without labels). An `exported` model (ONNX) is run by onnxruntime.
@@ -115,7 +115,7 @@ def load_model(path: str | Path, device: str = "cpu", exported: bool = False) ->
 
 
 def model_of(content: dict[str, Any], path: Path) -> tuple[Segmenter, dict[str, Any]]:
-    """`load_model` of a file that is loaded already."""
+    """Return `load_model` of a file that is loaded already."""
     model = content["exported"] if "exported" in content else restore_model(content, path)
     info = {key: content.get(key) for key in ("stage", "method", "iteration", "preset", "metrics", "verdict", "origin")}
     info["classes"] = ClassSet.from_json(content["classes"])
@@ -124,14 +124,14 @@ def model_of(content: dict[str, Any], path: Path) -> tuple[Segmenter, dict[str, 
 
 
 def differing_keys(settings: Model, content: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Keys of `model` that make another function of the same weights: name -> (the preset's value, the checkpoint's)."""
+    """Return keys of `model` that make another function of the same weights: name -> (the preset's value, the checkpoint's)."""
     theirs = Model.model_validate(content["preset"]["model"])
     pairs = {key: (getattr(settings, key), getattr(theirs, key)) for key in FUNCTION_KEYS}
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def weights_hash(state: dict[str, Tensor]) -> str:
-    """A short hash of a model's weights: whether a run's start is still the one it began with."""
+    """Return a short hash of a model's weights, which tells whether a run's start is still the same."""
     digest = hashlib.sha256()
     for name, value in sorted(state.items()):
         digest.update(name.encode())
@@ -140,6 +140,6 @@ def weights_hash(state: dict[str, Tensor]) -> str:
 
 
 def reorder_head(state: dict[str, Tensor], order: list[int]) -> dict[str, Tensor]:
-    """The same network with its classes in another order: `order[k]` is the old place of new class k."""
+    """Return the weights with their classes in another order: `order[k]` is the old position of new class k."""
     last = re.compile(r"(aux_|attention_)?head\.(\w+\.)*convs\.")  # what a head has before these knows no classes
     return {name: value[order] if last.match(name) and value.ndim else value for name, value in state.items()}

@@ -17,21 +17,21 @@ BatchNormMode = Literal["frozen", "statistics", "train", "target", "mixed"]
 
 
 class Detail(NamedTuple):
-    """What a window of the full resolution gave, where there are two."""
+    """Output of a window at full resolution, where there are two resolutions."""
 
     logits: Tensor  # [B,K,h,w] of the window alone
     box: tuple[int, int, int, int]  # top, bottom, left, right
     size: tuple[int, int]  # H, W of the image that the box lies in
 
     def crop(self, maps: Tensor) -> Tensor:
-        """The window's part of maps `[B,H,W]` of the image."""
+        """Return the window's part of maps `[B,H,W]` of the image."""
         down, across = (whole / own for whole, own in zip(maps.shape[-2:], self.size, strict=True))
         top, bottom, left, right = self.box
         return maps[..., round(top * down) : round(bottom * down), round(left * across) : round(right * across)]
 
 
 class Output(NamedTuple):
-    """What a forward returns, all but the first stages at the encoder's stride."""
+    """Output of a forward pass, at the encoder's stride but for the first stages."""
 
     logits: Tensor  # [B,K,h,w]
     aux_logits: Tensor | None  # [B,K,h,w] from the stage before the last, multi-level only
@@ -42,7 +42,7 @@ class Output(NamedTuple):
 
 
 class Segmenter(nn.Module):
-    """DeepLab-V2 by default; input RGB 0-255 `[B,3,H,W]`, normalisation included."""
+    """A segmentation network, DeepLab-V2 by default; input RGB 0-255 `[B,3,H,W]`, normalisation included."""
 
     def __init__(
         self,
@@ -83,10 +83,10 @@ class Segmenter(nn.Module):
         return Output(self.head(self.dropout(features)), aux_logits, features, stages[-2], stages)
 
     def begin_iteration(self, seed: int, iteration: int) -> None:
-        """What a network draws in training, it draws from these."""
+        """Set the numbers from which the network draws in training."""
 
     def without_drops(self) -> Segmenter:
-        """For good: what teaches drops nothing, in training mode either ([DAFormer])."""
+        """Turn off dropout and drop path for good, as a teacher needs ([DAFormer]), and return the model."""
         for module in self.modules():
             if isinstance(module, nn.modules.dropout._DropoutNd):
                 module.p = 0.0
@@ -95,7 +95,7 @@ class Segmenter(nn.Module):
         return self
 
     def context(self, images: Tensor) -> Tensor:
-        """What the encoder makes `Output.stages` of: the (normalised) images, or less where they are read at two resolutions."""
+        """Return the input of `Output.stages`: the (normalised) images, or half of them at two resolutions."""
         return images
 
     def set_batch_norm(self, mode: BatchNormMode, fresh_heads: bool = False) -> None:

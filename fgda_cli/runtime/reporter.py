@@ -14,7 +14,7 @@ PLAIN_EVERY = 5.0  # seconds between progress lines when stderr is no terminal
 
 @dataclass(frozen=True)
 class Reporter:
-    """Passed down to whatever may take long; `quiet` leaves only results, warnings and errors."""
+    """Print messages and progress; `quiet` leaves only results, warnings and errors."""
 
     quiet: bool = False
     color: bool = True
@@ -31,7 +31,7 @@ class Reporter:
             print(text, file=sys.stderr, flush=True)
 
     def decide(self, text: str) -> None:
-        """Something was decided for the user: said once in one line, and kept."""
+        """Report once, in one line, what was decided for the user, and keep it."""
         if self.decisions is None:
             self.say(text)
         elif text not in self.decisions:
@@ -39,13 +39,13 @@ class Reporter:
             self.say(text)
 
     def warn(self, text: str, of_own_share: bool = False) -> None:
-        """Warn; of what this process alone has met (a file of its share), whichever of several processes it is."""
+        """Warn; with `of_own_share`, about a file that this process alone has met, whichever process it is."""
         if self.warns or of_own_share:
             print(f"fgda: warning: {text}", file=sys.stderr, flush=True)
 
     @contextmanager
     def progress(self, label: str, total: int | None, done: int = 0) -> Iterator[Advance]:
-        """Yields `advance(count, note)`. A bar on a terminal, else a line every few seconds. Total None: no end."""
+        """Yield `advance(count, note)`: a bar on a terminal, else a line every few seconds. Total None has no end."""
         if self.quiet or not (sys.stderr.isatty() or self.console().is_jupyter):
             yield _Plain(label, total, done, self.quiet)
             return

@@ -31,7 +31,7 @@ VIEWS = ("mirror", "scale", "light")
 
 @dataclass(frozen=True)
 class Frames:
-    """RGB images `[H,W,3]` at the size at which they enter the network; train ids `[H,W]` where they have labels."""
+    """RGB images `[H,W,3]` at the network's input size, and train ids `[H,W]` where they have labels."""
 
     images: list[np.ndarray]
     labels: list[np.ndarray] | None = None
@@ -78,7 +78,7 @@ def frames_of(dataset: AnyDataset, split: str, size: Any, count: int, labelled: 
 
 
 def observe(model: Segmenter, frames: Frames, precision: Precision) -> Observed:
-    """Each frame is forwarded as it is, mirrored, enlarged by a quarter, and in other light; the model is left as it was."""
+    """Return the signals of a model on frames, each seen plain, mirrored, enlarged by a quarter, and in other light."""
     looked = _Looked(model.num_classes)
     with evaluating(model), _batch_statistics(model) as statistics:
         for number, image in enumerate(frames.images):
@@ -97,7 +97,7 @@ def observe(model: Segmenter, frames: Frames, precision: Precision) -> Observed:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Inside, the model is in evaluation mode; then as it was."""
+    """Put the model into evaluation mode inside, and back afterwards."""
     was_training = model.training
     model.eval()
     try:
@@ -107,7 +107,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def views(image: np.ndarray) -> Iterator[tuple[str, Tensor]]:
-    """uint8 `[3,H,W]`: mirrored; a quarter larger; a little more contrast, warmer, darker and blurred."""
+    """Yield views of an image, uint8 `[3,H,W]`: mirrored; a quarter larger; in other light and blurred."""
     yield "mirror", to_tensor(np.ascontiguousarray(image[:, ::-1]))
     larger: Size = tuple(max(8, round(1.25 * side / 8) * 8) for side in image.shape[1::-1])
     yield "scale", to_tensor(resize_image(image, larger))
@@ -162,19 +162,19 @@ class _Looked:
 
 
 def moments(features: Tensor) -> Tensor:
-    """`[1,C,h,w]` to the means of features and of their squares `[2,C]`."""
+    """Return the means of features `[1,C,h,w]` and of their squares, `[2,C]`."""
     x = features.float()
     return torch.stack([x.mean((0, 2, 3)), x.square().mean((0, 2, 3))]).float().cpu()
 
 
 def spread_of(found: list[Tensor]) -> np.ndarray:
-    """Mean and variance `[2,C]` over all frames."""
+    """Return mean and variance `[2,C]` over all frames."""
     mean, square = torch.stack(found).mean(0).double()
     return torch.stack([mean, (square - mean.square()).clamp(min=0)]).numpy()
 
 
 def feature_distance(first: np.ndarray, second: np.ndarray) -> float:
-    """Of two domains' features `[2,C]`: root mean square over channels of the difference of means, in standard deviations."""
+    """Return the distance of two domains' features `[2,C]`: root mean square difference of means, in standard deviations."""
     spread = np.maximum((first[1] + second[1]) / 2, 1e-12)
     return float(np.sqrt(np.mean((first[0] - second[0]) ** 2 / spread)))
 
@@ -184,12 +184,12 @@ def _ids(logits: Tensor) -> np.ndarray:
 
 
 def normalised_entropy(shares: np.ndarray) -> float:
-    """Of shares `[K]` that sum to 1: 1 where all are alike, 0 where there is one."""
+    """Return the entropy of shares `[K]` over log K: 1 where all are alike, 0 where there is one."""
     return float(-(shares * np.log(np.clip(shares, 1e-12, None))).sum() / np.log(max(len(shares), 2)))
 
 
 def density(features: Tensor) -> float:
-    """Soft neighbourhood density ([SND]): mean entropy of each feature's softmax similarity to all others; normed `[n,c]`."""
+    """Return soft neighbourhood density ([SND]) of normed features `[n,c]`: mean entropy of their similarities."""
     similarity = features @ features.T / DENSITY_TEMPERATURE
     similarity.fill_diagonal_(float("-inf"))
     probs = torch.softmax(similarity, 1)
@@ -197,7 +197,7 @@ def density(features: Tensor) -> float:
 
 
 def border_rank(image: np.ndarray, ids: np.ndarray) -> float:
-    """Mean rank (0 to 1) of the image gradient on a prediction's borders: 0.5 by chance, NaN without a border."""
+    """Return the mean rank (0 to 1) of the image gradient on a prediction's borders: 0.5 by chance, NaN without a border."""
     border = np.zeros(ids.shape, bool)
     border[:, 1:] |= ids[:, 1:] != ids[:, :-1]
     border[1:] |= ids[1:] != ids[:-1]
@@ -269,7 +269,7 @@ def _batch_statistics(model: nn.Module) -> Iterator[_Statistics]:
 
 
 def look_at_source(model: Segmenter, frames: Frames, precision: Precision) -> tuple[float | None, np.ndarray]:
-    """mIoU in percent on labelled frames, which is what a network still knows of the source; and its features there `[2,C]`."""
+    """Return mIoU in percent on labelled source frames, and the model's features there `[2,C]`."""
     matrix, found = ConfusionMatrix(model.num_classes), []
     with evaluating(model):
         for image, label in zip(frames.images, frames.labels, strict=True):

@@ -1,4 +1,4 @@
-"""Whether a network got better on frames without labels: its signals against those of the network that it began as.
+"""The label-free score and verdict: a model's signals against those of the model that it began as.
 
 The score is the change of mIoU that the signals let expect, by a linear rule fitted on runs whose labels are known
 (docs/judging.md; `python benchmarks/verdicts.py` makes the table anew). Entropy is not in it: methods minimise it, and a
@@ -33,7 +33,7 @@ UNSTEADY = 0.12  # fall of a class's agreement between views
 
 @dataclass(frozen=True)
 class Verdict:
-    """`score` in points of mIoU, `confidence` that its sign (or its smallness) is right, `words` on classes."""
+    """A verdict: `score` in points of mIoU, `confidence` that its sign (or smallness) is right, `words` on classes."""
 
     kind: Kind
     score: float
@@ -50,7 +50,7 @@ class Verdict:
 
 
 def in_words(verdict: dict[str, Any]) -> str:
-    """The sentence of a verdict as it is saved."""
+    """Return the sentence of a verdict as it is saved."""
     if verdict["score"] <= COLLAPSED:
         return "collapsed"
     return f"{verdict['verdict']} ({verdict['score']:+.1f} points of mIoU to expect, {100 * verdict['confidence']:.0f} % sure)"
@@ -72,14 +72,14 @@ def has_collapsed(before: Observed, after: Observed) -> bool:
 
 
 def score(before: Observed, after: Observed) -> float:
-    """The change of mIoU to expect, points; -100 of a network that has collapsed. Higher is better among those of one start."""
+    """Return the expected change of mIoU in points; -100 for a collapsed model. Compare models of one start by it."""
     if has_collapsed(before, after):
         return COLLAPSED
     return sum(WEIGHTS[name] * value for name, value in changes(before, after).items())
 
 
 def verdict_on(before: Observed, after: Observed, names: tuple[str, ...]) -> Verdict:
-    """The verdict on a network that began as `before`; `names` are its classes."""
+    """Return the verdict on a model that began as `before`; `names` are its classes."""
     found, value = classes_in_words(before, after, names), score(before, after)
     frames = after.different or FITTED_ON
     spread = SPREAD * math.sqrt(max(1.0, FITTED_ON / frames))  # as if all of it came from which frames were looked at
@@ -97,13 +97,13 @@ def verdict_on(before: Observed, after: Observed, names: tuple[str, ...]) -> Ver
 
 
 def _within(value: float, reach: float, spread: float) -> float:
-    """Probability that the change is less than `reach` points either way."""
+    """Return the probability that the change is less than `reach` points either way."""
     low, high = ((bound - value) / spread / math.sqrt(2) for bound in (-reach, reach))
     return 0.5 * (math.erf(high) - math.erf(low))
 
 
 def classes_in_words(before: Observed, after: Observed, names: tuple[str, ...]) -> dict[str, list[str]]:
-    """Names of the classes that vanished, exploded, or agree less between views: what negative transfer looks like."""
+    """Return names of the classes that vanished, exploded, or agree less between views (signs of negative transfer)."""
     was, now = before.shares, after.shares
     vanished = (was >= SEEN) & (now < VANISHED * was)
     exploded = (now >= EXPLODED[0]) & (now > EXPLODED[1] * was)

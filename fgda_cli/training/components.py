@@ -25,7 +25,7 @@ from .state import TrainState
 
 
 def initialise(model: Segmenter, preset: Preset, init: tuple[Path, dict] | None, classes: ClassSet) -> None:
-    """The backbone's own weights, or a checkpoint's, whose classes are matched by name. Raises FgdaError on a misfit."""
+    """Load the backbone's own weights, or a checkpoint's, whose classes are matched by name. Raises FgdaError on a misfit."""
     if init is None:
         settings = preset.model
         load_backbone(model.backbone, settings.backbone, settings.variant, settings.weights, settings.output_stride)
@@ -46,7 +46,7 @@ def initialise(model: Segmenter, preset: Preset, init: tuple[Path, dict] | None,
 
 
 def imagenet_encoder(settings: Model, precision: Precision) -> nn.Module | None:
-    """The encoder with the weights that the preset starts it from; None where it starts from none."""
+    """Return the encoder with its ImageNet weights; None where the preset starts without."""
     if settings.weights == "none":
         return None
     encoder = checkpoint.build_model(settings, 1).backbone
@@ -136,12 +136,12 @@ def make_samples(preset: Preset, stage: Stage, data: Datasets, method: type[Meth
 
 
 def make_optimizers(method: Method, preset: Preset, stage: Stage) -> dict[str, Scheduled]:
-    """What the method makes of the preset's rates."""
+    """Return the method's optimisers and schedules for a stage of the preset."""
     return method.optimizers(recipe_of(preset, stage))
 
 
 def recipe_of(preset: Preset, stage: Stage) -> Recipe:
-    """What a preset says of optimisation in a stage."""
+    """Return the preset's settings of optimisation in a stage."""
     optim = preset.optim
     schedule = poly(optim.poly_power, stage.warmup_iterations, optim.warmup == "times_decay")
     return Recipe(

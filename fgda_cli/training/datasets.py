@@ -1,4 +1,4 @@
-"""What is settled before a stage trains: classes against the preset, sizes against the data; decisions are said."""
+"""Open and compare the data sets of a stage: classes, sizes, the input rule; decisions are printed."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _classes_of(start: dict[str, Any] | None, method: str) -> ClassSet:
 
 
 def make_rule(preset: Preset, evaluation: PreparedDataset | None, target: AnyDataset | None, reporter: Reporter) -> InputRule:
-    """At which size images enter the network, from the preset and from what the images of the target look like."""
+    """Return the rule for the size at which images enter the network, from the preset and the target's images."""
     wanted = preset.data.evaluation
     if wanted.size != preset.data.target.size:
         shown = ["x".join(map(str, size)) for size in (wanted.size, preset.data.target.size)]
@@ -87,7 +87,7 @@ def make_rule(preset: Preset, evaluation: PreparedDataset | None, target: AnyDat
 
 
 def _labelled(preset: Preset, root: Path, target: AnyDataset | None, classes: ClassSet, reporter: Reporter) -> AnyDataset | None:
-    """The images of the target whose labels may be used, as data.target.labelled says; said aloud."""
+    """Return the target images whose labels may be used (data.target.labelled), and report them."""
     wanted = preset.data.target.labelled
     if wanted is None or target is None:
         return None
@@ -115,7 +115,7 @@ def _warn_of_seen(labelled: AnyDataset | None, evaluation: PreparedDataset | Non
 
 
 def _evaluation(preset: Preset, root: Path, classes: ClassSet, reporter: Reporter) -> PreparedDataset | None:
-    """The labelled images that are validated on; None, said aloud, when there are none."""
+    """Return the labelled images for validation; warn and return None when there are none."""
     wanted = preset.data.evaluation
     try:
         dataset = open_dataset(root, wanted.dataset)
@@ -149,7 +149,7 @@ def _untrained(preset: Preset, classes: ClassSet) -> tuple[int, ...]:
 
 
 def _say_sizes(domain: Domain, dataset: AnyDataset, reporter: Reporter) -> None:
-    """A cache smaller than the training size, and images that training squeezes to another aspect."""
+    """Report a cache smaller than the training size, and images that training squeezes to another aspect."""
     own, cached = typical_size(dataset.items("train")), dataset.size
     width, height = domain.size
     if cached is not None and (cached[0] < width or cached[1] < height) and (own[0] > cached[0] or own[1] > cached[1]):

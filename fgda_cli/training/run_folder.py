@@ -34,7 +34,7 @@ LENGTH_KEYS = ("iterations", "schedule_iterations")  # of a stage: what --extend
 
 @dataclass(frozen=True)
 class Identity:
-    """What a run is besides its preset: two runs that differ in one of these are not the same."""
+    """The identity of a run besides its preset; two runs that differ in one of these are not the same."""
 
     stage: str
     method: str
@@ -93,14 +93,14 @@ class RunFolder:
             )
 
     def length(self, stage: str) -> int | None:
-        """Iterations that the folder's run was asked for; None when there is no run."""
+        """Return the iterations that the folder's run was asked for; None when there is no run."""
         try:
             return int(yaml.safe_load(self.record.read_text())[stage]["iterations"])
         except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
             return None
 
     def reached(self) -> int | None:
-        """Iterations that the folder's run has trained so far; None when there is no checkpoint to go on from."""
+        """Return the iterations that the folder's run has trained; None when there is no checkpoint."""
         try:
             return int(checkpoint.load(self.last)["iteration"])
         except (FgdaError, KeyError, TypeError, ValueError):
@@ -114,7 +114,7 @@ class RunFolder:
             path.unlink(missing_ok=True)
 
     def trim_metrics(self, iteration: int, validated: int) -> None:
-        """Forget log lines after the checkpoint that is resumed; they will be written again."""
+        """Delete log lines after the checkpoint that is resumed; they will be written again."""
         if not self.metrics.is_file():
             return
         lines = self.metrics.read_text(errors="replace").splitlines()
@@ -138,7 +138,7 @@ def _is_before(line: str, iteration: int, validated: int) -> bool:
 
 
 def _with_defaults(found: dict) -> dict:
-    """The record of a run, completed by the keys that came to presets since: a run began before them had their defaults."""
+    """Return a run's record, completed by keys that are newer than the run, at their defaults."""
     try:
         preset = from_json({key: value for key, value in found.items() if key != "stage"}, "preset.yaml")
         return json.loads(json.dumps(preset.to_json() | {"stage": found["stage"]}))

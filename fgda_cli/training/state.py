@@ -1,4 +1,4 @@
-"""Everything a resumed run needs to go on as if it had never stopped."""
+"""The state that a resumed run needs to continue as if it had never stopped."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class TrainState:
         return {name: scheduled.optimizer for name, scheduled in self.scheduled.items()}
 
     def set_rates(self, length: int) -> None:
-        """Each schedule's factor, computed from the iteration alone."""
+        """Set the learning rates of all optimisers from the iteration alone."""
         for name, (optimizer, schedule) in self.scheduled.items():
             factor = schedule(self.iteration, length)
             for group, base in zip(optimizer.param_groups, self.base_lrs[name], strict=True):
@@ -65,7 +65,7 @@ class TrainState:
         return [p for optimizer in self.optimizers.values() for group in optimizer.param_groups for p in group["params"]]
 
     def with_gradients(self) -> list[torch.optim.Optimizer]:
-        """The optimisers that the step left something to do."""
+        """Return the optimisers whose parameters have gradients."""
         return [
             o for o in self.optimizers.values() if any(p.grad is not None for group in o.param_groups for p in group["params"])
         ]
@@ -79,14 +79,14 @@ class TrainState:
         torch.nn.utils.clip_grad_norm_(parameters, longest)
 
     def gradient_norm(self) -> Tensor:
-        """The sum of the norms of all gradients, finite where they are: a number on the device, of one pass over them."""
+        """Return the sum of all gradients' norms, a tensor on the device that is finite where they are."""
         grads = [p.grad for p in self.parameters() if p.grad is not None]
         if not grads:
             return torch.zeros((), device=self.precision.device)
         return torch.stack([norm.float() for norm in torch._foreach_norm(grads)]).sum()
 
     def broken_weights(self) -> list[str]:
-        """Names of weights and buffers that hold a NaN or an infinity."""
+        """Return names of weights and buffers that hold a NaN or an infinity."""
         modules = {"model": self.method.model, **self.method.modules}
         return [f"{name}.{key}" for name, module in modules.items() for key in non_finite(module.state_dict())]
 

@@ -1,4 +1,4 @@
-"""When a run ends before its last iteration: a signal, or its time."""
+"""Early ends of a run: by a signal, or by its time limit."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Turns the first SIGINT/SIGTERM into a request; a second one interrupts at once."""
+    """Turn the first SIGINT or SIGTERM into a request; a second one interrupts at once."""
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
@@ -44,7 +44,7 @@ def stop_on_signals() -> Iterator[StopRequest]:
 
 @dataclass
 class Clock:
-    """The seconds of a time limit, from `started` (time.monotonic) on; without one nothing is ever due."""
+    """A time limit in seconds from `started` (time.monotonic) on; None is no limit."""
 
     limit: float | None = None
     started: float = 0.0
@@ -59,9 +59,9 @@ class Clock:
         self.seconds = self.ended - start
 
     def is_time_to_look(self) -> bool:
-        """Often enough that there is something to choose from, seldom enough that training goes on meanwhile."""
+        """Return whether to validate now: often enough to have a choice, seldom enough to train meanwhile."""
         return self.limit is not None and time.monotonic() - self.ended > max(self.limit / LOOKS, 4 * self.seconds)
 
     def is_out_of_time(self) -> bool:
-        """Whether another step may leave no time for the last validation and the files."""
+        """Return whether another step might leave no time for the last validation and the files."""
         return self.limit is not None and time.monotonic() > self.started + self.limit - 2.5 * self.seconds - 1

@@ -1,4 +1,4 @@
-"""The training loop. It knows no method by name: it feeds batches, steps optimisers, logs, saves and stops."""
+"""The training loop: it feeds batches, steps optimisers, logs, saves and stops. It knows no method by name."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Trainer:
         self.loggers = Loggers(self.run.folder, self.preset, self.header)
 
     def train(self) -> None:
-        """To the last iteration, or until a signal: then a resumable checkpoint is written and Stopped raised."""
+        """Train to the last iteration, or until a signal: then a resumable checkpoint is written and Stopped is raised."""
         total, state, device = self.stage.iterations, self.state, self.state.precision.device
         if self.process_group.is_first:
             self.run.trim_metrics(state.iteration, state.validated)
@@ -87,7 +87,7 @@ class Trainer:
         self.finish()
 
     def validation_is_due(self) -> bool:
-        """Asked before an iteration, so that a run stopped right at a validation makes up for it when resumed."""
+        """Return whether to validate, asked before an iteration, so that a resumed run makes up for a missed validation."""
         iteration = self.state.iteration
         if iteration == 0 or self.state.validated == iteration:
             return False
@@ -102,7 +102,7 @@ class Trainer:
         return self.preset.run.patience is not None and self.state.stale >= self.preset.run.patience
 
     def look_before(self) -> None:
-        """The signals of the network that the run begins as; a resumed run has them already."""
+        """Compute the signals of the model that the run begins as; a resumed run has them already."""
         found, state = self.validators.label_free, self.state
         if found is None:
             return
@@ -117,7 +117,7 @@ class Trainer:
                 checkpoint.save(self.run.best, self.inference_content() | {"metrics": {"label_free": 0.0}})
 
     def train_iteration(self, batch: loader.Batch) -> dict[str, torch.Tensor]:
-        """One step of the method and its optimisers."""
+        """Run one step of the method and its optimisers."""
         state, method = self.state, self.state.method
         state.set_rates(self.stage.schedule_iterations or self.stage.iterations)
         for optimizer in state.optimizers.values():
@@ -145,7 +145,7 @@ class Trainer:
 
     @contextmanager
     def drawn_by_position(self) -> Iterator[None]:
-        """What layers draw from torch's own generator (dropout) comes from (seed, iteration, process), as a resume needs."""
+        """Seed torch's own generator (dropout) by (seed, iteration, process) inside, so that a resumed run draws the same."""
         if not (self.preset.model.dropout or self.preset.model.drop_path):
             yield
             return
@@ -156,7 +156,7 @@ class Trainer:
             yield
 
     def step_parts(self, batch: loader.Batch) -> dict[str, torch.Tensor]:
-        """The method's step on the parts of the batch; their gradients add up to the mean over the parts, as the terms do."""
+        """Run the method's step on each part of the batch; gradients and terms add up to the mean over the parts."""
         parts, method = self.stage.accumulate, self.state.method
         if parts == 1:
             return self.step_part(batch)
@@ -172,7 +172,7 @@ class Trainer:
         return {name: sum(terms[name] for terms in found if name in terms) / parts for name in sorted(names)}
 
     def step_part(self, batch: loader.Batch) -> dict[str, torch.Tensor]:
-        """The method's step and, where the target has labels, that on its labelled images."""
+        """Run the method's step and, where the target has labels, the step on its labelled images."""
         method = self.state.method
         terms = method.step(batch)
         return terms if batch.labelled is None else terms | method.labelled_step(batch)
@@ -185,7 +185,7 @@ class Trainer:
         return dict(zip(terms, torch.stack([term.detach().float() for term in terms.values()]).cpu().tolist(), strict=True))
 
     def verdict(self, content: dict[str, Any]) -> dict[str, Any]:
-        """Whether adaptation helped, as far as signals without labels tell: said, logged, and kept in final.pth."""
+        """Return the label-free verdict on adaptation for final.pth; it is printed and logged too."""
         found = self.validators.label_free
         if found is None or found.before is None or self.stage.start != "pretrain":
             return {}
@@ -197,7 +197,7 @@ class Trainer:
         return {"verdict": verdict.to_json()}
 
     def refuse_not_finite(self, reading: tuple[Any, list[float]] | None) -> None:
-        """Losses and gradients of an iteration, on a GPU the one before: raises FgdaError where they are not finite."""
+        """Raise FgdaError where losses or gradients of an iteration (on a GPU, the one before) are not finite."""
         if reading is None:
             return
         (iteration, names), (norm, *values) = reading
@@ -239,7 +239,7 @@ class Trainer:
         return summary
 
     def validate(self, weights: dict) -> tuple[float | None, dict]:
-        """The score that may set best.pth, and all that was found, each said."""
+        """Return the score that may set best.pth, and all metrics; each is printed."""
         validators, state, summary, score = self.validators, self.state, {}, None
         if validators.by_labels is not None:
             metrics = validators.by_labels(weights)
@@ -260,7 +260,7 @@ class Trainer:
         return score, summary
 
     def keep_validation(self, score: float | None, summary: dict) -> None:
-        """A validation into the logs, and into best.pth when it is one."""
+        """Log a validation, and write best.pth when it is the best."""
         self.run.log({"iteration": self.state.iteration, "validation": summary})
         self.loggers.scalars({f"validation/{name}": value for name, value in summary.items()}, self.state.iteration)
         self.state.stale += 1
@@ -272,12 +272,12 @@ class Trainer:
             checkpoint.save(self.run.best, self.inference_content() | {"metrics": summary})
 
     def inference_content(self) -> dict[str, Any]:
-        """What evaluation and prediction need of this run."""
+        """Return what evaluation and prediction need of this run."""
         weights = {name: value.detach() for name, value in self.state.inference_state_dict().items()}
         return {**self.header, "iteration": self.state.iteration, "preset": self.preset.to_json(), "model": weights}
 
     def save_last(self) -> None:
-        """last.pth, unless the weights have turned NaN or infinite: then the one before stays. Raises FgdaError."""
+        """Write last.pth. Raises FgdaError when weights are NaN or infinite; the checkpoint before then stays."""
         if not self.process_group.is_first:
             return
         self.refuse_broken()
@@ -291,7 +291,7 @@ class Trainer:
             self.give_up(f"{len(broken)} tensors hold NaN or infinity at iteration {self.state.iteration}, e.g. {broken[0]}")
 
     def finish(self) -> None:
-        """The last validation, then final.pth, whose presence says that the run is finished, then last.pth.
+        """Validate a last time, write final.pth, whose presence says that the run is finished, then last.pth.
 
         A run that ended early, for time or patience, ends with its best checkpoint.
         """

@@ -1,4 +1,4 @@
-"""What looks at a network on its way: labels where there are any, signals on unlabelled target frames; which picks the best."""
+"""Validators that score the model during training, by labels or by signals on unlabelled target images; one picks the best."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FRAMES = 40  # of the target, evenly spread over its training images
 
 @dataclass
 class LabelFree:
-    """The signals of a network against those of the one that the run began as (`before`; saved with the run)."""
+    """Score a model by its signals against those of the model that the run began as (`before`, saved with the run)."""
 
     build: Callable[[dict], Segmenter]
     frames: Frames
@@ -42,8 +42,10 @@ class LabelFree:
         return observe(self.build(state), self.frames, self.precision)
 
     def score(self, state: dict, iteration: int) -> float:
-        """Points of mIoU that the signals let expect beyond the start; 0 of the first network that is looked at. That of the
-        iteration that was looked at last is not looked at again."""
+        """Return the expected change of mIoU, in points, since the first model that was scored, which has 0.
+
+        A second call for the same iteration returns the cached score.
+        """
         if iteration != self.iteration:
             self.after, self.iteration = self.look(state), iteration
         if self.before is None:
@@ -51,13 +53,13 @@ class LabelFree:
         return score(self.before, self.after)
 
     def verdict(self) -> Verdict | None:
-        """On the network that was looked at last."""
+        """Return the verdict on the model that was scored last."""
         return None if self.before is None or self.after is None else verdict_on(self.before, self.after, self.names)
 
 
 @dataclass
 class Validators:
-    """`by_labels`: a model's state to metrics. `picks_by_labels` says whose score sets best.pth; neither: none is set."""
+    """Validators of a run, which map a model's state to metrics; `picks_by_labels` says whose score sets best.pth."""
 
     by_labels: Callable[[dict], dict[str, Any]] | None = None
     label_free: LabelFree | None = None
@@ -78,7 +80,7 @@ def make_validators(
     group: ProcessGroup,
     reporter: Reporter,
 ) -> Validators:
-    """Who validators, as run.select says; said aloud. `check_selection` has asked whether the data allows it."""
+    """Return the validators that run.select asks for, and report the choice."""
 
     def build(state: dict, rule: InputRule = data.rule) -> Segmenter:
         model = checkpoint.build_model(preset.model, len(data.classes))

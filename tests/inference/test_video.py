@@ -20,7 +20,7 @@ from fgda_cli.inference import video
 from fgda_cli.inference.inputs import InputImage, collect, read_chunks
 from fgda_cli.inference.outputs import Ids, Pictures, Videos
 from fgda_cli.inference.pipeline import ahead
-from fgda_cli.inference.predict import Reading, Smoothed, predict_inputs
+from fgda_cli.inference.predict import Reading, predict_inputs
 from fgda_cli.inference.video import Clip, InOrder, VideoFile, frame_count, frames_of, parse_time
 from fgda_cli.models.checkpoint import load_model
 from fgda_cli.runtime.devices import Precision
@@ -240,16 +240,6 @@ def test_an_interrupted_stream_is_finished_and_an_interrupted_file_is_not_left(t
         predict_inputs(model, [InputImage("cam", Path("cam.mp4"), stream)], CPU, QUIET, write)
     assert [len(levels(path)) for path in tmp_path.glob("*.mp4")] == ([kept] if kept else [])
     assert not list(tmp_path.glob(".*"))
-
-
-def test_smoothing_averages_a_videos_probabilities_and_begins_anew():
-    smoothed = Smoothed(0.25)
-    sure, other = torch.tensor([[[[9.0]], [[-9.0]]]]), torch.tensor([[[[-9.0]], [[9.0]]]])
-    first, second = InputImage("a/1", Path("a.mp4")), InputImage("b/1", Path("b.mp4"))
-    assert smoothed(first, [sure])[0].exp()[0, 0].item() == pytest.approx(1.0, abs=1e-4)
-    assert smoothed(first, [other])[0].exp()[0, 0].item() == pytest.approx(0.25, abs=1e-4)
-    assert smoothed(first, [other])[0].exp()[0, 0].item() == pytest.approx(0.0625, abs=1e-4)
-    assert smoothed(second, [other])[0].exp()[0, 0].item() == pytest.approx(0.0, abs=1e-4)
 
 
 def test_memory_is_constant_over_a_long_video(trained, tmp_path, monkeypatch):
