@@ -21,6 +21,14 @@ from tests.helpers import QUIET, TINY
 NEEDED = 2 << 30  # bytes that a run of all tests may hold at once
 
 
+LONGEST = ("test_trust.py", "test_several_processes.py", "test_benchmarks.py", "test_transformers.py", "test_export.py")
+
+
+def pytest_collection_modifyitems(items):
+    """The longest tests first, or one process waits for the other at the end."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 def pytest_configure(config):
     """Better a line now than a thousand errors of a full disk."""
     place = tempfile.gettempdir()

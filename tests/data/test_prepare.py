@@ -96,7 +96,7 @@ def test_playground_scenes_are_reproducible_and_hold_all_classes():
     assert (first[0] == again[0]).all() and (first[1] == again[1]).all()
     assert (draw(STREET, 4, 5)[0] != first[0]).any()
     for look in (GAME, STREET):
-        seen = set().union(*(np.unique(draw(look, 0, index)[1]).tolist() for index in range(40)))
+        seen = set().union(*(np.unique(draw(look, 0, index)[1]).tolist() for index in range(25)))
         assert set(range(19)) <= seen
 
 

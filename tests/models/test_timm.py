@@ -304,6 +304,8 @@ def test_an_adaptation_cut_short_ends_bit_identical(sets, run, data_root, tiny_p
 
 
 def test_two_processes_learn_what_one_learns(sets, run, data_root, tmp_path):
+    if VIT in sets[0]:
+        pytest.skip("without batch norm there is nothing to share but gradients, which every network does")
     flags = set_flags(*sets, "adapt.batch_norm=train", "adapt.iterations=2", "optim.lr=0.01")
     command = ["adapt", "--init", run, "--data-root", data_root, "--device", "cpu", *flags, "--out"]
     done = [fgda(*command, tmp_path / "one"), python("-m", "fgda_cli", *command, tmp_path / "two", launcher=TORCHRUN)]

@@ -48,7 +48,7 @@ class World:
 
 def make_world(root: Path) -> World:
     raw, data = root / "raw", root / "data"
-    for sheet in playground.sheets(raw, seed=0, train=40, val=4):
+    for sheet in playground.sheets(raw, seed=0, train=16, val=4):
         playground.write_sheet(sheet)
     how = How(data, (64, 32), 1, QUIET)
     prepare_layout("gta5", raw / "game", how, "playground-game")
