@@ -121,18 +121,20 @@ def grey_values(values: np.ndarray) -> np.ndarray:
 
 
 def map_colours(rgb: np.ndarray, table: dict[tuple[int, int, int], int], remedy: str = "") -> np.ndarray:
-    """RGB labels `[H,W,3]` to ids `[H,W]`. Raises BadFile for colours outside the table, with their count and the remedy, in
-    which `{}` stands for a colour."""
+    """Return RGB labels `[H,W,3]` as ids `[H,W]`.
+
+    Raises BadFile for colours outside the table, the commonest ones first, with the remedy, in which `{}` stands for a colour.
+    """
     packed = (rgb[..., 0].astype(np.int64) << 32) | (rgb[..., 1].astype(np.int64) << 16) | rgb[..., 2]
     values, inverse, counts = np.unique(packed, return_inverse=True, return_counts=True)
     lookup = {(r << 32) | (g << 16) | b: value for (r, g, b), value in table.items()}
     unknown = [int(value) for value in values if int(value) not in lookup]
     if unknown:
-        commonest = max(unknown, key=lambda value: counts[np.searchsorted(values, value)])
-        colour = (commonest >> 32, commonest >> 16 & 65535, commonest & 65535)
-        pixels = int(counts[np.isin(values, unknown)].sum())
-        how = f" ({remedy.replace('{}', str(list(colour)))})" if remedy else ""
-        raise BadFile(f"{len(unknown)} unknown label colours on {pixels} pixels, e.g. RGB {colour}{how}")
+        pixels = {value: int(counts[np.searchsorted(values, value)]) for value in unknown}
+        colours = [(v >> 32, v >> 16 & 65535, v & 65535) for v in sorted(unknown, key=pixels.__getitem__, reverse=True)]
+        shown = ", ".join(map(str, colours[:5])) + (f" and {len(colours) - 5} more" if len(colours) > 5 else "")
+        how = f" ({remedy.replace('{}', str(list(colours[0])))})" if remedy else ""
+        raise BadFile(f"{len(unknown)} unknown label colours on {sum(pixels.values())} pixels: RGB {shown}{how}")
     ids = np.array([lookup[int(value)] for value in values], np.uint8)
     return ids[inverse].reshape(rgb.shape[:2])
 

@@ -51,7 +51,10 @@ class Mapping:
             return ClassMatch(self.classes, CITYSCAPES).table()[found]
         unknown = [int(v) for v in np.unique(label) if int(v) not in self.ids and v != IGNORE_INDEX]
         if unknown:
-            raise BadFile(f"label id {unknown[0]} is not in the mapping (add `{unknown[0]}: CLASS`, or `{unknown[0]}: ignore`)")
+            shown = ", ".join(map(str, unknown[:8])) + (f" and {len(unknown) - 8} more" if len(unknown) > 8 else "")
+            are = f"id {shown} is" if len(unknown) == 1 else f"ids {shown} are"
+            each = "" if len(unknown) == 1 else " for each"
+            raise BadFile(f"label {are} not in the mapping (add `{unknown[0]}: CLASS`, or `{unknown[0]}: ignore`{each})")
         return id_table(self.ids)[label]
 
     @property

@@ -9,8 +9,9 @@ import pytest
 
 from fgda_cli.data import prepare
 from fgda_cli.data.cache import parse_rows
-from fgda_cli.data.images import write_image
+from fgda_cli.data.images import BadFile, write_image
 from fgda_cli.data.layouts.base import OwnFiles
+from fgda_cli.data.mapping import load_mapping
 from fgda_cli.data.store import PreparedDataset
 from fgda_cli.runtime.errors import UsageError
 from fgda_cli.runtime.reporter import Reporter
@@ -89,3 +90,21 @@ def test_rows_are_cut_from_images_and_labels_alike(tmp_path):
 def test_rows_that_are_none_are_refused(text):
     with pytest.raises(UsageError, match="TOP:BOTTOM in percent"):
         parse_rows(text)
+
+
+def test_every_unknown_id_and_the_commonest_unknown_colours_are_named(tmp_path):
+    ids = np.arange(12, dtype=np.uint8)[None].repeat(4, 0)
+    write_image(tmp_path / "ids.png", ids)
+    (tmp_path / "ids.yaml").write_text("0: road\n2: car\n")
+    with pytest.raises(
+        BadFile, match=r"label ids 1, 3, 4, 5, 6, 7, 8, 9 and 2 more are not .*`1: CLASS`, or `1: ignore` for each"
+    ):
+        load_mapping(tmp_path / "ids.yaml").read_label(tmp_path / "ids.png")
+    colours = np.zeros((4, 6, 3), np.uint8)
+    colours[:, 1:5], colours[:, 5] = (9, 8, 7), (1, 2, 3)
+    write_image(tmp_path / "rgb.png", colours)
+    (tmp_path / "rgb.yaml").write_text("[0, 0, 0]: road\n")
+    with pytest.raises(
+        BadFile, match=r"2 unknown label colours on 20 pixels: RGB \(9, 8, 7\), \(1, 2, 3\) \(add `\[9, 8, 7\]: CLASS`"
+    ):
+        load_mapping(tmp_path / "rgb.yaml").read_label(tmp_path / "rgb.png")

@@ -188,7 +188,8 @@ def resolved() -> dict:
 
 def test_resolved_settings_of_every_preset_and_method():
     """A change of this table is a change of results: write it anew by `python -m tests.presets.test_presets`."""
-    assert resolved() == yaml.safe_load(TABLE.read_text())
+    again = "if this change is meant: python -m tests.presets.test_presets writes the table anew"
+    assert resolved() == yaml.safe_load(TABLE.read_text()), again
 
 
 def test_published_presets_have_published_values_for_every_method():
