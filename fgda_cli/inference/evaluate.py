@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,21 @@ from .tta import TestTimeAugmentation, decide_each, view_logits
 OnPrediction = Callable[[Item, np.ndarray, ConfusionMatrix], None]  # an image, its train ids, its own counts
 
 
+@dataclass(frozen=True)
+class Manner:
+    """How an evaluation computes, what it counts beside IoU, and who is told of it.
+
+    `on_prediction` gets every image, `on_totals` what was counted of all.
+    """
+
+    tta: TestTimeAugmentation = TestTimeAugmentation()
+    extras: Extras = Extras()
+    threads: int | None = None
+    process_group: ProcessGroup = ProcessGroup()
+    on_prediction: OnPrediction | None = None
+    on_totals: Callable[[EvaluationCounts], None] | None = None
+
+
 def evaluate_model(
     model: Segmenter,
     classes: ClassSet,
@@ -35,42 +50,37 @@ def evaluate_model(
     split: str,
     precision: Precision,
     reporter: Reporter,
-    tta: TestTimeAugmentation = TestTimeAugmentation(),
-    on_prediction: OnPrediction | None = None,
-    threads: int | None = None,
-    process_group: ProcessGroup = ProcessGroup(),
+    manner: Manner = Manner(),
     others: tuple[Segmenter, ...] = (),
-    extras: Extras = Extras(),
-    on_totals: Callable[[EvaluationCounts], None] | None = None,
 ) -> dict[str, Any]:
     """Return the JSON of `fgda evaluate` without its `checkpoint`; each of several processes gets the whole.
 
     Class probabilities are averaged with those of `others`, networks of the same classes. `classes` are the model's; the data
-    set's are matched to them by name. `on_totals` gets what was counted. Raises FgdaError when they do not fit.
+    set's are matched to them by name. Raises FgdaError when they do not fit.
     """
-    start = time.perf_counter()
+    start, extras, process_group = time.perf_counter(), manner.extras, manner.process_group
     match = match_classes(classes, dataset.classes, "the model", dataset.name)
     to_ours = None if match.is_identity else match.table()
     items = dataset.items(split, labelled=True)
     totals, mine = EvaluationCounts(len(classes), extras), share(items, process_group)
-    pairs = read_ahead(lambda item: (dataset.image(item), dataset.label(item)), mine, threads)
+    pairs = read_ahead(lambda item: (dataset.image(item), dataset.label(item)), mine, manner.threads)
     tracked = reporter.track(pairs, f"evaluate {dataset.name}", len(mine))
     rule = model.input_rule
     batches = batched_by(lambda pair: rule(*pair[0].size), tracked, lambda size: images_per_batch(size, precision.device))
-    with write_behind(threads) as submit:
+    with write_behind(manner.threads) as submit:
         for size, batch in batches:
             labels = [label if to_ours is None else to_ours[label] for _, (_, label) in batch]
             images = [image for _, (image, _) in batch]
-            views = view_logits(model, images, size, precision, tta, others)
+            views = view_logits(model, images, size, precision, manner.tta, others)
             sizes = [(label.shape[1], label.shape[0]) for label in labels]
             decisions = decide_each(views, sizes, with_confidence=extras.calibration, align_corners=model.align_corners)
             for (item, _), label, decision in zip(batch, labels, decisions, strict=True):
                 counts = totals.add(item.name, label, decision)
-                if on_prediction is not None:
-                    submit(on_prediction, item, decision.train_ids, counts)
+                if manner.on_prediction is not None:
+                    submit(manner.on_prediction, item, decision.train_ids, counts)
     totals.join(process_group)
-    if on_totals is not None:
-        on_totals(totals)
+    if manner.on_totals is not None:
+        manner.on_totals(totals)
     seconds = time.perf_counter() - start
     result = result_json(totals.matrix, match, dataset.name, split, len(items), seconds, rule)
     return result | totals.extra_json(classes.names, match.shared)
@@ -115,15 +125,10 @@ def evaluate_file(
     split: str,
     precision: Precision,
     reporter: Reporter,
-    tta: TestTimeAugmentation = TestTimeAugmentation(),
-    on_prediction: OnPrediction | None = None,
-    threads: int | None = None,
-    process_group: ProcessGroup = ProcessGroup(),
+    manner: Manner = Manner(),
     protocol: str | None = None,
     content: dict[str, Any] | None = None,
     with_paths: tuple[Path, ...] = (),
-    extras: Extras = Extras(),
-    on_totals: Callable[[EvaluationCounts], None] | None = None,
 ) -> dict[str, Any]:
     """Evaluate one checkpoint as its input rule says, or as `protocol` does ("paper": squeezed by Pillow's bicubic).
 
@@ -138,10 +143,7 @@ def evaluate_file(
     match = match_classes(info["classes"], dataset.classes, str(path), dataset.name)
     if match.describe():
         reporter.decide(f"{dataset.name}: {match.describe()}")
-    result = evaluate_model(
-        model, info["classes"], dataset, split, precision, reporter, tta, on_prediction, threads, process_group, others,
-        extras, on_totals,
-    )  # fmt: skip
+    result = evaluate_model(model, info["classes"], dataset, split, precision, reporter, manner, others)
     together = {"with": [str(other) for other in with_paths]} if with_paths else {}
     return {"checkpoint": str(path), **together, **result}
 

@@ -11,7 +11,7 @@ import numpy as np
 from ..data.classes import ClassSet
 from ..data.store import Item, PreparedDataset, open_anywhere
 from ..inference.counts import EvaluationCounts, Extras
-from ..inference.evaluate import evaluate_file, headings
+from ..inference.evaluate import Manner, evaluate_file, headings
 from ..inference.outputs import Ids, SavedIds
 from ..inference.tta import TestTimeAugmentation
 from ..metrics import ConfusionMatrix
@@ -82,10 +82,10 @@ def evaluate_all(paths: list[Path], wanted: EvaluationOptions, reporter: Reporte
         saved = wanted.save_predictions and SavedIds(wanted.save_predictions / below, Ids(wanted.ids, classes))
         keep = Keep(ImageScores(), saved)
         counted: list[EvaluationCounts] = []
+        manner = Manner(wanted.tta, wanted.extras, wanted.threads, group, keep, counted.append)
         result = evaluate_file(
-            path, dataset, wanted.split, wanted.precision, reporter, wanted.tta, keep, wanted.threads, group, wanted.protocol,
-            content, together, wanted.extras, counted.append,
-        )  # fmt: skip
+            path, dataset, wanted.split, wanted.precision, reporter, manner, wanted.protocol, content, together
+        )
         parts = group.gather(keep.scores.scores)
         scores = {name: score for part in parts for name, score in part.items()}
         judged.append(Evaluated(heading, result, counted[0], scores))

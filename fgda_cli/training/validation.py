@@ -10,7 +10,7 @@ from typing import Any
 from ..data.classes import ClassSet
 from ..data.geometry import InputRule
 from ..data.loader import AnyDataset
-from ..inference.evaluate import evaluate_model
+from ..inference.evaluate import Manner, evaluate_model
 from ..methods.base import Method
 from ..models import checkpoint
 from ..models.segmenter import Segmenter
@@ -140,4 +140,4 @@ def _by_labels(
     group: ProcessGroup,
     state: dict,
 ) -> dict[str, Any]:
-    return evaluate_model(build(state), classes, dataset, split, precision, Reporter(quiet=True), process_group=group)
+    return evaluate_model(build(state), classes, dataset, split, precision, Reporter(quiet=True), Manner(process_group=group))

@@ -18,7 +18,7 @@ from fgda_cli.data.playground.looks import STREET
 from fgda_cli.data.playground.scene import draw
 from fgda_cli.data.prepare import How, prepare_own
 from fgda_cli.data.store import PreparedDataset
-from fgda_cli.inference.evaluate import evaluate_model, with_protocol
+from fgda_cli.inference.evaluate import Manner, evaluate_model, with_protocol
 from fgda_cli.inference.outputs import Ids, SavedIds
 from fgda_cli.inference.predict import network_size
 from fgda_cli.inference.tta import TestTimeAugmentation, view_logits
@@ -97,9 +97,8 @@ def test_the_papers_protocol_is_pillows_bicubic_at_the_size(photos):
     model = Segmenter(19, "resnet18", width=8).eval()
     model.input_rule = with_protocol(InputRule((64, 32), (200, 150)), "paper")
     dataset, kept = PreparedDataset(photos / "x"), {}
-    evaluate_model(
-        model, dataset.classes, dataset, "val", CPU, QUIET, on_prediction=lambda item, ids, _: kept.update({item.name: ids})
-    )
+    keep = Manner(on_prediction=lambda item, ids, _: kept.update({item.name: ids}))
+    evaluate_model(model, dataset.classes, dataset, "val", CPU, QUIET, keep)
     for number in range(4):
         image = Image.open(photos / f"i/{number}.png").convert("RGB").resize((64, 32), Image.Resampling.BICUBIC)
         tensor = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)[None]
@@ -144,9 +143,8 @@ def test_a_subset_of_classes_is_evaluated_by_name_and_writes_label_ids(photos, t
     turned.input_rule = model.input_rule
     for network, classes in ((model, sixteen), (turned, shuffled)):
         save = SavedIds(tmp_path / "label", Ids("label", classes))
-        results.append(
-            evaluate_model(network, classes, dataset, "val", CPU, QUIET, on_prediction=lambda i, ids, _, s=save: s(i, ids))
-        )
+        keep = Manner(on_prediction=lambda item, ids, _, save=save: save(item, ids))
+        results.append(evaluate_model(network, classes, dataset, "val", CPU, QUIET, keep))
     first, second = results
     assert first["iou"] == second["iou"] and first["miou16"] is not None and first["miou13"] == second["miou13"]
     assert first["evaluated"] == list(sixteen.names) and first["miou"] == first["miou16"]
