@@ -11,7 +11,7 @@ from ..visual.tables import show
 UNKNOWN = "not known"
 LIMITS = (
     "Figures are of the split named above; on other footage it may do worse. Nothing here says that it is safe to steer by.",
-    "A verdict without labels is a guess from signals (docs/judging.md), right on about nine of ten runs it was tested on.",
+    "A verdict without labels is an estimate (docs/judging.md); on domains that it was not fitted on it may be wrong.",
 )
 
 

@@ -1,7 +1,7 @@
 """The label-free score and verdict: a model's signals against those of the model that it began as.
 
 The score is the change of mIoU that the signals let expect, by a linear rule fitted on runs whose labels are known
-(docs/judging.md; `python benchmarks/verdicts.py` makes the table anew). Entropy is not in it: methods minimise it, and a
+(docs/experiments.md; `python benchmarks/verdicts.py` makes the table anew). Entropy is not in it: methods minimise it, and a
 collapsed network has the least.
 """
 

@@ -174,7 +174,7 @@ def measure(source: AnyDataset, target: AnyDataset, count: int = 60, predicted: 
 def advice_for(
     source: DomainStatistics, target: DomainStatistics, classes: ClassSet, figures: dict[str, float]
 ) -> list[tuple[str, str]]:
-    """What to set and why, from what was measured on the pairs in docs/methods.md: two pairs, so rules of thumb."""
+    """Return what to set and why: rules of thumb, drawn from two pairs of domains (docs/experiments.md)."""
     found = []
     pixels = min(target.size[0] * target.size[1], 1024 * 512)
     scale = (pixels / (target.size[0] * target.size[1])) ** 0.5
