@@ -22,7 +22,7 @@ from .store import FORMAT, VERSION, read_manifest
 
 JOURNAL = "journal.jsonl"
 WORTH_A_WORD = 1_000_000_000  # bytes of a cache from which its size is said before it is written
-FEW_LABELLED = 2.0  # percent of labelled pixels below which a person should look twice
+FEW_LABELLED, MOST_LABELLED = 2.0, 80.0  # percent of labelled pixels below which a person should look twice, or hear a word
 
 
 @dataclass(frozen=True)
@@ -205,6 +205,11 @@ def _summary(task: Task, listing: Listing, splits: dict[str, list], skipped: int
         absent[split] = [name for name, count in zip(names, pixels, strict=True) if not count]
         if labelled[split] < FEW_LABELLED:
             warnings.append(f"{split}: only {labelled[split]:.1f} % of the pixels are labelled: is the mapping right?")
+        elif labelled[split] < MOST_LABELLED:
+            warnings.append(
+                f"{split}: {100 - labelled[split]:.0f} % of the pixels are ignored; a model will call them one of your classes: "
+                "map them to a class of their own, e.g. `rest: other`"
+            )
         never = [names[k] for k in sorted(task.mapped) if k < len(names) and not pixels[k]]
         if never:
             warnings.append(f"{split}: mapped, but never seen: {', '.join(never)}")

@@ -120,8 +120,8 @@ def grey_values(values: np.ndarray) -> np.ndarray:
     return values[..., 0]
 
 
-def map_colours(rgb: np.ndarray, table: dict[tuple[int, int, int], int], remedy: str = "") -> np.ndarray:
-    """Return RGB labels `[H,W,3]` as ids `[H,W]`.
+def map_colours(rgb: np.ndarray, table: dict[tuple[int, int, int], int], remedy: str = "", rest: int | None = None) -> np.ndarray:
+    """Return RGB labels `[H,W,3]` as ids `[H,W]`; colours outside the table become `rest`, where it is given.
 
     Raises BadFile for colours outside the table, the commonest ones first, with the remedy, in which `{}` stands for a colour.
     """
@@ -129,13 +129,13 @@ def map_colours(rgb: np.ndarray, table: dict[tuple[int, int, int], int], remedy:
     values, inverse, counts = np.unique(packed, return_inverse=True, return_counts=True)
     lookup = {(r << 32) | (g << 16) | b: value for (r, g, b), value in table.items()}
     unknown = [int(value) for value in values if int(value) not in lookup]
-    if unknown:
+    if unknown and rest is None:
         pixels = {value: int(counts[np.searchsorted(values, value)]) for value in unknown}
         colours = [(v >> 32, v >> 16 & 65535, v & 65535) for v in sorted(unknown, key=pixels.__getitem__, reverse=True)]
         shown = ", ".join(map(str, colours[:5])) + (f" and {len(colours) - 5} more" if len(colours) > 5 else "")
         how = f" ({remedy.replace('{}', str(list(colours[0])))})" if remedy else ""
         raise BadFile(f"{len(unknown)} unknown label colours on {sum(pixels.values())} pixels: RGB {shown}{how}")
-    ids = np.array([lookup[int(value)] for value in values], np.uint8)
+    ids = np.array([lookup.get(int(value), rest) for value in values], np.uint8)
     return ids[inverse].reshape(rgb.shape[:2])
 
 

@@ -37,12 +37,13 @@ class Mapping:
     colours: dict[tuple[int, int, int], int] | None = None
     label_ids: LabelIds | None = None
     names: dict[str, int] = field(default_factory=dict)  # for labels that carry names: see names.py
+    rest: int | None = None  # train id of all that the file does not mention; None: refused, or ignored where labels carry names
 
     def read_label(self, path: Path) -> np.ndarray:
         """Train ids `[H,W]`. Raises BadFile."""
         label = read_label_values(path)
         if label.ndim == 3 and self.colours is not None:
-            return map_colours(label, self.colours, "add `{}: CLASS`, or `{}: ignore`, to the mapping")
+            return map_colours(label, self.colours, "add `{}: CLASS`, `{}: ignore` or `rest: ignore` to the mapping", self.rest)
         label = grey_values(label)
         if self.ids is None and self.colours is not None:
             raise BadFile("a grey label, but the mapping has [r,g,b] keys alone")
@@ -50,12 +51,14 @@ class Mapping:
             found = from_train_ids(label) if self.label_ids == "train" else from_cityscapes_ids(label)
             return ClassMatch(self.classes, CITYSCAPES).table()[found]
         unknown = [int(v) for v in np.unique(label) if int(v) not in self.ids and v != IGNORE_INDEX]
-        if unknown:
+        if unknown and self.rest is None:
             shown = ", ".join(map(str, unknown[:8])) + (f" and {len(unknown) - 8} more" if len(unknown) > 8 else "")
             are = f"id {shown} is" if len(unknown) == 1 else f"ids {shown} are"
             each = "" if len(unknown) == 1 else " for each"
-            raise BadFile(f"label {are} not in the mapping (add `{unknown[0]}: CLASS`, or `{unknown[0]}: ignore`{each})")
-        return id_table(self.ids)[label]
+            raise BadFile(
+                f"label {are} not in the mapping (add `{unknown[0]}: CLASS`, or `{unknown[0]}: ignore`{each}, or `rest: ignore`)"
+            )
+        return id_table(self.ids | {value: self.rest for value in unknown})[label]
 
     @property
     def is_by_name(self) -> bool:
@@ -66,12 +69,16 @@ class Mapping:
         """Everything that a converted label depends on, for the cache's stamp."""
         colours = sorted((list(colour), train_id) for colour, train_id in (self.colours or {}).items())
         by_name = {"matched": "by name"} if self.is_by_name else {}
-        return by_name | {
-            "classes": self.classes.to_json(),
-            "ids": sorted((self.ids or {}).items()),
-            "colours": colours,
-            "label_ids": self.label_ids,
-        }
+        return (
+            by_name
+            | {
+                "classes": self.classes.to_json(),
+                "ids": sorted((self.ids or {}).items()),
+                "colours": colours,
+                "label_ids": self.label_ids,
+            }
+            | ({} if self.rest is None else {"rest": self.rest})
+        )
 
     def mapped(self) -> set[int]:
         """Train ids that some raw value maps to: a class that never occurs although it is mapped is worth a word."""
@@ -120,6 +127,7 @@ def load_mapping(path: Path | None, label_ids: LabelIds | None = None, by_name: 
     if not isinstance(tree, dict):
         raise UsageError(f"--mapping {path}: write it as `raw id: class name` lines")
     classes = _classes(path, tree.pop("classes", None))
+    rest = _rest(path, tree, classes)
     if not tree and not by_name:
         return _by_name(classes, label_ids, path)
     if label_ids is not None:
@@ -148,7 +156,17 @@ def load_mapping(path: Path | None, label_ids: LabelIds | None = None, by_name: 
             if isinstance(raw, str) and raw.strip().isdigit():
                 raise UsageError(f"--mapping {path}: key {raw!r} is a text: write the id {int(raw)} without quotes")
             raise UsageError(f"--mapping {path}: key {raw!r} is neither an id, an [r,g,b] colour nor a class name")
-    return Mapping(classes, ids or None, colours or None, names=names)
+    return Mapping(classes, ids or None, colours or None, names=names, rest=rest)
+
+
+def _rest(path: Path, tree: dict, classes: ClassSet) -> int | None:
+    """Take `rest: CLASS` or `rest: ignore` out of the lines of a mapping. Raises UsageError for another value."""
+    if "rest" not in tree or ("rest" in classes.names and tree["rest"] not in (*classes.names, "ignore")):
+        return None
+    name = tree.pop("rest")
+    if name not in (*classes.names, "ignore"):
+        raise UsageError(f"--mapping {path}: rest: '{name}' is no class (classes: {', '.join(classes.names)}), and not `ignore`")
+    return classes.names.index(name) if name in classes.names else IGNORE_INDEX
 
 
 def mapping_names() -> list[str]:

@@ -44,7 +44,7 @@ def renamed(reader: Reader, mapping: Path, listing: Listing) -> Renamed:
     the ignored ones are noted. Raises UsageError for keys that are no names, and when no class is left.
     """
     meaning = load_mapping(mapping, by_name=True)
-    ids = match_names(reader.classes.names, meaning.classes, meaning.names, listing.notes)
+    ids = match_names(reader.classes.names, meaning.classes, meaning.names, listing.notes, meaning.rest)
     table = [ids[name] for name in reader.classes.names]
     listing.classes = meaning.classes
     return Renamed(reader, meaning.classes, (*table, *[IGNORE_INDEX] * (256 - len(table))))

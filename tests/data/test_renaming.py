@@ -108,3 +108,30 @@ def test_every_unknown_id_and_the_commonest_unknown_colours_are_named(tmp_path):
         BadFile, match=r"2 unknown label colours on 20 pixels: RGB \(9, 8, 7\), \(1, 2, 3\) \(add `\[9, 8, 7\]: CLASS`"
     ):
         load_mapping(tmp_path / "rgb.yaml").read_label(tmp_path / "rgb.png")
+
+
+def test_rest_stands_for_all_that_no_line_mentions(tmp_path):
+    write_image(tmp_path / "ids.png", np.array([[0, 5, 9, 255]], np.uint8).repeat(4, 0))
+    write_image(tmp_path / "rgb.png", np.array([[[1, 2, 3], [9, 9, 9]]], np.uint8).repeat(4, 0))
+    path = tmp_path / "map.yaml"
+    for text, ids, colours in (
+        ("classes: [road, other]\n0: road\n[1, 2, 3]: road\nrest: other\n", [0, 1, 1, 255], [0, 1]),
+        ("classes: [road, other]\n0: road\n[1, 2, 3]: road\nrest: ignore\n", [0, 255, 255, 255], [0, 255]),
+    ):
+        path.write_text(text)
+        mapping = load_mapping(path)
+        assert mapping.read_label(tmp_path / "ids.png")[0].tolist() == ids
+        assert mapping.read_label(tmp_path / "rgb.png")[0].tolist() == colours
+    path.write_text("classes: [road, other]\n0: road\nrest: sofa\n")
+    with pytest.raises(UsageError, match="rest: 'sofa' is no class"):
+        load_mapping(path)
+    (tmp_path / "names.yaml").write_text("classes: [road, other]\nrest: other\n")
+    summary = prepare.prepare_layout("kitti", kitti(tmp_path / "raw"), how(tmp_path), "k", mapping=tmp_path / "names.yaml")
+    dataset = PreparedDataset(summary.folder)
+    assert np.unique(dataset.label(dataset.items("val")[0])).tolist() == [0, 1] and not summary.warnings
+
+
+def test_many_ignored_pixels_are_said(tmp_path):
+    (tmp_path / "map.yaml").write_text("classes: [road]\n")
+    summary = prepare.prepare_layout("kitti", kitti(tmp_path / "raw"), how(tmp_path), "k", mapping=tmp_path / "map.yaml")
+    assert any("69 % of the pixels are ignored" in warning and "`rest: other`" in warning for warning in summary.warnings)

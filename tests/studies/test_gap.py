@@ -18,7 +18,7 @@ from tests.helpers import fgda
 class Made:
     """A data set of arrays."""
 
-    resample = "area"
+    resample, size = "area", None
 
     def __init__(self, name, images, labels=None, num_classes=3):
         from fgda_cli.data.classes import named_classes
@@ -73,14 +73,14 @@ def test_the_same_look_has_no_gap():
     f = gap.figures
     assert abs(f["brightness"]) < 1 and f["colour_distance"] < 0.1 and abs(f["sharpness_db"]) < 1
     assert f["layout_correlation"] > 0.95 and f["horizon_shift"] == 0 and f["class_distance"] < 0.05
-    assert dict(gap.advice)["method.name=fgda-st"].startswith("a small gap")
+    assert [what.partition("=")[0] for what, _ in gap.advice] == ["data.target.size"]
     np.testing.assert_allclose(gap.guess, gap.source.shares, atol=0.05)
 
 
 def test_another_tint_is_a_gap_of_colours_alone():
     gap = measure(made("a"), made("b", seed=1, tint=(60, 0, -40)), 12)
     assert gap.figures["colour_distance"] > 0.4 and gap.figures["class_distance"] < 0.1
-    assert "adapt.batch_norm=target" in dict(gap.advice) and "method.name=fgda" in dict(gap.advice)
+    assert not any(what.startswith(("adapt.", "method.")) for what, _ in gap.advice), "no such rule held on every pair"
 
 
 def test_a_blurred_target_makes_the_source_the_sharper():
@@ -92,11 +92,8 @@ def test_a_blurred_target_makes_the_source_the_sharper():
 def test_a_horizon_elsewhere_is_another_view():
     gap = measure(made("a", horizon=0.35), made("b", seed=1, horizon=0.6), 12)
     assert gap.figures["horizon_shift"] == pytest.approx(0.25, abs=0.04)
-    assert (
-        "the horizon lies 2" in dict(gap.advice)["adapt.batch_norm=frozen"]
-        and "lower" in dict(gap.advice)["adapt.batch_norm=frozen"]
-    )
-    assert "data.source.scale=[1.0,3.0]" in dict(gap.advice)
+    why = dict(gap.advice)["data.source.scale=[1.0,3.0]"]
+    assert why.startswith("the horizon lies 2") and "lower" in why
     assert gap.guess[0] > gap.source.shares[0] + 0.1  # more sky is expected there
 
 

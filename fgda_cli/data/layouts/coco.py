@@ -51,7 +51,7 @@ def open_own(files: OwnFiles) -> tuple[Listing, Reader]:
     meaning = load_mapping(files.mapping, by_name=True)
     listing = Listing(classes=meaning.classes)
     names = {category["id"]: category["name"] for category in tree["categories"]}
-    table = match_names(names.values(), meaning.classes, meaning.names, listing.notes)
+    table = match_names(names.values(), meaning.classes, meaning.names, listing.notes, meaning.rest)
     shapes = _by_image(tree, {number: table[name] for number, name in names.items()}, files.labels)
     _pair(listing, files, tree["images"], shapes)
     return listing, Categories(meaning.classes, table)

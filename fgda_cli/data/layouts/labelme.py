@@ -79,7 +79,7 @@ def open_own(files: OwnFiles) -> tuple[Listing, Reader]:
     images = files.chosen(image_files(folder), folder, files.image_suffix)
     pair_by_name(listing, images, found, folder, labels, files.split, endings=(files.image_suffix, files.label_suffix))
     names = [name for pair in listing.pairs for name in _names(pair.label)]
-    table = match_names(names, meaning.classes, meaning.names, listing.notes) if listing.pairs else {}
+    table = match_names(names, meaning.classes, meaning.names, listing.notes, meaning.rest) if listing.pairs else {}
     return listing, NamedShapes(meaning.classes, table)
 
 

@@ -59,7 +59,7 @@ def open_own(files: OwnFiles) -> tuple[Listing, Reader]:
     meaning = load_mapping(files.mapping, by_name=True)
     listing = Listing(classes=meaning.classes)
     colours = read_labelmap(root / "labelmap.txt")
-    matched = match_names([name for name, _ in colours], meaning.classes, meaning.names, listing.notes)
+    matched = match_names([name for name, _ in colours], meaning.classes, meaning.names, listing.notes, meaning.rest)
     table = {BORDER: 255} | {colour: matched[name] for name, colour in colours}
     images, labels = root / "JPEGImages", root / "SegmentationClass"
     paired = Listing()
