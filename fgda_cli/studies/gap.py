@@ -182,10 +182,11 @@ def advice_for(
     width, height = (max(32, round(side * scale / 8) * 8) for side in target.size)
     found.append((f"data.target.size=[{width},{height}]", f"the target's own aspect ({_text(target.size)})"))
     if not same_aspect(source.size, target.size):
-        crop, own = _largest_crop(source.size, target.size), _text(source.size)
-        found.append(
-            (f"data.source.crop=[{crop[0]},{crop[1]}]", f"the source ({own}) has another aspect: cut it, do not squeeze it")
-        )
+        factor = ((source.cached or source.size[0] * source.size[1]) / (source.size[0] * source.size[1])) ** 0.5
+        prepared = tuple(round(side * factor) for side in source.size)
+        crop, own = _largest_crop(prepared, target.size), _text(source.size)
+        why = f"the source ({own}, prepared at {_text(prepared)}) has another aspect: cut it, do not squeeze it"
+        found.append((f"data.source.crop=[{crop[0]},{crop[1]}]", why))
     shift = figures["horizon_shift"]
     views = [
         (abs(shift) >= SHIFTED, f"the horizon lies {100 * abs(shift):.0f} % {'higher' if shift < 0 else 'lower'}"),

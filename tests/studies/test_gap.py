@@ -97,9 +97,16 @@ def test_a_horizon_elsewhere_is_another_view():
     assert gap.guess[0] > gap.source.shares[0] + 0.1  # more sky is expected there
 
 
+def test_sizes_are_those_that_the_data_sets_were_prepared_at():
+    source, target = made("a", size=(144, 256)), made("b", seed=1, size=(240, 320))
+    source.size, target.size = (128, 72), (160, 120)
+    advice = [what for what, _ in measure(source, target, 12).advice]
+    assert "data.target.size=[160,120]" in advice and "data.source.crop=[96,72]" in advice
+
+
 def test_rare_classes_are_named_and_aspects_cut():
     gap = measure(made("a", size=(144, 256)), made("b", seed=1, size=(240, 320)), 12)
-    assert dict(gap.advice)["data.source.crop=[192,144]"].startswith("the source (256x144) has another aspect")
+    assert dict(gap.advice)["data.source.crop=[192,144]"].startswith("the source (256x144, prepared at 256x144)")
     assert _largest_crop((1914, 1052), (2048, 1024)) == (1912, 952)
     images, labels = zip(*(scene(np.random.default_rng(n)) for n in range(6)), strict=True)
     for label in labels:
