@@ -58,12 +58,14 @@ class Fada(Method):
             from .pieces.class_shares import estimate_shares
 
             source = data.samples.class_shares().to(data.device)
-            prior = source if self.class_weights is None else source * self.class_weights[: len(source)]
-            shares = torch.nn.Module()
+            shares = self.modules["shares"] = torch.nn.Module()
             shares.register_buffer("source", source.float())
+            shares.register_buffer("target", torch.zeros_like(shares.source))
+            if data.resumed:
+                return  # with the estimate of the start
+            prior = source if self.class_weights is None else source * self.class_weights[: len(source)]
             batches = (batch.to(data.device) for batch in data.samples.target_batches())
-            shares.register_buffer("target", estimate_shares(self.model, batches, prior).float())
-            self.modules["shares"] = shares
+            shares.target.copy_(estimate_shares(self.model, batches, prior))
             names = data.samples.source.classes.names
             shown = ", ".join(f"{name} {100 * share:.1f}" for name, share in zip(names, shares.target.tolist(), strict=True))
             data.reporter.decide(f"class shares of the target, estimated without labels, percent: {shown}")

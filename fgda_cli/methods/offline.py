@@ -40,6 +40,7 @@ class OfflineData:
     process_group: ProcessGroup = ProcessGroup()
     iterations: int = 0  # of the training that follows
     imagenet_encoder: Callable[[], nn.Module | None] = lambda: None  # the encoder as it was pretrained; None: it never was
+    resumed: bool = False  # the run's state, networks and all, is loaded afterwards
 
     def domains(self) -> dict[str, Any]:
         """Return a record of both domains' images and the source's labels, for products that depend on them."""

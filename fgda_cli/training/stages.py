@@ -230,7 +230,9 @@ def build(plan: Plan, run: RunFolder, resumed: dict | None) -> TrainState:
     method = prepare_method(plan.method, model, preset, stage, precision, plan.group, plan.init is None, weights)
     state = make_state(method, preset, stage, precision)
     twin = partial(imagenet_encoder, preset.model, precision)
-    offline = OfflineData(plan.samples, run.folder / "offline", device, job.reporter, plan.group, stage.iterations, twin)
+    offline = OfflineData(
+        plan.samples, run.folder / "offline", device, job.reporter, plan.group, stage.iterations, twin, resumed is not None
+    )
     method.before_training(offline)
     for module in method.references.values():
         precision.to_device(module).eval().requires_grad_(False)

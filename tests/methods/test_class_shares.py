@@ -93,7 +93,9 @@ def test_a_resumed_run_keeps_its_estimate(kind, data_root, tiny_preset, trained,
         stop_at(patch, 3, crash)
         with pytest.raises(MemoryError):
             stages.adapt(parts, trained)
-    resumed = torch.load(stages.adapt(parts, trained), weights_only=True)["model"]
+    again = replace(parts, reporter=Reporter(quiet=True, decisions=[]))
+    resumed = torch.load(stages.adapt(again, trained), weights_only=True)["model"]
+    assert not any("class shares" in said for said in again.reporter.decisions), "the estimate is the start's"
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
 
 
