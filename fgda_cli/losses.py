@@ -147,7 +147,7 @@ def discriminator_loss(
 ) -> Tensor:
     """Return eq. 2: 1/2 SCE(D(F(x_s)), [a_s;0]) + 1/2 SCE(D(F(x_t)), [0;a_t]).
 
-    DomainName logits `[B,2K,H,W]`, codes `[B,K,H,W]` from `class_encoding`; the caller detaches the features.
+    Domain logits `[B,2K,H,W]`, codes `[B,K,H,W]` from `class_encoding`; the caller detaches the features.
     """
     source = domain_cross_entropy(source_domain_logits, source_code, "source")
     target = domain_cross_entropy(target_domain_logits, target_code, "target")

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -117,8 +117,16 @@ def stop_at(monkeypatch, iteration: int, action) -> None:
     monkeypatch.setattr(Trainer, "train_iteration", iterate)
 
 
-def crash() -> None:
-    raise MemoryError("stands for a kill: nothing is saved")
+def crash_at(monkeypatch, iteration: int, run: Callable[[], object]) -> None:
+    """Run to an iteration, where a crash (nothing is saved, as by a kill) ends it."""
+
+    def crash() -> None:
+        raise MemoryError("stands for a kill: nothing is saved")
+
+    with monkeypatch.context() as patch:
+        stop_at(patch, iteration, crash)
+        with pytest.raises(MemoryError):
+            run()
 
 
 def same(first: Path, second: Path) -> bool:

@@ -20,7 +20,7 @@ from fgda_cli.presets import load_preset
 from fgda_cli.runtime.errors import FgdaError, UsageError
 from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.training import stages
-from tests.helpers import crash, stop_at
+from tests.helpers import crash_at
 
 ALL = frozenset({"strong_view", "valid_mask", "names"})
 
@@ -88,10 +88,7 @@ def test_a_method_with_networks_optimisers_and_products_of_its_own_trains_and_re
              if "seg" in line]  # fmt: skip
     assert rates == pytest.approx([0.01, 0.01, 0.01, 0.01, 0.01 * 2 / 3, 0.01 / 3])
     parts = replace(job, out=tmp_path / "parts")
-    with monkeypatch.context() as patch:
-        stop_at(patch, 3, crash)
-        with pytest.raises(MemoryError):
-            stages.adapt(parts, trained)
+    crash_at(monkeypatch, 3, lambda: stages.adapt(parts, trained))
     again = checkpoint.load(stages.adapt(parts, trained).parent / "last.pth")["train"]
     assert Translator.seen == ["built", "built"]  # once a folder: a resumed run reuses it
     for name, value in whole["modules"]["generator"].items():

@@ -21,7 +21,7 @@ from fgda_cli.models import checkpoint
 from fgda_cli.runtime.errors import FgdaError, Stopped, UsageError
 from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.training import stages
-from tests.helpers import crash, fgda, same, set_flags, stop_at
+from tests.helpers import crash_at, fgda, same, set_flags, stop_at
 
 QUIET = Reporter(quiet=True)
 
@@ -47,10 +47,7 @@ STEPWISE = [name for name in method_names() if method_class(name).uses_target an
 def test_an_adaptation_cut_short_ends_bit_identical(job, pretrained, tmp_path, monkeypatch, tiny_preset, method, iteration):
     ours = replace(job, preset=tiny_preset(method=method), out=tmp_path / "whole")
     whole = stages.adapt(ours, pretrained)
-    with monkeypatch.context() as patch:
-        stop_at(patch, iteration, crash)
-        with pytest.raises(MemoryError):
-            stages.adapt(replace(ours, out=tmp_path / "parts"), pretrained)
+    crash_at(monkeypatch, iteration, lambda: stages.adapt(replace(ours, out=tmp_path / "parts"), pretrained))
     parts = stages.adapt(replace(ours, out=tmp_path / "parts"), pretrained)
     assert same(whole, parts)
     for folder in ("whole", "parts"):  # no log line is lost or doubled
@@ -66,10 +63,7 @@ def test_what_layers_drop_is_dropped_again_by_a_resumed_run(job, pretrained, tmp
     plain = stages.adapt(replace(job, preset=tiny_preset(method="mic"), out=tmp_path / "plain"), pretrained)
     assert not same(whole, plain)
     torch.manual_seed(2)
-    with monkeypatch.context() as patch:
-        stop_at(patch, 3, crash)
-        with pytest.raises(MemoryError):
-            stages.adapt(replace(ours, out=tmp_path / "parts"), pretrained)
+    crash_at(monkeypatch, 3, lambda: stages.adapt(replace(ours, out=tmp_path / "parts"), pretrained))
     assert same(whole, stages.adapt(replace(ours, out=tmp_path / "parts"), pretrained))
 
 
@@ -80,10 +74,7 @@ def test_a_round_of_fda_resumes_and_notices_other_labellers(job, pretrained, tmp
     whole = stages.adapt(ours, pretrained)
     found = list((tmp_path / "whole/offline").glob("thresholds-*/thresholds.pth"))
     assert len(found) == 1 and not any("labeller" in key for key in checkpoint.load(whole)["model"])
-    with monkeypatch.context() as patch:
-        stop_at(patch, 3, crash)
-        with pytest.raises(MemoryError):
-            stages.adapt(replace(ours, out=tmp_path / "parts"), pretrained)
+    crash_at(monkeypatch, 3, lambda: stages.adapt(replace(ours, out=tmp_path / "parts"), pretrained))
     assert same(whole, stages.adapt(replace(ours, out=tmp_path / "parts"), pretrained))
     lines = [json.loads(line) for line in (tmp_path / "whole/metrics.jsonl").read_text().splitlines()]
     assert all("pseudo" in line for line in lines if "seg" in line)
