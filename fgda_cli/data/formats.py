@@ -11,6 +11,7 @@ import numpy as np
 from ..runtime.errors import UsageError
 from .classes import CITYSCAPES_IDS, IGNORE_INDEX, NAMES
 from .images import BadFile, evenly_spaced, open_image, unreadable
+from .names import shown
 
 LabelIds = Literal["train", "label"]
 MAX_ID = 65535  # of 16-bit labels
@@ -132,9 +133,8 @@ def map_colours(rgb: np.ndarray, table: dict[tuple[int, int, int], int], remedy:
     if unknown and rest is None:
         pixels = {value: int(counts[np.searchsorted(values, value)]) for value in unknown}
         colours = [(v >> 32, v >> 16 & 65535, v & 65535) for v in sorted(unknown, key=pixels.__getitem__, reverse=True)]
-        shown = ", ".join(map(str, colours[:5])) + (f" and {len(colours) - 5} more" if len(colours) > 5 else "")
         how = f" ({remedy.replace('{}', str(list(colours[0])))})" if remedy else ""
-        raise BadFile(f"{len(unknown)} unknown label colours on {sum(pixels.values())} pixels: RGB {shown}{how}")
+        raise BadFile(f"{len(unknown)} unknown label colours on {sum(pixels.values())} pixels: RGB {shown(colours, 5)}{how}")
     ids = np.array([lookup.get(int(value), rest) for value in values], np.uint8)
     return ids[inverse].reshape(rgb.shape[:2])
 

@@ -24,6 +24,7 @@ from .formats import (
 )
 from .images import BadFile
 from .layouts.base import Listing
+from .names import shown
 
 MAPPINGS = Path(__file__).parent / "mappings"
 
@@ -52,8 +53,7 @@ class Mapping:
             return ClassMatch(self.classes, CITYSCAPES).table()[found]
         unknown = [int(v) for v in np.unique(label) if int(v) not in self.ids and v != IGNORE_INDEX]
         if unknown and self.rest is None:
-            shown = ", ".join(map(str, unknown[:8])) + (f" and {len(unknown) - 8} more" if len(unknown) > 8 else "")
-            are = f"id {shown} is" if len(unknown) == 1 else f"ids {shown} are"
+            are = f"id {unknown[0]} is" if len(unknown) == 1 else f"ids {shown(unknown, 8)} are"
             each = "" if len(unknown) == 1 else " for each"
             raise BadFile(
                 f"label {are} not in the mapping (add `{unknown[0]}: CLASS`, or `{unknown[0]}: ignore`{each}, or `rest: ignore`)"
@@ -69,16 +69,11 @@ class Mapping:
         """Everything that a converted label depends on, for the cache's stamp."""
         colours = sorted((list(colour), train_id) for colour, train_id in (self.colours or {}).items())
         by_name = {"matched": "by name"} if self.is_by_name else {}
-        return (
-            by_name
-            | {
-                "classes": self.classes.to_json(),
-                "ids": sorted((self.ids or {}).items()),
-                "colours": colours,
-                "label_ids": self.label_ids,
-            }
-            | ({} if self.rest is None else {"rest": self.rest})
-        )
+        rest = {} if self.rest is None else {"rest": self.rest}
+        return by_name | rest | {
+            "classes": self.classes.to_json(), "ids": sorted((self.ids or {}).items()), "colours": colours,
+            "label_ids": self.label_ids,
+        }  # fmt: skip
 
     def mapped(self) -> set[int]:
         """Train ids that some raw value maps to: a class that never occurs although it is mapped is worth a word."""
@@ -161,7 +156,7 @@ def load_mapping(path: Path | None, label_ids: LabelIds | None = None, by_name: 
 
 def _rest(path: Path, tree: dict, classes: ClassSet) -> int | None:
     """Take `rest: CLASS` or `rest: ignore` out of the lines of a mapping. Raises UsageError for another value."""
-    if "rest" not in tree or ("rest" in classes.names and tree["rest"] not in (*classes.names, "ignore")):
+    if "rest" not in tree:
         return None
     name = tree.pop("rest")
     if name not in (*classes.names, "ignore"):

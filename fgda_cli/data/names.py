@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from ..runtime.errors import UsageError
 from .classes import IGNORE_INDEX, ClassSet
@@ -29,14 +29,15 @@ def match_names(
     unknown = [name for name in names if canonical(name) not in found and canonical(name) not in map(canonical, NOTHING)]
     if all(train_id == IGNORE_INDEX for train_id in matched.values()):
         raise UsageError(
-            f"no label name is a class: {_shown(names) or 'there is none'}\n"
+            f"no label name is a class: {shown(names) or 'there is none'}\n"
             f"give --mapping FILE with `name: class` lines (classes: {', '.join(classes.names)})"
         )
     if unknown and rest is None:
-        notes.append(f"names of no class, ignored: {_shown(unknown)} (--mapping with `name: class` lines says otherwise)")
+        notes.append(f"names of no class, ignored: {shown(unknown)} (--mapping with `name: class` lines says otherwise)")
     return matched
 
 
-def _shown(names: list[str], most: int = 12) -> str:
+def shown(names: Sequence[object], most: int = 12) -> str:
+    """Return the first of some names, ids or colours as text, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(name[:40] for name in names[:most]) + more
+    return ", ".join(str(name)[:40] for name in names[:most]) + more

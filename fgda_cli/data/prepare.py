@@ -16,7 +16,7 @@ from .classes import ClassSet
 from .convert import Cache, Task
 from .geometry import Resample
 from .layouts import OWN, layout_names
-from .layouts.base import OwnFiles, Reader, ReadLabel
+from .layouts.base import Listing, OwnFiles, Reader, ReadLabel
 from .renaming import renamed
 
 PLAYGROUND_SIZE = (256, 128)
@@ -71,12 +71,7 @@ def prepare_layout(
     reader: Reader = Published(kind, listing.classes, layout.read_label, getattr(layout, "VERSION", 1))
     if mapping is not None:
         reader = renamed(reader, mapping, listing)
-    task = Task(
-        name or kind, how.out / (name or kind), how.size or layout.SIZE, len(reader.classes), reader.read_label,
-        how.check_only, how.cache, resample=how.resample, max_pixels=how.max_pixels, rows=how.rows, label_facts=reader.facts(),
-        mapped=frozenset(reader.mapped()),
-    )  # fmt: skip
-    return fill(task, listing, how.reporter, how.workers)
+    return _fill(name or kind, listing, reader, replace(how, size=how.size or layout.SIZE))
 
 
 def prepare_playground(root: Path, how: How, seed: int = 0) -> list[Summary]:
@@ -102,10 +97,14 @@ def prepare_own(kind: str, files: OwnFiles, name: str, how: How) -> Summary:
         listing, reader = layout.open_own(files)
     except UsageError as error:
         raise UsageError(f"prepare {kind}: {error}") from None
+    return _fill(name, listing, reader, how, keep_other_splits=True)
+
+
+def _fill(name: str, listing: Listing, reader: Reader, how: How, keep_other_splits: bool = False) -> Summary:
+    """Convert a listing's files, whose labels `reader` reads, into the prepared data set `name`."""
     task = Task(
-        name, how.out / name, how.size, len(reader.classes), reader.read_label, how.check_only, how.cache,
-        keep_other_splits=True, resample=how.resample, max_pixels=how.max_pixels, rows=how.rows, label_facts=reader.facts(),
-        mapped=frozenset(reader.mapped()),
+        name, how.out / name, how.size, len(reader.classes), reader.read_label, how.check_only, how.cache, keep_other_splits,
+        how.resample, how.max_pixels, how.rows, reader.facts(), frozenset(reader.mapped()),
     )  # fmt: skip
     return fill(task, listing, how.reporter, how.workers)
 

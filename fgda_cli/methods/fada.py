@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -74,6 +75,16 @@ class Fada(Method):
     def needs_shares(self) -> bool:
         return self.settings.lambda_adv > 0 and self.settings.class_weighting != "none"
 
+    @cached_property
+    def class_weights_of_domains(self) -> dict[str, Tensor]:
+        """Weights `[K]` of the domain encoding by domain, of the shares that the run began with; none without weighting."""
+        if self.settings.class_weighting == "none":
+            return {}
+        from .pieces.class_shares import domain_weights
+
+        shares = self.modules["shares"]
+        return domain_weights(self.settings.class_weighting, self.settings.class_weighting_power, shares.source, shares.target)
+
     def step(self, batch: Batch) -> dict[str, Tensor]:
         source, terms = self.source_pass(batch)
         target = self.forward(batch.target)
@@ -132,13 +143,7 @@ class Fada(Method):
             return discriminator(features).float()
 
     def domain_losses(self, domain_logits: Tensor, logits: Tensor, size: tuple[int, int], domains=("source", "target")):
-        s, weights = self.settings, None
-        if s.class_weighting != "none":
-            from .pieces.class_shares import domain_weights
-
-            shares = self.modules["shares"]
-            by_domain = domain_weights(s.class_weighting, s.class_weighting_power, shares.source, shares.target)
-            weights = by_domain.get("source" if domains == ("source",) else "target")
+        s, weights = self.settings, self.class_weights_of_domains.get("source" if domains == ("source",) else "target")
         return losses.domain_losses(
             domain_logits, logits, size, s.temperature, s.clip, domains, self.align_corners, weights, s.min_confidence
         )

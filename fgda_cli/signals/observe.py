@@ -21,7 +21,7 @@ from ..inference.tta import forward, forward_logits
 from ..losses import entropy_map, upsample
 from ..metrics import ConfusionMatrix
 from ..models.normalisation import batch_norms
-from ..models.segmenter import Segmenter
+from ..models.segmenter import Segmenter, evaluating
 from ..runtime.devices import Precision
 
 FEATURES = 24  # pixels of a frame whose features are compared
@@ -93,17 +93,6 @@ def observe(model: Segmenter, frames: Frames, precision: Precision) -> Observed:
     observed = looked.observed({"bn_distance": statistics.distance()})
     observed.different = len({image.tobytes() for image in frames.images})
     return observed
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put the model into evaluation mode inside, and back afterwards."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
 
 
 def views(image: np.ndarray) -> Iterator[tuple[str, Tensor]]:

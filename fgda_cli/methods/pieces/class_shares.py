@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from ...models.segmenter import Segmenter
+from ...models.segmenter import Segmenter, evaluating
 
 Weighting = Literal["none", "source", "target", "importance"]
 EM_STEPS = 50
@@ -21,11 +20,8 @@ def estimate_shares(model: Segmenter, batches: Iterable[Tensor], prior: Tensor) 
 
     `prior` `[K]`: the class shares that the model's probabilities take for granted. Source: Saerens et al. 2002.
     """
-    was_training = model.training
-    model.eval()
-    with torch.no_grad():
+    with evaluating(model), torch.no_grad():
         logits = [model(images).logits.float() for images in batches]
-    model.train(was_training)
     probs = torch.cat([torch.softmax(one, dim=1).movedim(1, -1).flatten(0, -2) for one in logits]).double()  # [pixels,K]
     return maximise_expectation(probs, prior.to(probs))
 
