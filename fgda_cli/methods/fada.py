@@ -73,7 +73,7 @@ class Fada(Method):
 
     @property
     def needs_shares(self) -> bool:
-        return self.settings.lambda_adv > 0 and self.settings.class_weighting != "none"
+        return bool(self.discriminators) and self.settings.class_weighting != "none"
 
     @cached_property
     def class_weights_of_domains(self) -> dict[str, Tensor]:

@@ -33,7 +33,7 @@ class Fgda(Fada):
 
     @property
     def needs_shares(self) -> bool:
-        return super().needs_shares or self.settings.entropy_min_share > 0
+        return super().needs_shares or (bool(self.discriminators) and self.settings.entropy_min_share > 0)
 
     def target_terms(self, target: Output, size: tuple[int, int]) -> dict[str, Tensor]:
         levels = {"entropy": (target.logits, 1.0)}

@@ -99,3 +99,12 @@ def test_a_resumed_run_keeps_its_estimate(kind, data_root, tiny_preset, trained,
 def test_unknown_weighting_is_refused_with_the_choices():
     with pytest.raises(UsageError, match="class_weighting: input should be 'none', 'source', 'target' or 'importance'"):
         load_preset("playground", ["method.class_weighting=inverse"], "fgda")
+
+
+@pytest.mark.parametrize(("method", "estimates"), [("fada", True), ("mic", False)])
+def test_weights_without_an_adversarial_loss(method, estimates, data_root, tiny_preset, trained, tmp_path):
+    """lambda_adv 0 still trains fada's discriminator, which sees weighted classes; mic then has none."""
+    preset = tiny_preset("method.class_weighting=source", "method.lambda_adv=0", "adapt.iterations=1", method=method)
+    job = stages.Job(preset, data_root, tmp_path / "run", "cpu", reporter=Reporter(quiet=True, decisions=[]))
+    stages.adapt(job, trained)
+    assert any("class shares" in said for said in job.reporter.decisions) == estimates
