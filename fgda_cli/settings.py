@@ -23,10 +23,10 @@ Jitter = tuple[Share, Share, Share, Annotated[float, Field(ge=0, le=0.5)]]
 Count = Annotated[int, Field(ge=1)]
 
 
-def _seconds(value: Any) -> Any:
-    """`90`, `90s`, `30m`, `2h` as seconds."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", value) if isinstance(value, str) else None
-    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]] if match else value
+def seconds(value: Any) -> Any:
+    """Return `90s`, `30m`, `30min`, `2h` as seconds; anything else as it is."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?(s|m|min|h)", value) if isinstance(value, str) else None
+    return float(match[1]) * {"s": 1, "m": 60, "min": 60, "h": 3600}[match[2]] if match else value
 
 
 def _no_truth_value(value: Any) -> Any:
@@ -35,7 +35,7 @@ def _no_truth_value(value: Any) -> Any:
     return value
 
 
-Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)]
+Seconds = Annotated[float, BeforeValidator(seconds), Field(gt=0, allow_inf_nan=False)]
 
 
 class Section(BaseModel):

@@ -7,6 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from ..runtime.errors import UsageError
 from . import _options as cli
 
 
@@ -27,7 +28,7 @@ def adapt(
         Optional[str],
         typer.Option(
             metavar="TIME",
-            help="End within this time (30m, 2h) with the best checkpoint by label-free signals.",
+            help="Plan the training for this time in all (30m, 2h); end with the best checkpoint by label-free signals.",
             rich_help_panel="Result",
         ),
     ] = None,
@@ -40,9 +41,19 @@ def adapt(
     seed: cli.Seed = None,
 ) -> None:
     """Adapt a pretrained model to the unlabelled target; the same command resumes a stopped run."""
-    within = [] if budget is None else ["run.select=label-free", f"run.time_limit={budget}"]
+    within = [] if budget is None else ["run.select=label-free", f"run.time_limit={_seconds(budget)}"]
     settings = cli.preset_from(context, preset, [*(sets or []), *within], seed, precision, workers, method)
     from ..training import stages
 
     job = cli.job_of(context, settings, data_root, out, device, fresh=fresh, extend=extend, init_model=init_model)
     print(stages.adapt(job, init))
+
+
+def _seconds(budget: str) -> float:
+    """Raises UsageError."""
+    from ..settings import seconds
+
+    found = seconds(budget)
+    if not isinstance(found, float) or not found:
+        raise UsageError(f"--budget {budget}: write a number and its unit, s, m or h, e.g. 90s, 30m or 2h")
+    return found

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-Advance = Callable[..., None]  # advance(count=1, note="")
+Advance = Callable[..., None]  # advance(count=1, note="", total=None): a total replaces the one so far
 PLAIN_EVERY = 5.0  # seconds between progress lines when stderr is no terminal
 
 
@@ -45,7 +45,7 @@ class Reporter:
 
     @contextmanager
     def progress(self, label: str, total: int | None, done: int = 0) -> Iterator[Advance]:
-        """Yield `advance(count, note)`: a bar on a terminal, else a line every few seconds. Total None has no end."""
+        """Yield `advance(count, note, total)`: a bar on a terminal, else a line every few seconds. Total None has no end."""
         if self.quiet or not (sys.stderr.isatty() or self.console().is_jupyter):
             yield _Plain(label, total, done, self.quiet)
             return
@@ -55,7 +55,9 @@ class Reporter:
                    TimeRemainingColumn(), TextColumn("{task.fields[note]}"))  # fmt: skip
         with Progress(*columns, console=self.console(), transient=True) as bar:
             task = bar.add_task(label, total=total, completed=done, note="")
-            yield lambda count=1, note="": bar.update(task, advance=count, **({"note": note} if note else {}))
+            yield lambda count=1, note="", total=None: bar.update(
+                task, advance=count, total=total, **({"note": note} if note else {})
+            )
 
     def track(self, items: Iterable, label: str, total: int) -> Iterator:
         with self.progress(label, total) as advance:
@@ -71,8 +73,9 @@ class _Plain:
         self.label, self.total, self.done, self.first, self.quiet = label, total, done, done, quiet
         self.start = self.last = time.monotonic()
 
-    def __call__(self, count: int = 1, note: str = "") -> None:
+    def __call__(self, count: int = 1, note: str = "", total: int | None = None) -> None:
         self.done += count
+        self.total = total or self.total
         now = time.monotonic()
         if self.quiet or (now - self.last < PLAIN_EVERY and (self.total is None or self.done < self.total)):
             return

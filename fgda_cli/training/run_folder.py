@@ -12,7 +12,7 @@ from ..models import checkpoint
 from ..presets import from_json
 from ..runtime.errors import FgdaError, UsageError
 from ..runtime.files import HOLDER, LOCK, append_line, make_folder, write_text
-from ..settings import Preset
+from ..settings import Preset, Run
 
 # Keys that do not change what is computed, so that a resume may change them.
 FREE_KEYS = (
@@ -81,10 +81,13 @@ class RunFolder:
         differing = [key for key in _differences(recorded, wanted) if not key.startswith(tuple(free))]
         if differing:
             shown = ", ".join(differing[:6]) + (", …" if len(differing) > 6 else "")
-            longer = differing == [f"{identity.stage}.iterations"]
+            hint = ", or --extend to train it further" if differing == [f"{identity.stage}.iterations"] else ""
+            if differing == ["run.select"] and (recorded["run"]["time_limit"] is None) != (wanted["run"]["time_limit"] is None):
+                hint = (
+                    ", or give the --budget that the run was begun with, or a larger one" if recorded["run"]["time_limit"] else ""
+                )
             raise UsageError(
-                f"{self.folder} holds a run with other settings: {shown}\nuse --fresh to start over, or another --out"
-                + (", or --extend to train it further" if longer else "")
+                f"{self.folder} holds a run with other settings: {shown}\nuse --fresh to start over, or another --out{hint}"
             )
         if found_hash != identity.init_hash:
             raise UsageError(
@@ -98,6 +101,15 @@ class RunFolder:
             return int(yaml.safe_load(self.record.read_text())[stage]["iterations"])
         except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
             return None
+
+    def has_more_room(self, wanted: Run) -> bool:
+        """Return whether a finished run is now allowed more time or patience than it was begun with."""
+        try:
+            before = Run.model_validate(yaml.safe_load(self.record.read_text())["run"])
+        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+            return False
+        limits = ((before.time_limit, wanted.time_limit), (before.patience, wanted.patience))
+        return self.final.is_file() and any(was is not None and (now is None or now > was) for was, now in limits)
 
     def reached(self) -> int | None:
         """Return the iterations that the folder's run has trained; None when there is no checkpoint."""

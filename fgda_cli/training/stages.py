@@ -192,7 +192,8 @@ def _run(
         state = build(plan, run, resumed)
         if resumed is not None:
             state.load_state_dict(resumed["train"])
-            state.stale = 0 if longer else state.stale
+            if longer:
+                state.stale, state.planned = 0, None
             job.reporter.say(f"resuming {run.folder} at iteration {state.iteration} of {stage.iterations}")
         train(plan, run, state)
     return run.final
@@ -203,7 +204,8 @@ def _open(plan: Plan, run: RunFolder, stack: ExitStack) -> tuple[int, bool]:
 
     Return what it holds (NEW, STARTED or FINISHED), and whether the run goes on beyond its end.
     """
-    longer = plan.job.extend and _is_longer(plan.job, run, plan.stage, plan.identity)
+    goes_on = plan.job.extend or run.has_more_room(plan.preset.run)
+    longer = goes_on and _is_longer(plan.job, run, plan.stage, plan.identity)
 
     def open_run() -> int:
         stack.enter_context(alone_in(run.folder))
@@ -252,7 +254,7 @@ def train(plan: Plan, run: RunFolder, state: TrainState) -> None:
             run.note(decision)
     header = {"stage": plan.identity.stage, "method": plan.identity.method, "classes": data.classes.to_json(),
               "input": data.rule.to_json()}  # fmt: skip
-    clock = Clock(preset.run.time_limit, job.started)
+    clock = Clock(preset.run.time_limit, job.started - state.spent)
     Trainer(state, plan.samples, plan.stage, preset, run, header, validators, job.reporter, plan.group, clock=clock).train()
 
 
@@ -261,7 +263,10 @@ def _how_it_ended(run: RunFolder, stage: Stage) -> str:
     reached = run.reached()
     if reached is None or reached >= stage.iterations:
         return "is finished already (--fresh starts over)"
-    return f"ended at iteration {reached} of {stage.iterations}, for time or patience: --extend goes on, --fresh starts over"
+    return (
+        f"ended at iteration {reached} of {stage.iterations}, for time or patience: a larger --budget or run.patience, or "
+        "--extend, goes on; --fresh starts over"
+    )
 
 
 def _is_longer(job: Job, run: RunFolder, stage: Stage, identity: Identity) -> bool:

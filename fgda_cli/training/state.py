@@ -30,6 +30,9 @@ class TrainState:
     curve: list[tuple[int, float]] = field(default_factory=list)  # iteration and mIoU of each validation on the source
     averaged: dict[str, Tensor] | None = None  # mean of the weights so far; None before averaging begins
     averages: int = 0  # iterations that the mean is of
+    planned: int | None = None  # the last iteration that a time limit leaves time for; None: not limited, or not known yet
+    spent: float = 0.0  # seconds of a time limit that earlier commands took
+    frames: int | None = None  # on which signals are observed, where a time limit made them fewer
     base_lrs: dict[str, list[float]] = field(init=False)  # before any decay
 
     def __post_init__(self):
@@ -100,6 +103,9 @@ class TrainState:
             "curve": self.curve,
             "averaged": self.averaged,
             "averages": self.averages,
+            "planned": self.planned,
+            "spent": self.spent,
+            "frames": self.frames,
             "precision": self.precision.name,
             "scaler": self.precision.scaler.state_dict() if self.precision.scaler else None,
             "model": self.method.model.state_dict(),
@@ -115,6 +121,7 @@ class TrainState:
         self.iteration, self.validated, self.best = state["iteration"], state["validated"], state["best"]
         self.stale, self.before = state.get("stale", 0), state.get("before")
         self.curve = [(int(iteration), float(value)) for iteration, value in state.get("curve", [])]
+        self.planned, self.spent, self.frames = state.get("planned"), state.get("spent", 0.0), state.get("frames")
         self.averages, averaged = state.get("averages", 0), state.get("averaged")
         self.averaged = averaged and {name: value.to(self.precision.device) for name, value in averaged.items()}
         self.method.model.load_state_dict(state["model"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
@@ -12,7 +13,10 @@ from dataclasses import dataclass
 from ..runtime.system import stop_signals
 
 OUT_OF_TIME = 1000  # no signal has this number
-LOOKS = 8  # validations within a time limit
+LOOKS = 8  # validations within a time limit, at most
+SCORING = 0.1  # of the time, at most, that validations take
+PLANNED_AFTER = 0.04  # of the time limit, in which the speed is measured
+WARM_UP = 2  # iterations that say nothing of the speed
 
 
 class StopRequest:
@@ -50,6 +54,8 @@ class Clock:
     started: float = 0.0
     ended: float = 0.0  # when the last validation did
     seconds: float = 0.0  # that it took
+    looked: float = 0.0  # seconds that all validations took
+    warm: tuple[int, float] | None = None  # the iteration, and the training time, from which on the speed is measured
 
     @contextmanager
     def looking(self) -> Iterator[None]:
@@ -57,11 +63,37 @@ class Clock:
         yield
         self.ended = time.monotonic()
         self.seconds = self.ended - start
+        self.looked += self.seconds
+
+    def spent(self) -> float:
+        return time.monotonic() - self.started
+
+    def affords_a_look(self) -> bool:
+        """Return whether a validation now leaves nine tenths of the time to training."""
+        return self.limit is None or time.monotonic() - self.ended >= self.seconds * (1 / SCORING - 1)
 
     def is_time_to_look(self) -> bool:
         """Return whether to validate now: often enough to have a choice, seldom enough to train meanwhile."""
-        return self.limit is not None and time.monotonic() - self.ended > max(self.limit / LOOKS, 4 * self.seconds)
+        return self.limit is not None and time.monotonic() - self.ended > self.limit / LOOKS and self.affords_a_look()
+
+    def iterations_that_fit(self, iteration: int) -> int | None:
+        """Return the iteration that training reaches within the limit, by its speed so far; None while that is not known."""
+        trained = time.monotonic() - self.looked
+        if self.warm is None:
+            self.warm = (iteration + WARM_UP, math.inf)
+        if iteration <= self.warm[0]:
+            self.warm = (self.warm[0], trained) if iteration == self.warm[0] else self.warm
+            return None
+        seconds = trained - self.warm[1]
+        if seconds < PLANNED_AFTER * self.limit:
+            return None
+        left = self.limit - self.spent() - self._reserve()
+        return iteration + max(0, int((1 - SCORING) * left * (iteration - self.warm[0]) / seconds))
+
+    def _reserve(self) -> float:
+        """Return the seconds that the last validation and the files need."""
+        return 2.5 * self.seconds + 1
 
     def is_out_of_time(self) -> bool:
         """Return whether another step might leave no time for the last validation and the files."""
-        return self.limit is not None and time.monotonic() > self.started + self.limit - 2.5 * self.seconds - 1
+        return self.limit is not None and self.spent() > self.limit - self._reserve()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,14 +13,14 @@ import torch
 from ..data import loader
 from ..models import checkpoint
 from ..runtime.distributed import ProcessGroup
-from ..runtime.errors import FgdaError, Stopped
+from ..runtime.errors import Stopped
 from ..runtime.random import StepStream, generator_of
 from ..runtime.reporter import Reporter
-from ..runtime.transfer import Readings
 from ..settings import Preset, Stage
 from ..signals.observe import Observed
 from .loggers import Loggers
 from .run_folder import RunFolder
+from .soundness import Soundness
 from .state import TrainState
 from .stopping import OUT_OF_TIME, Clock, stop_on_signals
 from .validation import Validators
@@ -41,12 +40,12 @@ class Trainer:
     reporter: Reporter
     process_group: ProcessGroup = ProcessGroup()
     clock: Clock = field(default_factory=Clock)
-    readings: Readings = field(default_factory=Readings)
-    shown: str = ""  # of the loss, beside the progress
     loggers: Loggers = field(init=False)
+    soundness: Soundness = field(init=False)
 
     def __post_init__(self):
         self.loggers = Loggers(self.run.folder, self.preset, self.header)
+        self.soundness = Soundness(self.run.last, self.header["stage"])
 
     def train(self) -> None:
         """Train to the last iteration, or until a signal: then a resumable checkpoint is written and Stopped is raised."""
@@ -74,9 +73,10 @@ class Trainer:
                     seconds = time.perf_counter() - clock
                     self.log(self.numbers(terms), images / max(seconds, 1e-9))
                     clock, images = time.perf_counter(), 0
-                advance(1, self.shown)
+                self.plan()
+                advance(1, self.soundness.loss, self.length)
                 signum = self.process_group.largest(request.signum or (OUT_OF_TIME if self.clock.is_out_of_time() else 0))
-                if signum == OUT_OF_TIME:
+                if signum == OUT_OF_TIME or state.iteration >= self.length:
                     break
                 if signum:
                     self.save_last()
@@ -91,12 +91,32 @@ class Trainer:
         iteration = self.state.iteration
         if iteration == 0 or self.state.validated == iteration:
             return False
-        return iteration % self.stage.evaluate_every == 0 or self.is_time_to_look()
+        return (iteration % self.stage.evaluate_every == 0 and self.affords_a_look()) or self.is_time_to_look()
+
+    def affords_a_look(self) -> bool:
+        return self.clock.limit is None or bool(self.process_group.largest(int(self.clock.affords_a_look())))
 
     def is_time_to_look(self) -> bool:
         if self.clock.limit is None or not self.validators.picks_label_free:
             return False
         return bool(self.process_group.largest(int(self.clock.is_time_to_look())))
+
+    @property
+    def length(self) -> int:
+        """The iteration at which training ends: the stage's last, or the last that fits a time limit."""
+        return self.state.planned or self.stage.iterations
+
+    def plan(self) -> None:
+        """Within a time limit, set the length of training once its speed is known; the learning rates decay until then."""
+        if self.clock.limit is None or self.state.planned is not None:
+            return
+        fits = self.process_group.largest(self.clock.iterations_that_fit(self.state.iteration) or 0)
+        if fits:
+            self.state.planned = min(self.stage.iterations, fits)
+            self.reporter.decide(
+                f"the time limit has room for {self.state.planned} of {self.stage.iterations} iterations"
+                + (": the learning rates decay until then" if fits < self.stage.iterations else "")
+            )
 
     def is_stale(self) -> bool:
         return self.preset.run.patience is not None and self.state.stale >= self.preset.run.patience
@@ -106,6 +126,12 @@ class Trainer:
         found, state = self.validators.label_free, self.state
         if found is None:
             return
+        if state.frames is None and state.before is None and self.clock.limit is not None and self.process_group.is_first:
+            with self.clock.looking():
+                found.fit(state.method.inference_state_dict(), self.clock.limit)
+            state.frames = len(found.frames.images)
+        elif state.frames is not None:
+            found.use(state.frames)
         if state.before is not None:
             found.before = Observed.from_json(state.before)
         elif state.iteration == 0 and self.stage.start == "pretrain" and self.process_group.is_first:
@@ -119,18 +145,18 @@ class Trainer:
     def train_iteration(self, batch: loader.Batch) -> dict[str, torch.Tensor]:
         """Run one step of the method and its optimisers."""
         state, method = self.state, self.state.method
-        state.set_rates(self.stage.schedule_iterations or self.stage.iterations)
+        state.set_rates(max(1, (self.stage.schedule_iterations or self.stage.iterations) * self.length // self.stage.iterations))
         for optimizer in state.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
         method.model.begin_iteration(method.seed, state.iteration)
-        method.begin_iteration(state.iteration, self.stage.iterations, self.target_images)
+        method.begin_iteration(state.iteration, self.length, self.target_images)
         with self.drawn_by_position():
             terms = self.process_group.mean_terms(self.step_parts(batch))
         self.process_group.average_gradients(state.parameters())
         scaler = state.precision.scaler
         # with loss scaling, overflowing gradients are met by a smaller scale
         norm = next(iter(terms.values())).new_zeros(()) if scaler else state.gradient_norm()
-        self.refuse_not_finite(self.readings.put((state.iteration + 1, tuple(terms)), [norm, *terms.values()]))
+        self.soundness.take(state.iteration + 1, norm, terms)
         if self.preset.optim.clip_norm:
             state.clip_gradients(self.preset.optim.clip_norm)
         for optimizer in state.with_gradients():  # the scaler fails on one without
@@ -139,7 +165,7 @@ class Trainer:
             scaler.update()
         method.end_iteration(state.iteration)
         state.iteration += 1
-        if state.iteration > (1 - self.stage.average_last) * self.stage.iterations:
+        if state.iteration > (1 - self.stage.average_last) * self.length:
             state.average_weights()
         return terms
 
@@ -196,26 +222,6 @@ class Trainer:
             (self.reporter.warn if verdict.kind == "collapsed or harmful" else self.reporter.say)(line)
         return {"verdict": verdict.to_json()}
 
-    def refuse_not_finite(self, reading: tuple[Any, list[float]] | None) -> None:
-        """Raise FgdaError where losses or gradients of an iteration (on a GPU, the one before) are not finite."""
-        if reading is None:
-            return
-        (iteration, names), (norm, *values) = reading
-        bad = [name for name, value in zip(names, values, strict=True) if not math.isfinite(value)]
-        if bad or not math.isfinite(norm):
-            what = f"loss '{bad[0]}' is" if bad else "gradients are"
-            self.give_up(f"{what} not finite at iteration {iteration}")
-        terms = dict(zip(names, values, strict=True))
-        self.shown = f"loss {terms.get('seg', values[0]):.3f}"
-
-    def give_up(self, what: str) -> None:
-        """Raises FgdaError: nothing of this iteration is kept, the last good checkpoint stays, and how to go on is said."""
-        lower = f"--set {self.header['stage']}.lr={self.stage.lr or self.preset.optim.lr:g}".split("=")[0] + "=LOWER"
-        if not self.run.last.is_file():
-            raise FgdaError(f"{what}; no checkpoint was written yet\nstart over with --fresh {lower}, or --precision fp32")
-        go_on = f", or go on from it: --init {self.run.last} --out NEW {lower}" if self.header["stage"] == "adapt" else ""
-        raise FgdaError(f"{what}; the last good checkpoint is {self.run.last}\nstart over with --fresh {lower}{go_on}")
-
     def log(self, terms: dict[str, float], speed: float) -> None:
         if not self.process_group.is_first:
             return
@@ -227,7 +233,7 @@ class Trainer:
 
     def evaluate(self) -> dict | None:
         """Validate, log, keep the best."""
-        self.refuse_broken()
+        self.soundness.check_weights(self.state)
         if self.validators.by_labels is None and self.validators.by_source is None and not self.validators.picks_label_free:
             return None
         with self.clock.looking():
@@ -280,15 +286,11 @@ class Trainer:
         """Write last.pth. Raises FgdaError when weights are NaN or infinite; the checkpoint before then stays."""
         if not self.process_group.is_first:
             return
-        self.refuse_broken()
+        self.soundness.check_weights(self.state)
+        if self.clock.limit is not None:
+            self.state.spent = self.clock.spent()
         checkpoint.save(self.run.last, self.inference_content() | {"train": self.state.state_dict()})
         self.run.note(f"iteration {self.state.iteration}: checkpoint written")
-
-    def refuse_broken(self) -> None:
-        self.refuse_not_finite(self.readings.rest())
-        broken = self.state.broken_weights()
-        if broken:
-            self.give_up(f"{len(broken)} tensors hold NaN or infinity at iteration {self.state.iteration}, e.g. {broken[0]}")
 
     def finish(self) -> None:
         """Validate a last time, write final.pth, whose presence says that the run is finished, then last.pth.
@@ -303,7 +305,8 @@ class Trainer:
         by_source = self.validators.by_source is not None
         if (ended_early or guarded or by_source) and self.run.best.is_file():
             content = checkpoint.load(self.run.best)
-            said = f"ended at iteration {self.state.iteration} with the best, that of {content['iteration']}"
+            reached = f"{self.state.iteration} of {self.stage.iterations}"
+            said = f"ended at iteration {reached} with the best, that of {content['iteration']}"
             said += " (by the source's validation images)" if by_source else ""
             if guarded and content["iteration"] == 0:
                 said = "nothing was better than the start, as far as signals without labels tell: final.pth is the start"

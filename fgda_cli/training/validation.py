@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -9,6 +10,7 @@ from typing import Any
 
 from ..data.classes import ClassSet
 from ..data.geometry import InputRule
+from ..data.images import evenly_spaced
 from ..data.loader import AnyDataset
 from ..inference.evaluate import Manner, evaluate_model
 from ..methods.base import Method
@@ -20,7 +22,7 @@ from ..runtime.errors import FgdaError, UsageError
 from ..runtime.reporter import Reporter
 from ..settings import Domain, Preset
 from ..signals.observe import Frames, Observed, frames_of, observe
-from ..signals.score import Verdict, score, verdict_on
+from ..signals.score import FEW_FRAMES, Verdict, score, verdict_on
 from .datasets import Datasets
 
 FRAMES = 40  # of the target, evenly spread over its training images
@@ -37,6 +39,16 @@ class LabelFree:
     before: Observed | None = None
     after: Observed | None = None
     iteration: int | None = None  # whose network `after` is of
+
+    def fit(self, state: dict, limit: float) -> None:
+        """Observe fewer frames, ten at least, where all would take more than a fiftieth of a time limit (seconds)."""
+        model, start = self.build(state), time.monotonic()
+        observe(model, Frames(self.frames.images[:1]), self.precision)
+        seconds = time.monotonic() - start
+        self.use(max(FEW_FRAMES, int(limit / 50 / seconds)))
+
+    def use(self, count: int) -> None:
+        self.frames = Frames(evenly_spaced(self.frames.images, count))
 
     def look(self, state: dict) -> Observed:
         return observe(self.build(state), self.frames, self.precision)

@@ -15,7 +15,7 @@ from fgda_cli.models import checkpoint
 from fgda_cli.runtime.errors import UsageError
 from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.training import stages, validation
-from fgda_cli.training.stopping import Clock
+from fgda_cli.training.stopping import LOOKS, PLANNED_AFTER, SCORING, WARM_UP, Clock
 from tests.helpers import crash_at, fgda, same, set_flags
 
 EVERY = ("adapt.evaluate_every=2",)
@@ -28,9 +28,12 @@ def job(data_root, tiny_preset, tmp_path):
     return stages.Job(tiny_preset(*EVERY), data_root, tmp_path / "run", "cpu", reporter=Reporter(quiet=True, decisions=[]))
 
 
+def records(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
 def validations(folder):
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return {line["iteration"]: line["validation"] for line in lines if "validation" in line}
+    return {line["iteration"]: line["validation"] for line in records(folder) if "validation" in line}
 
 
 def test_with_labels_they_pick_and_it_is_said(job, trained):
@@ -107,7 +110,7 @@ def test_patience_ends_with_the_best_of_the_validations(job, trained, tiny_prese
     final = stages.adapt(replace(job, preset=preset), trained)
     assert list(validations(job.out)) == [1, 2, 3, 4]
     assert checkpoint.load(final)["iteration"] == 2
-    assert "ended at iteration 4 with the best, that of 2" in job.reporter.decisions
+    assert "ended at iteration 4 of 6 with the best, that of 2" in job.reporter.decisions
     assert same(final, job.out / "checkpoints/best.pth")
 
 
@@ -120,6 +123,40 @@ def test_a_time_limit_ends_in_time_with_the_best(job, trained, tiny_preset):
     assert len(found) >= 2 and content["iteration"] in found
     assert content["metrics"]["label_free"] == max(one["label_free"] for one in found.values())
     assert stages.adapt(replace(job, preset=preset), trained) == final  # it is finished
+
+
+def test_rates_decay_to_the_end_of_a_time_limit_and_a_larger_one_goes_on(job, trained, tiny_preset):
+    """28, 11: the rates planned for iterations that were never reached; "finished already" of a run with more time."""
+    long = ("adapt.iterations=100000", "adapt.evaluate_every=99999", "adapt.log_every=1", "run.select=label-free")
+    final = stages.adapt(replace(job, preset=tiny_preset(*long, "run.time_limit=8s"), started=time.monotonic()), trained)
+    last = checkpoint.load(job.out / "checkpoints/last.pth")["train"]
+    assert last["planned"] and last["iteration"] <= last["planned"] < 100000
+    assert any(f"has room for {last['planned']} of 100000 iterations" in text for text in job.reporter.decisions)
+    rates = [one["lr"]["segmentation"] for one in records(job.out) if "lr" in one]
+    assert rates[-1] < 0.5 * rates[0]  # without a plan it would hardly have moved
+    assert len(validations(job.out)) <= LOOKS + 2 and last["spent"] < 9
+    again = replace(job, preset=tiny_preset(*long, "run.time_limit=14s"), started=time.monotonic())
+    assert stages.adapt(again, trained) == final
+    more = checkpoint.load(job.out / "checkpoints/last.pth")["train"]
+    assert more["iteration"] > last["iteration"] and 9 < more["spent"] < 15
+
+
+def test_a_clock_plans_by_the_speed_without_validations(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("fgda_cli.training.stopping.time.monotonic", lambda: now[0])
+    clock = Clock(1000.0)
+    for iteration in range(30):
+        now[0] += 5 if iteration else 60  # the first one is slow
+        fits = clock.iterations_that_fit(iteration + 1)
+        assert (fits is None) == (iteration + 1 < 1 + WARM_UP + 1000 * PLANNED_AFTER / 5)
+        if fits:
+            break
+        with clock.looking():
+            now[0] += 1
+    assert fits == iteration + 1 + int((1 - SCORING) * (1000 - now[0] - 2.5 - 1) / 5)
+    assert not clock.affords_a_look()  # a second ago was one that took a second
+    now[0] += 9
+    assert clock.affords_a_look()
 
 
 def test_a_clock_without_a_limit_never_strikes():
@@ -158,7 +195,12 @@ def test_the_command_line_ends_within_its_budget_and_says_the_verdict(data_root,
     log = (tmp_path / "run/log.txt").read_text()
     assert "best.pth is picked by signals without labels (run.select: label-free)" in log and "without labels: " in log
     done = fgda("adapt", "--init", trained, "--data-root", data_root, "--out", tmp_path / "other", "--budget", "soon")
-    assert done.returncode == 2 and "run.time_limit" in done.stderr
+    assert done.returncode == 2 and "--budget soon: write a number and its unit" in done.stderr
+    done = fgda("adapt", "--init", trained, "--data-root", data_root, "--out", tmp_path / "other", "--budget", "30")
+    assert done.returncode == 2 and "30m" in done.stderr  # of what?
+    done = fgda("adapt", "--init", trained, "--data-root", data_root, "--out", tmp_path / "run",
+                *set_flags("adapt.iterations=100000", "adapt.evaluate_every=9999"))  # fmt: skip
+    assert done.returncode == 2 and "give the --budget that the run was begun with, or a larger one" in done.stderr
 
 
 @pytest.fixture(scope="module")
