@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-TOLERANCE = 3.0  # points: "no clear change" is right up to here; the other two where the sign is
+TOLERANCE = 3.0  # points: "no clear change" is right up to here, "helped" and "harmful" where the sign is
 RIDGE = 1.0
 CLIP = 12.0  # points beyond which a change counts as this much in the fit
 
@@ -123,14 +123,16 @@ def report(title: str, pairs: list[dict]) -> None:
     names = lambda one: tuple(map(str, range(len(one["before"].shares))))  # noqa: E731
     verdicts = [verdict_on(one["before"], one["after"], names(one)) for one in pairs]
     changes = np.array([one["change"] for one in pairs])
-    right = [is_right(verdict.kind, change) for verdict, change in zip(verdicts, changes, strict=True)]
+    told = [(v.kind, change) for v, change in zip(verdicts, changes, strict=True) if v.kind != "cannot tell"]
+    right = [is_right(kind, change) for kind, change in told]
     helped_wrongly = sum(v.kind == "helped" and c < 0 for v, c in zip(verdicts, changes, strict=True))
     collapsed = [v for v, one in zip(verdicts, pairs, strict=True) if one["change"] <= -10]
     scores = [verdict.score for verdict in verdicts]
     entropy = [one["before"].signals["entropy"] - one["after"].signals["entropy"] for one in pairs]
     left = np.array([c - s for c, s in zip(changes, scores, strict=True) if s > COLLAPSED])
     print(
-        f"{title}: {len(pairs)} runs, {100 * statistics.fmean(right):.0f} % right, {helped_wrongly} harmful called helped, "
+        f"{title}: {len(pairs)} runs, {len(pairs) - len(told)} cannot tell, "
+        f"{100 * statistics.fmean(right or [0]):.0f} % of the others right, {helped_wrongly} harmful called helped, "
         f"{sum(v.kind == 'helped' for v in collapsed)} of {len(collapsed)} collapsed called helped; rank correlation with the "
         f"change {rank_correlation(scores, changes):.2f} (entropy {rank_correlation(entropy, changes):.2f}); "
         f"residual {left.std():.1f}"

@@ -16,14 +16,15 @@ import numpy as np
 from ..metrics import COLLAPSED
 from .observe import VIEWS, Observed
 
-Kind = Literal["helped", "no clear change", "collapsed or harmful"]
+Kind = Literal["helped", "no clear change", "cannot tell", "collapsed or harmful"]
 
 # Points of mIoU for a change by 1 of each signal, and the spread of what is left.
 WEIGHTS = {"steady": 17.6, "diversity": 14.8, "density": -2.8}
 SPREAD = 4.0
 FEW_FRAMES = 10  # different ones: fewer are worth a word
 FITTED_ON = 40  # frames that each network was looked at on
-HELPED, HARMFUL = 1.0, -1.0  # scores from which a verdict is given
+SMALL = 1.0  # a score up to this reads "no clear change"
+SURE, LIKELY = 0.84, 0.5  # probabilities from which the sign of a change, or that it is small, is told; below: "cannot tell"
 FEWER = 0.6  # of the diversity that it had: below, a network has collapsed, whatever else
 SEEN = 0.003  # share of pixels from which a class counts as seen
 VANISHED = 0.1  # of its share: what has less left is gone
@@ -53,7 +54,9 @@ def in_words(verdict: dict[str, Any]) -> str:
     """Return the sentence of a verdict as it is saved."""
     if verdict["score"] <= COLLAPSED:
         return "collapsed"
-    return f"{verdict['verdict']} ({verdict['score']:+.1f} points of mIoU to expect, {100 * verdict['confidence']:.0f} % sure)"
+    of_what = " that mIoU moved by less than 3 points" if verdict["verdict"] == "no clear change" else ""
+    sure = f"{100 * verdict['confidence']:.0f} % sure{of_what}"
+    return f"{verdict['verdict']} ({verdict['score']:+.1f} points of mIoU to expect, {sure})"
 
 
 def changes(before: Observed, after: Observed) -> dict[str, float]:
@@ -84,12 +87,14 @@ def verdict_on(before: Observed, after: Observed, names: tuple[str, ...]) -> Ver
     frames = after.different or FITTED_ON
     spread = SPREAD * math.sqrt(max(1.0, FITTED_ON / frames))  # as if all of it came from which frames were looked at
     below = 0.5 * (1 + math.erf(-value / spread / math.sqrt(2)))  # probability that mIoU fell
-    if value < HARMFUL:
-        kind, confidence = "collapsed or harmful", 1.0 if value <= COLLAPSED else below
-    elif value > HELPED:
-        kind, confidence = "helped", 1 - below
+    if value <= COLLAPSED:
+        kind, confidence = "collapsed or harmful", 1.0
+    elif abs(value) <= SMALL:
+        confidence = _within(value, 3.0, spread)
+        kind = "no clear change" if confidence >= LIKELY else "cannot tell"
     else:
-        kind, confidence = "no clear change", _within(value, 2.0, spread)
+        confidence = max(below, 1 - below)
+        kind = "cannot tell" if confidence < SURE else "helped" if value > 0 else "collapsed or harmful"
     words = _words(before, after, names, found)
     if frames < FEW_FRAMES:
         words.insert(0, f"only {frames} different frame{'s' if frames > 1 else ''} looked at: too few to tell by")

@@ -220,8 +220,10 @@ def build(plan: Plan, run: RunFolder, resumed: dict | None) -> TrainState:
     job, preset, stage, data, device = plan.job, plan.preset, plan.stage, plan.data, plan.device
     torch.manual_seed(preset.run.seed)
     model = checkpoint.build_model(preset.model, len(data.classes))
+    began = None
     if resumed is None:
         initialise(model, preset, plan.init, data.classes)
+        began = {name: value.clone() for name, value in model.state_dict().items()} if plan.init is not None else None
     wanted = resumed["train"]["precision"] if resumed else preset.run.precision
     precision = make_precision(wanted, device, plan.group, model, job.reporter)
     if resumed is None and stage.batch_norm == "mixed":
@@ -231,6 +233,7 @@ def build(plan: Plan, run: RunFolder, resumed: dict | None) -> TrainState:
     weights = None if weights is None else weights.to(device)
     method = prepare_method(plan.method, model, preset, stage, precision, plan.group, plan.init is None, weights)
     state = make_state(method, preset, stage, precision)
+    state.began = began
     twin = partial(imagenet_encoder, preset.model, precision)
     offline = OfflineData(
         plan.samples, run.folder / "offline", device, job.reporter, plan.group, stage.iterations, twin, resumed is not None

@@ -32,6 +32,7 @@ class TrainState:
     averages: int = 0  # iterations that the mean is of
     planned: int | None = None  # the last iteration that a time limit leaves time for; None: not limited, or not known yet
     spent: float = 0.0  # seconds of a time limit that earlier commands took
+    began: dict[str, Tensor] | None = None  # the start's weights until its signals are observed; not saved
     frames: int | None = None  # on which signals are observed, where a time limit made them fewer
     base_lrs: dict[str, list[float]] = field(init=False)  # before any decay
 

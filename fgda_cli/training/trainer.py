@@ -135,12 +135,14 @@ class Trainer:
         if state.before is not None:
             found.before = Observed.from_json(state.before)
         elif state.iteration == 0 and self.stage.start == "pretrain" and self.process_group.is_first:
-            with self.clock.looking():
-                found.before = found.look(state.method.inference_state_dict())
+            began, state.began, weights = state.began, None, state.method.inference_state_dict()
+            same = began is None or all(torch.equal(value.cpu(), began[name]) for name, value in weights.items())
+            with self.clock.looking():  # the start may have changed before the first step: its batch norm statistics
+                found.before = found.look(weights if same else began)
             state.before = found.before.to_json()
             if state.method.guarded and self.validators.picks_label_free:
-                state.best = 0.0
-                checkpoint.save(self.run.best, self.inference_content() | {"metrics": {"label_free": 0.0}})
+                state.best = 0.0 if same else found.score(weights, 0)
+                checkpoint.save(self.run.best, self.inference_content() | {"metrics": {"label_free": state.best}})
 
     def train_iteration(self, batch: loader.Batch) -> dict[str, torch.Tensor]:
         """Run one step of the method and its optimisers."""

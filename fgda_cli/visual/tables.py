@@ -161,7 +161,7 @@ def verdict_table(frames: str, headings: list[str], results: list[dict[str, Any]
 
     table = Table()
     table.add_column("checkpoint", overflow="fold")
-    short = {"collapsed or harmful": "harmful", "no clear change": "no change"}
+    short = {"collapsed or harmful": "harmful", "no clear change": "no change", "cannot tell": "unclear"}
     for heading in ("verdict", "sure", "score", "steady", "diverse", "source"):
         table.add_column(heading, justify="left" if heading == "verdict" else "right")
     for heading, result in zip(headings, results, strict=True):

@@ -165,12 +165,14 @@ def test_entropy_is_in_no_verdict():
 
 
 def test_verdicts_and_how_sure_they_are():
-    better, worse = (verdict_on(seen(), seen(steady=steady), NAMES) for steady in (0.8, 0.5))
-    assert better.kind == "helped" and 0.6 < better.confidence < 1
-    assert worse.kind == "collapsed or harmful" and 0.5 < worse.confidence < 1
+    better, worse, unclear = (verdict_on(seen(), seen(steady=steady), NAMES) for steady in (0.8, 0.4, 0.65))
+    assert better.kind == "helped" and 0.84 <= better.confidence < 1
+    assert worse.kind == "collapsed or harmful" and 0.84 <= worse.confidence < 1
+    assert unclear.kind == "cannot tell" and 0.5 < unclear.confidence < 0.84 and "cannot tell" in unclear.in_words()
     assert verdict_on(seen(), seen(steady=1.2), NAMES).confidence > better.confidence
     same = verdict_on(seen(), seen(), NAMES)
-    assert same.kind == "no clear change" and same.score == 0 and 0.3 < same.confidence < 0.7
+    assert same.kind == "no clear change" and same.score == 0 and 0.5 < same.confidence < 0.7
+    assert "sure that mIoU moved by less than 3 points" in same.in_words()
     assert better.to_json()["verdict"] == "helped" and "points of mIoU to expect" in better.in_words()
 
 
@@ -207,6 +209,8 @@ def test_certainty_follows_the_number_of_different_frames():
     verdicts = {n: verdict_on(before, one, names) for n, one in after.items()}
     assert verdicts[40].confidence > 0.9 and verdicts[40].confidence > verdicts[4].confidence > verdicts[1].confidence
     assert verdicts[1].confidence < 0.7 and verdicts[4].confidence < 0.85
+    assert verdicts[40].kind == "helped" and verdicts[1].kind == "cannot tell"
+    assert verdict_on(before, Observed(signals, shares, shares, different=1), names).kind == "cannot tell"  # not "no change"
     assert verdicts[1].words[0].startswith("only 1 different frame looked at") and not verdicts[40].words
 
 

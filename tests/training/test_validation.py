@@ -6,14 +6,19 @@ import json
 import shutil
 import time
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 import torch
 
+from fgda_cli.data.geometry import InputRule
+from fgda_cli.data.store import open_dataset
 from fgda_cli.metrics import COLLAPSED
 from fgda_cli.models import checkpoint
+from fgda_cli.runtime.devices import Precision
 from fgda_cli.runtime.errors import UsageError
 from fgda_cli.runtime.reporter import Reporter
+from fgda_cli.signals.score import Kind, score
 from fgda_cli.training import stages, validation
 from fgda_cli.training.stopping import LOOKS, PLANNED_AFTER, SCORING, WARM_UP, Clock
 from tests.helpers import crash_at, fgda, same, set_flags
@@ -40,7 +45,7 @@ def test_with_labels_they_pick_and_it_is_said(job, trained):
     final = stages.adapt(job, trained)
     assert "best.pth is picked by the labels of playground-street (run.select: auto)" in job.reporter.decisions
     assert all(set(found) >= {"miou"} and "label_free" not in found for found in validations(job.out).values())
-    assert checkpoint.load(final)["verdict"]["verdict"] in ("helped", "no clear change", "collapsed or harmful")
+    assert checkpoint.load(final)["verdict"]["verdict"] in get_args(Kind)
 
 
 def test_without_labels_signals_pick_and_it_is_said(job, trained, tiny_preset):
@@ -175,6 +180,22 @@ def test_times_are_written_as_people_write_them(tiny_preset, text, seconds):
 def test_other_times_are_refused(tiny_preset, text):
     with pytest.raises(UsageError, match="run.time_limit"):
         tiny_preset(f"run.time_limit={text}")
+
+
+@pytest.mark.parametrize("method, more", [("adabn", ()), ("fgda", ("adapt.batch_norm=mixed", "adapt.iterations=1"))])
+def test_the_verdict_compares_with_the_checkpoint_that_adaptation_starts_from(job, trained, tiny_preset, method, more):
+    """Batch norm statistics that change before the first step counted as the start's: adabn always had 0."""
+    preset = tiny_preset(*EVERY, *more, method=method)
+    final = stages.adapt(replace(job, preset=preset), trained)
+    content = checkpoint.load(final)
+    frames = validation.frames_of(
+        open_dataset(job.data_root, "playground-street"), "train", InputRule(preset.data.target.size), 40
+    )
+    before, after = (
+        validation.observe(checkpoint.model_of(one, "")[0].eval(), frames, Precision("fp32", torch.device("cpu")))
+        for one in (checkpoint.load(trained), content)
+    )
+    assert content["verdict"]["score"] == pytest.approx(score(before, after), abs=2e-3) and content["verdict"]["score"] != 0
 
 
 def test_every_validated_checkpoint_is_kept_when_asked(job, trained, tiny_preset):
