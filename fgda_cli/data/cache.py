@@ -150,13 +150,20 @@ def _still_valid(task: Task, pairs: list[Pair], records: dict[str, dict]) -> dic
 
 def _conclude(task: Task, listing: Listing, pairs: list[Pair], records: dict[str, dict], skipped: int) -> Summary:
     splits: dict[str, list] = {}
+    unchanged = 0
     for pair in pairs:
         record = records[key_of(pair)]
         if "problem" in record:
             listing.problems.append({"file": record["file"], "reason": record["problem"]})
             continue
+        unchanged += bool(record.get("unchanged"))
         splits.setdefault(pair.split, []).append({k: record[k] for k in ("name", "image", "label", "counts", "size")})
     summary = _summary(task, listing, splits, skipped)
+    if unchanged:
+        summary.warnings.append(
+            f"{unchanged} of {sum(map(len, splits.values()))} labels are unchanged pre-labels of fgda rank: a model's guesses, "
+            "to be corrected first"
+        )
     if task.check_only:
         if listing.problems:
             shown = "\n".join(f"  {p['file']}: {p['reason']}" for p in listing.problems[:20])

@@ -14,6 +14,7 @@ import numpy as np
 from .geometry import Resample, resize_ids, resize_image
 from .images import BadFile, read_rgb, write_image
 from .layouts.base import Pair, ReadLabel
+from .prelabels import areas_hash
 from .shapes import draw
 
 CONVERSION = 2  # of the code below; 1 resized labels half a pixel off their image
@@ -37,6 +38,7 @@ class Task:
     max_pixels: int | None = None
     rows: tuple[float, float] | None = None  # the part of an image's height that is kept, in percent from the top
     label_facts: dict[str, Any] = field(default_factory=dict)  # what a converted label depends on besides its file
+    prelabels: dict[str, str] = field(default_factory=dict)  # hashes of what fgda rank wrote, by name
     mapped: frozenset[int] = frozenset()  # train ids that the mapping can yield, where there is one
 
     @cached_property
@@ -63,6 +65,8 @@ def convert(task: Task, pair: Pair) -> dict:
     if label is not None and label.shape != image.shape[:2]:
         sizes = f"image {image.shape[1]}x{image.shape[0]}, label {label.shape[1]}x{label.shape[0]}"
         return record | {"problem": f"sizes differ: {sizes}", "file": str(pair.image)}
+    if label is not None and pair.name in task.prelabels:
+        record["unchanged"] = areas_hash(label) == task.prelabels[pair.name]
     if task.rows is not None:
         kept = slice(*(round(image.shape[0] * share / 100) for share in task.rows))
         image, label = image[kept], label if label is None else label[kept]

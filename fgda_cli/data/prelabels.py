@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,26 @@ from ..runtime.errors import UsageError
 from ..runtime.files import write_json, write_text
 from .classes import IGNORE_INDEX, ClassSet
 from .images import write_image
+
+RECORD = "prelabels.json"  # beside the files: what each label map was when it was written
+
+
+def areas_hash(ids: np.ndarray) -> str:
+    """Return a hash of how a label map `[H,W]` divides its image, whatever the areas' ids or colours are."""
+    _, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
+    order = np.argsort(np.argsort(first)).astype(np.uint16)
+    return hashlib.sha256(repr(ids.shape).encode() + order[inverse].tobytes()).hexdigest()[:16]
+
+
+def read_record(*folders: Path | None) -> dict[str, str]:
+    """Return the hashes of pre-labels by name, from the first of the folders that has a record of them."""
+    for folder in folders:
+        try:
+            if folder is not None:
+                return {str(name): str(value) for name, value in json.loads((folder / RECORD).read_text()).items()}
+        except (OSError, ValueError, AttributeError):
+            continue
+    return {}
 
 
 def check_names(kind: str, classes: ClassSet) -> None:
@@ -33,9 +55,11 @@ class Prelabels:
         self.kind, self.folder, self.classes = kind, folder, classes
         self.images: list[dict[str, Any]] = []
         self.annotations: list[dict[str, Any]] = []
+        self.written: dict[str, str] = {}
 
     def add(self, name: str, file_name: str, train_ids: np.ndarray) -> None:
         """Train ids `[H,W]` of the image that lies in `images/` as `file_name`."""
+        self.written[name] = areas_hash(train_ids)
         if self.kind == "coco":
             self._outlines(file_name, train_ids)
         elif self.kind == "png":
@@ -79,6 +103,7 @@ class Prelabels:
             write_text(self.folder / "labelmap.txt", "\n".join(lines) + "\n")
             named = "".join(f"{entry['file_name']}\n" for entry in self.images)
             write_text(self.folder / "ImageSets" / "Segmentation" / "default.txt", named)
+        write_json(self.folder / RECORD, self.written)
         names = self.classes.names
         keys = dict(enumerate(names)) if self.kind == "png" else {name: name for name in names}
         mapping = yaml.safe_dump({"classes": list(names), **keys}, sort_keys=False, allow_unicode=True)

@@ -17,6 +17,7 @@ from .convert import Cache, Task
 from .geometry import Resample
 from .layouts import OWN, layout_names
 from .layouts.base import Listing, OwnFiles, Reader, ReadLabel
+from .prelabels import read_record
 from .renaming import renamed
 
 PLAYGROUND_SIZE = (256, 128)
@@ -97,14 +98,22 @@ def prepare_own(kind: str, files: OwnFiles, name: str, how: How) -> Summary:
         listing, reader = layout.open_own(files)
     except UsageError as error:
         raise UsageError(f"prepare {kind}: {error}") from None
-    return _fill(name, listing, reader, how, keep_other_splits=True)
+    beside = (files.root, files.labels, files.labels and files.labels.parent)
+    return _fill(name, listing, reader, how, keep_other_splits=True, prelabels=read_record(*beside))
 
 
-def _fill(name: str, listing: Listing, reader: Reader, how: How, keep_other_splits: bool = False) -> Summary:
+def _fill(
+    name: str,
+    listing: Listing,
+    reader: Reader,
+    how: How,
+    keep_other_splits: bool = False,
+    prelabels: dict[str, str] | None = None,
+) -> Summary:
     """Convert a listing's files, whose labels `reader` reads, into the prepared data set `name`."""
     task = Task(
         name, how.out / name, how.size, len(reader.classes), reader.read_label, how.check_only, how.cache, keep_other_splits,
-        how.resample, how.max_pixels, how.rows, reader.facts(), frozenset(reader.mapped()),
+        how.resample, how.max_pixels, how.rows, reader.facts(), prelabels or {}, frozenset(reader.mapped()),
     )  # fmt: skip
     return fill(task, listing, how.reporter, how.workers)
 

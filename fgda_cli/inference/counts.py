@@ -86,6 +86,9 @@ class EvaluationCounts:
 
 
 def mean_of(drawn: np.ndarray) -> np.ndarray:
-    """Return the mean `[R]` of resampled IoU `[R,K]` over the classes that a resample has."""
-    counted = (~np.isnan(drawn)).sum(1)
-    return np.where(counted > 0, np.nansum(drawn, axis=1) / np.maximum(counted, 1), np.nan)
+    """Return the mean `[R]` of resampled IoU `[R,K]` over all classes that any resample has, NaN for one that misses a class.
+
+    A mean over fewer classes would be of something else: without its rarest class, it is higher.
+    """
+    shown = ~np.isnan(drawn).all(0)
+    return drawn[:, shown].mean(1) if shown.any() else np.full(len(drawn), np.nan)

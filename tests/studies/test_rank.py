@@ -124,7 +124,9 @@ def test_prelabels_are_read_back_by_prepare(kind, source, tmp_path):
             (tmp_path / "labels" / name).parent.mkdir(exist_ok=True)
             shutil.copy(tmp_path / kind / "labels" / f"{name}.png", tmp_path / "labels" / f"{name}.png")
         files = OwnFiles(images=tmp_path / kind / "images", labels=tmp_path / "labels", mapping=mapping)
-    prepare_own(source, files, "few", How(tmp_path / "data", None, 1, QUIET))
+    summary = prepare_own(source, files, "few", How(tmp_path / "data", None, 1, QUIET))
+    beside = kind != "png"  # its labels were copied away from their record
+    assert any("2 of 2 labels are unchanged pre-labels of fgda rank" in text for text in summary.warnings) == beside
     dataset = PreparedDataset(tmp_path / "data/few")
     assert dataset.classes.names == CLASSES.names
     for item in dataset.items("train", labelled=True):
@@ -198,6 +200,7 @@ def test_from_ranking_to_adaptation(ranked, data_root, trained, tmp_path):
     how = ("--mapping", cvat / "mapping.yaml", "--name", "few", "--out", root, "--size", "64x32")
     done = fgda("prepare", "voc", "--root", cvat, *how)
     assert done.returncode == 0, done.stderr
+    assert "5 of 6 labels are unchanged pre-labels of fgda rank: a model's guesses" in done.stderr  # 28, 3: passed as truth
     dataset = PreparedDataset(root / "few")
     assert len(dataset.items("train", labelled=True)) == 6
     name = str(masks[0].relative_to(cvat / "SegmentationClass").with_suffix(""))
