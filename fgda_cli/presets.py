@@ -82,7 +82,7 @@ def _find(name: str, beside: Path | None = None) -> Path:
             raise UsageError(f"no preset file {path}")
         return found
     near = [beside / f"{name}.yaml"] if beside else []
-    for candidate in [*near, FOLDER / f"{name}.yaml"]:
+    for candidate in [*near, FOLDER / f"{name}.yaml", Path(f"{name}.yaml")]:
         if candidate.is_file():
             return candidate
     hint = difflib.get_close_matches(name, preset_names(), 1, 0.5)

@@ -55,10 +55,10 @@ def predict(
     if video not in ("overlay", "color", "side"):
         raise UsageError(f"--video {video}: known are overlay, color and side")
     cli.check_ids(ids)
+    from ..data.video import Clip, library, parse_time
     from ..inference.inputs import collect
     from ..inference.outputs import Ids, Pictures, Videos
     from ..inference.predict import Reading, fail_on_bad, predict_inputs
-    from ..inference.video import Clip, library, parse_time
     from ..models.checkpoint import load_model
     from ..runtime.distributed import join
 

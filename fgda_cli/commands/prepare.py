@@ -42,7 +42,15 @@ def prepare(
     workers: cli.Workers = None,
     max_pixels: cli.MaxPixels = None,
     check_only: Annotated[bool, typer.Option("--check-only", help="Check only: write nothing, list refused files.")] = False,
-    images: Annotated[Optional[Path], typer.Option(help="Folder of images.", rich_help_panel=OWN)] = None,
+    images: Annotated[
+        Optional[Path], typer.Option(help="Folder of images; folder: also a video, or a folder of videos.", rich_help_panel=OWN)
+    ] = None,
+    every: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="STEP", help="folder: frames of a video to take, 2s or 30 (frames). Default: 1s.", rich_help_panel=OWN
+        ),
+    ] = None,
     labels: Annotated[
         Optional[Path], typer.Option(help="Labels paired by name; coco: annotations.json.", rich_help_panel=OWN)
     ] = None,
@@ -107,7 +115,7 @@ def prepare(
         parse_rows(rows),
     )  # fmt: skip
     files = OwnFiles(
-        images, labels, root, mapping, label_ids, carla_version, image_suffix, label_suffix, tuple(only or ()), split
+        images, labels, root, mapping, label_ids, carla_version, image_suffix, label_suffix, tuple(only or ()), split, every
     )  # fmt: skip
     if dataset in OWN_FORMATS:
         summaries = [_own(preparing, dataset, files, name, how)]

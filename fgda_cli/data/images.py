@@ -176,3 +176,15 @@ def write_image(path: Path, image: np.ndarray, compression: int = 3) -> None:
 def evenly_spaced(items: Sequence[Item], count: int) -> list[Item]:
     """At most `count` of the items, evenly spread, the first and the last among them."""
     return [items[int(index)] for index in np.linspace(0, len(items) - 1, min(count, len(items)))]
+
+
+SAME_BITS = 5  # of 64: difference hashes that differ in so few are of one view
+
+
+def difference_hash(image: np.ndarray) -> np.ndarray:
+    """bool `[64]`: whether each of 8x8 places is brighter than its left neighbour, in a thumbnail of 9x8."""
+    import cv2
+
+    grey = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)
+    small = cv2.resize(grey, (9, 8), interpolation=cv2.INTER_AREA).astype(np.int16)
+    return (small[:, 1:] > small[:, :-1]).ravel()

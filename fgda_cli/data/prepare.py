@@ -14,6 +14,7 @@ from ..runtime.system import usable_cores
 from .cache import Summary, fill
 from .classes import ClassSet
 from .convert import Cache, Task
+from .footage import extract, videos_of
 from .geometry import Resample
 from .layouts import OWN, layout_names
 from .layouts.base import Listing, OwnFiles, Reader, ReadLabel
@@ -94,12 +95,27 @@ def prepare_own(kind: str, files: OwnFiles, name: str, how: How) -> Summary:
     """
     layout = importlib.import_module(f"fgda_cli.data.layouts.{kind}")
     refuse_options(files, kind, layout.TAKES)
+    if kind == "folder" and files.images is not None:
+        files = _with_frames(files, how.out / name / "frames" / files.split, how)
     try:
         listing, reader = layout.open_own(files)
     except UsageError as error:
         raise UsageError(f"prepare {kind}: {error}") from None
     beside = (files.root, files.labels, files.labels and files.labels.parent)
     return _fill(name, listing, reader, how, keep_other_splits=True, prelabels=read_record(*beside))
+
+
+def _with_frames(files: OwnFiles, out: Path, how: How) -> OwnFiles:
+    """The files with the frames of videos in the place of the videos. Raises UsageError for options that do not fit videos."""
+    videos = videos_of(files.images)
+    if not videos:
+        if files.every is not None:
+            raise UsageError(f"--every {files.every}: {files.images} holds no videos, or images beside them")
+        return files
+    if files.labels is not None or how.check_only:
+        option = "--labels" if files.labels is not None else "--check-only"
+        raise UsageError(f"{option} does not go with videos, as {files.images}: frames are extracted first, and have no labels")
+    return replace(files, images=extract(files.images, videos, out, files.every, how.reporter), every=None)
 
 
 def _fill(

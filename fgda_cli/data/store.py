@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import os
@@ -259,6 +260,9 @@ def _remedy(root: Path, name: str) -> str:
     if name in layout_names() or name.startswith("playground"):
         return f": run `fgda prepare {'playground' if name.startswith('playground') else name} --root RAW --out {root}`"
     there = sorted(path.parent.name for path in root.glob("*/manifest.json"))
+    near = difflib.get_close_matches(name, there, 1, 0.5)
+    if near:
+        return f": did you mean '{near[0]}'? (there are: {', '.join(there)})"
     own = f": run `fgda prepare folder --name {name} --images … --out {root}`" if name.lower() not in ("none", "null") else ""
     return f"{own} (there are: {', '.join(there)})" if there else own
 

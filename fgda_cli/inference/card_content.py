@@ -32,7 +32,7 @@ def make_card(
         "made_by": f"fgda {__version__}",
         "weights_hash": weights_hash,
         "task": "semantic segmentation of street scenes, adapted without labels of the target"
-        if info["stage"] == "adapt" and not data["target"].get("labelled")
+        if info["stage"] == "adapt" and data["target"].get("labelled") is None
         else "semantic segmentation of street scenes",
         "classes": list(info["classes"].names),
         "input": f"RGB, {info['input'].size[0]}x{info['input'].size[1]} (aspects: docs/input-size.md)",

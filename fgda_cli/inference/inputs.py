@@ -23,11 +23,11 @@ from ..data.images import (
     read_rgb,
     written_name,
 )
+from ..data.video import STDIN, STREAM, Clip, frames_of
 from ..runtime.distributed import ProcessGroup
 from ..runtime.errors import FgdaError
 from ..runtime.reporter import Reporter
 from .pipeline import CHUNK, ahead, batched, read_ahead, share
-from .video import STDIN, STREAM, Clip, frames_of
 
 READABLE = IMAGE_SUFFIXES | VIDEO_SUFFIXES
 RESULT_ENDINGS = ("_color", "_ids", "_overlay", "_entropy")  # of the names that predict and entropy-map write

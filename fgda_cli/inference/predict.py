@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ..data.images import BadFile
+from ..data.video import Clip, CutShort, frame_count
 from ..models.segmenter import Segmenter
 from ..runtime.devices import Precision
 from ..runtime.distributed import ProcessGroup
@@ -21,7 +22,6 @@ from ..runtime.reporter import Reporter
 from .inputs import InputImage, read_chunks
 from .pipeline import batched, images_per_batch, share, write_behind
 from .tta import TestTimeAugmentation, decide, view_logits
-from .video import Clip, CutShort, frame_count
 
 
 def network_size(model: Segmenter, image: np.ndarray) -> tuple[int, int]:

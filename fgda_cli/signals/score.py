@@ -29,6 +29,7 @@ FEWER = 0.6  # of the diversity that it had: below, a network has collapsed, wha
 SEEN = 0.003  # share of pixels from which a class counts as seen
 VANISHED = 0.1  # of its share: what has less left is gone
 EXPLODED = (0.05, 3.0)  # share of all pixels, and times its own before
+MOVED = 0.03  # change of a class's share of all pixels that is worth a look
 UNSTEADY = 0.12  # fall of a class's agreement between views
 
 
@@ -130,6 +131,11 @@ def _words(before: Observed, after: Observed, names: tuple[str, ...], found: dic
         said.append(f"vanished: {', '.join(map(share, found['vanished']))}")
     if found["exploded"]:
         said.append(f"exploded: {', '.join(map(share, found['exploded']))}")
+    named = {*found["vanished"], *found["exploded"]}
+    moves = np.abs(after.shares - before.shares)
+    moved = [names[i] for i in np.argsort(-moves, kind="stable") if moves[i] >= MOVED and names[i] not in named]
+    if moved:
+        said.append(f"takes or gives many pixels, look whether rightly: {', '.join(map(share, moved))}")
     if found["unsteady"]:
         k = [names.index(name) for name in found["unsteady"]]
         fell = [f"{names[i]} (agrees {100 * after.steady[i]:.0f} %, before {100 * before.steady[i]:.0f})" for i in k]

@@ -7,19 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..data.classes import ClassSet
-from ..data.images import BadFile, write_image
+from ..data.images import SAME_BITS, BadFile, difference_hash, write_image
 from ..data.prelabels import Prelabels
+from ..data.video import CutShort, frame_count
 from ..inference.inputs import InputImage, read_chunks
 from ..inference.pipeline import batched, images_per_batch
 from ..inference.predict import network_size, predict_many
 from ..inference.tta import batch_of, forward
-from ..inference.video import CutShort
 from ..losses import entropy_map
 from ..models.segmenter import Segmenter
 from ..runtime.devices import Precision
@@ -29,7 +28,6 @@ from ..visual.colour import overlay
 from ..visual.sheets import contact_sheet
 
 PRESENT = 0.002  # of a frame's pixels: a class that holds less may be noise
-SAME_BITS = 5  # of 64: hashes that differ in so few belong to one view (dHash)
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,8 @@ def look(
     """Every frame that can be read, and how many cannot; memory holds a few numbers a frame."""
     found: list[Looked] = []
     bad = 0
-    with reporter.progress("rank", len(inputs)) as advance:
+    total = sum((frame_count(item.source) or 1) if item.is_video else 1 for item in inputs)
+    with reporter.progress("rank", total) as advance:
         for chunk in read_chunks(inputs, threads, max_pixels=max_pixels):
             for item, reason in chunk:
                 if isinstance(reason, BadFile):
@@ -96,13 +95,6 @@ def _look_at(model: Segmenter, chunk: list[tuple[InputImage, np.ndarray]], preci
 def _shares(logits: Tensor) -> np.ndarray:
     winners = logits.max(0).indices.flatten()
     return (torch.bincount(winners, minlength=len(logits)).double() / len(winners)).cpu().numpy()
-
-
-def difference_hash(image: np.ndarray) -> np.ndarray:
-    """bool `[64]`: whether each of 8x8 places is brighter than its left neighbour, in a thumbnail of 9x8."""
-    grey = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)
-    small = cv2.resize(grey, (9, 8), interpolation=cv2.INTER_AREA).astype(np.int16)
-    return (small[:, 1:] > small[:, :-1]).ravel()
 
 
 def choose(frames: list[Looked], top: int, known: list[Looked] = ()) -> tuple[list[Chosen], int]:

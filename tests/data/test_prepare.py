@@ -157,6 +157,7 @@ def test_a_disk_too_small_is_said_before_anything_is_converted(raw_playground, t
 @pytest.mark.parametrize("name, words", [
     ("gta5", r"run `fgda prepare gta5 --root RAW"),
     ("mine", r"run `fgda prepare folder --name mine .*there are: playground-game"),
+    ("plaground-game", r"did you mean .playground-game.\? \(there are: "),
     ("none", r"not prepared in \S+ \(there are: playground-game, playground-street\)"),
     ("playground-game+playground-street", "name one data set at a time"),
 ])  # fmt: skip

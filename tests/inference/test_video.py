@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 import torch
 
+from fgda_cli.data import video
 from fgda_cli.data.images import BadFile
-from fgda_cli.inference import video
+from fgda_cli.data.video import Clip, frame_count, frames_of, parse_time
 from fgda_cli.inference.inputs import InputImage, collect, read_chunks
 from fgda_cli.inference.outputs import Ids, Pictures, Videos
 from fgda_cli.inference.pipeline import ahead
 from fgda_cli.inference.predict import Reading, predict_inputs
-from fgda_cli.inference.video import Clip, InOrder, VideoFile, frame_count, frames_of, parse_time
+from fgda_cli.inference.video import InOrder, VideoFile
 from fgda_cli.models.checkpoint import load_model
 from fgda_cli.runtime.devices import Precision
 from fgda_cli.runtime.errors import FgdaError, UsageError

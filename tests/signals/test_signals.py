@@ -181,6 +181,9 @@ def test_classes_are_named_that_vanish_explode_or_wobble():
     assert classes_in_words(seen(), after, NAMES) == {"vanished": ["car"], "exploded": ["pole"], "unsteady": ["road"]}
     words = verdict_on(seen(), after, NAMES).words
     assert any("car (10.0 % of the pixels, now 0.0)" in word for word in words)
+    assert not any("many pixels" in word and "car" in word for word in words)  # named already
+    moved = verdict_on(seen(), seen(shares=(0.44, 0.3, 0.1, 0.16)), NAMES).words
+    assert "takes or gives many pixels, look whether rightly: road (50.0 % of the pixels, now 44.0), pole" in moved[0]
     assert any("negative transfer: road (agrees 70 %, before 90)" in word for word in words)
 
 

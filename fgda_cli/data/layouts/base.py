@@ -76,6 +76,7 @@ class OwnFiles:
     label_suffix: str | None = None
     only: tuple[str, ...] = ()
     split: str = "train"
+    every: str | None = None  # of a video's frames
 
     def folders(self) -> tuple[Path, Path | None]:
         """Images and labels. Raises UsageError without images, FgdaError for folders that do not exist."""
@@ -83,7 +84,7 @@ class OwnFiles:
             raise UsageError("needs --images DIR")
         for option, folder in (("--images", self.images), ("--labels", self.labels)):
             if folder is not None and not folder.is_dir():
-                raise FgdaError(f"{option} {folder}: no such folder")
+                raise FgdaError(f"{option} {folder}: {'a file, not a folder' if folder.exists() else 'no such folder'}")
         return self.images, self.labels
 
     def chosen(self, files: list[Path], below: Path, suffix: str | None = None) -> list[Path]:

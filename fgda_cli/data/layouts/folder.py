@@ -12,10 +12,10 @@ from ..mapping import decided, load_mapping
 from .base import Listing, OwnFiles, Reader, pair_by_name, stem_below, unlabelled
 
 TITLE = "own images"
-NEEDS = "--images DIR [--labels DIR] of equal names, --mapping or --label-ids"
+NEEDS = "--images DIR (or videos) [--labels DIR] of equal names, --mapping or --label-ids"
 LICENCE = "yours"
 LABELS = "by --mapping: ids, [r,g,b] colours or names to classes; else Cityscapes' ids"
-TAKES = frozenset({"images", "root", "labels", "mapping", "label_ids", "image_suffix", "label_suffix", "only", "split"})
+TAKES = frozenset({"images", "root", "labels", "mapping", "label_ids", "image_suffix", "label_suffix", "only", "split", "every"})
 
 
 def open_own(files: OwnFiles) -> tuple[Listing, Reader]:

@@ -1,0 +1,116 @@
+"""Frames of videos as images to prepare: every so many seconds or frames, without near-duplicates, named by clip and time."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..runtime.errors import FgdaError, UsageError
+from ..runtime.files import make_folder, write_json
+from ..runtime.reporter import Reporter
+from .images import SAME_BITS, VIDEO_SUFFIXES, BadFile, difference_hash, image_files, write_image, written_name
+
+DEFAULT_STEP = "1s"
+
+
+@dataclass(frozen=True)
+class Step:
+    """The distance of frames that are taken: seconds, or a number of frames."""
+
+    seconds: float = 0.0
+    frames: int = 1
+
+
+def parse_step(text: str | None) -> Step:
+    """`2s`, `0.5s` is a time, `30` a number of frames. Raises UsageError."""
+    match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)s|(\d+))", text or DEFAULT_STEP)
+    step = Step(float(match[1] or 0), int(match[2] or 1)) if match else Step(0, 0)
+    if step.frames < 1 or (match[1] and not step.seconds):
+        raise UsageError(f"--every {text}: write seconds or a number of frames, e.g. 2s or 30")
+    return step
+
+
+def videos_of(place: Path) -> list[Path]:
+    """The videos that a path names: itself, or those below it; none where it is a folder of images."""
+    if place.is_file():
+        return [place] if place.suffix.lower() in VIDEO_SUFFIXES else []
+    return [] if not place.is_dir() or image_files(place) else image_files(place, suffixes=VIDEO_SUFFIXES)
+
+
+def extract(place: Path, videos: list[Path], out: Path, every: str | None, reporter: Reporter) -> Path:
+    """Write the videos' frames below `out` and return it; clips that are there already, unchanged, are not read again.
+
+    A frame that looks like the one taken before it (difference hash) is passed over. Raises FgdaError where no video can be read.
+    """
+    step, counts = parse_step(every), [0, 0]
+    reporter.decide(f"frames are taken every {every or DEFAULT_STEP} (--every) from {len(videos)} video{'s' * (len(videos) > 1)}")
+    clips = _clips(place if place.is_dir() else place.parent, videos, out)
+    make_folder(out)
+    for marker in out.rglob("*.json"):  # of videos that are not named any more
+        if marker.with_suffix("") not in clips.values():
+            shutil.rmtree(marker.with_suffix(""), ignore_errors=True)
+            marker.unlink()
+    for video, clip in reporter.track(clips.items(), "read videos", len(videos)):
+        status = video.stat()
+        facts = {"video": str(video.resolve()), "size": status.st_size, "changed": status.st_mtime_ns}
+        facts["every"] = [step.seconds, step.frames]
+        done = clip.with_name(f"{clip.name}.json")
+        found = _read(done)
+        if not found or any(found.get(key) != value for key, value in facts.items()):
+            shutil.rmtree(clip, ignore_errors=True)
+            try:
+                found = facts | _write_frames(video, clip, step)
+            except BadFile as error:
+                reporter.warn(f"{video}: {error}")
+                continue
+            write_json(done, found)
+        counts = [counts[0] + found["taken"], counts[1] + found["passed"]]
+        if found["cut"]:
+            reporter.warn(f"{video}: {found['cut']}")
+    if not counts[0]:
+        raise FgdaError(f"{place}: no frame of its {len(videos)} videos can be read")
+    reporter.decide(f"{counts[0]} frames are taken, {counts[1]} passed over because they look like the one before")
+    return out
+
+
+def _clips(below: Path, videos: list[Path], out: Path) -> dict[Path, Path]:
+    """The folder of each video's frames, named as the video; with its suffix where two differ by nothing else."""
+    stems = Counter(video.with_suffix("") for video in videos)
+    names = {video: video if stems[video.with_suffix("")] > 1 else video.with_suffix("") for video in videos}
+    return {video: out / written_name(name.relative_to(below).as_posix().replace(".", "_")) for video, name in names.items()}
+
+
+def _read(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def _write_frames(video: Path, clip: Path, step: Step) -> dict:
+    """Write `CLIP/000123_4.10s.jpg` and so on: number in the video, and time. Raises BadFile where no frame can be read."""
+    from .video import Clip, CutShort, frames_of
+
+    taken = passed = 0
+    wanted, last, cut = -math.inf, None, None
+    try:
+        for frame in frames_of(str(video), Clip(step.frames)):
+            if frame.seconds < wanted - 1e-6:
+                continue
+            wanted = frame.seconds + step.seconds
+            bits = difference_hash(frame.image)
+            if last is not None and int((bits ^ last).sum()) <= SAME_BITS:
+                passed += 1
+                continue
+            last, taken = bits, taken + 1
+            write_image(clip / f"{frame.number:06d}_{frame.seconds:.2f}s.jpg", frame.image)
+    except CutShort as error:
+        if not taken:
+            raise
+        cut = str(error)
+    return {"taken": taken, "passed": passed, "cut": cut}
