@@ -104,7 +104,7 @@ def _by_name(classes: ClassSet, label_ids: LabelIds | None, path: Path) -> Mappi
 
 
 def load_mapping(path: Path | None, label_ids: LabelIds | None = None, by_name: bool = False) -> Mapping:
-    """`{raw id | [r,g,b] | name: class name}` with an optional `classes:` list, or mapping of names to colours.
+    """`{raw id | [r,g,b] | name: class name}`, or `class name: [several of them]`, with an optional `classes:` list, or mapping of names to colours.
 
     A name is one of Cityscapes' and stands for its train id or, `by_name`, any that the labels carry. Raises UsageError.
     """
@@ -123,6 +123,7 @@ def load_mapping(path: Path | None, label_ids: LabelIds | None = None, by_name: 
         raise UsageError(f"--mapping {path}: write it as `raw id: class name` lines")
     classes = _classes(path, tree.pop("classes", None))
     rest = _rest(path, tree, classes)
+    tree = _without_groups(path, tree)
     if not tree and not by_name:
         return _by_name(classes, label_ids, path)
     if label_ids is not None:
@@ -152,6 +153,23 @@ def load_mapping(path: Path | None, label_ids: LabelIds | None = None, by_name: 
                 raise UsageError(f"--mapping {path}: key {raw!r} is a text: write the id {int(raw)} without quotes")
             raise UsageError(f"--mapping {path}: key {raw!r} is neither an id, an [r,g,b] colour nor a class name")
     return Mapping(classes, ids or None, colours or None, names=names, rest=rest)
+
+
+def _without_groups(path: Path, tree: dict) -> dict:
+    """Return the lines with `vehicles: [car, 13, [0, 0, 70]]` as a line for each member.
+
+    Raises UsageError for a member that stands twice.
+    """
+    lines = {raw: name for raw, name in tree.items() if not isinstance(name, list)}
+    for name, members in tree.items():
+        for member in members if isinstance(members, list) else ():
+            raw = tuple(member) if isinstance(member, list) else member
+            is_key = isinstance(raw, (int, str)) or (isinstance(raw, tuple) and all(isinstance(part, int) for part in raw))
+            if not is_key or raw in lines:
+                why = f"stands for '{lines[raw]}' too" if is_key else "is no id, colour or name"
+                raise UsageError(f"--mapping {path}: {member} in '{name}: [...]' {why}")
+            lines[raw] = name
+    return lines
 
 
 def _rest(path: Path, tree: dict, classes: ClassSet) -> int | None:

@@ -308,6 +308,10 @@ def test_labels_of_an_earlier_version_are_asked_to_be_prepared_again(raw):
     ("1: road\n0x1: car\n", "key 1 stands in line 1 and in line 2"),
     ("[1, 2, 3]: road\n4: car\n[1, 2, 3]: car\n", r"line 1 and in line 3"),
     ("classes: [road]\n1: road\nclasses: [car]\n", "key classes stands in line 1 and in line 3"),
+    ("car: [1, 2]\n2: road\n", r"2 in 'car: \[...\]' stands for 'road' too"),
+    ("car: [1, 1]\n", r"1 in 'car: \[...\]' stands for 'car' too"),
+    ("car: [{a: 1}]\n", "is no id, colour or name"),
+    ("wagon: [1]\n", "'wagon' is no class"),
     ("0: car\nroad: sky\n", "'road' stands for id 0, which is there too"),
 ])  # fmt: skip
 def test_a_mapping_that_contradicts_itself_is_refused(raw, mapping, words):

@@ -180,6 +180,14 @@ def test_folder_mapping_of_ids_colours_and_own_classes(tmp_path):
         meaning.read_label(tmp_path / "bad.png")
 
 
+def test_folder_mapping_of_named_groups(tmp_path):
+    (tmp_path / "map.yaml").write_text("classes: [ground, thing]\nground: [1, 7, [255, 0, 0]]\n2: thing\nignore: [9]\n")
+    meaning = mapping.load_mapping(tmp_path / "map.yaml")
+    assert meaning.ids == {1: 0, 7: 0, 2: 1, 9: 255} and meaning.colours == {(255, 0, 0): 0}
+    (tmp_path / "map.yaml").write_text("classes: [vehicles, rest]\nvehicles: [car, truck, bus]\n")
+    assert mapping.load_mapping(tmp_path / "map.yaml", by_name=True).names == {"car": 0, "truck": 0, "bus": 0}
+
+
 def test_folder_mapping_of_minus_one_touches_no_other_id(tmp_path):
     (tmp_path / "map.yaml").write_text("33: bicycle\n-1: ignore\n")
     write_image(tmp_path / "ids.png", np.array([[33]], np.uint8))
