@@ -104,7 +104,9 @@ def _by_name(classes: ClassSet, label_ids: LabelIds | None, path: Path) -> Mappi
 
 
 def load_mapping(path: Path | None, label_ids: LabelIds | None = None, by_name: bool = False) -> Mapping:
-    """`{raw id | [r,g,b] | name: class name}`, or `class name: [several of them]`, with an optional `classes:` list, or mapping of names to colours.
+    """Read `{raw id | [r,g,b] | name: class name}` lines, or `class name: [several of them]`.
+
+    `classes:` is an optional list, or a mapping of names to colours.
 
     A name is one of Cityscapes' and stands for its train id or, `by_name`, any that the labels carry. Raises UsageError.
     """
