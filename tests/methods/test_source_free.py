@@ -142,7 +142,7 @@ def test_the_guard_keeps_the_start_unless_something_is_better(job, trained, tiny
 
     def score(self, state, iteration):
         self.after = self.look(state)
-        return next(waiting, -5.0)
+        return next(waiting, -5.0) if iteration else 0.0  # tent's statistics change before the first step
 
     monkeypatch.setattr(validation.LabelFree, "score", score)
     final = stages.adapt(replace(job, preset=tiny_preset("adapt.evaluate_every=2", method=method)), trained)
