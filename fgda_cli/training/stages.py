@@ -192,8 +192,9 @@ def _run(
         state = build(plan, run, resumed)
         if resumed is not None:
             state.load_state_dict(resumed["train"])
-            if longer:
-                state.stale, state.planned = 0, None
+            state.stale = 0 if longer else state.stale
+            if longer or preset.run.time_limit is None:
+                state.planned = None
             job.reporter.say(f"resuming {run.folder} at iteration {state.iteration} of {stage.iterations}")
         train(plan, run, state)
     return run.final
