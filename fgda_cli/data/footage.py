@@ -13,7 +13,7 @@ from pathlib import Path
 from ..runtime.errors import FgdaError, UsageError
 from ..runtime.files import make_folder, write_json
 from ..runtime.reporter import Reporter
-from .images import SAME_BITS, VIDEO_SUFFIXES, BadFile, difference_hash, image_files, write_image, written_name
+from .images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, BadFile, difference_hash, image_files, look_alike, write_image, written_name
 
 DEFAULT_STEP = "1s"
 
@@ -39,7 +39,8 @@ def videos_of(place: Path) -> list[Path]:
     """The videos that a path names: itself, or those below it; none where it is a folder of images."""
     if place.is_file():
         return [place] if place.suffix.lower() in VIDEO_SUFFIXES else []
-    return [] if not place.is_dir() or image_files(place) else image_files(place, suffixes=VIDEO_SUFFIXES)
+    files = image_files(place, suffixes=IMAGE_SUFFIXES | VIDEO_SUFFIXES) if place.is_dir() else []
+    return files if all(path.suffix.lower() in VIDEO_SUFFIXES for path in files) else []
 
 
 def extract(place: Path, videos: list[Path], out: Path, every: str | None, reporter: Reporter) -> Path:
@@ -47,7 +48,7 @@ def extract(place: Path, videos: list[Path], out: Path, every: str | None, repor
 
     A frame that looks like the one taken before it (difference hash) is passed over. Raises FgdaError where no video can be read.
     """
-    step, counts = parse_step(every), [0, 0]
+    step, taken, passed = parse_step(every), 0, 0
     reporter.decide(f"frames are taken every {every or DEFAULT_STEP} (--every) from {len(videos)} video{'s' * (len(videos) > 1)}")
     clips = _clips(place if place.is_dir() else place.parent, videos, out)
     make_folder(out)
@@ -57,24 +58,23 @@ def extract(place: Path, videos: list[Path], out: Path, every: str | None, repor
             marker.unlink()
     for video, clip in reporter.track(clips.items(), "read videos", len(videos)):
         status = video.stat()
-        facts = {"video": str(video.resolve()), "size": status.st_size, "changed": status.st_mtime_ns}
-        facts["every"] = [step.seconds, step.frames]
+        stamp = [str(video.resolve()), status.st_size, status.st_mtime_ns, step.seconds, step.frames]
         done = clip.with_name(f"{clip.name}.json")
         found = _read(done)
-        if not found or any(found.get(key) != value for key, value in facts.items()):
+        if found.get("stamp") != stamp:
             shutil.rmtree(clip, ignore_errors=True)
             try:
-                found = facts | _write_frames(video, clip, step)
+                found = {"stamp": stamp} | _write_frames(video, clip, step)
             except BadFile as error:
                 reporter.warn(f"{video}: {error}")
                 continue
             write_json(done, found)
-        counts = [counts[0] + found["taken"], counts[1] + found["passed"]]
+        taken, passed = taken + found["taken"], passed + found["passed"]
         if found["cut"]:
             reporter.warn(f"{video}: {found['cut']}")
-    if not counts[0]:
+    if not taken:
         raise FgdaError(f"{place}: no frame of its {len(videos)} videos can be read")
-    reporter.decide(f"{counts[0]} frames are taken, {counts[1]} passed over because they look like the one before")
+    reporter.decide(f"{taken} frames are taken, {passed} passed over because they look like the one before")
     return out
 
 
@@ -104,7 +104,7 @@ def _write_frames(video: Path, clip: Path, step: Step) -> dict:
                 continue
             wanted = frame.seconds + step.seconds
             bits = difference_hash(frame.image)
-            if last is not None and int((bits ^ last).sum()) <= SAME_BITS:
+            if last is not None and look_alike(bits, last):
                 passed += 1
                 continue
             last, taken = bits, taken + 1

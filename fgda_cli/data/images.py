@@ -181,6 +181,11 @@ def evenly_spaced(items: Sequence[Item], count: int) -> list[Item]:
 SAME_BITS = 5  # of 64: difference hashes that differ in so few are of one view
 
 
+def look_alike(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return whether difference hashes `[…,64]` are of one view, bool `[…]`."""
+    return (first ^ second).sum(-1) <= SAME_BITS
+
+
 def difference_hash(image: np.ndarray) -> np.ndarray:
     """bool `[64]`: whether each of 8x8 places is brighter than its left neighbour, in a thumbnail of 9x8."""
     import cv2

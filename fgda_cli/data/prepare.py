@@ -115,7 +115,7 @@ def _with_frames(files: OwnFiles, out: Path, how: How) -> OwnFiles:
     if files.labels is not None or how.check_only:
         option = "--labels" if files.labels is not None else "--check-only"
         raise UsageError(f"{option} does not go with videos, as {files.images}: frames are extracted first, and have no labels")
-    return replace(files, images=extract(files.images, videos, out, files.every, how.reporter), every=None)
+    return replace(files, images=extract(files.images, videos, out, files.every, how.reporter))
 
 
 def _fill(

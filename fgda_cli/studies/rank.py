@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..data.classes import ClassSet
-from ..data.images import SAME_BITS, BadFile, difference_hash, write_image
+from ..data.images import BadFile, difference_hash, look_alike, write_image
 from ..data.prelabels import Prelabels
 from ..data.video import CutShort, frame_count
 from ..inference.inputs import InputImage, read_chunks
@@ -116,7 +116,7 @@ def choose(frames: list[Looked], top: int, known: list[Looked] = ()) -> tuple[li
     nearest, open_ = np.full(len(frames), np.inf), np.ones(len(frames), bool)
     for frame in known:
         nearest = np.minimum(nearest, np.linalg.norm(features - (frame.features - centre) / spread, axis=1))
-        open_ &= (bits ^ frame.bits).sum(1) > SAME_BITS
+        open_ &= ~look_alike(bits, frame.bits)
     widest = np.linalg.norm(features, axis=1).max() * 2 or 1.0
     chosen: list[Chosen] = []
     passed = int((~open_).sum())
@@ -128,7 +128,7 @@ def choose(frames: list[Looked], top: int, known: list[Looked] = ()) -> tuple[li
             Chosen(frames[best], float(score[best]), float(uncertainty[best]), float(rarity[best]), float(novelty[best]))
         )
         nearest = np.minimum(nearest, np.linalg.norm(features - features[best], axis=1))
-        alike = open_ & ((bits ^ bits[best]).sum(1) <= SAME_BITS)
+        alike = open_ & look_alike(bits, bits[best])
         passed += int(alike.sum()) - 1
         open_ &= ~alike
     return chosen, passed

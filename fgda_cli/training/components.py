@@ -24,12 +24,17 @@ from .datasets import Datasets
 from .state import TrainState
 
 
-def initialise(model: Segmenter, preset: Preset, init: tuple[Path, dict] | None, classes: ClassSet) -> None:
-    """Load the backbone's own weights, or a checkpoint's, whose classes are matched by name. Raises FgdaError on a misfit."""
+def initialise(
+    model: Segmenter, preset: Preset, init: tuple[Path, dict] | None, classes: ClassSet
+) -> dict[str, torch.Tensor] | None:
+    """Load the backbone's own weights, or a checkpoint's, whose classes are matched by name; return the checkpoint's.
+
+    Raises FgdaError on a misfit.
+    """
     if init is None:
         settings = preset.model
         load_backbone(model.backbone, settings.backbone, settings.variant, settings.weights, settings.output_stride)
-        return
+        return None
     path, content = init
     try:
         theirs, weights = ClassSet.from_json(content["classes"]), content["model"]
@@ -41,6 +46,7 @@ def initialise(model: Segmenter, preset: Preset, init: tuple[Path, dict] | None,
             weights = checkpoint.reorder_head(weights, [theirs.names.index(name) for name in classes.names])
         checkpoint.check_finite(weights, str(path))
         model.load_state_dict(weights)
+        return weights
     except (KeyError, RuntimeError, ValueError) as error:
         raise FgdaError(f"{path} does not fit the preset's model: {' '.join(str(error).split())[:160]}") from error
 

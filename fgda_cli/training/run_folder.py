@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import yaml
 
@@ -13,6 +15,8 @@ from ..presets import from_json
 from ..runtime.errors import FgdaError, UsageError
 from ..runtime.files import HOLDER, LOCK, append_line, make_folder, write_text
 from ..settings import Preset, Run
+
+Value = TypeVar("Value")
 
 # Keys that do not change what is computed, so that a resume may change them.
 FREE_KEYS = (
@@ -82,10 +86,9 @@ class RunFolder:
         if differing:
             shown = ", ".join(differing[:6]) + (", …" if len(differing) > 6 else "")
             hint = ", or --extend to train it further" if differing == [f"{identity.stage}.iterations"] else ""
-            if differing == ["run.select"] and (recorded["run"]["time_limit"] is None) != (wanted["run"]["time_limit"] is None):
-                hint = (
-                    ", or give the --budget that the run was begun with, or a larger one" if recorded["run"]["time_limit"] else ""
-                )
+            lost_its_limit = recorded["run"].get("time_limit") and wanted["run"]["time_limit"] is None
+            if differing == ["run.select"] and lost_its_limit:
+                hint = ", or give the --budget that the run was begun with, or a larger one"
             raise UsageError(
                 f"{self.folder} holds a run with other settings: {shown}\nuse --fresh to start over, or another --out{hint}"
             )
@@ -97,19 +100,22 @@ class RunFolder:
 
     def length(self, stage: str) -> int | None:
         """Return the iterations that the folder's run was asked for; None when there is no run."""
-        try:
-            return int(yaml.safe_load(self.record.read_text())[stage]["iterations"])
-        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
-            return None
+        return self._recorded(lambda found: int(found[stage]["iterations"]))
 
     def has_more_room(self, wanted: Run) -> bool:
         """Return whether a finished run is now allowed more time or patience than it was begun with."""
-        try:
-            before = Run.model_validate(yaml.safe_load(self.record.read_text())["run"])
-        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        before = self._recorded(lambda found: Run.model_validate(found["run"]))
+        if before is None:
             return False
         limits = ((before.time_limit, wanted.time_limit), (before.patience, wanted.patience))
         return self.final.is_file() and any(was is not None and (now is None or now > was) for was, now in limits)
+
+    def _recorded(self, read: Callable[[Any], Value]) -> Value | None:
+        """Return what `read` takes from the run's record; None when there is no run, or a damaged record."""
+        try:
+            return read(yaml.safe_load(self.record.read_text()))
+        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+            return None
 
     def reached(self) -> int | None:
         """Return the iterations that the folder's run has trained; None when there is no checkpoint."""

@@ -41,7 +41,7 @@ from .trainer import Trainer
 from .validation import check_selection, make_validators
 
 STILL_RISES = 1.0  # points of mIoU in the last quarter of training: more, and it was too short
-NEW, STARTED, FINISHED = range(3)  # what a run folder may hold
+NEW, STARTED, LONGER, FINISHED = range(4)  # what a run folder may hold
 
 
 @dataclass(frozen=True)
@@ -182,38 +182,40 @@ def _run(
     plan, run = check(job, preset, stage, identity, method, init), RunFolder(job.out or folder)
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng([plan.device] if plan.device.type == "cuda" else []))  # the caller's stays
-        found, longer = _open(plan, run, stack)
+        found = _open(plan, run, stack)
         if found == FINISHED:
             job.reporter.say(f"{run.folder} {_how_it_ended(run, stage)}")
             return run.final
-        resumed = checkpoint.load(run.last) if found == STARTED else None
+        resumed = checkpoint.load(run.last) if found in (STARTED, LONGER) else None
         if resumed is not None and "train" not in resumed:
             raise FgdaError(f"{run.last} cannot be resumed (it holds weights alone): use --fresh to start over")
         state = build(plan, run, resumed)
         if resumed is not None:
             state.load_state_dict(resumed["train"])
-            state.stale = 0 if longer else state.stale
-            if longer or preset.run.time_limit is None:
+            state.stale = 0 if found == LONGER else state.stale
+            if found == LONGER or preset.run.time_limit is None:
                 state.planned = None
             job.reporter.say(f"resuming {run.folder} at iteration {state.iteration} of {stage.iterations}")
         train(plan, run, state)
     return run.final
 
 
-def _open(plan: Plan, run: RunFolder, stack: ExitStack) -> tuple[int, bool]:
+def _open(plan: Plan, run: RunFolder, stack: ExitStack) -> int:
     """Open the run's folder, which no other process works in until the stack ends.
 
-    Return what it holds (NEW, STARTED or FINISHED), and whether the run goes on beyond its end.
+    Return what it holds: NEW, STARTED, LONGER (started, and goes on beyond its end), or FINISHED; the first process decides.
     """
-    goes_on = plan.job.extend or run.has_more_room(plan.preset.run)
-    longer = goes_on and _is_longer(plan.job, run, plan.stage, plan.identity)
 
     def open_run() -> int:
         stack.enter_context(alone_in(run.folder))
+        goes_on = plan.job.extend or (not plan.job.fresh and run.has_more_room(plan.preset.run))
+        longer = goes_on and _is_longer(plan.job, run, plan.stage, plan.identity)
         run.open(plan.preset, plan.identity, plan.job.fresh, longer)
-        return FINISHED if run.final.is_file() else STARTED if run.last.is_file() else NEW
+        if run.final.is_file() or not run.last.is_file():
+            return FINISHED if run.final.is_file() else NEW
+        return LONGER if longer else STARTED
 
-    return plan.group.first_decides(open_run), longer
+    return plan.group.first_decides(open_run)
 
 
 def build(plan: Plan, run: RunFolder, resumed: dict | None) -> TrainState:
@@ -221,10 +223,7 @@ def build(plan: Plan, run: RunFolder, resumed: dict | None) -> TrainState:
     job, preset, stage, data, device = plan.job, plan.preset, plan.stage, plan.data, plan.device
     torch.manual_seed(preset.run.seed)
     model = checkpoint.build_model(preset.model, len(data.classes))
-    began = None
-    if resumed is None:
-        initialise(model, preset, plan.init, data.classes)
-        began = {name: value.clone() for name, value in model.state_dict().items()} if plan.init is not None else None
+    began = initialise(model, preset, plan.init, data.classes) if resumed is None else None
     wanted = resumed["train"]["precision"] if resumed else preset.run.precision
     precision = make_precision(wanted, device, plan.group, model, job.reporter)
     if resumed is None and stage.batch_norm == "mixed":

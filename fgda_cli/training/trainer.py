@@ -124,6 +124,7 @@ class Trainer:
     def look_before(self) -> None:
         """Compute the signals of the model that the run begins as; a resumed run has them already."""
         found, state = self.validators.label_free, self.state
+        began, state.began = state.began, None
         if found is None:
             return
         if state.frames is None and state.before is None and self.clock.limit is not None and self.process_group.is_first:
@@ -135,7 +136,7 @@ class Trainer:
         if state.before is not None:
             found.before = Observed.from_json(state.before)
         elif state.iteration == 0 and self.stage.start == "pretrain" and self.process_group.is_first:
-            began, state.began, weights = state.began, None, state.method.inference_state_dict()
+            weights = state.method.inference_state_dict()
             same = began is None or all(torch.equal(value.cpu(), began[name]) for name, value in weights.items())
             with self.clock.looking():  # the start may have changed before the first step: its batch norm statistics
                 found.before = found.look(weights if same else began)

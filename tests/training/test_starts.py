@@ -200,6 +200,8 @@ def test_a_run_that_ended_for_patience_goes_on(data_root, tiny_preset, tmp_path)
     stages.pretrain(job)
     assert any(f"ended at iteration {ended} of 6, for time or patience: a larger --budget" in text for text in said)
     again = tiny_preset("run.patience=99", "pretrain.evaluate_every=1", "pretrain.iterations=6", "optim.lr=1e-9")
+    stages.pretrain(replace(job, preset=again, fresh=True, out=shutil.copytree(job.out, tmp_path / "fresh")))
+    assert not any("goes on from iteration" in text for text in said)
     stages.pretrain(replace(job, preset=again))  # more patience says enough
     assert any(f"goes on from iteration {ended} to 6; the learning rates go on as planned" in text for text in said)
     assert checkpoint.load(tmp_path / "run/checkpoints/last.pth")["iteration"] == 6
