@@ -35,6 +35,9 @@ def prepare(
             metavar="TOP:BOTTOM", help="Keep only these rows of each image, in percent of its height, to match another camera."
         ),
     ] = None,
+    cut: Annotated[
+        bool, typer.Option("--cut", help="Cut training images of another shape to that of --size, instead of squeezing them.")
+    ] = False,
     cache: Annotated[str, typer.Option(help="raw (BMP: read fastest) or png (a half to a third of the disk space).")] = "raw",
     resample: Annotated[
         str, typer.Option(help="Filter that shrinks images: area, or bicubic as in the published loaders.")
@@ -82,6 +85,13 @@ def prepare(
     condition: Annotated[Optional[str], typer.Option(help="acdc: fog, night, rain or snow alone.")] = None,
     list_: Annotated[bool, typer.Option("--list", help="List data sets: their folders, licence pages and labels.")] = False,
     split: Annotated[str, typer.Option(help="train or val.", rich_help_panel=OWN)] = "train",
+    hold_out: Annotated[
+        int,
+        typer.Option(
+            min=0, max=99, metavar="PERCENT", help="Own files: make the last by name the split val, as a validation set.",
+            rich_help_panel=OWN,
+        ),
+    ] = 0,
     name: Annotated[Optional[str], typer.Option(help="Name of the prepared data set.", rich_help_panel=OWN)] = None,
     seed: Annotated[int, typer.Option(min=0, help="playground: seed of the scenes.")] = 0,
     json: cli.Json = None,
@@ -109,10 +119,15 @@ def prepare(
     ):  # fmt: skip
         if value not in choices:
             raise UsageError(f"{option} {value}: known are {', '.join(choice for choice in choices if choice)}")
+    if hold_out and (split == "val" or dataset not in OWN_FORMATS):
+        what = "--split val" if split == "val" else f"{dataset}, which has splits of its own"
+        raise UsageError(f"--hold-out makes a split val of one's own files: it does not go with {what}")
+    if cut and size is None:
+        raise UsageError("--cut needs --size, whose shape images are cut to")
     show = cli.reporter(context)
     how = preparing.How(
         data_root(out), parse_size(size), preparing.default_workers(workers), show, check_only, cache, resample, max_pixels,
-        parse_rows(rows),
+        parse_rows(rows), cut, hold_out,
     )  # fmt: skip
     files = OwnFiles(
         images, labels, root, mapping, label_ids, carla_version, image_suffix, label_suffix, tuple(only or ()), split, every

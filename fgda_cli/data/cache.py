@@ -17,6 +17,7 @@ from ..runtime.parallel import in_processes
 from ..runtime.reporter import Reporter
 from .classes import IGNORE_INDEX
 from .convert import Task, convert, key_of, stamp
+from .geometry import same_aspect
 from .layouts.base import Listing, Pair
 from .store import FORMAT, VERSION, read_manifest
 
@@ -159,6 +160,7 @@ def _conclude(task: Task, listing: Listing, pairs: list[Pair], records: dict[str
         unchanged += bool(record.get("unchanged"))
         splits.setdefault(pair.split, []).append({k: record[k] for k in ("name", "image", "label", "counts", "size")})
     summary = _summary(task, listing, splits, skipped)
+    _warn_of_squeezed(task, splits.get("train", []), summary.warnings)
     if unchanged:
         summary.warnings.append(
             f"{unchanged} of {sum(map(len, splits.values()))} labels are unchanged pre-labels of fgda rank: a model's guesses, "
@@ -187,12 +189,28 @@ def _conclude(task: Task, listing: Listing, pairs: list[Pair], records: dict[str
     }
     if task.rows is not None:
         listing.notes.append("rows {:g} to {:g} % of each image's height are kept".format(*task.rows))
+    if task.cut:
+        listing.notes.append("training images are cut to the shape of {}x{}".format(*task.size))
     manifest = {"format": FORMAT, "version": VERSION, "dataset": task.dataset, "size": task.size, "resample": task.resample,
                 "ignore_index": IGNORE_INDEX, "classes": listing.classes.to_json(), "class_pixels": statistics,
                 "decisions": listing.notes, "splits": splits}  # fmt: skip
     write_json(task.out / "manifest.json", manifest, indent=None)
     write_json(task.out / "class_statistics.json", statistics)
     return summary
+
+
+def _warn_of_squeezed(task: Task, items: list[dict], warnings: list[str]) -> None:
+    """Warn of training images that do not have the shape that most have: one size squeezes them differently."""
+    sizes = Counter(tuple(item["size"]) for item in items)
+    if task.size is None or not sizes:
+        return
+    most = sizes.most_common(1)[0][0]
+    others = sum(count for size, count in sizes.items() if not same_aspect(size, most))
+    if others:
+        warnings.append(
+            f"train: {others} of {len(items)} images have another shape than most ({most[0]}x{most[1]}) and are squeezed to "
+            f"{task.size[0]}x{task.size[1]}: --cut keeps their middle instead"
+        )
 
 
 def _class_pixels(items: list[dict]) -> np.ndarray | None:

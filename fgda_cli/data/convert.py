@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .geometry import Resample, resize_ids, resize_image
+from .geometry import Resample, cut_to, resize_ids, resize_image
 from .images import BadFile, read_rgb, write_image
 from .layouts.base import Pair, ReadLabel
 from .prelabels import areas_hash
@@ -37,6 +37,7 @@ class Task:
     resample: Resample = "area"
     max_pixels: int | None = None
     rows: tuple[float, float] | None = None  # the part of an image's height that is kept, in percent from the top
+    cut: bool = False  # training images of another aspect than `size` lose their borders instead of being squeezed
     label_facts: dict[str, Any] = field(default_factory=dict)  # what a converted label depends on besides its file
     prelabels: dict[str, str] = field(default_factory=dict)  # hashes of what fgda rank wrote, by name
     mapped: frozenset[int] = frozenset()  # train ids that the mapping can yield, where there is one
@@ -46,6 +47,7 @@ class Task:
         """A short hash of everything but the files that a cached label or image depends on."""
         facts = [CONVERSION, self.size, self.cache, self.resample, self.num_classes, self.label_facts]
         facts += [self.rows] if self.rows is not None else []
+        facts += ["cut"] if self.cut else []
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -75,6 +77,8 @@ def convert(task: Task, pair: Pair) -> dict:
                 "problem": f"{image.shape[1]} pixels wide, without a row between those of --rows",
                 "file": str(pair.image),
             }
+    if task.cut and task.size is not None and pair.split != "val":
+        image, label = cut_to(image, task.size), label if label is None else cut_to(label, task.size)
     return record | _cache(task, pair, image, label)
 
 

@@ -41,6 +41,15 @@ def resize_ids(ids: np.ndarray, size: Size) -> np.ndarray:
     return ids.take(_centres(ids.shape[0], size[1]), 0).take(_centres(ids.shape[1], size[0]), 1)
 
 
+def cut_to(pixels: np.ndarray, like: Size) -> np.ndarray:
+    """The largest middle part of an image or label `[H,W,...]` in the aspect of (width, height)."""
+    height, width = pixels.shape[:2]
+    factor = min(width / like[0], height / like[1])
+    wide, high = (max(1, min(own, round(side * factor))) for own, side in ((width, like[0]), (height, like[1])))
+    left, top = (width - wide) // 2, (height - high) // 2
+    return np.ascontiguousarray(pixels[top : top + high, left : left + wide])
+
+
 def _centres(inputs: int, outputs: int) -> np.ndarray:
     """The input pixel in which the centre of each output pixel lies; centres are added up one by one, as Pillow does."""
     step = inputs / outputs

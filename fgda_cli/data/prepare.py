@@ -37,6 +37,8 @@ class How:
     resample: Resample = "area"
     max_pixels: int | None = None
     rows: tuple[float, float] | None = None
+    cut: bool = False
+    hold_out: int = 0  # percent of one's own files that become the split `val`
 
 
 def default_workers(workers: int | None) -> int:
@@ -101,8 +103,23 @@ def prepare_own(kind: str, files: OwnFiles, name: str, how: How) -> Summary:
         listing, reader = layout.open_own(files)
     except UsageError as error:
         raise UsageError(f"prepare {kind}: {error}") from None
+    if how.hold_out:
+        _hold_out(listing, how.hold_out)
     beside = (files.root, files.labels, files.labels and files.labels.parent)
     return _fill(name, listing, reader, how, keep_other_splits=True, prelabels=read_record(*beside))
+
+
+def _hold_out(listing: Listing, percent: int) -> None:
+    """Make the last files by name the split `val`: one stretch, so that hardly any frame of it has its neighbour in training.
+
+    Raises UsageError where one of the two splits would be empty.
+    """
+    pairs = sorted(listing.pairs, key=lambda pair: pair.name)
+    count = round(len(pairs) * percent / 100)
+    if not 0 < count < len(pairs):
+        raise UsageError(f"--hold-out {percent}: of {len(pairs)} images that is {count}, and both splits need one")
+    listing.pairs = pairs[:-count] + [replace(pair, split="val") for pair in pairs[-count:]]
+    listing.notes.append(f"{count} of {len(pairs)} images, the last by name, from {pairs[-count].name} on, are the split val")
 
 
 def _with_frames(files: OwnFiles, out: Path, how: How) -> OwnFiles:
@@ -129,7 +146,7 @@ def _fill(
     """Convert a listing's files, whose labels `reader` reads, into the prepared data set `name`."""
     task = Task(
         name, how.out / name, how.size, len(reader.classes), reader.read_label, how.check_only, how.cache, keep_other_splits,
-        how.resample, how.max_pixels, how.rows, reader.facts(), prelabels or {}, frozenset(reader.mapped()),
+        how.resample, how.max_pixels, how.rows, how.cut, reader.facts(), prelabels or {}, frozenset(reader.mapped()),
     )  # fmt: skip
     return fill(task, listing, how.reporter, how.workers)
 

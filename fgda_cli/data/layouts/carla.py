@@ -75,7 +75,7 @@ def open_own(files: OwnFiles) -> tuple[Listing, Reader]:
     """Raises UsageError when the ids contradict --carla-version, or when it is needed."""
     listing = Listing()
     pair_folders(listing, files)
-    tags = Tags(decide_version(_shares(listing.labels()), files.carla_version, listing.notes))
+    tags = Tags(decide_version(shares_of(listing.labels()), files.carla_version, listing.notes))
     return listing, tags if files.mapping is None else renamed(tags, files.mapping, listing)
 
 
@@ -86,8 +86,8 @@ def raw_ids(values: np.ndarray) -> np.ndarray | None:
     return None if values[..., 1:].any() else values[..., 0]
 
 
-def _shares(labels: list[Path]) -> dict[int, float]:
-    """The share of pixels of each raw id, over a sample of the files."""
+def shares_of(labels: list[Path]) -> dict[int, float]:
+    """Return the share of pixels of each raw id, over a sample of the files."""
     counts: Counter[int] = Counter()
     for path in sample_of(labels):
         try:
@@ -108,17 +108,9 @@ def decide_version(shares: dict[int, float], wanted: str | None, notes: list[str
     """
     if not shares:
         return wanted
-    road_and_sky = {version: sum(shares.get(k, 0) for k, v in IDS[version].items() if v in (0, 10)) for version in IDS}
-    likely = max(road_and_sky, key=road_and_sky.__getitem__)
-    clear = road_and_sky[likely] >= max(MUCH, 2 * min(road_and_sky.values()))
-    if max(shares) > LARGEST["old"]:
-        reason = f"id {max(shares)} does not exist before 0.9.14"
-        if wanted == "old":
-            raise UsageError(f"--carla-version old: {reason}\nuse --carla-version new, or prepare folder with a --mapping")
-        likely, clear = "new", True
-    else:
-        parts = ", ".join(f"{100 * share:.0f} % read as {version}" for version, share in road_and_sky.items())
-        reason = f"road and sky cover {parts}"
+    likely, clear, reason = likely_version(shares)
+    if max(shares) > LARGEST["old"] and wanted == "old":
+        raise UsageError(f"--carla-version old: {reason}\nuse --carla-version new, or prepare folder with a --mapping")
     if wanted is None:
         hint = f"; {reason}, so it looks like --carla-version {likely}" if clear else ""
         raise UsageError(f"CARLA renumbered its ids in 0.9.14: say --carla-version old (to 0.9.13) or new{hint}")
@@ -126,3 +118,14 @@ def decide_version(shares: dict[int, float], wanted: str | None, notes: list[str
         notes.append(f"{reason}, which is more usual of --carla-version {likely}: look at some labels before you train")
     notes.append(f"labels are CARLA's ids {'to 0.9.13' if wanted == 'old' else 'from 0.9.14 on'}")
     return wanted
+
+
+def likely_version(shares: dict[int, float]) -> tuple[str, bool, str]:
+    """Return the numbering that fits the shares of the raw ids better, whether clearly so, and why."""
+    if max(shares) > LARGEST["old"]:
+        return "new", True, f"id {max(shares)} does not exist before 0.9.14"
+    road_and_sky = {version: sum(shares.get(k, 0) for k, v in IDS[version].items() if v in (0, 10)) for version in IDS}
+    likely = max(road_and_sky, key=road_and_sky.__getitem__)
+    clear = road_and_sky[likely] >= max(MUCH, 2 * min(road_and_sky.values()))
+    parts = ", ".join(f"{100 * share:.0f} % read as {version}" for version, share in road_and_sky.items())
+    return likely, clear, f"road and sky cover {parts}"

@@ -38,19 +38,19 @@ def pair_folders(listing: Listing, files: OwnFiles) -> None:
     pair_by_name(listing, images, found, folder, labels, files.split, endings=endings)
     if not listing.pairs and images and found:
         suggested = suggest(images, found, folder, labels)
-        how = f"try {suggested}" if suggested else "images and labels need the same names, or --image-suffix and --label-suffix"
+        how = "try --image-suffix {} --label-suffix {}".format(*suggested) if suggested else "images and labels need the same names, or --image-suffix and --label-suffix"
         raise UsageError(f"no image has a label of its name, e.g. {images[0].name} and {found[0].name}\n{how}")
 
 
-def suggest(images: list[Path], labels: list[Path], image_root: Path, label_root: Path) -> str | None:
-    """The two suffixes without which most names agree, as options; None where there are none."""
-    best: tuple[int, int, str] | None = None
+def suggest(images: list[Path], labels: list[Path], image_root: Path, label_root: Path) -> tuple[str, str] | None:
+    """The endings of images and of labels without which most names agree; None where there are none."""
+    best: tuple[int, int, tuple[str, str]] | None = None
     for one in _endings(images):
         stems = {stem_below(path, image_root, one) for path in images if path.name.endswith(one)}
         for two in _endings(labels):
             others = {stem_below(path, label_root, two) for path in labels if path.name.endswith(two)}
             shared = len(stems & others)
-            candidate = (shared, -len(one) - len(two), f"--image-suffix {one} --label-suffix {two}")
+            candidate = (shared, -len(one) - len(two), (one, two))
             if 2 * shared >= min(len(stems), len(others)) and shared and (best is None or candidate > best):
                 best = candidate
     return best[2] if best else None
