@@ -32,6 +32,7 @@ from .commands import (
     pretrain,
     rank,
     report,
+    start,
     verdict,
 )
 from .runtime.distributed import ranks
@@ -47,7 +48,7 @@ app = typer.Typer(
 
 DATA, TRAIN, JUDGE, USE, ABOUT = "Data", "Train", "Judge", "Use", "Look up"
 GROUPS = {
-    DATA: {"prepare": prepare.prepare, "gap": gap.gap},
+    DATA: {"start": start.start, "prepare": prepare.prepare, "gap": gap.gap},
     TRAIN: {"demo": demo.demo, "pretrain": pretrain.pretrain, "adapt": adapt.adapt, "import": import_.import_},
     JUDGE: {
         "evaluate": evaluate.evaluate,

@@ -13,7 +13,9 @@ from . import _options as cli
 def card(
     context: typer.Context,
     checkpoint: Annotated[Path, typer.Argument(metavar="CKPT")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for card.md and card.json.", rich_help_panel="Result")] = Path("."),
+    out: Annotated[
+        Optional[Path], typer.Option(help="Folder for card.md and card.json. Default: the run's.", rich_help_panel="Result")
+    ] = None,
     data: Annotated[
         Optional[str], typer.Option(help="Labelled data set of the figures. Default: the preset's.", rich_help_panel="Data")
     ] = None,
@@ -25,5 +27,7 @@ def card(
     from ..studies.model_card import write_card
 
     show = cli.reporter(context)
+    if out is None:
+        out = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
     write_card(checkpoint, out, root_of(data_root), data, cli.precision_for(None, device, show), show)
     print(f"{out}: card.md, card.json")

@@ -88,7 +88,10 @@ def prepare(
     hold_out: Annotated[
         int,
         typer.Option(
-            min=0, max=99, metavar="PERCENT", help="Own files: make the last by name the split val, as a validation set.",
+            min=0,
+            max=99,
+            metavar="PERCENT",
+            help="Own files: make the last by name the split val, as a validation set.",
             rich_help_panel=OWN,
         ),
     ] = 0,

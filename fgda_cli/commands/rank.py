@@ -70,4 +70,9 @@ def rank(
     if json != "-":
         show.console(stderr=False).print(ranking_table(result))
         print(f"{out}: ranking.json, contact.png{''.join(f', {kind}/' for kind in kinds)}")
+        if "cvat" in kinds:
+            show.say(
+                f"CVAT: make a task of {out / 'cvat/JPEGImages'} with the labels of labelmap.txt, upload annotations.zip "
+                f"as Segmentation mask 1.1, correct it, export it in the same format and unpack that over {out / 'cvat'}"
+            )
     fail_on_bad(bad, len(found))

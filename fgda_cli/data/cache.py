@@ -51,7 +51,7 @@ def fill(task: Task, listing: Listing, reporter: Reporter, workers: int) -> Summ
     if not pairs:
         first = f" (first: {listing.problems[0]['file']}: {listing.problems[0]['reason']})" if listing.problems else ""
         raise FgdaError(f"no image with everything it needs was found for '{task.dataset}'{first}")
-    for note in listing.notes:
+    for note in (*listing.notes, *_replaced(task)):
         reporter.decide(f"{task.dataset}: {note}")
     journal = task.out / JOURNAL
     done = {} if task.check_only else _still_valid(task, pairs, _read_journal(journal))
@@ -67,6 +67,17 @@ def fill(task: Task, listing: Listing, reporter: Reporter, workers: int) -> Summ
         if not task.check_only:
             append_line(journal, json.dumps(record))
     return _conclude(task, listing, pairs, records, len(done))
+
+
+def _replaced(task: Task) -> list[str]:
+    """What is said where the data set is there already at another size."""
+    try:
+        before = read_manifest(task.out)["size"] if not task.check_only else task.size
+    except FgdaError:
+        return []
+    if before is None or task.size is None or tuple(before) == tuple(task.size):
+        return []
+    return ["it was prepared at {}x{}, and is now prepared at {}x{} (another --name keeps both)".format(*before, *task.size)]
 
 
 def _check_space(task: Task, images: int, reporter: Reporter) -> None:

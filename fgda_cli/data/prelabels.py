@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import yaml
 
 from ..runtime.errors import UsageError
-from ..runtime.files import write_json, write_text
+from ..runtime.files import whole_file, write_json, write_text
 from .classes import IGNORE_INDEX, ClassSet
 from .images import write_image
 
@@ -103,11 +104,23 @@ class Prelabels:
             write_text(self.folder / "labelmap.txt", "\n".join(lines) + "\n")
             named = "".join(f"{entry['file_name']}\n" for entry in self.images)
             write_text(self.folder / "ImageSets" / "Segmentation" / "default.txt", named)
+            self._pack()
         write_json(self.folder / RECORD, self.written)
         names = self.classes.names
         keys = dict(enumerate(names)) if self.kind == "png" else {name: name for name in names}
         mapping = yaml.safe_dump({"classes": list(names), **keys}, sort_keys=False, allow_unicode=True)
         write_text(self.folder / "mapping.yaml", mapping)
+
+    def _pack(self) -> None:
+        """`annotations.zip`, which CVAT takes as "Segmentation mask 1.1" for a task of the images in `JPEGImages/`."""
+        parts = [self.folder / "labelmap.txt", *sorted((self.folder / "ImageSets").rglob("*.txt"))]
+        parts += sorted((self.folder / "SegmentationClass").rglob("*.png"))
+        with (
+            whole_file(self.folder / "annotations.zip") as partial,
+            zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive,
+        ):
+            for path in parts:
+                archive.write(path, path.relative_to(self.folder).as_posix())
 
 
 def outlines(train_ids: np.ndarray) -> list[tuple[int, np.ndarray, float]]:

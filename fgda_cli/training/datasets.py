@@ -115,13 +115,14 @@ def _warn_of_seen(labelled: AnyDataset | None, evaluation: PreparedDataset | Non
 
 
 def _evaluation(preset: Preset, root: Path, classes: ClassSet, reporter: Reporter) -> PreparedDataset | None:
-    """Return the labelled images for validation; warn and return None when there are none."""
+    """Return the labelled images for validation; report and return None when there are none."""
     wanted = preset.data.evaluation
+    tell = reporter.decide if preset.run.select == "label-free" else reporter.warn
     try:
         dataset = open_dataset(root, wanted.dataset)
         dataset.items(wanted.split, labelled=True)
     except FgdaError as error:
-        reporter.warn(f"no validation during training: {error}")
+        tell(f"no validation by labels of the target during training: {error}")
         return None
     match = match_classes(classes, dataset.classes, "the source", dataset.name)
     if match.describe():

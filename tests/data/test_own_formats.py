@@ -229,6 +229,19 @@ def test_voc_splits_by_its_lists_and_maps_by_name(own):
     assert summary.images == {"train": 1} and summary.refused == 1  # the name that no file has, not those left out
 
 
+def test_an_export_without_images_takes_them_from_elsewhere(own):
+    files = voc_tree(
+        own.root / "set", {name: Image.fromarray(np.full((HEIGHT, WIDTH, 3), (128, 64, 128), np.uint8)) for name in "ab"}
+    )
+    (own.root / "set/JPEGImages").rename(own.root / "footage")
+    picture(own.root / "footage/unlabelled.jpg")
+    with pytest.raises(FgdaError, match="exported without images: say where they are with --images"):
+        own.run("voc", **files)
+    summary, dataset = own.run("voc", images=own.root / "footage", **files)
+    assert summary.images == {"train": 2} and not summary.refused
+    assert [item.name for item in dataset.items("train", labelled=True)] == ["a", "b"]
+
+
 BLIMP = np.full((HEIGHT, WIDTH, 3), (1, 2, 3), np.uint8)
 
 
@@ -434,7 +447,7 @@ def test_only_takes_the_files_that_fit(own):
 
 @pytest.mark.parametrize("kind, options, words", [
     ("coco", {"label_ids": "train"}, "takes no --label-ids"), ("folder", {"carla_version": "old"}, "takes no --carla-version"),
-    ("voc", {"images": "x"}, "takes no --images"), ("coco", {}, "needs --images DIR and --labels"), ("voc", {}, "needs --root"),
+    ("voc", {"labels": "x"}, "takes no --labels"), ("coco", {}, "needs --images DIR and --labels"), ("voc", {}, "needs --root"),
     ("labelme", {}, "needs --images"),
 ])  # fmt: skip
 def test_options_that_would_do_nothing_are_refused(own, kind, options, words):

@@ -66,6 +66,16 @@ def test_another_size_converts_again(raw_playground, tmp_path):
     assert summary.skipped == 0 and dataset.image(dataset.items("train")[0]).shape == (48, 96, 3)
 
 
+def test_another_size_under_the_same_name_is_said(raw_playground, tmp_path):
+    decisions: list[str] = []
+    for size in ((64, 32), (64, 32), (128, 64)):
+        before = len(decisions)
+        reporter = Reporter(quiet=True, decisions=decisions)
+        prepare_layout("cityscapes", raw_playground / "street", How(tmp_path, size, 1, reporter), "street")
+        said = [text for text in decisions[before:] if "it was prepared at 64x32, and is now prepared at" in text]
+        assert len(said) == (size == (128, 64))
+
+
 def test_check_only_writes_nothing(raw_playground, tmp_path):
     assert game(raw_playground, tmp_path, check_only=True).images == {"train": 10}
     assert not list(tmp_path.iterdir())

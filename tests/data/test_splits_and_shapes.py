@@ -60,7 +60,9 @@ def test_images_of_another_shape_are_named_and_may_be_cut(footage, tmp_path):
     assert np.array_equal(dataset.image(dataset.items("train")[0])[0, :, 0], np.arange(96) * 2)
 
 
-@pytest.mark.parametrize(("size", "like", "wanted"), [((100, 50), (1, 1), (50, 50)), ((50, 100), (2, 1), (50, 25)), ((7, 7), (7, 7), (7, 7))])
+@pytest.mark.parametrize(
+    ("size", "like", "wanted"), [((100, 50), (1, 1), (50, 50)), ((50, 100), (2, 1), (50, 25)), ((7, 7), (7, 7), (7, 7))]
+)
 def test_the_cut_is_the_largest_middle_part(size, like, wanted):
     pixels = np.arange(size[0] * size[1]).reshape(size[1], size[0])
     part = cut_to(pixels, like)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 import shutil
 
 import cv2
@@ -166,6 +167,10 @@ def test_rank_writes_list_sheet_and_prelabels(ranked):
         images = {str(path.relative_to(out / "ranking" / kind / below).with_suffix("")) for path in
                   (out / "ranking" / kind / below).rglob("*.png")}  # fmt: skip
         assert images == set(found)
+    with zipfile.ZipFile(out / "ranking/cvat/annotations.zip") as archive:  # what CVAT takes as "Segmentation mask 1.1"
+        masks = {name for name in archive.namelist() if name.startswith("SegmentationClass/")}
+        assert masks == {f"SegmentationClass/{name}.png" for name in found}
+        assert {"labelmap.txt", "ImageSets/Segmentation/default.txt"} == set(archive.namelist()) - masks
 
 
 def test_a_second_round_leaves_out_what_is_labelled(ranked, trained):

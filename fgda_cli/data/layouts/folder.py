@@ -38,7 +38,11 @@ def pair_folders(listing: Listing, files: OwnFiles) -> None:
     pair_by_name(listing, images, found, folder, labels, files.split, endings=endings)
     if not listing.pairs and images and found:
         suggested = suggest(images, found, folder, labels)
-        how = "try --image-suffix {} --label-suffix {}".format(*suggested) if suggested else "images and labels need the same names, or --image-suffix and --label-suffix"
+        how = (
+            "try --image-suffix {} --label-suffix {}".format(*suggested)
+            if suggested
+            else "images and labels need the same names, or --image-suffix and --label-suffix"
+        )
         raise UsageError(f"no image has a label of its name, e.g. {images[0].name} and {found[0].name}\n{how}")
 
 

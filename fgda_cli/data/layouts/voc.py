@@ -19,13 +19,13 @@ from ..formats import map_colours, read_label_colours
 from ..images import image_files, visible_files
 from ..mapping import load_mapping
 from ..names import match_names
-from .base import Listing, OwnFiles, Pair, Reader, locate, pair_by_name
+from .base import Listing, OwnFiles, Pair, Reader, locate, pair_by_name, stem_below
 
 TITLE = "Pascal VOC / CVAT masks"
-NEEDS = "--root with JPEGImages/, SegmentationClass/, labelmap.txt [--mapping]"
+NEEDS = "--root with JPEGImages/ (or --images DIR), SegmentationClass/, labelmap.txt [--mapping]"
 LICENCE = "yours"
 LABELS = "names of labelmap.txt to classes; unknown names ignored, said once"
-TAKES = frozenset({"root", "mapping", "only", "split"})
+TAKES = frozenset({"root", "images", "mapping", "only", "split"})
 BORDER = (224, 224, 192)  # around VOC's objects
 
 
@@ -55,19 +55,37 @@ def open_own(files: OwnFiles) -> tuple[Listing, Reader]:
     """Raises FgdaError for a folder that is none of VOC's, UsageError for names that no class has."""
     if files.root is None:
         raise UsageError("needs --root DIR")
-    root = locate(files.root, ("JPEGImages", "SegmentationClass"), TITLE)
+    root = _root(files)
     meaning = load_mapping(files.mapping, by_name=True)
     listing = Listing(classes=meaning.classes)
     colours = read_labelmap(root / "labelmap.txt")
     matched = match_names([name for name, _ in colours], meaning.classes, meaning.names, listing.notes, meaning.rest)
     table = {BORDER: 255} | {colour: matched[name] for name, colour in colours}
-    images, labels = root / "JPEGImages", root / "SegmentationClass"
+    images, labels = files.images or root / "JPEGImages", root / "SegmentationClass"
     paired = Listing()
-    pair_by_name(paired, image_files(images), image_files(labels), images, labels, files.split)
+    pictures, masks = image_files(images), image_files(labels)
+    if files.images is not None:  # a folder of images that were made for more than these labels
+        stems = {stem_below(path, labels) for path in masks}
+        pictures = [path for path in pictures if stem_below(path, images) in stems]
+    pair_by_name(paired, pictures, masks, images, labels, files.split)
     _into_splits(listing, paired, root, files.split)
     kept = set(files.chosen([pair.image for pair in listing.pairs], images))
     listing.pairs = [pair for pair in listing.pairs if pair.image in kept]
     return listing, Colours(meaning.classes, table)
+
+
+def _root(files: OwnFiles) -> Path:
+    """Raises FgdaError for a folder that is none of VOC's; images may be elsewhere, for CVAT exports annotations alone."""
+    if files.images is not None:
+        if not files.images.is_dir():
+            raise FgdaError(f"--images {files.images}: {'a file, not a folder' if files.images.exists() else 'no such folder'}")
+        return locate(files.root, ("SegmentationClass",), TITLE)
+    try:
+        return locate(files.root, ("JPEGImages", "SegmentationClass"), TITLE)
+    except FgdaError as error:
+        if not (files.root / "SegmentationClass").is_dir():
+            raise
+        raise FgdaError(f"{files.root} was exported without images: say where they are with --images DIR") from error
 
 
 def read_labelmap(path: Path) -> list[tuple[str, tuple[int, int, int]]]:

@@ -1,0 +1,200 @@
+"""What a folder of label images means, as far as its values say it: the layout that reads them, and a mapping to classes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ..runtime.errors import FgdaError, UsageError
+from .classes import CITYSCAPES_IDS, IGNORE_INDEX, NAMES, PALETTE
+from .formats import decide_label_ids, read_label_values, sample_of
+from .images import BadFile, image_files
+from .layouts.base import stem_below
+from .layouts.carla import COLOURS, IDS, likely_version, raw_ids
+from .layouts.folder import suggest
+
+RARE = 0.0005  # share of the pixels below which a class is not worth training
+MOST = 0.8  # share of the pixels that the chosen classes should cover: else the others become a class of their own
+LABEL_IDS = ("train", "label", "own")
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a mapping: the label value as YAML, its class (None: ignored), and its share of the pixels looked at."""
+
+    key: str
+    name: str | None
+    share: float
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The `fgda prepare` that reads a folder of labels, and what its values mean."""
+
+    command: str  # folder or carla
+    options: tuple[str, ...]
+    lines: tuple[Line, ...]  # by share, the largest first
+    told_by: str  # in words, how the meaning was found
+    count: int  # images that have a label
+    rest: str = "ignore"
+
+    @property
+    def names(self) -> list[str]:
+        found = [line.name for line in self.lines if line.name is not None]
+        return list(dict.fromkeys(found + ([self.rest] if self.rest != "ignore" else [])))
+
+    @property
+    def unnamed(self) -> list[Line]:
+        """Lines whose class is called after the value, for nothing says what it is."""
+        return [line for line in self.lines if line.name is not None and line.name.startswith(("id ", "colour "))]
+
+    def shares(self) -> dict[str, float]:
+        """The share of each class, and under `ignore` of what is ignored."""
+        found: Counter[str] = Counter()
+        for line in self.lines:
+            found[line.name or self.rest] += line.share
+        return dict(found)
+
+
+def survey(images: Path, labels: Path, label_ids: str | None = None) -> Survey:
+    """Look at a sample of label images. `label_ids`: what grey values below 34 are, `train`, `label` (Cityscapes') or `own`.
+
+    Raises UsageError where the values can mean two things, FgdaError for folders without pairs.
+    """
+    suffixes, count, files = _paired(images, labels)
+    values, is_red = _count(files)
+    if not values:
+        raise FgdaError(f"--labels {labels}: no file of the {len(sample_of(files))} looked at can be read as a label image")
+    total = sum(values.values())
+    shares = {value: number / total for value, number in values.most_common()}
+    if all(isinstance(value, tuple) for value in shares):
+        found = Survey("folder", suffixes, _by_colour(shares), "the labels' colours", count)
+    elif any(isinstance(value, tuple) for value in shares):
+        raise UsageError(f"--labels {labels}: some labels are grey, others have colours: which hold?")
+    elif is_red:
+        version, clear, reason = likely_version(shares)
+        if not clear:
+            raise UsageError(
+                f"--labels {labels} look like CARLA's, but of which numbering? ({reason})\nwrite the mapping yourself"
+            )
+        options = ("--carla-version", version, *suffixes)
+        found = Survey("carla", options, _carla_lines(shares, version), f"CARLA's ids, {version} numbering: {reason}", count)
+    else:
+        kind = label_ids or decide_label_ids(set(shares)) or "label"
+        ids = {"train": dict(enumerate(NAMES)), "label": dict(zip(CITYSCAPES_IDS, NAMES, strict=True)), "own": {}}[kind]
+        told_by = "ids of one's own" if kind == "own" else f"Cityscapes' {kind} ids"
+        found = Survey("folder", suffixes, tuple(_grey_line(v, s, ids, kind) for v, s in shares.items()), told_by, count)
+    return _without_rare(found)
+
+
+def choose(found: Survey, classes: list[str] | None) -> Survey:
+    """Keep only these classes; the others are ignored, or become the class `other` where they cover much.
+
+    Raises UsageError for a class that the labels do not have.
+    """
+    if classes is not None:
+        unknown = [name for name in classes if name not in found.names]
+        if unknown:
+            raise UsageError(f"--classes {', '.join(unknown)}: the labels have {', '.join(found.names)}")
+        found = replace(
+            found, lines=tuple(replace(line, name=line.name if line.name in classes else None) for line in found.lines)
+        )
+    covered = sum(line.share for line in found.lines if line.name is not None)
+    return replace(found, rest="other") if classes is not None and covered < MOST else found
+
+
+def rename(found: Survey, names: dict[str, str]) -> Survey:
+    """Give classes other names."""
+    return replace(found, lines=tuple(replace(line, name=line.name and names.get(line.name, line.name)) for line in found.lines))
+
+
+def mapping_text(found: Survey) -> str:
+    """The mapping as YAML, with each line's share of the pixels as a comment."""
+    head = [
+        "# What the label values mean: VALUE: CLASS. Two lines with one class merge them, `ignore` leaves a value out.",
+        f"# Found by: {found.told_by}. Percentages: shares of the pixels of the labels looked at.",
+        f"classes: [{', '.join(found.names)}]",
+    ]
+    lines = [f"{line.key}: {line.name or found.rest}".ljust(36) + f"# {100 * line.share:.2f} %" for line in found.lines]
+    rest = f"rest: {found.rest}".ljust(36) + "# every other value"
+    return "\n".join([*head, *lines, rest]) + "\n"
+
+
+def _paired(images: Path, labels: Path) -> tuple[tuple[str, ...], int, list[Path]]:
+    """The suffix options under which names agree, how many images have a label, and those labels."""
+    for option, folder in (("--images", images), ("--labels", labels)):
+        if not folder.is_dir():
+            raise FgdaError(f"{option} {folder}: {'a file, not a folder' if folder.exists() else 'no such folder'}")
+    pictures, files = image_files(images), image_files(labels)
+    ends: tuple[str | None, str | None] = (None, None)
+    stems = {stem_below(path, images) for path in pictures}
+    shared = [path for path in files if stem_below(path, labels) in stems]
+    if not shared:
+        ends = suggest(pictures, files, images, labels) or ends
+        stems = {stem_below(path, images, ends[0]) for path in pictures if ends[0] and path.name.endswith(ends[0])}
+        shared = [
+            path for path in files if ends[1] and path.name.endswith(ends[1]) and stem_below(path, labels, ends[1]) in stems
+        ]
+    if not shared:
+        raise FgdaError(f"no image of {images} has a label of its name in {labels}")
+    options = () if ends[0] is None else ("--image-suffix", ends[0], "--label-suffix", ends[1])
+    return options, len(shared), shared
+
+
+def _count(files: list[Path]) -> tuple[Counter, bool]:
+    """Pixels by label value, an id or a colour, over a sample; and whether the ids stand in the red channel alone."""
+    values: Counter = Counter()
+    red = False
+    for path in sample_of(files):
+        try:
+            label = read_label_values(path)
+        except BadFile:
+            continue  # refused later, by name
+        ids = raw_ids(label) if label.ndim == 3 else label
+        if ids is None and (label == label[..., :1]).all():
+            ids = label[..., 0]
+        elif label.ndim == 3 and ids is not None and ids.any():
+            red = True
+        if ids is not None:
+            found, counts = np.unique(ids, return_counts=True)
+            values.update(dict(zip(found.tolist(), counts.tolist(), strict=True)))
+        else:
+            found, counts = np.unique(label.reshape(-1, 3), axis=0, return_counts=True)
+            values.update(dict(zip(map(tuple, found.tolist()), counts.tolist(), strict=True)))
+    return values, red
+
+
+def _by_colour(shares: dict[tuple, float]) -> tuple[Line, ...]:
+    known = {**COLOURS, **{colour: train_id for train_id, colour in enumerate(PALETTE)}}
+
+    def name(colour: tuple) -> str | None:
+        if colour not in known:
+            return "colour " + "-".join(map(str, colour))
+        return None if known[colour] == IGNORE_INDEX else NAMES[known[colour]]
+
+    return tuple(Line(str(list(colour)), name(colour), share) for colour, share in shares.items())
+
+
+def _carla_lines(shares: dict[int, float], version: str) -> tuple[Line, ...]:
+    by_class: Counter[str] = Counter()
+    for value, share in shares.items():
+        if value in IDS[version]:
+            by_class[NAMES[IDS[version][value]]] += share
+    return tuple(Line(name, name, share) for name, share in by_class.most_common())
+
+
+def _grey_line(value: int, share: float, ids: dict[int, str], kind: str) -> Line:
+    own = f"id {value}" if kind == "own" and value != IGNORE_INDEX else None
+    return Line(str(value), ids.get(value, own), share)
+
+
+def _without_rare(found: Survey) -> Survey:
+    """Leave out classes that hardly occur."""
+    shares = found.shares()
+    return replace(
+        found,
+        lines=tuple(replace(line, name=line.name if line.name and shares[line.name] >= RARE else None) for line in found.lines),
+    )

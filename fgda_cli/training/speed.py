@@ -1,0 +1,70 @@
+"""How long a step takes on this machine, before there is any data."""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+import torch
+
+from ..data.loader import Batch
+from ..methods.base import Method
+from ..methods.registry import method_class
+from ..models import checkpoint
+from ..runtime.devices import make_precision, pick_device
+from ..runtime.distributed import ProcessGroup
+from ..settings import Domain, Preset, Stage
+from .components import make_state, prepare_method
+from .state import TrainState
+
+WARM_UP, MEASURED = 1, 3
+
+
+def seconds_a_step(preset: Preset, stage: Stage, name: str, num_classes: int, device: str = "auto") -> float:
+    """Return the median seconds of a method's step and its optimisers on random images; reading data is not counted.
+
+    For methods that make no products before training.
+    """
+    cls = method_class(name)
+    settings = preset if cls.uses_target else preset.model_copy(update={"method": preset.source_only})
+    chosen = pick_device(device)
+    with torch.random.fork_rng([chosen] if chosen.type == "cuda" else []):
+        model = checkpoint.build_model(settings.model, num_classes)
+        precision = make_precision(settings.run.precision, chosen, model=model)
+        state = make_state(
+            prepare_method(cls, model, settings, stage, precision, ProcessGroup(), True), settings, stage, precision
+        )
+        batch, times = _batch(settings, stage, cls, num_classes).to(chosen), []
+        for number in range(WARM_UP + MEASURED):
+            started = time.perf_counter()
+            _step(state, batch, number, stage.iterations)
+            if chosen.type == "cuda":
+                torch.cuda.synchronize()
+            times.append(time.perf_counter() - started)
+    return statistics.median(times[WARM_UP:])
+
+
+def _batch(preset: Preset, stage: Stage, cls: type[Method], num_classes: int) -> Batch:
+    def images(domain: Domain) -> torch.Tensor:
+        width, height = domain.crop or domain.size
+        return torch.randint(0, 256, (stage.batch_size, 3, height, width), dtype=torch.uint8)
+
+    source, target = images(preset.data.source), images(preset.data.target)
+    labels = torch.randint(0, num_classes, (len(source), *source.shape[2:]), dtype=torch.uint8)
+    if not cls.uses_target:
+        return Batch(source, labels, None)
+    strong = target if "strong_view" in cls.needs else None
+    valid = torch.ones(len(target), *target.shape[2:], dtype=torch.bool) if "valid_mask" in cls.needs else None
+    return Batch(source, labels, target, strong, valid, [str(number) for number in range(len(target))])
+
+
+def _step(state: TrainState, batch: Batch, number: int, length: int) -> None:
+    method = state.method
+    for optimizer in state.optimizers.values():
+        optimizer.zero_grad(set_to_none=True)
+    method.model.begin_iteration(method.seed, number)
+    method.begin_iteration(number, length, lambda: iter(()))
+    method.step(batch)
+    for optimizer in state.with_gradients():
+        optimizer.step()
+    method.end_iteration(number)
