@@ -13,6 +13,7 @@ def pretrain(
     preset: str = "playground",
     *,
     sets: Sets = (),
+    seed: int | None = None,
     data_root: str | Path | None = None,
     out: str | Path | None = None,
     device: str = "auto",
@@ -26,7 +27,7 @@ def pretrain(
     """
     from .training import stages
 
-    return stages.pretrain(_job(preset, sets, None, data_root, out, device, fresh, quiet))
+    return stages.pretrain(_job(preset, _with(sets, seed), None, data_root, out, device, fresh, quiet))
 
 
 def adapt(
@@ -34,7 +35,9 @@ def adapt(
     *,
     method: str | None = None,
     init: str | Path | None = None,
+    budget: str | None = None,
     sets: Sets = (),
+    seed: int | None = None,
     data_root: str | Path | None = None,
     out: str | Path | None = None,
     device: str = "auto",
@@ -43,12 +46,14 @@ def adapt(
 ) -> Path:
     """Adapt a trained model (`init`, else the preset's newest pretrain) to the unlabelled target; returns the path of final.pth.
 
-    As `pretrain` otherwise. What signals without labels say of the result: `load_model(path)[1]["verdict"]`.
+    As `pretrain` otherwise; `budget` is a time, "30m", for which training is planned.
+    What signals without labels say of the result: `load_model(path)[1]["verdict"]`.
     """
     from .training import stages
 
     return stages.adapt(
-        _job(preset, sets, method, data_root, out, device, fresh, quiet), Path(init) if init is not None else None
+        _job(preset, _with(sets, seed, budget), method, data_root, out, device, fresh, quiet),
+        Path(init) if init is not None else None,
     )
 
 
@@ -78,17 +83,25 @@ def evaluate(
     return result
 
 
-def _job(preset: str, sets: Sets, method: str | None, data_root: Any, out: Any, device: str, fresh: bool, quiet: bool):
+def _job(preset: str, sets: list[str], method: str | None, data_root: Any, out: Any, device: str, fresh: bool, quiet: bool):
     from .data.store import data_root as root_of
     from .presets import load_preset
     from .runtime.reporter import Reporter
     from .training.stages import Job
 
-    overrides = [f"{key}={_text(value)}" for key, value in sets.items()] if isinstance(sets, Mapping) else list(sets)
     root = root_of(None if data_root is None else Path(data_root))
     reporter = Reporter(quiet=quiet, decisions=[])
-    settings = load_preset(preset, overrides, method, reporter)
+    settings = load_preset(preset, sets, method, reporter)
     return Job(settings, root, None if out is None else Path(out), device, fresh, reporter)
+
+
+def _with(sets: Sets, seed: int | None, budget: str | None = None) -> list[str]:
+    """Return the overrides as `--set` writes them, those of the short arguments last."""
+    from .presets import within_budget
+
+    overrides = [f"{key}={_text(value)}" for key, value in sets.items()] if isinstance(sets, Mapping) else list(sets)
+    short = [] if seed is None else [f"run.seed={seed}"]
+    return [*overrides, *short, *([] if budget is None else within_budget(budget))]
 
 
 def _text(value: Any) -> str:

@@ -14,7 +14,7 @@ from .methods.base import MethodSettings
 from .methods.registry import method_class, method_names
 from .runtime.errors import UsageError
 from .runtime.reporter import Reporter
-from .settings import Preset
+from .settings import Preset, seconds
 
 PACKAGED = Path(__file__).parent / "_presets"
 DEFAULT_METHOD = "fgda"
@@ -292,3 +292,11 @@ def _nearest(keys: list[str], schema: type[BaseModel], prefix: tuple) -> str:
             return f": did you mean '{choices[close[0]]}'?"
     names = sorted(siblings) or sorted({key.split(".")[0] for key in known})
     return f" (valid{' in ' + section if siblings and section else ''}: {', '.join(names)})"
+
+
+def within_budget(text: str) -> list[str]:
+    """Return the overrides that `--budget` stands for. Raises UsageError for what is no time."""
+    found = seconds(text)
+    if not isinstance(found, float) or not found:
+        raise UsageError(f"--budget {text}: write a number and its unit, s, m or h, e.g. 90s, 30m or 2h")
+    return ["run.select=label-free", f"run.time_limit={found}"]

@@ -43,6 +43,28 @@ def test_the_same_call_is_the_same_run(run, data_root):
     assert again == start
 
 
+def test_a_file_is_predicted_as_its_pixels_are(run, raw_playground, tmp_path):
+    model, _ = fgda_cli.load_model(run[1])
+    path = next((raw_playground / "street/leftImg8bit/val").rglob("*.png"))
+    found = fgda_cli.predict(model, path)
+    assert np.array_equal(found["train_ids"], fgda_cli.predict(model, np.asarray(Image.open(path)))["train_ids"])
+    (tmp_path / "broken.png").write_bytes(b"none")
+    with pytest.raises(FgdaError, match="broken.png"):
+        fgda_cli.predict(model, str(tmp_path / "broken.png"))
+
+
+def test_seed_and_budget_are_settings_of_the_run(run, data_root, tmp_path):
+    start, _ = run
+    how = {"data_root": data_root, "device": "cpu", "quiet": True, "sets": TINY}
+    other = fgda_cli.pretrain("playground", seed=5, out=tmp_path / "pre", **how)
+    assert fgda_cli.load_model(other)[1]["preset"]["run"]["seed"] == 5
+    final = fgda_cli.adapt("playground", method="minent", init=start, budget="60s", out=tmp_path / "ad", **how)
+    run = fgda_cli.load_model(final)[1]["preset"]["run"]
+    assert run["time_limit"] == 60 and run["select"] == "label-free"
+    with pytest.raises(UsageError, match="--budget soon"):
+        fgda_cli.adapt("playground", init=start, budget="soon", **how)
+
+
 def test_errors_can_be_caught(data_root, tmp_path):
     with pytest.raises(UsageError, match="magic"):
         fgda_cli.adapt("playground", sets={"optim.magic": 1}, data_root=data_root)

@@ -7,7 +7,6 @@ from typing import Annotated, Optional
 
 import typer
 
-from ..runtime.errors import UsageError
 from . import _options as cli
 
 
@@ -41,19 +40,11 @@ def adapt(
     seed: cli.Seed = None,
 ) -> None:
     """Adapt a pretrained model to the unlabelled target; the same command resumes a stopped run."""
-    within = [] if budget is None else ["run.select=label-free", f"run.time_limit={_seconds(budget)}"]
+    from ..presets import within_budget
+
+    within = [] if budget is None else within_budget(budget)
     settings = cli.preset_from(context, preset, [*(sets or []), *within], seed, precision, workers, method)
     from ..training import stages
 
     job = cli.job_of(context, settings, data_root, out, device, fresh=fresh, extend=extend, init_model=init_model)
     print(stages.adapt(job, init))
-
-
-def _seconds(budget: str) -> float:
-    """Raises UsageError."""
-    from ..settings import seconds
-
-    found = seconds(budget)
-    if not isinstance(found, float) or not found:
-        raise UsageError(f"--budget {budget}: write a number and its unit, s, m or h, e.g. 90s, 30m or 2h")
-    return found

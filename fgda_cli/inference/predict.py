@@ -7,12 +7,13 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from ..data.images import BadFile
+from ..data.images import BadFile, read_rgb
 from ..data.video import Clip, CutShort, frame_count
 from ..models.segmenter import Segmenter
 from ..runtime.devices import Precision
@@ -32,17 +33,20 @@ def network_size(model: Segmenter, image: np.ndarray) -> tuple[int, int]:
 
 def predict(
     model: Segmenter,
-    image: np.ndarray,
+    image: np.ndarray | str | Path,
     precision: Precision | None = None,
     tta: TestTimeAugmentation = TestTimeAugmentation(),
     out_size: tuple[int, int] | None = None,
     others: tuple[Segmenter, ...] = (),
 ) -> dict:
-    """Return `train_ids` uint8 `[H,W]` and `entropy` float32 `[H,W]` in [0,1] (eq. 4) of an RGB uint8 `[H,W,3]` or PIL image.
+    """Return `train_ids` uint8 `[H,W]` and `entropy` float32 `[H,W]` in [0,1] (eq. 4) of an RGB uint8 `[H,W,3]`, PIL image or file.
 
     out_size (width, height), when given, is the size of the result, as evaluation wants the label's. Class probabilities are
-    averaged with those of `others`. Raises ValueError for an array of another kind.
+    averaged with those of `others`. Raises ValueError for an array of another kind, FgdaError for an
+    unreadable file.
     """
+    if isinstance(image, (str, Path)):
+        image = _read(Path(image))
     image = np.asarray(image.convert("RGB")) if hasattr(image, "convert") else np.asarray(image)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise ValueError(f"predict takes RGB uint8 [H,W,3], not {image.dtype} {list(image.shape)}")
@@ -51,6 +55,14 @@ def predict(
     size = out_size or (image.shape[1], image.shape[0])
     found = decide(views, size, with_entropy=True, align_corners=model.align_corners)
     return {"train_ids": found.train_ids, "entropy": found.entropy}
+
+
+def _read(path: Path) -> np.ndarray:
+    """Raises FgdaError."""
+    try:
+        return read_rgb(path)
+    except BadFile as error:
+        raise FgdaError(f"{path}: {error}") from error
 
 
 def predict_many(

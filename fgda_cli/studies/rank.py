@@ -101,7 +101,8 @@ def choose(frames: list[Looked], top: int, known: list[Looked] = ()) -> tuple[li
     """The `top` frames in order, and how many near-duplicates were passed over on the way.
 
     Score = uncertainty x rarity x novelty, taken greedily (a weighted core-set): rarity sums log(N / n_c) over the classes that
-    a frame shows, n_c frames show class c; novelty is the distance of features to the nearest frame that is chosen or `known`.
+    a frame shows, n_c frames show class c; novelty is the distance of features to the nearest frame that is chosen or `known`,
+    times the distance in order to the nearest chosen one, in halves of N / top up to 1, for a drive's frames come in order.
     """
     if not frames:
         return [], 0
@@ -118,16 +119,19 @@ def choose(frames: list[Looked], top: int, known: list[Looked] = ()) -> tuple[li
         nearest = np.minimum(nearest, np.linalg.norm(features - (frame.features - centre) / spread, axis=1))
         open_ &= ~look_alike(bits, frame.bits)
     widest = np.linalg.norm(features, axis=1).max() * 2 or 1.0
+    order, apart = np.arange(len(frames)), np.ones(len(frames))
+    stretch = max(1.0, len(frames) / (2 * top))
     chosen: list[Chosen] = []
     passed = int((~open_).sum())
     while len(chosen) < top and open_.any():
-        novelty = np.minimum(nearest / widest, 1.0)
+        novelty = np.minimum(nearest / widest, 1.0) * apart
         score = np.where(open_, uncertainty * rarity * novelty, -1.0)
         best = int(score.argmax())
         chosen.append(
             Chosen(frames[best], float(score[best]), float(uncertainty[best]), float(rarity[best]), float(novelty[best]))
         )
         nearest = np.minimum(nearest, np.linalg.norm(features - features[best], axis=1))
+        apart = np.minimum(apart, np.abs(order - best) / stretch)
         alike = open_ & look_alike(bits, bits[best])
         passed += int(alike.sum()) - 1
         open_ &= ~alike

@@ -16,7 +16,7 @@ from ..data.loader import training_split
 from ..data.store import open_anywhere
 from ..inference.inputs import spread_images
 from ..inference.predict import predict
-from ..models.checkpoint import load_model
+from ..models.checkpoint import load, load_model, weights_hash
 from ..models.segmenter import Segmenter
 from ..runtime.devices import Precision
 from ..runtime.errors import FgdaError, UsageError
@@ -109,16 +109,34 @@ def started_from(checkpoints: list[Path], reporter: Reporter) -> Path:
         start = next(start for start in found.values() if start is not None and start.is_file())
         reporter.decide(f"baseline: {start}, which the checkpoints began as")
         return start
-    why = "began as different ones" if starts else "do not say what they began as, or it is gone"
+    why = "began as different ones" if starts else "do not say what they began as, or it is gone or has changed"
     raise UsageError(f"the checkpoints {why}\nname the model before adaptation: --baseline CKPT")
 
 
 def start_of(path: Path) -> Path | None:
-    """The checkpoint that a run's checkpoint began as, by its run folder; None when that is not known."""
+    """The checkpoint that a run's checkpoint began as, by its run folder; None when that is not known, or gone.
+
+    A run folder may have been copied with those beside it, so its neighbour comes before the path that was recorded; either
+    counts only with the weights that the run began from.
+    """
+    folder = path.parent.parent
     try:
-        return Path(yaml.safe_load((path.parent.parent / "preset.yaml").read_text())["stage"]["init"])
+        stage = yaml.safe_load((folder / "preset.yaml").read_text())["stage"]
+        recorded, wanted = Path(stage["init"]), stage.get("init_hash")
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
         return None
+    candidates = [folder.parent.joinpath(*recorded.parts[-3:]), recorded]
+    return next((candidate for candidate in candidates if candidate.is_file() and _has_weights(candidate, wanted)), None)
+
+
+def _has_weights(path: Path, wanted: str | None) -> bool:
+    """Whether a checkpoint's weights have this hash; an older run recorded none."""
+    if wanted is None:
+        return True
+    try:
+        return weights_hash(load(path)["model"]) == wanted
+    except (FgdaError, KeyError):
+        return False
 
 
 def target_frames(wanted: VerdictOptions, model: Segmenter, info: dict, reporter: Reporter) -> tuple[Frames, str]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from fgda_cli.inference import evaluate
 from fgda_cli.inference.counts import EvaluationCounts, Extras
@@ -17,6 +20,7 @@ from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.studies import evaluation
 from fgda_cli.studies.changes import Evaluated, change
 from fgda_cli.studies.evaluation import share_classes, start_first
+from fgda_cli.studies.verdict import start_of
 from fgda_cli.training import stages
 from fgda_cli.visual.iou_tables import change_table
 from tests.helpers import QUIET, fgda
@@ -131,6 +135,22 @@ def test_changes_are_counted_from_the_start_where_it_is_known(data_root, adapted
     assert start_first([adapted, trained], reporter) == [trained, adapted]
     assert len(reporter.decisions) == 1 and "which others began as" in reporter.decisions[0]
     assert start_first([trained, adapted], reporter) == [trained, adapted] and len(reporter.decisions) == 1
+
+
+def test_a_copied_run_folder_knows_its_start_by_the_weights(adapted, trained, tmp_path):
+    """Finding 24 of the first hour: the baseline came from the old place, whatever lay there since."""
+    recorded = yaml.safe_load((adapted.parent.parent / "preset.yaml").read_text())["stage"]["init"]
+    run = shutil.copytree(adapted.parent.parent, tmp_path / "copied/adapt")
+    moved = run / "checkpoints/final.pth"
+    assert start_of(moved).resolve() == trained.resolve()
+    beside = tmp_path.joinpath("copied", *Path(recorded).parts[-3:])
+    beside.parent.mkdir(parents=True)
+    shutil.copy(trained, beside)
+    assert start_of(moved) == beside
+    shutil.copy(adapted, beside)  # trained again since
+    assert start_of(moved).resolve() == trained.resolve()
+    (run / "preset.yaml").write_text("stage: {init: gone.pth, init_hash: abc}\n")
+    assert start_of(moved) is None
 
 
 def test_results_of_other_classes_share_a_mean_and_that_is_said():

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import zipfile
 import shutil
+import zipfile
 
 import cv2
 import numpy as np
@@ -66,6 +66,16 @@ def test_the_next_frame_is_far_from_those_chosen_and_known():
     known = [frame("other", features=(5, 5))]
     assert names(choose(frames, 1, known)[0]) == ["a"]
     assert names(choose([frames[2], frames[1]], 1, known)[0]) == ["a2"]
+
+
+def test_one_stretch_of_a_drive_does_not_take_all_places():
+    """A hundred frames in order, the most uncertain ones beside each other."""
+    rng = np.random.default_rng(0)
+    frames = [frame(f"{n:03d}", 0.9 if 40 <= n < 50 else 0.6, features=tuple(rng.normal(0, 1, 2))) for n in range(100)]
+    chosen, _ = choose(frames, 10)
+    places = sorted(int(name) for name in names(chosen))
+    assert sum(40 <= place < 50 for place in places) <= 3
+    assert min(second - first for first, second in zip(places, places[1:], strict=False)) >= 2
 
 
 def test_near_duplicates_are_passed_over_and_counted():
