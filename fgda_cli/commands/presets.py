@@ -12,27 +12,37 @@ from . import _options as cli
 
 def presets(
     context: typer.Context,
-    name: Annotated[Optional[str], typer.Argument(help="Show this preset, resolved.")] = None,
+    name: Annotated[Optional[str], typer.Argument(help="Preset to show, resolved; with --keys: a text to search for.")] = None,
     sets: cli.SetValues = None,
     method: cli.MethodName = None,
-    keys: Annotated[bool, typer.Option("--keys", help="List every key with one line of help.")] = False,
+    keys: Annotated[bool, typer.Option("--keys", help="List keys with one line of help: all, or those with a text.")] = False,
 ) -> None:
     """List presets, show what would run with one (--method, --set), or list all keys."""
     from ..methods.registry import method_class, method_names
     from ..presets import preset_names, valid_keys
 
     if keys:
-        print(_lines({key: text for key, text in valid_keys().items() if key != "source_only"}))
-        for name in method_names():
-            prefix = f"methods.{name}."
-            settings = valid_keys(method_class(name).Settings, prefix)
-            print(f"\n{_lines({key: text for key, text in settings.items() if key != f'{prefix}name'})}")
+        if sets or method:
+            raise UsageError("--keys lists keys alone: it goes without --method and --set")
+        groups = [{key: text for key, text in valid_keys().items() if key != "source_only"}]
+        for each in method_names():
+            prefix = f"methods.{each}."
+            settings = valid_keys(method_class(each).Settings, prefix)
+            groups.append({key: text for key, text in settings.items() if key != f"{prefix}name"})
+        found = [_lines(rows) for group in groups if (rows := _with_text(group, name or ""))]
+        if not found:
+            raise UsageError(f"--keys {name}: no key has this text, in its name or its help")
+        print("\n\n".join(found))
     elif name is not None:
         print(cli.preset_from(context, name, sets, None, None, None, method).to_yaml(), end="")
     elif sets or method:
         raise UsageError("--method and --set need a preset: fgda presets NAME")
     else:
         print("\n".join(preset_names()))
+
+
+def _with_text(rows: dict[str, str], text: str) -> dict[str, str]:
+    return {key: help for key, help in rows.items() if text.lower() in f"{key} {help}".lower()}
 
 
 def _lines(rows: dict[str, str]) -> str:

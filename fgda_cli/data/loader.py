@@ -132,6 +132,12 @@ class PairedSamples(Dataset):
         totals[list(self.choice.untrained)] = 0
         return torch.from_numpy(totals / max(totals.sum(), 1))
 
+    def untaught(self) -> list[str]:
+        """Return names of the classes that no training image of the source shows; none where there is no source."""
+        if self.source is None:
+            return []
+        return [name for name, share in zip(self.source.classes.names, self.class_shares(), strict=True) if not share]
+
     def class_weights(self, power: float) -> Tensor | None:
         """Return class weights `[256]`: 1/share^power, 1 on average over the source's trained pixels; None for power 0."""
         if not power or self.source is None:

@@ -13,6 +13,7 @@ import numpy as np
 from ..data.classes import NOT_IN_SYNTHIA13, NOT_IN_SYNTHIA16, ClassMatch, ClassSet, match_classes, mean_without
 from ..data.geometry import InputRule
 from ..data.loader import AnyDataset
+from ..data.names import shown
 from ..data.store import Item
 from ..metrics import ConfusionMatrix
 from ..models.segmenter import Segmenter
@@ -144,8 +145,19 @@ def evaluate_file(
     if match.describe():
         reporter.decide(f"{dataset.name}: {match.describe()}")
     result = evaluate_model(model, info["classes"], dataset, split, precision, reporter, manner, others)
+    _say_untaught(path, content or {}, result["iou"], reporter)
     together = {"with": [str(other) for other in with_paths]} if with_paths else {}
     return {"checkpoint": str(path), **together, **result}
+
+
+def _say_untaught(path: Path, content: dict[str, Any], iou: dict[str, float | None], reporter: Reporter) -> None:
+    """Say which classes of the mean the source never showed, and the mean without them."""
+    absent = [name for name in content.get("untaught") or () if iou.get(name) is not None]
+    taught = [value for name, value in iou.items() if value is not None and name not in absent]
+    if absent and taught:
+        reporter.decide(
+            f"{path}: its source never shows {shown(absent)}; mIoU over the other {len(taught)} classes: {np.mean(taught):.1f}"
+        )
 
 
 def open_networks(

@@ -39,11 +39,11 @@ def predict(
     out_size: tuple[int, int] | None = None,
     others: tuple[Segmenter, ...] = (),
 ) -> dict:
-    """Return `train_ids` uint8 `[H,W]` and `entropy` float32 `[H,W]` in [0,1] (eq. 4) of an RGB uint8 `[H,W,3]`, PIL image or file.
+    """Return `train_ids` uint8 `[H,W]`, `entropy` float32 `[H,W]` in [0,1] (eq. 4) of an RGB uint8 `[H,W,3]`, PIL image or file.
 
     out_size (width, height), when given, is the size of the result, as evaluation wants the label's. Class probabilities are
-    averaged with those of `others`. Raises ValueError for an array of another kind, FgdaError for an
-    unreadable file.
+    averaged with those of `others`. Raises ValueError for an array of another kind, FgdaError
+    for an unreadable file.
     """
     if isinstance(image, (str, Path)):
         image = _read(Path(image))

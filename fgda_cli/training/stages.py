@@ -256,7 +256,7 @@ def train(plan: Plan, run: RunFolder, state: TrainState) -> None:
         for decision in job.reporter.decisions or []:
             run.note(decision)
     header = {"stage": plan.identity.stage, "method": plan.identity.method, "classes": data.classes.to_json(),
-              "input": data.rule.to_json()}  # fmt: skip
+              "input": data.rule.to_json(), "untaught": plan.samples.untaught()}  # fmt: skip
     clock = Clock(preset.run.time_limit, job.started - state.spent)
     Trainer(state, plan.samples, plan.stage, preset, run, header, validators, job.reporter, plan.group, clock=clock).train()
 
