@@ -70,6 +70,8 @@ def test_the_commands_of_the_page_run_as_they_stand(world):
     ):
         assert (world / made).is_file(), made
     assert list((world / "mine-predicted").iterdir())
+    page = (world / "mine-verdict/index.html").read_text()
+    assert "how unsure it is of each pixel" in page and any(path.stem in page for path in (world / "footage").iterdir())
 
 
 def labels_in(folder, *values, count=6, size=(48, 64)):

@@ -27,14 +27,31 @@ from ..runtime.devices import Precision
 FEATURES = 24  # pixels of a frame whose features are compared
 DENSITY_TEMPERATURE = 0.05  # of soft neighbourhood density ([SND])
 VIEWS = ("mirror", "scale", "light")
+# What each signal says; all are means over the frames, from 0 to 1 but for bn_distance and feature_distance.
+MEANINGS = {
+    "entropy": "how unsure it is of each pixel; methods minimise it, so a lower one proves nothing",
+    "diversity": "how evenly its predictions spread over the classes",
+    "information": "diversity of the mean prediction less entropy: sure, and yet varied",
+    "density": "how closely the features of a frame gather in groups",
+    "edges": "how often its class borders lie on strong edges of the image",
+    "steady_mirror": "agreement with its prediction on the mirrored frame (mean IoU)",
+    "steady_scale": "agreement with its prediction on the frame enlarged by a quarter",
+    "steady_light": "agreement with its prediction in other light, slightly blurred",
+    "bn_distance": "distance of the frames from batch norm's running statistics, in standard deviations",
+    "feature_distance": "distance of the target's features from the source's, in standard deviations",
+}
 
 
 @dataclass(frozen=True)
 class Frames:
-    """RGB images `[H,W,3]` at the network's input size, and train ids `[H,W]` where they have labels."""
+    """RGB images `[H,W,3]` at the network's input size, with train ids `[H,W]` and names where they have some."""
 
     images: list[np.ndarray]
     labels: list[np.ndarray] | None = None
+    names: list[str] | None = None
+
+    def name(self, number: int) -> str:
+        return f"frame {number + 1}" if self.names is None else self.names[number]
 
 
 @dataclass
@@ -68,13 +85,14 @@ def frames_of(dataset: AnyDataset, split: str, size: Any, count: int, labelled: 
     """`count` images, evenly spread over the split, at `size`: (width, height), or a function of an image's own."""
     items = dataset.items(split, labelled=labelled)
     images, labels = [], []
-    for item in evenly_spaced(items, count):
+    chosen = evenly_spaced(items, count)
+    for item in chosen:
         image = np.ascontiguousarray(dataset.image(item))
         wanted = size(image.shape[1], image.shape[0]) if callable(size) else size
         images.append(resize_image(image, wanted, dataset.resample))
         if labelled:
             labels.append(resize_ids(dataset.label(item), wanted))
-    return Frames(images, labels if labelled else None)
+    return Frames(images, labels if labelled else None, [item.name for item in chosen])
 
 
 def observe(model: Segmenter, frames: Frames, precision: Precision) -> Observed:

@@ -21,7 +21,7 @@ from ..models.segmenter import Segmenter
 from ..runtime.devices import Precision
 from ..runtime.errors import FgdaError, UsageError
 from ..runtime.reporter import Reporter
-from ..signals.observe import Frames, Observed, feature_distance, frames_of, look_at_source, observe
+from ..signals.observe import MEANINGS, Frames, Observed, feature_distance, frames_of, look_at_source, observe
 from ..signals.score import Verdict, verdict_on
 from ..visual import html
 from ..visual.colour import colourise
@@ -192,14 +192,14 @@ def _signals_table(study: Study) -> str:
     rows = []
     for key in keys:
         cells = "".join(f"<td>{one.observed.signals[key]:.3f}</td>" for one in study.checkpoints)
-        rows.append(f"<tr><td>{escape(key.replace('_', ', '))}</td>{cells}</tr>")
+        rows.append(f"<tr><td>{escape(key.replace('_', ', '))}</td>{cells}<td class='words'>{escape(MEANINGS[key])}</td></tr>")
     for label, values in (
         ("source mIoU %", [one.source for one in study.checkpoints]),
         ("distance from the source's class shares", [one.prior_distance for one in study.checkpoints]),
     ):
         if values[0] is not None:
             rows.append(f"<tr><td>{label}</td>{''.join(f'<td>{value:.2f}</td>' for value in values)}</tr>")
-    return f"<table><thead><tr><th>signal</th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    return f"<table><thead><tr><th>signal</th>{head}<th></th></tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
 def _shares_table(base: ObservedCheckpoint, one: ObservedCheckpoint, classes: ClassSet) -> str:
@@ -227,12 +227,13 @@ def _changed_frames(base: ObservedCheckpoint, one: ObservedCheckpoint, study: St
     for number, share in changed_most(base.observed.ids, one.observed.ids, SHOWN):
         image = study.frames.images[number]
         maps = [predict(model, image, precision)["train_ids"] for model in models]
-        changed = np.where((maps[0] != maps[1])[..., None], image, (image * 0.25).astype(np.uint8))
+        faint = (0.25 * image.mean(2, keepdims=True) + 0.7 * 255).astype(np.uint8)
+        changed = np.where((maps[0] != maps[1])[..., None], image, faint)
         figures = [
             html.image(image, "image", photo=True),
             html.image(colourise(maps[0], study.classes), "before"),
             html.image(colourise(maps[1], study.classes), "after"),
             html.image(changed, "what changed", photo=True),
         ]
-        parts.append(html.scene(f"frame {number + 1}", f"{100 * share:.0f} % of the pixels changed", figures))
+        parts.append(html.scene(study.frames.name(number), f"{100 * share:.0f} % of the pixels changed", figures))
     return "".join(parts)

@@ -22,6 +22,7 @@ h1 { font-size: 1.5rem; margin: .2rem 0; overflow-wrap: anywhere; } h2 { font-si
 p.facts { color: #5a6673; margin: .1rem 0 1rem; overflow-wrap: anywhere; }
 .cards { display: flex; flex-wrap: wrap; gap: .8rem; }
 .card { border: 1px solid #d8dee6; border-radius: 8px; padding: .5rem 1rem; } .card b { display: block; font-size: 1.5rem; }
+td.words { text-align: left; color: #5b6675; }
 table { border-collapse: collapse; } td, th { padding: .18rem .55rem; text-align: right; font-variant-numeric: tabular-nums; }
 th:first-child, td:first-child { text-align: left; } thead th { border-bottom: 2px solid #d8dee6; }
 .bar { display: inline-block; height: .75rem; border-radius: 2px; vertical-align: middle; }

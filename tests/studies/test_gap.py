@@ -35,7 +35,7 @@ class Made:
             return tuple(np.bincount(self.labels[n].ravel(), minlength=self.num_classes)[: self.num_classes])
 
         return [
-            SimpleNamespace(number=n, size=image.shape[1::-1], label=None if self.labels is None else n,
+            SimpleNamespace(number=n, name=f"{n}", size=image.shape[1::-1], label=None if self.labels is None else n,
                             counts=None if self.labels is None else counts(n))
             for n, image in enumerate(self.images)
         ]  # fmt: skip
