@@ -18,7 +18,7 @@ def gap(
         Optional[Path],
         typer.Option(
             metavar="CKPT",
-            help="Model that predicts the target's class shares. Default: a guess from colour and height.",
+            help="Model that predicts class shares. Default: the newest of the source, else a guess.",
             rich_help_panel="Data",
         ),
     ] = None,
@@ -36,13 +36,15 @@ def gap(
     """Compare two data sets before training, and suggest settings."""
     from ..data.store import data_root as root_of
     from ..data.store import open_anywhere
-    from ..studies.gap import gap_json, measure, predicted_shares
+    from ..studies.gap import gap_json, measure, predicted_shares, trained_on
     from ..studies.gap_page import gap_page
     from ..studies.report import write_page
     from ..visual.tables import gap_table
 
     show, root = cli.reporter(context), root_of(data_root)
     sides = [open_anywhere(root, name) for name in (source, target)]
+    if model is None and (model := trained_on(sides[0])) is not None:
+        show.decide(f"class shares of {sides[1].name} are those that {model} predicts (--model names another)")
     shares = None if model is None else predicted_shares(model, *sides, images, cli.precision_for(None, device, show))
     found = measure(*sides, images, shares)
     if report is not None:

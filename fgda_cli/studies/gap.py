@@ -8,12 +8,13 @@ from typing import Any
 
 import cv2
 import numpy as np
+import yaml
 
 from ..data.classes import ClassSet
 from ..data.geometry import resize_image, same_aspect
 from ..data.loader import AnyDataset, training_split
 from ..data.store import typical_size
-from ..models.checkpoint import load_model
+from ..models.checkpoint import load, load_model
 from ..runtime.devices import Precision
 from ..runtime.errors import FgdaError
 from ..signals.observe import Frames, frames_of, observe
@@ -144,6 +145,7 @@ class Gap:
     figures: dict[str, float]
     guess: np.ndarray | None  # [K] shares expected on the target
     advice: list[tuple[str, str]]
+    is_guess: bool = True  # the shares come from colour and height; False: from a model's predictions
 
 
 def measure(source: AnyDataset, target: AnyDataset, count: int = 60, predicted: np.ndarray | None = None) -> Gap:
@@ -169,7 +171,7 @@ def measure(source: AnyDataset, target: AnyDataset, count: int = 60, predicted: 
         "horizon_shift": shift,
         "class_distance": apart,
     }
-    return Gap(one, two, source.classes, figures, guess, advice_for(one, two, source.classes, figures))
+    return Gap(one, two, source.classes, figures, guess, advice_for(one, two, source.classes, figures), predicted is None)
 
 
 def advice_for(
@@ -225,6 +227,7 @@ def gap_json(gap: Gap) -> dict[str, Any]:
         "figures": gap.figures,
         "class_shares": dict(zip(names, gap.source.shares.tolist(), strict=True)),
         "expected_on_target": dict(zip(names, gap.guess.tolist(), strict=True)),
+        "expected_by": "a guess from colour and height" if gap.is_guess else "a model's predictions",
         "advice": [{"set": what, "why": why} for what, why in gap.advice],
     }
 
@@ -237,3 +240,18 @@ def predicted_shares(path: Path, source: AnyDataset, target: AnyDataset, count: 
     split = training_split(target)
     shares = observe(precision.to_device(model), frames_of(target, split, model.input_rule, count), precision).shares
     return np.array([shares[info["classes"].names.index(name)] for name in source.classes.names])
+
+
+def trained_on(source: AnyDataset) -> Path | None:
+    """The newest source model below `runs/` that was trained on this data set and has its classes; None where there is none."""
+    found = []
+    for final in Path("runs").glob("*/pretrain-*/checkpoints/final.pth"):
+        try:
+            preset = yaml.safe_load((final.parent.parent / "preset.yaml").read_text())
+            if preset["data"]["source"]["dataset"] == source.name and load(final)["classes"]["names"] == list(
+                source.classes.names
+            ):
+                found.append(final)
+        except (OSError, KeyError, TypeError, yaml.YAMLError, FgdaError):
+            continue  # not a run, or a damaged one
+    return max(found, key=lambda path: path.stat().st_mtime, default=None)

@@ -52,4 +52,6 @@ def _classes(gap: Gap) -> str:
     rows = []
     for name, colour, share, guess in zip(gap.classes.names, gap.classes.palette, gap.source.shares, gap.guess, strict=True):
         rows.append(f"<tr><td>{html.swatch(colour)}{escape(name)}</td><td>{100 * share:.1f}</td><td>{100 * guess:.1f}</td></tr>")
-    return f"<table><thead><tr><th>class</th><th>source</th><th>target</th></tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    by = "guessed from colour and height" if gap.is_guess else "as a model predicts"
+    head = f"<tr><th>class</th><th>source, %</th><th>target, % ({by})</th></tr>"
+    return f"<table><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>"

@@ -204,7 +204,7 @@ def gap_table(result: dict[str, Any]):
             "layout by height",
             f"correlation {figures['layout_correlation']:.2f} at a shift of {100 * figures['horizon_shift']:+.0f} %",
         ),
-        ("classes", f"shares {figures['class_distance']:.2f} apart (of 1)"),
+        ("classes", f"shares {figures['class_distance']:.2f} apart (of 1), by {result['expected_by']}"),
     )
     lines = [Text(f"{name}: {value}") for name, value in between]
     advice = Table(show_header=False, box=None, padding=(0, 1, 0, 0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import cv2
@@ -156,6 +157,21 @@ def test_gap_by_command(data_root, trained, tmp_path):
     assert sum(other["expected_on_target"].values()) == pytest.approx(1)
     wrong = fgda("gap", "playground-game", "nowhere", "--data-root", data_root)
     assert wrong.returncode == 1 and "is not prepared" in wrong.stderr
+
+
+def test_the_newest_source_model_is_used_where_there_is_one(data_root, trained, tmp_path):
+    """Finding 2 of the first hour: a guess from colour gave advice while a trained model lay beside it."""
+    command = ("gap", "playground-game", "playground-street", "--data-root", data_root, "--json")
+    guess = fgda(*command, cwd=tmp_path)
+    assert json.loads(guess.stdout)["expected_by"] == "a guess from colour and height"
+    run = shutil.copytree(trained.parent.parent, tmp_path / "runs/mine/pretrain-seed0")
+    found = fgda(*command, cwd=tmp_path)
+    assert "are those that runs/mine/pretrain-seed0/checkpoints/final.pth predicts" in found.stderr
+    asked = fgda(*command, "--model", trained, cwd=tmp_path)
+    assert json.loads(found.stdout)["expected_on_target"] == json.loads(asked.stdout)["expected_on_target"]
+    record = (run / "preset.yaml").read_text()
+    (run / "preset.yaml").write_text(record.replace("playground-game", "another"))
+    assert json.loads(fgda(*command, cwd=tmp_path).stdout)["expected_by"] == "a guess from colour and height"
 
 
 def test_the_advice_is_made_of_keys_that_exist(data_root, tiny_preset):
