@@ -33,6 +33,7 @@ from .commands import (
     rank,
     report,
     start,
+    status,
     verdict,
 )
 from .runtime.distributed import ranks
@@ -55,6 +56,7 @@ GROUPS = {
         "compare": compare.compare,
         "ablate": ablate.ablate,
         "report": report.report,
+        "status": status.status,
         "verdict": verdict.verdict,
         "rank": rank.rank,
     },

@@ -107,6 +107,8 @@ def _load_tree(path: Path, chain: tuple[Path, ...], reporter: Reporter) -> dict:
     tree = _convert(node, path) if node is not None else {}
     if not isinstance(tree, dict):
         raise UsageError(f"{path}: a preset is a mapping of keys")
+    if isinstance(tree.get("stage"), dict):  # a run's own record, which says in `stage` what the run is
+        tree.pop("stage")
     parent, base = tree.pop("extends", None), {}
     if parent is not None:
         if not isinstance(parent, Value) or not isinstance(parent.value, str):

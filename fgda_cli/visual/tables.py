@@ -213,3 +213,21 @@ def gap_table(result: dict[str, Any]):
     for entry in result["advice"]:
         advice.add_row(f"--set {entry['set']}", entry["why"])
     return Group(table, *lines, Text("\nwhat to set (rules of thumb; fgda verdict tells afterwards whether it helped)"), advice)
+
+
+def status_table(runs: list[dict[str, Any]], below):
+    """A row a run: where it is, how far, its last score, and its verdict."""
+    from rich.table import Table
+
+    table = Table()
+    for title, justify in (("run", "left"), ("method", "left"), ("iteration", "right"), ("left", "right"), ("last score", "left"),
+                           ("state", "left")):  # fmt: skip
+        table.add_column(title, justify=justify, overflow="fold", no_wrap=title in ("iteration", "left"))
+    for run in runs:
+        seconds = run["seconds"]
+        left = "" if seconds is None else f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+        name = run["folder"].removeprefix(f"{below}/")
+        how_far = f"{run['iteration']}/{run['iterations']}" if run["iterations"] else ""
+        state = run["state"] + (f", {run['verdict']}" if run["verdict"] else "")
+        table.add_row(name, run["method"], how_far, left, run["score"], state)
+    return table

@@ -1,0 +1,129 @@
+"""`fgda status`: the runs below a folder, how far each is, and the command that goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..runtime.errors import FgdaError
+from ..runtime.files import HOLDER
+
+FINISHED, RUNNING, STOPPED, BROKEN = "finished", "running", "stopped", "broken"
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """A run folder in words and figures; `seconds` are left, as the last logged speed says."""
+
+    folder: str
+    state: str
+    preset: str = ""
+    stage: str = ""
+    method: str = ""
+    seed: int = 0
+    iteration: int = 0
+    iterations: int = 0
+    seconds: float | None = None
+    score: str = ""
+    verdict: str = ""
+    goes_on: str | None = None  # the command that continues it
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def runs_below(folder: Path) -> list[RunStatus]:
+    """Every run below a folder, by name. Raises FgdaError for a folder that is not there."""
+    if not folder.is_dir():
+        raise FgdaError(f"{folder}: no such folder")
+    return [
+        status_of(path.parent)
+        for path in sorted(folder.rglob("preset.yaml"))
+        if (path.parent / "checkpoints").is_dir() or _logs(path.parent)
+    ]
+
+
+def status_of(folder: Path) -> RunStatus:
+    """Read a run's record and its logs; no checkpoint is loaded."""
+    try:
+        record = yaml.load((folder / "preset.yaml").read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        stage, name = record["stage"], str(record["name"])
+        wanted = record[stage["stage"]]
+        length, batch, seed = int(wanted["iterations"]), int(wanted["batch_size"]), int(record["run"]["seed"])
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return RunStatus(str(folder), BROKEN)
+    logs = _logs(folder)
+    iteration = max((int(entry["iteration"]) for entry in logs), default=0)
+    state = _state(folder)
+    speed = next((entry["images_per_second"] for entry in reversed(logs) if entry.get("images_per_second")), None)
+    left = (length - iteration) * batch / speed if speed and state == RUNNING else None
+    goes_on = None
+    if state in (STOPPED, BROKEN):
+        init = ["--init", stage["init"]] if stage.get("init") else []
+        words = ["fgda", stage["stage"], "--preset", folder / "preset.yaml", *init, "--out", folder]
+        goes_on = shlex.join(map(str, [*words, "--fresh"] if state == BROKEN else words))
+    return RunStatus(
+        str(folder), state, name, stage["stage"], str(stage["method"]), seed, iteration, length, left, _score(logs),
+        _verdict(folder), goes_on,
+    )  # fmt: skip
+
+
+def _logs(folder: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl that can be read."""
+    try:
+        lines = (folder / "metrics.jsonl").read_text(errors="replace").splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue  # cut short by a crash
+        if isinstance(entry, dict) and isinstance(entry.get("iteration"), int):
+            found.append(entry)
+    return found
+
+
+def _state(folder: Path) -> str:
+    if _is_held(folder):
+        return RUNNING
+    if (folder / "checkpoints/final.pth").is_file():
+        return FINISHED
+    return STOPPED if (folder / "checkpoints/last.pth").is_file() else BROKEN
+
+
+def _is_held(folder: Path) -> bool:
+    """Whether the process that is named as the folder's lives on this machine."""
+    try:
+        os.kill(int((folder / HOLDER).read_text()), 0)
+    except PermissionError:
+        return True  # another user's
+    except (OSError, ValueError, OverflowError):
+        return False
+    return True
+
+
+def _score(logs: list[dict[str, Any]]) -> str:
+    """The last validation in words."""
+    last = next((entry["validation"] for entry in reversed(logs) if isinstance(entry.get("validation"), dict)), {})
+    for key, text in (("miou", "mIoU {:.1f}"), ("source_miou", "source {:.1f}"), ("label_free", "{:+.1f} expected")):
+        if isinstance(last.get(key), float):
+            return text.format(last[key])
+    return ""
+
+
+def _verdict(folder: Path) -> str:
+    """The verdict that adaptation ended with, from log.txt."""
+    try:
+        lines = (folder / "log.txt").read_text(errors="replace").splitlines()
+    except OSError:
+        return ""
+    said = next((line for line in reversed(lines) if line.startswith("without labels: ")), "")
+    return said.removeprefix("without labels: ").partition(" (")[0]
