@@ -14,7 +14,8 @@ from fgda_cli.data.formats import read_label_values
 from fgda_cli.data.geometry import resize_ids, resize_image
 from fgda_cli.data.images import read_rgb, write_image
 from fgda_cli.data.layouts.carla import IDS
-from fgda_cli.data.survey import choose, survey
+from fgda_cli.data.mapping import load_mapping
+from fgda_cli.data.survey import choose, mapping_text, rename, survey
 from fgda_cli.presets import load_preset
 from fgda_cli.runtime.errors import UsageError
 from fgda_cli.studies.start import look_at, sizes_for, write_start
@@ -102,6 +103,15 @@ def test_ambiguous_ids_are_refused_and_may_be_said(tmp_path):
     assert set(survey(*folders, "label").names) == {"road", "sidewalk"}
     own = survey(*folders, "own")
     assert set(own.names) == {"id 0", "id 1", "id 7", "id 8"} and len(own.unnamed) == 4
+
+
+def test_names_that_people_give_are_read_back(tmp_path):
+    found = survey(*labels_in(tmp_path, 40, 41, 42, 43), "own")
+    given = {"id 40": "road: wet", "id 41": "yes", "id 42": "ignore", "id 43": "Straße, breit"}
+    (tmp_path / "map.yaml").write_text(mapping_text(rename(found, given)))
+    mapping = load_mapping(tmp_path / "map.yaml")
+    assert set(mapping.classes.names) == {"road: wet", "yes", "Straße, breit"}
+    assert mapping.ids[42] == 255 and mapping.classes.names[mapping.ids[40]] == "road: wet"
 
 
 def test_few_classes_leave_a_class_of_the_others(tmp_path):

@@ -78,14 +78,19 @@ def start(
 
 
 def _surveyed(survey, images: Path, labels: Path, label_ids: str | None, asks: bool):
-    """Ask what grey values are where they can be two things."""
+    """Ask what grey values are where they can be two things. Raises UsageError where nothing can be asked."""
     try:
         return survey(images, labels, label_ids)
     except UsageError as error:
-        if not asks or "label-ids" not in str(error):
+        if "label-ids" not in str(error):
             raise
-        print(str(error).split(": say which")[0], file=sys.stderr)
-        return survey(images, labels, typer.prompt("train, label, or own", default="label"))
+        what = str(error).split(": say which")[0]
+        if not asks:
+            raise UsageError(
+                f"{what}: say which with\n--label-ids train, --label-ids label, or own for ids of your simulator"
+            ) from None
+        print(what, file=sys.stderr)
+        return survey(images, labels, typer.prompt("train, label, or own (ids of your simulator)", default="own"))
 
 
 def _print(result) -> None:

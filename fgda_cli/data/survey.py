@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import yaml
 
 from ..runtime.errors import FgdaError, UsageError
 from .classes import CITYSCAPES_IDS, IGNORE_INDEX, NAMES, PALETTE
@@ -107,8 +110,9 @@ def choose(found: Survey, classes: list[str] | None) -> Survey:
 
 
 def rename(found: Survey, names: dict[str, str]) -> Survey:
-    """Give classes other names."""
-    return replace(found, lines=tuple(replace(line, name=line.name and names.get(line.name, line.name)) for line in found.lines))
+    """Give classes other names; `ignore` leaves one out."""
+    given = {old: None if new.strip() == "ignore" else new.strip() for old, new in names.items()}
+    return replace(found, lines=tuple(replace(line, name=given.get(line.name, line.name)) for line in found.lines))
 
 
 def mapping_text(found: Survey) -> str:
@@ -116,11 +120,18 @@ def mapping_text(found: Survey) -> str:
     head = [
         "# What the label values mean: VALUE: CLASS. Two lines with one class merge them, `ignore` leaves a value out.",
         f"# Found by: {found.told_by}. Percentages: shares of the pixels of the labels looked at.",
-        f"classes: [{', '.join(found.names)}]",
+        f"classes: [{', '.join(map(_quoted, found.names))}]",
     ]
-    lines = [f"{line.key}: {line.name or found.rest}".ljust(36) + f"# {100 * line.share:.2f} %" for line in found.lines]
+    lines = [f"{line.key}: {_quoted(line.name or found.rest)}".ljust(36) + f"# {100 * line.share:.2f} %" for line in found.lines]
     rest = f"rest: {found.rest}".ljust(36) + "# every other value"
     return "\n".join([*head, *lines, rest]) + "\n"
+
+
+def _quoted(name: str) -> str:
+    """The name as YAML reads it back, in quotes where it must."""
+    return (
+        name if re.fullmatch(r"[A-Za-z_][\w -]*", name) and yaml.safe_load(name) == name else json.dumps(name, ensure_ascii=False)
+    )
 
 
 def _paired(images: Path, labels: Path) -> tuple[tuple[str, ...], int, list[Path]]:
