@@ -56,6 +56,11 @@ class Domain(Section):
         le=1,
         description="source: a crop is drawn again, ten times at most, while one class covers this share or more",
     )
+    border: tuple[Share, Share, Share, Share] = Field(
+        (0.0, 0.0, 0.0, 0.0),
+        description="target: shares of the whole image at its top, bottom, left and right whose pseudo-labels do not count "
+        "(self-training)",
+    )
     validation: str | None = Field(
         None,
         description="source: a split held out from training (val), on which pretrain validates and picks its checkpoint",
@@ -123,6 +128,11 @@ class Data(Section):
             raise ValueError("labelled belongs to data.target: the source has labels anyway")
         if self.target.validation is not None:
             raise ValueError("validation belongs to data.source: data.evaluation names labelled images of the target")
+        if any(self.source.border):
+            raise ValueError("border belongs to data.target: the source has labels")
+        top, bottom, left, right = self.target.border
+        if top + bottom >= 1 or left + right >= 1:
+            raise ValueError("data.target.border leaves nothing of an image: opposite sides must add up to less than 1")
         return self
 
     @model_validator(mode="before")

@@ -38,6 +38,7 @@ class Batch(NamedTuple):
     target_names: list[str] | None = None  # "names": of the items, to look up what an offline step made of them
     labelled: Tensor | None = None  # images of the target's labelled part, where the preset names one
     labelled_ids: Tensor | None = None  # their train ids
+    target_border: Tensor | None = None  # "border": bool `[B,H,W]`, False in the target's border (View.border); None without
 
     def to(self, device: torch.device) -> Batch:
         return Batch(*(value.to(device, non_blocking=True) if isinstance(value, Tensor) else value for value in self))
@@ -68,6 +69,7 @@ class View:
     crop: tuple[int, int] | None = None
     scale: tuple[float, float] = (1.0, 1.0)
     max_class_share: float = 1.0  # of a labelled crop's pixels; crops with more of one class are drawn again
+    border: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)  # shares of the whole image: top, bottom, left, right
 
 
 @dataclass(frozen=True)
@@ -219,22 +221,35 @@ class PairedSamples(Dataset):
         view = self.views[1]
         size = augment.scaled_size(view.size, view.scale, rng)
         image = resize_image(self.target.image(item), size, self.target.resample)
-        valid = np.ones(image.shape[:2], np.uint8) if "valid_mask" in self.needs else None
+        masks = self._masks(image.shape[:2], view)
         if view.crop is not None:
             box = augment.random_box(size, view.crop, rng)
             image = augment.cut(image, box, view.crop, fill=0)
-            valid = None if valid is None else augment.cut(valid, box, view.crop, fill=0)
+            masks = {name: augment.cut(mask, box, view.crop, fill=0) for name, mask in masks.items()}
         if self.augmentation.flip:
-            image, valid = augment.random_flip(image, valid, rng)
+            planes = np.dstack([image, *masks.values()])
+            planes, _ = augment.random_flip(planes, None, rng)
+            image, masks = planes[..., :3], dict(zip(masks, np.moveaxis(planes[..., 3:], 2, 0), strict=True))
         sample: dict[str, Tensor | str] = {"target": to_tensor(image)}
         if "strong_view" in self.needs:
             strong = augment.colour_jitter(image, self.augmentation.strong_jitter, rng)
             sample["target_strong"] = to_tensor(augment.random_blur(strong, self.augmentation.strong_blur, rng))
-        if valid is not None:
-            sample["target_valid"] = torch.from_numpy(np.ascontiguousarray(valid)).bool()
+        sample |= {name: torch.from_numpy(np.ascontiguousarray(mask)).bool() for name, mask in masks.items()}
         if "names" in self.needs:
             sample["target_names"] = item.name
         return sample
+
+    def _masks(self, size: tuple[int, int], view: View) -> dict[str, np.ndarray]:
+        """Return the masks uint8 `[H,W]` of a whole target image (height, width) that the method asks for."""
+        masks = {"target_valid": np.ones(size, np.uint8)} if "valid_mask" in self.needs else {}
+        if "border" in self.needs and any(view.border):
+            (top, bottom), (left, right) = (
+                (int(first * side), side - int(last * side))
+                for side, first, last in zip(size, view.border[::2], view.border[1::2], strict=True)
+            )
+            masks["target_border"] = np.zeros(size, np.uint8)
+            masks["target_border"][top:bottom, left:right] = 1
+        return masks
 
     def target_images(self, rank: int = 0, processes: int = 1) -> Iterator[Tensor]:
         """Yield every target training image of this process once, uint8 `[3,H,W]`, for rounds of self-training."""

@@ -32,7 +32,7 @@ class Sfst(SelfTraining):
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         probs, guess = self.teach(batch.target, batch.target.shape[-2:])
-        weight = self.surest(probs, guess) * self.trust(guess)
+        weight = self.surest(probs, guess) * self.trust(guess) * self.inside(batch)
         output = self.forward(self.augment(batch.target))
         loss = self.settings.lambda_st * self.output_loss(output, guess, weight)
         terms = {"self_training": loss}

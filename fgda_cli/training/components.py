@@ -131,7 +131,8 @@ def make_samples(preset: Preset, stage: Stage, data: Datasets, method: type[Meth
     blur = wanted.blur if stage.colour_jitter else 0.0
     augmentation = Augmentation(wanted.flip, jitter, blur, wanted.strong_jitter, wanted.strong_blur)
     views = tuple(
-        View(domain.size, domain.crop, domain.scale, domain.max_class_share) for domain in (wanted.source, wanted.target)
+        View(domain.size, domain.crop, domain.scale, domain.max_class_share, domain.border)
+        for domain in (wanted.source, wanted.target)
     )
     choice = Sampling(
         method.sampling or wanted.sampling, data.untrained, wanted.rare_class_min_pixels, wanted.rare_class_crop_pixels

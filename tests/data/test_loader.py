@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from fgda_cli.data import augment, sampling
-from fgda_cli.data.loader import Augmentation, Positions, Sampling, View, batches
+from fgda_cli.data.loader import Augmentation, PairedSamples, Positions, Sampling, View, batches
+from fgda_cli.data.store import open_dataset
 from tests.helpers import samples
 
 VIEWS = (View((64, 32)), View((64, 32)))
@@ -111,3 +112,33 @@ def test_class_weights_follow_their_formula_and_are_one_on_average(data_root):
     assert inverse[present] * shares == pytest.approx(np.full(len(present), 1 / len(present)))
     untrained = samples(data_root, choice=Sampling(untrained=(int(present[0]),))).class_weights(0.5).numpy()
     assert untrained[present[0]] == 1 and (untrained[present[1:]] * shares[1:] / shares[1:].sum()).sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_border_goes_with_crop_and_mirror(data_root, seed):
+    """Images that are white in the border and black inside: the mask is where the crop shows black."""
+    target = open_dataset(data_root, "playground-street")
+    height, width, border = 32, 64, (0.1, 0.25, 0.05, 0.2)
+    inside = np.zeros((height, width), bool)
+    inside[int(0.1 * height) : height - int(0.25 * height), int(0.05 * width) : width - int(0.2 * width)] = True
+    picture = np.where(inside[..., None], 0, 255).astype(np.uint8).repeat(3, 2)
+    plain = View((width, height), (40, 24), border=border)
+    samples = PairedSamples(None, target, (plain, plain), seed, needs=frozenset({"border", "valid_mask"}))
+    samples.target = replace_image(target, picture)
+    for position in range(6):
+        found = samples[position]
+        assert torch.equal(found["target_border"], found["target"][0] == 0)
+        assert found["target_valid"].all()
+    assert "target_border" not in PairedSamples(None, target, (plain, plain), seed)[0]
+
+
+def replace_image(dataset, picture):
+    """The data set, whose every image is this one."""
+
+    class Same:
+        resample = dataset.resample
+
+        def image(self, item):
+            return picture
+
+    return Same()

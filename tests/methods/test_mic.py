@@ -113,6 +113,22 @@ def test_ignored_rows_and_the_share_of_the_whole_batch():
     assert method.sure_share(probs)[:, :, 1].tolist() == method.sure_share(probs)[:, :, 0].tolist()
 
 
+@pytest.mark.parametrize("name", ["mic", "dacs", "fgda-st", "sfst"])
+def test_the_border_of_the_whole_image_weighs_nothing(name):
+    """A border changes the loss, one of no pixels does not, and one of all leaves nothing of the teacher's labels."""
+    method, data = make(name, False, **(SMALL if name == "mic" else {}), confidence=0.01), batch()
+    border = torch.ones(2, 32, 48, dtype=torch.bool)
+    border[:, :, :20] = False
+    full = data._replace(target_border=torch.ones_like(border))
+    plain, same, cut = (method.step(one)["self_training"] for one in (data, full, data._replace(target_border=border)))
+    torch.testing.assert_close(plain, same)
+    none = method.step(data._replace(target_border=torch.zeros_like(border)))
+    assert not torch.allclose(cut, plain)
+    assert none["self_training"] == 0 if name == "sfst" else none["self_training"] < plain  # pasted pixels stay
+    if name == "mic":
+        assert none["masked"] == 0
+
+
 def test_parts_can_be_left_out_and_the_papers_terms_let_in():
     data = batch()
     assert set(make("mic", False, **SMALL).step(data)) == {"seg", "self_training", "masked"}

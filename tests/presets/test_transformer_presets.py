@@ -13,8 +13,8 @@ pytestmark = needs("transformers")
 
 
 @pytest.mark.parametrize("name, masked, crop, rows, least", [
-    ("gta2city-daformer", 0, (512, 512), (15, 120), 1500), ("gta2city-hrda", 0, (1024, 1024), (30, 240), 6000),
-    ("gta2city-mic", 1, (1024, 1024), (30, 240), 6000),
+    ("gta2city-daformer", 0, (512, 512), (15, 120), 1500), ("gta2city-hrda", 0, (1024, 1024), (0, 0), 6000),
+    ("gta2city-mic", 1, (1024, 1024), (0, 0), 6000),
 ])  # fmt: skip
 def test_published_settings(name, masked, crop, rows, least):
     preset = load_preset(name, [])
@@ -22,6 +22,8 @@ def test_published_settings(name, masked, crop, rows, least):
     assert m.name == "mic" and m.lambda_adv == 0 and m.seg_temperature == 1 and m.lambda_masked == masked
     assert (m.lambda_fd, m.ema, m.confidence, m.mix_jitter, m.mask_block, m.mask_ratio) == (0.005, 0.999, 0.968, 0.2, 64, 0.7)
     assert (m.ignore_top, m.ignore_bottom) == rows
+    whole = [int(share * side) for share, side in zip(preset.data.target.border, (1024, 1024, 2048, 2048), strict=True)]
+    assert whole == ([0, 0, 0, 0] if name == "gta2city-daformer" else [30, 240, 30, 30])
     assert (o.kind, o.lr, o.head_lr_factor, o.weight_decay, o.decay_norms) == ("adamw", 6e-5, 10, 0.01, "heads")
     assert (o.poly_power, o.warmup, stage.warmup_iterations, stage.iterations, stage.batch_size) == (
         1,

@@ -41,6 +41,7 @@ class SelfTraining(Method):
     """The step of the class beside it (or the source loss alone), then cross-entropy on mixed images."""
 
     Settings = SelfTrainingSettings
+    needs = frozenset({"border"})
     sees_target_alone = True  # the step beside it runs the target through the model; else mixed images stand for it
 
     def __init__(self, model, settings, engine=None):
@@ -72,7 +73,7 @@ class SelfTraining(Method):
     def step(self, batch: Batch) -> dict[str, Tensor]:
         terms = self.paired_step(batch)
         probs, guess = self.teach(batch.target, batch.target.shape[-2:])
-        return terms | self.student_terms(batch, guess, self.sure_share(probs) * self.trust(guess))
+        return terms | self.student_terms(batch, guess, self.sure_share(probs) * self.trust(guess) * self.inside(batch))
 
     def labelled_step(self, batch: Batch) -> dict[str, Tensor]:
         """As ever; and the teacher's labels are checked by these images' from the next step on."""
@@ -93,6 +94,11 @@ class SelfTraining(Method):
             return 1.0
         given, right = self.modules["checked"].counts
         return ((right + PRIOR_PIXELS) / (given + PRIOR_PIXELS))[guess]
+
+    @staticmethod
+    def inside(batch: Batch) -> Tensor | float:
+        """`[B,H,W]`: 0 in the target's border (data.target.border), 1 elsewhere; 1 without a border."""
+        return 1.0 if batch.target_border is None else batch.target_border.float()
 
     def paired_step(self, batch: Batch) -> dict[str, Tensor]:
         """What is trained besides the teacher's labels: the step of the class beside this one."""
