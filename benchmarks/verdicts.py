@@ -2,6 +2,7 @@
 
     python benchmarks/verdicts.py measure CACHE.json --data-root DATA RUN...   # runs of `adapt` whose target has labels
     python benchmarks/verdicts.py fit CACHE.json --seeds 0,1                    # fit on these seeds, test on all other runs
+    python benchmarks/verdicts.py leave-out CACHE.json kitti,iddlite,camvid     # fit on all pairs but one, test on that one
 
 `measure` looks at every checkpoint of each run that holds its mIoU (final.pth, and with `run.keep: true` those of validations)
 and at the one it began as, adds to the cache, and skips what is there. `fit` prints the weights, verdicts against the truth, and
@@ -91,16 +92,8 @@ def fit(arguments) -> None:
     pairs = pairs_of(read(arguments.cache))
     is_fitted = lambda one: one["seed"] in seeds and any(part in one["start"] for part in arguments.on.split(","))  # noqa: E731
     fitted = [one for one in pairs if is_fitted(one) and one["is_final"]]
-    names = list(label_free.WEIGHTS)
-    used = [one for one in fitted if not label_free.has_collapsed(one["before"], one["after"])]
-    x = np.array([[label_free.changes(one["before"], one["after"])[name] for name in names] for one in used])
-    y = np.clip([one["change"] for one in used], -CLIP, CLIP)
-    spread = x.std(0)
-    scaled = x / spread
-    weights = np.linalg.solve(scaled.T @ scaled + RIDGE * np.eye(len(names)), scaled.T @ y) / spread
-    print(
-        f"fitted on {len(used)} runs: {dict(zip(names, weights.round(1).tolist(), strict=True))}; shipped: {label_free.WEIGHTS}"
-    )
+    weights = weights_of(fitted)
+    print(f"fitted on {len(fitted)} runs: {rounded(weights)}; shipped: {label_free.WEIGHTS}")
     held_out = [one for one in pairs if not is_fitted(one)]
     finals = [one for one in held_out if one["is_final"]]
     report("fitted", fitted)
@@ -108,6 +101,42 @@ def fit(arguments) -> None:
     for part in sorted({family(one) for one in finals}):
         report(f"  {part}", [one for one in finals if family(one) == part])
     selection(held_out)
+
+
+def weights_of(runs: list[dict]) -> dict[str, float]:
+    """Ridge regression of the change on the signals' changes, each over its spread; collapsed runs are told by a rule."""
+    from fgda_cli.signals import score as label_free
+
+    names = list(label_free.WEIGHTS)
+    used = [one for one in runs if not label_free.has_collapsed(one["before"], one["after"])]
+    x = np.array([[label_free.changes(one["before"], one["after"])[name] for name in names] for one in used])
+    y = np.clip([one["change"] for one in used], -CLIP, CLIP)
+    spread = x.std(0)
+    scaled = x / spread
+    found = np.linalg.solve(scaled.T @ scaled + RIDGE * np.eye(len(names)), scaled.T @ y) / spread
+    return dict(zip(names, found.tolist(), strict=True))
+
+
+def rounded(weights: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 1) for name, value in weights.items()}
+
+
+def leave_out(arguments) -> None:
+    """For each pair of domains: weights from the runs of all others, verdicts on its own runs."""
+    from fgda_cli.signals import score as label_free
+
+    finals = [one for one in pairs_of(read(arguments.cache)) if one["is_final"]]
+    shipped, all_pairs = label_free.WEIGHTS, arguments.pairs.split(",")
+    report("all, shipped weights", finals)
+    left: list[float] = []
+    for part in all_pairs:
+        label_free.WEIGHTS = weights_of([one for one in finals if part not in one["run"]])
+        own = [one for one in finals if part in one["run"]]
+        report(f"{part}, weights {rounded(label_free.WEIGHTS)}", own)
+        left += [one["change"] - label_free.score(one["before"], one["after"]) for one in own]
+    label_free.WEIGHTS = shipped
+    print(f"all pairs: weights {rounded(weights_of(finals))}; change less score where held out: "
+          f"mean {np.mean(left):+.2f}, root mean square {np.sqrt(np.mean(np.square(left))):.2f}")  # fmt: skip
 
 
 def family(one: dict) -> str:
@@ -200,6 +229,10 @@ def main() -> None:
     two.add_argument("--seeds", default="0,1")
     two.add_argument("--on", default="", help="only runs whose start's path holds one of these")
     two.set_defaults(run=fit)
+    three = parts.add_parser("leave-out")
+    three.add_argument("cache", type=Path)
+    three.add_argument("pairs", help="parts of the runs' paths, one for each pair of domains: kitti,iddlite,camvid")
+    three.set_defaults(run=leave_out)
     arguments = parser.parse_args()
     arguments.run(arguments)
 

@@ -19,8 +19,8 @@ from .observe import VIEWS, Observed
 Kind = Literal["helped", "no clear change", "cannot tell", "collapsed or harmful"]
 
 # Points of mIoU for a change by 1 of each signal, and the spread of what is left.
-WEIGHTS = {"steady": 17.6, "diversity": 14.8, "density": -2.8}
-SPREAD = 4.0
+WEIGHTS = {"steady": 21.4, "edges": 87.0}
+SPREAD = 1.8
 FEW_FRAMES = 10  # different ones: fewer are worth a word
 FITTED_ON = 40  # frames that each network was looked at on
 SMALL = 1.0  # a score up to this reads "no clear change"
@@ -62,12 +62,11 @@ def in_words(verdict: dict[str, Any]) -> str:
 
 def changes(before: Observed, after: Observed) -> dict[str, float]:
     """What the score is made of: log ratio of the agreement between views (mean IoU over all classes, absent ones 0), difference
-    of the diversity of predicted classes, difference of soft neighbourhood density."""
+    of how often class borders lie on edges of the image."""
     steady = [max(float(np.mean([one.signals[f"steady_{view}"] for view in VIEWS])), 1e-3) for one in (before, after)]
     return {
         "steady": math.log(steady[1] / steady[0]),
-        "diversity": after.signals["diversity"] - before.signals["diversity"],
-        "density": after.signals["density"] - before.signals["density"],
+        "edges": after.signals["edges"] - before.signals["edges"],
     }
 
 
@@ -86,7 +85,7 @@ def verdict_on(before: Observed, after: Observed, names: tuple[str, ...]) -> Ver
     """Return the verdict on a model that began as `before`; `names` are its classes."""
     found, value = classes_in_words(before, after, names), score(before, after)
     frames = after.different or FITTED_ON
-    spread = SPREAD * math.sqrt(max(1.0, FITTED_ON / frames))  # as if all of it came from which frames were looked at
+    spread = SPREAD * max(1.0, FITTED_ON / frames) ** 0.75  # more cautious than 1/2, chance alone: few frames are alike too
     below = 0.5 * (1 + math.erf(-value / spread / math.sqrt(2)))  # probability that mIoU fell
     if value <= COLLAPSED:
         kind, confidence = "collapsed or harmful", 1.0
