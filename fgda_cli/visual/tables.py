@@ -162,7 +162,7 @@ def verdict_table(frames: str, headings: list[str], results: list[dict[str, Any]
     table = Table()
     table.add_column("checkpoint", overflow="fold")
     short = {"collapsed or harmful": "harmful", "no clear change": "no change", "cannot tell": "unclear"}
-    for heading in ("verdict", "sure", "score", "steady", "diverse", "source"):
+    for heading in ("verdict", "sure", "score", "steady", "edges", "source"):
         table.add_column(heading, justify="left" if heading == "verdict" else "right")
     for heading, result in zip(headings, results, strict=True):
         signals = result["signals"]
@@ -172,7 +172,7 @@ def verdict_table(frames: str, headings: list[str], results: list[dict[str, Any]
         has_collapsed = not is_base and result["score"] <= COLLAPSED
         score = "" if is_base or has_collapsed else f"{result['score']:+.1f}"
         kind = "collapsed" if has_collapsed else short.get(result["verdict"], result["verdict"])
-        figures = (f"{value:.2f}" for value in (steady, signals["diversity"]))
+        figures = (f"{value:.3f}" for value in (steady, signals["edges"]))
         table.add_row(heading, kind, sure, score, *figures, show(result["source_miou"]))
     return under(f"without labels, on {frames}", table, "score: points of mIoU to expect beyond the baseline")
 
