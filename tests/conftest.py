@@ -21,7 +21,14 @@ from tests.helpers import QUIET, TINY
 NEEDED = 2 << 30  # bytes that a run of all tests may hold at once
 
 
-LONGEST = ("test_trust.py", "test_several_processes.py", "test_benchmarks.py", "test_transformers.py", "test_export.py")
+LONGEST = (
+    "test_first_hour.py",
+    "test_trust.py",
+    "test_several_processes.py",
+    "test_benchmarks.py",
+    "test_transformers.py",
+    "test_export.py",
+)
 
 
 def pytest_collection_modifyitems(items):
