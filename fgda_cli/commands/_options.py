@@ -141,6 +141,13 @@ def precision_for(name: str | None, device: str, show: Reporter, model=None):
     return make_precision(name or "fp32", pick_device(device), model=model, reporter=show)
 
 
+def plain_name(name: str) -> str:
+    """Raises UsageError for a --name that leads elsewhere."""
+    if Path(name).name != name or name in (".", ".."):
+        raise UsageError(f"--name {name}: a plain name, without folders")
+    return name
+
+
 def check_ids(ids: str) -> None:
     if ids not in ("train", "label"):
         raise UsageError(f"--ids {ids}: known are train and label")

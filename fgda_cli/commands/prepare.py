@@ -146,7 +146,7 @@ def prepare(
         summaries = preparing.prepare_playground(root, how, seed)
     else:
         preparing.refuse_options(files, dataset, frozenset({"root", "mapping"}))
-        summaries = [preparing.prepare_layout(dataset, root, how, name and _plain(name), condition, mapping)]
+        summaries = [preparing.prepare_layout(dataset, root, how, name and cli.plain_name(name), condition, mapping)]
     if json is not None:
         cli.emit_json({"datasets": [summary.to_json() for summary in summaries]}, json, show)
     if json != "-":
@@ -170,12 +170,5 @@ def _own(preparing, kind, files, name, how):
     if kind == "folder" and files.images is None:
         files = replace(files, images=files.root)
     named_by = files.root if kind == "voc" else files.images
-    chosen = _plain(name or (named_by.resolve().name if named_by is not None else kind))
+    chosen = cli.plain_name(name or (named_by.resolve().name if named_by is not None else kind))
     return preparing.prepare_own(kind, files, chosen, how)
-
-
-def _plain(name: str) -> str:
-    """Raises UsageError for a name that leads elsewhere."""
-    if Path(name).name != name or name in (".", ".."):
-        raise UsageError(f"--name {name}: a plain name, without folders")
-    return name

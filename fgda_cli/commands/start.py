@@ -36,8 +36,7 @@ def start(
     json: cli.Json = None,
 ) -> None:
     """Look at a simulator and footage, write a mapping and a preset, and print the commands to run."""
-    if Path(name).name != name or name in (".", ".."):
-        raise UsageError(f"--name {name}: a plain name, without folders")
+    cli.plain_name(name)
     if label_ids not in (None, "train", "label", "own"):
         raise UsageError(f"--label-ids {label_ids}: known are train, label, own")
     for path in (out / f"{name}.yaml", out / f"{name}-mapping.yaml"):
@@ -51,12 +50,12 @@ def start(
         raise UsageError(f"start needs {' and '.join(missing)} (in a terminal, without --yes, it asks)")
     images, labels, footage = (Path(typer.prompt(what)) if value is None else value for value, what in wanted.values())
 
-    from ..data.survey import choose, rename, survey
+    from ..data.survey import choose, rename
     from ..studies.start import look_at, write_start
 
     show = cli.reporter(context)
     source, target = look_at(images), look_at(footage)
-    meaning = _surveyed(survey, images, labels, label_ids, asks)
+    meaning = _surveyed(images, labels, label_ids, asks)
     show.say(f"{images}: {meaning.count} labelled images, most {source.size[0]}x{source.size[1]}; read as {meaning.told_by}")
     show.say("classes: " + ", ".join(f"{key} {100 * share:.1f} %" for key, share in meaning.shares().items()))
     if asks:
@@ -77,19 +76,19 @@ def start(
         _print(result)
 
 
-def _surveyed(survey, images: Path, labels: Path, label_ids: str | None, asks: bool):
+def _surveyed(images: Path, labels: Path, label_ids: str | None, asks: bool):
     """Ask what grey values are where they can be two things. Raises UsageError where nothing can be asked."""
+    from ..data.formats import AmbiguousIds
+    from ..data.survey import survey
+
     try:
         return survey(images, labels, label_ids)
-    except UsageError as error:
-        if "label-ids" not in str(error):
-            raise
-        what = str(error).split(": say which")[0]
+    except AmbiguousIds as error:
         if not asks:
             raise UsageError(
-                f"{what}: say which with\n--label-ids train, --label-ids label, or own for ids of your simulator"
+                f"{error.what}: say which with\n--label-ids train, --label-ids label, or own for ids of your simulator"
             ) from None
-        print(what, file=sys.stderr)
+        print(error.what, file=sys.stderr)
         return survey(images, labels, typer.prompt("train, label, or own (ids of your simulator)", default="own"))
 
 

@@ -48,11 +48,11 @@ def _linear(image: np.ndarray, steps, factors: list[float]) -> np.ndarray:
     return cv2.transform(image, transform)  # rounds and saturates to uint8
 
 
-def random_flip(image: np.ndarray, label: np.ndarray | None, rng: np.random.Generator):
-    """Mirror image and label together, half of the time."""
+def random_flip(rng: np.random.Generator, *planes: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Mirror an image and what belongs to it (label, masks) together, half of the time."""
     if rng.random() < 0.5:
-        return image, label
-    return cv2.flip(image, 1), None if label is None else cv2.flip(label, 1)
+        return planes
+    return tuple(cv2.flip(plane, 1) for plane in planes)
 
 
 def random_blur(image: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:

@@ -191,11 +191,19 @@ def sampled_values(labels: Sequence[Path], read: Callable[[Path], np.ndarray]) -
     return seen
 
 
+class AmbiguousIds(UsageError):
+    """Label values that can be two things; `what` says which, without what to do."""
+
+    def __init__(self, what: str):
+        super().__init__(f"{what}: say which\nwith --label-ids train or --label-ids label (or give --mapping)")
+        self.what = what
+
+
 def decide_label_ids(seen: set[int]) -> LabelIds | None:
     """Whether ids without a mapping are Cityscapes train ids or label ids, from the values that occur.
 
     Values above 18 occur in label ids alone; when there is none, the files could be either. None where nothing was seen.
-    Raises UsageError when it is ambiguous.
+    Raises AmbiguousIds.
     """
     named = seen - {IGNORE_INDEX}
     if not named:
@@ -205,9 +213,8 @@ def decide_label_ids(seen: set[int]) -> LabelIds | None:
     telling = sorted(named & set(CITYSCAPES_IDS)) or sorted(named)  # values that mean something either way
     as_train = ", ".join(f"{k} {NAMES[k]}" for k in telling[:3])
     as_label = ", ".join(f"{k} {_label_name(k)}" for k in telling[:3])
-    raise UsageError(
-        f"label values {min(named)} to {max(named)} can be train ids ({as_train}, …) or Cityscapes label ids ({as_label}, …): "
-        "say which\nwith --label-ids train or --label-ids label (or give --mapping)"
+    raise AmbiguousIds(
+        f"label values {min(named)} to {max(named)} can be train ids ({as_train}, …) or Cityscapes label ids ({as_label}, …)"
     )
 
 

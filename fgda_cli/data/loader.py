@@ -180,7 +180,7 @@ class PairedSamples(Dataset):
             box = augment.varied_box(label, view.crop, rng, view.max_class_share, wanted, self.choice.rare_class_crop_pixels)
             image, label = augment.cut(image, box, view.crop, fill=0), augment.cut(label, box, view.crop)
         if self.augmentation.flip:
-            image, label = augment.random_flip(image, label, rng)
+            image, label = augment.random_flip(rng, image, label)
         return to_tensor(image), torch.from_numpy(np.ascontiguousarray(label))
 
     def _label(self, dataset: AnyDataset, item, size: tuple[int, int]) -> np.ndarray:
@@ -227,9 +227,8 @@ class PairedSamples(Dataset):
             image = augment.cut(image, box, view.crop, fill=0)
             masks = {name: augment.cut(mask, box, view.crop, fill=0) for name, mask in masks.items()}
         if self.augmentation.flip:
-            planes = np.dstack([image, *masks.values()])
-            planes, _ = augment.random_flip(planes, None, rng)
-            image, masks = planes[..., :3], dict(zip(masks, np.moveaxis(planes[..., 3:], 2, 0), strict=True))
+            image, *flipped = augment.random_flip(rng, image, *masks.values())
+            masks = dict(zip(masks, flipped, strict=True))
         sample: dict[str, Tensor | str] = {"target": to_tensor(image)}
         if "strong_view" in self.needs:
             strong = augment.colour_jitter(image, self.augmentation.strong_jitter, rng)

@@ -15,13 +15,12 @@ from ..runtime.errors import FgdaError, UsageError
 from .classes import CITYSCAPES_IDS, IGNORE_INDEX, NAMES, PALETTE
 from .formats import decide_label_ids, read_label_values, sample_of
 from .images import BadFile, image_files
-from .layouts.base import stem_below
+from .layouts.base import Listing, OwnFiles, pair_by_name
 from .layouts.carla import COLOURS, IDS, likely_version, raw_ids
-from .layouts.folder import suggest
+from .layouts.folder import pair_folders, suggest
 
 RARE = 0.0005  # share of the pixels below which a class is not worth training
 MOST = 0.8  # share of the pixels that the chosen classes should cover: else the others become a class of their own
-LABEL_IDS = ("train", "label", "own")
 
 
 @dataclass(frozen=True)
@@ -67,14 +66,14 @@ def survey(images: Path, labels: Path, label_ids: str | None = None) -> Survey:
 
     Raises UsageError where the values can mean two things, FgdaError for folders without pairs.
     """
-    suffixes, count, files = _paired(images, labels)
+    suffixes, files = _paired(images, labels)
     values, is_red = _count(files)
     if not values:
         raise FgdaError(f"--labels {labels}: no file of the {len(sample_of(files))} looked at can be read as a label image")
     total = sum(values.values())
     shares = {value: number / total for value, number in values.most_common()}
     if all(isinstance(value, tuple) for value in shares):
-        found = Survey("folder", suffixes, _by_colour(shares), "the labels' colours", count)
+        found = Survey("folder", suffixes, _by_colour(shares), "the labels' colours", len(files))
     elif any(isinstance(value, tuple) for value in shares):
         raise UsageError(f"--labels {labels}: some labels are grey, others have colours: which hold?")
     elif is_red:
@@ -84,12 +83,12 @@ def survey(images: Path, labels: Path, label_ids: str | None = None) -> Survey:
                 f"--labels {labels} look like CARLA's, but of which numbering? ({reason})\nwrite the mapping yourself"
             )
         options = ("--carla-version", version, *suffixes)
-        found = Survey("carla", options, _carla_lines(shares, version), f"CARLA's ids, {version} numbering: {reason}", count)
+        found = Survey("carla", options, _carla_lines(shares, version), f"CARLA's ids, {version} numbering: {reason}", len(files))
     else:
         kind = label_ids or decide_label_ids(set(shares)) or "label"
         ids = {"train": dict(enumerate(NAMES)), "label": dict(zip(CITYSCAPES_IDS, NAMES, strict=True)), "own": {}}[kind]
         told_by = "ids of one's own" if kind == "own" else f"Cityscapes' {kind} ids"
-        found = Survey("folder", suffixes, tuple(_grey_line(v, s, ids, kind) for v, s in shares.items()), told_by, count)
+        found = Survey("folder", suffixes, tuple(_grey_line(v, s, ids, kind) for v, s in shares.items()), told_by, len(files))
     return _without_rare(found)
 
 
@@ -134,25 +133,18 @@ def _quoted(name: str) -> str:
     )
 
 
-def _paired(images: Path, labels: Path) -> tuple[tuple[str, ...], int, list[Path]]:
-    """The suffix options under which names agree, how many images have a label, and those labels."""
-    for option, folder in (("--images", images), ("--labels", labels)):
-        if not folder.is_dir():
-            raise FgdaError(f"{option} {folder}: {'a file, not a folder' if folder.exists() else 'no such folder'}")
-    pictures, files = image_files(images), image_files(labels)
-    ends: tuple[str | None, str | None] = (None, None)
-    stems = {stem_below(path, images) for path in pictures}
-    shared = [path for path in files if stem_below(path, labels) in stems]
-    if not shared:
-        ends = suggest(pictures, files, images, labels) or ends
-        stems = {stem_below(path, images, ends[0]) for path in pictures if ends[0] and path.name.endswith(ends[0])}
-        shared = [
-            path for path in files if ends[1] and path.name.endswith(ends[1]) and stem_below(path, labels, ends[1]) in stems
-        ]
-    if not shared:
+def _paired(images: Path, labels: Path) -> tuple[tuple[str, ...], list[Path]]:
+    """The suffix options under which names agree, and the labels that have an image."""
+    files, options, listing = OwnFiles(images, labels), (), Listing()
+    files.folders()
+    pictures, found = image_files(images), image_files(labels)
+    pair_by_name(listing, pictures, found, images, labels, files.split)
+    if not listing.pairs and (ends := suggest(pictures, found, images, labels)):
+        options = ("--image-suffix", ends[0], "--label-suffix", ends[1])
+        pair_folders(listing, replace(files, image_suffix=ends[0], label_suffix=ends[1]))
+    if not listing.pairs:
         raise FgdaError(f"no image of {images} has a label of its name in {labels}")
-    options = () if ends[0] is None else ("--image-suffix", ends[0], "--label-suffix", ends[1])
-    return options, len(shared), shared
+    return options, listing.labels()
 
 
 def _count(files: list[Path]) -> tuple[Counter, bool]:

@@ -8,7 +8,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import yaml
 
 from ..data.classes import ClassSet
 from ..data.geometry import resize_image, same_aspect
@@ -17,6 +16,7 @@ from ..data.store import typical_size
 from ..models.checkpoint import load, load_model
 from ..runtime.devices import Precision
 from ..runtime.errors import FgdaError
+from ..runtime.record import recorded
 from ..signals.observe import Frames, frames_of, observe
 
 WIDTH = 256  # of the images that are looked at
@@ -244,14 +244,13 @@ def predicted_shares(path: Path, source: AnyDataset, target: AnyDataset, count: 
 
 def trained_on(source: AnyDataset) -> Path | None:
     """The newest source model below `runs/` that was trained on this data set and has its classes; None where there is none."""
-    found = []
-    for final in Path("runs").glob("*/pretrain-*/checkpoints/final.pth"):
+    finals = Path("runs").glob("*/pretrain-*/checkpoints/final.pth")
+    for final in sorted(finals, key=lambda path: path.stat().st_mtime, reverse=True):
+        if recorded(final.parent.parent, lambda preset: preset["data"]["source"]["dataset"]) != source.name:
+            continue
         try:
-            preset = yaml.safe_load((final.parent.parent / "preset.yaml").read_text())
-            if preset["data"]["source"]["dataset"] == source.name and load(final)["classes"]["names"] == list(
-                source.classes.names
-            ):
-                found.append(final)
-        except (OSError, KeyError, TypeError, yaml.YAMLError, FgdaError):
-            continue  # not a run, or a damaged one
-    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+            if load(final)["classes"]["names"] == list(source.classes.names):
+                return final
+        except (KeyError, TypeError, FgdaError):
+            continue  # damaged
+    return None

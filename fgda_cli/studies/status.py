@@ -9,10 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..runtime.errors import FgdaError
 from ..runtime.files import HOLDER
+from ..runtime.record import RECORD, recorded
 
 FINISHED, RUNNING, STOPPED, BROKEN = "finished", "running", "stopped", "broken"
 
@@ -42,22 +41,16 @@ def runs_below(folder: Path) -> list[RunStatus]:
     """Every run below a folder, by name. Raises FgdaError for a folder that is not there."""
     if not folder.is_dir():
         raise FgdaError(f"{folder}: no such folder")
-    return [
-        status_of(path.parent)
-        for path in sorted(folder.rglob("preset.yaml"))
-        if (path.parent / "checkpoints").is_dir() or _logs(path.parent)
-    ]
+    found = (path.parent for path in sorted(folder.rglob(RECORD)))
+    return [status_of(run) for run in found if (run / "checkpoints").is_dir() or (run / "metrics.jsonl").is_file()]
 
 
 def status_of(folder: Path) -> RunStatus:
     """Read a run's record and its logs; no checkpoint is loaded."""
-    try:
-        record = yaml.load((folder / "preset.yaml").read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        stage, name = record["stage"], str(record["name"])
-        wanted = record[stage["stage"]]
-        length, batch, seed = int(wanted["iterations"]), int(wanted["batch_size"]), int(record["run"]["seed"])
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+    facts = recorded(folder, _facts)
+    if facts is None:
         return RunStatus(str(folder), BROKEN)
+    stage, name, length, batch, seed = facts
     logs = _logs(folder)
     iteration = max((int(entry["iteration"]) for entry in logs), default=0)
     state = _state(folder)
@@ -66,12 +59,19 @@ def status_of(folder: Path) -> RunStatus:
     goes_on = None
     if state in (STOPPED, BROKEN):
         init = ["--init", stage["init"]] if stage.get("init") else []
-        words = ["fgda", stage["stage"], "--preset", folder / "preset.yaml", *init, "--out", folder]
+        words = ["fgda", stage["stage"], "--preset", folder / RECORD, *init, "--out", folder]
         goes_on = shlex.join(map(str, [*words, "--fresh"] if state == BROKEN else words))
     return RunStatus(
         str(folder), state, name, stage["stage"], str(stage["method"]), seed, iteration, length, left, _score(logs),
         _verdict(folder), goes_on,
     )  # fmt: skip
+
+
+def _facts(record: dict[str, Any]) -> tuple[dict[str, Any], str, int, int, int]:
+    """What the run is, its preset's name, iterations, batch size and seed."""
+    stage = record["stage"]
+    wanted = record[stage["stage"]]
+    return stage, str(record["name"]), int(wanted["iterations"]), int(wanted["batch_size"]), int(record["run"]["seed"])
 
 
 def _logs(folder: Path) -> list[dict[str, Any]]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from ..data.classes import ClassSet
 from ..data.geometry import resize_ids
@@ -20,6 +19,7 @@ from ..models.checkpoint import load, load_model, weights_hash
 from ..models.segmenter import Segmenter
 from ..runtime.devices import Precision
 from ..runtime.errors import FgdaError, UsageError
+from ..runtime.record import recorded
 from ..runtime.reporter import Reporter
 from ..signals.observe import MEANINGS, Frames, Observed, feature_distance, frames_of, look_at_source, observe
 from ..signals.score import Verdict, verdict_on
@@ -120,12 +120,11 @@ def start_of(path: Path) -> Path | None:
     counts only with the weights that the run began from.
     """
     folder = path.parent.parent
-    try:
-        stage = yaml.safe_load((folder / "preset.yaml").read_text())["stage"]
-        recorded, wanted = Path(stage["init"]), stage.get("init_hash")
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+    found = recorded(folder, lambda record: (Path(record["stage"]["init"]), record["stage"].get("init_hash")))
+    if found is None:
         return None
-    candidates = [folder.parent.joinpath(*recorded.parts[-3:]), recorded]
+    start, wanted = found
+    candidates = [folder.parent.joinpath(*start.parts[-3:]), start]
     return next((candidate for candidate in candidates if candidate.is_file() and _has_weights(candidate, wanted)), None)
 
 

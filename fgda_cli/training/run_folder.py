@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
 import yaml
 
@@ -14,9 +12,8 @@ from ..models import checkpoint
 from ..presets import from_json
 from ..runtime.errors import FgdaError, UsageError
 from ..runtime.files import HOLDER, LOCK, append_line, make_folder, write_text
+from ..runtime.record import RECORD, recorded
 from ..settings import Preset, Run
-
-Value = TypeVar("Value")
 
 # Keys that do not change what is computed, so that a resume may change them.
 FREE_KEYS = (
@@ -52,7 +49,7 @@ class RunFolder:
         self.checkpoints = self.folder / "checkpoints"
         self.last, self.best, self.final = (self.checkpoints / f"{n}.pth" for n in ("last", "best", "final"))
         self.metrics = self.folder / "metrics.jsonl"
-        self.record = self.folder / "preset.yaml"
+        self.record = self.folder / RECORD
 
     def open(self, preset: Preset, identity: Identity, fresh: bool, extend: bool = False) -> None:
         """Make the folder, or check that it belongs to the same run. Raises UsageError naming the keys that differ."""
@@ -100,22 +97,15 @@ class RunFolder:
 
     def length(self, stage: str) -> int | None:
         """Return the iterations that the folder's run was asked for; None when there is no run."""
-        return self._recorded(lambda found: int(found[stage]["iterations"]))
+        return recorded(self.folder, lambda found: int(found[stage]["iterations"]))
 
     def has_more_room(self, wanted: Run) -> bool:
         """Return whether a finished run is now allowed more time or patience than it was begun with."""
-        before = self._recorded(lambda found: Run.model_validate(found["run"]))
+        before = recorded(self.folder, lambda found: Run.model_validate(found["run"]))
         if before is None:
             return False
         limits = ((before.time_limit, wanted.time_limit), (before.patience, wanted.patience))
         return self.final.is_file() and any(was is not None and (now is None or now > was) for was, now in limits)
-
-    def _recorded(self, read: Callable[[Any], Value]) -> Value | None:
-        """Return what `read` takes from the run's record; None when there is no run, or a damaged record."""
-        try:
-            return read(yaml.safe_load(self.record.read_text()))
-        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
-            return None
 
     def reached(self) -> int | None:
         """Return the iterations that the folder's run has trained; None when there is no checkpoint."""

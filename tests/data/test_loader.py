@@ -46,7 +46,7 @@ def test_flip_moves_image_and_label_together():
     image = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
     label = image[..., 0]
     for seed in range(6):
-        flipped, moved = augment.random_flip(image, label, np.random.default_rng(seed))
+        flipped, moved = augment.random_flip(np.random.default_rng(seed), image, label)
         assert (flipped[..., 0] == moved).all()
 
 

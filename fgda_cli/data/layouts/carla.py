@@ -75,7 +75,7 @@ def open_own(files: OwnFiles) -> tuple[Listing, Reader]:
     """Raises UsageError when the ids contradict --carla-version, or when it is needed."""
     listing = Listing()
     pair_folders(listing, files)
-    tags = Tags(decide_version(shares_of(listing.labels()), files.carla_version, listing.notes))
+    tags = Tags(decide_version(_shares(listing.labels()), files.carla_version, listing.notes))
     return listing, tags if files.mapping is None else renamed(tags, files.mapping, listing)
 
 
@@ -86,8 +86,8 @@ def raw_ids(values: np.ndarray) -> np.ndarray | None:
     return None if values[..., 1:].any() else values[..., 0]
 
 
-def shares_of(labels: list[Path]) -> dict[int, float]:
-    """Return the share of pixels of each raw id, over a sample of the files."""
+def _shares(labels: list[Path]) -> dict[int, float]:
+    """The share of pixels of each raw id, over a sample of the files."""
     counts: Counter[int] = Counter()
     for path in sample_of(labels):
         try:

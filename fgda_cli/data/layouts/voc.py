@@ -77,8 +77,7 @@ def open_own(files: OwnFiles) -> tuple[Listing, Reader]:
 def _root(files: OwnFiles) -> Path:
     """Raises FgdaError for a folder that is none of VOC's; images may be elsewhere, for CVAT exports annotations alone."""
     if files.images is not None:
-        if not files.images.is_dir():
-            raise FgdaError(f"--images {files.images}: {'a file, not a folder' if files.images.exists() else 'no such folder'}")
+        files.folders()
         return locate(files.root, ("SegmentationClass",), TITLE)
     try:
         return locate(files.root, ("JPEGImages", "SegmentationClass"), TITLE)
