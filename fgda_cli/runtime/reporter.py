@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 Advance = Callable[..., None]  # advance(count=1, note="", total=None): a total replaces the one so far
 PLAIN_EVERY = 5.0  # seconds between progress lines when stderr is no terminal
@@ -19,6 +19,7 @@ class Reporter:
     quiet: bool = False
     color: bool = True
     decisions: list[str] | None = None  # what was decided for the user, for log.txt and --json; kept where a list is given
+    warned: list[str] = field(default_factory=list)  # every warning, for log.txt
     warns: bool = True  # False: for a check whose warnings come again when the work begins, and for processes beside the first
 
     def console(self, stderr: bool = True):
@@ -41,6 +42,7 @@ class Reporter:
     def warn(self, text: str, of_own_share: bool = False) -> None:
         """Warn; with `of_own_share`, about a file that this process alone has met, whichever process it is."""
         if self.warns or of_own_share:
+            self.warned.append(text)
             print(f"fgda: warning: {text}", file=sys.stderr, flush=True)
 
     @contextmanager

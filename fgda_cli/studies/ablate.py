@@ -61,7 +61,7 @@ def _run_cells(
             preset = load_preset(preset_name, [*overrides, *settings_of(method), f"run.seed={seed}"], base_of(method))
             key = f"{method}-seed{seed}"
             job.reporter.say(f"cell {key}")
-            final = _train(replace(job, preset=preset), out, method, seed)
+            final = _train(replace(job, preset=preset, reporter=replace(job.reporter, warned=[])), out, method, seed)
             stamp = final.stat().st_mtime_ns
             if cells.get(key, {}).get("stamp") != stamp:
                 cells[key] = {"stamp": stamp, "method": method, "seed": seed, **_evaluate(job, preset, final, by_labels)}

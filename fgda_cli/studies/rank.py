@@ -100,15 +100,17 @@ def _shares(logits: Tensor) -> np.ndarray:
 def choose(frames: list[Looked], top: int, known: list[Looked] = ()) -> tuple[list[Chosen], int]:
     """The `top` frames in order, and how many near-duplicates were passed over on the way.
 
-    Score = uncertainty x rarity x novelty, taken greedily (a weighted core-set): rarity sums log(N / n_c) over the classes that
-    a frame shows, n_c frames show class c; novelty is the distance of features to the nearest frame that is chosen or `known`,
-    times the distance in order to the nearest chosen one, in halves of N / top up to 1, for a drive's frames come in order.
+    Score = uncertainty x rarity x novelty, taken greedily (a weighted core-set): rarity sums log(1 + share / mean) over the
+    classes that a frame shows, the mean of a class's share is over all frames; novelty is the distance of features to the
+    nearest frame that is chosen or `known`, times the distance in order to the nearest chosen one, in halves of N / top up
+    to 1, for a drive's frames come in order.
     """
     if not frames:
         return [], 0
     uncertainty = np.array([frame.entropy for frame in frames])
-    shown = np.array([frame.shares for frame in frames]) >= PRESENT
-    rarity = 1 + shown @ np.log(len(frames) / np.maximum(shown.sum(0), 1))
+    shares = np.array([frame.shares for frame in frames])
+    shares = np.where(shares >= PRESENT, shares, 0)
+    rarity = 1 + np.log1p(shares / np.maximum(shares.mean(0), 1e-9)).sum(1)
     features = np.array([frame.features for frame in frames])
     centre, spread = features.mean(0), features.std(0) + 1e-6
     features = (features - centre) / spread

@@ -255,8 +255,10 @@ def train(plan: Plan, run: RunFolder, state: TrainState) -> None:
     job, preset, data = plan.job, plan.preset, plan.data
     validators = make_validators(preset, plan.identity.stage, plan.method, data, state.precision, plan.group, job.reporter)
     if plan.group.is_first:
-        for decision in job.reporter.decisions or []:
-            run.note(decision)
+        what = f"preset {preset.name}, method {plan.identity.method}, seed {preset.run.seed}"
+        warnings = [f"warning: {text}" for text in job.reporter.warned]
+        for line in (f"{what}: all settings in {run.record.name}", *(job.reporter.decisions or []), *warnings):
+            run.note(line)
     header = {"stage": plan.identity.stage, "method": plan.identity.method, "classes": data.classes.to_json(),
               "input": data.rule.to_json(), "untaught": plan.samples.untaught()}  # fmt: skip
     clock = Clock(preset.run.time_limit, job.started - state.spent)

@@ -54,6 +54,13 @@ def test_a_rare_class_outweighs_a_little_uncertainty():
     assert names(choose(noise, 1)[0]) != ["noise"]  # a pixel or two are no class
 
 
+def test_rarity_tells_frames_apart_that_all_show_every_class():
+    frames = [frame(f"f{n}", shares=(0.96, 0.02, 0.02), features=(n, 0)) for n in range(9)]
+    frames.append(frame("crossing", shares=(0.7, 0.02, 0.28), features=(9, 0)))
+    rarity = {one.frame.item.name: one.rarity for one in choose(frames, 10)[0]}
+    assert rarity.pop("crossing") == 1.0 and max(rarity.values()) < 0.8
+
+
 def test_the_next_frame_is_far_from_those_chosen_and_known():
     frames = [
         frame("a", 0.6),

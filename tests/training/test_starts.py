@@ -227,7 +227,8 @@ def test_new_heads_norms_are_trained_where_the_encoders_are_frozen(head, data_ro
 def test_an_encoder_without_weights_that_is_frozen_is_warned_of(data_root, tiny_preset, tmp_path, capsys):
     preset = tiny_preset("pretrain.batch_norm=frozen", "pretrain.iterations=1")
     stages.pretrain(stages.Job(preset, data_root, tmp_path / "run", "cpu", reporter=Reporter(quiet=True)))
-    assert "so they normalise nothing: set pretrain.batch_norm=train" in capsys.readouterr().err
+    log, said = (tmp_path / "run/log.txt").read_text(), "so they normalise nothing: set pretrain.batch_norm=train"
+    assert said in capsys.readouterr().err and said in log and f"seed {preset.run.seed}: all settings in preset.yaml" in log
 
 
 @pytest.mark.parametrize("sampling", ["class_balanced", "rare_class", "uniform"])
