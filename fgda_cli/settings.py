@@ -113,6 +113,14 @@ class Data(Section):
         ge=0,
         description="rare_class: a crop is drawn again, ten times at most, until it shows more of the class (DAFormer: 1500)",
     )
+    rare_class_temperature: Positive = Field(
+        0.01, description="rare_class: temperature of the softmax over 1 - share that draws the class (VFM-UDA++: 0.05)"
+    )
+    crop_tries: Count | None = Field(
+        None,
+        description="so many source crops are asked for max_class_share and rare_class_crop_pixels at once (VFM-UDA++: 20); "
+        "default: ten times each, one within the other",
+    )
     class_balance: Share = Field(0.0, description="power p of the class weights 1 / share^p; 0 turns them off")
     flip: bool = Field(True, description="mirror half of the images")
     colour_jitter: Jitter = Field((0.5, 0.5, 0.5, 0.2), description="brightness, contrast, saturation, hue of source images")
@@ -146,12 +154,16 @@ class Data(Section):
 
 
 class Model(Section):
-    backbone: str = Field("resnet101", description="resnet18, 34, 50 or 101, timm:NAME or mit:b0 to b5 (fgda backbones)")
+    backbone: str = Field(
+        "resnet101", description="resnet18, 34, 50 or 101, timm:NAME, mit:b0 to b5 or adapter:vitl14 (fgda backbones)"
+    )
     variant: Literal["torchvision", "caffe"] = Field(
         "torchvision", description="position of stride and dilation in a block: as torchvision's ResNet, or as Caffe's"
     )
     weights: str = Field(
-        "imagenet", description="imagenet (as the published runs), imagenet-v2, package (fgda[encoders]), none, or a file"
+        "imagenet",
+        description="imagenet (as the published runs), imagenet-v2, package (fgda[encoders]), dinov2 (adapter: its ViT alone), "
+        "none, or a file",
     )
     output_stride: Literal[8, 16, 32, "native"] = Field(
         8, description="ratio of input size to feature size; native: the encoder's own"
@@ -161,13 +173,13 @@ class Model(Section):
     checkpoint_activations: bool = Field(
         False, description="keep fewer activations and compute them twice (needs batch_norm: frozen)"
     )
-    head: Literal["aspp", "fused", "pyramid", "daformer", "segformer", "linear", "dpt"] = Field(
+    head: Literal["aspp", "fused", "pyramid", "daformer", "segformer", "linear", "dpt", "upscale"] = Field(
         "aspp",
         description="on the last stage: aspp (DeepLab-V2), pyramid (PSPNet), linear; on all: fused, daformer, segformer, "
-        "dpt (plain ViTs)",
+        "dpt (plain ViTs), upscale (VFM-UDA++)",
     )
     head_width: Count = Field(
-        128, description="channels of the head's features (PSPNet 512, DAFormer and DPT 256, SegFormer 768)"
+        128, description="channels of the head's features (PSPNet 512, DAFormer and DPT 256, SegFormer 768, VFM-UDA++ 48 to 128)"
     )
     dilations: tuple[Count, ...] = Field(
         (6, 12, 18, 24), min_length=1, description="dilations of the aspp, fused and daformer heads"

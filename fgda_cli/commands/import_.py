@@ -10,7 +10,8 @@ import typer
 from ..runtime.errors import UsageError
 from . import _options as cli
 
-FORMATS = ("auto", "fada", "advent", "adaptsegnet", "clan", "crst", "dise", "fda", "dacs", "pycda", "daformer", "hrda")
+FORMATS = ("auto", "fada", "advent", "adaptsegnet", "clan", "crst", "dise", "fda", "dacs", "pycda", "daformer", "hrda", "vfmuda",
+           "vfmuda-teacher")  # fmt: skip
 
 
 def import_(
@@ -22,7 +23,7 @@ def import_(
         bool, typer.Option("--trust", help="Run code in the file, if it asks to: for your own files alone.")
     ] = False,
 ) -> None:
-    """Convert a checkpoint of FADA, ADVENT, AdaptSegNet, CLAN, CRST, DISE, FDA, DACS, PyCDA, DAFormer, HRDA or MIC into ours."""
+    """Convert a checkpoint of FADA, ADVENT, AdaptSegNet, CLAN, CRST, DISE, FDA, DACS, PyCDA, DAFormer, HRDA, MIC or VFM-UDA++."""
     if not file.is_file():
         raise UsageError(f"no such file: {file}")
     if format not in FORMATS:

@@ -82,22 +82,29 @@ def varied_box(
     most: float = 1.0,
     wanted: int | None = None,
     least: int = 0,
+    tries: int | None = None,
 ) -> tuple[int, int]:
     """`random_box` of a label `[H,W]`, drawn again while one class holds `most` or more of the crop's labelled pixels
-    (mmsegmentation's cat_max_ratio), or class `wanted` no more than `least` pixels ([DAFormer]'s rare-class crops)."""
+    (mmsegmentation's cat_max_ratio), or class `wanted` no more than `least` pixels ([DAFormer]'s rare-class crops).
+
+    With `tries`, so many crops are asked for both at once, and if none is accepted, one more is taken as it is ([VFMUDA++]).
+    """
     size = (label.shape[1], label.shape[0])
-    if most == 1 and not (wanted is not None and least):
+    asks_for_class = wanted is not None and bool(least)
+    if most == 1 and not asks_for_class:
         return random_box(size, crop, rng)
-    for _ in range(CROPS if wanted is not None and least else 1):
-        for _ in range(CROPS if most < 1 else 1):
+    nested = (CROPS if asks_for_class else 1, CROPS if most < 1 else 1)
+    for _ in range(nested[0] if tries is None else tries):
+        for _ in range(nested[1] if tries is None else 1):
             box = random_box(size, crop, rng)
             counts = np.bincount(cut(label, box, crop).ravel(), minlength=256)
             known = counts[:IGNORE_INDEX]
-            if most == 1 or ((known > 0).sum() > 1 and known.max() < most * known.sum()):
+            is_varied = most == 1 or ((known > 0).sum() > 1 and known.max() < most * known.sum())
+            if is_varied:
                 break
-        if wanted is None or counts[wanted] > least:
-            break
-    return box
+        if (not asks_for_class or counts[wanted] > least) and (is_varied or tries is None):
+            return box
+    return box if tries is None else random_box(size, crop, rng)
 
 
 def cut(pixels: np.ndarray, box: tuple[int, int], crop: tuple[int, int], fill: int = IGNORE_INDEX) -> np.ndarray:

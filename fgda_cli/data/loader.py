@@ -80,6 +80,8 @@ class Sampling:
     untrained: tuple[int, ...] = ()
     rare_class_min_pixels: int = 3000
     rare_class_crop_pixels: int = 0
+    rare_class_temperature: float = 0.01
+    crop_tries: int | None = None
 
 
 AnyDataset = PreparedDataset | JoinedDataset | PartOf
@@ -123,7 +125,10 @@ class PairedSamples(Dataset):
             )
         pixels = np.array([item.size[0] * item.size[1] for item in self.source_items])
         shares = self.source.shares(self.source_items)
-        self.draw_source = sampling.make(self.choice.kind, counts, self.choice.rare_class_min_pixels, pixels, shares)
+        choice = self.choice
+        self.draw_source = sampling.make(
+            choice.kind, counts, choice.rare_class_min_pixels, pixels, shares, choice.rare_class_temperature
+        )
 
     def __len__(self) -> int:
         return len(self.source_items) or len(self.target_items)
@@ -177,7 +182,8 @@ class PairedSamples(Dataset):
         image = augment.colour_jitter(image, self.augmentation.colour_jitter, rng)
         image = augment.random_blur(image, self.augmentation.blur, rng)
         if view.crop is not None:
-            box = augment.varied_box(label, view.crop, rng, view.max_class_share, wanted, self.choice.rare_class_crop_pixels)
+            least, tries = self.choice.rare_class_crop_pixels, self.choice.crop_tries
+            box = augment.varied_box(label, view.crop, rng, view.max_class_share, wanted, least, tries)
             image, label = augment.cut(image, box, view.crop, fill=0), augment.cut(label, box, view.crop)
         if self.augmentation.flip:
             image, label = augment.random_flip(rng, image, label)

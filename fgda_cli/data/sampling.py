@@ -88,8 +88,9 @@ def make(
     min_pixels: int = 3000,
     image_pixels: np.ndarray | None = None,
     shares: np.ndarray | None = None,
+    temperature: float = 0.01,
 ) -> Draw:
     """`uniform`, `class_balanced` or `rare_class` over the images of `counts` `[N,K]`; `shares` `[N]` weigh images."""
     if kind == "rare_class":
-        return rare_class(counts, min_pixels=min_pixels, image_pixels=image_pixels, shares=shares)
+        return rare_class(counts, temperature, min_pixels, image_pixels, shares)
     return class_balanced(counts, shares) if kind == "class_balanced" else uniform(len(counts), shares)

@@ -15,27 +15,32 @@ def draw(generator: torch.Generator, low: float = 0.0, high: float = 1.0) -> flo
 def strong_view(
     image: Tensor,
     generator: torch.Generator,
-    jitter: float = 0.25,
+    jitter: float | tuple[float, float, float, float] = 0.25,
     jitter_share: float = 0.8,
     blur: tuple[float, float] = (0.15, 1.15),
     blur_share: float = 0.5,
     kind: str = "kornia",
+    grey_share: float = 0.0,
 ) -> Tensor:
-    """Return the image after a colour jitter within ± `jitter` and a blur, each applied to a share of the images.
+    """Return the image after a colour jitter within ± `jitter`, without colour, and after a blur, each on a share of the images.
 
-    RGB uint8 `[3,H,W]` 0-255 in. The defaults are DACS's. `kind` says what the jitter computes: "kornia" as the published codes
+    `jitter`: one strength, or those of brightness, contrast, saturation and hue. RGB uint8 `[3,H,W]` 0-255 in. The defaults are
+    DACS's. `kind` says what the jitter computes: "kornia" as the published codes
     (float `[3,H,W]` 0-255 out, not rounded), "torchvision" as torchvision's ColorJitter (uint8 out).
     """
     from torchvision.transforms.v2 import functional as F
 
     jittered, blurred = draw(generator) < jitter_share, draw(generator) < blur_share
-    factors = [draw(generator, 1 - jitter, 1 + jitter) for _ in range(3)]
-    hue, sigma = draw(generator, -jitter, jitter), draw(generator, *blur)
+    strengths = jitter if isinstance(jitter, tuple) else (jitter,) * 4
+    factors = [draw(generator, 1 - strength, 1 + strength) for strength in strengths[:3]]
+    hue, sigma = draw(generator, -strengths[3], strengths[3]), draw(generator, *blur)
     order = torch.randperm(4, generator=generator).tolist()
+    grey = bool(grey_share) and draw(generator) < grey_share
     image = image.float() if kind == "kornia" else image
-    if jittered and jitter:
+    if jittered and any(strengths):
         change = jitter_kornia if kind == "kornia" else jitter_torchvision
         image = change(image, [*factors, max(-0.5, min(0.5, hue))], order)
+    image = F.rgb_to_grayscale(image, num_output_channels=3) if grey else image
     if blurred:
         radius = min(math.ceil(4 * sigma), (min(image.shape[-2:]) - 1) // 2)
         image = F.gaussian_blur(image, [2 * radius + 1] * 2, [sigma] * 2) if radius else image

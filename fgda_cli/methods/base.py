@@ -195,6 +195,13 @@ class Method:
         """Return a generator for each of this process's `count` images, from (seed, stream, iteration, position)."""
         return [generator_of(self.seed, stream, iteration, self.place(index, count)) for index in range(count)]
 
+    def views(self, images: Tensor, stream: int, iteration: int, **how: Any) -> Tensor:
+        """Return images `[B,3,H,W]` in other colours and blurred, as `tensor_augment.strong_view` does `how`."""
+        from ..data.tensor_augment import strong_view
+
+        draws = self.draws(stream, iteration, len(images))
+        return torch.stack([strong_view(image, draw, **how) for image, draw in zip(images, draws, strict=True)])
+
     def mean_of_all(self, values: Tensor) -> Tensor:
         """The mean over all processes of a mean over this one's images; its gradient reaches this process's part (gradients are
         averaged after the step)."""

@@ -10,6 +10,7 @@ from pydantic import Field
 from ..runtime.random import StepStream
 from .base import Method, Weight, torch, transfer
 from .fgda import Fgda, FgdaSettings
+from .pieces.distillation import Distillation, DistillationSettings
 from .pieces.self_training import SelfTraining, SelfTrainingSettings
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 THINGS = ("traffic light", "traffic sign", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle")
 
 
-class MicSettings(FgdaSettings, SelfTrainingSettings):
+class MicSettings(FgdaSettings, SelfTrainingSettings, DistillationSettings):
     lambda_adv: Weight = Field(
         0.0, description="weight of the paper's adversarial loss; 0: no discriminator (eta then does nothing)"
     )
@@ -42,8 +43,11 @@ class MicSettings(FgdaSettings, SelfTrainingSettings):
     )
 
 
-class Mic(SelfTraining, Fgda):
-    """L = CE(x_s) + lambda_fd FD + mean w CE(mixed) + lambda_masked mean w CE(masked x_t), w the batch's share of sure pixels."""
+class Mic(SelfTraining, Distillation, Fgda):
+    """L = CE(x_s) + lambda_fd FD + mean w CE(mixed) + lambda_masked mean w CE(masked x_t), w the batch's share of sure pixels.
+
+    Where it is asked for, plus lambda_distil times the distance from a foundation model's features.
+    """
 
     Settings = MicSettings
     sampling = "rare_class"
@@ -105,7 +109,7 @@ class Mic(SelfTraining, Fgda):
             loss = self.output_loss(output, guess, sure)
             terms["masked"] = self.settings.lambda_masked * loss
             self.backward(terms["masked"])
-        return terms
+        return terms | self.distil_terms(batch, self.iteration)
 
     def masked(self, images: Tensor) -> Tensor:
         """Images `[B,3,H,W]` in other colours, squares of them replaced by the encoder's mean colour; float 0-255."""

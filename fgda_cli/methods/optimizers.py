@@ -91,12 +91,17 @@ def norms(model: nn.Module) -> list[nn.Module]:
 
 
 def _layer_factors(model: Segmenter, decay: float) -> dict[int, float]:
-    """Return decay^(layers above) for each encoder parameter; the encoder's layers count from its first, the heads come last."""
+    """Return decay^(layers above) for each encoder parameter; the encoder's layers count from its first, the heads come last.
+
+    Parts of the encoder that learn with the heads are not in it.
+    """
     depths = model.backbone.layer_depths() if hasattr(model.backbone, "layer_depths") else None
     if depths is None:
         raise UsageError("optim.layer_decay: this encoder has no transformer blocks to count: set it to 1")
     last = max(depths.values()) + 1
-    return {id(parameter): decay ** (last - depths.get(name, last - 1)) for name, parameter in model.backbone.named_parameters()}
+    found = {id(parameter): decay ** (last - depths.get(name, last - 1)) for name, parameter in model.backbone.named_parameters()}
+    new = model.backbone.head_parameters() if hasattr(model.backbone, "head_parameters") else ()
+    return {key: factor for key, factor in found.items() if key not in {id(parameter) for parameter in new}}
 
 
 def poly(power: float, warmup: int = 0, times_decay: bool = False) -> Schedule:

@@ -139,9 +139,14 @@ class Segmenter(nn.Module):
         return [module for module in (self.neck, self.head, self.aux_head) if module is not None]
 
     def parameter_groups(self, lr: float, head_lr_factor: float) -> list[dict]:
-        """Return optimiser groups: the backbone at `lr`, the heads at `lr * head_lr_factor`; frozen parameters are left out."""
-        body = [p for p in self.backbone.parameters() if p.requires_grad]
-        head = [p for module in self.head_modules() for p in module.parameters() if p.requires_grad]
+        """Return optimiser groups: the backbone at `lr`, the heads at `lr * head_lr_factor`; frozen parameters are left out.
+
+        An encoder may name parts of its own that learn with the heads (`head_parameters`).
+        """
+        new = [*self.backbone.head_parameters()] if hasattr(self.backbone, "head_parameters") else []
+        known = {id(p) for p in new}
+        body = [p for p in self.backbone.parameters() if p.requires_grad and id(p) not in known]
+        head = [p for p in (*new, *(p for module in self.head_modules() for p in module.parameters())) if p.requires_grad]
         return [{"params": body, "lr": lr}, {"params": head, "lr": lr * head_lr_factor}]
 
 

@@ -73,13 +73,21 @@ def _why_refused(path: Path, message: str) -> str:
     return f"{path} is no checkpoint that can be loaded safely (damaged, or not made by torch.save)"
 
 
+def flat_state(content: dict) -> dict:
+    """The flat state dict; some files wrap it once."""
+    for key in ("state_dict", "model"):
+        if isinstance(content.get(key), dict):
+            return content[key]
+    return content
+
+
 def plain_names(state: dict) -> dict[str, Tensor]:
     """The tensors of a state dict, without the prefixes that wrappers leave (`module.`, `Scale.`)."""
     tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
     return {re.sub(r"^(module\.|Scale\.)+", "", key): value for key, value in tensors.items()}
 
 
-RECIPES = ("imagenet", "imagenet-v2", "package")
+RECIPES = ("imagenet", "imagenet-v2", "package", "dinov2")
 
 
 def find_weights(name: str, variant: str, weights: str) -> Path:
@@ -125,7 +133,7 @@ def load_backbone(backbone: nn.Module, name: str, variant: str, weights: str, ou
     if content.get("format") == "fgda-checkpoint":
         raise FgdaError(f"model.weights: {path} is an fgda checkpoint, not an encoder's weights: start from it by --init {path}")
     try:
-        state = encoders.family(name).adapt_weights(plain_names(content), name, output_stride)
+        state = encoders.family(name).adapt_weights(plain_names(flat_state(content)), name, output_stride)
     except (ValueError, KeyError) as error:
         raise FgdaError(f"{path} does not fit {name}: {error}") from error
     wanted = backbone.state_dict()

@@ -32,6 +32,10 @@ class StepStream(IntEnum):
     DETAIL_WINDOWS = 8
     DROPOUT = 9
     TRANSLATION = 10
+    STRONG_SOURCE = 11
+    WEAK_TARGET = 12
+    DISTILLED_SOURCE = 13
+    DISTILLED_TARGET = 14
     CYCADA_DROPOUT = 20  # and the numbers after it: two for each layer
 
 

@@ -98,7 +98,7 @@ def check_network(preset: Preset, stage: Stage, method: type[Method], data: Data
     recipe = recipe_of(preset, stage)
     refine(model.parameter_groups(recipe.lr, recipe.head_lr_factor), model, recipe)
     if preset.model.checkpoint_activations:
-        if stage.batch_norm != "frozen":
+        if stage.batch_norm != "frozen" and getattr(model.backbone, "recomputes_norms", True):
             raise UsageError("model.checkpoint_activations needs batch_norm: frozen (statistics would be counted twice)")
         if not hasattr(model.backbone, "checkpoint_activations"):
             raise UsageError("model.checkpoint_activations: this backbone does not offer it")
@@ -135,8 +135,9 @@ def make_samples(preset: Preset, stage: Stage, data: Datasets, method: type[Meth
         for domain in (wanted.source, wanted.target)
     )
     choice = Sampling(
-        method.sampling or wanted.sampling, data.untrained, wanted.rare_class_min_pixels, wanted.rare_class_crop_pixels
-    )
+        method.sampling or wanted.sampling, data.untrained, wanted.rare_class_min_pixels, wanted.rare_class_crop_pixels,
+        wanted.rare_class_temperature, wanted.crop_tries,
+    )  # fmt: skip
     return PairedSamples(
         data.source, data.target, views, preset.run.seed, augmentation, choice, method.needs, data.labelled
     )  # fmt: skip

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ...data.loader import Batch
+    from ...models.segmenter import Segmenter
     from ..offline import OfflineData
 
 
@@ -24,6 +25,9 @@ PRIOR_PIXELS = 500.0  # a class is trusted as if the teacher had been right on s
 class SelfTrainingSettings(MethodSettings):
     lambda_st: Weight = Field(1.0, description="weight of the loss on mixed images")
     ema: float = Field(0.999, ge=0, lt=1, description="largest EMA factor of the teacher; it begins as 1 - 1 / (iteration + 1)")
+    flip_teacher: bool = Field(
+        False, description="whether the teacher's probabilities are the mean over the image and its mirror image"
+    )
     confidence: float = Field(0.968, gt=0, lt=1, description="class probability above which a pseudo-label counts as sure")
     mix_jitter: float = Field(
         0.25, ge=0, le=0.5, description="strength of the colour jitter of mixed images (brightness, contrast, saturation, hue)"
@@ -42,6 +46,7 @@ class SelfTraining(Method):
 
     Settings = SelfTrainingSettings
     needs = frozenset({"border"})
+    first_update = 1  # number of the teacher's first update: 1 makes it the student's copy, 2 the mean of both
     sees_target_alone = True  # the step beside it runs the target through the model; else mixed images stand for it
 
     def __init__(self, model, settings, engine=None):
@@ -62,7 +67,7 @@ class SelfTraining(Method):
 
     def end_iteration(self, iteration: int) -> None:
         """teacher = a teacher + (1 - a) student; statistics of batch norm are copied."""
-        factor = min(1 - 1 / (iteration + 1), self.settings.ema)
+        factor = min(1 - 1 / (iteration + self.first_update), self.settings.ema)
         teacher = self.modules["teacher"]
         with torch.no_grad():
             slow, fast = ([*network.parameters()] for network in (teacher, self.model))
@@ -135,13 +140,9 @@ class SelfTraining(Method):
 
     def augment(self, images: Tensor, stream: int = StepStream.MIXED_IMAGES) -> Tensor:
         """Colour jitter and blur of each image, drawn from (seed, stream, iteration, place)."""
-        from ...data.tensor_augment import strong_view
-
-        s, draws = self.settings, self.draws(stream, self.iteration, len(images))
-        return torch.stack([
-            strong_view(image, draw, s.mix_jitter, s.mix_jitter_share, blur_share=s.mix_blur_share, kind=s.mix_jitter_kind)
-            for image, draw in zip(images, draws, strict=True)
-        ])  # fmt: skip
+        s = self.settings
+        how = {"jitter": s.mix_jitter, "jitter_share": s.mix_jitter_share, "blur_share": s.mix_blur_share}
+        return self.views(images, stream, self.iteration, kind=s.mix_jitter_kind, **how)
 
     def teach(self, images: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """The teacher's confidence and train ids, `[B,H,W]`.
@@ -149,9 +150,17 @@ class SelfTraining(Method):
         Where no target image reaches the running statistics, it normalises by those of the batch (unless they are frozen).
         """
         teacher = self.modules["teacher"].train(not self.sees_target_alone)
-        with torch.no_grad(), self.autocast(), teacher.untracked_statistics():
-            logits = teacher(images).logits.float()
-        return torch.softmax(self.upsample(logits, size), dim=1).max(dim=1)
+        with torch.no_grad(), teacher.untracked_statistics():
+            probs = self.probabilities(teacher, images, size)
+            if self.settings.flip_teacher:
+                probs = probs.add_(self.probabilities(teacher, images.flip(-1), size).flip(-1)).div_(2)
+        return probs.max(dim=1)
+
+    def probabilities(self, network: Segmenter, images: Tensor, size: tuple[int, int]) -> Tensor:
+        """`[B,K,H,W]` at (H, W)."""
+        with self.autocast():
+            logits = network(images).logits.float()
+        return torch.softmax(self.upsample(logits, size), dim=1)
 
     def pasted_pixels(self, truth: Tensor, place: int) -> Tensor:
         """Pixels of half of the classes of `truth` `[H,W]`, drawn from (seed, iteration, place): a resume draws the same.

@@ -26,7 +26,7 @@ class Input(NamedTuple):
 
 
 IMAGENET = Input(False, 255.0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # what most networks were pretrained on
-NAMED_BY_COLON = ("timm", "mit")
+NAMED_BY_COLON = ("timm", "mit", "adapter")
 
 
 def families() -> list[str]:

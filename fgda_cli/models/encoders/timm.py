@@ -8,7 +8,8 @@ import logging
 import os
 import re
 import socket
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -163,25 +164,32 @@ def locate(name: str, weights: str, folder: Path) -> Path:
     if not hub_id:
         raise FgdaError(f"timm knows no weights of {name}: set model.weights to a file, or to none")
     hub_id = hub_id if hub_id != "timm/" else f"timm/{config.architecture}.{config.tag}"
+    return from_hub(hub_id, "model.safetensors", folder / f"{name}.safetensors")
+
+
+def from_hub(hub_id: str, file: str, place: Path) -> Path:
+    """A file of Hugging Face: `place` where it lies there, else in the hub's own cache. Raises FgdaError that says what to do."""
+    if place.is_file():
+        return place
     try:
-        return _download(hub_id)
+        return _download(hub_id, file)
     except Exception as error:  # noqa: BLE001 - the hub raises errors of its own and those of several HTTP libraries
         raise FgdaError(
             f"cannot download {hub_id} from Hugging Face ({getattr(error, 'strerror', None) or _first_line(error)})\n"
-            f"fetch its model.safetensors elsewhere and put it at {folder / f'{name}.safetensors'}"
+            f"fetch its {file} elsewhere and put it at {place}"
         ) from error
 
 
-def _download(hub_id: str) -> Path:
+def _download(hub_id: str, file: str) -> Path:
     """The hub's file in its own cache. Without a network it is known at once, not after the hub's retries."""
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
-    cached = try_to_load_from_cache(hub_id, "model.safetensors")
+    cached = try_to_load_from_cache(hub_id, file)
     if isinstance(cached, str):
         return Path(cached)
     if not {"HTTPS_PROXY", "https_proxy", "HF_ENDPOINT"} & os.environ.keys():
         socket.create_connection(("huggingface.co", 443), timeout=10).close()
-    return Path(hf_hub_download(hub_id, "model.safetensors"))
+    return Path(hf_hub_download(hub_id, file))
 
 
 def _packaged(name: str) -> Path:
@@ -200,19 +208,40 @@ def _packaged(name: str) -> Path:
 def adapt_weights(state: dict[str, Tensor], name: str, output_stride: int | str) -> dict[str, Tensor]:
     """A full model's state, in timm's names or those of the package, as this encoder's. Raises ValueError on a misfit."""
     name = plain(name)
+    net = _loaded(partial(_create, name, output_stride), name, state)
+    return {f"net.{key}": value for key, value in net.state_dict().items()}
+
+
+def whole_model(name: str, state: dict[str, Tensor] | None) -> nn.Module:
+    """timm's model without its classifier, random or with a full model's state; `forward_features`: its normed tokens, or map.
+
+    Raises ValueError on a misfit, or for a ViT that takes images of its own size alone.
+    """
+    import timm
+
+    name = plain(name)
+    try:
+        with torch.device("meta"):
+            timm.create_model(name, num_classes=0, dynamic_img_size=True)
+        more = {"dynamic_img_size": True}
+    except TypeError:  # no ViT
+        more = {}
+    make = partial(timm.create_model, name, num_classes=0, **more)
+    return make() if state is None else _loaded(make, name, state)
+
+
+def _loaded(make: Callable[..., nn.Module], name: str, state: dict[str, Tensor]) -> nn.Module:
     if "_conv_stem.weight" in state:
         state = _from_efficientnet_package(state, name)
     logger = logging.getLogger("timm")
     before = logger.level
     try:
         logger.setLevel(logging.ERROR)  # it tells of the classifier, which no encoder has
-        overlay = {"state_dict": state, "url": "", "hf_hub_id": None, "file": ""}
-        net = _create(name, output_stride, pretrained=True, pretrained_cfg_overlay=overlay)
+        return make(pretrained=True, pretrained_cfg_overlay={"state_dict": state, "url": "", "hf_hub_id": None, "file": ""})
     except RuntimeError as error:
         raise ValueError(" ".join(str(error).split())[:160]) from error
     finally:
         logger.setLevel(before)
-    return {f"net.{key}": value for key, value in net.state_dict().items()}
 
 
 def _from_efficientnet_package(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from ...runtime.errors import FgdaError, UsageError
 from ..weights import check_finite, read_tensors
-from . import deeplab, mmseg, pspnet
+from . import deeplab, mmseg, pspnet, vfmuda
 from .network import Foreign
 
-READERS = (mmseg, pspnet, deeplab)
+READERS = (vfmuda, mmseg, pspnet, deeplab)
 KNOWN_KEYS = ("state_dict", "model", "feature_extractor", "classifier")  # under which published files hold tensors
 
 
@@ -52,7 +52,8 @@ def detect(path: Path, content: dict) -> str:
         if kind is not None:
             return kind
     raise FgdaError(
-        "neither a FADA file (feature_extractor, classifier), nor a DeepLab (layer5, layer6), PyCDA or DAFormer state dict"
+        "neither a FADA file (feature_extractor, classifier), nor a DeepLab (layer5, layer6), PyCDA, DAFormer or VFM-UDA++ "
+        "state dict"
     )
 
 

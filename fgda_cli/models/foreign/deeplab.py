@@ -11,8 +11,8 @@ from torch import Tensor
 from ...data.geometry import InputRule
 from ...runtime.errors import FgdaError, UsageError
 from ..encoders import IMAGENET
-from ..weights import plain_names
-from .network import Foreign, blocks, classes_of, flat_state
+from ..weights import flat_state, plain_names
+from .network import Foreign, blocks, classes_of
 
 TWO_HEADS = {"layer6.conv2d_list": "head.convs", "layer5.conv2d_list": "aux_head.convs"}
 ONE_HEAD = {"layer5.conv2d_list": "head.convs"}  # on layer4

@@ -9,8 +9,8 @@ from torch import Tensor
 from ...data.geometry import InputRule
 from ...runtime.errors import FgdaError
 from ..encoders import mit
-from ..weights import plain_names
-from .network import Foreign, blocks, classes_of, flat_state, renamed
+from ..weights import flat_state, plain_names
+from .network import Foreign, blocks, classes_of, renamed
 
 FORMATS = ("daformer", "hrda")
 CONV, NORM = r"\.conv\.", r"\.bn\."

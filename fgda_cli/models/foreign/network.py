@@ -24,18 +24,9 @@ class Foreign(NamedTuple):
     rule: InputRule | None = None  # at which size its authors evaluate; None: as most, the preset's, by bicubic
 
 
-def flat_state(content: dict) -> dict:
-    """The flat state dict; some files wrap it once."""
-    for key in ("state_dict", "model"):
-        if isinstance(content.get(key), dict):
-            return content[key]
-    return content
-
-
 def classes_of(state: dict[str, Tensor], key: str) -> ClassSet:
-    """By the outputs of the head's bias `key`: Cityscapes' 19, or the 16 shared with SYNTHIA."""
-    bias = state.get(key)
-    count = 0 if bias is None else len(bias)
+    """By the outputs of the head's weight or bias `key`: Cityscapes' 19, or the 16 shared with SYNTHIA."""
+    count = len(state.get(key, ()))
     kept = [name for name in CITYSCAPES.names if name not in NOT_IN_SYNTHIA16]
     if count not in (len(CITYSCAPES), len(kept)):
         raise FgdaError(f"a head of {count} classes: 19 or 16 are known")

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from ...data.geometry import InputRule
 from ...runtime.errors import FgdaError
-from ..weights import plain_names, read_tensors
-from .network import Foreign, blocks, classes_of, flat_state, renamed
+from ..weights import flat_state, plain_names, read_tensors
+from .network import Foreign, blocks, classes_of, renamed
 
 FORMATS = ("pycda",)
 STEM = {"conv1": "conv1.0", "bn1": "conv1.1", "conv2": "conv1.3", "bn2": "conv1.4", "conv3": "conv1.6", "bn3": "bn1"}

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 class LinearHead(nn.Module):
     """Features `[B,C,h,w]` -> logits `[B,K,h,w]` by one 1x1 convolution."""
 
-    def __init__(self, channels: int, num_classes: int):
+    def __init__(self, channels: int, num_classes: int, bias: bool = True, std: float = 0.01):
         super().__init__()
-        self.convs = nn.ModuleList([nn.Conv2d(channels, num_classes, 1)])
-        nn.init.normal_(self.convs[0].weight, 0.0, 0.01)
+        self.convs = nn.ModuleList([nn.Conv2d(channels, num_classes, 1, bias=bias)])
+        nn.init.normal_(self.convs[0].weight, 0.0, std)
 
     def forward(self, features: Tensor) -> Tensor:
         return self.convs[0](features)

@@ -1,0 +1,86 @@
+"""Multi-scale deformable attention ([DeformableDETR] eq. 3): a query reads a few points of several maps, where it asks to."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Sizes = list[tuple[int, int]]  # (h, w) of each level
+
+
+def sample(value: Tensor, sizes: Sizes, locations: Tensor, weights: Tensor) -> Tensor:
+    """Return `[B,Q,M*D]`: for each query and head the weighted sum of bilinear samples; 0 beyond a map's border.
+
+    value `[B,N,M,D]`, the levels' tokens one after another, row by row; locations `[B,Q,M,L,P,2]`, (x, y) in 0 to 1; weights
+    `[B,Q,M,L*P]`. A level at a time, so that the samples of all levels never lie in memory twice.
+    """
+    count, _, heads, width = value.shape
+    queries, levels, points = locations.shape[1], len(sizes), locations.shape[4]
+    grid = (2 * locations - 1).permute(0, 2, 3, 1, 4, 5).reshape(count * heads, levels, queries, points, 2)
+    weights = weights.view(count, queries, heads, levels, points).permute(0, 2, 3, 1, 4)
+    weights = weights.reshape(count * heads, levels, 1, queries, points)
+    found = 0.0
+    tokens = value.split([h * w for h, w in sizes], dim=1)
+    for level, ((h, w), part) in enumerate(zip(sizes, tokens, strict=True)):
+        maps = part.permute(0, 2, 3, 1).reshape(count * heads, width, h, w)
+        samples = F.grid_sample(maps, grid[:, level], mode="bilinear", padding_mode="zeros", align_corners=False)
+        found = found + (samples * weights[:, level]).sum(-1)  # [B*M,D,Q]
+    return found.view(count, heads * width, queries).transpose(1, 2)
+
+
+def centres(sizes: Sizes, like: Tensor) -> Tensor:
+    """Return the centres (x, y) in 0 to 1 of the cells of all maps, row by row, `[Q,2]`."""
+    found = []
+    for h, w in sizes:
+        y, x = ((torch.arange(side, device=like.device, dtype=like.dtype) + 0.5) / side for side in (h, w))
+        found.append(torch.stack([x.expand(h, w), y[:, None].expand(h, w)], dim=-1).reshape(-1, 2))
+    return torch.cat(found)
+
+
+class DeformableAttention(nn.Module):
+    """Queries `[B,Q,C]` and the levels' tokens `[B,N,C]` to `[B,Q,C]`; a head is `ratio` C / heads wide.
+
+    Computed in fp32 under autocast: 16 bits cannot name a place among 140 cells.
+    """
+
+    def __init__(self, channels: int, levels: int, heads: int, points: int = 4, ratio: float = 0.5):
+        super().__init__()
+        inner = int(channels * ratio)
+        self.levels, self.heads, self.points = levels, heads, points
+        self.sampling_offsets = nn.Linear(channels, heads * levels * points * 2)
+        self.attention_weights = nn.Linear(channels, heads * levels * points)
+        self.value_proj = nn.Linear(channels, inner)
+        self.output_proj = nn.Linear(inner, channels)
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Head m looks in direction 2 pi m / M, its points 1, 2, … cells away; all points weigh the same."""
+        angles = torch.arange(self.heads, dtype=torch.float64) * (2 * math.pi / self.heads)
+        direction = torch.stack([angles.cos(), angles.sin()], dim=-1)
+        direction = direction / direction.abs().amax(dim=-1, keepdim=True)
+        steps = torch.arange(1, self.points + 1, dtype=torch.float64)
+        bias = direction[:, None, None] * steps[None, None, :, None]
+        self.sampling_offsets.bias.copy_(bias.expand(-1, self.levels, -1, -1).reshape(-1).float())
+        for layer in (self.sampling_offsets, self.attention_weights):
+            nn.init.zeros_(layer.weight)
+        nn.init.zeros_(self.attention_weights.bias)
+        for layer in (self.value_proj, self.output_proj):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, queries: Tensor, tokens: Tensor, sizes: Sizes, reference: Tensor) -> Tensor:
+        """`reference` `[Q,2]`: where each query stands, (x, y) in 0 to 1, in all levels."""
+        with torch.autocast(queries.device.type, enabled=False):
+            queries, tokens = (x if x.dtype == torch.float64 else x.float() for x in (queries, tokens))
+            count, length, _ = queries.shape
+            value = self.value_proj(tokens).view(count, tokens.shape[1], self.heads, -1)
+            shape = (count, length, self.heads, self.levels, self.points)
+            cells = torch.tensor([[w, h] for h, w in sizes], dtype=queries.dtype, device=queries.device)
+            offsets = self.sampling_offsets(queries).view(*shape, 2) / cells[:, None]
+            weights = self.attention_weights(queries).view(count, length, self.heads, -1).softmax(-1)
+            locations = reference[:, None, None, None] + offsets
+            return self.output_proj(sample(value, sizes, locations, weights))

@@ -1,0 +1,284 @@
+"""DINOv2 with a ViT-Adapter ([VFMUDA++], [ViTAdapter]) as `adapter:vits14`, `adapter:vitb14`, `adapter:vitl14`.
+
+A convolutional branch gives what a plain transformer lacks, fine maps at strides 4 to 32, and trades with it four times by
+deformable attention. Parameter names are the published ones below `encoder.`. `adapter:tiny14` has no published weights: for two
+cores and for tests.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ...runtime.errors import FgdaError
+from ..deformable import DeformableAttention, Sizes, centres
+from . import IMAGENET, Input
+from . import timm as timm_family
+
+PATCH, COARSEST = 14, 32
+ENLARGED = 35 / 32  # 1024 pixels become 1120, which both branches divide
+STORED = 37  # positions a side of DINOv2's
+SIZES = {"vits14": (384, 12), "vitb14": (768, 12), "vitl14": (1024, 24), "tiny14": (64, 4)}  # channels, blocks
+PUBLISHED = {"vits14": "small", "vitb14": "base", "vitl14": "large"}
+INTERACTIONS = 4
+NORM_MOMENTUM = 0.01
+
+
+def _norm(channels: int) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(channels, momentum=NORM_MOMENTUM)
+
+
+class SpatialPrior(nn.Module):
+    """Normalised images `[B,3,H,W]` to maps `[B,C,h,w]` at strides 4, 8, 16, 32."""
+
+    def __init__(self, channels: int, width: int = 64):
+        super().__init__()
+
+        def block(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
+            return [nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), _norm(outputs), nn.ReLU(inplace=True)]
+
+        self.stem = nn.Sequential(*block(3, width, 2), *block(width, width, 1), *block(width, width, 1), nn.MaxPool2d(3, 2, 1))
+        self.conv2 = nn.Sequential(*block(width, 2 * width, 2))
+        self.conv3 = nn.Sequential(*block(2 * width, 4 * width, 2))
+        self.conv4 = nn.Sequential(*block(4 * width, 4 * width, 2))
+        for number, inputs in enumerate((width, 2 * width, 4 * width, 4 * width), 1):
+            setattr(self, f"fc{number}", nn.Conv2d(inputs, channels, 1))
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        s1 = self.stem(images)
+        s2 = self.conv2(s1)
+        s3 = self.conv3(s2)
+        return [self.fc1(s1), self.fc2(s2), self.fc3(s3), self.fc4(self.conv4(s3))]
+
+
+class DepthwiseConv(nn.Module):
+    """One depthwise 3x3 convolution over each map of the tokens `[B,N,C]`."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.dwconv = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+
+    def forward(self, tokens: Tensor, sizes: Sizes) -> Tensor:
+        return to_tokens([self.dwconv(part) for part in to_maps(tokens, sizes)])
+
+
+class ConvMlp(nn.Module):
+    """fc2(GELU(depthwise(fc1(x)))), a quarter as wide inside."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.fc1 = nn.Linear(channels, channels // 4)
+        self.dwconv = DepthwiseConv(channels // 4)
+        self.fc2 = nn.Linear(channels // 4, channels)
+
+    def forward(self, tokens: Tensor, sizes: Sizes) -> Tensor:
+        return self.fc2(F.gelu(self.dwconv(self.fc1(tokens), sizes)))
+
+
+class Injector(nn.Module):
+    """The transformer's tokens read from the three maps; `gamma` starts at 0, so that nothing changes at first."""
+
+    def __init__(self, channels: int, heads: int):
+        super().__init__()
+        self.query_norm, self.feat_norm = nn.LayerNorm(channels), nn.LayerNorm(channels)
+        self.attn = DeformableAttention(channels, 3, heads)
+        self.gamma = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor, c: Tensor, sizes: Sizes, reference: Tensor) -> Tensor:
+        return x + self.gamma * self.attn(self.query_norm(x), self.feat_norm(c), sizes, reference)
+
+
+class Extractor(nn.Module):
+    """The maps' tokens read from the transformer's."""
+
+    def __init__(self, channels: int, heads: int):
+        super().__init__()
+        self.query_norm, self.feat_norm, self.ffn_norm = (nn.LayerNorm(channels) for _ in range(3))
+        self.attn = DeformableAttention(channels, 1, heads)
+        self.ffn = ConvMlp(channels)
+
+    def forward(self, c: Tensor, x: Tensor, own: Sizes, size: tuple[int, int], reference: Tensor) -> Tensor:
+        c = c + self.attn(self.query_norm(c), self.feat_norm(x), [size], reference)
+        return c + self.ffn(self.ffn_norm(c), own)
+
+
+class Interaction(nn.Module):
+    """Inject, run some of the transformer's blocks, extract; the last interaction extracts three times."""
+
+    def __init__(self, channels: int, heads: int, last: bool):
+        super().__init__()
+        self.injector, self.extractor = Injector(channels, heads), Extractor(channels, heads)
+        self.extra_extractors = nn.ModuleList([Extractor(channels, heads) for _ in range(2)]) if last else None
+
+    def forward(
+        self, x: Tensor, c: Tensor, cls: Tensor, run, own: Sizes, size: tuple[int, int], places: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens x `[B,h*w,C]` and c `[B,N,C]`, the class token, and `run`, the blocks between."""
+        tokens = run(torch.cat([cls, self.injector(x, c, own, places[0])], dim=1))
+        cls, x = tokens[:, :1], tokens[:, 1:]
+        for extractor in (self.extractor, *(self.extra_extractors or ())):
+            c = extractor(c, x, own, size, places[1])
+        return x, c, cls
+
+
+class AdapterEncoder(nn.Module):
+    """Normalised images `[B,3,H,W]` of any size to `[B,C,h,w]` at strides 4, 8, 16, 32 of the enlarged image, fine ones first."""
+
+    strides = (4, 8, 16, 32)
+    recomputes_norms = False  # checkpoint_activations covers the transformer's blocks, which have no batch norm
+
+    def __init__(self, channels: int, depth: int):
+        super().__init__()
+        from timm.models.vision_transformer import Block
+
+        heads = channels // 64
+        self.channels, self.checkpoint_activations = (channels,) * 4, False
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, channels))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + STORED**2, channels))
+        self.level_embed = nn.Parameter(torch.zeros(3, channels))
+        self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, channels, PATCH, PATCH)})
+        norm = partial(nn.LayerNorm, eps=1e-6)
+        self.blocks = nn.ModuleList(Block(channels, heads, qkv_bias=True, init_values=1.0, norm_layer=norm) for _ in range(depth))
+        self.spm = SpatialPrior(channels)
+        self.interactions = nn.ModuleList(Interaction(channels, heads, k == INTERACTIONS - 1) for k in range(INTERACTIONS))
+        self.up = nn.ConvTranspose2d(channels, channels, 2, 2)
+        self.norm1, self.norm2, self.norm3, self.norm4 = (_norm(channels) for _ in range(4))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """As published; a ViT without weights starts as DINOv2's does, from a normal of 0.02 cut off at two."""
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+                fan = layer.kernel_size[0] * layer.kernel_size[1] * layer.out_channels // layer.groups
+                nn.init.normal_(layer.weight, 0.0, math.sqrt(2 / fan))
+            elif isinstance(layer, nn.Linear):
+                nn.init.trunc_normal_(layer.weight, std=0.02)
+            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear) and layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        for layer in self.modules():
+            if isinstance(layer, DeformableAttention):
+                layer.reset_parameters()  # its linear layers were drawn above
+        for values, std in ((self.cls_token, 1e-6), (self.pos_embed, 0.02), (self.level_embed, 1.0)):
+            nn.init.normal_(values, std=std)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Resized for both branches, each to its own grid; at 1024 pixels a side both read 1120, as published."""
+        vit, spm = (
+            tuple(max(1, round(int(side) * ENLARGED / step)) * step for side in images.shape[-2:]) for step in (PATCH, COARSEST)
+        )
+        enlarged = F.interpolate(images, vit, mode="bilinear", align_corners=False)
+        return self.stages(enlarged, enlarged if spm == vit else F.interpolate(images, spm, mode="bilinear", align_corners=False))
+
+    def stages(self, vit_image: Tensor, spm_image: Tensor) -> list[Tensor]:
+        """Return the four maps of an image whose sides are multiples of 14, and of it at sides that are multiples of 32."""
+        c1, *maps = self.spm(spm_image)
+        own = [tuple(part.shape[-2:]) for part in maps]
+        c = to_tokens([part + e[:, None, None] for part, e in zip(maps, self.level_embed, strict=True)])
+        patches = self.patch_embed["proj"](vit_image)
+        size = tuple(patches.shape[-2:])
+        positions = self.positions(size)
+        x = to_tokens([patches]) + positions[:, 1:]
+        cls = (self.cls_token + positions[:, :1]).expand(len(patches), -1, -1)
+        places = (centres([size], positions), centres(own, positions))
+        each, outputs = len(self.blocks) // INTERACTIONS, []
+        for number, interaction in enumerate(self.interactions):
+            run = partial(self.run, self.blocks[number * each : (number + 1) * each])
+            x, c, cls = interaction(x, c, cls, run, own, size, places)
+            outputs += to_maps(x, [size])
+        c2, c3, c4 = to_maps(c, own)
+        stages = (c1 + self.up(c2), c2, c3, c4)
+        norms = (self.norm1, self.norm2, self.norm3, self.norm4)
+        return [
+            norm(stage + F.interpolate(output, stage.shape[-2:], mode="bilinear", align_corners=False))
+            for norm, stage, output in zip(norms, stages, outputs, strict=True)
+        ]
+
+    def run(self, blocks: nn.ModuleList, tokens: Tensor) -> Tensor:
+        for block in blocks:
+            again = self.checkpoint_activations and self.training
+            tokens = checkpoint(block, tokens, use_reentrant=False) if again else block(tokens)
+        return tokens
+
+    def positions(self, size: tuple[int, int]) -> Tensor:
+        """The positions `[1,1+h*w,C]`, their map enlarged as DINOv2's code does it: by a factor, 0.1 of a cell too large."""
+        stored, side = self.pos_embed.float(), math.isqrt(self.pos_embed.shape[1] - 1)
+        if size == (side, side):
+            return self.pos_embed
+        grid = stored[:, 1:].transpose(1, 2).unflatten(2, (side, side))
+        factors = [(cells + 0.1) / side for cells in size]
+        grid = F.interpolate(grid, scale_factor=factors, mode="bicubic", align_corners=False)
+        return torch.cat([stored[:, :1], grid.flatten(2).transpose(1, 2)], dim=1).to(self.pos_embed.dtype)
+
+    def layer_depths(self) -> dict[str, int]:
+        """By parameter of the transformer, its layer: 0 for the embeddings, block n is layer n + 1."""
+        names = (name for name, _ in self.named_parameters())
+        depths = {name: 0 for name in names if name.startswith(("cls_token", "pos_embed", "patch_embed."))}
+        inner = ((name, name.split(".")) for name, _ in self.blocks.named_parameters())
+        return depths | {f"blocks.{name}": int(parts[0]) + 1 for name, parts in inner}
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """The adapter's own parameters, new beside a pretrained transformer: they learn at the heads' rate."""
+        depths = self.layer_depths()
+        return [parameter for name, parameter in self.named_parameters() if name not in depths]
+
+
+def to_maps(tokens: Tensor, sizes: Sizes) -> list[Tensor]:
+    """Tokens `[B,N,C]` of several maps, one after another, to those maps `[B,C,h,w]`."""
+    parts = tokens.split([h * w for h, w in sizes], dim=1)
+    return [part.transpose(1, 2).unflatten(2, size) for part, size in zip(parts, sizes, strict=True)]
+
+
+def to_tokens(maps: list[Tensor]) -> Tensor:
+    return torch.cat([part.flatten(2).transpose(1, 2) for part in maps], dim=1)
+
+
+def build(name: str, variant: str, output_stride: int | str, width: int, drop_path: float = 0.0) -> AdapterEncoder:
+    """Raises ValueError for an unknown size, and for settings that the network cannot have."""
+    size = name.removeprefix("adapter:")
+    if size not in SIZES:
+        raise ValueError(f"no size '{size}': adapter:{', adapter:'.join(SIZES)} are known")
+    if variant != "torchvision" or width != 64 or drop_path:
+        raise ValueError("model.variant, model.width and model.drop_path do nothing in an adapter: leave them out")
+    if output_stride not in ("native", COARSEST):
+        raise ValueError("an adapter's coarsest stage has stride 32 and no other: set model.output_stride to native")
+    return AdapterEncoder(*SIZES[size])
+
+
+def input_of(name: str, variant: str) -> Input:
+    return IMAGENET
+
+
+def locate(name: str, weights: str, folder: Path) -> Path:
+    """The file of `weights`: imagenet, the authors' adapter trained on ImageNet-1k, or dinov2, the transformer alone.
+
+    Raises FgdaError that says which file goes where.
+    """
+    size = name.removeprefix("adapter:")
+    word = PUBLISHED.get(size)
+    if word is None or weights not in ("imagenet", "dinov2"):
+        raise FgdaError(f"no {weights} weights are known for {name}: set model.weights to imagenet, dinov2, none or a file")
+    if weights == "dinov2":
+        return timm_family.locate(f"timm:vit_{word}_patch14_dinov2", "imagenet", folder)
+    file = f"dinov2_{word}_with_vitadapter_pretraining_in1k_step50000.ckpt"
+    return timm_family.from_hub(f"tue-mps/vfmuda_plusplus_{word}_in1k_pretraining", file, folder / file)
+
+
+def adapt_weights(state: dict[str, Tensor], name: str, output_stride: int | str) -> dict[str, Tensor]:
+    """Published files (`network.encoder.…`), ours (`backbone.…`), or DINOv2 alone, beside which the adapter starts anew."""
+    for prefix in ("network.encoder.", "backbone.", "encoder."):
+        inner = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        state = inner or state
+    if "level_embed" in state:
+        return state
+    own = build(name, "torchvision", "native", 64)
+    wanted, started = own.layer_depths(), own.state_dict()
+    missing = [key for key in wanted if key not in state]
+    if missing:
+        raise ValueError(f"neither an adapter nor DINOv2's ViT: it has no {missing[0]}")
+    return started | {key: state[key] for key in wanted}
