@@ -25,8 +25,8 @@ def strong_view(
     """Return the image after a colour jitter within ± `jitter`, without colour, and after a blur, each on a share of the images.
 
     `jitter`: one strength, or those of brightness, contrast, saturation and hue. RGB uint8 `[3,H,W]` 0-255 in. The defaults are
-    DACS's. `kind` says what the jitter computes: "kornia" as the published codes
-    (float `[3,H,W]` 0-255 out, not rounded), "torchvision" as torchvision's ColorJitter (uint8 out).
+    DACS's. `kind` says what the jitter computes: "kornia" as the published codes (float `[3,H,W]` 0-255 out, not rounded),
+    "torchvision" as torchvision's ColorJitter (uint8 out).
     """
     from torchvision.transforms.v2 import functional as F
 

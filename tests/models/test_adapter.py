@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 
@@ -9,9 +10,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from fgda_cli.models import checkpoint
 from fgda_cli.models.deformable import DeformableAttention, centres, sample
 from fgda_cli.models.encoders import adapter
 from fgda_cli.models.segmenter import Segmenter
+from fgda_cli.models.weights import load_backbone
+from fgda_cli.runtime.errors import FgdaError
+from fgda_cli.studies.importing import import_checkpoint
+from tests.helpers import IMAGENET, fgda, needs, random_state
 
 
 def counted(*shape):
@@ -19,7 +25,8 @@ def counted(*shape):
 
 
 def close(found, expected, tolerance=1e-5):
-    torch.testing.assert_close(found.detach().flatten(), torch.tensor(expected, dtype=found.dtype), rtol=0, atol=tolerance)
+    expected = torch.as_tensor(expected, dtype=found.dtype)
+    torch.testing.assert_close(found.detach().flatten(), expected.flatten(), rtol=0, atol=tolerance)
 
 
 def published_state(shapes, scale=0.05):
@@ -71,8 +78,8 @@ def test_the_deformable_module_is_the_published_one():
     layer = DeformableAttention(12, 2, 3, points=2).double()
     close(layer.sampling_offsets.bias[8:16], [-0.577350, 1, -1.154701, 2] * 2, 1e-6)
     close(layer.sampling_offsets.bias[:4], [1, 0, 2, 0], 1e-6)
-    parameters = [getattr(getattr(layer, name), part) for name in ("sampling_offsets", "attention_weights", "value_proj", "output_proj")
-                  for part in ("weight", "bias")]  # fmt: skip
+    layers = (layer.sampling_offsets, layer.attention_weights, layer.value_proj, layer.output_proj)
+    parameters = [parameter for part in layers for parameter in (part.weight, part.bias)]
     with torch.no_grad():
         for number, parameter in enumerate(parameters):
             parameter.copy_(0.3 * torch.sin(0.7 * counted(*parameter.shape) + number))
@@ -118,8 +125,6 @@ def test_the_whole_network_is_the_published_one(tiny):
 
 
 def test_training_and_its_running_statistics_are_the_published_ones(tiny):
-    import copy
-
     model = copy.deepcopy(tiny[0]).train()
     with torch.no_grad():
         f1, f2, f3, f4 = stages = model.backbone.stages(image(), image())
@@ -145,15 +150,238 @@ def test_an_image_of_another_size_is_resized_and_its_logits_back(tiny):
     close(logits[0, :, 17, 150], [0.00064483, -0.00634077, -0.01048021], 1e-7)
 
 
-def test_the_encoder_enlarges_by_35_to_32_and_takes_any_size(tiny):
-    model = tiny[0].eval()
-    seen = []
-    hook = model.backbone.register_forward_pre_hook(lambda module, inputs: None)
-    hook.remove()
+# a functional network of the published names, any size
+
+
+def norm2d(s, x, name):
+    return F.batch_norm(x, *(s[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")))
+
+
+def linear(s, x, name):
+    return F.linear(x, s[f"{name}.weight"], s[f"{name}.bias"])
+
+
+def layer_norm(s, x, name, eps):
+    return F.layer_norm(x, x.shape[-1:], s[f"{name}.weight"], s[f"{name}.bias"], eps)
+
+
+def conv(s, x, name, **how):
+    return F.conv2d(x, s[f"{name}.weight"], s.get(f"{name}.bias"), **how)
+
+
+def tokens_of(x):
+    return x.flatten(2).transpose(1, 2)
+
+
+def deformable(s, queries, tokens, sizes, reference, name, heads=1, points=4):
+    """All levels' samples stacked, times their weights: the published order, plainly."""
+    (n, q, _), levels = queries.shape, len(sizes)
+    value = linear(s, tokens, f"{name}.value_proj").view(n, -1, heads, 32)
+    offsets = linear(s, queries, f"{name}.sampling_offsets").view(n, q, heads, levels, points, 2)
+    weights = linear(s, queries, f"{name}.attention_weights").view(n, q, heads, -1).softmax(-1)
+    samples, start = [], 0
+    for level, (h, w) in enumerate(sizes):
+        maps = value[:, start : start + h * w].permute(0, 2, 3, 1).reshape(n * heads, 32, h, w)
+        start += h * w
+        places = reference[None, :, None, None] + offsets[:, :, :, level] / torch.tensor([w, h], dtype=queries.dtype)
+        grid = (2 * places - 1).permute(0, 2, 1, 3, 4).reshape(n * heads, q, points, 2)
+        samples.append(F.grid_sample(maps, grid, align_corners=False))
+    weighted = torch.cat(samples, -1) * weights.permute(0, 2, 1, 3).reshape(n * heads, 1, q, -1)
+    return linear(s, weighted.sum(-1).view(n, heads * 32, q).transpose(1, 2), f"{name}.output_proj")
+
+
+def extract(s, c, x, own, size, reference, name):
+    queries, feats = layer_norm(s, c, f"{name}.query_norm", 1e-5), layer_norm(s, x, f"{name}.feat_norm", 1e-5)
+    c = c + deformable(s, queries, feats, [size], reference, f"{name}.attn")
+    inner = linear(s, layer_norm(s, c, f"{name}.ffn_norm", 1e-5), f"{name}.ffn.fc1")
+    maps, start = [], 0
+    for h, w in own:
+        part = inner[:, start : start + h * w].transpose(1, 2).view(len(c), -1, h, w)
+        start += h * w
+        maps.append(tokens_of(conv(s, part, f"{name}.ffn.dwconv.dwconv", padding=1, groups=part.shape[1])))
+    return c + linear(s, F.gelu(torch.cat(maps, 1)), f"{name}.ffn.fc2")
+
+
+def block(s, x, name, heads=1):
+    n, length, width = x.shape
+    qkv = linear(s, layer_norm(s, x, f"{name}.norm1", 1e-6), f"{name}.attn.qkv").view(n, length, 3, heads, -1)
+    q, k, v = qkv.permute(2, 0, 3, 1, 4)
+    y = ((q @ k.transpose(-1, -2)) / (width / heads) ** 0.5).softmax(-1) @ v
+    x = x + s[f"{name}.ls1.gamma"] * linear(s, y.transpose(1, 2).reshape(n, length, width), f"{name}.attn.proj")
+    y = F.gelu(linear(s, layer_norm(s, x, f"{name}.norm2", 1e-6), f"{name}.mlp.fc1"))
+    return x + s[f"{name}.ls2.gamma"] * linear(s, y, f"{name}.mlp.fc2")
+
+
+def published(s, vit_image, spm_image):
+    """Logits of normalised images by the tensors' published names, four blocks, one head."""
+    e = {key.removeprefix("encoder."): value for key, value in s.items() if key.startswith("encoder.")}
+    x = F.conv2d(spm_image, e["spm.stem.0.weight"], stride=2, padding=1)
+    x = F.relu(norm2d(e, x, "spm.stem.1"))
+    for n in (3, 6):
+        x = F.relu(norm2d(e, conv(e, x, f"spm.stem.{n}", padding=1), f"spm.stem.{n + 1}"))
+    priors = [F.max_pool2d(x, 3, 2, 1)]
+    for n in (2, 3, 4):
+        priors.append(F.relu(norm2d(e, conv(e, priors[-1], f"spm.conv{n}.0", stride=2, padding=1), f"spm.conv{n}.1")))
+    c1, *maps = (conv(e, part, f"spm.fc{n}") for n, part in enumerate(priors, 1))
+    own = [tuple(part.shape[-2:]) for part in maps]
+    c = torch.cat([tokens_of(part) + e["level_embed"][n] for n, part in enumerate(maps)], 1)
+    patches = conv(e, vit_image, "patch_embed.proj", stride=14)
+    size, stored = tuple(patches.shape[-2:]), e["pos_embed"]
+    grid = stored[:, 1:].view(1, 37, 37, -1).permute(0, 3, 1, 2).float()
+    grid = F.interpolate(grid, scale_factor=[(side + 0.1) / 37 for side in size], mode="bicubic").to(stored.dtype)
+    x, cls = tokens_of(patches) + tokens_of(grid), (e["cls_token"] + stored[:, :1]).expand(len(patches), -1, -1)
+
+    def middles(sizes):
+        cells = [((j + 0.5) / w, (i + 0.5) / h) for h, w in sizes for i in range(h) for j in range(w)]
+        return torch.tensor(cells, dtype=stored.dtype)
+
+    outputs = []
+    for k in range(4):
+        name = f"interactions.{k}"
+        queries = layer_norm(e, x, f"{name}.injector.query_norm", 1e-5)
+        feats = layer_norm(e, c, f"{name}.injector.feat_norm", 1e-5)
+        x = x + e[f"{name}.injector.gamma"] * deformable(e, queries, feats, own, middles([size]), f"{name}.injector.attn")
+        x = block(e, torch.cat([cls, x], 1), f"blocks.{k}")
+        cls, x = x[:, :1], x[:, 1:]
+        more = ("extra_extractors.0", "extra_extractors.1") if k == 3 else ()
+        for part in ("extractor", *more):
+            c = extract(e, c, x, own, size, middles(own), f"{name}.{part}")
+        outputs.append(x.transpose(1, 2).view(len(x), -1, *size))
+    parts = c.split([h * w for h, w in own], 1)
+    c2, c3, c4 = (part.transpose(1, 2).view(len(c), -1, h, w) for part, (h, w) in zip(parts, own, strict=True))
+    c1 = c1 + F.conv_transpose2d(c2, e["up.weight"], e["up.bias"], stride=2)
+    f = [norm2d(e, part + F.interpolate(output, part.shape[-2:], mode="bilinear"), f"norm{n}")
+         for n, (part, output) in enumerate(zip((c1, c2, c3, c4), outputs, strict=True), 1)]  # fmt: skip
+    u, s = f[3], {key.removeprefix("upscale."): value for key, value in s.items() if not key.startswith("encoder.")}
+    for n, finer in ((1, f[2]), (2, f[1]), (3, f[0])):
+        u = F.conv_transpose2d(u, s[f"up_conv{n}.weight"], s[f"up_conv{n}.bias"], stride=2) + conv(s, finer, f"reduce_conv{n}")
+        u = F.relu(norm2d(s, conv(s, u, f"smooth_conv{n}", padding=1), f"norm{n}"))
+    return conv(s, conv(s, u, "smooth_conv4", padding=1), "out")
+
+
+@pytest.fixture(scope="module")
+def published_file(tmp_path_factory):
+    """A file as published, of the tiny network and 19 classes: student, teacher, feature head; and the student's tensors."""
+    shapes = {key: value.shape for key, value in Segmenter(19, "adapter:tiny14", output_stride="native", multi_level=False,
+              head="upscale", head_width=8).state_dict().items() if not key.startswith("normalise.")}  # fmt: skip
+    names = {
+        key: key.replace("backbone.", "encoder.").replace("neck.", "upscale.").replace("head.convs.0.", "out.") for key in shapes
+    }
+    student, teacher = (random_state({names[key]: shape for key, shape in shapes.items()}) for _ in range(2))
+    teacher["out.weight"] = -teacher["out.weight"]
+    content = {f"network.{key}": value for key, value in student.items()}
+    content |= {f"network_ema.{key}": value for key, value in teacher.items()}
+    content["network_feature_head.feat_project.0.weight"] = torch.zeros(4, 64, 1, 1)
+    path = tmp_path_factory.mktemp("published") / "model.ckpt"
+    torch.save({"state_dict": content, "global_step": 40000}, path)
+    return path, {key: value.double() if value.is_floating_point() else value for key, value in student.items()}
+
+
+@pytest.mark.parametrize("size, vit, spm", [((1, 3, 256, 256), (280, 280), (288, 288)), ((2, 3, 90, 205), (98, 224), (96, 224))])
+def test_a_published_file_computes_what_a_functional_network_computes(published_file, size, vit, spm, tmp_path):
+    path, student = published_file
+    checkpoint.save(tmp_path / "ours.pth", import_checkpoint(path, "auto"))
+    model, info = checkpoint.load_model(tmp_path / "ours.pth")
+    images = torch.randint(0, 256, size, generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    mean, std = IMAGENET
+    normalised = ((images / 255 - mean) / std).double()
+    expected = published(student, *(F.interpolate(normalised, side, mode="bilinear") for side in (vit, spm)))
     with torch.no_grad():
-        assert [f.shape[-2:] for f in model.backbone(torch.zeros(1, 3, 1024, 64, dtype=torch.float64))] == [
-            (280, 16), (140, 8), (70, 4), (35, 2)]  # fmt: skip
-        for size in ((96, 160), (33, 250)):
-            finest = model.backbone(torch.zeros(1, 3, *size, dtype=torch.float64))[0]
-            seen.append(tuple(finest.shape[-2:]))
-    assert seen == [(24, 40), (8, 72)]  # 105 x 175 pixels as 96 x 160 or 112 x 192 would be; multiples of 32
+        close(model.double()(images).logits, expected, 1e-6 * float(expected.abs().max()))
+    assert info["method"] == "vfmuda" and info["size"] == (2048, 1024) and len(info["classes"]) == 19
+    assert info["preset"]["model"]["head_width"] == 8
+
+
+def test_the_teacher_is_read_where_it_is_asked_for(published_file, tmp_path):
+    path, student = published_file
+    done = fgda("import", path, "--out", tmp_path / "teacher.pth", "--format", "vfmuda-teacher")
+    assert done.returncode == 0 and "vfmuda-teacher, adapter:tiny14, 19 classes" in done.stdout, done.stderr
+    assert "--sliding 1024x1024 --overlap 0.5 --blend mean" in done.stderr
+    head = checkpoint.load(tmp_path / "teacher.pth")["model"]["head.convs.0.weight"]
+    torch.testing.assert_close(head.double(), -student["out.weight"])
+    torch.save({"state_dict": {f"network.{key}": value for key, value in student.items()}}, tmp_path / "trimmed.ckpt")
+    with pytest.raises(FgdaError, match="no tensors under 'network_ema.'"):
+        import_checkpoint(tmp_path / "trimmed.ckpt", "vfmuda-teacher")
+
+
+def test_adapter_and_dinov2_files_are_starts(published_file, tmp_path):
+    path, student = published_file
+    encoder = {key: value for key, value in student.items() if key.startswith("encoder.")}
+    content = {f"network.{key}": value for key, value in encoder.items()} | {"network.head.weight": torch.zeros(3)}
+    torch.save({"state_dict": content}, tmp_path / "in1k.ckpt")
+    whole, vit = (adapter.build("adapter:tiny14", "torchvision", "native", 64) for _ in range(2))
+    load_backbone(whole, "adapter:tiny14", "torchvision", str(tmp_path / "in1k.ckpt"), "native")
+    assert all(torch.equal(value.double(), encoder[f"encoder.{key}"].double()) for key, value in whole.state_dict().items())
+    dino = {key.removeprefix("encoder."): value for key, value in encoder.items()}
+    dino = {key: value for key, value in dino.items() if key in vit.layer_depths()} | {"norm.weight": torch.ones(64)}
+    torch.save(dino, tmp_path / "dinov2.pth")
+    load_backbone(vit, "adapter:tiny14", "torchvision", str(tmp_path / "dinov2.pth"), "native")
+    assert torch.equal(vit.blocks[2].attn.qkv.weight.double(), dino["blocks.2.attn.qkv.weight"].double())
+    assert not vit.interactions[0].injector.gamma.any() and not torch.equal(vit.level_embed, whole.level_embed)
+    torch.save({"weight": torch.zeros(2)}, tmp_path / "other.pth")
+    with pytest.raises(FgdaError, match="neither an adapter nor DINOv2's ViT"):
+        load_backbone(vit, "adapter:tiny14", "torchvision", str(tmp_path / "other.pth"), "native")
+
+
+def test_weights_that_cannot_be_downloaded_say_where_to_put_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(adapter.timm_family, "_download", lambda hub_id, file: (_ for _ in ()).throw(OSError("no network")))
+    with pytest.raises(FgdaError, match="tue-mps/vfmuda_plusplus_base_in1k_pretraining") as caught:
+        adapter.locate("adapter:vitb14", "imagenet", tmp_path)
+    file = tmp_path / "dinov2_base_with_vitadapter_pretraining_in1k_step50000.ckpt"
+    assert str(file) in str(caught.value)
+    file.touch()
+    assert adapter.locate("adapter:vitb14", "imagenet", tmp_path) == file
+    with pytest.raises(FgdaError, match="vit_base_patch14_dinov2.safetensors"):
+        adapter.locate("adapter:vitb14", "dinov2", tmp_path)
+    with pytest.raises(FgdaError, match="no imagenet weights are known for adapter:tiny14"):
+        adapter.locate("adapter:tiny14", "imagenet", tmp_path)
+
+
+@pytest.mark.parametrize("name, settings, why", [
+    ("adapter:vitg14", {}, "no size 'vitg14'"), ("adapter:tiny14", {"drop_path": 0.1}, "model.drop_path do nothing"),
+    ("adapter:tiny14", {"output_stride": 8}, "set model.output_stride to native"),
+])  # fmt: skip
+def test_settings_that_an_adapter_cannot_have_are_refused(name, settings, why):
+    with pytest.raises(ValueError, match=why):
+        Segmenter(3, name, **{"output_stride": "native"} | settings)
+    with pytest.raises(ValueError, match="stages at strides 4, 8, 16 and 32, not 4, 8, 8, 8"):
+        Segmenter(3, "resnet18", head="upscale")
+
+
+@pytest.mark.parametrize("size, entries, numbers", [("vits14", 447, 27_389_453), ("vitb14", 447, None), ("vitl14", 615, None)])
+def test_sizes_are_the_published_ones(size, entries, numbers):
+    with torch.device("meta"):
+        channels = adapter.SIZES[size][0]
+        model = Segmenter(
+            19, f"adapter:{size}", output_stride="native", multi_level=False, head="upscale", head_width=channels // 8
+        )
+    state = {key: value for key, value in model.state_dict().items() if not key.startswith("normalise.")}
+    assert len(state) == entries and numbers in (None, sum(value.numel() for value in state.values()))
+
+
+def test_activations_may_be_computed_twice_though_its_norms_train(tiny):
+    def gradient(twice):
+        model = copy.deepcopy(tiny[0]).train()
+        model.backbone.checkpoint_activations = twice
+        model(image()[:, :, :64, :64]).logits.square().sum().backward()
+        return model.backbone.blocks[0].attn.qkv.weight.grad, model.backbone.norm1.running_mean
+
+    for one, two in zip(gradient(False), gradient(True), strict=True):
+        torch.testing.assert_close(one, two, rtol=0, atol=0)
+
+
+@needs("onnx", "onnxruntime", "onnxscript")
+def test_its_export_decides_as_torch_does(published_file, tmp_path):
+    checkpoint.save(tmp_path / "ours.pth", import_checkpoint(published_file[0], "auto"))
+    done = fgda("export", tmp_path / "ours.pth", "--out", tmp_path / "model.onnx", "--size", "160x96")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "model.onnx").is_file() and "100.00 %" in done.stdout, done.stdout
+
+
+def test_the_encoder_enlarges_by_35_to_32_and_takes_any_size(tiny):
+    """105 x 175 pixels are 112 x 168 for the transformer's patches and 96 x 160 or 192 for the maps'."""
+    model, strides = tiny[0].eval(), (4, 8, 16, 32)
+    for size, spm in (((1024, 64), (1120, 64)), ((96, 160), (96, 160)), ((33, 250), (32, 288)), ((8, 8), (32, 32))):
+        with torch.no_grad():
+            found = [tuple(part.shape[-2:]) for part in model.backbone(torch.zeros(1, 3, *size, dtype=torch.float64))]
+        assert found == [tuple(side // stride for side in spm) for stride in strides]

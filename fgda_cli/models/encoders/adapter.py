@@ -184,7 +184,7 @@ class AdapterEncoder(nn.Module):
         size = tuple(patches.shape[-2:])
         positions = self.positions(size)
         x = to_tokens([patches]) + positions[:, 1:]
-        cls = (self.cls_token + positions[:, :1]).expand(len(patches), -1, -1)
+        cls = (self.cls_token + positions[:, :1]).expand(patches.shape[0], -1, -1)
         places = (centres([size], positions), centres(own, positions))
         each, outputs = len(self.blocks) // INTERACTIONS, []
         for number, interaction in enumerate(self.interactions):
