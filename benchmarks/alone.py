@@ -40,6 +40,20 @@ def ask(script: str, name: str) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+# Settings of a method's parts that need weights or are large: random and small ones.
+SMALL = {"vfmuda": {"distil_model": "timm:vit_tiny_patch16_224", "distil_weights": "none"}}
+
+
+def with_random_foundation(method):
+    """The method, its foundation model random where it has one, as if `before_training` had loaded it."""
+    from fgda_cli.models.foundation import load_foundation
+
+    if "feature_head" in method.modules:
+        s = method.settings
+        method.references["foundation"] = load_foundation(s.distil_model, "none", s.distil_scale).eval().requires_grad_(False)
+    return method
+
+
 def peak_memory() -> float:
     """Of this process so far, GB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from alone import SMALL, with_random_foundation
 
 from fgda_cli.data import playground
 from fgda_cli.data.loader import Batch
@@ -71,7 +72,7 @@ def small(name: str) -> tuple[Method, Batch]:
     model = Segmenter(5, "resnet18", width=16, multi_level=False)
     model.set_batch_norm("frozen")
     cls = method_class(name)
-    method = cls(model, cls.Settings(name=name))
+    method = with_random_foundation(cls(model, cls.Settings(name=name, **SMALL.get(name, {}))))
     for module in (model, *method.modules.values()):
         module.train()
     generator = torch.Generator().manual_seed(5)

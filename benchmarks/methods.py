@@ -12,7 +12,7 @@ from __future__ import annotations
 import statistics
 import time
 
-from alone import ask, peak_memory, step_parser, told
+from alone import SMALL, ask, peak_memory, step_parser, told, with_random_foundation
 
 
 def measure(name: str, arguments) -> dict[str, float]:
@@ -28,7 +28,7 @@ def measure(name: str, arguments) -> dict[str, float]:
     model = Segmenter(19, "resnet18" if playground else arguments.network, width=32 if playground else 64)
     model.set_batch_norm("frozen")
     cls = method_class(name)
-    method = cls(model, cls.Settings(name=name))
+    method = with_random_foundation(cls(model, cls.Settings(name=name, **SMALL.get(name, {}))))
     for module in (model, *method.modules.values()):
         module.train()
     width, height = arguments.size

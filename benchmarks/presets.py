@@ -13,10 +13,10 @@ from __future__ import annotations
 import statistics
 import time
 
-from alone import ask, peak_memory, step_parser, told
+from alone import ask, peak_memory, step_parser, told, with_random_foundation
 
 PUBLISHED = ("gta2city", "gta2city-adaptsegnet", "gta2city-advent", "gta2city-clan", "gta2city-fada", "gta2city-daformer",
-             "gta2city-hrda", "gta2city-mic")  # fmt: skip
+             "gta2city-hrda", "gta2city-mic", "gta2city-vfmuda")  # fmt: skip
 
 
 def recorded(networks: dict, calls: list):
@@ -27,7 +27,8 @@ def recorded(networks: dict, calls: list):
         original = network.forward
 
         def forward(*inputs, name=name, original=original):
-            calls.append((name, [x.detach().clone() for x in inputs], torch.is_grad_enabled()))
+            kept = [x.detach().clone() if isinstance(x, torch.Tensor) else x for x in inputs]
+            calls.append((name, kept, torch.is_grad_enabled()))
             return original(*inputs)
 
         network.forward = forward
@@ -60,7 +61,7 @@ def built(name: str, size: tuple[int, int] | None = None, images: int | None = N
     model = checkpoint.build_model(preset.model, 19)
     model.set_batch_norm(preset.adapt.batch_norm)
     cls = method_class(preset.method.name)
-    method = cls(model, preset.method)
+    method = with_random_foundation(cls(model, preset.method))
     if "lambda_fd" in type(preset.method).model_fields and preset.method.lambda_fd:  # as if the encoder had weights
         method.references["imagenet"] = checkpoint.build_model(preset.model, 1).backbone.eval().requires_grad_(False)
         method.things = torch.arange(19) >= 11
@@ -107,7 +108,7 @@ def measure(name: str, arguments) -> dict:
     import torch
 
     torch.set_num_threads(arguments.threads)
-    method, batch = built(name, arguments.size, arguments.batch)
+    method, batch = built(name, arguments.size, arguments.batch, tuple(arguments.set))
 
     def clock(work) -> float:
         cleared(method)
@@ -126,6 +127,7 @@ def measure(name: str, arguments) -> dict:
 
 def main() -> None:
     parser = step_parser(__doc__, (128, 128), 1)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of every preset")
     parser.add_argument("--presets", default=",".join(PUBLISHED))
     arguments = parser.parse_args()
     if told(arguments, measure):
