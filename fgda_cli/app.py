@@ -35,6 +35,7 @@ from .commands import (
     start,
     status,
     verdict,
+    zoo,
 )
 from .runtime.distributed import ranks
 from .runtime.errors import UsageError
@@ -61,7 +62,7 @@ GROUPS = {
         "rank": rank.rank,
     },
     USE: {"predict": predict.predict, "entropy-map": entropy_map.entropy_map, "export": export.export, "card": card.card},
-    ABOUT: {"presets": presets.presets, "backbones": backbones.backbones, "doctor": doctor.doctor},
+    ABOUT: {"presets": presets.presets, "zoo": zoo.zoo, "backbones": backbones.backbones, "doctor": doctor.doctor},
 }
 for group, commands in GROUPS.items():
     for name, function in commands.items():

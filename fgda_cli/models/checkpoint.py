@@ -15,6 +15,7 @@ from ..data.classes import ClassSet
 from ..data.geometry import InputRule
 from ..runtime.errors import FgdaError, UsageError
 from ..settings import FUNCTION_KEYS, Model
+from . import zoo
 from .exported import open_exported
 from .resolutions import TwoResolutions
 from .segmenter import Segmenter
@@ -39,8 +40,11 @@ def _on_host(content: Any) -> Any:
 
 
 def load(path: Path, exported: bool = False) -> dict[str, Any]:
-    """Raises FgdaError for a file that is no fgda checkpoint. With `exported`, a model that `fgda export` wrote is one too."""
-    path = Path(path)
+    """A checkpoint by its path, or by the name of a published one that was fetched (`fgda zoo`).
+
+    Raises FgdaError for a file that is no fgda checkpoint. With `exported`, a model that `fgda export` wrote is one too.
+    """
+    path = zoo.find(Path(path))
     if path.suffix == ".onnx":
         if not exported:
             raise FgdaError(f"{path} is an exported model, which predicts and evaluates alone: name its checkpoint")

@@ -125,6 +125,28 @@ def backbone_table(rows: list[dict[str, Any]]):
     return table
 
 
+def zoo_table(rows: list[dict[str, Any]]):
+    """Published checkpoints, one a row; below them notes, and pages and licences by method; "–": not on the authors' page."""
+    from rich import box
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    notes = list(dict.fromkeys(row["note"] for row in rows if row["note"]))
+    marks = {note: f" ({number})" for number, note in enumerate(notes, 1)}
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("name", no_wrap=True)
+    for heading in ("from", "to", "mIoU", "here"):
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        miou = "–" if row["miou"] is None else f"{row['miou']:.1f}"
+        table.add_row(row["name"], row["source"], row["target"], miou + marks.get(row["note"], ""), "yes" if row["here"] else "")
+    about = {(row["method"], row["page"], row["code"], row["weights"]): None for row in rows}
+    lines = [f"{mark.strip()} {note}" for note, mark in marks.items()] + ["", "Where from, and licences:"]
+    lines += [f"{method}: {page}\n  code: {code}\n  weights: {weights}" for method, page, code, weights in about]
+    return Group(table, *(Text(line) for line in lines))
+
+
 def layouts_list(layouts: dict[str, Any]) -> str:
     """What `prepare --list` prints: a few lines a data set, at most 80 wide."""
     import textwrap

@@ -1,0 +1,55 @@
+"""fgda zoo"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated, Optional
+
+import typer
+
+from ..runtime.errors import UsageError
+from . import _options as cli
+
+
+class Action(str, Enum):
+    list = "list"
+    get = "get"
+
+
+def zoo(
+    context: typer.Context,
+    action: Annotated[Action, typer.Argument(help="list what is known, or get one.")] = Action.list,
+    name: Annotated[Optional[str], typer.Argument(metavar="[NAME]", help="A name of the list, or a part of some.")] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Run code in the file, if it asks to: for authors you trust alone.")
+    ] = False,
+    json: cli.Json = None,
+) -> None:
+    """Published checkpoints by name: list them, or get one for predict, evaluate, export and card."""
+    from ..models.zoo import ENTRIES, place_of
+
+    show = cli.reporter(context)
+    if action is Action.get:
+        if name is None:
+            raise UsageError("fgda zoo get NAME: fgda zoo lists the names")
+        from ..studies.zoo import get
+
+        if name in ENTRIES:
+            entry = ENTRIES[name]
+            show.say(f"{name}: {entry.method}, {entry.source} to {entry.target}, from {entry.page}")
+            show.say(f"licence of the code: {entry.code}; of the weights: {entry.weights}")
+        ours = get(name, show, trust)
+        show.say(f"next: fgda predict {name} photos/ --out predicted")
+        print(ours)
+        return
+    from ..visual.tables import zoo_table
+
+    rows = [
+        {"name": key, **entry._asdict(), "here": place_of(key).is_file()} for key, entry in ENTRIES.items() if (name or "") in key
+    ]
+    if not rows:
+        raise UsageError(f"no published checkpoint's name holds '{name}': fgda zoo lists all")
+    if json is not None:
+        cli.emit_json({"checkpoints": rows}, json, show)
+    if json != "-":
+        show.console(stderr=False).print(zoo_table(rows))

@@ -1,0 +1,147 @@
+"""`fgda zoo get`: a published checkpoint is fetched, checked, and made one of ours."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from ..models import checkpoint, zoo
+from ..models.zoo import Published
+from ..runtime.errors import FgdaError, UsageError
+from ..runtime.files import make_folder, writing
+from ..runtime.reporter import Reporter
+from .importing import import_checkpoint
+
+SUFFIXES = (".pth", ".ckpt", ".pt", ".pth.tar")
+RETRIES, TIMEOUT = 2, 30  # of a download; seconds without an answer
+BLOCK = 2**20
+
+
+def get(name: str, reporter: Reporter, trust: bool = False) -> Path:
+    """Return the place of our checkpoint, fetched and converted where it is not there yet.
+
+    A download that was cut short goes on where it stopped. Raises UsageError for an unknown name, FgdaError for a file that
+    cannot be had, is not what it should be, or does not fit.
+    """
+    entry, ours = _entry(name), zoo.place_of(name)
+    if ours.is_file():
+        return ours
+    make_folder(zoo.folder())
+    published = zoo.folder() / f"{name}.published"
+    if not published.is_file():
+        _download(entry, published, reporter)
+    _check(entry, published)
+    with _checkpoint_in(entry, published) as file:
+        content = import_checkpoint(file, entry.format, reporter, trust)
+    checkpoint.save(ours, content | {"origin": f"{name}, {entry.page}"})
+    return ours
+
+
+def _entry(name: str) -> Published:
+    if name not in zoo.ENTRIES:
+        import difflib
+
+        near = difflib.get_close_matches(name, zoo.ENTRIES, 3, 0.4)
+        raise UsageError(f"no published checkpoint '{name}' is known" + (f": did you mean {', '.join(near)}?" if near else ""))
+    return zoo.ENTRIES[name]
+
+
+def _by_hand(entry: Published, place: Path) -> str:
+    return f"fetch it from {entry.page} by hand and put it at {place}"
+
+
+def _download(entry: Published, place: Path, reporter: Reporter) -> None:
+    if entry.url is None:
+        raise FgdaError(f"{entry.method}'s authors give no link to the file itself{f' ({entry.note})' if entry.note else ''}\n"
+                        + _by_hand(entry, place))  # fmt: skip
+    try:
+        import gdown
+        from gdown.exceptions import DownloadError
+        from requests import RequestException
+    except ImportError:
+        raise FgdaError(f"downloads need gdown: pip install 'fgda[zoo]'\nor {_by_hand(entry, place)}") from None
+    with reporter.progress("downloading, MB", None) as advance:
+        done = 0
+
+        def progress(so_far: int, total: int | None) -> None:
+            nonlocal done
+            step, done = so_far // 2**20 - done, so_far // 2**20
+            advance(step, total=max(1, -(-total // 2**20)) if total else None)
+
+        with writing(place):  # what requests raises is an OSError too
+            try:
+                gdown.download(
+                    entry.url, str(place), quiet=True, use_cookies=False, resume=True, progress=progress, timeout=TIMEOUT,
+                    retries=RETRIES,
+                )  # fmt: skip
+            except (DownloadError, RequestException) as error:
+                reason = " ".join(str(error).split())[:160]
+                raise FgdaError(
+                    f"cannot download {entry.url} ({reason})\n{_by_hand(entry, place)}, or try again later"
+                ) from error
+
+
+def _check(entry: Published, file: Path) -> None:
+    """Raises FgdaError, and deletes the file, where it is a page of HTML, or has another size or checksum than published."""
+    with open(file, "rb") as opened:
+        start = opened.read(512).lstrip().lower()
+        problem = _problem(entry, file, start, opened)
+    if problem:
+        file.unlink()
+        raise FgdaError(f"{entry.url or file} {problem}; it was deleted\n{_by_hand(entry, file)}, or try again later")
+
+
+def _problem(entry: Published, file: Path, start: bytes, opened: BinaryIO) -> str | None:
+    if start.startswith((b"<!doctype html", b"<html")):
+        return "gave a page of HTML in place of a file (a drive does so when its quota is used up)"
+    if entry.size is not None and file.stat().st_size != entry.size:
+        return f"gave {file.stat().st_size} bytes, not the {entry.size} that are published"
+    if entry.sha256:
+        opened.seek(0)
+        digest = hashlib.sha256()
+        while block := opened.read(BLOCK):
+            digest.update(block)
+        found = digest.hexdigest()
+        if not found.startswith(entry.sha256):
+            return f"has the checksum {found[: max(8, len(entry.sha256))]}…, not {entry.sha256}…"
+    return None
+
+
+@contextmanager
+def _checkpoint_in(entry: Published, file: Path) -> Iterator[Path]:
+    """The checkpoint of a published file: the file itself, or the one in an archive, unpacked beside it while it is read."""
+    with ExitStack() as stack:
+        member = None
+        if tarfile.is_tarfile(file):
+            archive = stack.enter_context(tarfile.open(file))
+            chosen = _chosen(entry, file, [part.name for part in archive.getmembers() if part.isfile()])
+            member = archive.extractfile(chosen)
+        elif zipfile.is_zipfile(file):
+            archive = stack.enter_context(zipfile.ZipFile(file))
+            names = archive.namelist()
+            if not any(name.endswith("data.pkl") for name in names):  # torch's own files are archives too
+                member = archive.open(_chosen(entry, file, names))
+        if member is None:
+            yield file
+            return
+        unpacked = file.with_suffix(".unpacked")
+        stack.callback(lambda: unpacked.unlink(missing_ok=True))
+        with writing(unpacked), member, open(unpacked, "wb") as out:
+            shutil.copyfileobj(member, out, BLOCK)
+        yield unpacked
+
+
+def _chosen(entry: Published, file: Path, names: list[str]) -> str:
+    """The member of an archive that is the checkpoint. Raises FgdaError where none or several could be."""
+    fitting = [name for name in names if entry.member or name.endswith(SUFFIXES)]
+    fitting = [name for name in fitting if entry.member in name.rsplit("/", 1)[-1]]
+    if len(fitting) != 1:
+        what = f"'{entry.member}'" if entry.member else "a checkpoint"
+        raise FgdaError(f"{file} holds {len(fitting)} files that could be {what}: unpack it, and use fgda import")
+    return fitting[0]
