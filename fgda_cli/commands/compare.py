@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..runtime.errors import UsageError
 from . import _options as cli
 
 
@@ -14,20 +15,31 @@ def compare(
     context: typer.Context,
     checkpoints: Annotated[list[Path], typer.Argument(metavar="CKPT...", help="One column each.")],
     inputs: Annotated[list[str], typer.Option(help="Images, folders, globs, or a prepared data set; repeatable.")],
-    out: Annotated[Path, typer.Option(help="The PNG.", rich_help_panel="Result")],
-    most: Annotated[int, typer.Option(min=1, max=50, help="Images shown at most.", rich_help_panel="Result")] = 4,
+    out: Annotated[
+        Path, typer.Option(help="A PNG; or an HTML page (.html) to look around in, offline.", rich_help_panel="Result")
+    ],
+    most: Annotated[int, typer.Option(min=1, max=200, help="Images shown at most.", rich_help_panel="Result")] = 4,
     data_root: cli.DataRoot = None,
     device: cli.Device = "auto",
     precision: cli.PrecisionName = None,
     workers: cli.Threads = None,
 ) -> None:
-    """Draw a sheet as the paper's Fig. 3, 6, 7: image, truth, and for each checkpoint prediction and entropy."""
+    """Draw a sheet as the paper's Fig. 3, 6, 7 (image, truth, predictions, entropy), or make a page to look around in."""
     from ..data.images import write_image
     from ..data.store import data_root as root_of
     from ..inference.evaluate import headings
+    from ..runtime.files import write_text
     from ..studies.compare import comparison, gather
+    from ..studies.look import MOST_CHECKPOINTS, look_page
 
-    how = cli.precision_for(precision, device, cli.reporter(context))
+    show = cli.reporter(context)
+    is_page = out.suffix.lower() in (".html", ".htm")
+    if is_page and len(checkpoints) > MOST_CHECKPOINTS:
+        raise UsageError(f"a page shows up to {MOST_CHECKPOINTS} checkpoints, not {len(checkpoints)}")
+    how = cli.precision_for(precision, device, show)
     scenes = gather(inputs, root_of(data_root), most, workers)
-    write_image(out, comparison(scenes, checkpoints, headings(checkpoints), how))
+    if is_page:
+        write_text(out, look_page(scenes, checkpoints, headings(checkpoints), how, show))
+    else:
+        write_image(out, comparison(scenes, checkpoints, headings(checkpoints), how))
     print(f"{out}: {len(scenes)} images, {len(checkpoints)} checkpoints")

@@ -64,12 +64,12 @@ def rank(
     if len(chosen) < top:
         show.decide(f"{len(chosen)} frames, not {top}: of {len(fresh)}, {passed} look like another one")
     result = ranking_json(checkpoint, chosen, len(frames), passed, info["classes"])
-    write_ranking(out, model, info["classes"], chosen, result, kinds, how, max_pixels)
+    write_ranking(out, model, info["classes"], chosen, result, kinds, how, max_pixels, show)
     if json is not None:
         cli.emit_json(result, json, show)
     if json != "-":
         show.console(stderr=False).print(ranking_table(result))
-        print(f"{out}: ranking.json, contact.png{''.join(f', {kind}/' for kind in kinds)}")
+        print(f"{out}: ranking.json, contact.png, look.html{''.join(f', {kind}/' for kind in kinds)}")
         if "cvat" in kinds:
             show.say(
                 f"CVAT: make a task of {out / 'cvat/JPEGImages'} with the labels of labelmap.txt, upload annotations.zip "

@@ -45,7 +45,7 @@ def verdict(
     from ..data.store import data_root as root_of
     from ..inference.evaluate import headings
     from ..studies.report import write_page
-    from ..studies.verdict import VerdictOptions, run_verdict, verdict_page
+    from ..studies.verdict import VerdictOptions, look_around, run_verdict, verdict_page
     from ..visual.tables import verdict_lines, verdict_table
 
     show = cli.reporter(context)
@@ -53,7 +53,8 @@ def verdict(
     wanted = VerdictOptions(root_of(data_root), tuple(images or ()), data, baseline, frames, max_pixels, label_maps)
     study = run_verdict(checkpoints, headings(checkpoints), wanted, how, show)
     if report is not None:
-        show.say(f"report: {write_page(report / 'index.html', verdict_page(study, how))}")
+        write_page(report / "look.html", look_around(study, how, show))
+        show.say(f"report: {write_page(report / 'index.html', verdict_page(study, how, 'look.html'))}")
     results = [one.to_json() for one in study.checkpoints]
     if json is not None:
         cli.emit_json({"frames": study.what, "checkpoints": results}, json, show)

@@ -59,8 +59,13 @@ def change(first: Evaluated, other: Evaluated) -> dict[str, Any]:
     }
 
 
-def comparison_page(judged: list[Evaluated], dataset: PreparedDataset, precision: Precision, tta: TestTimeAugmentation) -> str:
-    """A page of the first checkpoint against each of the others. The images of both are predicted anew for the pictures."""
+def comparison_page(
+    judged: list[Evaluated], dataset: PreparedDataset, precision: Precision, tta: TestTimeAugmentation, look: str
+) -> str:
+    """A page of the first checkpoint against each of the others; `look`: the place of the page to look in.
+
+    The images of both are predicted anew for the pictures.
+    """
     first, *others = judged
     facts = [f"{first.result['dataset']} / {first.result['split']}, {first.result['images']} images", f"from {first.heading}"]
     figures = {one.heading: f"{one.result['miou']:.1f} %" for one in judged}
@@ -78,7 +83,7 @@ def comparison_page(judged: list[Evaluated], dataset: PreparedDataset, precision
         for title, names in (("Frames that lost most", worst), ("Frames that gained most", best)):
             if names:
                 sections.append(html.section(title, _frames(names, first, other, dataset, precision, tta)))
-    return html.page("Comparison", facts, html.cards(figures), *sections)
+    return html.page("Comparison", facts, html.cards(figures), html.look_link(look), *sections)
 
 
 def _bars(found: dict[str, Any]) -> str:

@@ -27,13 +27,14 @@ class Scene:
     image: np.ndarray
     truth: np.ndarray | None = None
     classes: ClassSet | None = None
+    name: str = ""
 
 
 def from_dataset(dataset: PreparedDataset, split: str, most: int) -> list[Scene]:
     """Scenes spread evenly over a labelled split."""
     items = dataset.items(split, labelled=True)
     chosen = evenly_spaced(items, most)
-    return [Scene(np.ascontiguousarray(dataset.image(item)), dataset.label(item), dataset.classes) for item in chosen]
+    return [Scene(np.ascontiguousarray(dataset.image(item)), dataset.label(item), dataset.classes, item.name) for item in chosen]
 
 
 def gather(inputs: list[str], root: Path, most: int, threads: int | None = None) -> list[Scene]:
@@ -47,7 +48,7 @@ def gather(inputs: list[str], root: Path, most: int, threads: int | None = None)
         for item, image in read_inputs(collect([text], recursive=False)[:most], threads):
             if isinstance(image, BadFile):
                 raise FgdaError(f"{item.path}: {image}")
-            scenes.append(Scene(image))
+            scenes.append(Scene(image, name=item.name))
             if len(scenes) >= most:
                 break
     return scenes[:most]

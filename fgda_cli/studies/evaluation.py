@@ -21,10 +21,13 @@ from ..runtime.distributed import join
 from ..runtime.errors import FgdaError
 from ..runtime.reporter import Reporter
 from .changes import Evaluated, change, comparison_page
+from .compare import from_dataset
+from .look import MOST_CHECKPOINTS, look_page
 from .report import ImageScores, evaluation_page, write_page
 from .verdict import start_of
 
 RESAMPLES = 1000  # of the images, for intervals
+LOOK, LOOKED_AT = "look.html", 20  # the page beside a report, and its images, evenly spaced
 
 
 @dataclass(frozen=True)
@@ -92,12 +95,15 @@ def evaluate_all(paths: list[Path], wanted: EvaluationOptions, reporter: Reporte
         if len(judged) > 1 and wanted.extras.resamples and _comparable(judged[0], judged[-1], reporter):
             result["change"] = change(judged[0], judged[-1])
         if wanted.report is not None and group.is_first:
-            page = evaluation_page(result, scores, dataset, wanted.precision, wanted.tta)
+            page = evaluation_page(result, scores, dataset, wanted.precision, wanted.tta, f"{'../' if below else ''}{LOOK}")
             reporter.say(f"report: {write_page(wanted.report / below / 'index.html', page)}")
     share_classes([one.result for one in judged], reporter)
     changed = [judged[0], *(one for one in judged[1:] if "change" in one.result)]
+    if wanted.report is not None and group.is_first:
+        shown, scenes = paths[:MOST_CHECKPOINTS], from_dataset(dataset, judged[-1].result["split"], LOOKED_AT)
+        write_page(wanted.report / LOOK, look_page(scenes, shown, headings(shown), wanted.precision, reporter))
     if wanted.report is not None and group.is_first and len(changed) > 1:
-        page = comparison_page(changed, dataset, wanted.precision, wanted.tta)
+        page = comparison_page(changed, dataset, wanted.precision, wanted.tta, LOOK)
         reporter.say(f"comparison: {write_page(wanted.report / 'index.html', page)}")
     return names, [one.result for one in judged]
 

@@ -15,6 +15,7 @@ from ..data.classes import ClassSet
 from ..data.images import BadFile, difference_hash, look_alike, write_image
 from ..data.prelabels import Prelabels
 from ..data.video import CutShort, frame_count
+from ..inference.evaluate import headings
 from ..inference.inputs import InputImage, read_chunks
 from ..inference.pipeline import batched, images_per_batch
 from ..inference.predict import network_size, predict_many
@@ -22,11 +23,14 @@ from ..inference.tta import batch_of, forward
 from ..losses import entropy_map
 from ..models.segmenter import Segmenter
 from ..runtime.devices import Precision
-from ..runtime.files import whole_file, write_json
+from ..runtime.files import whole_file, write_json, write_text
 from ..runtime.reporter import Reporter
 from ..visual.colour import overlay
 from ..visual.sheets import contact_sheet
+from .compare import Scene
+from .look import look_page
 
+LOOKED_AT = 50  # of the chosen frames stand in the page, at most
 PRESENT = 0.002  # of a frame's pixels: a class that holds less may be noise
 
 
@@ -167,10 +171,12 @@ def write_ranking(
     kinds: tuple[str, ...],
     precision: Precision,
     max_pixels: int | None = None,
+    reporter: Reporter = Reporter(quiet=True),
 ) -> None:
-    """`ranking.json`, `contact.png` and, for each kind of pre-labels, a folder of its own with the images in it."""
+    """`ranking.json`, `contact.png`, `look.html`, and for each kind of pre-labels a folder of its own with the images in it."""
     place = {one.frame.item.name: number for number, one in enumerate(chosen)}
     cells: list = [None] * len(chosen)
+    scenes: dict[int, Scene] = {}
     writers = [Prelabels(kind, out / kind, classes) for kind in kinds]
     sources = list({one.frame.item.path: InputImage(_stem(one.frame.item), one.frame.item.path) for one in chosen}.values())
     for chunk in read_chunks(sources, max_pixels=max_pixels):
@@ -180,11 +186,17 @@ def write_ranking(
             one = chosen[place[item.name]]
             cells[place[item.name]] = (overlay(image, found["train_ids"], classes, 0.35), f"{place[item.name] + 1}  {item.name}",
                                        f"unsure {one.uncertainty:.2f} rare {one.rarity:.2f} new {one.novelty:.2f}")  # fmt: skip
+            if place[item.name] < LOOKED_AT:
+                scenes[place[item.name]] = Scene(image, name=item.name)
             for writer in writers:
                 writer.add(item.name, _copy_image(item, image, writer), found["train_ids"])
     for writer in writers:
         writer.close()
     write_image(out / "contact.png", contact_sheet([cell for cell in cells if cell is not None], classes))
+    looked_at = [scene for _, scene in sorted(scenes.items())]
+    shown = [Path(result["checkpoint"])]
+    page = look_page(looked_at, shown, headings(shown), precision, reporter)
+    write_text(out / "look.html", page)
     write_json(out / "ranking.json", result)
 
 

@@ -41,9 +41,14 @@ class ImageScores:
 
 
 def evaluation_page(
-    result: dict[str, Any], scores: dict[str, float], dataset: PreparedDataset, precision: Precision, tta: TestTimeAugmentation
+    result: dict[str, Any],
+    scores: dict[str, float],
+    dataset: PreparedDataset,
+    precision: Precision,
+    tta: TestTimeAugmentation,
+    look: str,
 ) -> str:
-    """The page of one checkpoint's evaluation; `scores` are its images' mIoU by name."""
+    """The page of one checkpoint's evaluation; `scores` are its images' mIoU by name, `look` the place of the page to look in."""
     network = AsEvaluated(result, precision, tta)
     info = network.info
     figures = {name: f"{show(result[key])} %" for key, name in MEANS.items() if result[key] is not None}
@@ -65,7 +70,7 @@ def evaluation_page(
         f"{views}, {result['seconds']:.0f} s",
     ]
     return html.page(
-        "Evaluation", facts, html.cards(figures),
+        "Evaluation", facts, html.cards(figures), html.look_link(look),
         html.section("IoU by class", html.iou_rows(result, info["classes"].palette)),
         _calibration(result),
         html.section("Confusions", html.confusion_heat(result), how),

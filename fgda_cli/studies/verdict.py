@@ -25,6 +25,8 @@ from ..signals.observe import MEANINGS, Frames, Observed, feature_distance, fram
 from ..signals.score import Verdict, verdict_on
 from ..visual import html
 from ..visual.colour import colourise
+from .compare import Scene
+from .look import MOST_CHECKPOINTS, look_page
 
 SHOWN = 6  # frames on the page
 
@@ -172,8 +174,15 @@ def source_frames(wanted: VerdictOptions, info: dict, reporter: Reporter) -> tup
     return frames, counts / max(counts.sum(), 1)
 
 
-def verdict_page(study: Study, precision: Precision) -> str:
-    """A page: the verdicts, shares of the classes, and the frames that changed most, before and after."""
+def look_around(study: Study, precision: Precision, reporter: Reporter) -> str:
+    """The page to look in, of the frames and up to four checkpoints, the baseline first."""
+    scenes = [Scene(image, name=study.frames.name(number)) for number, image in enumerate(study.frames.images)]
+    shown = study.checkpoints[:MOST_CHECKPOINTS]
+    return look_page(scenes, [one.path for one in shown], [one.heading for one in shown], precision, reporter)
+
+
+def verdict_page(study: Study, precision: Precision, look: str) -> str:
+    """A page: the verdicts, shares of the classes, and the frames that changed most, before and after; `look`: where to look."""
     base, *others = study.checkpoints
     sections = [html.section("Signals", _signals_table(study))]
     for one in others:
@@ -182,7 +191,8 @@ def verdict_page(study: Study, precision: Precision) -> str:
         sections.append(html.section(one.heading, f"<ul>{words}</ul>{_shares_table(base, one, study.classes)}", note))
         sections.append(html.section("Frames that changed most", _changed_frames(base, one, study, precision)))
     facts = [study.what, f"baseline {base.path}"]
-    return html.page("Verdict without labels", facts, html.cards({one.heading: one.verdict.kind for one in others}), *sections)
+    verdicts = html.cards({one.heading: one.verdict.kind for one in others})
+    return html.page("Verdict without labels", facts, verdicts, html.look_link(look), *sections)
 
 
 def _signals_table(study: Study) -> str:

@@ -52,6 +52,11 @@ def section(title: str, content: str, note: str = "") -> str:
     return f"<h2>{escape(title)}</h2>" + (f"<p class='facts'>{escape(note)}</p>" if note else "") + content
 
 
+def look_link(place: str) -> str:
+    """A link to the page in which people look around (`studies/look.py`)."""
+    return f"<p><a href='{escape(place, quote=True)}'>look around in the frames</a>: layers, zoom, classes on and off</p>"
+
+
 def cards(values: dict[str, str]) -> str:
     """Large figures with their names below."""
     return (

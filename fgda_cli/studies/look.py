@@ -1,0 +1,97 @@
+"""A page in which people look: images, the label maps and entropies of up to four checkpoints, all in one file, offline."""
+
+from __future__ import annotations
+
+import base64
+import colorsys
+import json
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from ..data.classes import ClassMatch, ClassSet, union_of
+from ..data.geometry import resize_ids, resize_image
+from ..inference.predict import predict
+from ..metrics import ConfusionMatrix
+from ..models.checkpoint import load_model
+from ..runtime.devices import Precision
+from ..runtime.reporter import Reporter
+from .compare import Scene
+
+WIDEST = 1024  # pixels of a picture in the page
+QUALITY = 80  # of photographs
+MOST_CHECKPOINTS = 4
+# Okabe and Ito's colours, which people with any common colour blindness tell apart; darker and paler beyond the first seven.
+SAFE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
+
+
+def look_page(scenes: list[Scene], checkpoints: list[Path], names: list[str], precision: Precision, reporter: Reporter) -> str:
+    """The page's HTML, of up to MOST_CHECKPOINTS checkpoints."""
+    loaded = [load_model(path, exported=True) for path in checkpoints]
+    models, own = [precision.to_device(model) for model, _ in loaded], [info["classes"] for _, info in loaded]
+    classes = union_of([*own, *(scene.classes for scene in scenes if scene.classes is not None)])
+    frames = [
+        _frame(scene, number, [predict(model, scene.image, precision) for model in models], own, classes)
+        for number, scene in enumerate(reporter.track(scenes, "looking", len(scenes)), 1)
+    ]
+    data = {"names": names, "classes": list(classes.names), "frames": frames,
+            "palettes": {"own": [list(colour) for colour in classes.palette], "safe": safe_palette(len(classes))}}  # fmt: skip
+    folder = Path(__file__).parent.parent / "visual"
+    text = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")  # no name ends the script
+    parts = {"@TITLE@": escape(" and ".join(names)), "@SCRIPT@": (folder / "look.js").read_text(), "@DATA@": text}
+    page = (folder / "look.html").read_text()
+    for mark, value in parts.items():
+        page = page.replace(mark, value)
+    return page
+
+
+def _frame(scene: Scene, number: int, found: list[dict], own: list[ClassSet], classes: ClassSet) -> dict[str, Any]:
+    """What the page's script reads of one image; maps are shrunk to the widest a page shows."""
+    height, width = scene.image.shape[:2]
+    scale = min(1.0, WIDEST / width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    ids = [ClassMatch(classes, theirs).table()[one["train_ids"]] for one, theirs in zip(found, own, strict=True)]
+    frame: dict[str, Any] = {
+        "name": scene.name or f"image {number}", "w": size[0], "h": size[1],
+        "photo": _data("webp", resize_image(scene.image, size)[..., ::-1], QUALITY),
+        "ids": [_data("png", resize_ids(one, size)) for one in ids],
+        "entropy": [_data("webp", _grey(one["entropy"], size), QUALITY) for one in found],
+        "unsure": [float(one["entropy"].mean()) for one in found],
+        "changed": 100 * float(np.mean(ids[0] != ids[-1])),
+    }  # fmt: skip
+    if scene.truth is not None:
+        truth = ClassMatch(classes, scene.classes).table()[scene.truth]
+        scores = [_miou(resize_ids(one, truth.shape[::-1]), truth, len(classes)) for one in ids]
+        frame |= {"truth": _data("png", resize_ids(truth, size))} | ({"miou": scores} if None not in scores else {})
+    return frame
+
+
+def _miou(ids: np.ndarray, truth: np.ndarray, count: int) -> float | None:
+    counts = ConfusionMatrix(count)
+    counts.update(truth, ids)
+    return counts.miou()
+
+
+def _grey(entropy: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    grey = (np.clip(entropy, 0, 1) * 255).astype(np.uint8)
+    half = tuple(max(1, side // 2) for side in size)
+    return cv2.resize(grey, half, interpolation=cv2.INTER_AREA)
+
+
+def _data(kind: str, pixels: np.ndarray, quality: int | None = None) -> str:
+    how = [] if quality is None else [cv2.IMWRITE_WEBP_QUALITY, quality]
+    _, buffer = cv2.imencode(f".{kind}", np.ascontiguousarray(pixels), how)
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.tobytes()).decode()}"
+
+
+def safe_palette(count: int) -> list[list[int]]:
+    """`count` colours: SAFE, then the same darker, paler, darker still."""
+    found = []
+    for number in range(count):
+        hue, light, saturation = colorsys.rgb_to_hls(*(value / 255 for value in SAFE[number % len(SAFE)]))
+        light *= (1.0, 0.5, 1.45, 0.3)[min(3, number // len(SAFE))]
+        found.append([round(255 * value) for value in colorsys.hls_to_rgb(hue, min(light, 0.92), saturation)])
+    return found
