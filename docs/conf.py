@@ -13,10 +13,10 @@ from fgda_cli import __version__  # noqa: E402
 from fgda_cli.app import GROUPS  # noqa: E402
 
 project, author, release = "fgda", "fgda developers", __version__
-extensions = ["myst_parser", "sphinx.ext.autodoc"]
+extensions = ["myst_nb", "sphinx.ext.autodoc"]
 html_theme, html_title = "furo", f"fgda {__version__}"
 exclude_patterns = ["generated/README.md"]
-source_suffix = {".md": "markdown"}
+nb_execution_mode = "off"  # outputs are in the notebooks; tests/test_notebooks.py runs them
 myst_heading_anchors = 3
 myst_enable_extensions = ["colon_fence"]
 autodoc_typehints = "signature"
