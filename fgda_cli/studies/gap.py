@@ -177,7 +177,7 @@ def measure(source: AnyDataset, target: AnyDataset, count: int = 60, predicted: 
 def advice_for(
     source: DomainStatistics, target: DomainStatistics, classes: ClassSet, figures: dict[str, float]
 ) -> list[tuple[str, str]]:
-    """Return what to set and why; no method and no batch norm mode, for no such rule held on all pairs that were measured."""
+    """Return what to set and why; no method, no batch norm mode and no blur, for no such rule held on all pairs measured."""
     found = []
     pixels = min(target.size[0] * target.size[1], target.cached or 1024 * 512)
     scale = (pixels / (target.size[0] * target.size[1])) ** 0.5
@@ -197,8 +197,6 @@ def advice_for(
     why = "; ".join(text for is_so, text in views if is_so)
     if why:
         found.append(("data.source.scale=[1.0,3.0]", f"{why}: objects may have other sizes, look at both sides"))
-    if figures["sharpness_db"] > 3:
-        found.append(("data.blur=1.0", f"the source is sharper by {figures['sharpness_db']:.1f} dB in fine detail"))
     rare = [name for name, share in zip(classes.names, source.shares, strict=True) if 0 < share < RARE]
     if rare:
         found.append(("data.class_balance=0.5", f"rare in the source: {', '.join(rare)}"))

@@ -86,7 +86,7 @@ def test_another_tint_is_a_gap_of_colours_alone():
 
 def test_a_blurred_target_makes_the_source_the_sharper():
     gap = measure(made("a"), made("b", seed=1, blur=1.5), 12)
-    assert gap.figures["sharpness_db"] > 6 and "data.blur=1.0" in dict(gap.advice)
+    assert gap.figures["sharpness_db"] > 6 and not any("blur" in what for what, _ in gap.advice)  # it did not help where tried
     assert measure(made("a", blur=1.5), made("b", seed=1), 12).figures["sharpness_db"] < -6
 
 
