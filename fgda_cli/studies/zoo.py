@@ -81,7 +81,8 @@ def _download(entry: Published, place: Path, reporter: Reporter) -> None:
                     retries=RETRIES,
                 )  # fmt: skip
             except (DownloadError, RequestException) as error:
-                reason = " ".join(str(error).split())[:160]
+                text = " ".join(str(error).split())[:160]
+                reason = "no connection" if "Max retries exceeded" in text else text
                 raise FgdaError(
                     f"cannot download {entry.url} ({reason})\n{_by_hand(entry, place)}, or try again later"
                 ) from error
