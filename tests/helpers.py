@@ -20,6 +20,7 @@ from fgda_cli.data.loader import Augmentation, Batch, PairedSamples, View
 from fgda_cli.data.store import open_dataset
 from fgda_cli.methods.registry import method_class
 from fgda_cli.models import checkpoint
+from fgda_cli.models.foundation import load_foundation
 from fgda_cli.models.segmenter import Segmenter
 from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.training.trainer import Trainer
@@ -149,6 +150,8 @@ def samples(data_root: Path, **how) -> PairedSamples:
 
 
 # small methods
+FOUNDATION = {"distil_model": "timm:vit_tiny_patch16_224", "distil_weights": "none", "distil_scale": 1.0}
+SMALL = {"vfmuda": FOUNDATION}  # settings of methods whose own are large
 
 
 def make(name: str, multi_level: bool, dtype=torch.float64, **settings):
@@ -157,9 +160,13 @@ def make(name: str, multi_level: bool, dtype=torch.float64, **settings):
     model = Segmenter(5, "resnet18", width=8, multi_level=multi_level)
     model.set_batch_norm("frozen")
     cls = method_class(name)
-    method = cls(model, cls.Settings(name=name, **settings))
+    method = cls(model, cls.Settings(name=name, **SMALL.get(name, {}) | settings))
     for module in (model, *method.modules.values()):
         module.to(dtype).train()
+    if "feature_head" in method.modules:  # as before_training, whose data are not here
+        s = method.settings
+        twin = load_foundation(s.distil_model, s.distil_weights, s.distil_scale)
+        method.references["foundation"] = twin.to(dtype).eval().requires_grad_(False)
     return method
 
 

@@ -99,4 +99,5 @@ def test_every_page_is_in_the_table_of_contents():
     index = (ROOT / "docs/index.md").read_text()
     listed = {line.strip() for block in re.findall(r"```\{toctree\}(.*?)```", index, re.S) for line in block.splitlines()}
     pages = {path.stem for path in (ROOT / "docs").glob("*.md")} - {"index"}
+    pages |= {f"notebooks/{path.stem}" for path in (ROOT / "docs/notebooks").glob("*.ipynb")}
     assert pages | {"generated/commands"} == {name for name in listed if name and not name.startswith(":")}

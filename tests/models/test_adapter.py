@@ -19,7 +19,7 @@ from fgda_cli.models.weights import load_backbone
 from fgda_cli.runtime.errors import FgdaError
 from fgda_cli.studies.importing import import_checkpoint
 from fgda_cli.training import stages
-from tests.helpers import IMAGENET, QUIET, TORCHRUN, crash_at, distance, fgda, needs, python, random_state, same, set_flags
+from tests.helpers import IMAGENET, QUIET, crash_at, fgda, needs, random_state, same
 
 
 def counted(*shape):
@@ -378,18 +378,14 @@ SETS = ("model.backbone=adapter:tiny14", "model.width=64", "model.output_stride=
         "optim.lr=1e-3", "optim.layer_decay=0.9", "method.name=vfmuda")  # fmt: skip
 
 
-def test_it_trains_resumes_bit_identically_and_is_the_same_in_two_processes(data_root, tiny_preset, tmp_path, monkeypatch):
+def test_it_trains_and_resumes_bit_identically(data_root, tiny_preset, tmp_path, monkeypatch):
     torch.set_num_threads(1)
     job = stages.Job(tiny_preset(*SETS), data_root, tmp_path / "one", "cpu", reporter=QUIET)
     whole, parts = stages.adapt(job, None), replace(job, out=tmp_path / "parts")
     crash_at(monkeypatch, 2, lambda: stages.adapt(parts, None))
     assert same(whole, stages.adapt(parts, None))
-    command = ["adapt", "--data-root", data_root, "--device", "cpu", *set_flags(*SETS), "--out", tmp_path / "two"]
-    done = python("-m", "fgda_cli", *command, launcher=TORCHRUN)
-    assert done.returncode == 0, done.stderr[-2000:]
-    one, two = (checkpoint.load(tmp_path / name / "checkpoints/last.pth")["model"] for name in ("one", "two"))
-    assert distance(one, two) <= 1e-4 * distance(one)
-    assert one["backbone.interactions.0.injector.gamma"].any()  # the transformer begins to read the maps
+    weights = checkpoint.load(whole)["model"]
+    assert weights["backbone.interactions.0.injector.gamma"].any()  # the transformer begins to read the maps
 
 
 @needs("onnx", "onnxruntime", "onnxscript")
