@@ -105,11 +105,15 @@ class Mic(SelfTraining, Distillation, Fgda):
     def student_terms(self, batch: Batch, guess: Tensor, sure: Tensor) -> dict[str, Tensor]:
         terms = super().student_terms(batch, guess, sure)
         if self.settings.lambda_masked:
-            output = self.forward(self.masked(batch.target), is_target=not self.sees_target_alone)
-            loss = self.output_loss(output, guess, sure)
-            terms["masked"] = self.settings.lambda_masked * loss
-            self.backward(terms["masked"])
+            terms["masked"] = self.masked_pass(batch, guess, sure)
         return terms | self.distil_terms(batch, self.iteration)
+
+    def masked_pass(self, batch: Batch, guess: Tensor, sure: Tensor) -> Tensor:
+        """Forward and backward on masked images; its own function, so that the output is gone before the next pass."""
+        output = self.forward(self.masked(batch.target), is_target=not self.sees_target_alone)
+        loss = self.settings.lambda_masked * self.output_loss(output, guess, sure)
+        self.backward(loss)
+        return loss
 
     def masked(self, images: Tensor) -> Tensor:
         """Images `[B,3,H,W]` in other colours, squares of them replaced by the encoder's mean colour; float 0-255."""

@@ -99,9 +99,9 @@ def _layer_factors(model: Segmenter, decay: float) -> dict[int, float]:
     if depths is None:
         raise UsageError("optim.layer_decay: this encoder has no transformer blocks to count: set it to 1")
     last = max(depths.values()) + 1
-    found = {id(parameter): decay ** (last - depths.get(name, last - 1)) for name, parameter in model.backbone.named_parameters()}
-    new = model.backbone.head_parameters() if hasattr(model.backbone, "head_parameters") else ()
-    return {key: factor for key, factor in found.items() if key not in {id(parameter) for parameter in new}}
+    new = {id(p) for p in model.backbone.head_parameters()} if hasattr(model.backbone, "head_parameters") else set()
+    own = [(name, p) for name, p in model.backbone.named_parameters() if id(p) not in new]
+    return {id(p): decay ** (last - depths.get(name, last - 1)) for name, p in own}
 
 
 def poly(power: float, warmup: int = 0, times_decay: bool = False) -> Schedule:

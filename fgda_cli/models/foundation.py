@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -42,6 +44,11 @@ def width_of(name: str) -> int:
         return timm_family.whole_model(name, None).num_features
 
 
+def file_of(name: str, weights: str) -> Path:
+    """The file of a model's `weights`, downloaded once. Raises ValueError for a name that timm lacks, else FgdaError."""
+    return find_weights(f"timm:{timm_family.plain(name)}", "torchvision", weights)
+
+
 def load_foundation(name: str, weights: str, scale: float, seed: int = 0) -> Foundation:
     """A model of timm with its published weights, those of a file, or random ones (`none`), which `seed` alone decides.
 
@@ -49,7 +56,7 @@ def load_foundation(name: str, weights: str, scale: float, seed: int = 0) -> Fou
     """
     state = None
     if weights != "none":
-        path = find_weights(name, "torchvision", weights)
+        path = file_of(name, weights)
         state = plain_names(flat_state(read_tensors(path)))
         check_finite(state, str(path))
     try:

@@ -10,13 +10,23 @@ from ..visual.plots import curves
 from .gap import DomainStatistics, Gap
 
 SHOWN = 5  # pictures of each side
+UNITS = {
+    "brightness": "% of the range, target less source",
+    "contrast": "deviation of the target's brightness over the source's",
+    "colour_distance": "deviations between the mean colours (Lab)",
+    "sharpness_db": "dB in fine detail; above 0 the source is sharper",
+    "layout_correlation": "correlation of brightness and edges by height, 1: alike",
+    "horizon_shift": "shares of the height by which the target lies lower",
+    "class_distance": "share of the pixels that would have to change their class, 0 to 1",
+}
 
 
 def gap_page(gap: Gap) -> str:
     rows = "".join(f"<tr><td><code>--set {escape(what)}</code></td><td style='text-align:left'>{escape(why)}</td></tr>"
                    for what, why in gap.advice)  # fmt: skip
     figures = "".join(
-        f"<tr><td>{escape(name.replace('_', ' '))}</td><td>{value:+.2f}</td></tr>" for name, value in gap.figures.items()
+        f"<tr><td>{escape(name.replace('_', ' '))}</td><td>{value:+.2f}</td><td class='words'>{escape(UNITS[name])}</td></tr>"
+        for name, value in gap.figures.items()
     )
     names = [f"{domain.name}, {domain.count} images, {domain.size[0]}x{domain.size[1]}" for domain in (gap.source, gap.target)]
     spectra = {domain.name: list(enumerate(domain.spectrum.tolist())) for domain in (gap.source, gap.target)}
@@ -42,8 +52,8 @@ def _profiles(gap: Gap) -> dict[str, list[tuple[int, float]]]:
 def _pairs(source: DomainStatistics, target: DomainStatistics) -> str:
     parts = []
     for domain in (source, target):
-        chosen = evenly_spaced(domain.frames.images, SHOWN)
-        figures = [html.image(image, f"{domain.name} {number}", photo=True) for number, image in enumerate(chosen, 1)]
+        chosen = evenly_spaced(range(len(domain.frames.images)), SHOWN)
+        figures = [html.image(domain.frames.images[number], domain.frames.name(number), photo=True) for number in chosen]
         parts.append(html.scene(domain.name, f"{domain.count} images", figures))
     return "".join(parts)
 

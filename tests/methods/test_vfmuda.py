@@ -230,12 +230,14 @@ def test_what_is_off_is_not_there_and_mic_can_distil_too():
     assert mic.head_parameters() == [*mic.modules["feature_head"].parameters()]
 
 
-def test_a_foundation_model_that_cannot_be_had_is_refused_before_work(tmp_path, monkeypatch):
+def test_a_foundation_model_that_cannot_be_had_is_refused_before_work(tmp_path):
     settings, model = method_class("vfmuda").Settings, Segmenter(5, "resnet18", width=8)
     with pytest.raises(UsageError, match="methods.vfmuda.distil_model: timm has no model 'vit_tinny'"):
         method_class("vfmuda").check(settings(name="vfmuda", distil_model="timm:vit_tinny"), model, None, None)
-    with pytest.raises(FgdaError, match="no weight file"):
-        method_class("vfmuda").check(settings(name="vfmuda", distil_weights=str(tmp_path / "none.pth")), model, None, None)
+    for name in ("timm:vit_tiny_patch16_224", "vit_tiny_patch16_224"):
+        wanted = settings(name="vfmuda", distil_model=name, distil_weights=str(tmp_path / "none.pth"))
+        with pytest.raises(FgdaError, match="no weight file"):
+            method_class("vfmuda").check(wanted, model, None, None)
 
 
 def test_a_random_foundation_is_its_seeds_alone_and_a_cnn_gives_its_last_map():

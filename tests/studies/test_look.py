@@ -142,6 +142,9 @@ def test_slider_zoom_and_pan_with_the_same_spot_in_all_views(page):
     left = changes(page, lambda: page.fill("#split", "0"))
     right = changes(page, lambda: page.fill("#split", "100"))
     assert left != right
+    page.fill("#split", "0")
+    changes(page, lambda: page.select_option("#right", "0"))
+    page.fill("#split", "100")
     changes(page, lambda: page.select_option("#left", "1"))
     page.click("#whole")  # in a list, a letter is a choice
     page.keyboard.press("s")

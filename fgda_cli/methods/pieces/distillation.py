@@ -65,15 +65,14 @@ class Distillation(Method):
         super().check(settings, model, source, target)
         if not cls.distils(settings):
             return
-        from ...models.foundation import width_of
-        from ...models.weights import find_weights
+        from ...models.foundation import file_of, width_of
 
         try:
             width_of(settings.distil_model)
+            if settings.distil_weights != "none":
+                file_of(settings.distil_model, settings.distil_weights)
         except ValueError as error:
             raise UsageError(f"methods.{settings.name}.distil_model: {error}") from None
-        if settings.distil_weights != "none":
-            find_weights(settings.distil_model, "torchvision", settings.distil_weights)
 
     def before_training(self, data: OfflineData) -> None:
         """Load the frozen model: a reference, never saved."""
