@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Optional
 
 import typer
 
@@ -18,7 +18,10 @@ def compare(
     out: Annotated[
         Path, typer.Option(help="A PNG; or an HTML page (.html) to look around in, offline.", rich_help_panel="Result")
     ],
-    most: Annotated[int, typer.Option(min=1, max=200, help="Images shown at most.", rich_help_panel="Result")] = 4,
+    most: Annotated[
+        Optional[int],
+        typer.Option(min=1, max=200, help="Images shown at most. Default: 4, in a page 50.", rich_help_panel="Result"),
+    ] = None,
     data_root: cli.DataRoot = None,
     device: cli.Device = "auto",
     precision: cli.PrecisionName = None,
@@ -37,7 +40,7 @@ def compare(
     if is_page and len(checkpoints) > MOST_CHECKPOINTS:
         raise UsageError(f"a page shows up to {MOST_CHECKPOINTS} checkpoints, not {len(checkpoints)}")
     how = cli.precision_for(precision, device, show)
-    scenes = gather(inputs, root_of(data_root), most, workers)
+    scenes = gather(inputs, root_of(data_root), most or (50 if is_page else 4), workers)
     if is_page:
         write_text(out, look_page(scenes, checkpoints, headings(checkpoints), how, show))
     else:
