@@ -163,11 +163,16 @@ def make(name: str, multi_level: bool, dtype=torch.float64, **settings):
     method = cls(model, cls.Settings(name=name, **SMALL.get(name, {}) | settings))
     for module in (model, *method.modules.values()):
         module.to(dtype).train()
-    if "feature_head" in method.modules:  # as before_training, whose data are not here
+    give_foundation(method, dtype)
+    return method
+
+
+def give_foundation(method, *where) -> None:
+    """The method's foundation model, if it has one, as `before_training` gives it; `where`: a device or type."""
+    if "feature_head" in method.modules:
         s = method.settings
         twin = load_foundation(s.distil_model, s.distil_weights, s.distil_scale)
-        method.references["foundation"] = twin.to(dtype).eval().requires_grad_(False)
-    return method
+        method.references["foundation"] = twin.to(*where).eval().requires_grad_(False)
 
 
 def batch() -> Batch:

@@ -44,6 +44,7 @@ def verdict(
         raise UsageError("--images and --data: one of them")
     from ..data.store import data_root as root_of
     from ..inference.evaluate import headings
+    from ..studies.look import LOOK
     from ..studies.report import write_page
     from ..studies.verdict import VerdictOptions, look_around, run_verdict, verdict_page
     from ..visual.tables import verdict_lines, verdict_table
@@ -53,8 +54,8 @@ def verdict(
     wanted = VerdictOptions(root_of(data_root), tuple(images or ()), data, baseline, frames, max_pixels, label_maps)
     study = run_verdict(checkpoints, headings(checkpoints), wanted, how, show)
     if report is not None:
-        write_page(report / "look.html", look_around(study, how, show))
-        show.say(f"report: {write_page(report / 'index.html', verdict_page(study, how, 'look.html'))}")
+        write_page(report / LOOK, look_around(study, how, show))
+        show.say(f"report: {write_page(report / 'index.html', verdict_page(study, how, LOOK))}")
     results = [one.to_json() for one in study.checkpoints]
     if json is not None:
         cli.emit_json({"frames": study.what, "checkpoints": results}, json, show)

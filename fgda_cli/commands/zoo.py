@@ -34,10 +34,6 @@ def zoo(
             raise UsageError("fgda zoo get NAME: fgda zoo lists the names")
         from ..studies.zoo import get
 
-        if name in ENTRIES:
-            entry = ENTRIES[name]
-            show.say(f"{name}: {entry.method}, {entry.source} to {entry.target}, from {entry.page}")
-            show.say(f"licence of the code: {entry.code}; of the weights: {entry.weights}")
         ours = get(name, show, trust)
         show.say(f"next: fgda predict {name} photos/ --out predicted")
         print(ours)

@@ -99,7 +99,7 @@ def _layer_factors(model: Segmenter, decay: float) -> dict[int, float]:
     if depths is None:
         raise UsageError("optim.layer_decay: this encoder has no transformer blocks to count: set it to 1")
     last = max(depths.values()) + 1
-    new = {id(p) for p in model.backbone.head_parameters()} if hasattr(model.backbone, "head_parameters") else set()
+    new = {id(p) for p in model.new_in_encoder()}
     own = [(name, p) for name, p in model.backbone.named_parameters() if id(p) not in new]
     return {id(p): decay ** (last - depths.get(name, last - 1)) for name, p in own}
 

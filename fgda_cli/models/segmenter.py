@@ -138,12 +138,13 @@ class Segmenter(nn.Module):
         """Return the modules that learn at the heads' rate."""
         return [module for module in (self.neck, self.head, self.aux_head) if module is not None]
 
-    def parameter_groups(self, lr: float, head_lr_factor: float) -> list[dict]:
-        """Return optimiser groups: the backbone at `lr`, the heads at `lr * head_lr_factor`; frozen parameters are left out.
+    def new_in_encoder(self) -> list[nn.Parameter]:
+        """Return the encoder's own parts that learn with the heads, where it names some (`head_parameters`)."""
+        return self.backbone.head_parameters() if hasattr(self.backbone, "head_parameters") else []
 
-        An encoder may name parts of its own that learn with the heads (`head_parameters`).
-        """
-        new = [*self.backbone.head_parameters()] if hasattr(self.backbone, "head_parameters") else []
+    def parameter_groups(self, lr: float, head_lr_factor: float) -> list[dict]:
+        """Return optimiser groups: the backbone at `lr`, the heads at `lr * head_lr_factor`; frozen parameters are left out."""
+        new = self.new_in_encoder()
         known = {id(p) for p in new}
         body = [p for p in self.backbone.parameters() if p.requires_grad and id(p) not in known]
         head = [p for p in (*new, *(p for module in self.head_modules() for p in module.parameters())) if p.requires_grad]

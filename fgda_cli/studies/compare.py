@@ -13,6 +13,7 @@ from ..data.store import PreparedDataset
 from ..inference.inputs import collect, read_inputs
 from ..inference.predict import predict
 from ..models.checkpoint import load_model
+from ..models.segmenter import Segmenter
 from ..runtime.devices import Precision
 from ..runtime.errors import FgdaError
 from ..visual.colour import colourise
@@ -54,12 +55,19 @@ def gather(inputs: list[str], root: Path, most: int, threads: int | None = None)
     return scenes[:most]
 
 
-def comparison(scenes: list[Scene], checkpoints: list[Path], names: list[str], precision: Precision) -> np.ndarray:
-    """Two rows a scene: labels above, entropy (eq. 4) below; each picture in its image's own aspect, colours by class name."""
+def networks_of(
+    checkpoints: list[Path], scenes: list[Scene], precision: Precision
+) -> tuple[list[Segmenter], list[ClassSet], ClassSet]:
+    """The checkpoints' networks on the device, the classes of each, and every class of theirs and of the scenes once."""
     loaded = [load_model(path, exported=True) for path in checkpoints]
-    models = [precision.to_device(model) for model, _ in loaded]
     own = [info["classes"] for _, info in loaded]
     classes = union_of([*own, *(scene.classes for scene in scenes if scene.classes is not None)])
+    return [precision.to_device(model) for model, _ in loaded], own, classes
+
+
+def comparison(scenes: list[Scene], checkpoints: list[Path], names: list[str], precision: Precision) -> np.ndarray:
+    """Two rows a scene: labels above, entropy (eq. 4) below; each picture in its image's own aspect, colours by class name."""
+    models, own, classes = networks_of(checkpoints, scenes, precision)
     has_truth = any(scene.truth is not None for scene in scenes)
     rows = []
     for scene in scenes:

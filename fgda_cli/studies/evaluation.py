@@ -22,12 +22,12 @@ from ..runtime.errors import FgdaError
 from ..runtime.reporter import Reporter
 from .changes import Evaluated, change, comparison_page
 from .compare import from_dataset
-from .look import MOST_CHECKPOINTS, look_page
+from .look import LOOK, MOST_CHECKPOINTS, look_page
 from .report import ImageScores, evaluation_page, write_page
 from .verdict import start_of
 
 RESAMPLES = 1000  # of the images, for intervals
-LOOK, LOOKED_AT = "look.html", 20  # the page beside a report, and its images, evenly spaced
+LOOKED_AT = 20  # images of the page to look in, evenly spaced
 
 
 @dataclass(frozen=True)

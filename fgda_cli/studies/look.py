@@ -12,15 +12,15 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ..data.classes import ClassMatch, ClassSet, union_of
+from ..data.classes import ClassMatch, ClassSet
 from ..data.geometry import resize_ids, resize_image
 from ..inference.predict import predict
 from ..metrics import ConfusionMatrix
-from ..models.checkpoint import load_model
 from ..runtime.devices import Precision
 from ..runtime.reporter import Reporter
-from .compare import Scene
+from .compare import Scene, networks_of
 
+LOOK = "look.html"  # the page beside a report
 WIDEST = 1024  # pixels of a picture in the page
 QUALITY = 80  # of photographs
 MOST_CHECKPOINTS = 4
@@ -30,9 +30,7 @@ SAFE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 1
 
 def look_page(scenes: list[Scene], checkpoints: list[Path], names: list[str], precision: Precision, reporter: Reporter) -> str:
     """The page's HTML, of up to MOST_CHECKPOINTS checkpoints."""
-    loaded = [load_model(path, exported=True) for path in checkpoints]
-    models, own = [precision.to_device(model) for model, _ in loaded], [info["classes"] for _, info in loaded]
-    classes = union_of([*own, *(scene.classes for scene in scenes if scene.classes is not None)])
+    models, own, classes = networks_of(checkpoints, scenes, precision)
     frames = [
         _frame(scene, number, [predict(model, scene.image, precision) for model in models], own, classes)
         for number, scene in enumerate(reporter.track(scenes, "looking", len(scenes)), 1)

@@ -28,7 +28,7 @@ from ..runtime.reporter import Reporter
 from ..visual.colour import overlay
 from ..visual.sheets import contact_sheet
 from .compare import Scene
-from .look import look_page
+from .look import LOOK, look_page
 
 LOOKED_AT = 50  # of the chosen frames stand in the page, at most
 PRESENT = 0.002  # of a frame's pixels: a class that holds less may be noise
@@ -196,7 +196,7 @@ def write_ranking(
     looked_at = [scene for _, scene in sorted(scenes.items())]
     shown = [Path(result["checkpoint"])]
     page = look_page(looked_at, shown, headings(shown), precision, reporter)
-    write_text(out / "look.html", page)
+    write_text(out / LOOK, page)
     write_json(out / "ranking.json", result)
 
 

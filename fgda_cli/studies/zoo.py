@@ -30,6 +30,8 @@ def get(name: str, reporter: Reporter, trust: bool = False) -> Path:
     cannot be had, is not what it should be, or does not fit.
     """
     entry, ours = _entry(name), zoo.place_of(name)
+    reporter.say(f"{name}: {entry.method}, {entry.source} to {entry.target}, from {entry.page}")
+    reporter.say(f"licence of the code: {entry.code}; of the weights: {entry.weights}")
     if ours.is_file():
         return ours
     make_folder(zoo.folder())

@@ -15,7 +15,6 @@ from fgda_cli.inference import evaluate, predict
 from fgda_cli.methods import optimizers
 from fgda_cli.methods.registry import method_class, method_names
 from fgda_cli.models import checkpoint
-from fgda_cli.models.foundation import load_foundation
 from fgda_cli.models.heads.aspp import AsppHead
 from fgda_cli.presets import load_preset
 from fgda_cli.runtime.devices import Precision
@@ -26,7 +25,7 @@ from fgda_cli.runtime.transfer import Readings
 from fgda_cli.training import components, stages
 from fgda_cli.training.run_folder import RunFolder
 from fgda_cli.training.trainer import Trainer
-from tests.helpers import TINY
+from tests.helpers import TINY, give_foundation
 from tests.pretend import DEVICE, needs_pretended_gpu, pretended_gpu
 
 pytestmark = needs_pretended_gpu
@@ -62,10 +61,7 @@ def made(device: torch.device, name: str, *overrides: str, scaler=None) -> Train
     model, method = checkpoint.build_model(preset.model, 5), method_class(name)
     precision = Precision("fp32", device, scaler)
     prepared = components.prepare_method(method, model, preset, preset.adapt, precision, ProcessGroup())
-    if "feature_head" in prepared.modules:  # as before_training, whose data are not here
-        s = prepared.settings
-        twin = load_foundation(s.distil_model, s.distil_weights, s.distil_scale).eval().requires_grad_(False)
-        prepared.references["foundation"] = precision.to_device(twin)
+    give_foundation(prepared, device)
     state = components.make_state(prepared, preset, preset.adapt, precision)
     return Trainer(state, None, preset.adapt, preset, RunFolder(Path()), {"stage": "adapt", "method": name}, None, QUIET)
 
