@@ -350,3 +350,8 @@ def test_dinov3_takes_any_size_and_says_its_licence(tmp_path):
     assert done.returncode == 0 and max(map(len, done.stdout.splitlines())) <= 80, done.stderr
     row = json.loads((tmp_path / "b.json").read_text())["backbones"][0]
     assert row["licence"] == "DINOv3, not free for every use"
+
+
+def test_a_recipe_of_another_family_is_refused(tmp_path):
+    with pytest.raises(FgdaError, match="no dinov2 weights are known for timm:vit_tiny_patch16_224"):
+        family.locate("timm:vit_tiny_patch16_224", "dinov2", tmp_path)

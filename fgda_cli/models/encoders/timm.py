@@ -157,6 +157,8 @@ def locate(name: str, weights: str, folder: Path) -> Path:
     name = plain(name)
     if weights == "package":
         return _packaged(name)
+    if weights == "dinov2":
+        raise FgdaError(f"no dinov2 weights are known for timm:{name}: a model's own are imagenet (adapter: has dinov2)")
     config = timm.get_pretrained_cfg(name)
     for suffix in SUFFIXES:
         if (folder / f"{name}{suffix}").is_file():
