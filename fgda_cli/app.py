@@ -140,5 +140,5 @@ def _exit_code(error: BaseException) -> int:
 
 
 def run() -> None:
-    """The console script."""
+    """Run the console script `fgda`."""
     sys.exit(main())

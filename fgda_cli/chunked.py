@@ -21,7 +21,7 @@ ChunkLoss = Callable[[Tensor, slice], Tensor]  # (logits [B,C,rows,W], output ro
 
 
 def interpolation(inputs: int, outputs: int, like: Tensor, align_corners: bool = True) -> Tensor:
-    """The matrix `[outputs, inputs]` of linear interpolation as `F.interpolate` does it."""
+    """Return the matrix `[outputs, inputs]` of linear interpolation, as `F.interpolate` computes it."""
     return _interpolation(inputs, outputs, align_corners, like.dtype, like.device)
 
 
@@ -32,15 +32,16 @@ def _interpolation(inputs: int, outputs: int, align_corners: bool, dtype: torch.
 
 
 def index_of(pixels: Tensor, inputs: int, outputs: int, align_corners: bool) -> Tensor:
-    """Where the pixels (0 to outputs - 1) of a side lie among its `inputs` values (0 to inputs - 1): the ends of both fall
-    together with align_corners, the borders of both (half a step beyond the ends) without."""
+    """Return where the pixels (0 to outputs - 1) of a side lie among its `inputs` values (0 to inputs - 1). With align_corners,
+    the two ends coincide; without, the borders do, which lie half a step beyond the ends.
+    """
     if align_corners:
         return pixels * ((inputs - 1) / max(outputs - 1, 1))
     return ((pixels + 0.5) * (inputs / outputs) - 0.5).clamp(0, inputs - 1)
 
 
 def reading_matrix(position: Tensor, inputs: int) -> Tensor:
-    """The float64 matrix `[n, inputs]` that reads off, linearly, the values at `n` positions (0 to inputs - 1)."""
+    """Return the float64 matrix `[n, inputs]` that interpolates linearly at `n` positions (0 to inputs - 1)."""
     low = position.floor().long().clamp(max=max(inputs - 2, 0))
     matrix = torch.zeros(len(position), inputs, dtype=torch.float64)
     lines, share = torch.arange(len(position)), position - low
@@ -63,27 +64,27 @@ class Upsampled:
         self.wide = torch.matmul(maps, self.across)  # [B,C,h,W]
 
     def span(self, rows: slice) -> slice:
-        """The input rows that these output rows need."""
+        """Return the input rows that these output rows need."""
         h, height = self.wide.shape[2], self.size[0]
         step = h / height  # of both kinds: they are less than one input row apart
         return slice(max(int(rows.start * step) - 2, 0), min(int(rows.stop * step) + 3, h))
 
     def rows(self, rows: slice) -> Tensor:
-        """`[B,C,rows,W]`."""
+        """Return some output rows, `[B,C,rows,W]`."""
         span = self.span(rows)
         return self.mix(self.wide[:, :, span], span, rows)
 
     def mix(self, part: Tensor, span: slice, rows: slice) -> Tensor:
-        """Wide input rows `[B,C,span,W]` to output rows."""
+        """Interpolate wide input rows `[B,C,span,W]` to output rows."""
         return torch.matmul(self.down[rows, span], part)
 
     def back(self, grads: Tensor, rows: slice, into: Tensor) -> None:
-        """Adds the gradient of some output rows `[B,C,rows,W]` to that of the wide input rows `[B,C,h,W]`."""
+        """Add the gradient of some output rows `[B,C,rows,W]` to the gradient of the wide input rows `[B,C,h,W]`."""
         span = self.span(rows)
         into[:, :, span] += torch.matmul(self.down[rows, span].T, grads)
 
     def narrow(self, wide: Tensor) -> Tensor:
-        """The gradient of the maps `[B,C,h,w]` from that of the wide rows."""
+        """Return the gradient of the maps `[B,C,h,w]`, given the gradient of the wide rows."""
         return torch.matmul(wide, self.across.T)
 
     def chunks(self) -> list[slice]:
@@ -119,7 +120,7 @@ class _Chunked(torch.autograd.Function):
 
 
 def total(logits: Tensor, size: tuple[int, int], chunk_loss: ChunkLoss, align_corners: bool = True) -> Tensor:
-    """The sum of `chunk_loss` over all output rows, differentiable once in `logits` `[B,C,h,w]`."""
+    """Return the sum of `chunk_loss` over all output rows, differentiable once in `logits` `[B,C,h,w]`."""
     if torch.is_grad_enabled() and logits.requires_grad:
         return _Chunked.apply(logits, size, chunk_loss, align_corners)
     view = Upsampled(logits, size, align_corners)

@@ -135,8 +135,10 @@ class Calibration:
 
 
 def resampled_iou(counts: np.ndarray, resamples: int, seed: int = 0) -> np.ndarray:
-    """IoU in percent `[resamples,K]` of images drawn with replacement, NaN for a class that none of them shows; counts are the
-    images' confusion matrices `[N,K,K]`. The same numbers draw the same images, so that two networks' can be subtracted."""
+    """Return IoU in percent `[resamples,K]` of images drawn with replacement, NaN for a class that none of them shows; counts are
+    the images' confusion matrices `[N,K,K]`. Equal arguments draw the same images, so that the results of two networks can be
+    subtracted.
+    """
     n, k, _ = counts.shape
     hits = np.diagonal(counts, axis1=1, axis2=2).astype(np.float64)
     unions = counts.sum(1) + counts.sum(2) - hits

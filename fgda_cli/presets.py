@@ -272,7 +272,7 @@ def _explain(error: ValidationError, tree: dict, schema: type[BaseModel], prefix
 
 
 def valid_keys(schema: type[BaseModel] = Preset, prefix: str = "") -> dict[str, str]:
-    """Every dotted key of a schema with its one line of help."""
+    """Return every dotted key of a schema with its one line of help."""
     keys: dict[str, str] = {}
     for name, field in schema.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):

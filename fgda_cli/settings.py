@@ -146,7 +146,7 @@ class Data(Section):
     @model_validator(mode="before")
     @classmethod
     def evaluation_size_follows_the_target(cls, value: Any) -> Any:
-        """What is validated and shipped enters the network as the target did in training, unless told otherwise."""
+        """Let validated and shipped models read images at the target's training size, unless told otherwise."""
         parts = [value.get(key) if isinstance(value, dict) else None for key in ("evaluation", "target")]
         if not all(isinstance(part, dict) for part in parts) or parts[0].get("size") is not None or "size" not in parts[1]:
             return value

@@ -112,20 +112,20 @@ def reporter(context: typer.Context) -> Reporter:
 
 
 def overrides(sets, seed, precision, workers) -> list[str]:
-    """--set's values and the short options as key=value overrides of a preset."""
+    """Return the values of --set and of the short options as key=value overrides of a preset."""
     extra = {"run.seed": seed, "run.precision": precision, "run.workers": workers}
     return [*(sets or []), *(f"{key}={value}" for key, value in extra.items() if value is not None)]
 
 
 def preset_from(context: typer.Context, name: str, sets, seed, precision, workers, method: str | None = None):
-    """The preset with the command line's short options applied as overrides."""
+    """Load the preset with the command line's short options applied as overrides."""
     from ..presets import load_preset
 
     return load_preset(name, overrides(sets, seed, precision, workers), method, reporter(context))
 
 
 def job_of(context: typer.Context, settings, data_root: Path | None, out: Path | None, device: str, **how):
-    """A training job; loads torch, so the preset is checked before."""
+    """Return a training job. This loads torch, so the preset is checked before."""
     from ..data import store
     from ..training.stages import Job
 
@@ -133,7 +133,9 @@ def job_of(context: typer.Context, settings, data_root: Path | None, out: Path |
 
 
 def precision_for(name: str | None, device: str, show: Reporter, model=None):
-    """The precision of commands that only run forward; fp32 unless asked, so that results do not depend on the machine."""
+    """Return the precision of commands that only predict: fp32 unless the user asks for another, so that results do not depend on
+    the machine.
+    """
     from ..runtime.devices import make_precision, pick_device
 
     if name is not None and name not in ("auto", "fp32", "bf16", "fp16"):
@@ -142,7 +144,7 @@ def precision_for(name: str | None, device: str, show: Reporter, model=None):
 
 
 def plain_name(name: str) -> str:
-    """Raises UsageError for a --name that leads elsewhere."""
+    """Check that --name is the name of a folder. Raises UsageError for a path that leads elsewhere."""
     if Path(name).name != name or name in (".", ".."):
         raise UsageError(f"--name {name}: a plain name, without folders")
     return name
@@ -154,7 +156,7 @@ def check_ids(ids: str) -> None:
 
 
 def views(flip: bool, scale: list[float] | None, sliding: str | None = None, overlap: float = 0.25, blend: str = "taper"):
-    """Test-time augmentation of --flip and --scale; --sliding, --overlap and --blend. Raises UsageError."""
+    """Return the test-time augmentation of --flip, --scale, --sliding, --overlap and --blend. Raises UsageError."""
     from ..data.cache import parse_size
 
     window = parse_size(sliding, "--sliding")
@@ -167,7 +169,9 @@ def views(flip: bool, scale: list[float] | None, sliding: str | None = None, ove
 
 
 def emit_json(value, where: str, show: Reporter | None = None) -> None:
-    """To stdout for "-", else to the file named; by the first process. What was decided for the user goes in."""
+    """Write a result as JSON to stdout ("-") or to the named file, from the first process. The decisions that were made for the
+    user are included.
+    """
     import json
 
     from ..runtime.files import write_json
@@ -182,7 +186,7 @@ def emit_json(value, where: str, show: Reporter | None = None) -> None:
 
 
 def arrange(arguments: list[str]) -> list[str]:
-    """Global flags may stand anywhere; a bare `--json` (no FILE after it) means stdout."""
+    """Let global flags stand anywhere on the command line, and read a bare `--json` (no FILE after it) as stdout."""
     head, tail = [], []
     rest = iter(range(len(arguments)))
     for index in rest:
@@ -230,7 +234,7 @@ def describe(error: BaseException) -> tuple[int, str]:
 
 
 def terminate(_signum, _frame):
-    """SIGTERM outside training, where nothing needs saving beyond what is on disk."""
+    """Handle SIGTERM outside training, where nothing needs to be saved."""
     from ..runtime.errors import Stopped
 
     raise Stopped(signal.SIGTERM, "terminated")

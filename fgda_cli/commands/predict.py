@@ -87,7 +87,7 @@ def predict(
 
 
 def check_videos(found, write, stills) -> None:
-    """Raises UsageError where `--save video` has no video, or would write over one."""
+    """Check `--save video`. Raises UsageError when no input is a video, or when an output would overwrite one."""
     videos = [item for item in found if item.is_video]
     if not videos and not stills:
         raise UsageError("--save video: none of the inputs is a video")

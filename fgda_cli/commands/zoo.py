@@ -25,7 +25,7 @@ def zoo(
     ] = False,
     json: cli.Json = None,
 ) -> None:
-    """Published checkpoints by name: list them, or get one for predict, evaluate, export and card."""
+    """List published checkpoints by name, or get one for predict, evaluate, export and card."""
     from ..models.zoo import ENTRIES, place_of
 
     show = cli.reporter(context)

@@ -11,7 +11,8 @@ GREY = np.array([0.299, 0.587, 0.114], np.float64)
 
 
 def colour_jitter(image: np.ndarray, strengths: tuple[float, float, float, float], rng: np.random.Generator) -> np.ndarray:
-    """Brightness, contrast, saturation (factors 1 ± s) and hue (± s of the circle) in random order, as torchvision's ColorJitter.
+    """Change brightness, contrast, saturation (factors 1 ± s) and hue (± s of the circle) in random order, as torchvision's
+    ColorJitter does.
 
     RGB uint8 `[H,W,3]` in and out.
     """
@@ -56,19 +57,19 @@ def random_flip(rng: np.random.Generator, *planes: np.ndarray) -> tuple[np.ndarr
 
 
 def random_blur(image: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
-    """Gaussian blur of a random strength up to `sigma` pixels, half of the time."""
+    """Blur an image by a Gaussian of random strength up to `sigma` pixels, half of the time."""
     strength, chosen = rng.uniform(0.1, max(sigma, 0.1001)), rng.random() < 0.5
     return cv2.GaussianBlur(image, (0, 0), strength) if sigma and chosen else image
 
 
 def scaled_size(size: tuple[int, int], scale: tuple[float, float], rng: np.random.Generator) -> tuple[int, int]:
-    """(width, height) times a factor drawn from [low, high], at least 8 pixels a side."""
+    """Return (width, height) times a factor drawn from [low, high], at least 8 pixels a side."""
     factor = rng.uniform(*scale) if scale != (1.0, 1.0) else 1.0
     return tuple(max(8, round(side * factor)) for side in size)
 
 
 def random_box(size: tuple[int, int], crop: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
-    """Left and top of a crop (width, height) in an image of `size`; 0 along a side that is not larger."""
+    """Draw left and top of a crop (width, height) in an image of `size`; 0 along a side where the crop does not fit."""
     return tuple(int(rng.integers(max(0, whole - part) + 1)) for whole, part in zip(size, crop, strict=True))
 
 
@@ -84,8 +85,8 @@ def varied_box(
     least: int = 0,
     tries: int | None = None,
 ) -> tuple[int, int]:
-    """`random_box` of a label `[H,W]`, drawn again while one class holds `most` or more of the crop's labelled pixels
-    (mmsegmentation's cat_max_ratio), or class `wanted` no more than `least` pixels ([DAFormer]'s rare-class crops).
+    """Draw a `random_box` of a label `[H,W]` again while one class holds `most` or more of the crop's labelled pixels
+    (mmsegmentation's cat_max_ratio), or while class `wanted` has no more than `least` pixels ([DAFormer]'s rare-class crops).
 
     With `tries`, so many crops are asked for both at once, and if none is accepted, one more is taken as it is ([VFMUDA++]).
     """
@@ -108,7 +109,7 @@ def varied_box(
 
 
 def cut(pixels: np.ndarray, box: tuple[int, int], crop: tuple[int, int], fill: int = IGNORE_INDEX) -> np.ndarray:
-    """The crop (width, height) at (left, top); what lies beyond the image is `fill`."""
+    """Cut the crop (width, height) at (left, top); pixels beyond the image become `fill`."""
     left, top = box
     part = pixels[top : top + crop[1], left : left + crop[0]]
     below, right = crop[1] - part.shape[0], crop[0] - part.shape[1]

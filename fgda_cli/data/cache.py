@@ -279,7 +279,7 @@ def _other_splits(task: Task, listing: Listing, replaced: dict[str, list]) -> di
 
 
 def parse_size(text: str | None, option: str = "--size") -> tuple[int, int] | None:
-    """`1280x720` to (1280, 720). Raises UsageError."""
+    """Read `1280x720` as (1280, 720). Raises UsageError."""
     if text is None:
         return None
     width, _, height = text.lower().partition("x")
@@ -289,7 +289,7 @@ def parse_size(text: str | None, option: str = "--size") -> tuple[int, int] | No
 
 
 def parse_rows(text: str | None) -> tuple[float, float] | None:
-    """`29:70`, percent of the height from the top, to (29.0, 70.0). Raises UsageError."""
+    """Read `29:70`, percent of the height from the top, as (29.0, 70.0). Raises UsageError."""
     if text is None:
         return None
     try:

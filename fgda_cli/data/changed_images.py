@@ -17,7 +17,7 @@ from .store import PreparedDataset
 def derive(
     dataset: PreparedDataset, out: Path, name: str, change: Callable[[np.ndarray], np.ndarray], reporter: Reporter
 ) -> PreparedDataset:
-    """The training images of `dataset` after `change` (RGB uint8 `[H,W,3]` to the same size), with their labels.
+    """Write the training images of `dataset` after `change` (RGB uint8 `[H,W,3]` to the same size), with their labels.
 
     Files that are there already are kept; the manifest comes last. Raises FgdaError for an image of another size.
     """

@@ -64,7 +64,7 @@ class ClassSet:
         return len(self.names)
 
     def label_ids(self) -> tuple[int, ...] | None:
-        """Cityscapes label ids of the classes, in order; None when there are others than Cityscapes'."""
+        """Return the Cityscapes label ids of the classes, in order; None when a class is not Cityscapes'."""
         if not set(self.names) <= set(NAMES):
             return None
         return tuple(CITYSCAPES_IDS[NAMES.index(name)] for name in self.names)
@@ -74,7 +74,7 @@ class ClassSet:
 
     @classmethod
     def from_json(cls, value: dict) -> ClassSet:
-        """Raises ValueError (pydantic's) for anything but names and as many colours."""
+        """Read a class set. Raises ValueError (pydantic's) unless it has names and one colour for each."""
         from pydantic import TypeAdapter
 
         return TypeAdapter(cls).validate_python(value)
@@ -84,7 +84,7 @@ CITYSCAPES = ClassSet()
 
 
 def named_classes(names: Sequence[str], colours: dict[str, tuple[int, int, int]] | None = None) -> ClassSet:
-    """A class set by names: Cityscapes' names keep their colours, others get the one given, or a new one."""
+    """Return a class set of these names. Cityscapes' names keep their colours; others get the given colour, or a new one."""
     known = dict(zip(NAMES, PALETTE, strict=True)) | (colours or {})
     used = {known[name] for name in names if name in known}
     fresh = (colour for colour in distinct_palette(4 * len(names) + len(PALETTE)) if colour not in used)
@@ -92,7 +92,7 @@ def named_classes(names: Sequence[str], colours: dict[str, tuple[int, int, int]]
 
 
 def union_of(sets: Sequence[ClassSet]) -> ClassSet:
-    """Every name of several class sets once, in the colour that it has where it comes first."""
+    """Return every name of several class sets once, in the colour of its first occurrence."""
     colours: dict[str, tuple[int, int, int]] = {}
     for classes in sets:
         for name, colour in zip(classes.names, classes.palette, strict=True):
@@ -101,7 +101,7 @@ def union_of(sets: Sequence[ClassSet]) -> ClassSet:
 
 
 def distinct_palette(count: int) -> tuple[tuple[int, int, int], ...]:
-    """Colours for classes of the user's own: evenly spread hues in three lightnesses."""
+    """Return colours for a user's own classes: evenly spread hues in three lightnesses."""
     import colorsys
 
     colours = []
@@ -120,7 +120,7 @@ class ClassMatch:
 
     @property
     def shared(self) -> tuple[str, ...]:
-        """Names that both have, in our order."""
+        """Return the names that both class sets have, in the order of ours."""
         return tuple(name for name in self.ours.names if name in self.theirs.names)
 
     @property
@@ -128,7 +128,7 @@ class ClassMatch:
         return self.ours.names == self.theirs.names
 
     def table(self) -> np.ndarray:
-        """A lookup `[256]` uint8 from their train ids to ours; what we do not have becomes 255."""
+        """Return a lookup `[256]` uint8 from their train ids to ours; classes that we lack become 255."""
         import numpy as np
 
         table = np.full(256, IGNORE_INDEX, np.uint8)
@@ -138,7 +138,7 @@ class ClassMatch:
         return table
 
     def describe(self) -> str | None:
-        """What a person should know of a comparison that is not one to one; None when it is."""
+        """Say how two class sets differ, for the user; None when they match one to one."""
         if self.is_identity:
             return None
         if set(self.ours.names) == set(self.theirs.names):
@@ -151,8 +151,9 @@ class ClassMatch:
 
 
 def mean_without(left_out: Sequence[str], shared: Sequence[str]) -> tuple[str, ...] | None:
-    """Cityscapes' classes less `left_out`, over which the literature takes its mean; None unless `shared` holds all of them,
-    among Cityscapes' alone."""
+    """Return Cityscapes' classes without `left_out`, over which the literature takes its mean. None unless `shared` holds all of
+    them and only Cityscapes' classes.
+    """
     wanted = tuple(name for name in NAMES if name not in left_out)
     return wanted if set(wanted) <= set(shared) <= set(NAMES) else None
 

@@ -44,7 +44,7 @@ class Task:
 
     @cached_property
     def conversion(self) -> str:
-        """A short hash of everything but the files that a cached label or image depends on."""
+        """Return a short hash of everything that a cached label or image depends on, except the files."""
         facts = [CONVERSION, self.size, self.cache, self.resample, self.num_classes, self.label_facts]
         facts += [self.rows] if self.rows is not None else []
         facts += ["cut"] if self.cut else []
@@ -52,7 +52,9 @@ class Task:
 
 
 def convert(task: Task, pair: Pair) -> dict:
-    """One journal record: an item, or the reason why the pair is refused; one bad file never ends the others."""
+    """Convert one pair and return its journal record: an item, or the reason why it is refused. A bad file never stops the
+    others.
+    """
     record = {"key": key_of(pair), "split": pair.split, "name": pair.name, "stamp": stamp(pair, task)}
     reading = pair.image
     try:
@@ -108,7 +110,7 @@ def key_of(pair: Pair) -> str:
 
 
 def stamp(pair: Pair, task: Task) -> list:
-    """What a cached file depends on; when it changes, the pair is converted again."""
+    """Return everything that a cached file depends on; when it changes, the pair is converted again."""
     facts: list = [task.conversion] if pair.shapes is None else [task.conversion, pair.shapes.stamp()]
     for path in (pair.image, pair.label) if pair.shapes is None else (pair.image,):
         status = path.stat() if path is not None and path.exists() else None

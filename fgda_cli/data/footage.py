@@ -27,7 +27,7 @@ class Step:
 
 
 def parse_step(text: str | None) -> Step:
-    """`2s`, `0.5s` is a time, `30` a number of frames. Raises UsageError."""
+    """Read `2s` or `0.5s` as a time and `30` as a number of frames. Raises UsageError."""
     match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)s|(\d+))", text or DEFAULT_STEP)
     step = Step(float(match[1] or 0), int(match[2] or 1)) if match else Step(0, 0)
     if step.frames < 1 or (match[1] and not step.seconds):
@@ -36,7 +36,7 @@ def parse_step(text: str | None) -> Step:
 
 
 def videos_of(place: Path) -> list[Path]:
-    """The videos that a path names: itself, or those below it; none where it is a folder of images."""
+    """Return the videos that a path names: itself, or those below it; none when it is a folder of images."""
     if place.is_file():
         return [place] if place.suffix.lower() in VIDEO_SUFFIXES else []
     files = image_files(place, suffixes=IMAGE_SUFFIXES | VIDEO_SUFFIXES) if place.is_dir() else []

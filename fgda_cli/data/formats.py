@@ -19,7 +19,8 @@ SAMPLE = 40  # label files looked at before their ids are read one way or the ot
 
 
 def read_label_values(path: Path) -> np.ndarray:
-    """A label file's values as they are stored: palette indices or grey values `[H,W]`, or colours `[H,W,3]`, uint8 or uint16.
+    """Return a label file's values as they are stored: palette indices or grey values `[H,W]`, or colours `[H,W,3]`, uint8 or
+    uint16.
 
     Nothing is scaled, rounded or cut to 8 bit. Raises BadFile, also for what cannot hold labels exactly.
     """
@@ -45,7 +46,7 @@ def read_label_values(path: Path) -> np.ndarray:
 
 
 def read_label_colours(path: Path) -> np.ndarray:
-    """Colours `[H,W,3]` of a label file, those of its palette where it has one; a grey value v is the colour (v, v, v).
+    """Return the colours `[H,W,3]` of a label file, through its palette if it has one; a grey value v is the colour (v, v, v).
 
     Raises BadFile.
     """
@@ -113,7 +114,7 @@ def _plain(values: np.ndarray, mode: str, step: int) -> np.ndarray:
 
 
 def grey_values(values: np.ndarray) -> np.ndarray:
-    """`[H,W]` of a label whose channels, if it has several, agree. Raises BadFile for colours."""
+    """Return the values `[H,W]` of a label whose channels agree. Raises BadFile for colours."""
     if values.ndim == 2:
         return values
     if not (values[..., :1] == values).all():
@@ -140,7 +141,7 @@ def map_colours(rgb: np.ndarray, table: dict[tuple[int, int, int], int], remedy:
 
 
 def id_table(ids: dict[int, int]) -> np.ndarray:
-    """A lookup `[65536]` uint8 from raw ids to train ids, 255 for every other."""
+    """Return a lookup `[65536]` uint8 from raw ids to train ids; all other ids become 255."""
     table = np.full(MAX_ID + 1, IGNORE_INDEX, np.uint8)
     for raw, train_id in ids.items():
         table[raw] = train_id
@@ -151,7 +152,7 @@ CITYSCAPES_TABLE = id_table({label_id: train_id for train_id, label_id in enumer
 
 
 def from_cityscapes_ids(ids: np.ndarray) -> np.ndarray:
-    """Cityscapes label ids `[H,W]` to train ids. Raises BadFile for values that are no label id at all."""
+    """Convert Cityscapes label ids `[H,W]` to train ids. Raises BadFile for values that are not label ids."""
     ids = ids.astype(np.int64)
     ids[(ids == -1) | (ids == 255) | (ids == 34)] = 0  # licence plate, unlabelled
     if ids.min(initial=0) < 0 or ids.max(initial=0) > 33:
@@ -168,7 +169,9 @@ def from_train_ids(ids: np.ndarray, count: int = len(NAMES)) -> np.ndarray:
 
 
 def read_city_label(path: Path) -> np.ndarray:
-    """A label whose name says its ids, as Cityscapes' do: `*TrainIds`, else label ids. Train ids `[H,W]`. Raises BadFile."""
+    """Read a label as train ids `[H,W]`; its name says which ids it holds, as Cityscapes' names do: `*TrainIds`, else label ids.
+    Raises BadFile.
+    """
     label = read_label_values(path)
     if label.ndim != 2:
         raise BadFile("a label of ids is a grey PNG, this one has colours")
@@ -176,12 +179,14 @@ def read_city_label(path: Path) -> np.ndarray:
 
 
 def sample_of(files: Sequence[Path]) -> list[Path]:
-    """At most SAMPLE of the files, evenly spread."""
+    """Return at most SAMPLE of the files, evenly spread."""
     return evenly_spaced(files, SAMPLE)
 
 
 def sampled_values(labels: Sequence[Path], read: Callable[[Path], np.ndarray]) -> set[int]:
-    """Ids in a sample of the files; colours and unreadable files say nothing here: they are refused later, by name."""
+    """Return the ids that occur in a sample of the files. Colours and unreadable files are skipped here and refused later, by
+    name.
+    """
     seen: set[int] = set()
     for path in sample_of(labels):
         try:
@@ -200,7 +205,7 @@ class AmbiguousIds(UsageError):
 
 
 def decide_label_ids(seen: set[int]) -> LabelIds | None:
-    """Whether ids without a mapping are Cityscapes train ids or label ids, from the values that occur.
+    """Decide from the values that occur whether ids without a mapping are Cityscapes train ids or label ids.
 
     Values above 18 occur in label ids alone; when there is none, the files could be either. None where nothing was seen.
     Raises AmbiguousIds.

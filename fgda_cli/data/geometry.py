@@ -13,7 +13,7 @@ SAME_ASPECT = 0.05  # relative difference up to which two aspects count as the s
 
 
 def resize_image(image: np.ndarray, size: Size, resample: Resample = "area") -> np.ndarray:
-    """RGB uint8 to (width, height); nothing is done, nor copied, when it has that size.
+    """Resize an RGB uint8 image to (width, height); an image of that size is returned as it is, without a copy.
 
     `area`: mean over the covered pixels where it shrinks, bilinear where it grows. `bicubic` and `bilinear`: Pillow's, as the
     published data loaders and evaluations resize. `linear`: OpenCV's between four pixels, as mmsegmentation does.
@@ -31,7 +31,7 @@ def resize_image(image: np.ndarray, size: Size, resample: Resample = "area") -> 
 
 
 def resize_ids(ids: np.ndarray, size: Size) -> np.ndarray:
-    """Labels, masks and id maps `[H,W]` to (width, height): the pixel at the centre, as Pillow's nearest.
+    """Resize labels, masks or id maps `[H,W]` to (width, height): the pixel at the centre, as Pillow's nearest.
 
     OpenCV's plain INTER_NEAREST takes the pixel at the corner, which shifts labels half a pixel off their image; its
     INTER_NEAREST_EXACT is Pillow's from OpenCV 5 on alone.
@@ -42,7 +42,7 @@ def resize_ids(ids: np.ndarray, size: Size) -> np.ndarray:
 
 
 def cut_to(pixels: np.ndarray, like: Size) -> np.ndarray:
-    """The largest middle part of an image or label `[H,W,...]` in the aspect of (width, height)."""
+    """Return the largest middle part of an image or label `[H,W,...]` that has the aspect of (width, height)."""
     height, width = pixels.shape[:2]
     factor = min(width / like[0], height / like[1])
     wide, high = (max(1, min(own, round(side * factor))) for own, side in ((width, like[0]), (height, like[1])))
@@ -75,7 +75,7 @@ class InputRule:
     within: bool = False  # every image keeps its aspect and fits into `size`, as mmsegmentation resizes
 
     def __call__(self, width: int, height: int) -> Size:
-        """Network size of an image of this width and height."""
+        """Return the network size of an image of this width and height."""
         if self.within:
             scale = min(self.size[0] / width, self.size[1] / height)
             return tuple(max(32, int(side * scale + 0.5)) for side in (width, height))
@@ -98,7 +98,7 @@ class InputRule:
 
     @classmethod
     def from_json(cls, value: dict) -> InputRule:
-        """Raises ValueError (pydantic's) for anything else."""
+        """Read an input rule. Raises ValueError (pydantic's) for a damaged one."""
         from pydantic import ConfigDict, TypeAdapter, with_config
 
         strict = with_config(ConfigDict(extra="forbid"))(cls)  # a key that is not known may decide what is computed

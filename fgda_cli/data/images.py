@@ -29,13 +29,13 @@ class BadFile(Exception):
 
 
 def is_hidden(path: Path, below: Path | None = None) -> bool:
-    """Whether the file, or a folder between it and `below`, is one that people do not see (`.ipynb_checkpoints`, `__MACOSX`)."""
+    """Return whether the file, or a folder between it and `below`, is hidden from people (`.ipynb_checkpoints`, `__MACOSX`)."""
     parts = path.relative_to(below).parts if below is not None else (path.name,)
     return any(part.startswith(".") or part.lower() in HIDDEN_NAMES for part in parts)
 
 
 def visible_files(folder: Path, pattern: str = "*", recursive: bool = True) -> list[Path]:
-    """Every file below a folder, sorted, without hidden ones and without what lies in hidden folders.
+    """Return every file below a folder, sorted, without hidden files and without files in hidden folders.
 
     A pattern with a slash is that of the end of its path, else of its name. Links to folders are followed, but no folder is read
     twice: one that is reached without a link is read there.
@@ -68,12 +68,12 @@ def written_name(name: str) -> str:
 
 
 def image_files(folder: Path, recursive: bool = True, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> list[Path]:
-    """Visible image files below a folder in reading order; other `suffixes` may be asked for."""
+    """Return the visible image files below a folder in reading order; other `suffixes` may be asked for."""
     return [path for path in visible_files(folder, recursive=recursive) if path.suffix.lower() in suffixes]
 
 
 def open_image(path: Path, max_pixels: int | None = None):
-    """A Pillow image, its header read. Raises BadFile when it claims more pixels than `max_pixels`."""
+    """Open a Pillow image and read its header. Raises BadFile when it claims more pixels than `max_pixels`."""
     from PIL import Image
 
     with _PILLOW:  # its own guard warns in its own words; the size is checked here, before anything is decoded
@@ -90,7 +90,7 @@ def open_image(path: Path, max_pixels: int | None = None):
 
 
 def read_rgb(path: Path, max_pixels: int | None = None) -> np.ndarray:
-    """Any image file as RGB uint8 `[H,W,3]`, EXIF rotation applied, alpha dropped. Raises BadFile."""
+    """Read an image file as RGB uint8 `[H,W,3]`, with EXIF rotation applied and alpha dropped. Raises BadFile."""
     from PIL import ImageOps
 
     try:
@@ -133,7 +133,7 @@ FEW_VALUES = 48  # of a palette or grey image: a photograph has more
 
 
 def is_label_map(path: Path) -> bool:
-    """Whether an image file looks like a label map: by its name, or as a palette or grey image of few values."""
+    """Return whether an image file looks like a label map: by its name, or as a palette or grey image of few values."""
     stem = path.stem.lower()
     if stem.endswith(LABEL_ENDINGS) or any(part.lower() in LABEL_FOLDERS for part in path.parent.parts):
         return True
@@ -152,7 +152,7 @@ def is_label_map(path: Path) -> bool:
 
 
 def unreadable(path: Path, error: Exception) -> str:
-    """Why an image library failed on a file, in one phrase."""
+    """Say in one phrase why an image library failed on a file."""
     if path.exists() and path.stat().st_size == 0:
         return "the file is empty (zero bytes)"
     if isinstance(error, PermissionError):
@@ -162,7 +162,7 @@ def unreadable(path: Path, error: Exception) -> str:
 
 
 def write_image(path: Path, image: np.ndarray, compression: int = 3) -> None:
-    """Grey `[H,W]` or RGB `[H,W,3]` uint8 as PNG or, where the path ends so, as BMP (uncompressed)."""
+    """Write grey `[H,W]` or RGB `[H,W,3]` uint8 as PNG, or as uncompressed BMP when the path ends so."""
     import cv2
 
     pixels = image if image.ndim == 2 else cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2BGR)
@@ -174,7 +174,7 @@ def write_image(path: Path, image: np.ndarray, compression: int = 3) -> None:
 
 
 def evenly_spaced(items: Sequence[Item], count: int) -> list[Item]:
-    """At most `count` of the items, evenly spread, the first and the last among them."""
+    """Return at most `count` of the items, evenly spread, including the first and the last."""
     return [items[int(index)] for index in np.linspace(0, len(items) - 1, min(count, len(items)))]
 
 
@@ -187,7 +187,7 @@ def look_alike(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def difference_hash(image: np.ndarray) -> np.ndarray:
-    """bool `[64]`: whether each of 8x8 places is brighter than its left neighbour, in a thumbnail of 9x8."""
+    """Return bool `[64]`: whether each of 8x8 places is brighter than its left neighbour, in a thumbnail of 9x8."""
     import cv2
 
     grey = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)

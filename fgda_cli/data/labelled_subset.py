@@ -14,7 +14,8 @@ from .store import Item
 
 
 def chosen_labels(target: AnyDataset, wanted: int | str, seed: int) -> list[Item]:
-    """Labelled training images: `wanted` many drawn by the seed (more are the fewer and others), "all", or those a file lists.
+    """Return labelled training images: `wanted` many, drawn by the seed (a larger number contains the smaller ones), "all", or
+    those that a file lists.
 
     Raises FgdaError when the target has no such labels.
     """
@@ -41,7 +42,7 @@ def chosen_labels(target: AnyDataset, wanted: int | str, seed: int) -> list[Item
 
 
 def listed_names(path: Path) -> list[str]:
-    """Names of images, each once: of a text file's lines, or of a ranking.json. Raises FgdaError."""
+    """Read names of images, each once, from a text file's lines or from a ranking.json. Raises FgdaError."""
     try:
         text = path.read_text(encoding="utf-8-sig")
         found = [entry["name"] for entry in json.loads(text)["frames"]] if path.suffix == ".json" else text.splitlines()

@@ -317,7 +317,7 @@ def batches(samples: PairedSamples, positions: Positions, workers: int, pin: boo
 
 @contextmanager
 def watched() -> Iterator[None]:
-    """Around whatever uses `batches`: torch tells of a killed worker by an error in the midst of any other work.
+    """Guard the code that uses `batches`: torch reports a killed worker by an error in the midst of any other work.
 
     Raises FgdaError in its place.
     """

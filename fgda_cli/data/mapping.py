@@ -62,11 +62,11 @@ class Mapping:
 
     @property
     def is_by_name(self) -> bool:
-        """Whether Cityscapes' ids are matched by name with classes of one's own."""
+        """Return whether Cityscapes' ids are matched by name with the user's own classes."""
         return self.ids is None and self.colours is None and self.classes.names != CITYSCAPES.names
 
     def facts(self) -> dict[str, Any]:
-        """Everything that a converted label depends on, for the cache's stamp."""
+        """Return everything that a converted label depends on, for the cache's stamp."""
         colours = sorted((list(colour), train_id) for colour, train_id in (self.colours or {}).items())
         by_name = {"matched": "by name"} if self.is_by_name else {}
         rest = {} if self.rest is None else {"rest": self.rest}
@@ -81,7 +81,9 @@ class Mapping:
 
 
 def decided(mapping: Mapping, listing: Listing) -> Mapping:
-    """The mapping, its kind of ids settled from the files where no table says it. Raises UsageError when ambiguous."""
+    """Return the mapping with its kind of ids settled from the files, unless a table says it. Raises UsageError when it is
+    ambiguous.
+    """
     labels = listing.labels()
     if mapping.is_by_name and labels:
         listing.notes.append("labels are Cityscapes' ids, matched by name with the mapping's classes; others are ignored")
@@ -185,7 +187,7 @@ def _rest(path: Path, tree: dict, classes: ClassSet) -> int | None:
 
 
 def mapping_names() -> list[str]:
-    """Mappings that are shipped, by name."""
+    """Return the names of the shipped mappings."""
     return sorted(path.stem for path in MAPPINGS.glob("*.yaml"))
 
 

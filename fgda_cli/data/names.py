@@ -11,7 +11,7 @@ NOTHING = frozenset({"background", "unlabeled", "unlabelled", "void", "ignore", 
 
 
 def canonical(name: str) -> str:
-    """`Traffic_Light`, `traffic-light` and `traffic light` are one name."""
+    """Return one spelling of a name, so that `Traffic_Light`, `traffic-light` and `traffic light` are equal."""
     return " ".join(name.casefold().replace("_", " ").replace("-", " ").split()) or name
 
 

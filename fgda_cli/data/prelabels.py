@@ -38,7 +38,7 @@ def read_record(*folders: Path | None) -> dict[str, str]:
 
 
 def check_names(kind: str, classes: ClassSet) -> None:
-    """Raises UsageError for class names that the format cannot hold."""
+    """Check class names. Raises UsageError for names that the format cannot hold."""
     if kind != "cvat":
         return
     for name in classes.names:
@@ -72,7 +72,7 @@ class Prelabels:
             self.images.append({"file_name": name})
 
     def colours(self) -> list[tuple[int, int, int]]:
-        """The palette, without the black that stands for nothing and without a colour twice."""
+        """Return the palette, without the black of unlabelled pixels and without equal colours."""
         found: list[tuple[int, int, int]] = []
         for red, green, blue in self.classes.palette:
             while (red, green, blue) == (0, 0, 0) or (red, green, blue) in found:
@@ -93,7 +93,9 @@ class Prelabels:
             })  # fmt: skip
 
     def close(self) -> None:
-        """What is written once: the list of classes, COCO's one file, and the mapping by which `fgda prepare` reads it back."""
+        """Write the files that exist once: the list of classes, COCO's one file, and the mapping by which `fgda prepare` reads it
+        back.
+        """
         if self.kind == "coco":
             names = [{"id": number, "name": name} for number, name in enumerate(self.classes.names, 1)]
             tree = {"images": self.images, "annotations": self.annotations, "categories": names}
@@ -124,8 +126,10 @@ class Prelabels:
 
 
 def outlines(train_ids: np.ndarray) -> list[tuple[int, np.ndarray, float]]:
-    """`(train id, points [N,2] of x and y, area)` of each connected part, larger ones first: drawn in this order, later ones on
-    top, they are the map again. An outline runs a quarter of a pixel inside its part's edge, around all pixel centres."""
+    """Return `(train id, points [N,2] of x and y, area)` of each connected region, larger ones first: drawn in this order, later
+    ones on top, they give the label map again. An outline runs a quarter of a pixel inside its region's edge, around all pixel
+    centres.
+    """
     import cv2
 
     found = []

@@ -91,7 +91,7 @@ def prepare_playground(root: Path, how: How, seed: int = 0) -> list[Summary]:
 
 
 def prepare_own(kind: str, files: OwnFiles, name: str, how: How) -> Summary:
-    """The user's own files in one of the formats `layouts.OWN`, with labels when there are any.
+    """Prepare the user's own files in one of the formats `layouts.OWN`, with labels if there are any.
 
     Raises UsageError for options that this format does not take.
     """
@@ -152,7 +152,7 @@ def _fill(
 
 
 def refuse_options(files: OwnFiles, kind: str, takes: frozenset[str]) -> None:
-    """Raises UsageError for an option that was given and would do nothing."""
+    """Raise UsageError for an option that was given and would have no effect."""
     for option in fields(files):
         if option.name not in takes and getattr(files, option.name) != option.default:
             raise UsageError(
@@ -161,5 +161,5 @@ def refuse_options(files: OwnFiles, kind: str, takes: frozenset[str]) -> None:
 
 
 def layouts() -> dict[str, ModuleType]:
-    """Every data set and format by its name."""
+    """Return every data set and format by its name."""
     return {name: importlib.import_module(f"fgda_cli.data.layouts.{name}") for name in (*layout_names(), *OWN)}

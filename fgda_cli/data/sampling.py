@@ -54,8 +54,9 @@ def uniform(count: int, shares: np.ndarray | None = None) -> Uniform:
 
 
 def class_balanced(counts: np.ndarray, shares: np.ndarray | None = None) -> Draw:
-    """P(c) proportional to 1 / log(1.01 + f_c), f_c the share of class c among all label pixels, as the public code weighs
-    classes; counts `[N,K]` are label pixels."""
+    """Draw classes with P(c) proportional to 1 / log(1.01 + f_c), f_c the share of class c among all label pixels, as the public
+    code weights classes; counts `[N,K]` are label pixels.
+    """
     share = counts.sum(axis=0) / max(counts.sum(), 1)
     return ByClass([np.flatnonzero(counts[:, k]) for k in range(counts.shape[1])], 1 / np.log(1.01 + share), shares)
 
@@ -67,7 +68,7 @@ def rare_class(
     image_pixels: np.ndarray | None = None,
     shares: np.ndarray | None = None,
 ) -> Draw:
-    """P(c) proportional to exp((1 - f_c) / T), of the images with more than `min_pixels` of class c.
+    """Draw classes with P(c) proportional to exp((1 - f_c) / T), from the images with more than `min_pixels` of class c.
 
     min_pixels holds for images of the published size; for others, whose pixels `image_pixels` `[N]` gives, it is scaled with
     the area. A class that no image shows so much of is drawn from all that show it.
@@ -90,7 +91,9 @@ def make(
     shares: np.ndarray | None = None,
     temperature: float = 0.01,
 ) -> Draw:
-    """`uniform`, `class_balanced` or `rare_class` over the images of `counts` `[N,K]`; `shares` `[N]` weigh images."""
+    """Return `uniform`, `class_balanced` or `rare_class` sampling of the images of `counts` `[N,K]`; `shares` `[N]` weight the
+    images.
+    """
     if kind == "rare_class":
         return rare_class(counts, temperature, min_pixels, image_pixels, shares)
     return class_balanced(counts, shares) if kind == "class_balanced" else uniform(len(counts), shares)

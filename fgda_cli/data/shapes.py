@@ -35,7 +35,7 @@ class Shapes:
     shapes: tuple[Shape, ...]
 
     def stamp(self) -> str:
-        """Of the content, for the cache."""
+        """Return a hash of the content, for the cache."""
         return hashlib.sha256(repr((self.size, self.shapes)).encode()).hexdigest()[:16]
 
 
@@ -60,7 +60,7 @@ def draw(drawing: Shapes) -> np.ndarray:
 
 
 def inside(size: tuple[int, int], polygons: Sequence[Polygon]) -> np.ndarray:
-    """Pixels `[H,W]` whose centre lies within any of the outlines, x and y counted from the image's upper left corner.
+    """Return the pixels `[H,W]` whose centre lies within any of the outlines; x and y count from the image's upper left corner.
 
     Outlines are united, as pycocotools does: parts of one object may overlap, and neither COCO nor Labelme has holes. An outline
     that crosses itself is filled by the even-odd rule. The drawing functions of image libraries colour every pixel that an
@@ -96,7 +96,7 @@ def _points(polygon: Polygon) -> np.ndarray:
 
 
 def decode_runs(size: tuple[int, int], runs: Any) -> np.ndarray:
-    """COCO's run lengths, down the columns, zeros first, plain or compressed, to a mask `[H,W]`. Raises BadFile."""
+    """Decode COCO's run lengths (down the columns, zeros first, plain or compressed) to a mask `[H,W]`. Raises BadFile."""
     width, height = size
     if not isinstance(runs, dict) or list(runs.get("size") or ()) != [height, width]:
         raise BadFile(f"run lengths that are not of its size, {width}x{height}")

@@ -112,7 +112,7 @@ class PreparedDataset:
         return None
 
     def image(self, item: Item) -> np.ndarray:
-        """RGB uint8 `[H,W,3]`."""
+        """Read an image, RGB uint8 `[H,W,3]`."""
         import cv2
 
         pixels = self._read(item.image, colour=True)
@@ -277,7 +277,7 @@ def open_domain(
 
 
 def open_anywhere(root: Path, names: str | list[str]) -> PreparedDataset | JoinedDataset:
-    """As `open_domain`; one name may be the folder of a prepared data set itself."""
+    """Open a domain as `open_domain` does; one name may be the folder of a prepared data set itself."""
     if isinstance(names, str) and (Path(names) / "manifest.json").is_file():
         return PreparedDataset(Path(names))
     return open_domain(root, names if isinstance(names, str) else tuple(names))

@@ -50,11 +50,11 @@ class Survey:
 
     @property
     def unnamed(self) -> list[Line]:
-        """Lines whose class is called after the value, for nothing says what it is."""
+        """Return the lines whose class is named after its value, because nothing says what the class is."""
         return [line for line in self.lines if line.name is not None and line.name.startswith(("id ", "colour "))]
 
     def shares(self) -> dict[str, float]:
-        """The share of each class, and under `ignore` of what is ignored."""
+        """Return the share of each class, with the ignored pixels under `ignore`."""
         found: Counter[str] = Counter()
         for line in self.lines:
             found[line.name or self.rest] += line.share
@@ -115,7 +115,7 @@ def rename(found: Survey, names: dict[str, str]) -> Survey:
 
 
 def mapping_text(found: Survey) -> str:
-    """The mapping as YAML, with each line's share of the pixels as a comment."""
+    """Return the mapping as YAML, with each line's share of the pixels as a comment."""
     head = [
         "# What the label values mean: VALUE: CLASS. Two lines with one class merge them, `ignore` leaves a value out.",
         f"# Found by: {found.told_by}. Percentages: shares of the pixels of the labels looked at.",

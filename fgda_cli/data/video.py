@@ -30,13 +30,13 @@ class Clip:
         return rate / self.every
 
     def length(self, frames: int, rate: float) -> int:
-        """About how many frames it takes of a video of so many."""
+        """Estimate how many frames are taken from a video of this many frames."""
         last = frames if self.end is None else min(frames, round(self.end * rate))
         return max(1, -(-max(0, last - round(self.start * rate)) // self.every))
 
 
 def parse_time(text: str | None, option: str) -> float | None:
-    """`90`, `1:30`, `0:01:30.5` as seconds. Raises UsageError."""
+    """Read `90`, `1:30` or `0:01:30.5` as seconds. Raises UsageError."""
     if text is None:
         return None
     parts = text.split(":")
@@ -66,7 +66,7 @@ MISSING = 0.02  # share of the frames that a header may count too many: some con
 
 
 def frames_of(source: str, clip: Clip = Clip()) -> Iterator[Frame]:
-    """The frames of a file, camera or address, or of standard input, that a clip takes, by their own times.
+    """Yield the frames of a file, camera, address or standard input that a clip takes, with their own times.
 
     Raises BadFile where there is no frame, and CutShort after the last one of a damaged video.
     """
@@ -146,7 +146,7 @@ def _upright(frame: Any) -> np.ndarray:
 
 
 def frames_in_header(source: str) -> int:
-    """How many frames a file says it has; 0 where it does not."""
+    """Return how many frames a file's header declares; 0 when it declares none."""
     capture = cv2.VideoCapture(source)
     try:
         return max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
@@ -155,7 +155,7 @@ def frames_in_header(source: str) -> int:
 
 
 def frame_count(source: str, clip: Clip = Clip()) -> int | None:
-    """As the header says, for the progress bar; None of a stream."""
+    """Return the number of frames for the progress bar, from the header; None for a stream."""
     if source == STDIN or STREAM.match(source):
         return None
     capture = cv2.VideoCapture(source)
@@ -167,7 +167,7 @@ def frame_count(source: str, clip: Clip = Clip()) -> int | None:
 
 
 def library(what: str) -> Any:
-    """PyAV. Raises FgdaError that says how to get it."""
+    """Import PyAV. Raises FgdaError that says how to install it."""
     try:
         import av
     except ImportError:

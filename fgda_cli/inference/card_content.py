@@ -21,7 +21,7 @@ def make_card(
     licences: dict[str, str] | None = None,
     weights_hash: str | None = None,
 ) -> dict[str, Any]:
-    """The tree of a card from what a checkpoint says of itself, and an `evaluate` of it with intervals and calibration."""
+    """Return a card's tree from a checkpoint's own facts, and from its `evaluate` with intervals and calibration."""
     from .._version import __version__
 
     preset, is_import = info["preset"], info["stage"] == "import"
@@ -75,7 +75,7 @@ def _not_told(info: dict[str, Any]) -> dict[str, Any]:
 
 
 def card_markdown(card: dict[str, Any]) -> str:
-    """The card for people."""
+    """Return the card as Markdown."""
     training, architecture = card["training"], card["architecture"]
     lines = [
         f"# {card['name']}", "", f"{card['task']}. {card['made_by']}, weights {card['weights_hash'] or 'not hashed'}.", "",

@@ -79,8 +79,9 @@ class Network(nn.Module):
 
 
 def bilinear_weights(inputs: int, outputs: int, like: Tensor) -> Tensor:
-    """Weights `[outputs,inputs]` of an antialiased bilinear resize along one axis, as torch and Pillow have them: a triangle as
-    wide as an output pixel (at least as an input pixel) around its centre."""
+    """Return the weights `[outputs,inputs]` of an antialiased bilinear resize along one axis, as torch and Pillow compute it: a
+    triangle around each output pixel's centre, as wide as an output pixel, and at least as wide as an input pixel.
+    """
     places = torch.arange(inputs, dtype=like.dtype, device=like.device) + 0.5
     step = (places[-1] + 0.5) / outputs  # a tensor: what is traced and exported follows the image's size
     centres = (torch.arange(outputs, dtype=like.dtype, device=like.device) + 0.5) * step
@@ -159,7 +160,7 @@ Run = Callable[[np.ndarray], list[np.ndarray]]
 
 
 def write_onnx(network: Network, images: Tensor, facts: dict[str, Any], form: Form, folder: Path) -> tuple[list[Path], Run]:
-    """`model.onnx` in the folder, and what runs it."""
+    """Write `model.onnx` into the folder, and return a function that runs it."""
     onnx, onnxruntime = _libraries("onnx", "onnxruntime", "onnxscript")[:2]
     made = folder / "model.onnx"
     proto = _onnx_program(network, images, form)
@@ -231,7 +232,7 @@ def _kept_exact(model: Any) -> list[str]:
 def write_torchscript(
     network: Network, images: Tensor, facts: dict[str, Any], form: Form, folder: Path
 ) -> tuple[list[Path], Run]:
-    """`model.pt`, a trace with the metadata as the extra file `fgda.json`."""
+    """Write `model.pt`, a trace with the metadata as the extra file `fgda.json`."""
     made = folder / "model.pt"
     with _quiet(), torch.no_grad():
         traced = torch.jit.trace(network, images[:1], check_trace=False)
@@ -248,7 +249,7 @@ def write_torchscript(
 
 
 def write_openvino(network: Network, images: Tensor, facts: dict[str, Any], form: Form, folder: Path) -> tuple[list[Path], Run]:
-    """`model.xml` and `model.bin`, by way of ONNX; `half`: weights stored in 16 bits."""
+    """Write `model.xml` and `model.bin` by way of ONNX; `half` stores the weights in 16 bits."""
     (openvino,) = _libraries("openvino", extra="openvino")
     plain = Form("onnx", form.argmax, form.dynamic)
     (onnx_file,), _ = write_onnx(network, images, facts, plain, folder)

@@ -51,12 +51,12 @@ class InputImage:
 
     @property
     def source(self) -> str:
-        """What it is read from."""
+        """Return the file or stream that the image is read from."""
         return self.stream or str(self.path)
 
     @property
     def video(self) -> str:
-        """The name of the video that a frame is of."""
+        """Return the name of the video that a frame belongs to."""
         return self.name.rpartition("/")[0]
 
 
@@ -67,7 +67,7 @@ def collect(
     label_maps: bool = False,
     reporter: Reporter = Reporter(quiet=True),
 ) -> list[InputImage]:
-    """Images, folders and globs to a list without doubles. Raises FgdaError for an input that gives none.
+    """List the images of files, folders and globs, each once. Raises FgdaError for an input that gives none.
 
     With several inputs, a folder's name stands before those of its images. Left out of folders and globs, and said: what an
     earlier run wrote to `out`, and label maps, unless `label_maps` asks for them.
@@ -216,7 +216,7 @@ def _by_name(names: dict[Path, str]) -> list[list[Path]]:
 
 
 def read_inputs(inputs: list[InputImage], threads: int | None = None, max_pixels: int | None = None) -> Iterator[tuple]:
-    """Each image, read ahead; a file that cannot be read comes as its reason, so that the others go on."""
+    """Yield each image, read ahead. A file that cannot be read yields its reason instead, so that the others go on."""
     return (pair for chunk in read_chunks(inputs, threads, max_pixels=max_pixels) for pair in chunk)
 
 
@@ -228,7 +228,7 @@ def spread_images(
     label_maps: bool = False,
     reporter: Reporter = Reporter(quiet=True),
 ) -> list[np.ndarray]:
-    """`count` images of a folder or glob, evenly spaced, RGB. Raises FgdaError when none can be read."""
+    """Read `count` images of a folder or glob, evenly spaced, RGB. Raises FgdaError when none can be read."""
     inputs = [item for item in collect([text], recursive, None, label_maps, reporter) if not item.is_video]
     images = [
         image for _, image in read_inputs(evenly_spaced(inputs, count), max_pixels=max_pixels) if isinstance(image, np.ndarray)
@@ -239,7 +239,7 @@ def spread_images(
 
 
 def different_frames(images: list[np.ndarray]) -> int:
-    """How many of the images differ from each other, and show more than one colour."""
+    """Count the images that differ from each other and show more than one colour."""
     return len({image.tobytes() for image in images if image.min() < image.max()})
 
 
@@ -250,7 +250,7 @@ def read_chunks(
     max_pixels: int | None = None,
     clip: Clip = Clip(),
 ) -> Iterator[list[tuple]]:
-    """This process's share of the images in chunks, and then its videos' frames, video by video."""
+    """Yield this process's share of the images in chunks, and then its videos' frames, video by video."""
 
     def read(item: InputImage) -> np.ndarray | BadFile:
         try:

@@ -33,7 +33,7 @@ class Ids:
             raise UsageError(f"--ids label needs a model of Cityscapes' classes, not {', '.join(self.classes.names)}")
 
     def note(self) -> str | None:
-        """What a person should know of ids that are Cityscapes' by name, but not by number; None elsewhere."""
+        """Say, for the user, when ids are Cityscapes' by name but not by number; None otherwise."""
         names = self.classes.names
         if self.kind != "train" or names == NAMES[: len(names)] or self.classes.label_ids() is None:
             return None

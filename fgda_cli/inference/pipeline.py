@@ -27,20 +27,20 @@ def images_per_batch(size: tuple[int, int], device: torch.device) -> int:
 
 
 def share(items: list[T], process_group: ProcessGroup) -> list[T]:
-    """This process's items: whole chunks, so that a batch holds the same images whatever the number of processes."""
+    """Return this process's items: whole chunks, so that a batch holds the same images for any number of processes."""
     chunks = [items[first : first + CHUNK] for first in range(0, len(items), CHUNK)]
     return [item for chunk in process_group.part(chunks) for item in chunk]
 
 
 def batched(items: Iterable[T], count: int) -> Iterator[list[T]]:
-    """Lists of `count` items in order; the last may be shorter."""
+    """Yield lists of `count` items in order; the last may be shorter."""
     iterator = iter(items)
     while batch := list(islice(iterator, count)):
         yield batch
 
 
 def batched_by(key: Callable, items: Iterable[T], most: Callable) -> Iterator[tuple]:
-    """`(key, batch)`: neighbours of one key in order, at most `most(key)` of them."""
+    """Yield `(key, batch)`: neighbours of one key in order, at most `most(key)` of them."""
     batch: list[T] = []
     current = None
     for item in items:
@@ -55,7 +55,9 @@ def batched_by(key: Callable, items: Iterable[T], most: Callable) -> Iterator[tu
 
 
 def read_ahead(read: Callable, items: list, threads: int | None = None) -> Iterator:
-    """`(item, read(item))` in order, read by threads (None: by the cores) while the network computes; memory stays constant."""
+    """Yield `(item, read(item))` in order. Threads (None: chosen by the cores) read while the network computes; memory stays
+    constant.
+    """
     threads = io_threads(threads)
     with ThreadPoolExecutor(threads) as pool:
         pending: deque = deque()
@@ -69,7 +71,7 @@ def read_ahead(read: Callable, items: list, threads: int | None = None) -> Itera
 
 
 def ahead(items: Iterable[T], most: int) -> Iterator[T]:
-    """The same items in order, made by a thread, at most `most` waiting; its errors come up here."""
+    """Yield the same items in order, made by a thread with at most `most` waiting; its errors are raised here."""
     waiting: Queue = Queue(maxsize=most)
     stopped, end = Event(), object()
 
@@ -108,7 +110,9 @@ def ahead(items: Iterable[T], most: int) -> Iterator[T]:
 
 @contextmanager
 def write_behind(threads: int | None = None) -> Iterator[Callable]:
-    """Yields `submit(task, *arguments)`: threads (None: by the cores) run the tasks, few wait, their errors come up here."""
+    """Yield `submit(task, *arguments)`: threads (None: chosen by the cores) run the tasks, few wait, and their errors are raised
+    here.
+    """
     threads = io_threads(threads)
     with ThreadPoolExecutor(threads) as pool:
         pending: deque = deque()

@@ -115,7 +115,7 @@ def predict_inputs(
     label: str = "predict",
     with_entropy: bool = True,
 ) -> Counts:
-    """`write(input, image, result of predict)`, in threads, for each that can be read; the others are warned of.
+    """Call `write(input, image, result of predict)`, in threads, for each input that can be read; warn about the others.
 
     Where `write` has a `finish`, it is called with a video's name when all its frames are written. A stream ends when it is
     interrupted: what was written of it is finished too. The counts are those of all processes.
@@ -184,6 +184,6 @@ class Rate:
 
 
 def fail_on_bad(bad: int, total: int) -> None:
-    """Raises FgdaError when inputs could not be read: said last, after the others' results."""
+    """Raise FgdaError when inputs could not be read; called last, after the results of the others are written."""
     if bad:
         raise FgdaError(f"{bad} of {total} inputs could not be read (see the warnings above)")

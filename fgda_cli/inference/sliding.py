@@ -28,13 +28,15 @@ class SlidingWindow:
     blend: Literal["taper", "mean"] = "taper"
 
     def strides(self, length: int, window: int) -> list[int]:
-        """Where windows begin along a side in the published evaluations: by even steps, the last one moved back to the end."""
+        """Return where windows begin along a side in the published evaluations: by even steps, the last one moved back to the
+        end.
+        """
         step = max(1, int(window * (1 - self.overlap)))
         count = max(length - window + step - 1, 0) // step + 1
         return [max(0, min(index * step, length - window)) for index in range(count)]
 
     def starts(self, length: int, window: int) -> list[int]:
-        """Where windows begin along a side: evenly spaced, the first at 0, the last at the end."""
+        """Return where windows begin along a side: evenly spaced, the first at 0, the last at the end."""
         if window >= length:
             return [0]
         step = max(1, int(window * (1 - self.overlap)))
@@ -45,7 +47,7 @@ class SlidingWindow:
 def sliding_logits(
     forward: Callable[[Tensor], Tensor], images: Tensor, window: SlidingWindow, align_corners: bool = True
 ) -> Tensor:
-    """Logits `[B,K,h,w]` of images `[B,3,H,W]` at the network's stride, as one forward of the whole image would have them.
+    """Return logits `[B,K,h,w]` of images `[B,3,H,W]` at the network's stride, as one forward pass of the whole image would.
 
     Each window's logits are read off at the whole map's points that lie in it, and averaged with weights that fall linearly to
     the window's border. Memory: one window's activations and the map. A window that covers the image is one plain forward.

@@ -30,18 +30,18 @@ class TestTimeAugmentation:
 
 
 def forward(model: Segmenter, images: Tensor, precision: Precision) -> Output:
-    """What the model makes of images uint8 or float `[B,3,H,W]`, without gradients, in the precision's type."""
+    """Run the model on images uint8 or float `[B,3,H,W]`, without gradients, in the precision's type."""
     with torch.inference_mode(), precision.autocast():
         return model(send(images, precision.device))
 
 
 def forward_logits(model: Segmenter, images: Tensor, precision: Precision) -> Tensor:
-    """Images uint8 or float `[B,3,H,W]` -> float32 logits `[B,K,h,w]`."""
+    """Return float32 logits `[B,K,h,w]` of images uint8 or float `[B,3,H,W]`."""
     return forward(model, images, precision).logits.float()
 
 
 def batch_of(model: Segmenter, images: list[np.ndarray], size: tuple[int, int]) -> Tensor:
-    """RGB images resized as the model's rule does to (width, height): uint8 `[B,3,H,W]`."""
+    """Return RGB images, resized by the model's rule to (width, height), as uint8 `[B,3,H,W]`."""
     resize = model.input_rule.resize if model.input_rule is not None else resize_image
     return torch.stack([to_tensor(resize(image, size)) for image in images])
 
@@ -54,8 +54,9 @@ def view_logits(
     tta: TestTimeAugmentation,
     others: tuple[Segmenter, ...] = (),
 ) -> list[Tensor]:
-    """Logits `[B,K,h,w]` of RGB images in each view, mirrored ones turned back, by the model and the `others`, which read what it
-    reads; size (width, height) is scale 1."""
+    """Yield logits `[B,K,h,w]` of RGB images in each view, mirrored ones turned back, by the model and the `others`, which share
+    its input; size (width, height) is scale 1.
+    """
 
     def logits_of(each: Segmenter, images: Tensor) -> Tensor:
         if tta.window is None:
@@ -82,7 +83,7 @@ class Decision(NamedTuple):
 
 
 def decide_each(views: list[Tensor], out_sizes: list[tuple[int, int]], **how: bool) -> Iterator[Decision]:
-    """`decide` for each image of a batch."""
+    """Return `decide` for each image of a batch."""
     for index, size in enumerate(out_sizes):
         yield decide([logits[index : index + 1] for logits in views], size, **how)
 
@@ -94,7 +95,7 @@ def decide(
     with_confidence: bool = False,
     align_corners: bool = True,
 ) -> Decision:
-    """The decision at out_size (width, height), a few rows at a time. Several views are averaged in probability."""
+    """Return the decision at out_size (width, height), computed a few rows at a time; several views are averaged in probability."""
     size = (out_size[1], out_size[0])
     maps = [Upsampled(logits, size, align_corners) for logits in views]
     train_ids = np.empty(size, np.uint8)

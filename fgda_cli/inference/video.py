@@ -33,8 +33,9 @@ class VideoFile:
     last: int = -1  # the time of the one before, in ticks
 
     def add(self, picture: np.ndarray, seconds: float) -> None:
-        """RGB `[H,W,3]`, shown at its own time, counted from the first one's; later pictures are resized to the first one's
-        size. Sides are made even, as the format asks."""
+        """Add an RGB picture `[H,W,3]`, shown at its own time, counted from the first one's. Later pictures are resized to the
+        first one's size, whose sides are made even, as the format asks.
+        """
         av = library("--save video")
         if self.container is None:
             self._open(av, picture)
@@ -66,7 +67,7 @@ class VideoFile:
         self.stack.close()
 
     def give_up(self, error: BaseException) -> None:
-        """Nothing of an unfinished file is left."""
+        """Delete an unfinished file."""
         self.stack.__exit__(type(error), error, error.__traceback__)
 
 

@@ -49,7 +49,7 @@ class AdaptPatch(AdaptSegNet):
         self.alone = False  # the modes are learned first
 
     def before_training(self, data: OfflineData) -> None:
-        """The modes of the source's label patches: found once, kept beside the run."""
+        """Find the modes of the source's label patches once, and keep them beside the run."""
         s, samples = self.settings, data.samples
         facts = {"modes": s.modes, "patch": s.patch, "seed": self.seed, "source": data.domains()["source"]}
         self.modules["centroids"].values.copy_(data.tensor("patch-modes", facts, lambda: self.find_modes(samples)))
@@ -70,13 +70,13 @@ class AdaptPatch(AdaptSegNet):
         return [*self.modules["patch_head"].parameters()]
 
     def segmentation(self, output: Output, labels: Tensor) -> dict[str, Tensor]:
-        """The source's losses, its patches' modes among them."""
+        """Return the source's losses, including the loss on its patches' modes."""
         logits = self.patch_logits(output.logits, labels.shape[-2:])
         loss = self.cross_entropy(logits, self.modes_of(labels), by_class=False)
         return super().segmentation(output, labels) | {"mode": self.settings.lambda_mode * loss}
 
     def modes_of(self, labels: Tensor) -> Tensor:
-        """The nearest centroid of each patch `[B,U,V]`, 255 without labels."""
+        """Return the nearest centroid of each patch `[B,U,V]`, 255 for patches without labels."""
         from .pieces.patches import histograms
 
         grid, known = histograms(labels, self.model.num_classes, self.settings.patch[::-1])
@@ -84,7 +84,7 @@ class AdaptPatch(AdaptSegNet):
         return torch.where(known, nearest, 255)
 
     def patch_logits(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
-        """Mode logits `[B,M,U,V]` of class logits `[B,K,h,w]` of an image of (H, W)."""
+        """Return mode logits `[B,M,U,V]`, given class logits `[B,K,h,w]` of an image of (H, W)."""
         from .pieces.patches import grid_of
 
         with self.autocast():

@@ -38,11 +38,11 @@ class AdaptSegNet(Method):
         self.modules |= self.discriminators
 
     def maps(self, logits: Tensor) -> Tensor:
-        """What the discriminator looks at, `[B,K,H,W]`."""
+        """Return the discriminator's input `[B,K,H,W]`."""
         return torch.softmax(logits, dim=1)
 
     def discriminator_input(self, name: str, output: Output, size: tuple[int, int]) -> Tensor:
-        """What a discriminator is shown of an image of (H, W)."""
+        """Return the discriminator's input for an image of (H, W)."""
         return self.maps(self.upsample(output.aux_logits if name.startswith("aux") else output.logits, size))
 
     def adversarial_weight(self, name: str) -> float:
@@ -60,7 +60,7 @@ class AdaptSegNet(Method):
         return terms
 
     def adversarial_step(self, name: str, discriminator: nn.Module, source: Output, target: Output, batch: Batch):
-        """D's backward, and the adversarial gradient in the target's maps: (maps, gradient, terms).
+        """Run the discriminator's backward pass; return the target's maps, the adversarial gradient in them, and the loss terms.
 
         The target's domain logits are computed once: the maps are a leaf in between, so that the network's loss
         reaches no weight of D and D's loss reaches nothing of the network.

@@ -90,7 +90,7 @@ class Method:
 
     @classmethod
     def check(cls, settings: Any, model: Segmenter, source: AnyDataset | None, target: AnyDataset | None) -> None:
-        """Raises UsageError for a network (on the meta device) or data that this method cannot train, before any work."""
+        """Raise UsageError for a network (on the meta device) or data that this method cannot train, before any work."""
 
     def before_training(self, data: OfflineData) -> None:
         """Prepare what training needs (offline steps, class statistics); called at every start, before the state is resumed.
@@ -203,8 +203,9 @@ class Method:
         return torch.stack([strong_view(image, draw, **how) for image, draw in zip(images, draws, strict=True)])
 
     def mean_of_all(self, values: Tensor) -> Tensor:
-        """The mean over all processes of a mean over this one's images; its gradient reaches this process's part (gradients are
-        averaged after the step)."""
+        """Return the mean over all processes of a mean over this process's images. The gradient reaches this process's part,
+        because gradients are averaged after the step.
+        """
         return self.process_group.mean(values.detach()).to(values.dtype) + (values - values.detach())
 
     def segmentation(self, output: Output, labels: Tensor) -> dict[str, Tensor]:

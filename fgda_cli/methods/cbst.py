@@ -55,7 +55,7 @@ class Cbst(Method):
         self.find_thresholds(target_images(), portion)
 
     def predict(self, images: Tensor) -> Tensor:
-        """Logits `[B,K,h,w]` of the round's frozen network.
+        """Return logits `[B,K,h,w]` of the round's frozen network.
 
         Where batch norm follows the target, the labeller normalises by the images before it: in round 1 its running
         statistics are still those of the source, and thresholds found with them keep the errors for the whole run.
@@ -65,7 +65,7 @@ class Cbst(Method):
             return self.labeller(images).logits.float()
 
     def find_thresholds(self, images: Iterable[Tensor], portion: float) -> None:
-        """Per class, where the confidence of the most confident `portion` of the pixels predicted as k ends, ties included.
+        """Return, by class, the lowest confidence among the most confident `portion` of the pixels predicted as k, ties included.
 
         A class with so few pixels that its portion is less than one keeps t_k = 1: it is not labelled, as published.
         """
@@ -87,7 +87,9 @@ class Cbst(Method):
         admitted.copy_((wanted - above).double() / here.clamp(min=1))
 
     def pseudo_labels(self, images: Tensor) -> Tensor:
-        """argmax of p_k / t_k where it reaches 1, else 255; `[B,h,w]`. Of a bin cut by the portion, its share of pixels."""
+        """Return argmax of p_k / t_k `[B,h,w]` where it reaches 1, else 255. In a bin that the portion cuts, only its share of
+        the pixels is labelled.
+        """
         bins, admitted = self.modules["thresholds"].bins, self.modules["thresholds"].admitted
         odds = log_odds(self.predict(images))
         edges = LOWEST + bins.double() * ((HIGHEST - LOWEST) / BINS)
@@ -108,7 +110,7 @@ class Cbst(Method):
 
 
 def log_odds(logits: Tensor) -> Tensor:
-    """log p_k / (1 - p_k) `[B,K,h,w]` float64, exact also where p_k rounds to 1."""
+    """Return log p_k / (1 - p_k) `[B,K,h,w]` in float64, exact also where p_k rounds to 1."""
     logits = logits.double()
     others = []
     for k in range(logits.shape[1]):
@@ -122,7 +124,9 @@ def to_bins(odds: Tensor) -> Tensor:
 
 
 def even_pattern(size: tuple[int, int], device) -> Tensor:
-    """A number in [0,1) for each pixel `[h,w]`, the same for every image and evenly spread: who of equals is taken."""
+    """Return a number in [0,1) for each pixel `[h,w]`, evenly spread and the same for every image; it decides which of equal
+    pixels are taken.
+    """
     rows, columns = (torch.arange(n, dtype=torch.float64, device=device) for n in size)
     return (rows[:, None] * 0.7548776662466927 + columns[None] * 0.5698402909980532) % 1.0
 

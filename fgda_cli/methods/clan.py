@@ -53,14 +53,14 @@ class Clan(AdaptSegNet):
 
     @property
     def damping(self) -> float:
-        """Factor of the adversarial and the divergence weight."""
+        """Return the factor of the adversarial weight and of the divergence weight."""
         return 1 - self.progress if self.settings.damping else 1.0
 
     def head_parameters(self) -> list[nn.Parameter]:
         return [*self.modules["second_head"].parameters()]
 
     def both(self, images: Tensor, is_target: bool = True) -> tuple[Output, Tensor]:
-        """The model's output, whose logits are C1's, and C2's logits `[B,K,h,w]`."""
+        """Return the model's output, whose logits are C1's, and C2's logits `[B,K,h,w]`."""
         output = self.forward(images, is_target)
         with self.autocast():
             return output, self.modules["second_head"](output.features).float()
@@ -82,7 +82,8 @@ class Clan(AdaptSegNet):
         return terms
 
     def adversarial_pass(self, source_logits: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """The target's weighted adversarial loss, through the heads and their disagreement; D's own losses.
+        """Run the backward pass of the target's weighted adversarial loss, through the heads and their disagreement, and of the
+        discriminator's losses.
 
         The class maps are a leaf in between, so that the network's loss reaches no weight of D, and D's none of the network.
         """
@@ -104,11 +105,11 @@ class Clan(AdaptSegNet):
         return {"adv": adversarial.detach(), "disc": (on_source + on_target).detach()}
 
     def full_domain_logits(self, maps: Tensor) -> Tensor:
-        """Domain logits `[B,1,H,W]` at the maps' own size."""
+        """Return domain logits `[B,1,H,W]` at the maps' own size."""
         return losses.upsample(self.domain_logits(self.discriminators["discriminator"], maps), maps.shape[-2:])
 
     def pixel_weight(self, first: Tensor, second: Tensor) -> Tensor:
-        """lambda_local (1 - cos(p1, p2)) + epsilon `[B,1,H,W]`, not detached; 1 during the warm-up."""
+        """Return lambda_local (1 - cos(p1, p2)) + epsilon `[B,1,H,W]`, not detached; 1 during the warm-up."""
         if self.progress < self.settings.warmup_share:
             return torch.ones_like(first[:, :1])
         probs = (torch.softmax(logits, dim=1) for logits in (first, second))
@@ -116,7 +117,7 @@ class Clan(AdaptSegNet):
 
     @staticmethod
     def flat(head) -> Tensor:
-        """Weights and biases as one vector."""
+        """Return weights and biases as one vector."""
         return torch.cat([parameter.flatten() for parameter in head.parameters()])
 
     def inference_state_dict(self) -> dict[str, Tensor]:

@@ -50,14 +50,14 @@ class Cycada(Method):
 
     @classmethod
     def check(cls, settings: CycadaSettings, model: Segmenter, source: AnyDataset, target: AnyDataset) -> None:
-        """Raises UsageError for several joined source data sets, which cannot be translated."""
+        """Raise UsageError for several joined source data sets, which cannot be translated."""
         from ..data.store import PreparedDataset
 
         if settings.translation_factor and not isinstance(source, PreparedDataset):
             raise UsageError("one source data set can be translated, not several joined ones")
 
     def before_training(self, data: OfflineData) -> None:
-        """The source, translated by cycles that are trained here: once, kept in the run's folder."""
+        """Translate the source by cycles that are trained here, once; the result is kept in the run's folder."""
         s = self.settings
         if not s.translation_factor:
             return
@@ -109,7 +109,7 @@ class Cycada(Method):
         return terms
 
     def gate(self) -> Tensor:
-        """Whether the discriminator was right often enough over the last steps (those there were): one truth value."""
+        """Return one truth value: whether the discriminator was right often enough over the last steps."""
         accuracy, seen = self.modules["record"].accuracy, min(self.iteration, WINDOW)
         return accuracy[:seen].mean() > self.settings.gate if seen else torch.zeros_like(accuracy[0], dtype=torch.bool)
 
@@ -118,7 +118,9 @@ class Cycada(Method):
         self.modules["record"].accuracy[self.iteration % WINDOW] = self.process_group.mean(right)
 
     def domain_logits(self, logits: Tensor, stream: int) -> Tensor:
-        """Domain logits `[B,2,h,w]` (source, target) of class logits; channels dropped as (seed, iteration, place) draw them."""
+        """Return domain logits `[B,2,h,w]` (source, target), given class logits; dropped channels are drawn by (seed, iteration,
+        position).
+        """
         first, second, last = self.modules["discriminator"]
         with self.autocast():
             x = logits
@@ -131,7 +133,7 @@ class Cycada(Method):
 
 
 def domain_loss(domain_logits: Tensor, domain: int) -> Tensor:
-    """Cross-entropy of every pixel with one domain, 0 the source, 1 the target."""
+    """Return the mean cross-entropy of every pixel against one domain: 0 is the source, 1 the target."""
     labels = torch.full((len(domain_logits), *domain_logits.shape[2:]), domain, device=domain_logits.device)
     return torch.nn.functional.cross_entropy(domain_logits, labels)
 

@@ -23,7 +23,7 @@ class Dacs(SelfTraining):
     sees_target_alone = False
 
     def sure_share(self, probs: Tensor) -> Tensor:
-        """One weight for the batch of all processes: the share of its pixels that are sure."""
+        """Return one weight for the batch of all processes: the share of its pixels that are sure."""
         return self.batch_share(probs).expand(len(probs), 1, 1)
 
 

@@ -105,7 +105,9 @@ class Dise(Method):
         return terms | again | disc
 
     def put_together(self, source: Output, target: Output, batch: Batch) -> dict[str, Tensor]:
-        """Images in [-1, 1]: source and target again (`s2s`, `t2t`), and each in the other's texture (`s2t`, `t2s`)."""
+        """Return images in [-1, 1]: source and target reconstructed (`s2s`, `t2t`), and each in the other's texture (`s2t`,
+        `t2s`).
+        """
         sizes = {"s": batch.source.shape[-2:], "t": batch.target.shape[-2:]}
         structure = {"s": source.stages[-1], "t": target.stages[-1]}
         with self.autocast():
@@ -117,7 +119,7 @@ class Dise(Method):
             }
 
     def maker_terms(self, images: dict[str, Tensor], target: Output, batch: Batch) -> dict[str, Tensor]:
-        """Weighted losses of the networks that make images and class maps."""
+        """Return the weighted losses of the networks that make images and class maps."""
         s, size = self.settings, batch.target.shape[-2:]
         seen = {"s": self.perceive(batch.source), "t": self.perceive(batch.target)}
         made = {name: self.perceive(to_pixels(image)) for name, image in images.items()}
@@ -134,7 +136,7 @@ class Dise(Method):
         return terms
 
     def judge_terms(self, images: dict[str, Tensor], source: Output, target: Output, batch: Batch) -> dict[str, Tensor]:
-        """Losses of the discriminators; those of images every fifth iteration."""
+        """Return the discriminators' losses; the image discriminators' every fifth iteration."""
         terms = {}
         for name in self.judges:
             on_source = losses.binary_domain_loss(self.judged(name, source, batch.source.shape[-2:], True), "target")
@@ -157,7 +159,7 @@ class Dise(Method):
             return self.image_judges[name](images).float()
 
     def perceive(self, images: Tensor) -> list[Tensor]:
-        """Features of an image 0-255, fine ones first."""
+        """Return features of an image 0-255, fine ones first."""
         with self.autocast():
             if self.settings.perception == "vgg19":
                 found = self.references["perception"](images)
@@ -168,18 +170,22 @@ class Dise(Method):
 
 
 def to_pixels(images: Tensor) -> Tensor:
-    """[-1, 1] to 0-255, both float."""
+    """Convert float images from [-1, 1] to 0-255."""
     return (images + 1) * 127.5
 
 
 def reconstruction_loss(made: list[Tensor], seen: list[Tensor]) -> Tensor:
-    """Mean absolute differences of features; the coarsest weighs 1, the one before 1/4, each finer one half of that."""
+    """Return the weighted mean absolute differences of features: the coarsest weighs 1, the one before 1/4, each finer one half
+    of that.
+    """
     weights = [*(0.5 ** (len(made) - number) for number in range(len(made) - 1)), 1.0]
     return sum(weight * (one - two.detach()).abs().mean() for weight, one, two in zip(weights, made, seen, strict=True))
 
 
 def translation_loss(made: list[Tensor], structure: list[Tensor], texture: list[Tensor]) -> Tensor:
-    """The last two stages (1/4, 1) against the structure's image; channel means of the others against the texture's."""
+    """Compare the last two stages (weights 1/4, 1) with the structure's image, and channel means of the other stages with the
+    texture's.
+    """
     deep = sum(w * (made[k] - structure[k].detach()).abs().mean() for k, w in ((-2, 0.25), (-1, 1.0)))
     pairs = zip(made[:-2], texture[:-2], strict=True)
     return deep + sum((one.mean(dim=(2, 3)) - two.detach().mean(dim=(2, 3))).abs().mean() for one, two in pairs)
@@ -187,7 +193,7 @@ def translation_loss(made: list[Tensor], structure: list[Tensor], texture: list[
 
 @contextmanager
 def fixed(*modules) -> Iterator[None]:
-    """Inside, what is computed with these modules gives them no gradient."""
+    """Give these modules no gradient inside."""
     parameters = [p for module in modules for p in module.parameters()]
     for parameter in parameters:
         parameter.requires_grad_(False)

@@ -77,7 +77,9 @@ class Fada(Method):
 
     @cached_property
     def class_weights_of_domains(self) -> dict[str, Tensor]:
-        """Weights `[K]` of the domain encoding by domain, of the shares that the run began with; none without weighting."""
+        """Return weights `[K]` of the domain encoding by domain, from the class shares at the run's start; empty without
+        weighting.
+        """
         if self.settings.class_weighting == "none":
             return {}
         from .pieces.class_shares import domain_weights
@@ -92,11 +94,11 @@ class Fada(Method):
         return terms
 
     def target_terms(self, target: Output, size: tuple[int, int]) -> dict[str, Tensor]:
-        """Further weighted losses of the target's logits; the paper's entropy is one (see fgda.py)."""
+        """Return further weighted losses of the target's logits; fgda.py adds the paper's entropy."""
         return {}
 
     def target_pass(self, source: Output, target: Output, batch: Batch) -> dict[str, Tensor]:
-        """Backward of the target's losses through the network, and of eq. 2 through the discriminators."""
+        """Run the backward pass of the target's losses through the network, and of eq. 2 through the discriminators."""
         size, terms, grads = batch.target.shape[-2:], {}, []
         for name, discriminator in self.discriminators.items():
             weight = self.settings.lambda_adv * (self.settings.aux_adv_factor if name.startswith("aux") else 1.0)
@@ -113,13 +115,13 @@ class Fada(Method):
 
     @staticmethod
     def level(output: Output, name: str) -> tuple[Tensor, Tensor]:
-        """Features and logits that a discriminator looks at."""
+        """Return the features and logits that a discriminator sees."""
         if name.startswith("aux"):
             return output.aux_features, output.aux_logits
         return output.features, output.logits
 
     def adversarial_step(self, name: str, discriminator: nn.Module, source: Output, target: Output, batch: Batch, weight: float):
-        """Eq. 3's gradient with respect to the target features, and eq. 2's in the discriminator's parameters.
+        """Return eq. 3's gradient with respect to the target features; eq. 2's gradient goes into the discriminator's parameters.
 
         The generator and the discriminator losses share the domain logits. The features are a leaf: eq. 3 reaches no weight of D
         and eq. 2 reaches nothing of F.

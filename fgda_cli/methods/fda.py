@@ -43,7 +43,7 @@ class Fda(Method):
             self.modules["thresholds"].register_buffer("values", torch.ones(model.num_classes))
 
     def before_training(self, data: OfflineData) -> None:
-        """Loads the networks that label, and finds each class's threshold once, kept beside the run."""
+        """Load the networks that label, and find each class's threshold once; it is kept beside the run."""
         s = self.settings
         if not s.labels_from:
             return
@@ -64,7 +64,7 @@ class Fda(Method):
         return thresholds(counts, self.settings.portion, self.settings.ceiling)
 
     def guess(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Confidence and train ids `[B,H,W]` of the mean probabilities of the networks that label."""
+        """Return confidence and train ids `[B,H,W]` of the labelling networks' mean probabilities."""
         with torch.no_grad(), self.autocast():
             maps = [(network(images).logits.float(), network.align_corners) for network in self.references.values()]
             size = images.shape[-2:]
@@ -86,7 +86,7 @@ class Fda(Method):
         return terms | found
 
     def in_target_style(self, batch: Batch) -> Tensor:
-        """Raw values 0-255 as float, not clipped. Each source image takes the amplitude of the target image beside it."""
+        """Give each source image the amplitude of the target image beside it; raw float values 0-255, not clipped."""
         from .pieces.fourier import low_frequencies_of
 
         source, target = batch.source.float(), batch.target.float()
@@ -97,7 +97,8 @@ class Fda(Method):
 
 
 def thresholds(counts: Tensor, portion: float, ceiling: float) -> Tensor:
-    """By class, the confidence at place round(portion n) of its n pixels in rising order, at most `ceiling`; counts `[K,BINS]`.
+    """Return, by class, the confidence at rank round(portion n) of its n pixels in rising order, at most `ceiling`; counts are
+    `[K,BINS]`.
 
     A class that is never guessed keeps the ceiling.
     """

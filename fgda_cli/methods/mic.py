@@ -61,7 +61,7 @@ class Mic(SelfTraining, Distillation, Fgda):
         self.things: Tensor | None = None  # bool [K]; None: no features are held
 
     def before_training(self, data: OfflineData) -> None:
-        """The frozen twin with the encoder's ImageNet weights, if it has any and the classes have things."""
+        """Load the frozen twin with the encoder's ImageNet weights, if it has any and some classes are things."""
         super().before_training(data)
         s, names = self.settings, data.samples.source.classes.names
         things = torch.tensor([name in s.fd_things for name in names])
@@ -86,7 +86,7 @@ class Mic(SelfTraining, Distillation, Fgda):
         return output, terms
 
     def feature_distance(self, output: Output, batch: Batch) -> Tensor:
-        """The mean distance of the last stage from the twin's over the source's thing cells ([DAFormer] eq. 6-8)."""
+        """Return the mean distance of the last stage from the twin's over the source's thing cells ([DAFormer] eq. 6-8)."""
         from .pieces.consistency import distances, thing_cells
 
         with torch.no_grad(), self.autocast():
@@ -96,7 +96,7 @@ class Mic(SelfTraining, Distillation, Fgda):
         return (distances(output.stages[-1].float(), reference) * cells).sum() / count
 
     def sure_share(self, probs: Tensor) -> Tensor:
-        """The share of sure pixels of all processes' images, but 0 in the rows that are ignored: `[B,H,W]`."""
+        """Return the share of sure pixels of all processes' images `[B,H,W]`, with 0 in the ignored rows."""
         weight, height = self.batch_share(probs).expand(probs.shape).clone(), probs.shape[1]
         weight[:, : self.settings.ignore_top] = 0
         weight[:, max(0, height - self.settings.ignore_bottom) :] = 0
@@ -109,14 +109,14 @@ class Mic(SelfTraining, Distillation, Fgda):
         return terms | self.distil_terms(batch, self.iteration)
 
     def masked_pass(self, batch: Batch, guess: Tensor, sure: Tensor) -> Tensor:
-        """Forward and backward on masked images; its own function, so that the output is gone before the next pass."""
+        """Run forward and backward on masked images; a function of its own frees the output before the next pass."""
         output = self.forward(self.masked(batch.target), is_target=not self.sees_target_alone)
         loss = self.settings.lambda_masked * self.output_loss(output, guess, sure)
         self.backward(loss)
         return loss
 
     def masked(self, images: Tensor) -> Tensor:
-        """Images `[B,3,H,W]` in other colours, squares of them replaced by the encoder's mean colour; float 0-255."""
+        """Return images `[B,3,H,W]` in other colours with squares replaced by the encoder's mean colour; float 0-255."""
         from .pieces.consistency import block_mask
 
         s, normalise = self.settings, self.model.normalise

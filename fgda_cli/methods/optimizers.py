@@ -105,8 +105,9 @@ def _layer_factors(model: Segmenter, decay: float) -> dict[int, float]:
 
 
 def poly(power: float, warmup: int = 0, times_decay: bool = False) -> Schedule:
-    """(1 - it/max)^power, after a linear warm-up over the first iterations: from 0, as the public codes of the paper's time, or
-    (`times_decay`) from a millionth and times the decay, as mmsegmentation's."""
+    """Return the schedule (1 - it/max)^power after a linear warm-up: from 0, as in the public codes of the paper's time, or
+    (`times_decay`) from a millionth and times the decay, as in mmsegmentation.
+    """
 
     def factor(iteration: int, length: int) -> float:
         decay = max(0.0, 1 - iteration / length) ** power

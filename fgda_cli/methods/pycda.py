@@ -48,7 +48,7 @@ class Pycda(Method):
         return terms | target
 
     def target_terms(self, logits: Tensor) -> dict[str, Tensor]:
-        """Weighted losses of the target's logits `[B,K,H,W]` at the images' size, by level."""
+        """Return weighted losses of the target's logits `[B,K,H,W]` at the images' size, by level."""
         s = self.settings
         terms = {"pixel": s.lambda_pixel * self.own_labels(logits)}
         for side in s.squares:
@@ -58,7 +58,7 @@ class Pycda(Method):
         return terms
 
     def own_labels(self, logits: Tensor) -> Tensor:
-        """Cross-entropy with the cells' own argmax, mean over those that are sure (of all processes).
+        """Return the cross-entropy with the cells' own argmax, the mean over the sure cells of all processes.
 
         No class weighs more than another: guesses of a class that is weighed up would feed themselves until nothing else is left.
         """
@@ -68,7 +68,7 @@ class Pycda(Method):
         return self.cross_entropy(logits, labels, by_class=False)
 
     def image_loss(self, shares: Tensor) -> Tensor:
-        """mean_k BCE(p_k, q_k) of the mean probabilities `[K]`, those of all processes together."""
+        """Return mean_k BCE(p_k, q_k) of the mean probabilities `[K]` of all processes' images."""
         everywhere = self.mean_of_all(shares)
         prior = self.modules["prior"].shares.to(everywhere.dtype)
         return torch.nn.functional.binary_cross_entropy(everywhere.clamp(0, 1), prior)

@@ -42,13 +42,13 @@ class Sfst(SelfTraining):
         return terms
 
     def surest(self, probs: Tensor, guess: Tensor) -> Tensor:
-        """`[B,H,W]`: 1 for the `portion` of each class's pixels that the teacher is surest of, image by image."""
+        """Return `[B,H,W]`: 1 for the `portion` of each class's pixels of which the teacher is surest, image by image."""
         classes = guess.flatten(1)
         limits = _class_quantiles(probs.flatten(1), classes, self.model.num_classes, 1 - self.settings.portion)
         return (probs >= limits.gather(1, classes).view_as(probs)).to(probs.dtype)
 
     def uniformity(self, logits: Tensor) -> Tensor:
-        """1 - H(p) / log K of the mean prediction p over the pixels of all processes' images."""
+        """Return 1 - H(p) / log K of the mean prediction p over the pixels of all processes' images."""
         mean = self.mean_of_all(torch.softmax(logits, 1).mean(dim=(0, 2, 3)))
         entropy = -(mean * mean.clamp(min=1e-12).log()).sum()
         return 1 - entropy / math.log(max(logits.shape[1], 2))

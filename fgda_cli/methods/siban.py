@@ -62,7 +62,9 @@ class Siban(AdaptSegNet):
         self.iteration, self.excess = 0, []
 
     def split_head(self, model):
-        """The trained head as (its inputs' main directions, a head on these): their product is as near to it as can be."""
+        """Split the trained head into its inputs' main directions and a head on these, whose product is as near to it as
+        possible.
+        """
         head = copy.deepcopy(model.head)
         mean = torch.nn.Conv2d(model.feature_channels, self.width, 1, bias=False, dtype=head.convs[0].weight.dtype)
         with torch.no_grad():
@@ -78,7 +80,7 @@ class Siban(AdaptSegNet):
         self.iteration = iteration
 
     def end_iteration(self, iteration: int) -> None:
-        """beta follows by how much the channels exceed what they may carry."""
+        """Update beta by how much the channels exceed the information that they may carry."""
         beta, excess = self.modules["multiplier"].beta, torch.stack(self.excess).mean()
         beta.copy_(next_beta(beta, excess, self.settings.beta_rate))
 
@@ -86,7 +88,9 @@ class Siban(AdaptSegNet):
         return [p for name in ("mean", "spread", "significance", "head") for p in self.modules[name].parameters()]
 
     def squeeze(self, output: Output, stream: int) -> tuple[Output, Tensor]:
-        """The output with z for features and the logits of z, and the weighted L_IB; noise from (seed, iteration, place)."""
+        """Return the output with z for features and the logits of z, and the weighted L_IB; noise is drawn by (seed, iteration,
+        position).
+        """
         with self.autocast():
             mean = self.modules["mean"](output.features).float()
             sigma = torch.nn.functional.softplus(self.modules["spread"](output.features).float())
@@ -97,7 +101,7 @@ class Siban(AdaptSegNet):
         return output._replace(logits=logits, features=z), self.bottleneck(mean, sigma)
 
     def bottleneck(self, mean: Tensor, sigma: Tensor) -> Tensor:
-        """beta mean_c max(0, KL_c - I a_c); a is a gate on the pooled means, 1 on average over the channels."""
+        """Return beta mean_c max(0, KL_c - I a_c); a is a gate on the pooled means, 1 on average over the channels."""
         gate = self.mean_of_all(self.modules["significance"](mean.mean(dim=(2, 3))).mean(dim=0))
         excess = self.mean_of_all(divergence(mean, sigma).mean(dim=(0, 2, 3))) - self.settings.information * gate / gate.mean()
         self.excess.append(excess.detach().mean())
@@ -125,12 +129,12 @@ class Siban(AdaptSegNet):
 
 
 def divergence(mean: Tensor, sigma: Tensor) -> Tensor:
-    """KL of N(mean, sigma^2) from N(0, 1), by element: (mean^2 + sigma^2 - ln sigma^2 - 1) / 2."""
+    """Return the KL divergence of N(mean, sigma^2) from N(0, 1), by element: (mean^2 + sigma^2 - ln sigma^2 - 1) / 2."""
     return 0.5 * (mean.square() + sigma.square() - 2 * sigma.log() - 1)
 
 
 def next_beta(beta: Tensor, excess: Tensor, rate: float) -> Tensor:
-    """max(0, beta + rate x excess): the multiplier of "no more information than allowed"."""
+    """Return max(0, beta + rate x excess), the multiplier of the limit on information."""
     return (beta + rate * excess.to(beta)).clamp(min=0)
 
 

@@ -40,7 +40,7 @@ def _on_host(content: Any) -> Any:
 
 
 def load(path: Path, exported: bool = False) -> dict[str, Any]:
-    """A checkpoint by its path, or by the name of a published one that was fetched (`fgda zoo`).
+    """Load a checkpoint by its path, or by the name of a published one that was fetched (`fgda zoo`).
 
     Raises FgdaError for a file that is no fgda checkpoint. With `exported`, a model that `fgda export` wrote is one too.
     """

@@ -58,7 +58,7 @@ class DeformableAttention(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Head m looks in direction 2 pi m / M, its points 1, 2, … cells away; all points weigh the same."""
+        """Let head m look in direction 2 pi m / M, its points 1, 2, … cells away, all with equal weights."""
         angles = torch.arange(self.heads, dtype=torch.float64) * (2 * math.pi / self.heads)
         direction = torch.stack([angles.cos(), angles.sin()], dim=-1)
         direction = direction / direction.abs().amax(dim=-1, keepdim=True)
@@ -73,7 +73,7 @@ class DeformableAttention(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, queries: Tensor, tokens: Tensor, sizes: Sizes, reference: Tensor) -> Tensor:
-        """`reference` `[Q,2]`: where each query stands, (x, y) in 0 to 1, in all levels."""
+        """Attend from queries at `reference` `[Q,2]`, (x, y) in 0 to 1, the same in all levels."""
         with torch.autocast(queries.device.type, enabled=False):
             queries, tokens = (x if x.dtype == torch.float64 else x.float() for x in (queries, tokens))
             count, length, _ = queries.shape

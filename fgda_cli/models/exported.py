@@ -18,7 +18,7 @@ KEY, VERSION = "fgda", 1  # of the metadata
 
 
 def runtime() -> Any:
-    """onnxruntime. Raises FgdaError that says how to get it."""
+    """Import onnxruntime. Raises FgdaError that says how to install it."""
     try:
         import onnxruntime
     except ImportError as error:
@@ -27,7 +27,7 @@ def runtime() -> Any:
 
 
 def open_session(path: Path) -> Any:
-    """Raises FgdaError for a file that onnxruntime cannot run."""
+    """Open an ONNX file. Raises FgdaError for a file that onnxruntime cannot run."""
     library = runtime()
     options = library.SessionOptions()
     options.log_severity_level = 3
@@ -39,7 +39,7 @@ def open_session(path: Path) -> Any:
 
 
 def read_facts(path: Path, session: Any) -> dict[str, Any]:
-    """What the file says of itself, as a checkpoint's content without weights. Raises FgdaError for one that is not ours."""
+    """Return the file's metadata as a checkpoint's content without weights. Raises FgdaError for a file that is not ours."""
     try:
         text = session.get_modelmeta().custom_metadata_map[KEY]
         facts = json.loads(text)
@@ -78,7 +78,7 @@ class ExportedModel(nn.Module):
 
 
 def open_exported(path: Path) -> dict[str, Any]:
-    """A checkpoint's content, with the network itself in the place of its weights."""
+    """Return a checkpoint's content, with the network itself in the place of its weights."""
     session = open_session(path)
     facts = read_facts(path, session)
     return facts | {"exported": ExportedModel(path, session, facts)}

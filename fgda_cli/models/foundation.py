@@ -39,18 +39,18 @@ class Foundation(nn.Module):
 
 
 def width_of(name: str) -> int:
-    """Channels of a model's features. Raises ValueError for a name that timm lacks."""
+    """Return the number of channels of a model's features. Raises ValueError for a name that timm lacks."""
     with torch.device("meta"):
         return timm_family.whole_model(name, None).num_features
 
 
 def file_of(name: str, weights: str) -> Path:
-    """The file of a model's `weights`, downloaded once. Raises ValueError for a name that timm lacks, else FgdaError."""
+    """Return the file of a model's `weights`, downloaded once. Raises ValueError for a name that timm lacks, else FgdaError."""
     return find_weights(f"timm:{timm_family.plain(name)}", "torchvision", weights)
 
 
 def load_foundation(name: str, weights: str, scale: float, seed: int = 0) -> Foundation:
-    """A model of timm with its published weights, those of a file, or random ones (`none`), which `seed` alone decides.
+    """Load a model of timm with its published weights, those of a file, or random ones (`none`), which depend on `seed` alone.
 
     Raises FgdaError for weights that cannot be had, or that do not fit.
     """

@@ -37,7 +37,7 @@ def batch_norms(module: nn.Module) -> list[nn.BatchNorm2d]:
 
 @torch.no_grad()
 def mix_statistics(model: nn.Module, batches: Iterable[Tensor], share: float) -> bool:
-    """Running statistics become (1 - share) x their own + share x those of `batches`, mean and variance ([SCHNEIDER] eq. 3).
+    """Set running statistics to (1 - share) x their own + share x those of `batches`, mean and variance ([SCHNEIDER] eq. 3).
 
     Each layer normalises by the mix of its own and the batch's while the later ones are measured, as it will afterwards.
     Every call of a layer counts by its images: a network of two resolutions calls it for the whole image and for each window.
@@ -135,7 +135,7 @@ def share_batch_norm(model: nn.Module, process_group: ProcessGroup) -> None:
 
 @contextmanager
 def unshared(model: nn.Module) -> Iterator[None]:
-    """Inside, batch norm sees this process's images alone."""
+    """Let batch norm see this process's images alone inside."""
     layers = [layer for layer in model.modules() if isinstance(layer, _Shared)]
     worlds = [layer.process_group for layer in layers]
     try:

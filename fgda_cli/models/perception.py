@@ -36,7 +36,7 @@ class Vgg19(nn.Module):
 
 
 def vgg19_file() -> Path:
-    """Torchvision's ImageNet weights, downloaded once. Raises FgdaError that says which file goes where."""
+    """Return torchvision's ImageNet weights, downloaded once. Raises FgdaError that says which file goes where."""
     path = weight_folder() / WEIGHTS.rsplit("/", 1)[1]
     if not path.is_file():
         download(WEIGHTS, path)
@@ -44,7 +44,7 @@ def vgg19_file() -> Path:
 
 
 def load_vgg19() -> Vgg19:
-    """Raises FgdaError for weights that cannot be had, or that do not fit."""
+    """Load the network. Raises FgdaError for weights that cannot be had, or that do not fit."""
     path, network = vgg19_file(), Vgg19()
     wanted = network.features.state_dict().keys()
     named = {key.removeprefix("features."): value for key, value in plain_names(read_tensors(path)).items()}

@@ -43,7 +43,7 @@ class TwoResolutions(Segmenter):
         self.draws, self.forwards = (seed, iteration), 0
 
     def context(self, images: Tensor) -> Tensor:
-        """Half of the (normalised) images, both sides multiples of 4."""
+        """Return half of the (normalised) images, both sides multiples of 4."""
         height, width = (max(STRIDE, STRIDE * round(side / STRIDE)) // 2 for side in images.shape[-2:])
         return F.interpolate(images, (height, width), mode="bilinear", align_corners=False)
 
@@ -70,12 +70,12 @@ class TwoResolutions(Segmenter):
         return Output(fused, None, features, stages[-2], stages, detail)
 
     def detail_logits(self, images: Tensor, boxes: list[Box]) -> Tensor:
-        """Of each image's window in the first box, then of each in the second: `[n B,K,h,w]`."""
+        """Return logits `[n B,K,h,w]` of each image's window in the first box, then in the second."""
         windows = torch.cat([images[..., top:bottom, left:right] for top, bottom, left, right in boxes])
         return self.head(self.dropout(self.neck(tuple(self.backbone(windows)))))
 
     def all_details(self, images: Tensor, size: tuple[int, int]) -> Tensor:
-        """The mean of all windows' logits. In training batch norm sees them all together, as published."""
+        """Return the mean of all windows' logits. In training, batch norm sees all windows together, as published."""
         boxes, total = self.boxes(images.shape[-2:]), None
         once = len(boxes) if self.training else self.windows_at_once(images)
         for first in range(0, len(boxes), once):
@@ -90,13 +90,13 @@ class TwoResolutions(Segmenter):
         return total / count
 
     def windows_at_once(self, images: Tensor) -> int:
-        """A processor is as fast with one at a time, in less memory; a GPU wants work."""
+        """Return how many windows run together: one on a processor, which is as fast and needs less memory; several on a GPU."""
         if images.device.type == "cpu":
             return 1
         return max(1, GPU_PIXELS // (len(images) * self.detail[0] * self.detail[1]))
 
     def boxes(self, size: tuple[int, int]) -> list[Box]:
-        """Windows that cover (H, W), each half a window after the one before, the last at the end."""
+        """Return windows that cover (H, W), each half a window after the one before, the last at the end."""
         high, wide = min(self.detail[1], size[0]), min(self.detail[0], size[1])
         tops, lefts = _starts(size[0], high), _starts(size[1], wide)
         return [(top, top + high, left, left + wide) for top in tops for left in lefts]

@@ -113,7 +113,7 @@ class Segmenter(nn.Module):
         self.train(self.training)
 
     def untracked_statistics(self) -> AbstractContextManager[None]:
-        """Inside, forwards in training mode normalise by the batch but leave the running statistics as they are."""
+        """Let forward passes in training mode normalise by the batch, but keep the running statistics unchanged inside."""
         return _momentum(normalisation.batch_norms(self), 0.0)
 
     def mix_statistics(self, batches: Iterable[Tensor], share: float) -> bool:
@@ -125,7 +125,7 @@ class Segmenter(nn.Module):
         normalisation.share_batch_norm(self, process_group)
 
     def own_statistics(self) -> AbstractContextManager[None]:
-        """Inside, batch norm sees this process's images alone."""
+        """Let batch norm see this process's images alone inside."""
         return normalisation.unshared(self)
 
     def train(self, mode: bool = True) -> Segmenter:

@@ -17,7 +17,7 @@ from . import encoders
 
 
 def weight_folder() -> Path:
-    """`$FGDA_WEIGHTS`, else ~/.cache/fgda/weights."""
+    """Return `$FGDA_WEIGHTS`, else ~/.cache/fgda/weights."""
     return Path(os.environ.get("FGDA_WEIGHTS", "~/.cache/fgda/weights")).expanduser()
 
 
@@ -28,7 +28,7 @@ def save_tensors(path: Path, content: dict | Tensor) -> None:
 
 
 def read_tensors(path: Path, trust: bool = False) -> dict:
-    """A checkpoint's contents without running code from it, unless the file is one's own (`trust`).
+    """Read a checkpoint's contents without running code from it, unless the user trusts the file (`trust`).
 
     Raises FgdaError when it is none, or when it needs code, naming what it asks for.
     """
@@ -74,7 +74,7 @@ def _why_refused(path: Path, message: str) -> str:
 
 
 def flat_state(content: dict) -> dict:
-    """The flat state dict; some files wrap it once."""
+    """Return the flat state dict; some files wrap it once."""
     for key in ("state_dict", "model"):
         if isinstance(content.get(key), dict):
             return content[key]
@@ -82,7 +82,7 @@ def flat_state(content: dict) -> dict:
 
 
 def plain_names(state: dict) -> dict[str, Tensor]:
-    """The tensors of a state dict, without the prefixes that wrappers leave (`module.`, `Scale.`)."""
+    """Return the tensors of a state dict, without the prefixes that wrappers leave (`module.`, `Scale.`)."""
     tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
     return {re.sub(r"^(module\.|Scale\.)+", "", key): value for key, value in tensors.items()}
 
@@ -91,7 +91,7 @@ RECIPES = ("imagenet", "imagenet-v2", "package", "dinov2")
 
 
 def find_weights(name: str, variant: str, weights: str) -> Path:
-    """The file of `weights`: a path, or one of RECIPES, downloaded once. Raises FgdaError that says which file goes where."""
+    """Return the file of `weights`: a path, or one of RECIPES, downloaded once. Raises FgdaError that says which file goes where."""
     if weights not in RECIPES:
         path = Path(weights).expanduser()
         if not path.is_file():
@@ -148,12 +148,12 @@ def load_backbone(backbone: nn.Module, name: str, variant: str, weights: str, ou
 
 
 def non_finite(state: dict[str, Tensor]) -> list[str]:
-    """Names of the tensors that hold a NaN or an infinity."""
+    """Return names of the tensors that hold a NaN or an infinity."""
     return [key for key, value in state.items() if value.is_floating_point() and not bool(torch.isfinite(value).all())]
 
 
 def check_finite(state: dict[str, Tensor], where: str) -> None:
-    """Raises FgdaError for weights that hold a NaN or an infinity: nothing good can be computed with them."""
+    """Raise FgdaError for weights that hold a NaN or an infinity: nothing good can be computed with them."""
     bad = non_finite(state)
     if bad:
         raise FgdaError(f"{where}: {len(bad)} tensors hold NaN or infinity, e.g. {bad[0]}: take an earlier checkpoint")

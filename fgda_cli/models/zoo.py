@@ -112,12 +112,12 @@ def folder() -> Path:
 
 
 def place_of(name: str) -> Path:
-    """Where our checkpoint of a published one lies once it was fetched."""
+    """Return where a published checkpoint lies, as one of ours, once it was fetched."""
     return folder() / f"{name}.pth"
 
 
 def find(path: Path) -> Path:
-    """A path as it is; the name of a published checkpoint, where no file has it, as the place of ours.
+    """Return a path as it is. When no file has it and it names a published checkpoint, return that one's place.
 
     Raises FgdaError for one that was not fetched yet.
     """

@@ -19,7 +19,7 @@ from .system import keep_freed_memory
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`. Raises UsageError for one this machine lacks."""
+    """Return the device `auto`, `cpu`, `cuda`, `cuda:1` or `mps`. Raises UsageError for one that this machine lacks."""
     if name in ("auto", "cuda") and torch.cuda.is_available() and ranks()[1] > 1:
         name = f"cuda:{ranks()[2]}"
     if name == "auto":
@@ -55,13 +55,15 @@ class Precision:
         return self.scaler.scale if self.scaler is not None else lambda loss: loss
 
     def to_device(self, module: nn.Module) -> nn.Module:
-        """To the device, in the memory format that computes fastest there (benchmarks/step.py)."""
+        """Move to the device, in the memory format that computes fastest there (benchmarks/step.py)."""
         module = module.to(self.device)
         return module.to(memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)
 
     @property
     def channels_last(self) -> bool:
-        """Pays with reduced precision, and in fp32 where a CPU has AVX-512 (by 4 %; with AVX2 it costs 10 %)."""
+        """Return whether channels last pays: with reduced precision, and in fp32 on a CPU with AVX-512 (by 4 %; with AVX2 it
+        costs 10 %).
+        """
         wide = self.device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX512"
         return self.name != "fp32" or wide
 
@@ -73,7 +75,7 @@ def make_precision(
     model: nn.Module | None = None,
     reporter: Reporter = Reporter(quiet=True),
 ) -> Precision:
-    """`auto` is measured, by the first process for all, on the model at hand where there is one, and said.
+    """Resolve a precision. `auto` is measured by the first process for all, on the model at hand if there is one, and reported.
 
     Raises UsageError for fp16 on a CPU, which lacks kernels for it.
     """
@@ -88,7 +90,7 @@ def make_precision(
 
 
 def tune_for_training(precision: Precision, one_size: bool, reporter: Reporter) -> None:
-    """A GPU's convolution kernels found by trial where images keep one size; what fp32 means there is said."""
+    """Let a GPU find its convolution kernels by trial when images keep one size, and report what fp32 means there."""
     if precision.device.type != "cuda":
         return
     torch.backends.cudnn.benchmark = one_size
@@ -113,7 +115,7 @@ def _faster(device: torch.device, model: nn.Module | None, reporter: Reporter) -
 
 
 def measure_precision(device: torch.device, model: nn.Module | None = None) -> dict[str, float]:
-    """Seconds by precision of forward and backward: of a small image through `model`, or of a dilated layer without one."""
+    """Measure seconds by precision of forward and backward: of a small image through `model`, or of a dilated layer without one."""
     state = torch.random.get_rng_state()
     if model is None:
         module = nn.Sequential(nn.Conv2d(64, 64, 3, padding=2, dilation=2), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1))

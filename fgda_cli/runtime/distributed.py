@@ -40,7 +40,7 @@ class ProcessGroup:
         return self.rank == 0
 
     def part(self, items: list) -> list:
-        """Every size-th of `items`, beginning at this process's own."""
+        """Return every size-th of `items`, beginning at this process's own."""
         return items[self.rank :: self.size]
 
     def sum(self, values: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ class ProcessGroup:
         return self.sum(values.float()) / self.size if self.size > 1 else values
 
     def mean_terms(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Named scalars averaged in one message: one process's NaN becomes everybody's."""
+        """Average named scalars in one message: one process's NaN becomes everybody's."""
         if self.size == 1:
             return terms
         return dict(zip(terms, self.mean(torch.stack([term.detach() for term in terms.values()])).unbind(), strict=True))
@@ -79,7 +79,7 @@ class ProcessGroup:
                 grad.copy_(values.view_as(grad))
 
     def first_decides(self, action: Callable[[], int]) -> int:
-        """Process 0 acts and tells the number it found; when it fails, all end. Raises what it raises, else FgdaError."""
+        """Let process 0 act and tell the number it found; when it fails, all end. Raises what it raises, else FgdaError."""
         if self.size == 1:
             return action()
         failure, answer = None, -1
@@ -97,7 +97,7 @@ class ProcessGroup:
         return int(told)
 
     def gather(self, value: Any) -> list[Any]:
-        """Each process's JSON-able value, in order of rank."""
+        """Return each process's JSON-able value, in order of rank."""
         if self.size == 1:
             return [value]
         text = torch.tensor(list(json.dumps(value).encode()), dtype=torch.uint8)
@@ -110,13 +110,13 @@ class ProcessGroup:
 
 
 def ranks() -> tuple[int, int, int]:
-    """rank, size and local rank as torchrun says in the environment; (0, 1, 0) without it."""
+    """Return rank, size and local rank from torchrun's environment; (0, 1, 0) without it."""
     rank, size, local = (os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     return (int(rank), int(size), int(local or 0)) if rank and size else (0, 1, 0)
 
 
 def join(device: Any) -> ProcessGroup:
-    """This process's ProcessGroup; with several processes it waits until all are there."""
+    """Return this process's ProcessGroup; with several processes, wait until all are there."""
     process_group = ProcessGroup(*ranks())
     if process_group.size > 1 and not dist.is_initialized():
         import atexit
@@ -134,7 +134,8 @@ def join(device: Any) -> ProcessGroup:
 
 
 def leave() -> None:
-    """Ends the group. Older torch (seen in 2.4) joins gloo's threads with the interpreter locked, and waits forever for one that
-    still lets go of the last message's tensor: they are given the time for it."""
+    """End the group. Older torch (seen in 2.4) joins gloo's threads with the interpreter locked, and waits forever for a thread
+    that still holds the last message's tensor; so the threads get time to release it.
+    """
     time.sleep(0.1)
     dist.destroy_process_group()

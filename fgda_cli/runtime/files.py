@@ -15,7 +15,7 @@ LOCK, HOLDER = ".fgda.lock", ".fgda.pid"
 
 @contextmanager
 def writing(place: Path, *also: type[Exception]):
-    """A write that the system refuses in this block names the file or folder: raises FgdaError.
+    """Raise FgdaError that names the file or folder when the system refuses a write inside.
 
     `also`: what a library raises when its write fails.
     """
@@ -34,7 +34,7 @@ def make_folder(path: Path) -> None:
 
 @contextmanager
 def whole_files(*paths: Path):
-    """Yields a temporary path in the same folder for each; they take the real names only when the block ends well."""
+    """Yield a temporary path in the same folder for each file; they take the real names only when the block ends well."""
     partials = [path.with_name(f".{path.name}.{os.getpid()}.part") for path in paths]
     try:
         with writing(paths[0]):
@@ -52,7 +52,7 @@ def whole_files(*paths: Path):
 
 @contextmanager
 def whole_file(path: Path):
-    """`whole_files` of one."""
+    """Yield `whole_files` of one file."""
     with whole_files(Path(path)) as (partial,):
         yield partial
 
@@ -77,7 +77,7 @@ def write_json(path: Path, value, indent: int | None = 1) -> None:
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Inside, no other fgda process works in the folder. Raises UsageError that names the one that does.
+    """Keep other fgda processes out of the folder inside. Raises UsageError that names the process that works there.
 
     The lock is the operating system's: it ends with the process, whatever ends that.
     """

@@ -19,7 +19,7 @@ def _worker() -> None:
 
 
 def in_processes(function: Callable, items: Iterable, workers: int, chunk: int = 4) -> Iterator:
-    """`function` of each item, in order. When the caller stops early, what has not begun is dropped.
+    """Yield `function` of each item, in order. When the caller stops early, items that have not begun are dropped.
 
     Raises FgdaError when a worker process is killed (by a person, or for want of memory).
     """

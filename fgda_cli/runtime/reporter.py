@@ -40,7 +40,7 @@ class Reporter:
             self.say(text)
 
     def warn(self, text: str, of_own_share: bool = False) -> None:
-        """Warn; with `of_own_share`, about a file that this process alone has met, whichever process it is."""
+        """Print a warning; with `of_own_share`, about a file that this process alone has met, from any process."""
         if self.warns or of_own_share:
             self.warned.append(text)
             print(f"fgda: warning: {text}", file=sys.stderr, flush=True)

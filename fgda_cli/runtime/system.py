@@ -12,14 +12,15 @@ from typing import Any
 
 
 def usable_cores() -> int:
-    """Cores this process may use: its affinity where the system tells it, else all of the machine."""
+    """Return the number of cores that this process may use: its affinity if the system tells it, else all of the machine."""
     affinity = getattr(os, "sched_getaffinity", None)
     return max(1, len(affinity(0)) if affinity is not None else os.cpu_count() or 1)
 
 
 def io_threads(asked: int | None = None) -> int:
-    """Threads that read images ahead and write results: as many as asked, else by the cores. A GPU computes faster than two of
-    them decode; more than six would hold many large images."""
+    """Return the number of threads that read images ahead and write results: as asked, else chosen by the cores. A GPU computes
+    faster than two of them decode; more than six would hold many large images.
+    """
     return asked or max(2, min(6, usable_cores() // 3))
 
 
@@ -42,7 +43,7 @@ def keep_freed_memory() -> bool:
 
 
 def stop_signals() -> tuple[int, ...]:
-    """Signals that ask a process to stop, as far as this system has them (Windows lacks some, and may lack SIGTERM)."""
+    """Return the signals that ask a process to stop, as far as this system has them (Windows lacks some, and may lack SIGTERM)."""
     names = ("SIGINT", "SIGTERM")
     return tuple(getattr(signal, name) for name in names if hasattr(signal, name))
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def send(values: Tensor, like: Tensor | torch.device) -> Tensor:
-    """To the device (and dtype) of `like`; the copy goes through pinned memory, so that the host goes on at once."""
+    """Copy to the device (and dtype) of `like`, through pinned memory, so that the host goes on at once."""
     device, dtype = (like, values.dtype) if isinstance(like, torch.device) else (like.device, like.dtype)
     if device.type == "cuda" and values.device.type == "cpu":
         values = values.pin_memory()
@@ -27,7 +27,7 @@ class Readings:
         self.pending: tuple[Any, Tensor, torch.cuda.Event | None] | None = None
 
     def put(self, note: Any, numbers: Sequence[Tensor]) -> tuple[Any, list[float]] | None:
-        """The newest that can be read without waiting for these numbers; None before there are any."""
+        """Add numbers, and return the newest that can be read without waiting for them; None before there are any."""
         values = torch.stack([number.detach().float() for number in numbers])
         if values.device.type == "cpu":
             return note, values.tolist()
@@ -40,7 +40,7 @@ class Readings:
         return before
 
     def rest(self) -> tuple[Any, list[float]] | None:
-        """What has not been read yet, waited for."""
+        """Wait for the numbers that have not been read yet, and return them."""
         if self.pending is None:
             return None
         note, values, event = self.pending

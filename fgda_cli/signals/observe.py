@@ -82,7 +82,7 @@ class Observed:
 
 
 def frames_of(dataset: AnyDataset, split: str, size: Any, count: int, labelled: bool = False) -> Frames:
-    """`count` images, evenly spread over the split, at `size`: (width, height), or a function of an image's own."""
+    """Return `count` images, evenly spread over the split, at `size`: (width, height), or a function of an image's own size."""
     items = dataset.items(split, labelled=labelled)
     images, labels = [], []
     chosen = evenly_spaced(items, count)
@@ -226,8 +226,9 @@ class _Statistics:
 
     @contextmanager
     def counted(self) -> Iterator[None]:
-        """Inside, one frame is counted. Layers are in training mode until they are called, or they would be folded into the
-        convolution before them and not be called at all; they normalise by their running statistics all the same."""
+        """Count one frame inside. Layers are in training mode until they are called; otherwise they would be folded into the
+        convolution before them and never be called. They normalise by their running statistics all the same.
+        """
         self.counting = True
         for layer in self.layers:
             layer.train()
@@ -251,7 +252,9 @@ class _Statistics:
             layer.train()
 
     def distance(self) -> float:
-        """Mean over layers and channels of KL(frames || running statistics) of Gaussians, 20 at most; 0 without batch norm."""
+        """Return the mean over layers and channels of KL(frames || running statistics) of Gaussians, 20 at most; 0 without batch
+        norm.
+        """
         found = []
         for layer, sums, calls in zip(self.layers, self.sums, self.calls, strict=True):
             if sums is not None:

@@ -61,8 +61,9 @@ def in_words(verdict: dict[str, Any]) -> str:
 
 
 def changes(before: Observed, after: Observed) -> dict[str, float]:
-    """What the score is made of: log ratio of the agreement between views (mean IoU over all classes, absent ones 0), difference
-    of how often class borders lie on edges of the image."""
+    """Return the score's parts: the log ratio of the agreement between views (mean IoU over all classes, absent ones 0), and the
+    difference of how often class borders lie on edges of the image.
+    """
     steady = [max(float(np.mean([one.signals[f"steady_{view}"] for view in VIEWS])), 1e-3) for one in (before, after)]
     return {
         "steady": math.log(steady[1] / steady[0]),

@@ -78,7 +78,7 @@ def _run_cells(
 
 
 def curves_of(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Rows of one method by the number of target labels, for those methods that have several such rows."""
+    """Return the rows of one method by the number of target labels, for methods that have several such rows."""
     found: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         found.setdefault(without_labels(row["method"]), []).append(row)
@@ -87,7 +87,7 @@ def curves_of(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
 
 
 def with_labels(method: str, labels: str) -> str:
-    """The row of a method with so many labels of the target."""
+    """Return the row of a method with this many target labels."""
     return method if labels == "0" or not method_class(base_of(method)).uses_target else f"{method}+{LABELLED}{labels}"
 
 
@@ -96,7 +96,7 @@ def without_labels(method: str) -> str:
 
 
 def labels_of(method: str) -> str:
-    """How many labels of the target a row used, as it was asked for: "0", "20", "all", a file."""
+    """Return how many target labels a row used, as it was asked for: "0", "20", "all", a file."""
     return next((part.removeprefix(LABELLED) for part in method.split("+") if part.startswith(LABELLED)), "0")
 
 
@@ -132,7 +132,7 @@ def _oracle_preset(preset: Preset) -> Preset:
 
 
 def settings_of(method: str) -> list[str]:
-    """The overrides that follow a method's name; those without a section are the method's own.
+    """Return the overrides that follow a method's name; those without a section are the method's own.
 
     Raises UsageError for what would change the source model too, which all cells of a seed share.
     """
@@ -238,7 +238,7 @@ def _mean_iou(results: list[dict[str, float | None]]) -> dict[str, float | None]
 
 
 def markdown(summary: dict[str, Any]) -> str:
-    """The table as Markdown: mean ± standard deviation over seeds."""
+    """Return the table as Markdown: mean ± standard deviation over seeds."""
     heads = ["method", "mIoU", "seeds", "without labels", "paper"]
     with_gap = any("gap_closed" in row for row in summary["rows"])
     heads += ["gap closed, %"] if with_gap else []

@@ -15,7 +15,9 @@ MOST = 40  # described at a time; each is built, without memory, to read its str
 
 
 def describe_all(pattern: str | None) -> tuple[list[dict[str, Any]], int]:
-    """Rows of the encoders whose name holds or matches `pattern`, and how many more there are. Raises FgdaError for none."""
+    """Return rows of the encoders whose name contains or matches `pattern`, and how many more there are. Raises FgdaError when
+    none does.
+    """
     import timm
 
     names = [*resnet.LAYERS, *mit.names(), *adapter.names(), *(f"timm:{name}" for name in timm.list_models())]
@@ -31,7 +33,9 @@ def _matches(name: str, wanted: str) -> bool:
 
 
 def describe(name: str) -> dict[str, Any]:
-    """Name, millions of parameters, strides of its stages, where weights are, licence; `problem` where it cannot be used."""
+    """Return name, millions of parameters, strides of the stages, source of the weights and licence; `problem` when it cannot be
+    used.
+    """
     row: dict[str, Any] = {"name": name, "parameters": None, "strides": None, "weights": "none", "licence": None, "problem": None}
     family = encoders.family(name)
     try:

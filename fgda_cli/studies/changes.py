@@ -33,8 +33,9 @@ class Evaluated:
 
 
 def change(first: Evaluated, other: Evaluated) -> dict[str, Any]:
-    """The JSON of a change in points of IoU: by class and in the mean, each with the interval over the same resampled images;
-    `harmed` and `helped` name the classes whose interval leaves out 0, and that changed by 0.1 at least."""
+    """Return the JSON of a change in points of IoU: by class and in the mean, each with the interval over the same resampled
+    images. `harmed` and `helped` name the classes whose interval excludes 0 and that changed by at least 0.1.
+    """
     names = first.result["classes"]
     used = [names.index(name) for name in first.result["evaluated"]]
     resamples = first.totals.extras.resamples
@@ -62,7 +63,7 @@ def change(first: Evaluated, other: Evaluated) -> dict[str, Any]:
 def comparison_page(
     judged: list[Evaluated], dataset: PreparedDataset, precision: Precision, tta: TestTimeAugmentation, look: str
 ) -> str:
-    """A page of the first checkpoint against each of the others; `look`: the place of the page to look in.
+    """Return a page of the first checkpoint against each of the others; `look` is the path of the page to look around in.
 
     The images of both are predicted anew for the pictures.
     """

@@ -32,14 +32,14 @@ class Scene:
 
 
 def from_dataset(dataset: PreparedDataset, split: str, most: int) -> list[Scene]:
-    """Scenes spread evenly over a labelled split."""
+    """Return scenes spread evenly over a labelled split."""
     items = dataset.items(split, labelled=True)
     chosen = evenly_spaced(items, most)
     return [Scene(np.ascontiguousarray(dataset.image(item)), dataset.label(item), dataset.classes, item.name) for item in chosen]
 
 
 def gather(inputs: list[str], root: Path, most: int, threads: int | None = None) -> list[Scene]:
-    """Scenes from images, videos and folders, or from prepared data sets by folder or name. Raises FgdaError."""
+    """Return scenes of images, videos and folders, or of prepared data sets by folder or name. Raises FgdaError."""
     scenes: list[Scene] = []
     for text in inputs:
         folder = next((f for f in (Path(text), root / text) if (f / "manifest.json").is_file()), None)
@@ -58,7 +58,7 @@ def gather(inputs: list[str], root: Path, most: int, threads: int | None = None)
 def networks_of(
     checkpoints: list[Path], scenes: list[Scene], precision: Precision
 ) -> tuple[list[Segmenter], list[ClassSet], ClassSet]:
-    """The checkpoints' networks on the device, the classes of each, and every class of theirs and of the scenes once."""
+    """Return the checkpoints' networks on the device, the classes of each, and every class of theirs and of the scenes once."""
     loaded = [load_model(path, exported=True) for path in checkpoints]
     own = [info["classes"] for _, info in loaded]
     classes = union_of([*own, *(scene.classes for scene in scenes if scene.classes is not None)])
@@ -66,7 +66,9 @@ def networks_of(
 
 
 def comparison(scenes: list[Scene], checkpoints: list[Path], names: list[str], precision: Precision) -> np.ndarray:
-    """Two rows a scene: labels above, entropy (eq. 4) below; each picture in its image's own aspect, colours by class name."""
+    """Draw two rows a scene: labels above, entropy (eq. 4) below; each picture has its image's own aspect, and colours follow
+    class names.
+    """
     models, own, classes = networks_of(checkpoints, scenes, precision)
     has_truth = any(scene.truth is not None for scene in scenes)
     rows = []
@@ -81,5 +83,5 @@ def comparison(scenes: list[Scene], checkpoints: list[Path], names: list[str], p
 
 
 def in_colours(train_ids: np.ndarray, theirs: ClassSet, classes: ClassSet) -> np.ndarray:
-    """Train ids of one class set in another's colours, by name."""
+    """Convert train ids of one class set to another's by name, for its colours."""
     return colourise(ClassMatch(classes, theirs).table()[train_ids], classes)

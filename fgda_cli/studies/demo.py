@@ -31,7 +31,7 @@ SHOWN = 4  # scenes on the comparison sheet
 def run_demo(
     preset: Preset, out: Path, device: str, fresh: bool, reporter: Reporter, workers: int | None = None
 ) -> dict[str, Any]:
-    """Everything below `out`; returns summary.json's content. Runs resume like any other."""
+    """Run the demo below `out`, and return summary.json's content. Runs resume like any other."""
     start, data = time.perf_counter(), out / "data"
     reporter.say("1/4 drawing and preparing the two domains")
     prepare_playground(out / "raw", How(data, workers=default_workers(workers), reporter=reporter))
@@ -52,7 +52,7 @@ def run_demo(
 
 
 def sheet(dataset: PreparedDataset, split: str, checkpoints: list[Path], precision: Precision) -> np.ndarray:
-    """Image, truth, both predictions and both entropy maps side by side, for scenes spread over the split."""
+    """Draw image, truth, both predictions and both entropy maps side by side, for scenes spread over the split."""
     models = [precision.to_device(load_model(path)[0]) for path in checkpoints]
     rows = []
     for scene in from_dataset(dataset, split, SHOWN):

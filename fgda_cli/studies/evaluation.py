@@ -66,7 +66,7 @@ class Keep:
 
 
 def evaluate_all(paths: list[Path], wanted: EvaluationOptions, reporter: Reporter) -> tuple[list[str], list[dict[str, Any]]]:
-    """A heading and the JSON of `evaluate` for each checkpoint; files go where `wanted` says."""
+    """Return a heading and the JSON of `evaluate` for each checkpoint; files go where `wanted` says."""
     group = join(wanted.precision.device)
     if not wanted.mean:
         paths = start_first(paths, reporter)
@@ -109,7 +109,7 @@ def evaluate_all(paths: list[Path], wanted: EvaluationOptions, reporter: Reporte
 
 
 def start_first(paths: list[Path], reporter: Reporter) -> list[Path]:
-    """The checkpoints, the one that others of them began as before them: changes are counted from it."""
+    """Return the checkpoints in order: one that others of them began as comes before them, because changes are counted from it."""
     starts = {start.resolve() for path in paths if (start := start_of(path)) is not None and start.is_file()}
     first = [path for path in paths if path.resolve() in starts]
     if len(first) != 1 or first[0] == paths[0]:

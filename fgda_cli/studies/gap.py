@@ -42,7 +42,7 @@ class DomainStatistics:
 
 
 def look_at(dataset: AnyDataset, count: int) -> DomainStatistics:
-    """What is known of a data set from `count` of its training images (of its first split where it has none)."""
+    """Return the statistics of a data set over `count` of its training images (of its first split if it has none)."""
     split = training_split(dataset)
     items = dataset.items(split)
     labelled = all(item.label is not None for item in items)
@@ -62,7 +62,7 @@ def look_at(dataset: AnyDataset, count: int) -> DomainStatistics:
 
 
 def spectrum_of(image: np.ndarray) -> np.ndarray:
-    """Mean log10 power of the grey image by spatial frequency, from the coarsest to Nyquist's, in BANDS bands."""
+    """Return the mean log10 power of the grey image by spatial frequency, from the coarsest to Nyquist's, in BANDS bands."""
     side = 192
     grey = cv2.cvtColor(resize_image(image, (side, side)), cv2.COLOR_RGB2GRAY).astype(np.float64) / 255
     window = np.hanning(side)[:, None] * np.hanning(side)[None]
@@ -74,7 +74,7 @@ def spectrum_of(image: np.ndarray) -> np.ndarray:
 
 
 def profile_of(image: np.ndarray) -> np.ndarray:
-    """Brightness and edges by height `[2,32]`, standardised: where the horizon, the sky and the ground are."""
+    """Return brightness and edges by height `[2,32]`, standardised: they show where horizon, sky and ground are."""
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
     edges = np.abs(cv2.Sobel(grey, cv2.CV_32F, 1, 0)) + np.abs(cv2.Sobel(grey, cv2.CV_32F, 0, 1))
     rows = [cv2.resize(values.mean(1, keepdims=True), (1, 32), interpolation=cv2.INTER_AREA)[:, 0] for values in (grey, edges)]
@@ -82,7 +82,8 @@ def profile_of(image: np.ndarray) -> np.ndarray:
 
 
 def guessed_shares(source: DomainStatistics, target: DomainStatistics, classes: ClassSet) -> tuple[np.ndarray, float]:
-    """Shares of the classes `[K]` that colour and height alone let expect on the target, and how far they are from the source's.
+    """Guess the shares of the classes `[K]` on the target by colour and height alone, and return how far they are from the
+    source's.
 
     Crude, for it knows no shape: a histogram of each class over height and Lab, from half of the source's images. What it says of
     the target (in the source's mean and deviation of Lab) is compared with what it says of the source's other half.
@@ -124,7 +125,7 @@ def _cells(lab: np.ndarray) -> np.ndarray:
 
 
 def best_shift(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
-    """How far down (share of the height) the second's profiles `[2,32]` lie, and their correlation there."""
+    """Return how far down (share of the height) the second's profiles `[2,32]` lie, and their correlation there."""
     best = (0.0, -1.0)
     for shift in range(-12, 13):
         a = first[:, max(0, -shift) : 32 - max(0, shift)].ravel()
@@ -149,7 +150,8 @@ class Gap:
 
 
 def measure(source: AnyDataset, target: AnyDataset, count: int = 60, predicted: np.ndarray | None = None) -> Gap:
-    """`predicted`: shares of the classes that a trained model gives to the target, in place of the crude guess.
+    """Compare two data sets; `predicted` are class shares that a trained model predicts on the target, in place of the crude
+    guess.
 
     Raises FgdaError for a source without labels.
     """
@@ -231,7 +233,7 @@ def gap_json(gap: Gap) -> dict[str, Any]:
 
 
 def predicted_shares(path: Path, source: AnyDataset, target: AnyDataset, count: int, precision: Precision) -> np.ndarray:
-    """Shares `[K]` of the source's classes in a model's predictions on the target. Raises FgdaError for other classes."""
+    """Return the shares `[K]` of the source's classes in a model's predictions on the target. Raises FgdaError for other classes."""
     model, info = load_model(path)
     if set(info["classes"].names) != set(source.classes.names):
         raise FgdaError(f"{path} has other classes than {source.name}: {', '.join(info['classes'].names)}")
@@ -241,7 +243,9 @@ def predicted_shares(path: Path, source: AnyDataset, target: AnyDataset, count: 
 
 
 def trained_on(source: AnyDataset) -> Path | None:
-    """The newest source model below `runs/` that was trained on this data set and has its classes; None where there is none."""
+    """Return the newest source model below `runs/` that was trained on this data set and has its classes; None when there is
+    none.
+    """
     finals = Path("runs").glob("*/pretrain-*/checkpoints/final.pth")
     for final in sorted(finals, key=lambda path: path.stat().st_mtime, reverse=True):
         if recorded(final.parent.parent, lambda preset: preset["data"]["source"]["dataset"]) != source.name:

@@ -16,7 +16,7 @@ PRESET = "gta2city"  # whose sizes the published networks were trained at
 
 
 def import_checkpoint(path: Path, kind: str, reporter: Reporter = Reporter(), trust: bool = False) -> dict[str, Any]:
-    """A checkpoint's content from a foreign file. Raises FgdaError when names or shapes do not fit."""
+    """Return a checkpoint's content from a foreign file. Raises FgdaError when names or shapes do not fit."""
     foreign = read_foreign(path, kind, trust)
     for note in foreign.notes:
         reporter.decide(note)

@@ -29,7 +29,7 @@ SAFE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 1
 
 
 def look_page(scenes: list[Scene], checkpoints: list[Path], names: list[str], precision: Precision, reporter: Reporter) -> str:
-    """The page's HTML, of up to MOST_CHECKPOINTS checkpoints."""
+    """Return the page's HTML, with up to MOST_CHECKPOINTS checkpoints."""
     models, own, classes = networks_of(checkpoints, scenes, precision)
     frames = [
         _frame(scene, number, [predict(model, scene.image, precision) for model in models], own, classes)
@@ -86,7 +86,7 @@ def _data(kind: str, pixels: np.ndarray, quality: int | None = None) -> str:
 
 
 def safe_palette(count: int) -> list[list[int]]:
-    """`count` colours: SAFE, then the same darker, paler, darker still."""
+    """Return `count` colours: SAFE, then the same darker, paler, darker still."""
     found = []
     for number in range(count):
         hue, light, saturation = colorsys.rgb_to_hls(*(value / 255 for value in SAFE[number % len(SAFE)]))

@@ -18,7 +18,9 @@ from .evaluation import RESAMPLES, EvaluationOptions, evaluate_all
 
 
 def write_card(path: Path, out: Path, root: Path, data: str | None, precision: Precision, reporter: Reporter) -> dict[str, Any]:
-    """`card.md` and `card.json`; figures with intervals where the evaluation's data set is prepared, else said."""
+    """Write `card.md` and `card.json`; figures have intervals when the evaluation's data set is prepared, and their lack is
+    reported.
+    """
     content = load(path)
     model, info = model_of(content, path)
     evaluation = None
@@ -38,7 +40,7 @@ def write_card(path: Path, out: Path, root: Path, data: str | None, precision: P
 
 
 def licences_of(preset: dict[str, Any]) -> dict[str, str]:
-    """Of each data set of a preset, as its layout says; a data set of one's own says nothing of its licence."""
+    """Return the licence of each data set of a preset, from its layout; a data set of the user's own gives none."""
     known, found = layouts(), {}
     for domain in ("source", "target"):
         names = preset["data"][domain]["dataset"]

@@ -58,6 +58,6 @@ TABLES = {
 
 
 def by_name(preset: str, row: Published) -> dict[str, float]:
-    """IoU by class name; empty where the paper prints the mean alone."""
+    """Return IoU by class name; empty when the paper prints the mean alone."""
     names = [name for name in NAMES if name not in WITHOUT.get(preset, ())]
     return dict(zip(names, row.by_class, strict=True)) if row.by_class else {}

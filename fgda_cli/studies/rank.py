@@ -64,7 +64,7 @@ def look(
     threads: int | None = None,
     max_pixels: int | None = None,
 ) -> tuple[list[Looked], int]:
-    """Every frame that can be read, and how many cannot; memory holds a few numbers a frame."""
+    """Return every frame that can be read, and how many cannot; memory holds a few numbers a frame."""
     found: list[Looked] = []
     bad = 0
     total = sum((frame_count(item.source) or 1) if item.is_video else 1 for item in inputs)
@@ -102,7 +102,7 @@ def _shares(logits: Tensor) -> np.ndarray:
 
 
 def choose(frames: list[Looked], top: int, known: list[Looked] = ()) -> tuple[list[Chosen], int]:
-    """The `top` frames in order, and how many near-duplicates were passed over on the way.
+    """Return the `top` frames in order, and how many near-duplicates were skipped.
 
     Score = uncertainty x rarity x novelty, taken greedily (a weighted core-set): rarity sums log(1 + share / mean) over the
     classes that a frame shows, the mean of a class's share is over all frames; novelty is the distance of features to the
@@ -173,7 +173,7 @@ def write_ranking(
     max_pixels: int | None = None,
     reporter: Reporter = Reporter(quiet=True),
 ) -> None:
-    """`ranking.json`, `contact.png`, `look.html`, and for each kind of pre-labels a folder of its own with the images in it."""
+    """Write `ranking.json`, `contact.png`, `look.html`, and a folder with images for each kind of pre-labels."""
     place = {one.frame.item.name: number for number, one in enumerate(chosen)}
     cells: list = [None] * len(chosen)
     scenes: dict[int, Scene] = {}

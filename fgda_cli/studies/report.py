@@ -48,7 +48,9 @@ def evaluation_page(
     tta: TestTimeAugmentation,
     look: str,
 ) -> str:
-    """The page of one checkpoint's evaluation; `scores` are its images' mIoU by name, `look` the place of the page to look in."""
+    """Return the page of one checkpoint's evaluation; `scores` are its images' mIoU by name, `look` is the path of the page to
+    look around in.
+    """
     network = AsEvaluated(result, precision, tta)
     info = network.info
     figures = {name: f"{show(result[key])} %" for key, name in MEANS.items() if result[key] is not None}
@@ -106,7 +108,9 @@ def _maps(truth: np.ndarray, found: dict, image: np.ndarray, classes: ClassSet) 
 
 
 def run_page(run: Path) -> str:
-    """Training curves and settings of a run folder. Raises FgdaError when it is none, or nothing was logged yet."""
+    """Return the training curves and settings of a run folder as a page. Raises FgdaError for another folder, or when nothing was
+    logged yet.
+    """
     record, metrics = run / "preset.yaml", run / "metrics.jsonl"
     try:
         settings, lines = record.read_text(), metrics.read_text(errors="replace").splitlines()

@@ -133,7 +133,7 @@ class Sizes:
 
 
 def sizes_for(pixels: int, source: tuple[int, int], target: tuple[int, int]) -> Sizes:
-    """Sizes of about so many pixels, each domain in its own aspect; a source that is much higher is cut to the target's."""
+    """Return sizes of about this many pixels, each domain in its own aspect; a source that is much higher is cut to the target's."""
     aspect = target[0] / target[1]
     size = _sides(pixels, aspect)
     rows, own = None, source[0] / source[1]
@@ -154,7 +154,7 @@ def _rounded(width: float, height: float) -> tuple[int, int]:
 
 
 def preset_text(name: str, sizes: Sizes, held_out: bool) -> str:
-    """The preset as YAML, each line with what it is for."""
+    """Return the preset as YAML, each line with its purpose."""
     rows = [
         (f"extends: {BASE}", "a small encoder that trains on a CPU; gta2city is the paper's ResNet-101, for a GPU"),
         ("data:", ""),
@@ -212,7 +212,7 @@ def steps_for(
     name: str, mapping: Path, preset: Path, source: Footage, labels: Path, meaning: Survey, target: Footage, sizes: Sizes,
     times: dict[str, float],
 ) -> list[Step]:  # fmt: skip
-    """The commands of the first hour, in order."""
+    """Return the commands of the first hour, in order."""
 
     def text(*words: object) -> str:
         return shlex.join(["fgda", *map(str, words)])

@@ -38,7 +38,7 @@ class RunStatus:
 
 
 def runs_below(folder: Path) -> list[RunStatus]:
-    """Every run below a folder, by name. Raises FgdaError for a folder that is not there."""
+    """Return every run below a folder, by name. Raises FgdaError for a missing folder."""
     if not folder.is_dir():
         raise FgdaError(f"{folder}: no such folder")
     found = (path.parent for path in sorted(folder.rglob(RECORD)))

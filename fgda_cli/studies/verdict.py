@@ -75,7 +75,7 @@ class Study:
 def run_verdict(
     checkpoints: list[Path], headings: list[str], wanted: VerdictOptions, precision: Precision, reporter: Reporter
 ) -> Study:
-    """Raises UsageError when it is not known what the checkpoints began as, FgdaError for files that do not fit."""
+    """Judge checkpoints without labels. Raises UsageError when their start is not known, FgdaError for files that do not fit."""
     baseline = wanted.baseline or started_from(checkpoints, reporter)
     paths = [baseline, *(path for path in checkpoints if path.resolve() != baseline.resolve())]
     if len(paths) == 1:
@@ -104,7 +104,7 @@ def run_verdict(
 
 
 def started_from(checkpoints: list[Path], reporter: Reporter) -> Path:
-    """The checkpoint that all of these began as, by their run folders. Raises UsageError when that is not known."""
+    """Return the checkpoint that all of these began as, from their run folders. Raises UsageError when that is not known."""
     found = {path: start_of(path) for path in checkpoints}
     starts = {start.resolve() for start in found.values() if start is not None and start.is_file()}
     if len(starts) == 1:
@@ -116,7 +116,7 @@ def started_from(checkpoints: list[Path], reporter: Reporter) -> Path:
 
 
 def start_of(path: Path) -> Path | None:
-    """The checkpoint that a run's checkpoint began as, by its run folder; None when that is not known, or gone.
+    """Return the checkpoint that a run's checkpoint began as, from its run folder; None when it is unknown or gone.
 
     A run folder may have been copied with those beside it, so its neighbour comes before the path that was recorded; either
     counts only with the weights that the run began from.
@@ -141,7 +141,7 @@ def _has_weights(path: Path, wanted: str | None) -> bool:
 
 
 def target_frames(wanted: VerdictOptions, model: Segmenter, info: dict, reporter: Reporter) -> tuple[Frames, str]:
-    """Frames at the size at which they enter the network, and where they are from."""
+    """Return frames at the size at which they enter the network, and the name of their data."""
     if wanted.images:
         count = max(1, wanted.frames // len(wanted.images))
         images = [
@@ -160,7 +160,7 @@ def target_frames(wanted: VerdictOptions, model: Segmenter, info: dict, reporter
 
 
 def source_frames(wanted: VerdictOptions, info: dict, reporter: Reporter) -> tuple[Frames | None, np.ndarray | None]:
-    """Labelled frames of the source and its class shares; None, said aloud, where it is not at hand."""
+    """Return labelled frames of the source and its class shares; None, reported, when it is not at hand."""
     source = info["preset"]["data"]["source"]
     try:
         dataset = open_anywhere(wanted.root, source["dataset"])
@@ -175,14 +175,16 @@ def source_frames(wanted: VerdictOptions, info: dict, reporter: Reporter) -> tup
 
 
 def look_around(study: Study, precision: Precision, reporter: Reporter) -> str:
-    """The page to look in, of the frames and up to four checkpoints, the baseline first."""
+    """Return the page to look around in, with the frames and up to four checkpoints, the baseline first."""
     scenes = [Scene(image, name=study.frames.name(number)) for number, image in enumerate(study.frames.images)]
     shown = study.checkpoints[:MOST_CHECKPOINTS]
     return look_page(scenes, [one.path for one in shown], [one.heading for one in shown], precision, reporter)
 
 
 def verdict_page(study: Study, precision: Precision, look: str) -> str:
-    """A page: the verdicts, shares of the classes, and the frames that changed most, before and after; `look`: where to look."""
+    """Return a page: the verdicts, the class shares, and the frames that changed most, before and after; `look` is the path of
+    the page to look around in.
+    """
     base, *others = study.checkpoints
     sections = [html.section("Signals", _signals_table(study))]
     for one in others:
@@ -225,7 +227,7 @@ def _shares_table(base: ObservedCheckpoint, one: ObservedCheckpoint, classes: Cl
 
 
 def changed_most(before: list[np.ndarray], after: list[np.ndarray], most: int) -> list[tuple[int, float]]:
-    """Frames by the share of pixels that changed their class, more first."""
+    """Return frames by the share of pixels that changed their class, the most first."""
     shares = [float((resize_ids(b, a.shape[::-1]) != a).mean()) for b, a in zip(before, after, strict=True)]
     order = sorted(range(len(shares)), key=lambda number: -shares[number])
     return [(number, shares[number]) for number in order[:most]]

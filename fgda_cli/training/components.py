@@ -92,7 +92,7 @@ def prepare_method(
 
 
 def check_network(preset: Preset, stage: Stage, method: type[Method], data: Datasets) -> None:
-    """Raises UsageError for a network that cannot be built, or not trained as the stage and the method say."""
+    """Check the network. Raises UsageError when it cannot be built, or cannot be trained as the stage and the method say."""
     with torch.device("meta"):
         model = checkpoint.build_model(preset.model, len(data.classes))
     recipe = recipe_of(preset, stage)

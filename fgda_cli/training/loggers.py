@@ -108,7 +108,7 @@ class Loggers:
 
 
 def check_loggers(preset: Preset) -> None:
-    """Raises FgdaError for a package that is missing, before anything is trained."""
+    """Check the loggers. Raises FgdaError for a missing package, before anything is trained."""
     for name in preset.run.loggers:
         if name != "tensorboard":
             library(name)
@@ -127,7 +127,7 @@ def library(name: str, extra: str | None = None) -> Any:
 
 
 def run_id(folder: Path) -> str:
-    """The same for a folder whenever it is asked."""
+    """Return a run's id, which is the same for a folder at every call."""
     return hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]
 
 

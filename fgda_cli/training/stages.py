@@ -64,14 +64,14 @@ class Job:
 
 
 def pretrain(job: Job) -> Path:
-    """Source-only training; returns final.pth."""
+    """Train on the source alone; return the path of final.pth."""
     method = method_class("source-only")
     preset = job.preset.model_copy(update={"method": job.preset.source_only})
     return _run(job, preset, preset.pretrain, Identity("pretrain", "source-only"), method, None, job.default_folder("pretrain"))
 
 
 def adapt(job: Job, init: Path | None) -> Path:
-    """Adaptation from `init`, else as `adapt.start` says; returns final.pth."""
+    """Adapt from `init`, else from the start that `adapt.start` names; return the path of final.pth."""
     name, preset = job.preset.method.name, _with_own_length(job.preset)
     folder = job.default_folder("adapt", name)
     if preset.data.target.labelled is not None and not method_class(name).uses_target:
@@ -111,7 +111,7 @@ def _with_own_length(preset: Preset) -> Preset:
 
 
 def newest_pretrain(job: Job) -> Path:
-    """Raises FgdaError when none is finished."""
+    """Return the newest finished source model of the preset. Raises FgdaError when none is finished."""
     same_seed = job.default_folder("pretrain") / "checkpoints" / "final.pth"
     if same_seed.is_file():
         return same_seed
@@ -171,7 +171,7 @@ def check(
 
 
 def check_adapt(job: Job) -> None:
-    """Raises what `adapt` would before it trains, for a preset whose source model is still to be trained."""
+    """Raise what `adapt` would raise before it trains, for a preset whose source model is still to be trained."""
     preset, method = _with_own_length(job.preset), method_class(job.preset.method.name)
     classes = open_domain(job.data_root, preset.data.source.dataset).classes
     init = None if preset.adapt.start == "backbone" else (Path("source-only"), {"classes": classes.to_json()})

@@ -116,7 +116,7 @@ class TrainState:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Raises FgdaError for a state that an earlier fgda wrote."""
+        """Load a saved state. Raises FgdaError for one that an earlier fgda wrote."""
         if "modules" not in state:
             raise FgdaError("the run was begun by an earlier fgda and cannot be resumed: use --fresh to start over")
         self.iteration, self.validated, self.best = state["iteration"], state["validated"], state["best"]

@@ -103,11 +103,11 @@ class Trainer:
 
     @property
     def length(self) -> int:
-        """The iteration at which training ends: the stage's last, or the last that fits a time limit."""
+        """Return the iteration at which training ends: the stage's last, or the last that fits a time limit."""
         return self.state.planned or self.stage.iterations
 
     def plan(self) -> None:
-        """Within a time limit, set the length of training once its speed is known; the learning rates decay until then."""
+        """Set the length of training once its speed is known, within a time limit; the learning rates decay until then."""
         if self.clock.limit is None or self.state.planned is not None:
             return
         fits = self.process_group.largest(self.clock.iterations_that_fit(self.state.iteration) or 0)
@@ -235,7 +235,7 @@ class Trainer:
         self.loggers.scalars(values, self.state.iteration)
 
     def evaluate(self) -> dict | None:
-        """Validate, log, keep the best."""
+        """Validate, log the scores, and keep the best checkpoint."""
         self.soundness.check_weights(self.state)
         if self.validators.by_labels is None and self.validators.by_source is None and not self.validators.picks_label_free:
             return None

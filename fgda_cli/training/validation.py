@@ -130,7 +130,7 @@ def _typical_size(domain: Domain) -> tuple[int, int]:
 
 
 def check_selection(preset: Preset, stage: str, method: type[Method], data: Datasets) -> None:
-    """Raises UsageError for a run.select or a validation split that the data does not allow."""
+    """Check run.select and the validation split. Raises UsageError when the data does not allow them."""
     wanted, held_out = preset.run.select, preset.data.source.validation
     if stage == "pretrain" and held_out is not None:
         try:

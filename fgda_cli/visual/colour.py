@@ -19,12 +19,12 @@ def colourise(train_ids: np.ndarray, classes: ClassSet) -> np.ndarray:
 
 
 def overlay(image: np.ndarray, train_ids: np.ndarray, classes: ClassSet, alpha: float = 0.5) -> np.ndarray:
-    """The image with its colour map over it."""
+    """Blend the image with its colour map."""
     return cv2.addWeighted(np.ascontiguousarray(image), 1 - alpha, colourise(train_ids, classes), alpha, 0)
 
 
 def error_map(image: np.ndarray, truth: np.ndarray, train_ids: np.ndarray, ignore_index: int = 255) -> np.ndarray:
-    """Wrong pixels red on the pale grey image, ignored ones black; the image is resized to the labels `[H,W]`."""
+    """Draw wrong pixels red on the pale grey image and ignored ones black; the image is resized to the labels `[H,W]`."""
     grey = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)
     grey = cv2.resize(grey, truth.shape[::-1], interpolation=cv2.INTER_AREA)
     picture = np.repeat((grey[..., None] // 2 + 110).astype(np.uint8), 3, axis=2)
@@ -38,7 +38,7 @@ def write(picture: np.ndarray, text: str, place: tuple[int, int], scale: float =
 
 
 def legend(classes: ClassSet, columns: int = 4, width: int = 760) -> np.ndarray:
-    """Swatches and names of all classes, row by row."""
+    """Draw swatches and names of all classes, row by row."""
     rows, cell = -(-len(classes) // columns), width // columns
     picture = np.full((rows * 26 + 14, width, 3), PAPER, np.uint8)
     for index, (name, colour) in enumerate(zip(classes.names, classes.palette, strict=True)):

@@ -11,13 +11,13 @@ BAR = 64  # pixels of the colour bar's column
 
 
 def heat(values: np.ndarray) -> np.ndarray:
-    """Values `[H,W]` in [0,1] to RGB, dark = 0, bright = 1."""
+    """Convert values `[H,W]` in [0,1] to RGB: dark is 0, bright is 1."""
     grey = (np.clip(values, 0, 1) * 255).astype(np.uint8)
     return cv2.applyColorMap(grey, cv2.COLORMAP_INFERNO)[..., ::-1]
 
 
 def heat_with_bar(values: np.ndarray) -> np.ndarray:
-    """The heat map at its own size, and right of it a bar from 0 to 1."""
+    """Draw the heat map at its own size, and right of it a bar from 0 to 1."""
     height = values.shape[0]
     column = np.full((height, BAR, 3), PAPER, np.uint8)
     margin = min(12, height // 4)

@@ -40,7 +40,7 @@ svg { max-width: 100%; height: auto; } pre { background: #f5f7f9; padding: .8rem
 
 
 def page(title: str, facts: Iterable[str], *sections: str) -> str:
-    """A whole document; `facts` stand below the title, sections are HTML."""
+    """Return a whole document; `facts` stand below the title, sections are HTML."""
     head = f"<!doctype html>\n<html lang='en'><head><meta charset='utf-8'><title>{escape(title)}</title>"
     view = "<meta name='viewport' content='width=device-width'>"
     line = " · ".join(escape(str(fact)) for fact in facts)
@@ -53,12 +53,12 @@ def section(title: str, content: str, note: str = "") -> str:
 
 
 def look_link(place: str) -> str:
-    """A link to the page in which people look around (`studies/look.py`)."""
+    """Return a link to the page to look around in (`studies/look.py`)."""
     return f"<p><a href='{escape(place, quote=True)}'>look around in the frames</a>: layers, zoom, classes on and off</p>"
 
 
 def cards(values: dict[str, str]) -> str:
-    """Large figures with their names below."""
+    """Return large figures with their names below."""
     return (
         "<div class='cards'>"
         + "".join(f"<div class='card'><b>{escape(v)}</b>{escape(k)}</div>" for k, v in values.items())
@@ -71,7 +71,7 @@ def swatch(colour: tuple[int, int, int]) -> str:
 
 
 def change_bar(value: float, low: float, high: float, colour: str) -> str:
-    """An SVG bar from the middle to `value` in [-1, 1], with a line from `low` to `high`."""
+    """Return an SVG bar from the middle to `value` in [-1, 1], with a line from `low` to `high`."""
     middle, reach = 110, 105
     left, right = sorted((middle, middle + value * reach))
     line = f"<line x1='{middle + low * reach:.1f}' x2='{middle + high * reach:.1f}' y1='6' y2='6' stroke='#1d2733'/>"
@@ -81,7 +81,7 @@ def change_bar(value: float, low: float, high: float, colour: str) -> str:
 
 
 def iou_rows(result: dict[str, Any], palette: tuple[tuple[int, int, int], ...]) -> str:
-    """A table: class, IoU as number and bar, share of the true pixels."""
+    """Return a table: class, IoU as number and bar, share of the true pixels."""
     confusion = np.array(result["confusion"], np.int64)
     intervals, of_borders = result.get("intervals"), result.get("boundary")
     shares = 100 * confusion.sum(1) / max(confusion.sum(), 1)
@@ -100,7 +100,7 @@ def iou_rows(result: dict[str, Any], palette: tuple[tuple[int, int, int], ...]) 
 
 
 def confusion_heat(result: dict[str, Any]) -> str:
-    """Rows = truth, columns = prediction, percent of each row; the darker the more."""
+    """Return the confusion matrix as a table in percent of each row: rows are the truth, columns the prediction; darker is more."""
     counts, names = np.array(result["confusion"], np.int64), result["classes"]
     totals = counts.sum(1, keepdims=True)
     percent = 100 * counts / np.maximum(totals, 1)
@@ -124,7 +124,7 @@ def _heat_cell(percent: float, count: int, truth: str, found: str, right: bool) 
 
 
 def image(picture: np.ndarray, caption: str, photo: bool = False, widest: int = 640) -> str:
-    """A figure with the RGB picture inside the page: JPEG for photographs, PNG for maps."""
+    """Return a figure with the RGB picture inside the page: JPEG for photographs, PNG for maps."""
     if picture.shape[1] > widest:
         size = (widest, max(1, round(picture.shape[0] * widest / picture.shape[1])))
         picture = (resize_image if photo else resize_ids)(picture, size)
@@ -140,7 +140,7 @@ def scene(name: str, score: str, figures: list[str]) -> str:
 
 
 def figure_svg(figure) -> str:
-    """A matplotlib figure as SVG inside the page."""
+    """Return a matplotlib figure as SVG inside the page."""
     text = StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None})
     return text.getvalue()[text.getvalue().index("<svg") :]

@@ -11,7 +11,7 @@ ABREAST = 7  # checkpoints beside each other, by number
 
 
 def iou_table(headings: list[str], results: list[dict[str, Any]]):
-    """Results of `evaluate` for rich: a line above, one row a class, the means below.
+    """Return results of `evaluate` as a table for the terminal: a line above, one row a class, the means below.
 
     Checkpoints stand beside each other under their headings where that fits 80 columns; else each has a number, its means are a
     row of a table of their own, and the classes follow, some checkpoints at a time.
@@ -110,7 +110,7 @@ def _means(headings: list[str], numbers: list[str], results: list[dict[str, Any]
 
 
 def change_table(heading: str, change: dict[str, Any]):
-    """A change of IoU by class with its interval; classes that it clearly harmed or helped are marked."""
+    """Return a change of IoU by class with its interval; classes that it clearly harmed or helped are marked."""
     from rich.table import Table
 
     table = Table()

@@ -9,7 +9,7 @@ from ..runtime.files import whole_file
 
 
 def bars(path: Path, rows: list[dict[str, Any]], title: str) -> None:
-    """One bar a method: mean mIoU with its spread, single seeds as dots."""
+    """Draw one bar a method: mean mIoU with its spread, single seeds as dots."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(1.5 + 1.0 * len(rows), 3.6), layout="constrained")
@@ -27,7 +27,7 @@ def bars(path: Path, rows: list[dict[str, Any]], title: str) -> None:
 
 
 def label_curves(path: Path, curves: dict[str, list[dict[str, Any]]], title: str) -> None:
-    """mIoU over the number of labelled target images, a line a method; what is no number stands last, by its name."""
+    """Draw mIoU over the number of labelled target images, a line a method; labels that are no number stand last, by name."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
@@ -50,7 +50,7 @@ def label_curves(path: Path, curves: dict[str, list[dict[str, Any]]], title: str
 
 
 def reliability(calibration: dict[str, Any]):
-    """A figure: how often predictions of a confidence are right, a bar a bin, the diagonal is perfect; below, their number."""
+    """Draw how often predictions of a confidence are right, a bar a bin (the diagonal is perfect), and their number below."""
     from matplotlib.figure import Figure
 
     pixels, right = calibration["pixels"], calibration["right"]
@@ -70,7 +70,7 @@ def reliability(calibration: dict[str, Any]):
 
 
 def curves(series: dict[str, list[tuple[int, float]]], over: str = "iteration", log: bool = True):
-    """A figure with one line a name; `log` where the values span decades."""
+    """Draw one line a name; the axis is logarithmic (`log`) when the values span decades."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 3.2), layout="constrained")

@@ -12,7 +12,7 @@ GAP, HEAD = 6, 26
 
 
 def grid(rows: list[list[np.ndarray | None]], headings: list[str], width: int = 256) -> np.ndarray:
-    """Rows of RGB pictures under one heading a column; a row is as high as its first picture's own aspect asks for.
+    """Draw rows of RGB pictures under one heading a column; the first picture's aspect sets a row's height.
 
     None leaves a cell empty.
     """
@@ -36,7 +36,7 @@ def grid(rows: list[list[np.ndarray | None]], headings: list[str], width: int = 
 
 
 def contact_sheet(cells: list[tuple[np.ndarray, str, str]], classes: ClassSet, columns: int = 5, width: int = 260) -> np.ndarray:
-    """RGB pictures in reading order, two lines of text below each, the legend of the classes at the end."""
+    """Draw RGB pictures in reading order, two lines of text below each, and the legend of the classes at the end."""
     columns = max(1, min(columns, len(cells)))
     text = 40
     heights = [int(np.clip(round(width * picture.shape[0] / picture.shape[1]), 16, 2 * width)) for picture, _, _ in cells]
@@ -53,6 +53,6 @@ def contact_sheet(cells: list[tuple[np.ndarray, str, str]], classes: ClassSet, c
 
 
 def with_legend(sheet: np.ndarray, classes: ClassSet) -> np.ndarray:
-    """The class legend below a sheet."""
+    """Add the class legend below a sheet."""
     key = legend(classes, columns=max(2, sheet.shape[1] // 170), width=sheet.shape[1])
     return np.vstack([sheet, key])

@@ -8,7 +8,7 @@ from ..metrics import COLLAPSED
 
 
 def under(title: str, table, below: str = ""):
-    """A table between lines of its own width, as rich's titles and captions are broken at the table's."""
+    """Return a table between lines of its own width, because rich breaks titles and captions at the table's width."""
     from rich.console import Group
     from rich.text import Text
 
@@ -20,7 +20,7 @@ def show(value: float | None) -> str:
 
 
 def signed(score: float | None) -> str:
-    """A score without labels."""
+    """Return a label-free score as text with its sign."""
     return "–" if score is None else "collapsed" if score <= COLLAPSED else f"{score:+.1f}"
 
 
@@ -29,7 +29,7 @@ def show_interval(bounds: tuple[float, float] | None) -> str:
 
 
 def ablation_table(summary: dict[str, Any]):
-    """Mean and spread by method, beside the paper's figure where it has one."""
+    """Return mean and spread by method, beside the paper's figure if it has one."""
     from rich.table import Table
 
     table = Table()
@@ -56,7 +56,7 @@ def ablation_table(summary: dict[str, Any]):
 
 
 def paper_text(row: dict[str, Any], summary: dict[str, Any]) -> str:
-    """The paper's figure, with a mark where it was not made as ours is."""
+    """Return the paper's figure, marked when it was not made as ours is."""
     return show(row["paper"]) + _mark(row, summary)
 
 
@@ -66,12 +66,12 @@ def _mark(row: dict[str, Any], summary: dict[str, Any]) -> str:
 
 
 def footnotes(summary: dict[str, Any]) -> list[str]:
-    """What to know of the marked figures, one line each."""
+    """Return notes on the marked figures, one line each."""
     return [f"{_mark(row, summary).strip()} {row['method']}: {row['note']}" for row in summary["rows"] if row["note"]]
 
 
 def harms(summary: dict[str, Any], least: float = 0.5) -> list[str]:
-    """Methods that are worse than source-only, one line each, with the classes that lose most."""
+    """Return the methods that are worse than source-only, one line each, with the classes that lose most."""
     rows = {row["method"]: row for row in summary["rows"]}
     start = rows.get("source-only")
     if start is None or start["mean"] is None:
@@ -92,7 +92,7 @@ def harms(summary: dict[str, Any], least: float = 0.5) -> list[str]:
 
 
 def prepared_table(summary):
-    """What `prepare` found in the labels, and why files were refused."""
+    """Return what `prepare` found in the labels, and why files were refused."""
     from rich.table import Table
 
     table = Table(show_header=False)
@@ -108,7 +108,7 @@ def prepared_table(summary):
 
 
 def backbone_table(rows: list[dict[str, Any]]):
-    """Encoders, one a row; a model that cannot be used says why."""
+    """Return encoders, one a row; a model that cannot be used says why."""
     from rich import box
     from rich.table import Table
 
@@ -126,7 +126,7 @@ def backbone_table(rows: list[dict[str, Any]]):
 
 
 def zoo_table(rows: list[dict[str, Any]]):
-    """Published checkpoints, one a row; below them notes, and pages and licences by method; "–": not on the authors' page."""
+    """Return published checkpoints, one a row, with notes, pages and licences by method below; "–" is not on the authors' page."""
     from rich import box
     from rich.console import Group
     from rich.table import Table
@@ -148,7 +148,7 @@ def zoo_table(rows: list[dict[str, Any]]):
 
 
 def layouts_list(layouts: dict[str, Any]) -> str:
-    """What `prepare --list` prints: a few lines a data set, at most 80 wide."""
+    """Return what `prepare --list` prints: a few lines a data set, at most 80 columns wide."""
     import textwrap
 
     lines = []
@@ -163,7 +163,7 @@ def layouts_list(layouts: dict[str, Any]) -> str:
 
 
 def ranking_table(result: dict[str, Any], most: int = 15):
-    """The first frames of a ranking, and how many more there are."""
+    """Return the first frames of a ranking, and how many more there are."""
     from rich.table import Table
 
     table = Table()
@@ -178,7 +178,7 @@ def ranking_table(result: dict[str, Any], most: int = 15):
 
 
 def verdict_table(frames: str, headings: list[str], results: list[dict[str, Any]]):
-    """A row a checkpoint: the verdict, what it is made of, and what does not enter it."""
+    """Return a row a checkpoint: the verdict, the parts of its score, and signals that do not enter it."""
     from rich.table import Table
 
     table = Table()
@@ -204,7 +204,7 @@ def verdict_lines(headings: list[str], results: list[dict[str, Any]]) -> list[st
 
 
 def gap_table(result: dict[str, Any]):
-    """Both sides, what lies between, and what to set."""
+    """Return both domains, the differences between them, and what to set."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -238,7 +238,7 @@ def gap_table(result: dict[str, Any]):
 
 
 def status_table(runs: list[dict[str, Any]], below):
-    """A row a run: where it is, how far, its last score, and its verdict."""
+    """Return a row a run: where it is, how far, its last score, and its verdict."""
     from rich.table import Table
 
     table = Table()

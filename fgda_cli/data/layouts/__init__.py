@@ -11,5 +11,5 @@ OWN = ("folder", "carla", "coco", "labelme", "voc")
 
 
 def layout_names() -> list[str]:
-    """Data sets with a layout of their own, by file name."""
+    """Return the data sets that have a layout of their own, by file name."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in ("base", *OWN))

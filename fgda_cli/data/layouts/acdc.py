@@ -24,7 +24,7 @@ ENDING = "_rgb_anon"
 
 
 def find(root: Path, condition: str | None = None) -> Listing:
-    """All conditions, or one. Raises UsageError for one that there is not."""
+    """List the images of all conditions, or of one. Raises UsageError for an unknown condition."""
     if condition is not None and condition not in CONDITIONS:
         raise UsageError(f"--condition {condition}: known are {', '.join(CONDITIONS)}")
     root, listing = locate(root, ("rgb_anon",), TITLE), Listing()

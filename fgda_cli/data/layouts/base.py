@@ -56,7 +56,7 @@ class Reader(Protocol):
         """Train ids `[H,W]`. Raises BadFile."""
 
     def facts(self) -> dict[str, Any]:
-        """Everything that a converted label depends on besides its file, JSON-able."""
+        """Return everything that a converted label depends on besides its file, as JSON-able values."""
 
     def mapped(self) -> set[int]:
         """Train ids that some label value maps to: a class that never occurs although it is mapped is worth a word."""
@@ -79,7 +79,7 @@ class OwnFiles:
     every: str | None = None  # of a video's frames
 
     def folders(self) -> tuple[Path, Path | None]:
-        """Images and labels. Raises UsageError without images, FgdaError for folders that do not exist."""
+        """Return the folders of images and labels. Raises UsageError without images, FgdaError for folders that do not exist."""
         if self.images is None:
             raise UsageError("needs --images DIR")
         for option, folder in (("--images", self.images), ("--labels", self.labels)):
@@ -88,7 +88,7 @@ class OwnFiles:
         return self.images, self.labels
 
     def chosen(self, files: list[Path], below: Path, suffix: str | None = None) -> list[Path]:
-        """The files that end in `suffix` and whose path below a folder fits one of the --only patterns, where there are any."""
+        """Return the files that end in `suffix` and, when --only is given, whose path below a folder fits one of its patterns."""
         if suffix is not None:
             files = [path for path in files if path.name.endswith(suffix)]
         if not self.only:
@@ -97,7 +97,7 @@ class OwnFiles:
 
 
 def locate(root: Path, wanted: Sequence[str], name: str) -> Path:
-    """The root when all `wanted` folders lie in it. Raises FgdaError, saying which other level would fit."""
+    """Return the root when all `wanted` folders lie in it. Raises FgdaError that names the level that would fit."""
     if not root.is_dir():
         raise FgdaError(f"--root {root}: no such folder")
 
@@ -142,7 +142,7 @@ def pair_by_name(
 
 
 def unlabelled(listing: Listing, images: list[Path], image_root: Path, split: str = "train", ending: str | None = None) -> None:
-    """Images of a target: their labels, if there are any, are neither needed nor read."""
+    """List images of a target domain; their labels, if there are any, are neither needed nor read."""
     listing.pairs += [Pair(stem_below(image, image_root, ending), split, image, None) for image in images]
 
 
@@ -155,7 +155,7 @@ def pair_city(
     label_of: Callable[[str], Path | None],
     without: str = "validation image without a label",
 ) -> None:
-    """The images `*ENDING.*` of a split's folder, named by their path below `image_root` less the ending.
+    """Pair the images `*ENDING.*` of a split's folder, named by their path below `image_root` without the ending.
 
     Training images are a target's: their labels are neither needed nor read. Others have the label `label_of(name)`, or are
     refused.
@@ -170,13 +170,15 @@ def pair_city(
 
 
 def city_label(stem: Path, kinds: Sequence[str] = ("labelTrainIds", "labelIds")) -> Path | None:
-    """`STEM_labelTrainIds.png`, or with label ids (or other `kinds`, the first there is); None where there is none."""
+    """Return the label `STEM_labelTrainIds.png`, else the one with label ids (or the first of other `kinds`); None when there is
+    none.
+    """
     candidates = (stem.with_name(f"{stem.name}_{kind}.png") for kind in kinds)
     return next((path for path in candidates if path.is_file()), None)
 
 
 def refuse_train_ids(listing: Listing, title: str) -> None:
-    """Re-packings with train ids exist; read as label ids they would lose road, sky and cars. Raises UsageError."""
+    """Refuse a re-packing with train ids, which would lose road, sky and cars if it were read as label ids. Raises UsageError."""
     seen = sampled_values(listing.labels(), read_label_values)
     if seen <= {*CITYSCAPES_IDS, 0, IGNORE_INDEX}:
         return
@@ -188,6 +190,8 @@ def refuse_train_ids(listing: Listing, title: str) -> None:
 
 
 def stem_below(path: Path, root: Path, ending: str | None = None) -> str:
-    """`root/a/b.png` -> `a/b`; without `ending` where there is one: `root/a/b_rgb.png` less `_rgb.png`."""
+    """Return the path below the root without its suffix, `root/a/b.png` -> `a/b`, and without `ending`: `root/a/b_rgb.png` ->
+    `a/b`.
+    """
     below = path.relative_to(root)
     return written_name(below.with_suffix("").as_posix() if ending is None else below.as_posix().removesuffix(ending))

@@ -72,7 +72,7 @@ class Tags:
 
 
 def open_own(files: OwnFiles) -> tuple[Listing, Reader]:
-    """Raises UsageError when the ids contradict --carla-version, or when it is needed."""
+    """Pair the user's files. Raises UsageError when the ids contradict --carla-version, or when it is needed."""
     listing = Listing()
     pair_folders(listing, files)
     tags = Tags(decide_version(_shares(listing.labels()), files.carla_version, listing.notes))
@@ -80,7 +80,7 @@ def open_own(files: OwnFiles) -> tuple[Listing, Reader]:
 
 
 def raw_ids(values: np.ndarray) -> np.ndarray | None:
-    """Ids `[H,W]` of a grey label, or of one with ids in the red channel and nothing in the others; None for colours."""
+    """Return the ids `[H,W]` of a grey label, or of one with ids in the red channel alone; None for colours."""
     if values.ndim == 2:
         return values
     return None if values[..., 1:].any() else values[..., 0]
@@ -101,7 +101,7 @@ def _shares(labels: list[Path]) -> dict[int, float]:
 
 
 def decide_version(shares: dict[int, float], wanted: str | None, notes: list[str]) -> str | None:
-    """`old` (to 0.9.13) or `new`, as asked for; a doubt is noted.
+    """Decide the numbering, `old` (to 0.9.13) or `new`, as asked for; a doubt is noted.
 
     Only an id that the older numbering does not have is proof: up to 0.9.9 the sky was 0, and an alley has neither road nor
     sky. Raises UsageError when nothing was asked for, or against proof.

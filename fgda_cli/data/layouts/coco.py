@@ -42,7 +42,7 @@ class Categories:
 
 
 def open_own(files: OwnFiles) -> tuple[Listing, Reader]:
-    """Raises UsageError for names that no class has, FgdaError for a file that is none of COCO's."""
+    """Pair the user's files. Raises UsageError for names that no class has, FgdaError for a file that is not COCO's."""
     if files.images is None or files.labels is None:
         raise UsageError("needs --images DIR and --labels annotations.json")
     if not files.images.is_dir():
@@ -58,7 +58,7 @@ def open_own(files: OwnFiles) -> tuple[Listing, Reader]:
 
 
 def read_tree(path: Path) -> dict[str, Any]:
-    """A COCO file whose parts have what is read of them. Raises FgdaError."""
+    """Read a COCO file and check the parts that are used. Raises FgdaError."""
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -19,7 +19,7 @@ TAKES = frozenset({"images", "root", "labels", "mapping", "label_ids", "image_su
 
 
 def open_own(files: OwnFiles) -> tuple[Listing, Reader]:
-    """Raises UsageError for options that do not fit the files, FgdaError for folders that do not exist."""
+    """Pair the user's files. Raises UsageError for options that do not fit the files, FgdaError for folders that do not exist."""
     meaning = load_mapping(files.mapping, files.label_ids)
     listing = Listing(classes=meaning.classes)
     pair_folders(listing, files)
@@ -27,7 +27,9 @@ def open_own(files: OwnFiles) -> tuple[Listing, Reader]:
 
 
 def pair_folders(listing: Listing, files: OwnFiles) -> None:
-    """Images and, where there are any, labels of the folders given. Raises UsageError when nothing pairs, with what might."""
+    """Pair the images of a folder with the labels of another, if one is given. Raises UsageError when nothing pairs, with a
+    suggestion.
+    """
     folder, labels = files.folders()
     images = files.chosen(image_files(folder), folder, files.image_suffix)
     if labels is None:
@@ -47,7 +49,7 @@ def pair_folders(listing: Listing, files: OwnFiles) -> None:
 
 
 def suggest(images: list[Path], labels: list[Path], image_root: Path, label_root: Path) -> tuple[str, str] | None:
-    """The endings of images and of labels without which most names agree; None where there are none."""
+    """Return the endings of images and of labels without which most names agree; None when there are none."""
     best: tuple[int, int, tuple[str, str]] | None = None
     for one in _endings(images):
         stems = {stem_below(path, image_root, one) for path in images if path.name.endswith(one)}

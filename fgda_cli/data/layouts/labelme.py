@@ -44,7 +44,7 @@ class NamedShapes:
         return draw(Shapes(size, tuple(shape for shape in shapes if shape is not None)))
 
     def shape(self, tree: dict) -> Shape | None:
-        """None for what has no area. Raises BadFile."""
+        """Return a shape of the file; None when it has no area. Raises BadFile."""
         kind, points = tree.get("shape_type") or "polygon", tree.get("points")
         train_id = self.table.get(tree["label"], IGNORE_INDEX)
         if kind in WITHOUT_AREA:
@@ -70,7 +70,7 @@ class NamedShapes:
 
 
 def open_own(files: OwnFiles) -> tuple[Listing, Reader]:
-    """Raises UsageError for names that no class has, FgdaError for folders that do not exist."""
+    """Pair the user's files. Raises UsageError for names that no class has, FgdaError for folders that do not exist."""
     folder, labels = files.folders()
     labels = labels or folder
     meaning = load_mapping(files.mapping, by_name=True)
@@ -91,7 +91,7 @@ def _names(path: Path) -> list[str]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A Labelme file whose shapes have names. Raises BadFile."""
+    """Read a Labelme file and check that its shapes have names. Raises BadFile."""
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

@@ -52,7 +52,7 @@ class Colours:
 
 
 def open_own(files: OwnFiles) -> tuple[Listing, Reader]:
-    """Raises FgdaError for a folder that is none of VOC's, UsageError for names that no class has."""
+    """Pair the user's files. Raises FgdaError for a folder that is not VOC's, UsageError for names that no class has."""
     if files.root is None:
         raise UsageError("needs --root DIR")
     root = _root(files)
@@ -88,7 +88,7 @@ def _root(files: OwnFiles) -> Path:
 
 
 def read_labelmap(path: Path) -> list[tuple[str, tuple[int, int, int]]]:
-    """Names and colours, in order. Raises FgdaError for a file that is missing or damaged."""
+    """Read names and colours, in order. Raises FgdaError for a file that is missing or damaged."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -29,7 +29,7 @@ class Sheet:
 
 
 def sheets(root: Path, seed: int, train: int = TRAIN, val: int = VAL) -> list[Sheet]:
-    """All scenes of both domains; street's val scenes follow its train scenes in the same stream."""
+    """List all scenes of both domains; street's val scenes follow its train scenes in the same stream."""
     plan = [
         Sheet("game", seed, i, root / "game/images" / f"{i + 1:05d}.png", root / "game/labels" / f"{i + 1:05d}.png")
         for i in range(train)

@@ -24,7 +24,7 @@ class Canvas:
         self.depth = np.full((height, width), 1e4, np.float32)
 
     def project(self, points: np.ndarray) -> np.ndarray:
-        """World points `[N,3]` to pixels `[N,2]`."""
+        """Project world points `[N,3]` to pixels `[N,2]`."""
         points = np.asarray(points, np.float64)
         z = np.maximum(points[:, 2], NEAR)
         x = self.width / 2 + self.focal * points[:, 0] / z
@@ -40,25 +40,25 @@ class Canvas:
             cv2.fillPoly(self.depth, polygon, float(depth))
 
     def quad(self, points, colour, train_id: int | None) -> None:
-        """Fill a polygon of process_group points; dropped when it lies wholly behind the near plane."""
+        """Fill a polygon of world points; it is dropped when it lies wholly behind the near plane."""
         points = np.asarray(points, np.float64)
         if points[:, 2].max() > NEAR:
             self.fill(self.project(points), colour, train_id, points[:, 2].mean())
 
     def ellipse(self, centre, radii, colour, train_id: int | None, sides: int = 14) -> None:
-        """An ellipse in the plane facing the camera; centre (X, Y, Z) and radii (across, up) in metres."""
+        """Draw an ellipse in the plane facing the camera; centre (X, Y, Z) and radii (across, up) are in metres."""
         angles = np.linspace(0, 2 * np.pi, sides, endpoint=False)
         x, y, z = centre
         ring = np.stack([x + radii[0] * np.cos(angles), y + radii[1] * np.sin(angles), np.full(sides, z)], 1)
         self.quad(ring, colour, train_id)
 
     def shape(self, x: float, z: float, outline, colour, train_id: int | None, flip: bool = False) -> None:
-        """A flat silhouette facing the camera: `outline` [(across, up)] in metres around (x, 0, z)."""
+        """Draw a flat silhouette facing the camera: `outline` [(across, up)] in metres around (x, 0, z)."""
         sign = -1.0 if flip else 1.0
         self.quad([(x + sign * across, up, z) for across, up in outline], colour, train_id)
 
     def box(self, x, z, size, colour, train_id: int, bottom: float = 0.0) -> None:
-        """A box (width, height, length) whose near face is at z: side face towards the camera axis, top, near face."""
+        """Draw a box (width, height, length) whose near face is at z: the side towards the camera axis, the top, the near face."""
         width, height, length = size
         low, high = bottom, bottom + height
         left, right = x - width / 2, x + width / 2

@@ -1,4 +1,4 @@
-"""The two looks of the playground: what the process_group is made of, and what camera and weather do to its picture."""
+"""The two looks of the playground: the materials of its world, and the effects of camera and weather on its pictures."""
 
 from __future__ import annotations
 
@@ -100,13 +100,13 @@ STREET = Look(
 
 
 def smooth_noise(rng: np.random.Generator, height: int, width: int, cell: int) -> np.ndarray:
-    """Zero-mean noise `[H,W]` of unit deviation whose grain is `cell` pixels."""
+    """Return zero-mean noise `[H,W]` of unit deviation whose grain is `cell` pixels."""
     coarse = rng.standard_normal((height // cell + 2, width // cell + 2)).astype(np.float32)
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
 def develop(image: np.ndarray, train_ids: np.ndarray, depth: np.ndarray, look: Look, rng) -> np.ndarray:
-    """The camera: texture, shadows, haze, exposure, tint, blur, vignette and noise; RGB uint8 `[H,W,3]` in and out."""
+    """Apply the camera: texture, shadows, haze, exposure, tint, blur, vignette and noise; RGB uint8 `[H,W,3]` in and out."""
     height, width = train_ids.shape
     strength = np.full(256, look.texture, np.float32)
     for name, factor in look.roughness.items():

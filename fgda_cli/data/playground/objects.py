@@ -12,7 +12,7 @@ GLASS, TYRE, SKIN = (52, 62, 74), (22, 22, 24), (196, 150, 124)
 
 
 def ground_shadow(canvas: Canvas, x, z, width, length) -> None:
-    """The dark contact patch below a vehicle."""
+    """Draw the dark contact patch below a vehicle."""
     half = width / 2 + 0.1
     patch = [(x - half, 0, z - 0.25), (x + half, 0, z - 0.25), (x + half, 0, z + length), (x - half, 0, z + length)]
     canvas.quad(patch, (40, 40, 42), None)
@@ -39,7 +39,7 @@ def car(canvas: Canvas, x, z, colour, rng) -> None:
 
 
 def car_across(canvas: Canvas, x, z, colour, rng) -> None:
-    """A car seen from its side, on a crossing street."""
+    """Draw a car seen from its side, on a crossing street."""
     train_id, flip = ID["car"], rng.random() < 0.5
     ground_shadow(canvas, x, z, 4.3, 1.6)
     body = [(-2.1, 0.3), (-2.1, 0.75), (-1.5, 0.9), (-0.9, 1.45), (0.8, 1.45), (1.4, 0.92), (2.1, 0.8), (2.15, 0.3)]
@@ -99,7 +99,7 @@ def bus(canvas: Canvas, x, z, colour, rng) -> None:
 
 
 def train(canvas: Canvas, x, z, colour, rng) -> None:
-    """A tram on its track."""
+    """Draw a tram on its track."""
     width, height, length, train_id = 2.5, 3.6, rng.uniform(18.0, 28.0), ID["train"]
     for rail in (-0.72, 0.72):
         strip = [(x + rail - 0.05, 0, 3), (x + rail + 0.05, 0, 3), (x + rail + 0.05, 0, 90), (x + rail - 0.05, 0, 90)]
@@ -115,7 +115,7 @@ def train(canvas: Canvas, x, z, colour, rng) -> None:
 
 
 def person(canvas: Canvas, x, z, colour, rng, train_id: int = ID["person"], lift: float = 0.0) -> None:
-    """A walking person; `lift` raises one that sits (the rider of a two-wheeler)."""
+    """Draw a walking person; `lift` raises a sitting one (the rider of a two-wheeler)."""
     scale, stride = rng.uniform(0.9, 1.08), rng.uniform(0.08, 0.3)
     trousers = tuple(rng.uniform(30, 110, 3))
 
@@ -133,7 +133,7 @@ def person(canvas: Canvas, x, z, colour, rng, train_id: int = ID["person"], lift
 
 
 def bicycle(canvas: Canvas, x, z, colour, rng, rider=None) -> None:
-    """A bicycle seen half from its side; with a rider's colour, somebody on it."""
+    """Draw a bicycle seen half from its side; with a rider's colour, somebody rides it."""
     train_id, reach = ID["bicycle"], rng.uniform(0.35, 0.6)
     if rider is not None:
         person(canvas, x, z + 0.05, rider, rng, ID["rider"], lift=0.35)
@@ -212,7 +212,7 @@ def _foliage(canvas: Canvas, centre, spread, colour, rng, leaves: int) -> None:
 
 
 def barrier(canvas: Canvas, x, z, length, colour, rng, name: str) -> None:
-    """A wall or a fence along the street; the fence's gaps count as fence, as in Cityscapes."""
+    """Draw a wall or a fence along the street; the fence's gaps count as fence, as in Cityscapes."""
     height = rng.uniform(1.0, 2.4) if name == "wall" else rng.uniform(0.9, 1.6)
     face = [(x, 0, z), (x, height, z), (x, height, z + length), (x, 0, z + length)]
     canvas.quad(face, colour if name == "wall" else shade(colour, 1.5), ID[name])

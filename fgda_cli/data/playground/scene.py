@@ -44,7 +44,7 @@ class Street:
         self.things.append((z, lambda: paint(self.canvas, *args)))
 
     def distance(self, near: float = 6.0, far: float = 60.0) -> float:
-        """Far things are many: uniform in inverse distance leaves enough that can be seen."""
+        """Draw a distance, uniform in its inverse: most objects are far, and enough of them are near."""
         return float(1 / self.rng.uniform(1 / far, 1 / near))
 
     # ground and sky
@@ -190,7 +190,7 @@ class Street:
                 return
 
     def paint(self) -> tuple[np.ndarray, np.ndarray]:
-        """RGB `[H,W,3]` uint8 and train ids `[H,W]` uint8 at the raw size."""
+        """Paint the scene: RGB `[H,W,3]` uint8 and train ids `[H,W]` uint8 at the raw size."""
         self.paint_ground()
         self.plan_houses()
         self.plan_roadside()
@@ -205,6 +205,6 @@ class Street:
 
 
 def draw(look: Look, seed: int, index: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scene `index` of a look; the same arguments give the same pixels on every machine of one OpenCV release."""
+    """Draw scene `index` of a look; the same arguments give the same pixels on every machine of one OpenCV release."""
     stream = sum(ord(letter) << (8 * place) for place, letter in enumerate(look.name[:4]))
     return Street(look, np.random.default_rng([seed, stream, index])).paint()

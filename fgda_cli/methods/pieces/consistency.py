@@ -8,19 +8,19 @@ from torch import Tensor
 
 
 def block_mask(size: tuple[int, int], block: int, ratio: float, generator: torch.Generator) -> Tensor:
-    """bool `[H,W]`: of the squares of `block` pixels a side, those whose draw is above `ratio` stay ([MIC] eq. 3)."""
+    """Return bool `[H,W]`: of the squares of `block` pixels a side, those whose draw is above `ratio` stay ([MIC] eq. 3)."""
     cells = tuple(max(1, round(side / block)) for side in size)
     return stay(torch.rand(cells, generator=generator), size, ratio)
 
 
 def stay(draws: Tensor, size: tuple[int, int], ratio: float) -> Tensor:
-    """The mask of draws `[h,w]` in [0, 1), enlarged to (H, W) as published (nearest)."""
+    """Enlarge the mask of draws `[h,w]` in [0, 1) to (H, W) as published (nearest)."""
     kept = (draws > ratio).float()[None, None]
     return F.interpolate(kept, size, mode="nearest")[0, 0].bool()
 
 
 def thing_cells(train_ids: Tensor, size: tuple[int, int], things: Tensor, share: float) -> Tensor:
-    """bool `[B,h,w]`: the cells of which one thing class holds at least `share` of the pixels; train_ids `[B,H,W]`.
+    """Return bool `[B,h,w]`: the cells of which one thing class holds at least `share` of the pixels; train_ids are `[B,H,W]`.
 
     `things` bool `[K]`.
     """
@@ -32,7 +32,7 @@ def thing_cells(train_ids: Tensor, size: tuple[int, int], things: Tensor, share:
 
 
 def distances(features: Tensor, reference: Tensor) -> Tensor:
-    """Euclidean distance by cell, `[B,C,h,w]` twice -> `[B,h,w]`; its gradient where both are equal is 0."""
+    """Return the Euclidean distance by cell, `[B,C,h,w]` twice -> `[B,h,w]`; its gradient is 0 where both are equal."""
     squares = (features - reference).square().sum(dim=1)
     far = squares > 0
     return torch.where(far, torch.where(far, squares, torch.ones_like(squares)).sqrt(), torch.zeros_like(squares))

@@ -61,7 +61,7 @@ class Distillation(Method):
     def check(
         cls, settings: DistillationSettings, model: Segmenter, source: AnyDataset | None, target: AnyDataset | None
     ) -> None:
-        """Raises UsageError for a model that timm lacks, FgdaError for weights that cannot be had."""
+        """Check the foundation model. Raises UsageError for a model that timm lacks, FgdaError for weights that cannot be had."""
         super().check(settings, model, source, target)
         if not cls.distils(settings):
             return
@@ -88,7 +88,7 @@ class Distillation(Method):
         return [*super().head_parameters(), *own]
 
     def distil_terms(self, batch: Batch, iteration: int) -> dict[str, Tensor]:
-        """A pass and its backward for each domain whose weight is not 0."""
+        """Run a forward and a backward pass for each domain whose weight is not 0, and return the losses."""
         s, terms = self.settings, {}
         for domain, images, weight, stream in (
             ("source", batch.source, s.lambda_distil_source, StepStream.DISTILLED_SOURCE),
@@ -101,7 +101,7 @@ class Distillation(Method):
         return terms
 
     def gap(self, images: Tensor, view: Tensor, is_target: bool) -> Tensor:
-        """The distance of the view's features from the foundation's of the images as they are."""
+        """Return the distance of the view's features from the foundation's features of the unchanged images."""
         from ...models.foundation import feature_gap
 
         with torch.no_grad(), self.autocast():

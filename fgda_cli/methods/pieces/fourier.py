@@ -7,7 +7,8 @@ from torch import Tensor
 
 
 def low_frequencies_of(source: Tensor, target: Tensor, share: float) -> Tensor:
-    """The source with the target's amplitude where |u|, |v| <= b = floor(share * min(H, W)), the source's phase everywhere.
+    """Return the source with the target's amplitude where |u|, |v| <= b = floor(share * min(H, W)), and the source's phase
+    everywhere.
 
     Float images `[B,3,H,W]` of one size, in and out; values may leave 0 to 255, as published. The window is symmetric (the public
     torch code's is not, and leaves an imaginary part).

@@ -10,12 +10,13 @@ from ...data.classes import IGNORE_INDEX
 
 
 def grid_of(size: tuple[int, int], patch: tuple[int, int]) -> tuple[int, int]:
-    """How many whole patches an image of (H, W) holds, down and across; one at least."""
+    """Return how many whole patches an image of (H, W) holds, down and across; at least one each."""
     return max(1, size[0] // patch[0]), max(1, size[1] // patch[1])
 
 
 def histograms(labels: Tensor, num_classes: int, patch: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Class shares of a 2x2 grid in each patch of (height, width) pixels: `[B,4K,U,V]`, and which patches have labels `[B,U,V]`.
+    """Return class shares of a 2x2 grid in each patch of (height, width) pixels, `[B,4K,U,V]`, and which patches have labels,
+    `[B,U,V]`.
 
     labels `[B,H,W]`; ignored pixels are left out; each of the four cells (upper left, upper right, lower left, lower right) sums
     to 1, or to 0 without a labelled pixel. What is left of an image beyond whole patches belongs to none.
@@ -31,7 +32,7 @@ def histograms(labels: Tensor, num_classes: int, patch: tuple[int, int]) -> tupl
 
 
 def k_means(points: Tensor, count: int, generator: torch.Generator, rounds: int = 50) -> Tensor:
-    """Centroids `[count,D]` of points `[N,D]`: Lloyd's algorithm from k-means++ starts; fewer points repeat."""
+    """Return centroids `[count,D]` of points `[N,D]`: Lloyd's algorithm from k-means++ starts; fewer points repeat."""
     centroids = points[torch.randint(len(points), (1,), generator=generator)]
     for _ in range(count - 1):
         nearest = torch.cdist(points, centroids).amin(dim=1).square()

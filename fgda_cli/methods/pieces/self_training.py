@@ -55,7 +55,9 @@ class SelfTraining(Method):
         self.iteration = 0
 
     def before_training(self, data: OfflineData) -> None:
-        """Counts of the teacher's labels against true ones, by class, where the target has some: saved with the run."""
+        """Prepare the counts of the teacher's labels against true ones, by class, when the target has some labels; they are saved
+        with the run.
+        """
         super().before_training(data)
         if data.samples.labelled_items:
             checked = torch.nn.Module()
@@ -66,7 +68,7 @@ class SelfTraining(Method):
         self.iteration = iteration
 
     def end_iteration(self, iteration: int) -> None:
-        """teacher = a teacher + (1 - a) student; statistics of batch norm are copied."""
+        """Update the teacher, teacher = a teacher + (1 - a) student; batch norm statistics are copied."""
         factor = min(1 - 1 / (iteration + self.first_update), self.settings.ema)
         teacher = self.modules["teacher"]
         with torch.no_grad():
@@ -81,7 +83,7 @@ class SelfTraining(Method):
         return terms | self.student_terms(batch, guess, self.sure_share(probs) * self.trust(guess) * self.inside(batch))
 
     def labelled_step(self, batch: Batch) -> dict[str, Tensor]:
-        """As ever; and the teacher's labels are checked by these images' from the next step on."""
+        """Run eq. 1 on labelled images, and check the teacher's labels against theirs for the steps that follow."""
         _, guess = self.teach(batch.labelled, batch.labelled_ids.shape[-2:])
         known = batch.labelled_ids != 255
         counts = torch.stack([self.pixels_of(guess, where) for where in (known, known & (guess == batch.labelled_ids))])
@@ -89,12 +91,12 @@ class SelfTraining(Method):
         return super().labelled_step(batch)
 
     def pixels_of(self, guess: Tensor, where: Tensor) -> Tensor:
-        """How many of the pixels `where` have each train id, `[K]` (not bincount, for which a GPU is waited for)."""
+        """Count the pixels `where` by train id, `[K]` (without bincount, for which the host would wait for a GPU)."""
         counts = torch.zeros(self.model.num_classes, dtype=torch.float64, device=guess.device)
         return counts.scatter_add_(0, guess.flatten(), where.flatten().double()).float()
 
     def trust(self, guess: Tensor) -> Tensor | float:
-        """`[B,H,W]`: how often the teacher was right so far where it gave this class to a labelled image; 1 without any."""
+        """Return `[B,H,W]`: how often the teacher was right so far when it gave this class to a labelled image; 1 without labels."""
         if "checked" not in self.modules:
             return 1.0
         given, right = self.modules["checked"].counts
@@ -102,15 +104,15 @@ class SelfTraining(Method):
 
     @staticmethod
     def inside(batch: Batch) -> Tensor | float:
-        """`[B,H,W]`: 0 in the target's border (data.target.border), 1 elsewhere; 1 without a border."""
+        """Return `[B,H,W]`: 0 in the target's border (data.target.border), 1 elsewhere; 1 without a border."""
         return 1.0 if batch.target_border is None else batch.target_border.float()
 
     def paired_step(self, batch: Batch) -> dict[str, Tensor]:
-        """What is trained besides the teacher's labels: the step of the class beside this one."""
+        """Run the step of the class beside this one, which does not use the teacher's labels."""
         return super().step(batch)
 
     def student_terms(self, batch: Batch, guess: Tensor, sure: Tensor) -> dict[str, Tensor]:
-        """Losses by the teacher's train ids `[B,H,W]` and the weight of each of its pixels (broadcasts to `[B,H,W]`)."""
+        """Return the losses by the teacher's train ids `[B,H,W]` and the weight of each of its pixels (broadcasts to `[B,H,W]`)."""
         images, labels, weight = self.mix(batch, guess, sure)
         output = self.forward(self.augment(images), is_target=not self.sees_target_alone)
         loss = self.settings.lambda_st * self.output_loss(output, labels, weight)
@@ -118,7 +120,7 @@ class SelfTraining(Method):
         return {"self_training": loss}
 
     def mix(self, batch: Batch, guess: Tensor, sure: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """ClassMix: half of each source image's classes over the target; images, labels and pixel weights.
+        """Paste half of each source image's classes over the target (ClassMix); return images, labels and pixel weights.
 
         Pasted pixels weigh 1, the teacher's as much as `sure` (the share of its pixels that are sure).
         """
@@ -131,21 +133,21 @@ class SelfTraining(Method):
         return images, torch.where(pasted, truth, guess), torch.where(pasted, torch.ones_like(sure), sure)
 
     def sure_share(self, probs: Tensor) -> Tensor:
-        """The weight of the teacher's pixels `[B,1,1]`: the share of its image's pixels that are sure."""
+        """Return the weight of the teacher's pixels `[B,1,1]`: the share of its image's pixels that are sure."""
         return (probs > self.settings.confidence).float().mean(dim=(1, 2), keepdim=True)
 
     def batch_share(self, probs: Tensor) -> Tensor:
-        """The share of the sure pixels of all processes' images, one number."""
+        """Return the share of sure pixels over all processes' images, one number."""
         return self.process_group.mean((probs >= self.settings.confidence).float().mean())
 
     def augment(self, images: Tensor, stream: int = StepStream.MIXED_IMAGES) -> Tensor:
-        """Colour jitter and blur of each image, drawn from (seed, stream, iteration, place)."""
+        """Apply colour jitter and blur to each image, drawn by (seed, stream, iteration, position)."""
         s = self.settings
         how = {"jitter": s.mix_jitter, "jitter_share": s.mix_jitter_share, "blur_share": s.mix_blur_share}
         return self.views(images, stream, self.iteration, kind=s.mix_jitter_kind, **how)
 
     def teach(self, images: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """The teacher's confidence and train ids, `[B,H,W]`.
+        """Return the teacher's confidence and train ids, `[B,H,W]`.
 
         Where no target image reaches the running statistics, it normalises by those of the batch (unless they are frozen).
         """
@@ -157,13 +159,14 @@ class SelfTraining(Method):
         return probs.max(dim=1)
 
     def probabilities(self, network: Segmenter, images: Tensor, size: tuple[int, int]) -> Tensor:
-        """`[B,K,H,W]` at (H, W)."""
+        """Return class probabilities `[B,K,H,W]` at (H, W)."""
         with self.autocast():
             logits = network(images).logits.float()
         return torch.softmax(self.upsample(logits, size), dim=1)
 
     def pasted_pixels(self, truth: Tensor, place: int) -> Tensor:
-        """Pixels of half of the classes of `truth` `[H,W]`, drawn from (seed, iteration, place): a resume draws the same.
+        """Return the pixels of half of the classes of `truth` `[H,W]`, drawn by (seed, iteration, position), so that a resumed
+        run draws the same.
 
         The draw for every number of classes is made here, so that the host need not hear how many there are.
         """

@@ -86,7 +86,7 @@ class PatchGan(nn.Module):
 
 
 def to_unit(image: Tensor) -> Tensor:
-    """uint8 RGB to [-1, 1]."""
+    """Convert uint8 RGB to float in [-1, 1]."""
     return image.float() / 127.5 - 1
 
 
@@ -95,7 +95,7 @@ def from_unit(image: Tensor) -> Tensor:
 
 
 def real_and_fake_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """Least squares: (mean (D(real) - 1)^2 + mean D(fake)^2) / 2."""
+    """Return the least squares loss (mean (D(real) - 1)^2 + mean D(fake)^2) / 2."""
     return 0.5 * (real - 1).square().mean() + 0.5 * fake.square().mean()
 
 
@@ -119,7 +119,7 @@ class Cycles(nn.Module):
         self.optimizers = [adam(group, lr=settings.lr, betas=(0.5, 0.999)) for group in (makers, judges)]
 
     def step(self, source: Tensor, target: Tensor, generator: torch.Generator, factor: float) -> dict[str, Tensor]:
-        """One update of the makers, then of the judges; images `[1,3,h,w]` in [-1, 1]."""
+        """Update the generators, then the discriminators, once; images are `[1,3,h,w]` in [-1, 1]."""
         s = self.settings
         for optimizer in self.optimizers:
             optimizer.param_groups[0]["lr"] = s.lr * factor
@@ -145,7 +145,7 @@ class Cycles(nn.Module):
         self.optimizers[index].step()
 
     def old_or_new(self, name: str, fake: Tensor, generator: torch.Generator) -> Tensor:
-        """The fake, or half of the time an older one, which it replaces."""
+        """Return the fake, or, half of the time, an older one, which it replaces."""
         pool = self.pools[name]
         if len(pool) < POOL:
             pool.append(fake)
@@ -172,7 +172,7 @@ Draw = Callable[[torch.Generator], Tensor]  # a random uint8 RGB image [3,H,W]
 def train(
     folder: Path, settings: TranslationSettings, seed: int, source: Draw, target: Draw, device: torch.device, reporter: Reporter
 ) -> Cycles:
-    """To the last step, from what `folder` holds; step i's images and crops are a pure function of (seed, i)."""
+    """Train to the last step from the state in `folder`; the images and crops of step i are a pure function of (seed, i)."""
     cycles, first, readings = Cycles(settings, seed, device), 0, Readings()
     if (folder / STATE).is_file():
         saved = torch.load(folder / STATE, map_location=device, weights_only=True)
@@ -194,7 +194,7 @@ def train(
 
 
 def cropped(image: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """A random square `[3,size,size]`, or what the image has of it, mirrored half of the time."""
+    """Return a random square `[3,size,size]`, or as much as the image has, mirrored half of the time."""
     height, width = min(size, image.shape[-2]), min(size, image.shape[-1])
     top = int(torch.randint(image.shape[-2] - height + 1, (), generator=generator))
     left = int(torch.randint(image.shape[-1] - width + 1, (), generator=generator))

@@ -37,7 +37,7 @@ def families() -> list[str]:
 
 
 def family(backbone: str) -> ModuleType:
-    """The family module of a backbone name. Raises KeyError when there is none."""
+    """Return the family module of a backbone name. Raises KeyError when there is none."""
     stem = backbone.partition(":")[0] if ":" in backbone else re.sub(r"\d.*$", "", backbone)
     if stem not in families() or (stem in NAMED_BY_COLON) != (":" in backbone):
         raise KeyError(backbone)

@@ -119,7 +119,7 @@ class Interaction(nn.Module):
     def forward(
         self, x: Tensor, c: Tensor, cls: Tensor, run, own: Sizes, size: tuple[int, int], places: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Tokens x `[B,h*w,C]` and c `[B,N,C]`, the class token, and `run`, the blocks between."""
+        """Return new tokens x `[B,h*w,C]` and c `[B,N,C]` and the class token; `run` are the transformer's blocks between."""
         tokens = run(torch.cat([cls, self.injector(x, c, own, places[0])], dim=1))
         cls, x = tokens[:, :1], tokens[:, 1:]
         for extractor in (self.extractor, *(self.extra_extractors or ())):
@@ -152,7 +152,7 @@ class AdapterEncoder(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """As published; a ViT without weights starts as DINOv2's does, from a normal of 0.02 cut off at two."""
+        """Set random weights as published; a ViT without weights starts as DINOv2's does, from a normal of 0.02 cut off at two."""
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
                 fan = layer.kernel_size[0] * layer.kernel_size[1] * layer.out_channels // layer.groups
@@ -168,7 +168,7 @@ class AdapterEncoder(nn.Module):
             nn.init.normal_(values, std=std)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Resized for both branches, each to its own grid; at 1024 pixels a side both read 1120, as published."""
+        """Resize the images for both branches, each to its own grid; at 1024 pixels a side both read 1120, as published."""
         vit, spm = (
             tuple(max(1, round(int(side) * ENLARGED / step)) * step for side in images.shape[-2:]) for step in (PATCH, COARSEST)
         )
@@ -206,7 +206,7 @@ class AdapterEncoder(nn.Module):
         return tokens
 
     def positions(self, size: tuple[int, int]) -> Tensor:
-        """The positions `[1,1+h*w,C]`, their map enlarged as DINOv2's code does it: by a factor, 0.1 of a cell too large."""
+        """Return the positions `[1,1+h*w,C]`, enlarged as DINOv2's code does: by a factor that is 0.1 of a cell too large."""
         stored, side = self.pos_embed.float(), math.isqrt(self.pos_embed.shape[1] - 1)
         if size == (side, side):
             return self.pos_embed
@@ -216,20 +216,20 @@ class AdapterEncoder(nn.Module):
         return torch.cat([stored[:, :1], grid.flatten(2).transpose(1, 2)], dim=1).to(self.pos_embed.dtype)
 
     def layer_depths(self) -> dict[str, int]:
-        """By parameter of the transformer, its layer: 0 for the embeddings, block n is layer n + 1."""
+        """Return the layer of each of the transformer's parameters: 0 for the embeddings, n + 1 for block n."""
         names = (name for name, _ in self.named_parameters())
         depths = {name: 0 for name in names if name.startswith(("cls_token", "pos_embed", "patch_embed."))}
         inner = ((name, name.split(".")) for name, _ in self.blocks.named_parameters())
         return depths | {f"blocks.{name}": int(parts[0]) + 1 for name, parts in inner}
 
     def head_parameters(self) -> list[nn.Parameter]:
-        """The adapter's own parameters, new beside a pretrained transformer: they learn at the heads' rate."""
+        """Return the adapter's own parameters, which are new beside a pretrained transformer and learn at the heads' rate."""
         depths = self.layer_depths()
         return [parameter for name, parameter in self.named_parameters() if name not in depths]
 
 
 def to_maps(tokens: Tensor, sizes: Sizes) -> list[Tensor]:
-    """Tokens `[B,N,C]` of several maps, one after another, to those maps `[B,C,h,w]`."""
+    """Split tokens `[B,N,C]` of several maps, one after another, into those maps `[B,C,h,w]`."""
     parts = tokens.split([h * w for h, w in sizes], dim=1)
     return [part.transpose(1, 2).unflatten(2, size) for part, size in zip(parts, sizes, strict=True)]
 
@@ -239,7 +239,7 @@ def to_tokens(maps: list[Tensor]) -> Tensor:
 
 
 def build(name: str, variant: str, output_stride: int | str, width: int, drop_path: float = 0.0) -> AdapterEncoder:
-    """Raises ValueError for an unknown size, and for settings that the network cannot have."""
+    """Build the encoder. Raises ValueError for an unknown size, and for settings that the network cannot have."""
     size = name.removeprefix("adapter:")
     if size not in SIZES:
         raise ValueError(f"no size '{size}': adapter:{', adapter:'.join(SIZES)} are known")
@@ -255,7 +255,7 @@ def input_of(name: str, variant: str) -> Input:
 
 
 def locate(name: str, weights: str, folder: Path) -> Path:
-    """The file of `weights`: imagenet, the authors' adapter trained on ImageNet-1k, or dinov2, the transformer alone.
+    """Return the file of `weights`: imagenet is the authors' adapter trained on ImageNet-1k, dinov2 the transformer alone.
 
     Raises FgdaError that says which file goes where.
     """
@@ -270,7 +270,7 @@ def locate(name: str, weights: str, folder: Path) -> Path:
 
 
 def adapt_weights(state: dict[str, Tensor], name: str, output_stride: int | str) -> dict[str, Tensor]:
-    """Published files (`network.encoder.…`), ours (`backbone.…`), or DINOv2 alone, beside which the adapter starts anew."""
+    """Rename published weights (`network.encoder.…`), ours (`backbone.…`), or DINOv2's, beside which the adapter stays random."""
     for prefix in ("network.encoder.", "backbone.", "encoder."):
         inner = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
         state = inner or state
@@ -289,7 +289,7 @@ def names() -> list[str]:
 
 
 def describe_weights(name: str) -> dict[str, str | None]:
-    """Where named weights come from; the authors' page does not say the licence of theirs, DINOv2's is Apache-2.0."""
+    """Say where named weights come from and their licence: the authors' page gives none, DINOv2's is Apache-2.0."""
     if name.removeprefix("adapter:") not in PUBLISHED:
         return {"weights": "none", "licence": None}
     return {"weights": "imagenet, dinov2", "licence": "DINOv2 apache-2.0, the adapter's not stated"}

@@ -50,7 +50,7 @@ class MitEncoder(nn.Module):
         return found
 
     def layer_depths(self) -> dict[str, int]:
-        """By parameter, its block counted through all stages; what lies between blocks goes with the block before."""
+        """Return each parameter's block, counted through all stages; layers between blocks belong to the block before."""
         depths, blocks = {}, [len(stage.blocks) for stage in self.net.stages]
         for name, _ in self.named_parameters():
             stage, block = re.match(r"net\.stages\.(\d+)\.(?:blocks\.(\d+)\.)?", name).groups()
@@ -61,7 +61,7 @@ class MitEncoder(nn.Module):
 
 
 def build(name: str, variant: str, output_stride: int | str, width: int, drop_path: float = 0.0) -> MitEncoder:
-    """Raises ValueError for a size that there is not, and for settings of other encoders."""
+    """Build the encoder. Raises ValueError for an unknown size, and for settings of other encoders."""
     size = name.removeprefix("mit:")
     if size not in DEPTHS:
         raise ValueError(f"no encoder 'mit:{size}' (mit:{', mit:'.join(DEPTHS)})")
@@ -87,7 +87,7 @@ def input_of(name: str, variant: str) -> Input:
 
 
 def locate(name: str, weights: str, folder: Path) -> Path:
-    """The user's own file. Raises FgdaError that says which file goes where, and under which licence it is."""
+    """Return the user's own file. Raises FgdaError that says which file goes where, and its licence."""
     path = folder / f"mit_{name.removeprefix('mit:')}.pth"
     if weights == "imagenet" and path.is_file():
         return path
@@ -98,7 +98,7 @@ def locate(name: str, weights: str, folder: Path) -> Path:
 
 
 def adapt_weights(state: dict[str, Tensor], name: str, output_stride: int | str) -> dict[str, Tensor]:
-    """NVIDIA's names as this encoder's; its keys and values are one layer there."""
+    """Rename NVIDIA's weights to this encoder's names; keys and values are one layer there."""
     found = {}
     for key, value in state.items():
         double = KEY_VALUE.match(key)

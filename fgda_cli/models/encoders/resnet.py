@@ -42,8 +42,9 @@ Fixed = dict[nn.BatchNorm2d, tuple[Tensor, Tensor]]  # scale and shift `[C]` of 
 
 
 def fixed_norms(module: nn.Module) -> Fixed:
-    """gamma / sqrt(var + eps) and beta - mean gamma / sqrt(var + eps) of a network's fixed batch norms, computed for all at once:
-    a GPU computes 500 kernels of some hundred numbers faster than they are begun."""
+    """Return gamma / sqrt(var + eps) and beta - mean gamma / sqrt(var + eps) of a network's fixed batch norms, all at once,
+    because a GPU computes 500 small kernels faster than they can be launched.
+    """
     norms = [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm2d) and not layer.training]
     if torch.compiler.is_compiling():  # it joins kernels itself, and an older one (2.4) cannot read parts of one tensor
         return {norm: _constants(norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.eps) for norm in norms}
@@ -66,7 +67,8 @@ def _constants(gamma: Tensor, beta: Tensor, mean: Tensor, var: Tensor, eps: floa
 
 
 def conv_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor, fixed: Fixed) -> Tensor:
-    """norm(conv(x)); where batch norm is fixed it is folded into the convolution: no pass over the activations, none kept.
+    """Return norm(conv(x)). Fixed batch norm is folded into the convolution, which saves a pass over the activations and their
+    memory.
 
     W' = W gamma / sqrt(var + eps) stays a function of W, so the gradients are those of the unfolded pair.
     """
@@ -161,7 +163,7 @@ class ResNet(nn.Module):
 
 
 def build(name: str, variant: str, output_stride: int | str, width: int, drop_path: float = 0.0) -> ResNet:
-    """Raises ValueError for a depth that the family lacks, and for a share of skipped blocks."""
+    """Build the encoder. Raises ValueError for a depth that the family lacks, and for a share of skipped blocks."""
     if drop_path:
         raise ValueError("model.drop_path belongs to mit: and timm: encoders; these skip no block")
     if name not in LAYERS:
@@ -179,6 +181,6 @@ def adapt_weights(state: dict[str, Tensor], name: str, output_stride: int | str)
 
 
 def describe_weights(name: str) -> dict[str, str | None]:
-    """The recipes of the torchvision variant, and their licence."""
+    """Say where the torchvision variant's weights come from, and their licence."""
     recipes = [recipe for known, variant, recipe in WEIGHTS if (known, variant) == (name, "torchvision")]
     return {"weights": ", ".join(recipes) or "none", "licence": "bsd-3-clause" if recipes else None}

@@ -46,7 +46,7 @@ class TimmEncoder(nn.Module):
         return [x if x.shape[1] == channels else x.permute(0, 3, 1, 2) for x, channels in pairs]  # some give [B,h,w,C]
 
     def layer_depths(self) -> dict[str, int] | None:
-        """By parameter, the layer that it belongs to, the patches' embedding being 0; None for what has no blocks (CNNs)."""
+        """Return the layer of each parameter, 0 for the patch embedding; None for a model without blocks (CNNs)."""
         from timm.models import group_parameters
 
         inner = getattr(self.net, "model", None)
@@ -57,7 +57,7 @@ class TimmEncoder(nn.Module):
 
 
 def plain(name: str) -> str:
-    """`timm:NAME` -> `NAME`. Raises ValueError, with the nearest names, for one that timm does not have."""
+    """Return `NAME` of `timm:NAME`. Raises ValueError, with the nearest names, for a model that timm lacks."""
     import timm
 
     wanted = name.removeprefix("timm:")
@@ -108,7 +108,7 @@ def _create(name: str, output_stride: int | str, **more: Any) -> nn.Module:
 
 
 def build(name: str, variant: str, output_stride: int | str, width: int, drop_path: float = 0.0) -> TimmEncoder:
-    """Raises ValueError for a name that timm lacks, and for settings that the model cannot have."""
+    """Build the encoder. Raises ValueError for a name that timm lacks, and for settings that the model cannot have."""
     name = plain(name)
     if variant != "torchvision" or width != 64:
         raise ValueError("model.variant and model.width belong to our own resnets: leave them out with timm")
@@ -139,7 +139,7 @@ def _first_line(error: Exception) -> str:
 
 
 def input_of(name: str, variant: str) -> Input:
-    """Mean and standard deviation of the model's pretraining."""
+    """Return mean and standard deviation of the model's pretraining."""
     import timm
 
     config = timm.get_pretrained_cfg(plain(name))
@@ -150,8 +150,9 @@ def input_of(name: str, variant: str) -> Input:
 
 
 def locate(name: str, weights: str, folder: Path) -> Path:
-    """The file of `weights`: "package" (one that is installed), or "imagenet": the model's published ones, from `folder` or the
-    hub. Raises FgdaError that says which file goes where."""
+    """Return the file of `weights`: "package" (an installed one), or "imagenet", the model's published weights from `folder` or
+    the hub. Raises FgdaError that says which file goes where.
+    """
     import timm
 
     name = plain(name)
@@ -171,7 +172,7 @@ def locate(name: str, weights: str, folder: Path) -> Path:
 
 
 def from_hub(hub_id: str, file: str, place: Path) -> Path:
-    """A file of Hugging Face: `place` where it lies there, else in the hub's own cache. Raises FgdaError that says what to do."""
+    """Return a file of Hugging Face: `place` when it lies there, else in the hub's own cache. Raises FgdaError with a remedy."""
     if place.is_file():
         return place
     try:
@@ -209,14 +210,15 @@ def _packaged(name: str) -> Path:
 
 
 def adapt_weights(state: dict[str, Tensor], name: str, output_stride: int | str) -> dict[str, Tensor]:
-    """A full model's state, in timm's names or those of the package, as this encoder's. Raises ValueError on a misfit."""
+    """Rename a full model's state, in timm's names or the package's, to this encoder's. Raises ValueError on a misfit."""
     name = plain(name)
     net = _loaded(partial(_create, name, output_stride), name, state)
     return {f"net.{key}": value for key, value in net.state_dict().items()}
 
 
 def whole_model(name: str, state: dict[str, Tensor] | None) -> nn.Module:
-    """timm's model without its classifier, random or with a full model's state; `forward_features`: its normed tokens, or map.
+    """Return timm's model without its classifier, random or with a full model's state; `forward_features` gives its normalised
+    tokens or map.
 
     Raises ValueError on a misfit, or for a ViT that takes images of its own size alone.
     """
@@ -277,7 +279,7 @@ def _block_layer(layer: str, expanded: bool) -> str:
 
 
 def describe_weights(name: str) -> dict[str, str | None]:
-    """Where named weights of a model come from, and their licence as far as timm knows it."""
+    """Say where named weights of a model come from, and their licence as far as timm knows it."""
     import timm
 
     config = timm.get_pretrained_cfg(name.removeprefix("timm:"))

@@ -20,7 +20,7 @@ KNOWN_KEYS = ("state_dict", "model", "feature_extractor", "classifier")  # under
 
 
 def read_foreign(path: Path, kind: str, trust: bool = False) -> Foreign:
-    """Raises FgdaError when names do not fit, UsageError when the format must be told."""
+    """Read a published checkpoint. Raises FgdaError when names do not fit, UsageError when the format must be told."""
     content = read_tensors(path, trust)
     inner = [key for key, value in content.items() if isinstance(value, dict) and _holds_tensors(value)]
     if len(inner) == 1 and inner[0] not in KNOWN_KEYS and not _holds_tensors(content):
@@ -46,7 +46,7 @@ def _holds_tensors(content: dict) -> bool:
 
 
 def detect(path: Path, content: dict) -> str:
-    """Raises FgdaError when it is none that is known, UsageError when it may be two."""
+    """Return a file's format. Raises FgdaError for an unknown one, UsageError when it may be two."""
     for reader in READERS:
         kind = reader.recognise(path, content)
         if kind is not None:

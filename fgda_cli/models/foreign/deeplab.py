@@ -92,7 +92,9 @@ def read(path: Path, content: dict, kind: str, trust: bool) -> Foreign:
 
 
 def eps_of(content: dict, kind: str) -> float | None:
-    """0 for FADA's frozen batch norm, which divides by sqrt(var) alone and leaves no counter in its files; else torch's own."""
+    """Return the eps of batch norm: 0 for FADA's frozen one, which divides by sqrt(var) alone and leaves no counter in its files;
+    else torch's own.
+    """
     if kind != "fada":
         return None
     body = plain_names(content["feature_extractor"])
@@ -100,7 +102,7 @@ def eps_of(content: dict, kind: str) -> float | None:
 
 
 def flat_of(content: dict, kind: str) -> dict[str, Tensor]:
-    """One state dict of torchvision's names and the file's own heads; discriminators are left out."""
+    """Return one state dict of torchvision's names and the file's own heads; discriminators are left out."""
     if kind == "fada":
         try:
             body, head = plain_names(content["feature_extractor"]), plain_names(content["classifier"])
@@ -116,7 +118,7 @@ def flat_of(content: dict, kind: str) -> dict[str, Tensor]:
 
 
 def translate(flat: dict[str, Tensor], how: Format) -> dict[str, Tensor]:
-    """Our parameter names."""
+    """Rename weights to our parameter names."""
     result = {}
     for key, value in flat.items():
         prefix = next((p for p in how.heads if key.startswith(f"{p}.")), None)

@@ -82,7 +82,7 @@ def read(path: Path, content: dict, kind: str, trust: bool) -> Foreign:
 
 
 def student(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The network that its authors test; teacher and ImageNet twin lie beside it in files of a whole run."""
+    """Return the network that its authors test; teacher and ImageNet twin lie beside it in files of a whole run."""
     return part(state, "model.") or state
 
 

@@ -25,7 +25,7 @@ class Foreign(NamedTuple):
 
 
 def classes_of(state: dict[str, Tensor], key: str) -> ClassSet:
-    """By the outputs of the head's weight or bias `key`: Cityscapes' 19, or the 16 shared with SYNTHIA."""
+    """Return the classes by the outputs of the head's weight or bias `key`: Cityscapes' 19, or the 16 shared with SYNTHIA."""
     count = len(state.get(key, ()))
     kept = [name for name in CITYSCAPES.names if name not in NOT_IN_SYNTHIA16]
     if count not in (len(CITYSCAPES), len(kept)):
@@ -34,7 +34,7 @@ def classes_of(state: dict[str, Tensor], key: str) -> ClassSet:
 
 
 def renamed(key: str, names: tuple[tuple[str, str], ...]) -> str | None:
-    """The key by the first of (pattern, ours) that its beginning matches; None where none does."""
+    """Rename a key by the first of (pattern, ours) that its beginning matches; None when none does."""
     for theirs, ours in names:
         name, found = re.subn(f"^{theirs}", ours, key)
         if found:
@@ -43,5 +43,5 @@ def renamed(key: str, names: tuple[tuple[str, str], ...]) -> str | None:
 
 
 def blocks(state: dict[str, Tensor], layer: str) -> int:
-    """Blocks of a ResNet's layer, `layer` its prefix with the last dot."""
+    """Return the blocks of a ResNet's layer; `layer` is its prefix with the last dot."""
     return len({key.removeprefix(layer).split(".")[0] for key in state if key.startswith(layer)})

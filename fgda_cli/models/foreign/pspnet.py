@@ -57,7 +57,7 @@ def read(path: Path, content: dict, kind: str, trust: bool) -> Foreign:
 
 
 def twin_of(path: Path) -> Path | None:
-    """The file beside it that holds the other half."""
+    """Return the file beside it that holds the other half."""
     for one, other in (("encoder", "decoder"), ("decoder", "encoder")):
         if path.name.startswith(one):
             return path.with_name(other + path.name.removeprefix(one))

@@ -23,7 +23,7 @@ def build(
     dilations: tuple[int, ...],
     multi_level: bool,
 ) -> tuple[nn.Module | None, nn.Module, nn.Module | None]:
-    """Neck, head, and the auxiliary head on the stage before the last."""
+    """Build neck, head, and the auxiliary head on the stage before the last."""
     module = importlib.import_module(f"{__name__}.{kind}")
     neck, head = module.build(num_classes, channels, strides, width, dilations)
     build_aux = getattr(module, "build_aux", aspp.build_aux)

@@ -50,7 +50,7 @@ class AsppHead(nn.Module):
         return logits
 
     def bias(self, features: Tensor) -> Tensor:
-        """Of all convolutions together, `[1,K,1,1]`, in fp32 at least: what many terms are added to."""
+        """Return the sum of all convolutions' biases, `[1,K,1,1]`, in fp32 at least, because many terms are added to it."""
         exact = torch.promote_types(features.dtype, torch.float32)
         return sum(conv.bias for conv in self.convs).to(exact).view(1, -1, 1, 1)
 

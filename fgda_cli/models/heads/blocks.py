@@ -11,7 +11,7 @@ from torch import Tensor, nn
 def conv_norm_relu(
     inputs: int, outputs: int, kernel: int, dilation: int = 1, groups: int = 1, norm: Callable[[int], nn.Module] = nn.BatchNorm2d
 ) -> nn.Sequential:
-    """A convolution that keeps the size, a norm, ReLU."""
+    """Build a convolution that keeps the size, a norm, and ReLU."""
     padding = dilation * (kernel // 2)
     convolution = nn.Conv2d(inputs, outputs, kernel, padding=padding, dilation=dilation, groups=groups, bias=False)
     return nn.Sequential(convolution, norm(outputs), nn.ReLU(inplace=True))
@@ -25,7 +25,7 @@ def he_normal(module: nn.Module) -> None:
 
 
 def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear, border on border."""
+    """Resize bilinearly, border on border."""
     return maps if maps.shape[-2:] == size else F.interpolate(maps, size, mode="bilinear", align_corners=False)
 
 

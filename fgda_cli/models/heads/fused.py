@@ -16,7 +16,7 @@ STRIDE = 8  # of the fused map, where the encoder has a stage so fine
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """It needs no batch, and its statistics belong to no domain."""
+    """Build a group norm, which needs no batch and whose statistics belong to no domain."""
     return nn.GroupNorm(gcd(32, channels), channels)
 
 

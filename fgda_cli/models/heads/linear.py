@@ -20,5 +20,5 @@ class LinearHead(nn.Module):
 def build(
     num_classes: int, channels: tuple[int, ...], strides: tuple[int, ...], width: int, dilations: tuple[int, ...]
 ) -> tuple[None, LinearHead]:
-    """On the last stage as it is."""
+    """Build a linear head on the last stage."""
     return None, LinearHead(channels[-1], num_classes)

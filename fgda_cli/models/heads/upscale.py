@@ -44,7 +44,7 @@ class UpscaleNeck(nn.Module):
 def build(
     num_classes: int, channels: tuple[int, ...], strides: tuple[int, ...], width: int, dilations: tuple[int, ...]
 ) -> tuple[UpscaleNeck, LinearHead]:
-    """Raises ValueError for an encoder without stages at strides 4, 8, 16 and 32."""
+    """Build the head. Raises ValueError for an encoder without stages at strides 4, 8, 16 and 32."""
     if tuple(strides[-4:]) != STRIDES:
         raise ValueError(f"the upscale head needs stages at strides 4, 8, 16 and 32, not {', '.join(map(str, strides))}")
     return UpscaleNeck(channels, width), LinearHead(width, num_classes, bias=False, std=0.1)
