@@ -14,10 +14,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # bit-identity is promised at one
 from fgda_cli.data import playground
 from fgda_cli.data.prepare import How, prepare_layout
 from fgda_cli.presets import load_preset
-from fgda_cli.training import stages
+from fgda_cli.training import stages, validation
 from tests import pretend  # noqa: F401 - its device is there before anything is trained
 from tests.helpers import QUIET, TINY
 
+validation.FRAMES = 3  # a verdict looks at few frames here
 NEEDED = 2 << 30  # bytes that a run of all tests may hold at once
 
 

@@ -54,7 +54,7 @@ def needs(*packages: str) -> pytest.MarkDecorator:
 # the command line
 
 
-def fgda(*arguments, cwd=None) -> subprocess.CompletedProcess:
+def fgda(*arguments, cwd=None, stdin: bytes | None = None) -> subprocess.CompletedProcess:
     """Run a command in this process: a second less than in one of its own. What it changes of the process is put back."""
     command = [*map(str, arguments)]
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
@@ -63,6 +63,8 @@ def fgda(*arguments, cwd=None) -> subprocess.CompletedProcess:
 
         os.environ.update(ENVIRONMENT)
         os.chdir(cwd or os.getcwd())
+        if stdin is not None:
+            sys.stdin = io.TextIOWrapper(io.BufferedReader(io.BytesIO(stdin)))
         code = main(command)
     texts = [stream.buffer.getvalue().decode("utf-8", "backslashreplace") for stream in (out, err)]
     return subprocess.CompletedProcess(command, code, *texts)
@@ -70,8 +72,8 @@ def fgda(*arguments, cwd=None) -> subprocess.CompletedProcess:
 
 @contextmanager
 def _as_before() -> Iterator[None]:
-    """Environment, folder, signals, thread hook and torch's settings are afterwards what they were before."""
-    environment, folder, hook = dict(os.environ), os.getcwd(), threading.excepthook
+    """Environment, folder, signals, thread hook, standard input and torch's settings are afterwards what they were before."""
+    environment, folder, hook, stdin = dict(os.environ), os.getcwd(), threading.excepthook, sys.stdin
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     random, threads = torch.random.get_rng_state(), torch.get_num_threads()
     try:
@@ -80,18 +82,11 @@ def _as_before() -> Iterator[None]:
         os.environ.clear()
         os.environ.update(environment)
         os.chdir(folder)
-        threading.excepthook = hook
+        threading.excepthook, sys.stdin = hook, stdin
         for number, handler in handlers.items():
             signal.signal(number, handler)
         torch.random.set_rng_state(random)
         torch.set_num_threads(threads)
-
-
-def fgda_process(*arguments, cwd=None, **kwargs) -> subprocess.CompletedProcess:
-    """Run a command in a process of its own: for signals, standard input, memory, and what libraries print themselves."""
-    command = [sys.executable, "-m", "fgda_cli", *map(str, arguments)]
-    environment = {**os.environ, **ENVIRONMENT, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=300, **kwargs)
 
 
 def python(*arguments, launcher=(), popen=False):

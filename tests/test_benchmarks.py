@@ -95,7 +95,6 @@ def test_its_parts_run_where_a_device_is_not_the_processor(tmp_path, monkeypatch
     bench = checks.Bench(DEVICE, True, tmp_path)
     monkeypatch.setattr(stages, "pick_device", lambda name: DEVICE)
     monkeypatch.setattr(Precision, "autocast", lambda self: nullcontext())
-    monkeypatch.setattr(checks, "method_names", lambda: ["fgda", "mic"])
     with pretended_gpu():
         parts = (checks.resume_part, speed.schedule_part, speed.predict_part)  # methods and waits: tests/training/test_gpu.py
         rows = {part.__name__: list(part(bench)) for part in parts}

@@ -95,7 +95,7 @@ def decide(
     with_confidence: bool = False,
     align_corners: bool = True,
 ) -> Decision:
-    """Return the decision at out_size (width, height), computed a few rows at a time; several views are averaged in probability."""
+    """Return the decision at out_size (width, height), a few rows at a time; several views are averaged in probability."""
     size = (out_size[1], out_size[0])
     maps = [Upsampled(logits, size, align_corners) for logits in views]
     train_ids = np.empty(size, np.uint8)

@@ -91,7 +91,7 @@ RECIPES = ("imagenet", "imagenet-v2", "package", "dinov2")
 
 
 def find_weights(name: str, variant: str, weights: str) -> Path:
-    """Return the file of `weights`: a path, or one of RECIPES, downloaded once. Raises FgdaError that says which file goes where."""
+    """Return the file of `weights`: a path, or one of RECIPES, downloaded once. Raises FgdaError with a remedy."""
     if weights not in RECIPES:
         path = Path(weights).expanduser()
         if not path.is_file():

@@ -115,7 +115,7 @@ def _faster(device: torch.device, model: nn.Module | None, reporter: Reporter) -
 
 
 def measure_precision(device: torch.device, model: nn.Module | None = None) -> dict[str, float]:
-    """Measure seconds by precision of forward and backward: of a small image through `model`, or of a dilated layer without one."""
+    """Measure seconds of forward and backward by precision: of a small image through `model`, else of a dilated layer."""
     state = torch.random.get_rng_state()
     if model is None:
         module = nn.Sequential(nn.Conv2d(64, 64, 3, padding=2, dilation=2), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1))

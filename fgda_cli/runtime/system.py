@@ -43,7 +43,7 @@ def keep_freed_memory() -> bool:
 
 
 def stop_signals() -> tuple[int, ...]:
-    """Return the signals that ask a process to stop, as far as this system has them (Windows lacks some, and may lack SIGTERM)."""
+    """Return the signals that ask a process to stop, as far as this system has them (Windows lacks some)."""
     names = ("SIGINT", "SIGTERM")
     return tuple(getattr(signal, name) for name in names if hasattr(signal, name))
 

@@ -109,7 +109,7 @@ def evaluate_all(paths: list[Path], wanted: EvaluationOptions, reporter: Reporte
 
 
 def start_first(paths: list[Path], reporter: Reporter) -> list[Path]:
-    """Return the checkpoints in order: one that others of them began as comes before them, because changes are counted from it."""
+    """Return the checkpoints in order: one that others began as comes before them, because changes are counted from it."""
     starts = {start.resolve() for path in paths if (start := start_of(path)) is not None and start.is_file()}
     first = [path for path in paths if path.resolve() in starts]
     if len(first) != 1 or first[0] == paths[0]:

@@ -233,7 +233,7 @@ def gap_json(gap: Gap) -> dict[str, Any]:
 
 
 def predicted_shares(path: Path, source: AnyDataset, target: AnyDataset, count: int, precision: Precision) -> np.ndarray:
-    """Return the shares `[K]` of the source's classes in a model's predictions on the target. Raises FgdaError for other classes."""
+    """Return the source's class shares `[K]` in a model's predictions on the target. Raises FgdaError for other classes."""
     model, info = load_model(path)
     if set(info["classes"].names) != set(source.classes.names):
         raise FgdaError(f"{path} has other classes than {source.name}: {', '.join(info['classes'].names)}")

@@ -133,7 +133,7 @@ class Sizes:
 
 
 def sizes_for(pixels: int, source: tuple[int, int], target: tuple[int, int]) -> Sizes:
-    """Return sizes of about this many pixels, each domain in its own aspect; a source that is much higher is cut to the target's."""
+    """Return sizes of about this many pixels, each domain in its own aspect; a much higher source is cut to the target's."""
     aspect = target[0] / target[1]
     size = _sides(pixels, aspect)
     rows, own = None, source[0] / source[1]

@@ -100,7 +100,7 @@ def iou_rows(result: dict[str, Any], palette: tuple[tuple[int, int, int], ...]) 
 
 
 def confusion_heat(result: dict[str, Any]) -> str:
-    """Return the confusion matrix as a table in percent of each row: rows are the truth, columns the prediction; darker is more."""
+    """Return the confusion matrix in percent of each row: rows are the truth, columns the prediction; darker is more."""
     counts, names = np.array(result["confusion"], np.int64), result["classes"]
     totals = counts.sum(1, keepdims=True)
     percent = 100 * counts / np.maximum(totals, 1)

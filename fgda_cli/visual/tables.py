@@ -126,7 +126,7 @@ def backbone_table(rows: list[dict[str, Any]]):
 
 
 def zoo_table(rows: list[dict[str, Any]]):
-    """Return published checkpoints, one a row, with notes, pages and licences by method below; "–" is not on the authors' page."""
+    """Return published checkpoints, one a row; notes, pages and licences by method are below; "–" is not on the authors' page."""
     from rich import box
     from rich.console import Group
     from rich.table import Table

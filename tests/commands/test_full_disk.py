@@ -3,17 +3,25 @@
 The other commands are cases of the faults (`make trust`).
 """
 
+from contextlib import contextmanager
+
 import pytest
 
-from tests.helpers import fgda_process, needs, set_flags
+from tests.helpers import fgda, needs, set_flags
 
 resource = pytest.importorskip("resource")  # not on Windows
 
 LIMIT = 10_000  # bytes a file may have
 
 
-def at_most(size: int):
-    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+@contextmanager
+def files_at_most(size: int):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize(
@@ -33,7 +41,8 @@ def test_the_file_is_named(command, named, trained, data_root, raw_playground, t
     small = ("method.translation_channels=4", "method.translation_crop=32") if "cycada" in command else ()
     training = ["--data-root", str(data_root), "--device", "cpu", *set_flags(*small)]
     arguments = [part for word in command.split() for part in (training if word == "TRAINING" else [word])]
-    done = fgda_process(*arguments, preexec_fn=at_most(LIMIT))
+    with files_at_most(LIMIT):
+        done = fgda(*arguments)
     last = done.stderr.splitlines()[-1]
     assert done.returncode == 1 and last.startswith("fgda: cannot write ") and "Traceback" not in done.stderr, done.stderr
     assert str(tmp_path) in last and named in last, last

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -21,6 +23,21 @@ from fgda_cli.runtime.errors import FgdaError
 from tests.helpers import fgda, needs
 
 pytestmark = needs("onnx", "onnxruntime", "openvino")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs():
+    """Each ONNX program of `trained` is made once: torch takes seconds for it, and half, int8 and OpenVINO are made from it."""
+    made, make = {}, export._onnx_program
+
+    def remembered(network, images, form):
+        key = (form.argmax, form.dynamic, tuple(images.shape[-2:]))
+        if key not in made:
+            made[key] = make(network, images, form)
+        return copy.deepcopy(made[key])
+
+    with mock.patch.object(export, "_onnx_program", remembered):
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -205,15 +205,14 @@ def test_images_and_lists_on_standard_input(trained, tmp_path):
                             env=environment)  # fmt: skip
     assert frames.returncode == 0, frames.stderr
     assert len(levels(tmp_path / "frames/stdin.mp4")) == 3 and len(list((tmp_path / "frames/stdin").iterdir())) == 3
-    listed = subprocess.run(
-        [*run, tmp_path / "list"], input="\n".join(map(str, paths)).encode(), capture_output=True, env=environment
-    )
+    run = ("predict", trained, "-", "--save", "ids,video", "--out")  # below, in this process
+    listed = fgda(*run, tmp_path / "list", stdin="\n".join(map(str, paths)).encode())
     assert listed.returncode == 0, listed.stderr
     assert sorted(path.name for path in (tmp_path / "list").glob("*_ids.png")) == [f"i{n}_ids.png" for n in range(3)]
-    nothing = subprocess.run([*run, tmp_path / "none"], input=b"", capture_output=True, env=environment)
-    assert nothing.returncode == 1 and b"standard input is empty" in nothing.stderr
-    rubbish = subprocess.run([*run, tmp_path / "none"], input=b"\x00\x01rubbish" * 99, capture_output=True, env=environment)
-    assert rubbish.returncode == 1 and b"no frames that can be read" in rubbish.stderr and b"Traceback" not in rubbish.stderr
+    nothing = fgda(*run, tmp_path / "none", stdin=b"")
+    assert nothing.returncode == 1 and "standard input is empty" in nothing.stderr
+    rubbish = fgda(*run, tmp_path / "none", stdin=b"\x00\x01rubbish" * 99)
+    assert rubbish.returncode == 1 and "no frames that can be read" in rubbish.stderr and "Traceback" not in rubbish.stderr
 
 
 def test_streams_have_names_of_their_own():
@@ -335,11 +334,9 @@ def test_lists_on_standard_input_may_be_long_or_of_other_letters(trained, tmp_pa
     for name in ("größe.jpg", f"{'d' * 200}/{'e' * 200}/{'f' * 200}.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(cv2.imencode(".jpg", grey(5))[1].tobytes())
-    run = [sys.executable, "-m", "fgda_cli", "predict", trained, "-", "--save", "ids", "--out", tmp_path / "o"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent.parent), "OMP_NUM_THREADS": "1"}
     listed = "\n".join(str(path) for path in sorted(tmp_path.rglob("*.jpg"))).encode()
-    done = subprocess.run(run, input=listed, capture_output=True, env=environment)
-    assert done.returncode == 0 and b"2 predicted" in done.stdout, done.stderr
+    done = fgda("predict", trained, "-", "--save", "ids", "--out", tmp_path / "o", stdin=listed)
+    assert done.returncode == 0 and "2 predicted" in done.stdout, done.stderr
 
 
 def test_transport_streams_are_videos_and_program_texts_are_not(tmp_path):

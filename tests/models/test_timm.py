@@ -292,7 +292,7 @@ def test_evaluate_predict_export_and_compare(run, data_root, tmp_path):
     assert session.run(["logits"], {"images": np.zeros((2, 3, 64, 96), np.uint8)})[0].shape == (2, 19, 64, 96)
 
 
-@pytest.mark.parametrize("method", ["fgda", "fgda-st", "clan", "cbst"])
+@pytest.mark.parametrize("method", ["fgda-st", "clan"])  # of all methods: tests/training/test_resume.py
 def test_an_adaptation_cut_short_ends_bit_identical(sets, run, data_root, tiny_preset, tmp_path, monkeypatch, method):
     job = stages.Job(tiny_preset(*sets, method=method), data_root, tmp_path / "whole", "cpu", reporter=Reporter(quiet=True))
     whole, parts = stages.adapt(job, run), replace(job, out=tmp_path / "parts")

@@ -10,12 +10,13 @@ import torch
 
 from fgda_cli.presets import load_preset
 from fgda_cli.runtime.reporter import Reporter
-from fgda_cli.training import stages
+from fgda_cli.training import stages, validation
 from tests.helpers import TINY
 
 
 def main(data_root: Path, init: Path, out: Path, *methods: str) -> None:
     torch.set_num_threads(1)
+    validation.FRAMES = 3
     job = stages.Job(None, data_root, device="cpu", reporter=Reporter(quiet=True))
     short = ("adapt.iterations=2", "pretrain.iterations=2", "adapt.batch_size=4", "pretrain.batch_size=4")
     for name in methods:

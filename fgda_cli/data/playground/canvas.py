@@ -58,7 +58,7 @@ class Canvas:
         self.quad([(x + sign * across, up, z) for across, up in outline], colour, train_id)
 
     def box(self, x, z, size, colour, train_id: int, bottom: float = 0.0) -> None:
-        """Draw a box (width, height, length) whose near face is at z: the side towards the camera axis, the top, the near face."""
+        """Draw a box (width, height, length) whose near face is at z: side towards the camera axis, top, near face."""
         width, height, length = size
         low, high = bottom, bottom + height
         left, right = x - width / 2, x + width / 2

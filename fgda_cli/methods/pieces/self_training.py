@@ -96,7 +96,7 @@ class SelfTraining(Method):
         return counts.scatter_add_(0, guess.flatten(), where.flatten().double()).float()
 
     def trust(self, guess: Tensor) -> Tensor | float:
-        """Return `[B,H,W]`: how often the teacher was right so far when it gave this class to a labelled image; 1 without labels."""
+        """Return `[B,H,W]`: how often the teacher was right when it gave this class to a labelled image; 1 without labels."""
         if "checked" not in self.modules:
             return 1.0
         given, right = self.modules["checked"].counts
@@ -112,7 +112,7 @@ class SelfTraining(Method):
         return super().step(batch)
 
     def student_terms(self, batch: Batch, guess: Tensor, sure: Tensor) -> dict[str, Tensor]:
-        """Return the losses by the teacher's train ids `[B,H,W]` and the weight of each of its pixels (broadcasts to `[B,H,W]`)."""
+        """Return the losses by the teacher's train ids `[B,H,W]` and its pixels' weights (which broadcast to `[B,H,W]`)."""
         images, labels, weight = self.mix(batch, guess, sure)
         output = self.forward(self.augment(images), is_target=not self.sees_target_alone)
         loss = self.settings.lambda_st * self.output_loss(output, labels, weight)

@@ -152,7 +152,7 @@ class AdapterEncoder(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Set random weights as published; a ViT without weights starts as DINOv2's does, from a normal of 0.02 cut off at two."""
+        """Set random weights as published; a random ViT starts as DINOv2's does, from a normal of 0.02 cut off at two."""
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
                 fan = layer.kernel_size[0] * layer.kernel_size[1] * layer.out_channels // layer.groups
