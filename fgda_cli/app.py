@@ -131,8 +131,8 @@ def _exit_code(error: BaseException) -> int:
             print(error.format_message(), file=sys.stderr)
             return 2
         context = getattr(error, "ctx", None)
-        place = f" (see {context.command_path} --help)" if context is not None else ""
-        print(f"fgda: {' '.join(error.format_message().split())}{place}", file=sys.stderr)
+        hint = f" (see {context.command_path} --help)" if context is not None else ""
+        print(f"fgda: {' '.join(error.format_message().split())}{hint}", file=sys.stderr)
         return getattr(error, "exit_code", 2)
     if type(error).__name__ == "Abort":
         error = KeyboardInterrupt()

@@ -74,9 +74,9 @@ class Upsampled:
         span = self.span(rows)
         return self.mix(self.wide[:, :, span], span, rows)
 
-    def mix(self, part: Tensor, span: slice, rows: slice) -> Tensor:
+    def mix(self, wide_rows: Tensor, span: slice, rows: slice) -> Tensor:
         """Interpolate wide input rows `[B,C,span,W]` to output rows."""
-        return torch.matmul(self.down[rows, span], part)
+        return torch.matmul(self.down[rows, span], wide_rows)
 
     def back(self, grads: Tensor, rows: slice, into: Tensor) -> None:
         """Add the gradient of some output rows `[B,C,rows,W]` to the gradient of the wide input rows `[B,C,h,W]`."""

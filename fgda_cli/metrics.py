@@ -70,13 +70,13 @@ def boundary(ids: np.ndarray, num_classes: int, width: int) -> np.ndarray:
     import cv2
 
     kernel = np.ones((3, 3), np.uint8)
-    found = np.zeros(ids.shape, bool)
+    border = np.zeros(ids.shape, bool)
     for k in range(num_classes):
         mask = (ids == k).astype(np.uint8)
         if mask.any():
             inner = cv2.erode(mask, kernel, iterations=width, borderType=cv2.BORDER_CONSTANT, borderValue=0)
-            found |= (mask & ~inner & 1).astype(bool)
-    return found
+            border |= (mask & ~inner & 1).astype(bool)
+    return border
 
 
 BOUNDARY_SHARE = 0.02  # of the image's diagonal: the width in [Boundary IoU] and in COCO's and Cityscapes' use of it
@@ -125,8 +125,8 @@ class Calibration:
     def update(self, truth: np.ndarray, prediction: np.ndarray, confidence: np.ndarray, ignore_index: int = IGNORE_INDEX) -> None:
         valid = truth != ignore_index
         right, confidence = (truth == prediction)[valid], confidence[valid].astype(np.float64)
-        place = np.clip(np.ceil(confidence * self.bins).astype(int) - 1, 0, self.bins - 1)  # (low, high], as Guo et al. 2017
-        self.counts += [np.bincount(place, weights, self.bins) for weights in (np.ones_like(confidence), right, confidence)]
+        bins = np.clip(np.ceil(confidence * self.bins).astype(int) - 1, 0, self.bins - 1)  # (low, high], as Guo et al. 2017
+        self.counts += [np.bincount(bins, weights, self.bins) for weights in (np.ones_like(confidence), right, confidence)]
 
     def error(self) -> float | None:
         """Return the expected calibration error in percent (Guo et al. 2017, eq. 3); None without a pixel."""

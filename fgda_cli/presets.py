@@ -77,10 +77,10 @@ def _find(name: str, beside: Path | None = None) -> Path:
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
         candidates = [beside / path] if beside else []
-        found = next((p for p in [*candidates, path] if p.is_file()), None)
-        if found is None:
+        file = next((p for p in [*candidates, path] if p.is_file()), None)
+        if file is None:
             raise UsageError(f"no preset file {path}")
-        return found
+        return file
     near = [beside / f"{name}.yaml"] if beside else []
     for candidate in [*near, FOLDER / f"{name}.yaml", Path(f"{name}.yaml")]:
         if candidate.is_file():
@@ -142,9 +142,9 @@ def _move_method_settings(tree: dict, inherited: str, reporter: Reporter) -> Non
     if name is not None:
         tree["method"] = name
     if moved:
-        owner, place = str(inherited if name is None else name.value), _first_value(moved)
+        owner, first = str(inherited if name is None else name.value), _first_value(moved)
         reporter.decide(
-            f"{place.place if place else 'preset'}: settings under `method:` ({', '.join(moved)}) are read as methods.{owner}: "
+            f"{first.place if first else 'preset'}: settings under `method:` ({', '.join(moved)}) are read as methods.{owner}: "
             "each method has its own"
         )
         _merge(moved, methods.get(owner, {}))
@@ -162,12 +162,12 @@ def _first_value(tree) -> Value | None:
 
 def _convert(node: yaml.Node, path: Path, name: str = "preset"):
     """A composed YAML node to nested dicts whose leaves are `Value`s."""
-    place = f"{path}, line {node.start_mark.line + 1}"
+    origin = f"{path}, line {node.start_mark.line + 1}"
     if not isinstance(node, yaml.MappingNode):
         try:
-            return Value(_plain(node), place)
+            return Value(_plain(node), origin)
         except (yaml.YAMLError, ValueError, RecursionError) as error:
-            raise UsageError(f"{place}: {name}: only plain numbers, texts and lists are read") from error
+            raise UsageError(f"{origin}: {name}: only plain numbers, texts and lists are read") from error
     tree: dict = {}
     for key_node, value_node in node.value:
         key, line = str(key_node.value), key_node.start_mark.line + 1
@@ -186,10 +186,10 @@ def _plain(node: yaml.Node):
         loader.dispose()
 
 
-def _located(value, place: str):
+def _located(value, origin: str):
     if isinstance(value, dict):
-        return {str(key): _located(inner, place) for key, inner in value.items()}
-    return Value(value, place)
+        return {str(key): _located(inner, origin) for key, inner in value.items()}
+    return Value(value, origin)
 
 
 def _put(tree: dict, keys: list[str], value) -> None:
@@ -214,16 +214,16 @@ def _values(tree):
 
 def _validate(tree: dict, of_method: dict) -> Preset:
     """Return the preset of a tree; `of_method` holds what --set gives the chosen method. Raises UsageError."""
-    per_method, chosen = tree.pop("methods", {}), tree.pop("method", Value(DEFAULT_METHOD, "default"))
-    if not isinstance(chosen, Value) or not isinstance(per_method, dict):
+    per_method, wanted = tree.pop("methods", {}), tree.pop("method", Value(DEFAULT_METHOD, "default"))
+    if not isinstance(wanted, Value) or not isinstance(per_method, dict):
         raise UsageError("method: write the name of one method; its settings go to methods.NAME")
-    for name, place in {**{key: _first_value(value) for key, value in per_method.items()}, str(chosen.value): chosen}.items():
+    for name, place in {**{key: _first_value(value) for key, value in per_method.items()}, str(wanted.value): wanted}.items():
         if name not in method_names():
             hint = difflib.get_close_matches(name, method_names(), 1, 0.4)
             known = f"did you mean '{hint[0]}'?" if hint else f"known: {', '.join(method_names())}"
             raise UsageError(f"{place.place if place else 'methods'}: unknown method '{name}' ({known})")
     settings = {name: _method_settings(name, own, ("methods", name)) for name, own in per_method.items()}
-    name = str(chosen.value)
+    name = str(wanted.value)
     if of_method:
         settings[name] = _method_settings(name, {**per_method.get(name, {}), **of_method}, ("method",))
     if "source_only" in tree:
@@ -261,14 +261,14 @@ def _explain(error: ValidationError, tree: dict, schema: type[BaseModel], prefix
             break
         node = node[key]
     node = _first_value(node)
-    place = f"{node.place}: " if node is not None else ""
+    origin = f"{node.place}: " if node is not None else ""
     dotted = ".".join(keys)
     if first["type"] == "extra_forbidden":
-        return f"{place}unknown key '{dotted}'" + _nearest(keys, schema, prefix)
+        return f"{origin}unknown key '{dotted}'" + _nearest(keys, schema, prefix)
     if first["type"] == "missing":
         return f"preset lacks the key '{dotted}'"
     given = f" (given: {first['input']!r})" if not isinstance(first["input"], (dict, BaseModel)) else ""
-    return f"{place}{dotted}: {first['msg'][0].lower()}{first['msg'][1:]}{given}"
+    return f"{origin}{dotted}: {first['msg'][0].lower()}{first['msg'][1:]}{given}"
 
 
 def valid_keys(schema: type[BaseModel] = Preset, prefix: str = "") -> dict[str, str]:
@@ -298,7 +298,7 @@ def _nearest(keys: list[str], schema: type[BaseModel], prefix: tuple) -> str:
 
 def within_budget(text: str) -> list[str]:
     """Return the overrides that `--budget` stands for. Raises UsageError for what is no time."""
-    found = seconds(text)
-    if not isinstance(found, float) or not found:
+    limit = seconds(text)
+    if not isinstance(limit, float) or not limit:
         raise UsageError(f"--budget {text}: write a number and its unit, s, m or h, e.g. 90s, 30m or 2h")
-    return ["run.select=label-free", f"run.time_limit={found}"]
+    return ["run.select=label-free", f"run.time_limit={limit}"]

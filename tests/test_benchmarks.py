@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.pretend import DEVICE, needs_pretended_gpu, pretended_gpu
 
 ROOT = Path(__file__).parent.parent
-SCRIPT = ROOT / "benchmarks/gpu.py"
 PARTS = ["methods", "waits", "resume and evaluate", "schedule", "presets", "predict", "loader", "compiled"]
 
 
-def run(*options):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, SCRIPT, *map(str, options)], capture_output=True, text=True, env=environment, timeout=300
-    )
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Run the script in this process; returns what it wrote."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import gpu
+
+    def main(*options) -> dict:
+        monkeypatch.setattr(sys, "argv", ["gpu.py", "--out", str(tmp_path), *map(str, options)])
+        gpu.main()
+        return json.loads((tmp_path / "gpu.json").read_text())
+
+    return main
 
 
-def test_every_part_runs_on_a_processor_and_is_right(tmp_path, data_root):
-    done = run("--device", "cpu", "--quick", "--out", tmp_path, "--real", "--data-root", data_root)
-    assert done.returncode == 0, done.stderr
-    tree = json.loads((tmp_path / "gpu.json").read_text())
+def test_every_part_runs_on_a_processor_and_is_right(run, tmp_path, data_root):
+    tree = run("--device", "cpu", "--quick", "--real", "--data-root", data_root)
     assert list(tree["parts"]) == [*PARTS, "real"]
     assert not any("error" in part for part in tree["parts"].values()) and tree["left_out"] == []
     assert all(row["right"] for name in ("methods", "resume and evaluate") for row in tree["parts"][name]["rows"])
@@ -42,27 +45,22 @@ def test_every_part_runs_on_a_processor_and_is_right(tmp_path, data_root):
     assert "| method | fp32 | bf16 | fp16 | right |" in (tmp_path / "gpu.md").read_text()
 
 
-def test_what_time_does_not_allow_is_named(tmp_path):
-    done = run("--device", "cpu", "--quick", "--out", tmp_path, "--minutes", "0")
-    assert done.returncode == 0, done.stderr
-    tree = json.loads((tmp_path / "gpu.json").read_text())
+def test_what_time_does_not_allow_is_named(run, tmp_path):
+    tree = run("--device", "cpu", "--quick", "--minutes", "0")
     assert tree["parts"] == {} and tree["left_out"] == PARTS
     assert "Left out for time: methods, waits" in (tmp_path / "gpu.md").read_text()
 
 
-def test_a_missing_gpu_is_said_at_once(tmp_path):
-    import torch
-
+def test_a_missing_gpu_is_said_at_once(run, capsys):
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    done = run("--out", tmp_path)
-    assert done.returncode == 2 and "there is no CUDA device here" in done.stderr
+    with pytest.raises(SystemExit, match="2"):
+        run()
+    assert "there is no CUDA device here" in capsys.readouterr().err
 
 
 def test_a_part_that_fails_is_a_finding_and_the_others_go_on(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import torch
-
     gpu = pytest.importorskip("gpu")
     report = gpu.Report(tmp_path, torch.device("cpu"), 1)
     report.part("bad", 0, lambda: 1 / 0)

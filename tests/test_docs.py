@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -36,9 +37,11 @@ def project(tmp_path_factory):
     return copy
 
 
-def run(project, *arguments):
+def run(project, *commands):
+    """The commands, one after another in one process of the copy; returns what they print."""
     environment = {"PATH": "", "PYTHONPATH": str(project), "OMP_NUM_THREADS": "1", "HOME": str(project)}
-    command = [sys.executable, "-m", "fgda_cli", *map(str, arguments)]
+    code = "import sys, json; from fgda_cli.app import main; sys.exit(max(map(main, json.loads(sys.argv[1]))))"
+    command = [sys.executable, "-c", code, json.dumps([[*map(str, words)] for words in commands])]
     done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -54,24 +57,25 @@ def test_the_method(project, data_root, tmp_path):
     shutil.copytree(project / "fgda_cli", tmp_path / "fgda_cli")
     shutil.copytree(project / "presets", tmp_path / "presets")
     shutil.copytree(data_root, tmp_path / "data")
-    for command in commands[1:]:
-        run(tmp_path, *command, "--device", "cpu", *set_flags("pretrain.iterations=2", "adapt.iterations=2"))
+    short = ("--device", "cpu", *set_flags("pretrain.iterations=2", "adapt.iterations=2"))
+    keys = run(tmp_path, *([*command, *short] for command in commands[1:]), ["presets", "--keys"])
     assert '"sharp"' in (tmp_path / "runs/playground-sharpen/adapt-sharpen-seed0/metrics.jsonl").read_text()
-    assert "methods.sharpen.lambda_sharp" in run(tmp_path, "presets", "--keys")
+    assert "methods.sharpen.lambda_sharp" in keys
 
 
 def test_the_data_set(project, tmp_path):
     for number in range(2):
         write_image(tmp_path / f"raw/rgb/{number}.png", np.full((64, 128, 3), 90, np.uint8))
         write_image(tmp_path / f"raw/ids/{number}.png", np.full((64, 128), number, np.uint8))
-    assert "2 train" in run(project, "prepare", "simstreet", "--root", tmp_path / "raw", "--out", tmp_path / "data")
-    assert "simstreet" in run(project, "presets", "simstreet")
-    assert "simstreet: Simstreet, prepared at 256x128" in run(project, "prepare", "--list")
+    prepare = ("prepare", "simstreet", "--root", tmp_path / "raw", "--out", tmp_path / "data")
+    said = run(project, prepare, ("presets", "simstreet"), ("prepare", "--list"))
+    assert "2 train" in said and "dataset: simstreet" in said
+    assert "simstreet: Simstreet, prepared at 256x128" in said
 
 
 def test_the_encoder(project, data_root, tmp_path):
     flags = set_flags("model.backbone=tinynet", "pretrain.iterations=2", "model.weights=none")
-    run(project, "pretrain", "--data-root", data_root, "--out", tmp_path / "r", *flags)
+    run(project, ("pretrain", "--data-root", data_root, "--out", tmp_path / "r", *flags))
 
 
 @pytest.mark.parametrize("page", LINKED, ids=lambda page: page.name)

@@ -42,7 +42,7 @@ def world(raw_playground, tmp_path):
         for copy in range(2):
             write_image(tmp_path / f"sim/rgb/{copy}-{image.name}", resize_image(read_rgb(image), size))
             write_image(tmp_path / f"sim/seg/{copy}-{image.name}", label)
-    for image in (raw_playground / "street/leftImg8bit").rglob("*.png"):
+    for image in sorted((raw_playground / "street/leftImg8bit").rglob("*.png"))[:6]:
         write_image(tmp_path / "footage" / image.name, resize_image(read_rgb(image), size))
     return tmp_path
 

@@ -44,8 +44,8 @@ def _gpu(device) -> dict[str, str]:
 
     if device.type != "cuda":
         return {}
-    found = torch.cuda.get_device_properties(device)
-    return {"gpu": f"{found.name}, {found.total_memory / 2**30:.0f} GiB", "cuda": torch.version.cuda,
+    properties = torch.cuda.get_device_properties(device)
+    return {"gpu": f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB", "cuda": torch.version.cuda,
             "fp32_convolutions": "tf32" if torch.backends.cudnn.allow_tf32 else "fp32"}  # fmt: skip
 
 

@@ -37,15 +37,15 @@ def entropy_map(
     from ..runtime.files import write_json
 
     show = cli.reporter(context)
-    found = collect(inputs, recursive, out, label_maps, show)
+    images = collect(inputs, recursive, out, label_maps, show)
     model, _ = load_model(checkpoint, exported=True)
     how, tta = cli.precision_for(precision, device, show, model), cli.views(flip, scale, sliding, overlap, blend)
     how.to_device(model)
     process_group, write = join(how.device), EntropyMaps(out, raw)
-    counts = predict_inputs(model, found, how, show, write, tta, Reading(workers, max_pixels), process_group, label="entropy-map")
+    counts = predict_inputs(model, images, how, show, write, tta, Reading(workers, max_pixels), process_group, "entropy-map")
     means = dict(sorted(pair for part in process_group.gather(write.means) for pair in part.items()))
     if process_group.is_first:
         write_json(out / "entropy.json", means)
     average = f", mean entropy {sum(means.values()) / len(means):.3f}" if means else ""
     print(f"{out}: {len(means)} maps{average}")
-    fail_on_bad(counts.bad, len(found))
+    fail_on_bad(counts.bad, len(images))

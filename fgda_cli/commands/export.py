@@ -68,10 +68,10 @@ def export(
     frames = spread_images(calibrate, CALIBRATION) if calibrate is not None else None
     if int8 and (count := different_frames(frames)) < FEW_FRAMES:
         Reporter().warn(f"--int8 takes its ranges from {count} different frames: give it {CALIBRATION} like those it will see")
-    found = write(checkpoint, out, form, pixels, frames)
-    width, height = ("W", "H") if dynamic else found.size
-    results = f"train ids uint8 and entropy [B,{height},{width}]" if argmax else f"logits [B,{found.classes},{height},{width}]"
+    made = write(checkpoint, out, form, pixels, frames)
+    width, height = ("W", "H") if dynamic else made.size
+    results = f"train ids uint8 and entropy [B,{height},{width}]" if argmax else f"logits [B,{made.classes},{height},{width}]"
     print(f"{out}: RGB uint8 [B,3,{height},{width}] -> {results}")
     where = f"{len(frames)} frames" if frames else "noise (--calibrate IMAGES: on real frames)"
-    print(f"{100 * found.same:.2f} % of the pixels as by torch, on {where}; logits differ by {found.difference:.1e} at most "
-          f"(up to {found.largest:.1f})")  # fmt: skip
+    print(f"{100 * made.same:.2f} % of the pixels as by torch, on {where}; logits differ by {made.difference:.1e} at most "
+          f"(up to {made.largest:.1f})")  # fmt: skip

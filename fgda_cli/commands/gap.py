@@ -46,10 +46,10 @@ def gap(
     if model is None and (model := trained_on(sides[0])) is not None:
         show.decide(f"class shares of {sides[1].name} are those that {model} predicts (--model names another)")
     shares = None if model is None else predicted_shares(model, *sides, images, cli.precision_for(None, device, show))
-    found = measure(*sides, images, shares)
+    measured = measure(*sides, images, shares)
     if report is not None:
-        show.say(f"report: {write_page(report / 'index.html', gap_page(found))}")
-    result = gap_json(found)
+        show.say(f"report: {write_page(report / 'index.html', gap_page(measured))}")
+    result = gap_json(measured)
     if json is not None:
         cli.emit_json(result, json, show)
     if json != "-":

@@ -86,9 +86,9 @@ def predict(
     fail_on_bad(counts.bad, len(found))
 
 
-def check_videos(found, write, stills) -> None:
+def check_videos(inputs, write, stills) -> None:
     """Check `--save video`. Raises UsageError when no input is a video, or when an output would overwrite one."""
-    videos = [item for item in found if item.is_video]
+    videos = [item for item in inputs if item.is_video]
     if not videos and not stills:
         raise UsageError("--save video: none of the inputs is a video")
     for item in videos:

@@ -29,10 +29,10 @@ def presets(
             prefix = f"methods.{each}."
             settings = valid_keys(method_class(each).Settings, prefix)
             groups.append({key: text for key, text in settings.items() if key != f"{prefix}name"})
-        found = [_lines(rows) for group in groups if (rows := _with_text(group, name or ""))]
-        if not found:
+        blocks = [_lines(rows) for group in groups if (rows := _with_text(group, name or ""))]
+        if not blocks:
             raise UsageError(f"--keys {name}: no key has this text, in its name or its help")
-        print("\n\n".join(found))
+        print("\n\n".join(blocks))
     elif name is not None:
         print(cli.preset_from(context, name, sets, None, None, None, method).to_yaml(), end="")
     elif sets or method:

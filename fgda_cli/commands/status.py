@@ -20,15 +20,15 @@ def status(
     from ..visual.tables import status_table
 
     show = cli.reporter(context)
-    found = [run.to_json() for run in runs_below(folder)]
+    rows = [run.to_json() for run in runs_below(folder)]
     if json is not None:
-        cli.emit_json({"runs": found}, json, show)
+        cli.emit_json({"runs": rows}, json, show)
     if json == "-":
         return
-    if not found:
+    if not rows:
         print(f"{folder}: no run")
         return
-    show.console(stderr=False).print(status_table(found, folder))
-    for run in found:
+    show.console(stderr=False).print(status_table(rows, folder))
+    for run in rows:
         if run["goes_on"]:
             print(f"{run['state']}: {run['goes_on']}")

@@ -58,8 +58,8 @@ def random_flip(rng: np.random.Generator, *planes: np.ndarray) -> tuple[np.ndarr
 
 def random_blur(image: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
     """Blur an image by a Gaussian of random strength up to `sigma` pixels, half of the time."""
-    strength, chosen = rng.uniform(0.1, max(sigma, 0.1001)), rng.random() < 0.5
-    return cv2.GaussianBlur(image, (0, 0), strength) if sigma and chosen else image
+    strength, is_blurred = rng.uniform(0.1, max(sigma, 0.1001)), rng.random() < 0.5
+    return cv2.GaussianBlur(image, (0, 0), strength) if sigma and is_blurred else image
 
 
 def scaled_size(size: tuple[int, int], scale: tuple[float, float], rng: np.random.Generator) -> tuple[int, int]:
@@ -111,8 +111,8 @@ def varied_box(
 def cut(pixels: np.ndarray, box: tuple[int, int], crop: tuple[int, int], fill: int = IGNORE_INDEX) -> np.ndarray:
     """Cut the crop (width, height) at (left, top); pixels beyond the image become `fill`."""
     left, top = box
-    part = pixels[top : top + crop[1], left : left + crop[0]]
-    below, right = crop[1] - part.shape[0], crop[0] - part.shape[1]
+    visible = pixels[top : top + crop[1], left : left + crop[0]]
+    below, right = crop[1] - visible.shape[0], crop[0] - visible.shape[1]
     if not (below or right):
-        return part
-    return np.pad(part, ((0, below), (0, right), *(((0, 0),) if pixels.ndim == 3 else ())), constant_values=fill)
+        return visible
+    return np.pad(visible, ((0, below), (0, right), *(((0, 0),) if pixels.ndim == 3 else ())), constant_values=fill)

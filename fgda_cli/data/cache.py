@@ -152,10 +152,10 @@ def _still_valid(task: Task, pairs: list[Pair], records: dict[str, dict]) -> dic
     def is_there(record: dict) -> bool:
         return all(path is None or (task.out / path).is_file() for path in (record.get("image"), record.get("label")))
 
-    found = ((pair, records.get(key_of(pair))) for pair in pairs)
+    recorded = ((pair, records.get(key_of(pair))) for pair in pairs)
     return {
         key_of(pair): record
-        for pair, record in found
+        for pair, record in recorded
         if record and "problem" not in record and record["stamp"] == stamp(pair, task) and is_there(record)
     }
 

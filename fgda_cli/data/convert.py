@@ -97,11 +97,11 @@ def _cache(task: Task, pair: Pair, image: np.ndarray, label: np.ndarray | None) 
     size = own if keeps_size else task.size
     if label is not None:
         write_image(task.out / paths["label"], resize_ids(label, size))
-    chosen = task.out / paths["image"]
-    write_image(chosen, resize_image(image, size, task.resample), compression=1)
+    cached = task.out / paths["image"]
+    write_image(cached, resize_image(image, size, task.resample), compression=1)
     for other in CACHE_SUFFIX.values():  # of an earlier preparation with the other --cache
-        if other != chosen.suffix:
-            chosen.with_name(f"{pair.name.rpartition('/')[2]}{other}").unlink(missing_ok=True)
+        if other != cached.suffix:
+            cached.with_name(f"{pair.name.rpartition('/')[2]}{other}").unlink(missing_ok=True)
     return paths
 
 

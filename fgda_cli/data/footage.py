@@ -35,22 +35,22 @@ def parse_step(text: str | None) -> Step:
     return step
 
 
-def videos_of(place: Path) -> list[Path]:
+def videos_of(source: Path) -> list[Path]:
     """Return the videos that a path names: itself, or those below it; none when it is a folder of images."""
-    if place.is_file():
-        return [place] if place.suffix.lower() in VIDEO_SUFFIXES else []
-    files = image_files(place, suffixes=IMAGE_SUFFIXES | VIDEO_SUFFIXES) if place.is_dir() else []
+    if source.is_file():
+        return [source] if source.suffix.lower() in VIDEO_SUFFIXES else []
+    files = image_files(source, suffixes=IMAGE_SUFFIXES | VIDEO_SUFFIXES) if source.is_dir() else []
     return files if all(path.suffix.lower() in VIDEO_SUFFIXES for path in files) else []
 
 
-def extract(place: Path, videos: list[Path], out: Path, every: str | None, reporter: Reporter) -> Path:
+def extract(path: Path, videos: list[Path], out: Path, every: str | None, reporter: Reporter) -> Path:
     """Write the videos' frames below `out` and return it; clips that are there already, unchanged, are not read again.
 
     A frame that looks like the one taken before it (difference hash) is passed over. Raises FgdaError where no video can be read.
     """
     step, taken, passed = parse_step(every), 0, 0
     reporter.decide(f"frames are taken every {every or DEFAULT_STEP} (--every) from {len(videos)} video{'s' * (len(videos) > 1)}")
-    clips = _clips(place if place.is_dir() else place.parent, videos, out)
+    clips = _clips(path if path.is_dir() else path.parent, videos, out)
     make_folder(out)
     for marker in out.rglob("*.json"):  # of videos that are not named any more
         if marker.with_suffix("") not in clips.values():
@@ -60,20 +60,20 @@ def extract(place: Path, videos: list[Path], out: Path, every: str | None, repor
         status = video.stat()
         stamp = [str(video.resolve()), status.st_size, status.st_mtime_ns, step.seconds, step.frames]
         done = clip.with_name(f"{clip.name}.json")
-        found = _read(done)
-        if found.get("stamp") != stamp:
+        record = _read(done)
+        if record.get("stamp") != stamp:
             shutil.rmtree(clip, ignore_errors=True)
             try:
-                found = {"stamp": stamp} | _write_frames(video, clip, step)
+                record = {"stamp": stamp} | _write_frames(video, clip, step)
             except BadFile as error:
                 reporter.warn(f"{video}: {error}")
                 continue
-            write_json(done, found)
-        taken, passed = taken + found["taken"], passed + found["passed"]
-        if found["cut"]:
-            reporter.warn(f"{video}: {found['cut']}")
+            write_json(done, record)
+        taken, passed = taken + record["taken"], passed + record["passed"]
+        if record["cut"]:
+            reporter.warn(f"{video}: {record['cut']}")
     if not taken:
-        raise FgdaError(f"{place}: no frame of its {len(videos)} videos can be read")
+        raise FgdaError(f"{path}: no frame of its {len(videos)} videos can be read")
     reporter.decide(f"{taken} frames are taken, {passed} passed over because they look like the one before")
     return out
 

@@ -40,17 +40,17 @@ def visible_files(folder: Path, pattern: str = "*", recursive: bool = True) -> l
     A pattern with a slash is that of the end of its path, else of its name. Links to folders are followed, but no folder is read
     twice: one that is reached without a link is read there.
     """
-    found: list[Path] = []
+    files: list[Path] = []
     seen: set[str] = set()
     waiting, links = [folder], []
     while waiting or links:
-        place = waiting.pop() if waiting else links.pop(0)
-        real = os.path.realpath(place)
+        current = waiting.pop() if waiting else links.pop(0)
+        real = os.path.realpath(current)
         if real in seen or not os.path.isdir(real):
             continue
         seen.add(real)
-        for entry in sorted(os.scandir(place), key=lambda entry: entry.name):
-            path = place / entry.name
+        for entry in sorted(os.scandir(current), key=lambda entry: entry.name):
+            path = current / entry.name
             if is_hidden(path):
                 continue
             if entry.is_dir() and recursive:
@@ -58,8 +58,8 @@ def visible_files(folder: Path, pattern: str = "*", recursive: bool = True) -> l
             elif entry.is_file() and (
                 path.relative_to(folder).match(pattern) if "/" in pattern else fnmatch(entry.name, pattern)
             ):
-                found.append(path)
-    return sorted(found)
+                files.append(path)
+    return sorted(files)
 
 
 def written_name(name: str) -> str:

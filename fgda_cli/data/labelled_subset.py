@@ -45,8 +45,8 @@ def listed_names(path: Path) -> list[str]:
     """Read names of images, each once, from a text file's lines or from a ranking.json. Raises FgdaError."""
     try:
         text = path.read_text(encoding="utf-8-sig")
-        found = [entry["name"] for entry in json.loads(text)["frames"]] if path.suffix == ".json" else text.splitlines()
-        names = list(dict.fromkeys(name.strip() for name in found if name.strip()))
+        lines = [entry["name"] for entry in json.loads(text)["frames"]] if path.suffix == ".json" else text.splitlines()
+        names = list(dict.fromkeys(name.strip() for name in lines if name.strip()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FgdaError(f"cannot read {path}: a name a line, or a ranking.json of fgda rank, is expected") from error
     if not names:

@@ -162,14 +162,14 @@ class PairedSamples(Dataset):
         if self.source is not None:
             rng = np.random.default_rng([self.seed, SampleStream.SOURCE, position])
             index, wanted = self.draw_source.pick(rng)
-            found = self._labelled(self.source, self.source_items[index], self.views[0], rng, wanted)
-            sample = dict(zip(("source", "labels"), found, strict=True))
+            drawn = self._labelled(self.source, self.source_items[index], self.views[0], rng, wanted)
+            sample = dict(zip(("source", "labels"), drawn, strict=True))
         if self.target is not None:
             sample |= self._target(position)
         if self.labelled_items:
             item, rng = self._in_epochs(self.labelled_items, position, SampleStream.LABELLED_ORDER)
-            found = self._labelled(self.labelled, item, self.views[1], rng)
-            sample |= dict(zip(("labelled", "labelled_ids"), found, strict=True))
+            drawn = self._labelled(self.labelled, item, self.views[1], rng)
+            sample |= dict(zip(("labelled", "labelled_ids"), drawn, strict=True))
         return sample
 
     def _labelled(
@@ -216,9 +216,9 @@ class PairedSamples(Dataset):
 
     def _in_epochs(self, items: list, position: int, stream: int):
         """The item of a position, in shuffled epochs so that each is seen equally often, and a generator for its changes."""
-        epoch, place = divmod(position, len(items))
+        epoch, rank = divmod(position, len(items))
         order = np.random.default_rng([self.seed, stream, epoch]).permutation(len(items))
-        return items[order[place]], np.random.default_rng([self.seed, stream + 1, position])
+        return items[order[rank]], np.random.default_rng([self.seed, stream + 1, position])
 
     def _target(self, position: int) -> dict[str, Tensor | str]:
         item, rng = self._in_epochs(self.target_items, position, SampleStream.TARGET_ORDER)

@@ -49,8 +49,8 @@ class Mapping:
         if self.ids is None and self.colours is not None:
             raise BadFile("a grey label, but the mapping has [r,g,b] keys alone")
         if self.ids is None:
-            found = from_train_ids(label) if self.label_ids == "train" else from_cityscapes_ids(label)
-            return ClassMatch(self.classes, CITYSCAPES).table()[found]
+            train_ids = from_train_ids(label) if self.label_ids == "train" else from_cityscapes_ids(label)
+            return ClassMatch(self.classes, CITYSCAPES).table()[train_ids]
         unknown = [int(v) for v in np.unique(label) if int(v) not in self.ids and v != IGNORE_INDEX]
         if unknown and self.rest is None:
             are = f"id {unknown[0]} is" if len(unknown) == 1 else f"ids {shown(unknown, 8)} are"

@@ -24,9 +24,9 @@ def match_names(
     """
     names = list(dict.fromkeys(names))
     own = {canonical(name): train_id for train_id, name in enumerate(classes.names)}
-    found = own | {canonical(name): train_id for name, train_id in (table or {}).items()}
-    matched = {name: found.get(canonical(name), IGNORE_INDEX if rest is None else rest) for name in names}
-    unknown = [name for name in names if canonical(name) not in found and canonical(name) not in map(canonical, NOTHING)]
+    known = own | {canonical(name): train_id for name, train_id in (table or {}).items()}
+    matched = {name: known.get(canonical(name), IGNORE_INDEX if rest is None else rest) for name in names}
+    unknown = [name for name in names if canonical(name) not in known and canonical(name) not in map(canonical, NOTHING)]
     if all(train_id == IGNORE_INDEX for train_id in matched.values()):
         raise UsageError(
             f"no label name is a class: {shown(names) or 'there is none'}\n"

@@ -73,12 +73,12 @@ class Prelabels:
 
     def colours(self) -> list[tuple[int, int, int]]:
         """Return the palette, without the black of unlabelled pixels and without equal colours."""
-        found: list[tuple[int, int, int]] = []
+        distinct: list[tuple[int, int, int]] = []
         for red, green, blue in self.classes.palette:
-            while (red, green, blue) == (0, 0, 0) or (red, green, blue) in found:
+            while (red, green, blue) == (0, 0, 0) or (red, green, blue) in distinct:
                 blue = (blue + 1) % 256
-            found.append((red, green, blue))
-        return found
+            distinct.append((red, green, blue))
+        return distinct
 
     def _outlines(self, file_name: str, train_ids: np.ndarray) -> None:
         number = len(self.images) + 1
@@ -132,14 +132,14 @@ def outlines(train_ids: np.ndarray) -> list[tuple[int, np.ndarray, float]]:
     """
     import cv2
 
-    found = []
+    outlined = []
     for train_id in np.unique(train_ids[train_ids != IGNORE_INDEX]).tolist():
         mask = (train_ids == train_id).astype(np.uint8)
         _, parts, boxes, _ = cv2.connectedComponentsWithStats(mask, connectivity=4)  # by 8, two parts can cross at a corner
         for number, (left, top, width, height, _) in enumerate(boxes[1:].tolist(), 1):
-            part = (parts[top : top + height, left : left + width] == number).astype(np.uint8)
-            doubled = np.repeat(np.repeat(part, 2, axis=0), 2, axis=1)
+            region = (parts[top : top + height, left : left + width] == number).astype(np.uint8)
+            doubled = np.repeat(np.repeat(region, 2, axis=0), 2, axis=1)
             (contour, *_), _ = cv2.findContours(doubled, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
             points = (contour[:, 0].astype(np.float64) + 0.5) / 2 + (left, top)
-            found.append((train_id, points, float(cv2.contourArea(contour)) / 4))
-    return sorted(found, key=lambda part: -part[2])
+            outlined.append((train_id, points, float(cv2.contourArea(contour)) / 4))
+    return sorted(outlined, key=lambda region: -region[2])

@@ -38,9 +38,9 @@ class ByClass:
         self.within = None if shares is None else [uniform(len(holder), shares[holder]) for holder in holders]
 
     def pick(self, rng: np.random.Generator) -> tuple[int, int]:
-        chosen = min(int(np.searchsorted(self.cumulative, rng.random())), len(self.holders) - 1)
-        place = rng.integers(len(self.holders[chosen])) if self.within is None else self.within[chosen](rng)
-        return int(self.holders[chosen][place]), chosen
+        class_index = min(int(np.searchsorted(self.cumulative, rng.random())), len(self.holders) - 1)
+        index = rng.integers(len(self.holders[class_index])) if self.within is None else self.within[class_index](rng)
+        return int(self.holders[class_index][index]), class_index
 
     def __call__(self, rng: np.random.Generator) -> int:
         return self.pick(rng)[0]
@@ -84,7 +84,7 @@ def rare_class(
 
 
 def make(
-    kind: str,
+    name: str,
     counts: np.ndarray,
     min_pixels: int = 3000,
     image_pixels: np.ndarray | None = None,
@@ -94,6 +94,6 @@ def make(
     """Return `uniform`, `class_balanced` or `rare_class` sampling of the images of `counts` `[N,K]`; `shares` `[N]` weight the
     images.
     """
-    if kind == "rare_class":
+    if name == "rare_class":
         return rare_class(counts, temperature, min_pixels, image_pixels, shares)
-    return class_balanced(counts, shares) if kind == "class_balanced" else uniform(len(counts), shares)
+    return class_balanced(counts, shares) if name == "class_balanced" else uniform(len(counts), shares)

@@ -53,9 +53,9 @@ def draw(drawing: Shapes) -> np.ndarray:
         if shape.mask is not None:
             x, y, values = shape.mask
             left, top = max(0, -x), max(0, -y)
-            place = label[max(0, y) : y + values.shape[0], max(0, x) : x + values.shape[1]]
-            part = values[top : top + place.shape[0], left : left + place.shape[1]]
-            place[part > 0] = shape.train_id
+            window = label[max(0, y) : y + values.shape[0], max(0, x) : x + values.shape[1]]
+            mask = values[top : top + window.shape[0], left : left + window.shape[1]]
+            window[mask > 0] = shape.train_id
     return label
 
 
@@ -67,7 +67,7 @@ def inside(size: tuple[int, int], polygons: Sequence[Polygon]) -> np.ndarray:
     outline touches: a pole one pixel wide becomes two.
     """
     width, height = size
-    found = np.zeros((height, width), bool)
+    filled = np.zeros((height, width), bool)
     for polygon in polygons:
         toggles = np.zeros((height, width + 1), bool)
         points = _points(polygon)
@@ -78,8 +78,8 @@ def inside(size: tuple[int, int], polygons: Sequence[Polygon]) -> np.ndarray:
             if len(rows):
                 crossings = x0 + (rows + 0.5 - y0) * ((x1 - x0) / (y1 - y0))
                 toggles[rows, np.clip(np.ceil(crossings - 0.5), 0, width).astype(np.int64)] ^= True
-        found |= np.logical_xor.accumulate(toggles, axis=1)[:, :width]
-    return found
+        filled |= np.logical_xor.accumulate(toggles, axis=1)[:, :width]
+    return filled
 
 
 def _points(polygon: Polygon) -> np.ndarray:

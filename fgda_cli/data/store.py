@@ -178,8 +178,8 @@ class JoinedDataset:
         by_folder: dict[Path, float] = {}
         for part, weight in zip(self.parts, self.weights, strict=True):
             by_folder[part.folder] = by_folder.get(part.folder, 0.0) + weight
-        found = np.array([by_folder[item.folder] / counts[item.folder] for item in items])
-        return found / found.sum()
+        shares = np.array([by_folder[item.folder] / counts[item.folder] for item in items])
+        return shares / shares.sum()
 
     def image(self, item: Item) -> np.ndarray:
         return self.by_folder[item.folder].image(item)
@@ -232,8 +232,8 @@ def read_manifest(folder: Path) -> dict:
         Manifest.model_validate(manifest)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise FgdaError(f"{path}: {place}{': ' if place else ''}{first['msg']}; run fgda prepare again") from error
+        key = ".".join(str(part) for part in first["loc"])
+        raise FgdaError(f"{path}: {key}{': ' if key else ''}{first['msg']}; run fgda prepare again") from error
     return manifest
 
 

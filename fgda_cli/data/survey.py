@@ -45,8 +45,8 @@ class Survey:
 
     @property
     def names(self) -> list[str]:
-        found = [line.name for line in self.lines if line.name is not None]
-        return list(dict.fromkeys(found + ([self.rest] if self.rest != "ignore" else [])))
+        names = [line.name for line in self.lines if line.name is not None]
+        return list(dict.fromkeys(names + ([self.rest] if self.rest != "ignore" else [])))
 
     @property
     def unnamed(self) -> list[Line]:
@@ -55,10 +55,10 @@ class Survey:
 
     def shares(self) -> dict[str, float]:
         """Return the share of each class, with the ignored pixels under `ignore`."""
-        found: Counter[str] = Counter()
+        shares: Counter[str] = Counter()
         for line in self.lines:
-            found[line.name or self.rest] += line.share
-        return dict(found)
+            shares[line.name or self.rest] += line.share
+        return dict(shares)
 
 
 def survey(images: Path, labels: Path, label_ids: str | None = None) -> Survey:
@@ -73,7 +73,7 @@ def survey(images: Path, labels: Path, label_ids: str | None = None) -> Survey:
     total = sum(values.values())
     shares = {value: number / total for value, number in values.most_common()}
     if all(isinstance(value, tuple) for value in shares):
-        found = Survey("folder", suffixes, _by_colour(shares), "the labels' colours", len(files))
+        result = Survey("folder", suffixes, _by_colour(shares), "the labels' colours", len(files))
     elif any(isinstance(value, tuple) for value in shares):
         raise UsageError(f"--labels {labels}: some labels are grey, others have colours: which hold?")
     elif is_red:
@@ -83,46 +83,48 @@ def survey(images: Path, labels: Path, label_ids: str | None = None) -> Survey:
                 f"--labels {labels} look like CARLA's, but of which numbering? ({reason})\nwrite the mapping yourself"
             )
         options = ("--carla-version", version, *suffixes)
-        found = Survey("carla", options, _carla_lines(shares, version), f"CARLA's ids, {version} numbering: {reason}", len(files))
+        told_by = f"CARLA's ids, {version} numbering: {reason}"
+        result = Survey("carla", options, _carla_lines(shares, version), told_by, len(files))
     else:
-        kind = label_ids or decide_label_ids(set(shares)) or "label"
-        ids = {"train": dict(enumerate(NAMES)), "label": dict(zip(CITYSCAPES_IDS, NAMES, strict=True)), "own": {}}[kind]
-        told_by = "ids of one's own" if kind == "own" else f"Cityscapes' {kind} ids"
-        found = Survey("folder", suffixes, tuple(_grey_line(v, s, ids, kind) for v, s in shares.items()), told_by, len(files))
-    return _without_rare(found)
+        numbering = label_ids or decide_label_ids(set(shares)) or "label"
+        ids = {"train": dict(enumerate(NAMES)), "label": dict(zip(CITYSCAPES_IDS, NAMES, strict=True)), "own": {}}[numbering]
+        told_by = "ids of one's own" if numbering == "own" else f"Cityscapes' {numbering} ids"
+        lines = tuple(_grey_line(value, share, ids, numbering) for value, share in shares.items())
+        result = Survey("folder", suffixes, lines, told_by, len(files))
+    return _without_rare(result)
 
 
-def choose(found: Survey, classes: list[str] | None) -> Survey:
+def choose(known: Survey, classes: list[str] | None) -> Survey:
     """Keep only these classes; the others are ignored, or become the class `other` where they cover much.
 
     Raises UsageError for a class that the labels do not have.
     """
     if classes is not None:
-        unknown = [name for name in classes if name not in found.names]
+        unknown = [name for name in classes if name not in known.names]
         if unknown:
-            raise UsageError(f"--classes {', '.join(unknown)}: the labels have {', '.join(found.names)}")
-        found = replace(
-            found, lines=tuple(replace(line, name=line.name if line.name in classes else None) for line in found.lines)
+            raise UsageError(f"--classes {', '.join(unknown)}: the labels have {', '.join(known.names)}")
+        known = replace(
+            known, lines=tuple(replace(line, name=line.name if line.name in classes else None) for line in known.lines)
         )
-    covered = sum(line.share for line in found.lines if line.name is not None)
-    return replace(found, rest="other") if classes is not None and covered < MOST else found
+    covered = sum(line.share for line in known.lines if line.name is not None)
+    return replace(known, rest="other") if classes is not None and covered < MOST else known
 
 
-def rename(found: Survey, names: dict[str, str]) -> Survey:
+def rename(known: Survey, names: dict[str, str]) -> Survey:
     """Give classes other names; `ignore` leaves one out."""
     given = {old: None if new.strip() == "ignore" else new.strip() for old, new in names.items()}
-    return replace(found, lines=tuple(replace(line, name=given.get(line.name, line.name)) for line in found.lines))
+    return replace(known, lines=tuple(replace(line, name=given.get(line.name, line.name)) for line in known.lines))
 
 
-def mapping_text(found: Survey) -> str:
+def mapping_text(known: Survey) -> str:
     """Return the mapping as YAML, with each line's share of the pixels as a comment."""
     head = [
         "# What the label values mean: VALUE: CLASS. Two lines with one class merge them, `ignore` leaves a value out.",
-        f"# Found by: {found.told_by}. Percentages: shares of the pixels of the labels looked at.",
-        f"classes: [{', '.join(map(_quoted, found.names))}]",
+        f"# Found by: {known.told_by}. Percentages: shares of the pixels of the labels looked at.",
+        f"classes: [{', '.join(map(_quoted, known.names))}]",
     ]
-    lines = [f"{line.key}: {_quoted(line.name or found.rest)}".ljust(36) + f"# {100 * line.share:.2f} %" for line in found.lines]
-    rest = f"rest: {found.rest}".ljust(36) + "# every other value"
+    lines = [f"{line.key}: {_quoted(line.name or known.rest)}".ljust(36) + f"# {100 * line.share:.2f} %" for line in known.lines]
+    rest = f"rest: {known.rest}".ljust(36) + "# every other value"
     return "\n".join([*head, *lines, rest]) + "\n"
 
 
@@ -137,9 +139,9 @@ def _paired(images: Path, labels: Path) -> tuple[tuple[str, ...], list[Path]]:
     """The suffix options under which names agree, and the labels that have an image."""
     files, options, listing = OwnFiles(images, labels), (), Listing()
     files.folders()
-    pictures, found = image_files(images), image_files(labels)
-    pair_by_name(listing, pictures, found, images, labels, files.split)
-    if not listing.pairs and (ends := suggest(pictures, found, images, labels)):
+    pictures, label_files = image_files(images), image_files(labels)
+    pair_by_name(listing, pictures, label_files, images, labels, files.split)
+    if not listing.pairs and (ends := suggest(pictures, label_files, images, labels)):
         options = ("--image-suffix", ends[0], "--label-suffix", ends[1])
         pair_folders(listing, replace(files, image_suffix=ends[0], label_suffix=ends[1]))
     if not listing.pairs:
@@ -162,11 +164,11 @@ def _count(files: list[Path]) -> tuple[Counter, bool]:
         elif label.ndim == 3 and ids is not None and ids.any():
             red = True
         if ids is not None:
-            found, counts = np.unique(ids, return_counts=True)
-            values.update(dict(zip(found.tolist(), counts.tolist(), strict=True)))
+            present, counts = np.unique(ids, return_counts=True)
+            values.update(dict(zip(present.tolist(), counts.tolist(), strict=True)))
         else:
-            found, counts = np.unique(label.reshape(-1, 3), axis=0, return_counts=True)
-            values.update(dict(zip(map(tuple, found.tolist()), counts.tolist(), strict=True)))
+            present, counts = np.unique(label.reshape(-1, 3), axis=0, return_counts=True)
+            values.update(dict(zip(map(tuple, present.tolist()), counts.tolist(), strict=True)))
     return values, red
 
 
@@ -189,15 +191,15 @@ def _carla_lines(shares: dict[int, float], version: str) -> tuple[Line, ...]:
     return tuple(Line(name, name, share) for name, share in by_class.most_common())
 
 
-def _grey_line(value: int, share: float, ids: dict[int, str], kind: str) -> Line:
-    own = f"id {value}" if kind == "own" and value != IGNORE_INDEX else None
+def _grey_line(value: int, share: float, ids: dict[int, str], numbering: str) -> Line:
+    own = f"id {value}" if numbering == "own" and value != IGNORE_INDEX else None
     return Line(str(value), ids.get(value, own), share)
 
 
-def _without_rare(found: Survey) -> Survey:
+def _without_rare(known: Survey) -> Survey:
     """Leave out classes that hardly occur."""
-    shares = found.shares()
+    shares = known.shares()
     return replace(
-        found,
-        lines=tuple(replace(line, name=line.name if line.name and shares[line.name] >= RARE else None) for line in found.lines),
+        known,
+        lines=tuple(replace(line, name=line.name if line.name and shares[line.name] >= RARE else None) for line in known.lines),
     )

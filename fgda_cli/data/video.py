@@ -134,8 +134,8 @@ def _from_stdin() -> Reader:
             if count < stream.frames - max(1, MISSING * stream.frames):
                 raise CutShort(f"{count} of the {stream.frames} frames that its header counts can be read")
     except (av.FFmpegError, IndexError) as error:
-        kind = CutShort if count else BadFile
-        raise kind(f"standard input holds no {'more ' if count else ''}frames that can be read ({error})") from error
+        error_class = CutShort if count else BadFile
+        raise error_class(f"standard input holds no {'more ' if count else ''}frames that can be read ({error})") from error
 
 
 def _upright(frame: Any) -> np.ndarray:

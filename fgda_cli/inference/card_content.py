@@ -100,21 +100,22 @@ def _names(value: Any) -> str:
     return value if isinstance(value, str) else ", ".join(value)
 
 
-def _evaluation(found: dict[str, Any] | None, in_training: dict[str, Any]) -> list[str]:
-    if found is None:
+def _evaluation(result: dict[str, Any] | None, in_training: dict[str, Any]) -> list[str]:
+    if result is None:
         shown = ", ".join(f"{name} {value:.1f}" for name, value in in_training.items())
         return ["## Figures", "", f"Not evaluated for this card. Its last validation in training: {shown or 'none'}.", ""]
-    spans = found.get("intervals") or {"miou": None, "iou": {}}
+    spans = result.get("intervals") or {"miou": None, "iou": {}}
     lines = [
         "## Figures", "",
-        f"{found['dataset']} / {found['split']}, {found['images']} images; 95 % intervals over the images; IoU in percent.", "",
+        f"{result['dataset']} / {result['split']}, {result['images']} images; 95 % intervals over the images; IoU in percent.",
+        "",
         "| class | IoU | 95 % |", "|---|---|---|",
     ]  # fmt: skip
-    for name in found["classes"]:
-        lines.append(f"| {name} | {show(found['iou'][name])} | {_span(spans['iou'].get(name))} |")
-    lines += [f"| **mean** | **{show(found['miou'])}** | {_span(spans['miou'])} |", ""]
-    if found.get("calibration"):
-        lines += [f"Expected calibration error {show(found['calibration']['ece'])} %.", ""]
+    for name in result["classes"]:
+        lines.append(f"| {name} | {show(result['iou'][name])} | {_span(spans['iou'].get(name))} |")
+    lines += [f"| **mean** | **{show(result['miou'])}** | {_span(spans['miou'])} |", ""]
+    if result.get("calibration"):
+        lines += [f"Expected calibration error {show(result['calibration']['ece'])} %.", ""]
     return lines
 
 

@@ -59,30 +59,30 @@ class EvaluationCounts:
     def extra_json(self, names: tuple[str, ...], shared: tuple[str, ...]) -> dict[str, Any]:
         """Return the scores beside IoU, in percent, of the classes that model and data set share."""
         used = [names.index(name) for name in shared]
-        found: dict[str, Any] = {}
+        scores: dict[str, Any] = {}
         if self.boundary is not None:
             iou = self.boundary.iou()
             values = {names[k]: None if np.isnan(iou[k]) else float(iou[k]) for k in used}
             known = [value for value in values.values() if value is not None]
-            found["boundary"] = {
+            scores["boundary"] = {
                 "width": self.boundary.share,
                 "iou": values,
                 "miou": float(np.mean(known)) if known else None,
             }
         if self.calibration is not None:
             pixels, right, confidence = (row.tolist() for row in self.calibration.counts)
-            found["calibration"] = {
+            scores["calibration"] = {
                 "ece": self.calibration.error(), "pixels": pixels, "right": right, "confidence": confidence,
             }  # fmt: skip
         if self.images is not None:
             drawn = resampled_iou(self.per_image(), self.extras.resamples)[:, used]
-            found["intervals"] = {
+            scores["intervals"] = {
                 "resamples": self.extras.resamples,
                 "images": len(self.images),
                 "miou": interval(mean_of(drawn)),
                 "iou": {names[k]: interval(drawn[:, column]) for column, k in enumerate(used)},
             }
-        return found
+        return scores
 
 
 def mean_of(drawn: np.ndarray) -> np.ndarray:

@@ -105,15 +105,15 @@ def export(
     write = {"onnx": write_onnx, "torchscript": write_torchscript, "openvino": write_openvino}[form.format]
     with _folder_beside(out) as folder:
         made, run = write(network, images, facts, form, folder)
-        found = _compare(run, network, _in_other_sizes(images) if form.dynamic else [images])
-        if form.numbers == "fp32" and found[0] > TOLERANCE * max(1.0, found[1]):
-            raise FgdaError(f"{out} was not written: its logits differ from torch's by {found[0]:.1e}")
-        if found[2] < SAME[form.numbers]:
-            raise FgdaError(f"{out} was not written: {100 * (1 - found[2]):.2f} % of the pixels have another class than by torch")
-        with whole_files(*(out.with_suffix(part.suffix) for part in made)) as partials:
-            for part, partial in zip(made, partials, strict=True):
-                part.replace(partial)
-    return Exported((width, height), model.num_classes, *found)
+        apart = _compare(run, network, _in_other_sizes(images) if form.dynamic else [images])
+        if form.numbers == "fp32" and apart[0] > TOLERANCE * max(1.0, apart[1]):
+            raise FgdaError(f"{out} was not written: its logits differ from torch's by {apart[0]:.1e}")
+        if apart[2] < SAME[form.numbers]:
+            raise FgdaError(f"{out} was not written: {100 * (1 - apart[2]):.2f} % of the pixels have another class than by torch")
+        with whole_files(*(out.with_suffix(file.suffix) for file in made)) as partials:
+            for file, partial in zip(made, partials, strict=True):
+                file.replace(partial)
+    return Exported((width, height), model.num_classes, *apart)
 
 
 @contextlib.contextmanager
@@ -290,10 +290,10 @@ def _compare(run: Run, network: Network, groups: list[Tensor]) -> tuple[float, f
         for batch in (*images[:16].split(2), images[:1]):
             with torch.inference_mode():
                 wanted = [value.numpy() for value in network(batch)]
-            found = run(batch.numpy())
-            differences.append(float(np.abs(found[0] - wanted[0]).max()))
+            outputs = run(batch.numpy())
+            differences.append(float(np.abs(outputs[0] - wanted[0]).max()))
             largest = max(largest, float(np.abs(wanted[0]).max()))
-            classes = [values[1] if network.argmax else values[1].argmax(1) for values in (found, wanted)]
+            classes = [values[1] if network.argmax else values[1].argmax(1) for values in (outputs, wanted)]
             same.append(float((classes[0] == classes[1]).mean()))
         shares.append(float(np.mean(same)))
     return max(differences), largest, min(shares)

@@ -72,7 +72,7 @@ def collect(
     With several inputs, a folder's name stands before those of its images. Left out of folders and globs, and said: what an
     earlier run wrote to `out`, and label maps, unless `label_maps` asks for them.
     """
-    found: dict[Path, str] = {}
+    names: dict[Path, str] = {}
     left_out: list[Path] = []
     folders = _folder_names([Path(text) for text in inputs if Path(text).is_dir()])
     streams = [text for text in inputs if text == STDIN or STREAM.match(text)]
@@ -102,10 +102,10 @@ def collect(
             if not images:
                 raise FgdaError(f"{text}: no such image, folder or pattern{_maps_alone(left_out)}")
         for image, name in images.items():
-            found.setdefault(image, name)
+            names.setdefault(image, name)
     if left_out:
         reporter.decide(f"{len(left_out)} label maps are left out, e.g. {left_out[0]} (--label-maps takes them as images)")
-    distinct = _distinct(found)
+    distinct = _distinct(names)
     for item in distinct:
         if "%" in item.name and written_name(item.path.stem) != item.path.stem:
             reporter.decide(f"a name that is not UTF-8 is written with %XX: {item.name}")
@@ -179,14 +179,14 @@ def _more_below(path: Path, recursive: bool, out: Path | None) -> bool:
     return not recursive and bool(_without_results(image_files(path, True, READABLE), path, out))
 
 
-def _distinct(found: dict[Path, str]) -> list[InputImage]:
+def _distinct(files: dict[Path, str]) -> list[InputImage]:
     """An input for each file, under names that no other has.
 
     `a.png` and `a.jpg` keep their suffix; files of one name in several folders get as much of their path as tells them apart;
     a video's name gives way to a folder of that name, in which its frames would lie.
     """
     unique: dict[Path, tuple[Path, str]] = {}
-    for path, name in found.items():
+    for path, name in files.items():
         unique.setdefault(Path(os.path.abspath(path)), (path, name))
     names = {path: written_name(name) for path, name in unique.values()}
     for depth in range(2, 1 + max((len(path.absolute().parts) for path in names), default=1)):

@@ -44,11 +44,11 @@ def batched_by(key: Callable, items: Iterable[T], most: Callable) -> Iterator[tu
     batch: list[T] = []
     current = None
     for item in items:
-        found = key(item)
-        if batch and (found != current or len(batch) >= most(current)):
+        item_key = key(item)
+        if batch and (item_key != current or len(batch) >= most(current)):
             yield current, batch
             batch = []
-        current = found
+        current = item_key
         batch.append(item)
     if batch:
         yield current, batch

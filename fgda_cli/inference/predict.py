@@ -53,8 +53,8 @@ def predict(
     precision = precision or Precision("fp32", next(model.parameters(), torch.empty(0)).device)
     views = view_logits(model, [image], network_size(model, image), precision, tta, others)
     size = out_size or (image.shape[1], image.shape[0])
-    found = decide(views, size, with_entropy=True, align_corners=model.align_corners)
-    return {"train_ids": found.train_ids, "entropy": found.entropy}
+    decision = decide(views, size, with_entropy=True, align_corners=model.align_corners)
+    return {"train_ids": decision.train_ids, "entropy": decision.entropy}
 
 
 def _read(path: Path) -> np.ndarray:
@@ -76,15 +76,15 @@ def predict_many(
     groups: dict[tuple[int, int], list[int]] = {}
     for index, image in enumerate(images):
         groups.setdefault(network_size(model, image), []).append(index)
-    found: dict[int, dict] = {}
+    results: dict[int, dict] = {}
     for size, indices in groups.items():
         for batch in batched(indices, images_per_batch(size, precision.device)):
             views = view_logits(model, [images[index] for index in batch], size, precision, tta)
-            for place, index in enumerate(batch):
-                own = [logits[place : place + 1] for logits in views]
+            for position, index in enumerate(batch):
+                own = [logits[position : position + 1] for logits in views]
                 decision = decide(own, images[index].shape[1::-1], with_entropy, align_corners=model.align_corners)
-                found[index] = {"train_ids": decision.train_ids, "entropy": decision.entropy}
-    return [found[index] for index in range(len(images))]
+                results[index] = {"train_ids": decision.train_ids, "entropy": decision.entropy}
+    return [results[index] for index in range(len(images))]
 
 
 class Counts(NamedTuple):
@@ -154,9 +154,9 @@ def _total(inputs: list[InputImage], clip: Clip) -> int | None:
 
 
 @contextmanager
-def _finished(part: list[InputImage], write: Callable) -> Iterator[None]:
+def _finished(frames: list[InputImage], write: Callable) -> Iterator[None]:
     """Around a video's frames: its file is closed at the end, or when a stream is interrupted; else nothing of it is left."""
-    video = part[0] if part and part[0].is_video and hasattr(write, "finish") else None
+    video = frames[0] if frames and frames[0].is_video and hasattr(write, "finish") else None
     try:
         yield
     except BaseException as error:

@@ -101,10 +101,10 @@ class Method:
     def optimizers(self, recipe: Recipe) -> dict[str, Scheduled]:
         """Return optimisers by name: "segmentation" is the preset's on the model, each discriminator has an Adam of its own."""
         groups = self.segmentation_groups(recipe.lr, recipe.head_lr_factor)
-        found = {"segmentation": recipe.make(groups, self.model)}
+        optimizers = {"segmentation": recipe.make(groups, self.model)}
         for name, discriminator in self.discriminators.items():
-            found[name] = adam(discriminator.parameters(), lr=self.settings.discriminator_lr, betas=(0.9, 0.99))
-        return {name: Scheduled(optimizer, recipe.schedule) for name, optimizer in found.items()}
+            optimizers[name] = adam(discriminator.parameters(), lr=self.settings.discriminator_lr, betas=(0.9, 0.99))
+        return {name: Scheduled(optimizer, recipe.schedule) for name, optimizer in optimizers.items()}
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """Run one iteration forward and backward, leave gradients in `.grad`, and return the loss terms."""
@@ -182,8 +182,8 @@ class Method:
         loss = self.cross_entropy(output.logits, labels, weight, **how)
         if output.detail is None:
             return loss
-        part = None if weight is None else output.detail.crop(weight.expand(labels.shape))
-        detail = self.cross_entropy(output.detail.logits, output.detail.crop(labels), part, **how)
+        crop_weight = None if weight is None else output.detail.crop(weight.expand(labels.shape))
+        detail = self.cross_entropy(output.detail.logits, output.detail.crop(labels), crop_weight, **how)
         return (1 - DETAIL_SHARE) * loss + DETAIL_SHARE * detail
 
     def place(self, index: int, count: int) -> int:

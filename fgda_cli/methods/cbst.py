@@ -80,10 +80,10 @@ class Cbst(Method):
         from_top = counts.flip(1).cumsum(1)
         wanted = (portion * from_top[:, -1].double()).floor().long()
         reached = (from_top < wanted[:, None]).sum(dim=1).clamp(max=BINS - 1)  # bins from the top that are taken whole
-        found = torch.where(wanted > 0, BINS - 1 - reached, torch.full_like(reached, BINS))
-        here = counts.gather(1, found.clamp(max=BINS - 1)[:, None])[:, 0]
+        thresholds = torch.where(wanted > 0, BINS - 1 - reached, torch.full_like(reached, BINS))
+        here = counts.gather(1, thresholds.clamp(max=BINS - 1)[:, None])[:, 0]
         above = from_top.gather(1, reached[:, None])[:, 0] - here
-        bins.copy_(found)
+        bins.copy_(thresholds)
         admitted.copy_((wanted - above).double() / here.clamp(min=1))
 
     def pseudo_labels(self, images: Tensor) -> Tensor:
@@ -95,9 +95,9 @@ class Cbst(Method):
         edges = LOWEST + bins.double() * ((HIGHEST - LOWEST) / BINS)
         ratio = torch.nn.functional.logsigmoid(odds) - torch.nn.functional.logsigmoid(edges).view(1, -1, 1, 1)  # log p_k / t_k
         labels = ratio.max(dim=1).indices
-        place = to_bins(odds.gather(1, labels[:, None])[:, 0])
+        bin_of_pixel = to_bins(odds.gather(1, labels[:, None])[:, 0])
         limit, share = bins[labels], admitted[labels]
-        sure = (place > limit) | ((place == limit) & (even_pattern(labels.shape[-2:], labels.device) < share))
+        sure = (bin_of_pixel > limit) | ((bin_of_pixel == limit) & (even_pattern(labels.shape[-2:], labels.device) < share))
         return torch.where(sure, labels, torch.full_like(labels, 255))
 
     def step(self, batch: Batch) -> dict[str, Tensor]:

@@ -69,20 +69,20 @@ class Cycada(Method):
     def steps(self, data: OfflineData) -> int:
         return max(1, round(self.settings.translation_factor * data.iterations))
 
-    def translate(self, data: OfflineData, place: Path) -> None:
+    def translate(self, data: OfflineData, folder: Path) -> None:
         from .pieces.translation import TranslationSettings, from_unit, to_unit, train
 
         s, samples = self.settings, data.samples
         wanted = TranslationSettings(
             self.steps(data), s.translation_channels, s.translation_blocks, s.translation_crop, identity=s.identity
         )
-        cycles = train(place, wanted, self.seed, samples.any_source, samples.any_target, data.device, data.reporter)
+        cycles = train(folder, wanted, self.seed, samples.any_source, samples.any_target, data.device, data.reporter)
 
         def change(image: Tensor) -> Tensor:
             with torch.no_grad():
                 return from_unit(cycles.to_target(to_unit(image)[None].to(data.device)))[0].cpu()
 
-        data.derive_source(place / "source", change)
+        data.derive_source(folder / "source", change)
 
     def begin_iteration(self, iteration, total, target_images) -> None:
         self.iteration = iteration

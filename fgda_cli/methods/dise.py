@@ -97,8 +97,8 @@ class Dise(Method):
             terms = self.segmentation(source, batch.labels) | self.maker_terms(images, target, batch)
             self.backward(sum(terms.values()))
         translated = self.forward(to_pixels(images["s2t"].detach()), is_target=False)
-        found = self.segmentation(translated, batch.labels)
-        again = {f"{name}_translated": self.settings.lambda_translated * term for name, term in found.items()}
+        terms_of_translated = self.segmentation(translated, batch.labels)
+        again = {f"{name}_translated": self.settings.lambda_translated * term for name, term in terms_of_translated.items()}
         self.backward(sum(again.values()))
         disc = self.judge_terms(images, source, target, batch)
         self.backward(sum(disc.values()))
@@ -162,11 +162,11 @@ class Dise(Method):
         """Return features of an image 0-255, fine ones first."""
         with self.autocast():
             if self.settings.perception == "vgg19":
-                found = self.references["perception"](images)
+                features = self.references["perception"](images)
             else:
                 own = self.modules["perception"]
-                found = own.backbone(own.normalise(images))
-        return [stage.float() for stage in found]
+                features = own.backbone(own.normalise(images))
+        return [stage.float() for stage in features]
 
 
 def to_pixels(images: Tensor) -> Tensor:

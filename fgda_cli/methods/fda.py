@@ -57,7 +57,7 @@ class Fda(Method):
         counts = torch.zeros(self.model.num_classes, BINS, dtype=torch.int64)
         with data.reporter.progress("thresholds of the target's labels", len(data.samples.target_items)) as advance:
             for images in data.samples.target_batches():
-                confidence, labels = (found.cpu().flatten() for found in self.guess(images.to(data.device)))
+                confidence, labels = (values.cpu().flatten() for values in self.guess(images.to(data.device)))
                 cells = labels * BINS + (confidence * BINS).long().clamp(max=BINS - 1)
                 counts += torch.bincount(cells, minlength=counts.numel()).view_as(counts)
                 advance(len(images))
@@ -78,12 +78,12 @@ class Fda(Method):
     def step(self, batch: Batch) -> dict[str, Tensor]:
         _, terms = self.source_pass(batch._replace(source=self.in_target_style(batch)))
         target = self.forward(batch.target)
-        found = {"entropy": self.settings.lambda_ent * losses.charbonnier_entropy(target.logits, self.settings.power)}
+        losses_of_target = {"entropy": self.settings.lambda_ent * losses.charbonnier_entropy(target.logits, self.settings.power)}
         if self.settings.labels_from:
             labels = self.pseudo_labels(batch.target)
-            found["pseudo"] = self.settings.lambda_pseudo * self.cross_entropy(target.logits, labels, by_class=False)
-        self.backward(sum(found.values()))
-        return terms | found
+            losses_of_target["pseudo"] = self.settings.lambda_pseudo * self.cross_entropy(target.logits, labels, by_class=False)
+        self.backward(sum(losses_of_target.values()))
+        return terms | losses_of_target
 
     def in_target_style(self, batch: Batch) -> Tensor:
         """Give each source image the amplitude of the target image beside it; raw float values 0-255, not clipped."""
@@ -103,8 +103,8 @@ def thresholds(counts: Tensor, portion: float, ceiling: float) -> Tensor:
     A class that is never guessed keeps the ceiling.
     """
     rising = counts.cumsum(1)
-    place = (portion * rising[:, -1:].double()).round().long()
-    cells = (rising <= place).sum(dim=1).clamp(max=BINS - 1)  # those that end before the place
+    rank = (portion * rising[:, -1:].double()).round().long()
+    cells = (rising <= rank).sum(dim=1).clamp(max=BINS - 1)  # those that end before the place
     return torch.where(rising[:, -1] > 0, cells.float() / BINS, torch.ones(len(counts))).clamp(max=ceiling)
 
 

@@ -107,19 +107,19 @@ class OfflineData:
         A build that is stopped finds what it wrote when it is called again for the same dependencies: it skips what is there.
         """
         stamp = hashlib.sha256(json.dumps(depends_on, sort_keys=True, default=str).encode()).hexdigest()[:16]
-        place = self.folder / f"{name}-{stamp}"
+        folder = self.folder / f"{name}-{stamp}"
 
         def make() -> int:
-            if (place / RECORD).is_file():
-                self.reporter.say(f"{name}: reusing {place}")
+            if (folder / RECORD).is_file():
+                self.reporter.say(f"{name}: reusing {folder}")
                 return 0
             for old in self.folder.glob(f"{name}-*"):
-                if old != place and re.fullmatch(rf"{re.escape(name)}-[0-9a-f]{{16}}", old.name):  # of other dependencies
+                if old != folder and re.fullmatch(rf"{re.escape(name)}-[0-9a-f]{{16}}", old.name):  # of other dependencies
                     shutil.rmtree(old)
-            make_folder(place)
-            build(place)
-            write_json(place / RECORD, {"name": name, "depends_on": depends_on, "stamp": stamp})
+            make_folder(folder)
+            build(folder)
+            write_json(folder / RECORD, {"name": name, "depends_on": depends_on, "stamp": stamp})
             return 1
 
         self.process_group.first_decides(make)
-        return place
+        return folder

@@ -58,13 +58,13 @@ def adamw(parameters: Iterable, **settings: Any) -> torch.optim.Optimizer:
     return _made("AdamW", parameters, settings)
 
 
-def _made(kind: str, parameters: Iterable, settings: dict) -> torch.optim.Optimizer:
+def _made(name: str, parameters: Iterable, settings: dict) -> torch.optim.Optimizer:
     import torch
 
     groups = list(parameters)
     flat = [p for group in groups for p in (group["params"] if isinstance(group, dict) else [group])]
     fused = bool(flat) and all(p.device.type in FUSED and p.is_floating_point() for p in flat)
-    return getattr(torch.optim, kind)(groups, **settings, **({"fused": True} if fused else {}))
+    return getattr(torch.optim, name)(groups, **settings, **({"fused": True} if fused else {}))
 
 
 def refine(groups: list[dict], model: Segmenter, recipe: Recipe) -> list[dict]:
@@ -74,15 +74,15 @@ def refine(groups: list[dict], model: Segmenter, recipe: Recipe) -> list[dict]:
     factors = _layer_factors(model, recipe.layer_decay) if recipe.layer_decay < 1 else {}
     if not free and not factors:
         return groups
-    found: dict[tuple, dict] = {}
+    refined: dict[tuple, dict] = {}
     for number, group in enumerate(groups):
         for parameter in group["params"]:
             factor, is_free = factors.get(id(parameter), 1.0), id(parameter) in free
             like = {key: value for key, value in group.items() if key != "params"} | {"params": [], "lr": group["lr"] * factor}
             if is_free:
                 like["weight_decay"] = 0.0
-            found.setdefault((number, factor, is_free), like)["params"].append(parameter)
-    return list(found.values())
+            refined.setdefault((number, factor, is_free), like)["params"].append(parameter)
+    return list(refined.values())
 
 
 def norms(model: nn.Module) -> list[nn.Module]:

@@ -12,7 +12,7 @@ from .base import Method
 
 @cache
 def _methods() -> dict[str, type[Method]]:
-    modules = (importlib.import_module(f"{methods.__name__}.{found.name}") for found in pkgutil.iter_modules(methods.__path__))
+    modules = (importlib.import_module(f"{methods.__name__}.{file.name}") for file in pkgutil.iter_modules(methods.__path__))
     known = {module.__name__.rpartition(".")[2].replace("_", "-"): getattr(module, "METHOD", None) for module in modules}
     return {name: method for name, method in sorted(known.items()) if method is not None}
 

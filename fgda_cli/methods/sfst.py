@@ -62,9 +62,9 @@ def _class_quantiles(probs: Tensor, classes: Tensor, count: int, share: float) -
     order = (classes + probs.double() / 2).sort(dim=1).values
     pixels = torch.zeros(len(probs), count, dtype=torch.int64, device=probs.device)
     pixels.scatter_add_(1, classes, torch.ones_like(classes))
-    place = torch.minimum((share * pixels.double()).long(), (pixels - 1).clamp(min=0)) + pixels.cumsum(1) - pixels
+    index = torch.minimum((share * pixels.double()).long(), (pixels - 1).clamp(min=0)) + pixels.cumsum(1) - pixels
     numbers = torch.arange(count, device=probs.device)
-    return ((order.gather(1, place.clamp(max=probs.shape[1] - 1)) - numbers) * 2).to(probs.dtype)
+    return ((order.gather(1, index.clamp(max=probs.shape[1] - 1)) - numbers) * 2).to(probs.dtype)
 
 
 METHOD = Sfst

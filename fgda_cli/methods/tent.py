@@ -62,10 +62,10 @@ def affine(model: Segmenter) -> list[nn.Parameter]:
     """Return the scales and shifts of batch, layer and group norms. Raises UsageError for a network that has none."""
     kinds = (torch.nn.BatchNorm2d, torch.nn.LayerNorm, torch.nn.GroupNorm)
     layers = [module for module in model.modules() if isinstance(module, kinds)]
-    found = [parameter for layer in layers for parameter in (layer.weight, layer.bias) if parameter is not None]
-    if not found:
+    parameters = [parameter for layer in layers for parameter in (layer.weight, layer.bias) if parameter is not None]
+    if not parameters:
         raise UsageError("method tent needs norm layers with scales and shifts: this network has none")
-    return found
+    return parameters
 
 
 METHOD = Tent

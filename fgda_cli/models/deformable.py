@@ -22,22 +22,22 @@ def sample(value: Tensor, sizes: Sizes, locations: Tensor, weights: Tensor) -> T
     grid = (2 * locations - 1).permute(0, 2, 3, 1, 4, 5).reshape(count * heads, levels, queries, points, 2)
     weights = weights.view(count, queries, heads, levels, points).permute(0, 2, 3, 1, 4)
     weights = weights.reshape(count * heads, levels, 1, queries, points)
-    found = 0.0
+    sampled = 0.0
     tokens = value.split([h * w for h, w in sizes], dim=1)
-    for level, ((h, w), part) in enumerate(zip(sizes, tokens, strict=True)):
-        maps = part.permute(0, 2, 3, 1).reshape(count * heads, width, h, w)
+    for level, ((h, w), level_tokens) in enumerate(zip(sizes, tokens, strict=True)):
+        maps = level_tokens.permute(0, 2, 3, 1).reshape(count * heads, width, h, w)
         samples = F.grid_sample(maps, grid[:, level], mode="bilinear", padding_mode="zeros", align_corners=False)
-        found = found + (samples * weights[:, level]).sum(-1)  # [B*M,D,Q]
-    return found.view(count, heads * width, queries).transpose(1, 2)
+        sampled = sampled + (samples * weights[:, level]).sum(-1)  # [B*M,D,Q]
+    return sampled.view(count, heads * width, queries).transpose(1, 2)
 
 
 def centres(sizes: Sizes, like: Tensor) -> Tensor:
     """Return the centres (x, y) in 0 to 1 of the cells of all maps, row by row, `[Q,2]`."""
-    found = []
+    points = []
     for h, w in sizes:
         y, x = ((torch.arange(side, device=like.device, dtype=like.dtype) + 0.5) / side for side in (h, w))
-        found.append(torch.stack([x.expand(h, w), y[:, None].expand(h, w)], dim=-1).reshape(-1, 2))
-    return torch.cat(found)
+        points.append(torch.stack([x.expand(h, w), y[:, None].expand(h, w)], dim=-1).reshape(-1, 2))
+    return torch.cat(points)
 
 
 class DeformableAttention(nn.Module):

@@ -32,10 +32,10 @@ class Foundation(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         cells = [max(1, round(int(side) * self.scale / self.step)) for side in images.shape[-2:]]
-        found = self.net.forward_features(resize(self.normalise(images), tuple(side * self.step for side in cells)))
-        if found.ndim == 4:
-            return found
-        return found[:, self.net.num_prefix_tokens :].transpose(1, 2).unflatten(2, cells)
+        features = self.net.forward_features(resize(self.normalise(images), tuple(side * self.step for side in cells)))
+        if features.ndim == 4:
+            return features
+        return features[:, self.net.num_prefix_tokens :].transpose(1, 2).unflatten(2, cells)
 
 
 def width_of(name: str) -> int:

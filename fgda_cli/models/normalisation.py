@@ -52,10 +52,10 @@ def mix_statistics(model: nn.Module, batches: Iterable[Tensor], share: float) ->
 
     def measure(layer: nn.BatchNorm2d, inputs: tuple[Tensor]) -> None:
         values = inputs[0].float()
-        found = (values.mean((0, 2, 3)), values.var((0, 2, 3)))
+        moments = (values.mean((0, 2, 3)), values.var((0, 2, 3)))
         counts[layer] += len(values)
         for total, moment, before, running in zip(
-            sums[layer], found, own[layer], (layer.running_mean, layer.running_var), strict=True
+            sums[layer], moments, own[layer], (layer.running_mean, layer.running_var), strict=True
         ):
             total += len(values) * moment.double()
             running.copy_(torch.lerp(before, moment, share))
@@ -122,8 +122,8 @@ class _Shared:
 
 
 @cache
-def _shared_class(kind: type[nn.BatchNorm2d]) -> type[nn.BatchNorm2d]:
-    return type(f"Shared{kind.__name__}", (_Shared, kind), {})
+def _shared_class(norm_class: type[nn.BatchNorm2d]) -> type[nn.BatchNorm2d]:
+    return type(f"Shared{norm_class.__name__}", (_Shared, norm_class), {})
 
 
 def share_batch_norm(model: nn.Module, process_group: ProcessGroup) -> None:

@@ -27,12 +27,12 @@ class Vgg19(nn.Module):
         self.normalise = Normalise(IMAGENET)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        x, found = self.normalise(images), []
+        x, features = self.normalise(images), []
         for number, layer in enumerate(self.features):
             x = layer(x)
             if number in SEEN:
-                found.append(x)
-        return found
+                features.append(x)
+        return features
 
 
 def vgg19_file() -> Path:

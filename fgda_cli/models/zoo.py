@@ -36,15 +36,15 @@ class Published(NamedTuple):
 
 def _eth(method: str, page: str, files: dict[str, tuple[str, float | None, str]], format: str) -> dict[str, Published]:
     """Those of DAFormer, HRDA and MIC: archives with the checkpoint and its log."""
-    found = {}
+    entries = {}
     for pair, (identity, miou, note) in files.items():
         source, _, target = pair.partition("2")
         names = {"gta": "GTA5", "synthia": "SYNTHIA", "city": "Cityscapes", "acdc": "ACDC", "darkzurich": "Dark Zurich"}
-        found[f"{method.lower()}-{pair}"] = Published(
+        entries[f"{method.lower()}-{pair}"] = Published(
             method, names[source], names[target], miou, page, DRIVE + identity, format,
             "Apache-2.0, parts under NVIDIA's non-commercial licence", MIT_WEIGHTS, note, "latest.pth",
         )  # fmt: skip
-    return found
+    return entries
 
 
 SEEDS = "mean of three seeds; the file is the median"

@@ -104,9 +104,9 @@ class ProcessGroup:
         longest = self.largest(len(text))
         padded = torch.full((longest,), 32, dtype=torch.uint8)  # spaces: JSON does not mind them
         padded[: len(text)] = text
-        found = [torch.empty_like(padded) for _ in range(self.size)]
-        dist.all_gather(found, padded)
-        return [json.loads(bytes(part.tolist()).decode()) for part in found]
+        gathered = [torch.empty_like(padded) for _ in range(self.size)]
+        dist.all_gather(gathered, padded)
+        return [json.loads(bytes(part.tolist()).decode()) for part in gathered]
 
 
 def ranks() -> tuple[int, int, int]:

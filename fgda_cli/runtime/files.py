@@ -14,7 +14,7 @@ LOCK, HOLDER = ".fgda.lock", ".fgda.pid"
 
 
 @contextmanager
-def writing(place: Path, *also: type[Exception]):
+def writing(path: Path, *also: type[Exception]):
     """Raise FgdaError that names the file or folder when the system refuses a write inside.
 
     `also`: what a library raises when its write fails.
@@ -22,9 +22,9 @@ def writing(place: Path, *also: type[Exception]):
     try:
         yield
     except OSError as error:
-        raise FgdaError(f"cannot write {place}: {error.strerror or error}") from error
+        raise FgdaError(f"cannot write {path}: {error.strerror or error}") from error
     except also as error:
-        raise FgdaError(f"cannot write {place}: the write failed (is the disk full?)") from error
+        raise FgdaError(f"cannot write {path}: the write failed (is the disk full?)") from error
 
 
 def make_folder(path: Path) -> None:

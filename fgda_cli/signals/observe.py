@@ -85,14 +85,14 @@ def frames_of(dataset: AnyDataset, split: str, size: Any, count: int, labelled: 
     """Return `count` images, evenly spread over the split, at `size`: (width, height), or a function of an image's own size."""
     items = dataset.items(split, labelled=labelled)
     images, labels = [], []
-    chosen = evenly_spaced(items, count)
-    for item in chosen:
+    spread = evenly_spaced(items, count)
+    for item in spread:
         image = np.ascontiguousarray(dataset.image(item))
         wanted = size(image.shape[1], image.shape[0]) if callable(size) else size
         images.append(resize_image(image, wanted, dataset.resample))
         if labelled:
             labels.append(resize_ids(dataset.label(item), wanted))
-    return Frames(images, labels if labelled else None, [item.name for item in chosen])
+    return Frames(images, labels if labelled else None, [item.name for item in spread])
 
 
 def observe(model: Segmenter, frames: Frames, precision: Precision) -> Observed:
@@ -174,9 +174,9 @@ def moments(features: Tensor) -> Tensor:
     return torch.stack([x.mean((0, 2, 3)), x.square().mean((0, 2, 3))]).float().cpu()
 
 
-def spread_of(found: list[Tensor]) -> np.ndarray:
+def spread_of(moments_by_frame: list[Tensor]) -> np.ndarray:
     """Return mean and variance `[2,C]` over all frames."""
-    mean, square = torch.stack(found).mean(0).double()
+    mean, square = torch.stack(moments_by_frame).mean(0).double()
     return torch.stack([mean, (square - mean.square()).clamp(min=0)]).numpy()
 
 
@@ -240,8 +240,8 @@ class _Statistics:
     def before(self, number: int):
         def add(layer, inputs):
             if self.counting:
-                found = moments(inputs[0])
-                self.sums[number] = found if self.sums[number] is None else self.sums[number] + found
+                batch_moments = moments(inputs[0])
+                self.sums[number] = batch_moments if self.sums[number] is None else self.sums[number] + batch_moments
                 self.calls[number] += 1
                 layer.eval()
 
@@ -255,15 +255,15 @@ class _Statistics:
         """Return the mean over layers and channels of KL(frames || running statistics) of Gaussians, 20 at most; 0 without batch
         norm.
         """
-        found = []
+        divergences = []
         for layer, sums, calls in zip(self.layers, self.sums, self.calls, strict=True):
             if sums is not None:
                 mean, square = sums / calls
                 centre, running = layer.running_mean.cpu(), layer.running_var.clamp(min=1e-8).cpu()
                 var = (square - mean.square()).clamp(min=1e-8)
                 kl = 0.5 * ((var + (mean - centre).square()) / running - 1 - (var / running).log())
-                found.append(float(kl.clamp(max=20).mean()))
-        return float(np.mean(found)) if found else 0.0
+                divergences.append(float(kl.clamp(max=20).mean()))
+        return float(np.mean(divergences)) if divergences else 0.0
 
 
 @contextmanager
@@ -280,10 +280,10 @@ def _batch_statistics(model: nn.Module) -> Iterator[_Statistics]:
 
 def look_at_source(model: Segmenter, frames: Frames, precision: Precision) -> tuple[float | None, np.ndarray]:
     """Return mIoU in percent on labelled source frames, and the model's features there `[2,C]`."""
-    matrix, found = ConfusionMatrix(model.num_classes), []
+    matrix, moments_by_frame = ConfusionMatrix(model.num_classes), []
     with evaluating(model):
         for image, label in zip(frames.images, frames.labels, strict=True):
             output = forward(model, to_tensor(image)[None], precision)
-            found.append(moments(output.features))
+            moments_by_frame.append(moments(output.features))
             matrix.update(label, _ids(upsample(output.logits.float(), label.shape, model.align_corners)))
-    return matrix.miou(), spread_of(found)
+    return matrix.miou(), spread_of(moments_by_frame)

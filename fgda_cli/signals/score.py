@@ -84,7 +84,7 @@ def score(before: Observed, after: Observed) -> float:
 
 def verdict_on(before: Observed, after: Observed, names: tuple[str, ...]) -> Verdict:
     """Return the verdict on a model that began as `before`; `names` are its classes."""
-    found, value = classes_in_words(before, after, names), score(before, after)
+    class_names, value = classes_in_words(before, after, names), score(before, after)
     frames = after.different or FITTED_ON
     spread = SPREAD * max(1.0, FITTED_ON / frames) ** 0.75  # more cautious than 1/2, chance alone: few frames are alike too
     below = 0.5 * (1 + math.erf(-value / spread / math.sqrt(2)))  # probability that mIoU fell
@@ -96,10 +96,10 @@ def verdict_on(before: Observed, after: Observed, names: tuple[str, ...]) -> Ver
     else:
         confidence = max(below, 1 - below)
         kind = "cannot tell" if confidence < SURE else "helped" if value > 0 else "collapsed or harmful"
-    words = _words(before, after, names, found)
+    words = _words(before, after, names, class_names)
     if frames < FEW_FRAMES:
         words.insert(0, f"only {frames} different frame{'s' if frames > 1 else ''} looked at: too few to tell by")
-    return Verdict(kind, value, confidence, tuple(words), found)
+    return Verdict(kind, value, confidence, tuple(words), class_names)
 
 
 def _within(value: float, reach: float, spread: float) -> float:
@@ -118,7 +118,7 @@ def classes_in_words(before: Observed, after: Observed, names: tuple[str, ...]) 
     return {key: [name for name, is_so in zip(names, mask, strict=True) if is_so] for key, mask in groups.items()}
 
 
-def _words(before: Observed, after: Observed, names: tuple[str, ...], found: dict[str, list[str]]) -> list[str]:
+def _words(before: Observed, after: Observed, names: tuple[str, ...], class_names: dict[str, list[str]]) -> list[str]:
     def share(name: str) -> str:
         k = names.index(name)
         return f"{name} ({100 * before.shares[k]:.1f} % of the pixels, now {100 * after.shares[k]:.1f})"
@@ -127,17 +127,17 @@ def _words(before: Observed, after: Observed, names: tuple[str, ...], found: dic
     if has_collapsed(before, after):
         most = int(after.shares.argmax())
         said.append(f"collapsed: {names[most]} takes {100 * after.shares[most]:.0f} % of the pixels")
-    if found["vanished"]:
-        said.append(f"vanished: {', '.join(map(share, found['vanished']))}")
-    if found["exploded"]:
-        said.append(f"exploded: {', '.join(map(share, found['exploded']))}")
-    named = {*found["vanished"], *found["exploded"]}
+    if class_names["vanished"]:
+        said.append(f"vanished: {', '.join(map(share, class_names['vanished']))}")
+    if class_names["exploded"]:
+        said.append(f"exploded: {', '.join(map(share, class_names['exploded']))}")
+    named = {*class_names["vanished"], *class_names["exploded"]}
     moves = np.abs(after.shares - before.shares)
     moved = [names[i] for i in np.argsort(-moves, kind="stable") if moves[i] >= MOVED and names[i] not in named]
     if moved:
         said.append(f"takes or gives many pixels, look whether rightly: {', '.join(map(share, moved))}")
-    if found["unsteady"]:
-        k = [names.index(name) for name in found["unsteady"]]
+    if class_names["unsteady"]:
+        k = [names.index(name) for name in class_names["unsteady"]]
         fell = [f"{names[i]} (agrees {100 * after.steady[i]:.0f} %, before {100 * before.steady[i]:.0f})" for i in k]
         said.append(f"looks like negative transfer: {', '.join(fell)}")
     return said

@@ -79,10 +79,10 @@ def _run_cells(
 
 def curves_of(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """Return the rows of one method by the number of target labels, for methods that have several such rows."""
-    found: dict[str, list[dict[str, Any]]] = {}
+    rows_by_method: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
-        found.setdefault(without_labels(row["method"]), []).append(row)
-    curves = {name: ones for name, ones in found.items() if any(row["labels"] != "0" for row in ones) and len(ones) > 1}
+        rows_by_method.setdefault(without_labels(row["method"]), []).append(row)
+    curves = {name: ones for name, ones in rows_by_method.items() if any(row["labels"] != "0" for row in ones) and len(ones) > 1}
     return {name: ones for name, ones in curves.items() if all(row["mean"] is not None for row in ones)}
 
 
@@ -137,13 +137,13 @@ def settings_of(method: str) -> list[str]:
     Raises UsageError for what would change the source model too, which all cells of a seed share.
     """
     parts = [part for part in method.split("+")[1:] if part]
-    found = [part if "." in part.partition("=")[0] else f"method.{part}" for part in parts]
-    for part in found:
+    overrides = [part if "." in part.partition("=")[0] else f"method.{part}" for part in parts]
+    for part in overrides:
         if "=" not in part or not part.startswith(("method.", "adapt.", LABELLED)):
             raise UsageError(
                 f"--methods {method}: of a method, of adapt and data.target.labelled alone, as NAME=VALUE (else --set)"
             )
-    return found
+    return overrides
 
 
 def _train(job: stages.Job, out: Path, method: str, seed: int) -> Path:
@@ -230,11 +230,11 @@ def _mean_score(verdicts: list[dict], seeds: int) -> float | None:
 
 def _mean_iou(results: list[dict[str, float | None]]) -> dict[str, float | None]:
     """By class, over the seeds in which it has one."""
-    found: dict[str, float | None] = {}
+    means: dict[str, float | None] = {}
     for name in dict.fromkeys(name for result in results for name in result):
         values = [result[name] for result in results if result.get(name) is not None]
-        found[name] = statistics.fmean(values) if values else None
-    return found
+        means[name] = statistics.fmean(values) if values else None
+    return means
 
 
 def markdown(summary: dict[str, Any]) -> str:

@@ -72,12 +72,12 @@ def comparison_page(
     figures = {one.heading: f"{one.result['miou']:.1f} %" for one in judged}
     sections = []
     for other in others:
-        found = other.result["change"]
+        change = other.result["change"]
         note = (
             f"Points of IoU; intervals of 95 % over {first.totals.extras.resamples} draws of the images, the same for both. "
             "Red: worse beyond the interval (negative transfer), blue: better."
         )
-        sections.append(html.section(f"{first.heading} → {other.heading}", _bars(found), note))
+        sections.append(html.section(f"{first.heading} → {other.heading}", _bars(change), note))
         order = sorted(set(first.scores) & set(other.scores), key=lambda name: other.scores[name] - first.scores[name])
         worst = [name for name in order[:SHOWN] if other.scores[name] < first.scores[name]]
         best = [name for name in order[::-1][:SHOWN] if other.scores[name] > first.scores[name]]
@@ -87,9 +87,9 @@ def comparison_page(
     return html.page("Comparison", facts, html.cards(figures), html.look_link(look), *sections)
 
 
-def _bars(found: dict[str, Any]) -> str:
+def _bars(change: dict[str, Any]) -> str:
     """A table with a bar from 0 for each class and its interval as a line."""
-    entries = {"mean": found["miou"], **found["iou"]}
+    entries = {"mean": change["miou"], **change["iou"]}
     reach = max(abs(bound) for e in entries.values() for bound in (e["change"], *(e["interval"] or ()))) or 1.0
     rows = []
     for name, entry in entries.items():

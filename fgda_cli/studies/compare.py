@@ -73,11 +73,11 @@ def comparison(scenes: list[Scene], checkpoints: list[Path], names: list[str], p
     has_truth = any(scene.truth is not None for scene in scenes)
     rows = []
     for scene in scenes:
-        found = [predict(model, scene.image, precision) for model in models]
+        predictions = [predict(model, scene.image, precision) for model in models]
         truth = [None if scene.truth is None else in_colours(scene.truth, scene.classes, classes)] if has_truth else []
-        labels = [in_colours(result["train_ids"], theirs, classes) for result, theirs in zip(found, own, strict=True)]
+        labels = [in_colours(result["train_ids"], theirs, classes) for result, theirs in zip(predictions, own, strict=True)]
         rows.append([scene.image, *truth, *labels])
-        rows.append([None, *(None for _ in truth), *(heat(result["entropy"]) for result in found)])
+        rows.append([None, *(None for _ in truth), *(heat(result["entropy"]) for result in predictions)])
     headings = ["image", *(["truth"] if has_truth else []), *names]
     return with_legend(grid(rows, headings), classes)
 

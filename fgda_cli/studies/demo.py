@@ -56,8 +56,8 @@ def sheet(dataset: PreparedDataset, split: str, checkpoints: list[Path], precisi
     models = [precision.to_device(load_model(path)[0]) for path in checkpoints]
     rows = []
     for scene in from_dataset(dataset, split, SHOWN):
-        found = [predict(model, scene.image, precision) for model in models]
-        maps = [colourise(result["train_ids"], dataset.classes) for result in found]
-        rows.append([scene.image, colourise(scene.truth, dataset.classes), *maps, *(heat(r["entropy"]) for r in found)])
+        predictions = [predict(model, scene.image, precision) for model in models]
+        maps = [colourise(result["train_ids"], dataset.classes) for result in predictions]
+        rows.append([scene.image, colourise(scene.truth, dataset.classes), *maps, *(heat(r["entropy"]) for r in predictions)])
     headings = ["image", "truth", "source only", "adapted", "entropy: source only", "entropy: adapted"]
     return with_legend(grid(rows, headings), dataset.classes)

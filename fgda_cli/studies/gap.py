@@ -91,13 +91,13 @@ def guessed_shares(source: DomainStatistics, target: DomainStatistics, classes: 
     pairs = list(zip(source.frames.images, source.frames.labels, strict=True))
     table = _likeliest(pairs[::2], len(classes))
     held_out = [image for image, _ in pairs[1::2]] or source.frames.images
-    found = {}
+    posteriors = {}
     for side, images, moments in (("source", held_out, source.moments), ("target", target.frames.images, target.moments)):
         cells = [_cells(_in_tones(image, moments, source.moments)) for image in images]
         counts = np.bincount(np.concatenate([table[cell].ravel() for cell in cells]), minlength=len(classes))
-        found[side] = counts / counts.sum()
-    expected = source.shares * (found["target"] + 1e-4) / (found["source"] + 1e-4)
-    return expected / expected.sum(), float(np.abs(found["target"] - found["source"]).sum() / 2)
+        posteriors[side] = counts / counts.sum()
+    expected = source.shares * (posteriors["target"] + 1e-4) / (posteriors["source"] + 1e-4)
+    return expected / expected.sum(), float(np.abs(posteriors["target"] - posteriors["source"]).sum() / 2)
 
 
 def _likeliest(pairs: list[tuple[np.ndarray, np.ndarray]], num_classes: int) -> np.ndarray:
@@ -180,17 +180,17 @@ def advice_for(
     source: DomainStatistics, target: DomainStatistics, classes: ClassSet, figures: dict[str, float]
 ) -> list[tuple[str, str]]:
     """Return what to set and why; no method, no batch norm mode and no blur, for no such rule held on all pairs measured."""
-    found = []
+    advice = []
     pixels = min(target.size[0] * target.size[1], target.cached or 1024 * 512)
     scale = (pixels / (target.size[0] * target.size[1])) ** 0.5
     width, height = (max(32, round(side * scale / 8) * 8) for side in target.size)
-    found.append((f"data.target.size=[{width},{height}]", f"the target's own aspect ({_text(target.size)})"))
+    advice.append((f"data.target.size=[{width},{height}]", f"the target's own aspect ({_text(target.size)})"))
     if not same_aspect(source.size, target.size):
         factor = ((source.cached or source.size[0] * source.size[1]) / (source.size[0] * source.size[1])) ** 0.5
         prepared = tuple(round(side * factor) for side in source.size)
         crop, own = _largest_crop(prepared, target.size), _text(source.size)
         why = f"the source ({own}, prepared at {_text(prepared)}) has another aspect: cut it, do not squeeze it"
-        found.append((f"data.source.crop=[{crop[0]},{crop[1]}]", why))
+        advice.append((f"data.source.crop=[{crop[0]},{crop[1]}]", why))
     shift = figures["horizon_shift"]
     views = [
         (abs(shift) >= SHIFTED, f"the horizon lies {100 * abs(shift):.0f} % {'higher' if shift < 0 else 'lower'}"),
@@ -198,11 +198,11 @@ def advice_for(
     ]
     why = "; ".join(text for is_so, text in views if is_so)
     if why:
-        found.append(("data.source.scale=[1.0,3.0]", f"{why}: objects may have other sizes, look at both sides"))
+        advice.append(("data.source.scale=[1.0,3.0]", f"{why}: objects may have other sizes, look at both sides"))
     rare = [name for name, share in zip(classes.names, source.shares, strict=True) if 0 < share < RARE]
     if rare:
-        found.append(("data.class_balance=0.5", f"rare in the source: {', '.join(rare)}"))
-    return found
+        advice.append(("data.class_balance=0.5", f"rare in the source: {', '.join(rare)}"))
+    return advice
 
 
 def _text(size: tuple[int, int]) -> str:

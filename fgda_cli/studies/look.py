@@ -46,18 +46,18 @@ def look_page(scenes: list[Scene], checkpoints: list[Path], names: list[str], pr
     return page
 
 
-def _frame(scene: Scene, number: int, found: list[dict], own: list[ClassSet], classes: ClassSet) -> dict[str, Any]:
+def _frame(scene: Scene, number: int, predictions: list[dict], own: list[ClassSet], classes: ClassSet) -> dict[str, Any]:
     """What the page's script reads of one image; maps are shrunk to the widest a page shows."""
     height, width = scene.image.shape[:2]
     scale = min(1.0, WIDEST / width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    ids = [ClassMatch(classes, theirs).table()[one["train_ids"]] for one, theirs in zip(found, own, strict=True)]
+    ids = [ClassMatch(classes, theirs).table()[one["train_ids"]] for one, theirs in zip(predictions, own, strict=True)]
     frame: dict[str, Any] = {
         "name": scene.name or f"image {number}", "w": size[0], "h": size[1],
         "photo": _data("webp", resize_image(scene.image, size)[..., ::-1], QUALITY),
         "ids": [_data("png", resize_ids(one, size)) for one in ids],
-        "entropy": [_data("webp", _grey(one["entropy"], size), QUALITY) for one in found],
-        "unsure": [float(one["entropy"].mean()) for one in found],
+        "entropy": [_data("webp", _grey(one["entropy"], size), QUALITY) for one in predictions],
+        "unsure": [float(one["entropy"].mean()) for one in predictions],
         "changed": 100 * float(np.mean(ids[0] != ids[-1])),
     }  # fmt: skip
     if scene.truth is not None:
@@ -79,17 +79,17 @@ def _grey(entropy: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(grey, half, interpolation=cv2.INTER_AREA)
 
 
-def _data(kind: str, pixels: np.ndarray, quality: int | None = None) -> str:
+def _data(image_format: str, pixels: np.ndarray, quality: int | None = None) -> str:
     how = [] if quality is None else [cv2.IMWRITE_WEBP_QUALITY, quality]
-    _, buffer = cv2.imencode(f".{kind}", np.ascontiguousarray(pixels), how)
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.tobytes()).decode()}"
+    _, buffer = cv2.imencode(f".{image_format}", np.ascontiguousarray(pixels), how)
+    return f"data:image/{image_format};base64,{base64.b64encode(buffer.tobytes()).decode()}"
 
 
 def safe_palette(count: int) -> list[list[int]]:
     """Return `count` colours: SAFE, then the same darker, paler, darker still."""
-    found = []
+    colours = []
     for number in range(count):
         hue, light, saturation = colorsys.rgb_to_hls(*(value / 255 for value in SAFE[number % len(SAFE)]))
         light *= (1.0, 0.5, 1.45, 0.3)[min(3, number // len(SAFE))]
-        found.append([round(255 * value) for value in colorsys.hls_to_rgb(hue, min(light, 0.92), saturation)])
-    return found
+        colours.append([round(255 * value) for value in colorsys.hls_to_rgb(hue, min(light, 0.92), saturation)])
+    return colours

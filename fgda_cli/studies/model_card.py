@@ -41,11 +41,11 @@ def write_card(path: Path, out: Path, root: Path, data: str | None, precision: P
 
 def licences_of(preset: dict[str, Any]) -> dict[str, str]:
     """Return the licence of each data set of a preset, from its layout; a data set of the user's own gives none."""
-    known, found = layouts(), {}
+    known, licences = layouts(), {}
     for domain in ("source", "target"):
         names = preset["data"][domain]["dataset"]
         for name in [names] if isinstance(names, str) else names:
             layout = known.get(name)
             is_drawn = name.startswith("playground")
-            found[name] = "drawn by fgda, none" if is_drawn else getattr(layout, "LICENCE", "yours to say")
-    return found
+            licences[name] = "drawn by fgda, none" if is_drawn else getattr(layout, "LICENCE", "yours to say")
+    return licences

@@ -65,7 +65,7 @@ def look(
     max_pixels: int | None = None,
 ) -> tuple[list[Looked], int]:
     """Return every frame that can be read, and how many cannot; memory holds a few numbers a frame."""
-    found: list[Looked] = []
+    frames: list[Looked] = []
     bad = 0
     total = sum((frame_count(item.source) or 1) if item.is_video else 1 for item in inputs)
     with reporter.progress("rank", total) as advance:
@@ -74,26 +74,26 @@ def look(
                 if isinstance(reason, BadFile):
                     reporter.warn(f"{item.path}: {reason}")
                     bad += not isinstance(reason, CutShort)
-            found += _look_at(model, [pair for pair in chunk if not isinstance(pair[1], BadFile)], precision)
+            frames += _look_at(model, [pair for pair in chunk if not isinstance(pair[1], BadFile)], precision)
             advance(len(chunk))
-    return found, bad
+    return frames, bad
 
 
 def _look_at(model: Segmenter, chunk: list[tuple[InputImage, np.ndarray]], precision: Precision) -> list[Looked]:
     groups: dict[tuple[int, int], list[tuple[InputImage, np.ndarray]]] = {}
     for item, image in chunk:
         groups.setdefault(network_size(model, image), []).append((item, image))
-    found = []
+    rows = []
     for size, pairs in groups.items():
         for batch in batched(pairs, images_per_batch(size, precision.device)):
             output = forward(model, batch_of(model, [image for _, image in batch], size), precision)
             logits = output.logits.float()
-            found += [
+            rows += [
                 Looked(item, float(entropy_map(logits[n : n + 1]).mean()), _shares(logits[n]),
                        output.features[n].float().mean(dim=(1, 2)).cpu().numpy(), difference_hash(image))
                 for n, (item, image) in enumerate(batch)
             ]  # fmt: skip
-    return found
+    return rows
 
 
 def _shares(logits: Tensor) -> np.ndarray:
@@ -174,22 +174,23 @@ def write_ranking(
     reporter: Reporter = Reporter(quiet=True),
 ) -> None:
     """Write `ranking.json`, `contact.png`, `look.html`, and a folder with images for each kind of pre-labels."""
-    place = {one.frame.item.name: number for number, one in enumerate(chosen)}
+    order = {one.frame.item.name: number for number, one in enumerate(chosen)}
     cells: list = [None] * len(chosen)
     scenes: dict[int, Scene] = {}
     writers = [Prelabels(kind, out / kind, classes) for kind in kinds]
     sources = list({one.frame.item.path: InputImage(_stem(one.frame.item), one.frame.item.path) for one in chosen}.values())
     for chunk in read_chunks(sources, max_pixels=max_pixels):
-        wanted = [(item, image) for item, image in chunk if item.name in place and not isinstance(image, BadFile)]
+        wanted = [(item, image) for item, image in chunk if item.name in order and not isinstance(image, BadFile)]
         results = predict_many(model, [image for _, image in wanted], precision, with_entropy=False)
-        for (item, image), found in zip(wanted, results, strict=True):
-            one = chosen[place[item.name]]
-            cells[place[item.name]] = (overlay(image, found["train_ids"], classes, 0.35), f"{place[item.name] + 1}  {item.name}",
-                                       f"unsure {one.uncertainty:.2f} rare {one.rarity:.2f} new {one.novelty:.2f}")  # fmt: skip
-            if place[item.name] < LOOKED_AT:
-                scenes[place[item.name]] = Scene(image, name=item.name)
+        for (item, image), prediction in zip(wanted, results, strict=True):
+            number = order[item.name]
+            one = chosen[number]
+            why = f"unsure {one.uncertainty:.2f} rare {one.rarity:.2f} new {one.novelty:.2f}"
+            cells[number] = (overlay(image, prediction["train_ids"], classes, 0.35), f"{number + 1}  {item.name}", why)
+            if number < LOOKED_AT:
+                scenes[number] = Scene(image, name=item.name)
             for writer in writers:
-                writer.add(item.name, _copy_image(item, image, writer), found["train_ids"])
+                writer.add(item.name, _copy_image(item, image, writer), prediction["train_ids"])
     for writer in writers:
         writer.close()
     write_image(out / "contact.png", contact_sheet([cell for cell in cells if cell is not None], classes))

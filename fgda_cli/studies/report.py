@@ -82,28 +82,28 @@ def evaluation_page(
 
 
 def _calibration(result: dict[str, Any]) -> str:
-    found = result.get("calibration")
-    if found is None:
+    calibration = result.get("calibration")
+    if calibration is None:
         return ""
-    note = f"Expected calibration error {show(found['ece'])} %; bars below the line are too sure."
-    return html.section("Calibration", html.figure_svg(reliability(found)), note)
+    note = f"Expected calibration error {show(calibration['ece'])} %; bars below the line are too sure."
+    return html.section("Calibration", html.figure_svg(reliability(calibration)), note)
 
 
 def _scene(item: Item, score: float, dataset: PreparedDataset, network: AsEvaluated) -> str:
     image, classes = np.ascontiguousarray(dataset.image(item)), network.classes
     truth = ClassMatch(classes, dataset.classes).table()[dataset.label(item)]
-    found = network(image, truth.shape[::-1])
-    wrong = 100 * float(np.mean(found["train_ids"][truth != 255] != truth[truth != 255]))
-    figures = [html.image(image, "image", photo=True), *_maps(truth, found, image, classes)]
+    prediction = network(image, truth.shape[::-1])
+    wrong = 100 * float(np.mean(prediction["train_ids"][truth != 255] != truth[truth != 255]))
+    figures = [html.image(image, "image", photo=True), *_maps(truth, prediction, image, classes)]
     return html.scene(item.name, f"mIoU {show(score)} %, {wrong:.1f} % of the pixels wrong", figures)
 
 
-def _maps(truth: np.ndarray, found: dict, image: np.ndarray, classes: ClassSet) -> list[str]:
+def _maps(truth: np.ndarray, prediction: dict, image: np.ndarray, classes: ClassSet) -> list[str]:
     return [
         html.image(colourise(truth, classes), "truth"),
-        html.image(colourise(found["train_ids"], classes), "prediction"),
-        html.image(heat(found["entropy"]), f"entropy (eq. 4), mean {found['entropy'].mean():.2f}"),
-        html.image(error_map(image, truth, found["train_ids"]), "errors"),
+        html.image(colourise(prediction["train_ids"], classes), "prediction"),
+        html.image(heat(prediction["entropy"]), f"entropy (eq. 4), mean {prediction['entropy'].mean():.2f}"),
+        html.image(error_map(image, truth, prediction["train_ids"]), "errors"),
     ]
 
 

@@ -69,12 +69,12 @@ class Start:
                 "notes": self.notes}  # fmt: skip
 
 
-def look_at(place: Path) -> Footage:
+def look_at(source: Path) -> Footage:
     """Read some images, or a frame of some videos. Raises FgdaError where there are none that can be read."""
-    if not place.exists():
-        raise FgdaError(f"{place}: no such folder or video")
-    videos = videos_of(place)
-    files = videos or (image_files(place) if place.is_dir() else [])
+    if not source.exists():
+        raise FgdaError(f"{source}: no such folder or video")
+    videos = videos_of(source)
+    files = videos or (image_files(source) if source.is_dir() else [])
     sizes: Counter[tuple[int, int]] = Counter()
     started = time.perf_counter()
     for path in evenly_spaced(files, LOOKED_AT):
@@ -84,11 +84,11 @@ def look_at(place: Path) -> Footage:
             continue
         sizes[image.shape[1], image.shape[0]] += 1
     if not sizes:
-        raise FgdaError(f"{place}: no image or video in it can be read")
+        raise FgdaError(f"{source}: no image or video in it can be read")
     size = sizes.most_common(1)[0][0]
     others = sum(count for other, count in sizes.items() if not same_aspect(other, size))
     seconds = (time.perf_counter() - started) / sizes.total()
-    return Footage(place, size, len(files), others, sizes.total(), seconds, bool(videos))
+    return Footage(source, size, len(files), others, sizes.total(), seconds, bool(videos))
 
 
 def write_start(

@@ -41,8 +41,8 @@ def runs_below(folder: Path) -> list[RunStatus]:
     """Return every run below a folder, by name. Raises FgdaError for a missing folder."""
     if not folder.is_dir():
         raise FgdaError(f"{folder}: no such folder")
-    found = (path.parent for path in sorted(folder.rglob(RECORD)))
-    return [status_of(run) for run in found if (run / "checkpoints").is_dir() or (run / "metrics.jsonl").is_file()]
+    folders = (path.parent for path in sorted(folder.rglob(RECORD)))
+    return [status_of(run) for run in folders if (run / "checkpoints").is_dir() or (run / "metrics.jsonl").is_file()]
 
 
 def status_of(folder: Path) -> RunStatus:
@@ -80,15 +80,15 @@ def _logs(folder: Path) -> list[dict[str, Any]]:
         lines = (folder / "metrics.jsonl").read_text(errors="replace").splitlines()
     except OSError:
         return []
-    found = []
+    records = []
     for line in lines:
         try:
             entry = json.loads(line)
         except ValueError:
             continue  # cut short by a crash
         if isinstance(entry, dict) and isinstance(entry.get("iteration"), int):
-            found.append(entry)
-    return found
+            records.append(entry)
+    return records
 
 
 def _state(folder: Path) -> str:

@@ -56,9 +56,9 @@ class ObservedCheckpoint:
     prior_distance: float | None  # total variation between predicted shares and the source's
 
     def to_json(self) -> dict[str, Any]:
-        found = {"checkpoint": str(self.path), "signals": self.observed.signals, "source_miou": self.source,
+        tree = {"checkpoint": str(self.path), "signals": self.observed.signals, "source_miou": self.source,
                  "prior_distance": self.prior_distance}  # fmt: skip
-        return found | ({"verdict": "baseline"} if self.verdict is None else self.verdict.to_json())
+        return tree | ({"verdict": "baseline"} if self.verdict is None else self.verdict.to_json())
 
 
 @dataclass
@@ -105,10 +105,10 @@ def run_verdict(
 
 def started_from(checkpoints: list[Path], reporter: Reporter) -> Path:
     """Return the checkpoint that all of these began as, from their run folders. Raises UsageError when that is not known."""
-    found = {path: start_of(path) for path in checkpoints}
-    starts = {start.resolve() for start in found.values() if start is not None and start.is_file()}
+    start_by_checkpoint = {path: start_of(path) for path in checkpoints}
+    starts = {start.resolve() for start in start_by_checkpoint.values() if start is not None and start.is_file()}
     if len(starts) == 1:
-        start = next(start for start in found.values() if start is not None and start.is_file())
+        start = next(start for start in start_by_checkpoint.values() if start is not None and start.is_file())
         reporter.decide(f"baseline: {start}, which the checkpoints began as")
         return start
     why = "began as different ones" if starts else "do not say what they began as, or it is gone or has changed"
@@ -122,10 +122,10 @@ def start_of(path: Path) -> Path | None:
     counts only with the weights that the run began from.
     """
     folder = path.parent.parent
-    found = recorded(folder, lambda record: (Path(record["stage"]["init"]), record["stage"].get("init_hash")))
-    if found is None:
+    recorded_start = recorded(folder, lambda record: (Path(record["stage"]["init"]), record["stage"].get("init_hash")))
+    if recorded_start is None:
         return None
-    start, wanted = found
+    start, wanted = recorded_start
     candidates = [folder.parent.joinpath(*start.parts[-3:]), start]
     return next((candidate for candidate in candidates if candidate.is_file() and _has_weights(candidate, wanted)), None)
 

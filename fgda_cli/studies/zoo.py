@@ -54,20 +54,20 @@ def _entry(name: str) -> Published:
     return zoo.ENTRIES[name]
 
 
-def _by_hand(entry: Published, place: Path) -> str:
-    return f"fetch it from {entry.page} by hand and put it at {place}"
+def _by_hand(entry: Published, path: Path) -> str:
+    return f"fetch it from {entry.page} by hand and put it at {path}"
 
 
-def _download(entry: Published, place: Path, reporter: Reporter) -> None:
+def _download(entry: Published, path: Path, reporter: Reporter) -> None:
     if entry.url is None:
         raise FgdaError(f"{entry.method}'s authors give no link to the file itself{f' ({entry.note})' if entry.note else ''}\n"
-                        + _by_hand(entry, place))  # fmt: skip
+                        + _by_hand(entry, path))  # fmt: skip
     try:
         import gdown
         from gdown.exceptions import DownloadError
         from requests import RequestException
     except ImportError:
-        raise FgdaError(f"downloads need gdown: pip install 'fgda[zoo]'\nor {_by_hand(entry, place)}") from None
+        raise FgdaError(f"downloads need gdown: pip install 'fgda[zoo]'\nor {_by_hand(entry, path)}") from None
     with reporter.progress("downloading, MB", None) as advance:
         done = 0
 
@@ -76,18 +76,16 @@ def _download(entry: Published, place: Path, reporter: Reporter) -> None:
             step, done = so_far // 2**20 - done, so_far // 2**20
             advance(step, total=max(1, -(-total // 2**20)) if total else None)
 
-        with writing(place):  # what requests raises is an OSError too
+        with writing(path):  # what requests raises is an OSError too
             try:
                 gdown.download(
-                    entry.url, str(place), quiet=True, use_cookies=False, resume=True, progress=progress, timeout=TIMEOUT,
+                    entry.url, str(path), quiet=True, use_cookies=False, resume=True, progress=progress, timeout=TIMEOUT,
                     retries=RETRIES,
                 )  # fmt: skip
             except (DownloadError, RequestException) as error:
                 text = " ".join(str(error).split())[:160]
                 reason = "no connection" if "Max retries exceeded" in text else text
-                raise FgdaError(
-                    f"cannot download {entry.url} ({reason})\n{_by_hand(entry, place)}, or try again later"
-                ) from error
+                raise FgdaError(f"cannot download {entry.url} ({reason})\n{_by_hand(entry, path)}, or try again later") from error
 
 
 def _check(entry: Published, file: Path) -> None:
@@ -110,9 +108,9 @@ def _problem(entry: Published, file: Path, start: bytes, opened: BinaryIO) -> st
         digest = hashlib.sha256()
         while block := opened.read(BLOCK):
             digest.update(block)
-        found = digest.hexdigest()
-        if not found.startswith(entry.sha256):
-            return f"has the checksum {found[: max(8, len(entry.sha256))]}…, not {entry.sha256}…"
+        checksum = digest.hexdigest()
+        if not checksum.startswith(entry.sha256):
+            return f"has the checksum {checksum[: max(8, len(entry.sha256))]}…, not {entry.sha256}…"
     return None
 
 
@@ -123,7 +121,7 @@ def _checkpoint_in(entry: Published, file: Path) -> Iterator[Path]:
         member = None
         if tarfile.is_tarfile(file):
             archive = stack.enter_context(tarfile.open(file))
-            chosen = _chosen(entry, file, [part.name for part in archive.getmembers() if part.isfile()])
+            chosen = _chosen(entry, file, [packed.name for packed in archive.getmembers() if packed.isfile()])
             member = archive.extractfile(chosen)
         elif zipfile.is_zipfile(file):
             archive = stack.enter_context(zipfile.ZipFile(file))

@@ -92,13 +92,13 @@ def _labelled(preset: Preset, root: Path, target: AnyDataset | None, classes: Cl
     if wanted is None or target is None:
         return None
     is_part = isinstance(wanted, int) or wanted == "all" or Path(wanted).is_file()
-    found = PartOf(target, chosen_labels(target, wanted, preset.run.seed)) if is_part else open_domain(root, wanted)
-    if found.classes.names != classes.names:
-        raise FgdaError(f"{found.name} and the source have other classes: {', '.join(found.classes.names)}")
-    count = len(found.items("train", labelled=True))
+    labelled = PartOf(target, chosen_labels(target, wanted, preset.run.seed)) if is_part else open_domain(root, wanted)
+    if labelled.classes.names != classes.names:
+        raise FgdaError(f"{labelled.name} and the source have other classes: {', '.join(labelled.classes.names)}")
+    count = len(labelled.items("train", labelled=True))
     of = f" of {len(target.items('train'))}" if is_part else ""
-    reporter.decide(f"labels of {count}{of} images of {found.name} are used in adaptation (data.target.labelled: {wanted})")
-    return found
+    reporter.decide(f"labels of {count}{of} images of {labelled.name} are used in adaptation (data.target.labelled: {wanted})")
+    return labelled
 
 
 def _warn_of_seen(labelled: AnyDataset | None, evaluation: PreparedDataset | None, split: str, reporter: Reporter) -> None:
@@ -135,7 +135,7 @@ def _evaluation(preset: Preset, root: Path, classes: ClassSet, reporter: Reporte
 
 def _untrained(preset: Preset, classes: ClassSet) -> tuple[int, ...]:
     """Train ids of data.untrained. Raises UsageError for one that the source does not have."""
-    found = []
+    names = []
     for entry in preset.data.untrained:
         known = entry in classes.names if isinstance(entry, str) else 0 <= entry < len(classes)
         if not known:
@@ -143,10 +143,10 @@ def _untrained(preset: Preset, classes: ClassSet) -> tuple[int, ...]:
                 f"data.untrained: {entry} is none of the {len(classes)} classes: "
                 f"{', '.join(classes.names)}\nset data.untrained to ids or names of these, e.g. --set data.untrained=[]"
             )
-        found.append(classes.names.index(entry) if isinstance(entry, str) else entry)
-    if len(set(found)) == len(classes):
+        names.append(classes.names.index(entry) if isinstance(entry, str) else entry)
+    if len(set(names)) == len(classes):
         raise UsageError("data.untrained: every class is left out, so there is nothing to train")
-    return tuple(sorted(set(found)))
+    return tuple(sorted(set(names)))
 
 
 def _say_sizes(domain: Domain, dataset: AnyDataset, reporter: Reporter) -> None:

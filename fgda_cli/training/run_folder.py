@@ -71,14 +71,14 @@ class RunFolder:
     def _compare(self, wanted: dict, identity: Identity, extend: bool) -> None:
         """Raises UsageError when the folder's run is another one."""
         try:
-            found = yaml.safe_load(self.record.read_text())
-            stage = found["stage"]
+            recorded_run = yaml.safe_load(self.record.read_text())
+            stage = recorded_run["stage"]
             found_hash = stage.get("init_hash")
         except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
             raise FgdaError(f"cannot read {self.record}: use --fresh to start over") from error
         free = [*FREE_KEYS, *OTHER_STAGE[identity.stage], "stage.init"]
         free += [f"{identity.stage}.{key}" for key in LENGTH_KEYS] if extend else []
-        recorded, wanted = _with_defaults(found), json.loads(json.dumps(wanted))
+        recorded, wanted = _with_defaults(recorded_run), json.loads(json.dumps(wanted))
         differing = [key for key in _differences(recorded, wanted) if not key.startswith(tuple(free))]
         if differing:
             shown = ", ".join(differing[:6]) + (", …" if len(differing) > 6 else "")
@@ -145,17 +145,17 @@ def _is_before(line: str, iteration: int, validated: int) -> bool:
         return False  # a line cut short by a crash
 
 
-def _with_defaults(found: dict) -> dict:
+def _with_defaults(record: dict) -> dict:
     """Return a run's record, completed by keys that are newer than the run, at their defaults."""
     try:
-        preset = from_json({key: value for key, value in found.items() if key != "stage"}, "preset.yaml")
-        return json.loads(json.dumps(preset.to_json() | {"stage": found["stage"]}))
+        preset = from_json({key: value for key, value in record.items() if key != "stage"}, "preset.yaml")
+        return json.loads(json.dumps(preset.to_json() | {"stage": record["stage"]}))
     except UsageError:
-        return found
+        return record
 
 
-def _differences(found, wanted, prefix: str = "") -> list[str]:
-    if isinstance(found, dict) and isinstance(wanted, dict):
-        keys = [*found, *(key for key in wanted if key not in found)]
-        return [d for key in keys for d in _differences(found.get(key), wanted.get(key), f"{prefix}{key}.")]
-    return [] if found == wanted else [prefix.rstrip(".")]
+def _differences(recorded_run, wanted, prefix: str = "") -> list[str]:
+    if isinstance(recorded_run, dict) and isinstance(wanted, dict):
+        keys = [*recorded_run, *(key for key in wanted if key not in recorded_run)]
+        return [d for key in keys for d in _differences(recorded_run.get(key), wanted.get(key), f"{prefix}{key}.")]
+    return [] if recorded_run == wanted else [prefix.rstrip(".")]

@@ -27,18 +27,18 @@ def seconds_a_step(preset: Preset, stage: Stage, name: str, num_classes: int, de
     """
     cls = method_class(name)
     settings = preset if cls.uses_target else preset.model_copy(update={"method": preset.source_only})
-    chosen = pick_device(device)
-    with torch.random.fork_rng([chosen] if chosen.type == "cuda" else []):
+    torch_device = pick_device(device)
+    with torch.random.fork_rng([torch_device] if torch_device.type == "cuda" else []):
         model = checkpoint.build_model(settings.model, num_classes)
-        precision = make_precision(settings.run.precision, chosen, model=model)
+        precision = make_precision(settings.run.precision, torch_device, model=model)
         state = make_state(
             prepare_method(cls, model, settings, stage, precision, ProcessGroup(), True), settings, stage, precision
         )
-        batch, times = _batch(settings, stage, cls, num_classes).to(chosen), []
+        batch, times = _batch(settings, stage, cls, num_classes).to(torch_device), []
         for number in range(WARM_UP + MEASURED):
             started = time.perf_counter()
             _step(state, batch, number, stage.iterations)
-            if chosen.type == "cuda":
+            if torch_device.type == "cuda":
                 torch.cuda.synchronize()
             times.append(time.perf_counter() - started)
     return statistics.median(times[WARM_UP:])

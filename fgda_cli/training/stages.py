@@ -115,10 +115,10 @@ def newest_pretrain(job: Job) -> Path:
     same_seed = job.default_folder("pretrain") / "checkpoints" / "final.pth"
     if same_seed.is_file():
         return same_seed
-    found = list((Path("runs") / job.preset.name).glob("pretrain-seed*/checkpoints/final.pth"))
-    if not found:
+    checkpoints = list((Path("runs") / job.preset.name).glob("pretrain-seed*/checkpoints/final.pth"))
+    if not checkpoints:
         raise FgdaError(f"no finished pretrain of preset '{job.preset.name}': run `fgda pretrain` first, or give --init CKPT")
-    return max(found, key=lambda path: path.stat().st_mtime)
+    return max(checkpoints, key=lambda path: path.stat().st_mtime)
 
 
 def _with_matching_model(preset: Preset, content: dict, init: Path, job: Job) -> Preset:
@@ -184,18 +184,18 @@ def _run(
     plan, run = check(job, preset, stage, identity, method, init), RunFolder(job.out or folder)
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng([plan.device] if plan.device.type == "cuda" else []))  # the caller's stays
-        found = _open(plan, run, stack)
-        if found == FINISHED:
+        state_of_run = _open(plan, run, stack)
+        if state_of_run == FINISHED:
             job.reporter.say(f"{run.folder} {_how_it_ended(run, stage)}")
             return run.final
-        resumed = checkpoint.load(run.last) if found in (STARTED, LONGER) else None
+        resumed = checkpoint.load(run.last) if state_of_run in (STARTED, LONGER) else None
         if resumed is not None and "train" not in resumed:
             raise FgdaError(f"{run.last} cannot be resumed (it holds weights alone): use --fresh to start over")
         state = build(plan, run, resumed)
         if resumed is not None:
             state.load_state_dict(resumed["train"])
-            state.stale = 0 if found == LONGER else state.stale
-            if found == LONGER or preset.run.time_limit is None:
+            state.stale = 0 if state_of_run == LONGER else state.stale
+            if state_of_run == LONGER or preset.run.time_limit is None:
                 state.planned = None
             job.reporter.say(f"resuming {run.folder} at iteration {state.iteration} of {stage.iterations}")
         train(plan, run, state)

@@ -123,26 +123,26 @@ class Trainer:
 
     def look_before(self) -> None:
         """Compute the signals of the model that the run begins as; a resumed run has them already."""
-        found, state = self.validators.label_free, self.state
+        validator, state = self.validators.label_free, self.state
         began, state.began = state.began, None
-        if found is None:
+        if validator is None:
             return
         if state.frames is None and state.before is None and self.clock.limit is not None and self.process_group.is_first:
             with self.clock.looking():
-                found.fit(state.method.inference_state_dict(), self.clock.limit)
-            state.frames = len(found.frames.images)
+                validator.fit(state.method.inference_state_dict(), self.clock.limit)
+            state.frames = len(validator.frames.images)
         elif state.frames is not None:
-            found.use(state.frames)
+            validator.use(state.frames)
         if state.before is not None:
-            found.before = Observed.from_json(state.before)
+            validator.before = Observed.from_json(state.before)
         elif state.iteration == 0 and self.stage.start == "pretrain" and self.process_group.is_first:
             weights = state.method.inference_state_dict()
             same = began is None or all(torch.equal(value.cpu(), began[name]) for name, value in weights.items())
             with self.clock.looking():  # the start may have changed before the first step: its batch norm statistics
-                found.before = found.look(weights if same else began)
-            state.before = found.before.to_json()
+                validator.before = validator.look(weights if same else began)
+            state.before = validator.before.to_json()
             if state.method.guarded and self.validators.picks_label_free:
-                state.best = 0.0 if same else found.score(weights, 0)
+                state.best = 0.0 if same else validator.score(weights, 0)
                 checkpoint.save(self.run.best, self.inference_content() | {"metrics": {"label_free": state.best}})
 
     def train_iteration(self, batch: loader.Batch) -> dict[str, torch.Tensor]:
@@ -189,16 +189,16 @@ class Trainer:
         parts, method = self.stage.accumulate, self.state.method
         if parts == 1:
             return self.step_part(batch)
-        scale, found = method.scale, []
+        scale, terms_by_part = method.scale, []
         try:
             method.scale = lambda loss: scale(loss) / parts
             for number, part in enumerate(batch.split(parts)):
                 method.part = (number, parts)
-                found.append({name: term.detach() for name, term in self.step_part(part).items()})
+                terms_by_part.append({name: term.detach() for name, term in self.step_part(part).items()})
         finally:
             method.scale, method.part = scale, (0, 1)
-        names = {name for terms in found for name in terms}
-        return {name: sum(terms[name] for terms in found if name in terms) / parts for name in sorted(names)}
+        names = {name for terms in terms_by_part for name in terms}
+        return {name: sum(terms[name] for terms in terms_by_part if name in terms) / parts for name in sorted(names)}
 
     def step_part(self, batch: loader.Batch) -> dict[str, torch.Tensor]:
         """Run the method's step and, where the target has labels, the step on its labelled images."""
@@ -215,11 +215,11 @@ class Trainer:
 
     def verdict(self, content: dict[str, Any]) -> dict[str, Any]:
         """Return the label-free verdict on adaptation for final.pth; it is printed and logged too."""
-        found = self.validators.label_free
-        if found is None or found.before is None or self.stage.start != "pretrain":
+        validator = self.validators.label_free
+        if validator is None or validator.before is None or self.stage.start != "pretrain":
             return {}
-        found.score(content["model"], content["iteration"])
-        verdict = found.verdict()
+        validator.score(content["model"], content["iteration"])
+        verdict = validator.verdict()
         for line in (f"without labels: {verdict.in_words()}", *verdict.words):
             self.run.note(line)
             (self.reporter.warn if verdict.kind == "collapsed or harmful" else self.reporter.say)(line)

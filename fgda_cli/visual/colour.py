@@ -33,8 +33,8 @@ def error_map(image: np.ndarray, truth: np.ndarray, train_ids: np.ndarray, ignor
     return picture
 
 
-def write(picture: np.ndarray, text: str, place: tuple[int, int], scale: float = 0.5, colour=INK) -> None:
-    cv2.putText(picture, text, place, FONT, scale, colour, 1, cv2.LINE_AA)
+def write(picture: np.ndarray, text: str, origin: tuple[int, int], scale: float = 0.5, colour=INK) -> None:
+    cv2.putText(picture, text, origin, FONT, scale, colour, 1, cv2.LINE_AA)
 
 
 def legend(classes: ClassSet, columns: int = 4, width: int = 760) -> np.ndarray:

@@ -52,9 +52,9 @@ def section(title: str, content: str, note: str = "") -> str:
     return f"<h2>{escape(title)}</h2>" + (f"<p class='facts'>{escape(note)}</p>" if note else "") + content
 
 
-def look_link(place: str) -> str:
+def look_link(path: str) -> str:
     """Return a link to the page to look around in (`studies/look.py`)."""
-    return f"<p><a href='{escape(place, quote=True)}'>look around in the frames</a>: layers, zoom, classes on and off</p>"
+    return f"<p><a href='{escape(path, quote=True)}'>look around in the frames</a>: layers, zoom, classes on and off</p>"
 
 
 def cards(values: dict[str, str]) -> str:
@@ -115,11 +115,11 @@ def confusion_heat(result: dict[str, Any]) -> str:
     )
 
 
-def _heat_cell(percent: float, count: int, truth: str, found: str, right: bool) -> str:
+def _heat_cell(percent: float, count: int, truth: str, predicted: str, right: bool) -> str:
     tint, strength = ("34,113,177", percent) if right else ("196,60,40", min(100.0, 1.6 * percent))
     colour = "#fff" if strength > 55 else "#1d2733"
     text = "" if percent < 0.5 else f"{percent:.0f}"
-    title = escape(f"{truth} seen as {found}: {count} pixels, {percent:.2f} %", quote=True)
+    title = escape(f"{truth} seen as {predicted}: {count} pixels, {percent:.2f} %", quote=True)
     return f"<td title='{title}' style='background:rgba({tint},{strength / 100:.2f});color:{colour}'>{text}</td>"
 
 
@@ -128,10 +128,10 @@ def image(picture: np.ndarray, caption: str, photo: bool = False, widest: int = 
     if picture.shape[1] > widest:
         size = (widest, max(1, round(picture.shape[0] * widest / picture.shape[1])))
         picture = (resize_image if photo else resize_ids)(picture, size)
-    suffix, kind = (".jpg", "jpeg") if photo else (".png", "png")
+    suffix, image_format = (".jpg", "jpeg") if photo else (".png", "png")
     _, buffer = cv2.imencode(suffix, cv2.cvtColor(np.ascontiguousarray(picture), cv2.COLOR_RGB2BGR))
     data = base64.b64encode(buffer.tobytes()).decode()
-    source = f"data:image/{kind};base64,{data}"
+    source = f"data:image/{image_format};base64,{data}"
     return f"<figure><img alt='{escape(caption, quote=True)}' src='{source}'><figcaption>{escape(caption)}</figcaption></figure>"
 
 

@@ -26,8 +26,8 @@ def iou_table(headings: list[str], results: list[dict[str, Any]]):
     numbers = [str(number) for number in range(1, len(results) + 1)]
     parts = [_means(headings, numbers, results)]
     for first in range(0, len(results), ABREAST):
-        chosen = slice(first, first + ABREAST)
-        parts.append(_beside(numbers[chosen], results[chosen], means=False))
+        columns = slice(first, first + ABREAST)
+        parts.append(_beside(numbers[columns], results[columns], means=False))
     return under(title, Group(*parts))
 
 
@@ -74,14 +74,14 @@ def _beside(headings: list[str], results: list[dict[str, Any]], means: bool):
 
 def _extra_means(results: list[dict[str, Any]]):
     """Label and text of what `--boundary`, `--intervals` and `--calibration` added."""
-    found = []
+    rows = []
     if all(result.get("boundary") for result in results):
-        found.append(("boundary mIoU", lambda result: show(result["boundary"]["miou"])))
+        rows.append(("boundary mIoU", lambda result: show(result["boundary"]["miou"])))
     if all(result.get("intervals") for result in results):
-        found.append(("mIoU, 95 %", lambda result: show_interval(result["intervals"]["miou"])))
+        rows.append(("mIoU, 95 %", lambda result: show_interval(result["intervals"]["miou"])))
     if all(result.get("calibration") for result in results):
-        found.append(("calibration error", lambda result: show(result["calibration"]["ece"])))
-    return found
+        rows.append(("calibration error", lambda result: show(result["calibration"]["ece"])))
+    return rows
 
 
 SHORT = {"mIoU (16)": "of 16", "mIoU (13)": "of 13", "pixel accuracy": "pixels", "boundary mIoU": "border", "mIoU, 95 %": "95 %",

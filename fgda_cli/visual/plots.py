@@ -16,9 +16,9 @@ def bars(path: Path, rows: list[dict[str, Any]], title: str) -> None:
     axes = figure.subplots()
     names = [row["method"] for row in rows]
     axes.bar(names, [row["mean"] for row in rows], yerr=[row["spread"] or 0 for row in rows], capsize=4, color="#4682b4")
-    for place, row in enumerate(rows):
-        axes.plot([place] * len(row["seeds"]), list(row["seeds"].values()), "o", color="#222222", markersize=3)
-        axes.annotate(f"{row['mean']:.1f}", (place, 1), ha="center", va="bottom", color="white", fontweight="bold")
+    for position, row in enumerate(rows):
+        axes.plot([position] * len(row["seeds"]), list(row["seeds"].values()), "o", color="#222222", markersize=3)
+        axes.annotate(f"{row['mean']:.1f}", (position, 1), ha="center", va="bottom", color="white", fontweight="bold")
     axes.set_ylabel("mIoU %")
     axes.set_title(title)
     axes.tick_params(axis="x", rotation=30)

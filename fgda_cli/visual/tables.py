@@ -193,9 +193,9 @@ def verdict_table(frames: str, headings: list[str], results: list[dict[str, Any]
         sure = "" if is_base else f"{100 * result['confidence']:.0f} %"
         has_collapsed = not is_base and result["score"] <= COLLAPSED
         score = "" if is_base or has_collapsed else f"{result['score']:+.1f}"
-        kind = "collapsed" if has_collapsed else short.get(result["verdict"], result["verdict"])
+        verdict = "collapsed" if has_collapsed else short.get(result["verdict"], result["verdict"])
         figures = (f"{value:.3f}" for value in (steady, signals["edges"]))
-        table.add_row(heading, kind, sure, score, *figures, show(result["source_miou"]))
+        table.add_row(heading, verdict, sure, score, *figures, show(result["source_miou"]))
     return under(f"without labels, on {frames}", table, "score: points of mIoU to expect beyond the baseline")
 
 

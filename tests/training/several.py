@@ -13,6 +13,11 @@ from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.training import stages, validation
 from tests.helpers import TINY
 
+TIMM = (  # an encoder whose norms are classes of its own, which are shared too
+    "model.backbone=timm:mobilenetv3_small_050", "model.output_stride=16", "model.weights=none", "model.width=64",
+    "model.head=fused", "model.head_width=32", "model.dilations=[2]", "adapt.start=backbone", "optim.lr=0.01",
+)  # fmt: skip
+
 
 def main(data_root: Path, init: Path, out: Path, *methods: str) -> None:
     torch.set_num_threads(1)
@@ -20,10 +25,13 @@ def main(data_root: Path, init: Path, out: Path, *methods: str) -> None:
     job = stages.Job(None, data_root, device="cpu", reporter=Reporter(quiet=True))
     short = ("adapt.iterations=2", "pretrain.iterations=2", "adapt.batch_size=4", "pretrain.batch_size=4")
     for name in methods:
-        method, _, norm = name.partition("+")
-        preset = load_preset("playground", [*TINY, *short, f"adapt.batch_norm={norm or 'frozen'}"], method)
-        ours = replace(job, preset=preset, out=out / name)
-        stages.pretrain(ours) if method == "source-only" else stages.adapt(ours, init)
+        method, norm, encoder = f"{name}++".split("+")[:3]
+        sets = [*TINY, *short, f"adapt.batch_norm={norm or 'frozen'}", *(TIMM if encoder == "timm" else ())]
+        ours = replace(job, preset=load_preset("playground", sets, method), out=out / name)
+        if method == "source-only":
+            stages.pretrain(ours)
+        else:
+            stages.adapt(ours, None if encoder else init)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from tests.helpers import TORCHRUN, distance, fgda, python, set_flags
 from tests.training import several
 
 ROOT = Path(__file__).parent.parent.parent
-METHODS = (*method_names(), "fgda+target", "fgda-st+target", "cbst+target")
+METHODS = (*method_names(), "fgda+target", "fgda-st+target", "cbst+target", "fgda+train+timm")
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +36,12 @@ def test_a_run_of_two_processes_equals_that_of_one(data_root, pretrained, tmp_pa
     assert done.returncode == 0, done.stderr[-3000:]
     for method in METHODS:
         one, two = (checkpoint.load(tmp_path / name / method / "checkpoints/last.pth")["train"] for name in ("one", "two"))
-        start = checkpoint.load(pretrained)["model"]
+        start = None if "timm" in method else checkpoint.load(pretrained)["model"]  # timm's began at random
         apart, moved = distance(one["model"], two["model"]), distance(one["model"], start)
         assert moved > 1e-2, f"{method} learnt nothing: the comparison would not see a difference"
         # As one vector: single weights may differ more, where a rounding error turns a ReLU on or off.
         # 5e-3: Adam makes a step of a gradient that is mere rounding (DISE's decoder, from whose images the network learns).
-        assert apart <= 1e-5 * distance(one["model"]) and apart <= 5e-3 * moved, (method, apart, moved)
+        assert apart <= (1e-5 if start else 1e-4) * distance(one["model"]) and apart <= 5e-3 * moved, (method, apart, moved)
         for name, module in one["modules"].items():  # in norm: Adam divides gradients near zero by their own size
             for key, value in module.items():
                 apart = (two["modules"][name][key].double() - value.double()).norm()

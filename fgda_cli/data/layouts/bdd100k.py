@@ -25,8 +25,8 @@ def find(root: Path) -> Listing:
     images, labels = root / "images/10k", root / "labels/sem_seg/masks/val"
     unlabelled(listing, image_files(images / "train"), images / "train")
     if (images / "val").is_dir():
-        found = image_files(labels) if labels.is_dir() else []
-        pair_by_name(listing, image_files(images / "val"), found, images / "val", labels, "val")
+        masks = image_files(labels) if labels.is_dir() else []
+        pair_by_name(listing, image_files(images / "val"), masks, images / "val", labels, "val")
     return listing
 
 

@@ -106,12 +106,12 @@ def _shape(outline: Any, train_id: int) -> Shape:
 
 def _pair(listing: Listing, files: OwnFiles, entries: list[dict], shapes: dict[int, list[Shape]]) -> None:
     """Images of the folder with their entry, found by its path below the folder or, where that is unique, by its name."""
-    found = image_files(files.images)
-    by_path = {path.relative_to(files.images).as_posix(): path for path in found}
+    images = image_files(files.images)
+    by_path = {path.relative_to(files.images).as_posix(): path for path in images}
     by_name: dict[str, Path | None] = {}
-    for path in found:
+    for path in images:
         by_name[path.name] = None if path.name in by_name else path
-    chosen = set(files.chosen(found, files.images))
+    chosen = set(files.chosen(images, files.images))
     for entry in entries:
         name = entry["file_name"].replace("\\", "/")
         image = by_path.pop(name, None) or by_name.get(name.rpartition("/")[2])

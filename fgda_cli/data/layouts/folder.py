@@ -35,17 +35,17 @@ def pair_folders(listing: Listing, files: OwnFiles) -> None:
     if labels is None:
         unlabelled(listing, images, folder, files.split, files.image_suffix)
         return
-    found = files.chosen(image_files(labels), labels, files.label_suffix)
+    label_files = files.chosen(image_files(labels), labels, files.label_suffix)
     endings = files.image_suffix, files.label_suffix
-    pair_by_name(listing, images, found, folder, labels, files.split, endings=endings)
-    if not listing.pairs and images and found:
-        suggested = suggest(images, found, folder, labels)
+    pair_by_name(listing, images, label_files, folder, labels, files.split, endings=endings)
+    if not listing.pairs and images and label_files:
+        suggested = suggest(images, label_files, folder, labels)
         how = (
             "try --image-suffix {} --label-suffix {}".format(*suggested)
             if suggested
             else "images and labels need the same names, or --image-suffix and --label-suffix"
         )
-        raise UsageError(f"no image has a label of its name, e.g. {images[0].name} and {found[0].name}\n{how}")
+        raise UsageError(f"no image has a label of its name, e.g. {images[0].name} and {label_files[0].name}\n{how}")
 
 
 def suggest(images: list[Path], labels: list[Path], image_root: Path, label_root: Path) -> tuple[str, str] | None:

@@ -75,9 +75,9 @@ def open_own(files: OwnFiles) -> tuple[Listing, Reader]:
     labels = labels or folder
     meaning = load_mapping(files.mapping, by_name=True)
     listing = Listing(classes=meaning.classes)
-    found = files.chosen(image_files(labels, suffixes=frozenset({".json"})), labels, files.label_suffix)
+    label_files = files.chosen(image_files(labels, suffixes=frozenset({".json"})), labels, files.label_suffix)
     images = files.chosen(image_files(folder), folder, files.image_suffix)
-    pair_by_name(listing, images, found, folder, labels, files.split, endings=(files.image_suffix, files.label_suffix))
+    pair_by_name(listing, images, label_files, folder, labels, files.split, endings=(files.image_suffix, files.label_suffix))
     names = [name for pair in listing.pairs for name in _names(pair.label)]
     table = match_names(names, meaning.classes, meaning.names, listing.notes, meaning.rest) if listing.pairs else {}
     return listing, NamedShapes(meaning.classes, table)

@@ -32,10 +32,10 @@ def find(root: Path) -> Listing:
     unlabelled(listing, image_files(root / "training/images"), root / "training/images")
     images = root / "validation/images"
     places = (root / "validation/v1.2/labels", root / "validation/labels")
-    labels = next((place for place in places if place.is_dir()), None)
+    labels = next((folder for folder in places if folder.is_dir()), None)
     if images.is_dir():
-        found = image_files(labels) if labels is not None else []
-        pair_by_name(listing, image_files(images), found, images, labels or images, "val")
+        label_files = image_files(labels) if labels is not None else []
+        pair_by_name(listing, image_files(images), label_files, images, labels or images, "val")
     return listing
 
 

@@ -94,7 +94,7 @@ def read_labelmap(path: Path) -> list[tuple[str, tuple[int, int, int]]]:
     except (OSError, UnicodeDecodeError) as error:
         what = getattr(error, "strerror", None) or "no text"
         raise FgdaError(f"{path}: {what}: it needs lines such as `road:128,64,128::`") from error
-    found: dict[tuple[int, int, int], str] = {}
+    names: dict[tuple[int, int, int], str] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
@@ -103,9 +103,9 @@ def read_labelmap(path: Path) -> list[tuple[str, tuple[int, int, int]]]:
         if not (name and len(parts) == 3 and all(re.fullmatch(r" *[0-9]{1,3} *", part) and int(part) < 256 for part in parts)):
             raise FgdaError(f"{path}, line {number}: no `name:r,g,b:parts:actions`: {line[:60]}")
         colour = (int(parts[0]), int(parts[1]), int(parts[2]))
-        if found.setdefault(colour, name) != name:
-            raise FgdaError(f"{path}, line {number}: {name} has the colour of {found[colour]}")
-    return [(name, colour) for colour, name in found.items()]
+        if names.setdefault(colour, name) != name:
+            raise FgdaError(f"{path}, line {number}: {name} has the colour of {names[colour]}")
+    return [(name, colour) for colour, name in names.items()]
 
 
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "default": None}

@@ -184,9 +184,9 @@ def traffic_light(canvas: Canvas, x, z, colour, rng, pole_colour) -> None:
 def traffic_sign(canvas: Canvas, x, z, colour, rng, pole_colour) -> None:
     height, radius = rng.uniform(2.2, 3.0), rng.uniform(0.35, 0.55)
     pole(canvas, x, z, pole_colour, rng, height=height)
-    centre, kind = (x, height, z - 0.05), rng.integers(3)
-    sides = (16, 3, 4)[kind]
-    angles = np.linspace(0, 2 * np.pi, sides, endpoint=False) + np.pi / 2 + (np.pi / 4 if kind == 2 else 0)
+    centre, shape = (x, height, z - 0.05), rng.integers(3)
+    sides = (16, 3, 4)[shape]
+    angles = np.linspace(0, 2 * np.pi, sides, endpoint=False) + np.pi / 2 + (np.pi / 4 if shape == 2 else 0)
     for factor, paint, train_id in ((1.0, colour, ID["traffic sign"]), (0.62, (240, 240, 236), None)):
         ring = [(x + factor * radius * np.cos(a), centre[1] + factor * radius * np.sin(a), centre[2]) for a in angles]
         canvas.quad(ring, paint, train_id)

@@ -184,7 +184,7 @@ class Street:
         lanes = (self.road_left + 1.3, self.road_right - 1.3, (self.road_right - 1.0) / 2 + 0.4)
         for _ in range(6):
             lane, z = int(self.rng.integers(len(lanes))), self.distance(near, far)
-            if all(lane != other or abs(z - place) > 6 for other, place in taken):
+            if all(lane != other or abs(z - position) > 6 for other, position in taken):
                 taken.append((lane, z))
                 self.add(z, paint, lanes[lane], z, self.colour(name), self.rng)
                 return
@@ -206,5 +206,5 @@ class Street:
 
 def draw(look: Look, seed: int, index: int) -> tuple[np.ndarray, np.ndarray]:
     """Draw scene `index` of a look; the same arguments give the same pixels on every machine of one OpenCV release."""
-    stream = sum(ord(letter) << (8 * place) for place, letter in enumerate(look.name[:4]))
+    stream = sum(ord(letter) << (8 * digit) for digit, letter in enumerate(look.name[:4]))
     return Street(look, np.random.default_rng([seed, stream, index])).paint()

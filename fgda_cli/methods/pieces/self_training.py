@@ -164,7 +164,7 @@ class SelfTraining(Method):
             logits = network(images).logits.float()
         return torch.softmax(self.upsample(logits, size), dim=1)
 
-    def pasted_pixels(self, truth: Tensor, place: int) -> Tensor:
+    def pasted_pixels(self, truth: Tensor, position: int) -> Tensor:
         """Return the pixels of half of the classes of `truth` `[H,W]`, drawn by (seed, iteration, position), so that a resumed
         run draws the same.
 
@@ -174,7 +174,7 @@ class SelfTraining(Method):
         classes = self.model.num_classes
         table = torch.zeros(classes + 1, 256, dtype=torch.bool)  # of n classes in order, which are pasted
         for n in range(1, classes + 1):
-            order = torch.randperm(n, generator=generator_of(self.seed, StepStream.PASTED_CLASSES, self.iteration, place))
+            order = torch.randperm(n, generator=generator_of(self.seed, StepStream.PASTED_CLASSES, self.iteration, position))
             table[n, order[: (n + 1) // 2]] = True
         present = torch.zeros(256, dtype=torch.bool, device=truth.device).scatter_(0, truth.flatten(), True)
         present[255] = False

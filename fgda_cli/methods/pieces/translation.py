@@ -152,8 +152,8 @@ class Cycles(nn.Module):
             return fake
         if draw(generator) < 0.5:
             return fake
-        place = int(torch.randint(POOL, (), generator=generator))
-        old, pool[place] = pool[place], fake
+        index = int(torch.randint(POOL, (), generator=generator))
+        old, pool[index] = pool[index], fake
         return old
 
     def state(self) -> dict:
@@ -198,5 +198,5 @@ def cropped(image: Tensor, size: int, generator: torch.Generator) -> Tensor:
     height, width = min(size, image.shape[-2]), min(size, image.shape[-1])
     top = int(torch.randint(image.shape[-2] - height + 1, (), generator=generator))
     left = int(torch.randint(image.shape[-1] - width + 1, (), generator=generator))
-    part = image[:, top : top + height, left : left + width]
-    return part.flip(-1) if draw(generator) < 0.5 else part
+    crop = image[:, top : top + height, left : left + width]
+    return crop.flip(-1) if draw(generator) < 0.5 else crop

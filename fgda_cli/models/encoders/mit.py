@@ -43,11 +43,11 @@ class MitEncoder(nn.Module):
         self.net, self.channels = net, channels
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        x, found = images, []
+        x, stages = images, []
         for stage in self.net.stages:
             x = stage(x)
-            found.append(x)
-        return found
+            stages.append(x)
+        return stages
 
     def layer_depths(self) -> dict[str, int]:
         """Return each parameter's block, counted through all stages; layers between blocks belong to the block before."""
@@ -99,21 +99,21 @@ def locate(name: str, weights: str, folder: Path) -> Path:
 
 def adapt_weights(state: dict[str, Tensor], name: str, output_stride: int | str) -> dict[str, Tensor]:
     """Rename NVIDIA's weights to this encoder's names; keys and values are one layer there."""
-    found = {}
+    renamed = {}
     for key, value in state.items():
         double = KEY_VALUE.match(key)
         if double is not None:
             stage, block, part = double.groups()
             for which, half in zip("kv", value.chunk(2), strict=True):
-                found[f"net.stages.{int(stage) - 1}.blocks.{block}.attention.{which}_proj.{part}"] = half.clone()
+                renamed[f"net.stages.{int(stage) - 1}.blocks.{block}.attention.{which}_proj.{part}"] = half.clone()
             continue
         for theirs, ours in NAMES:
             match = re.match(theirs, key)
             if match is not None:
                 stage, *block = match.groups()
-                found[f"net.{ours.format(int(stage) - 1, *block)}{key[match.end() :]}"] = value
+                renamed[f"net.{ours.format(int(stage) - 1, *block)}{key[match.end() :]}"] = value
                 break
-    return found
+    return renamed
 
 
 def describe_weights(name: str) -> dict[str, Any]:

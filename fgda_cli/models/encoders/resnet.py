@@ -48,14 +48,14 @@ def fixed_norms(module: nn.Module) -> Fixed:
     norms = [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm2d) and not layer.training]
     if torch.compiler.is_compiling():  # it joins kernels itself, and an older one (2.4) cannot read parts of one tensor
         return {norm: _constants(norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.eps) for norm in norms}
-    found: Fixed = {}
+    constants: Fixed = {}
     for eps in {norm.eps for norm in norms}:
         alike = [norm for norm in norms if norm.eps == eps]
         sizes = [norm.num_features for norm in alike]
         names = ("weight", "bias", "running_mean", "running_var")
         joined = _constants(*(torch.cat([getattr(norm, name) for norm in alike]) for name in names), eps)
-        found |= zip(alike, zip(*(values.split(sizes) for values in joined), strict=True), strict=True)
-    return found
+        constants |= zip(alike, zip(*(values.split(sizes) for values in joined), strict=True), strict=True)
+    return constants
 
 
 def _constants(gamma: Tensor, beta: Tensor, mean: Tensor, var: Tensor, eps: float) -> tuple[Tensor, Tensor]:

@@ -171,16 +171,16 @@ def locate(name: str, weights: str, folder: Path) -> Path:
     return from_hub(hub_id, "model.safetensors", folder / f"{name}.safetensors")
 
 
-def from_hub(hub_id: str, file: str, place: Path) -> Path:
+def from_hub(hub_id: str, file: str, path: Path) -> Path:
     """Return a file of Hugging Face: `place` when it lies there, else in the hub's own cache. Raises FgdaError with a remedy."""
-    if place.is_file():
-        return place
+    if path.is_file():
+        return path
     try:
         return _download(hub_id, file)
     except Exception as error:  # noqa: BLE001 - the hub raises errors of its own and those of several HTTP libraries
         raise FgdaError(
             f"cannot download {hub_id} from Hugging Face ({getattr(error, 'strerror', None) or _first_line(error)})\n"
-            f"fetch its {file} elsewhere and put it at {place}"
+            f"fetch its {file} elsewhere and put it at {path}"
         ) from error
 
 
@@ -256,17 +256,17 @@ def _from_efficientnet_package(state: dict[str, Tensor], name: str) -> dict[str,
     with torch.device("meta"):
         blocks = [(s, i) for s, stage in enumerate(timm.create_model(name).blocks) for i in range(len(stage))]
     top = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
-    found = {}
+    renamed = {}
     for key, value in state.items():
         match = re.match(r"_blocks\.(\d+)\.(\w+)\.(.+)", key)
         if match is None:
             first, _, rest = key.partition(".")
-            found[f"{top[first]}.{rest}"] = value
+            renamed[f"{top[first]}.{rest}"] = value
             continue
         stage, index = blocks[int(match[1])]
         expanded = f"_blocks.{match[1]}._expand_conv.weight" in state
-        found[f"blocks.{stage}.{index}.{_block_layer(match[2], expanded)}.{match[3]}"] = value
-    return found
+        renamed[f"blocks.{stage}.{index}.{_block_layer(match[2], expanded)}.{match[3]}"] = value
+    return renamed
 
 
 def _block_layer(layer: str, expanded: bool) -> str:
@@ -283,8 +283,8 @@ def describe_weights(name: str) -> dict[str, str | None]:
     import timm
 
     config = timm.get_pretrained_cfg(name.removeprefix("timm:"))
-    found = ["package"] if name.removeprefix("timm:").partition(".")[0] in PACKAGES else []
+    sources = ["package"] if name.removeprefix("timm:").partition(".")[0] in PACKAGES else []
     if config is not None and (config.hf_hub_id or config.url):
-        found.append("imagenet")
+        sources.append("imagenet")
     licence = getattr(config, "license", None)
-    return {"weights": ", ".join(found) or "none", "licence": LICENCE_NOTES.get(licence, licence)}
+    return {"weights": ", ".join(sources) or "none", "licence": LICENCE_NOTES.get(licence, licence)}

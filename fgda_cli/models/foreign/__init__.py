@@ -28,7 +28,7 @@ def read_foreign(path: Path, kind: str, trust: bool = False) -> Foreign:
     try:
         kind = detect(path, content) if kind == "auto" else kind
         reader = next(reader for reader in READERS if kind in reader.FORMATS)
-        found = reader.read(path, content, kind, trust)
+        foreign = reader.read(path, content, kind, trust)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
     except FgdaError as error:
@@ -37,8 +37,8 @@ def read_foreign(path: Path, kind: str, trust: bool = False) -> Foreign:
         raise FgdaError(
             f"{path}: names or shapes of no network that is known ({type(error).__name__}: {_short(error)})"
         ) from error
-    check_finite(found.state, str(path))
-    return found
+    check_finite(foreign.state, str(path))
+    return foreign
 
 
 def _holds_tensors(content: dict) -> bool:

@@ -57,13 +57,13 @@ def read(path: Path, content: dict, kind: str, trust: bool) -> Foreign:
         raise FgdaError(
             "no MiT encoder with a decode_head: of these files DAFormer's, HRDA's and MIC's with MiT-B0 to B5 are read"
         )
-    found = {f"backbone.{key}": value for key, value in mit.adapt_weights(part(state, "backbone."), "mit", "native").items()}
+    weights = {f"backbone.{key}": value for key, value in mit.adapt_weights(part(state, "backbone."), "mit", "native").items()}
     main = part(state, "decode_head.head." if kind == "hrda" else "decode_head.")
     head = "segformer" if any(key.startswith("linear_c.") for key in main) else "daformer"
-    found |= head_of(main, head)
+    weights |= head_of(main, head)
     if kind == "hrda":
-        found |= head_of(part(state, "decode_head.scale_attention."), "attention")
-    last = found.get("head.convs.0.weight")
+        weights |= head_of(part(state, "decode_head.scale_attention."), "attention")
+    last = weights.get("head.convs.0.weight")
     if last is None:
         raise FgdaError(f"no {head} head: it has no last convolution")
     keys = {
@@ -76,7 +76,7 @@ def read(path: Path, content: dict, kind: str, trust: bool) -> Foreign:
         notes = ["its authors slide windows: evaluate and predict with --sliding 1024x1024 --overlap 0.5 --blend mean"]
     iteration = (content.get("meta") or {}).get("iter") if isinstance(content.get("meta"), dict) else None
     return Foreign(
-        kind, found, keys, classes_of(found, "head.convs.0.bias"), iteration if isinstance(iteration, int) else None, notes,
+        kind, weights, keys, classes_of(weights, "head.convs.0.bias"), iteration if isinstance(iteration, int) else None, notes,
         InputRule(size, None, "linear", within=True),
     )  # fmt: skip
 
@@ -100,11 +100,11 @@ def size_of(state: dict[str, Tensor]) -> str:
 
 
 def head_of(state: dict[str, Tensor], kind: str) -> dict[str, Tensor]:
-    found = {}
+    weights = {}
     for key, value in state.items():
         if key.startswith(NEVER_RUN.get(kind, ())):
             continue
         name = renamed(key, HEADS[kind]) or f"decode_head.{key}"  # which is said to be unexpected
         is_linear = ".projections." in name and value.ndim == 2
-        found[name] = value[:, :, None, None] if is_linear else value
-    return found
+        weights[name] = value[:, :, None, None] if is_linear else value
+    return weights

@@ -36,8 +36,8 @@ def classes_of(state: dict[str, Tensor], key: str) -> ClassSet:
 def renamed(key: str, names: tuple[tuple[str, str], ...]) -> str | None:
     """Rename a key by the first of (pattern, ours) that its beginning matches; None when none does."""
     for theirs, ours in names:
-        name, found = re.subn(f"^{theirs}", ours, key)
-        if found:
+        name, replaced = re.subn(f"^{theirs}", ours, key)
+        if replaced:
             return name
     return None
 

@@ -37,6 +37,6 @@ class Embedded(nn.Module):
         self.projections = nn.ModuleList(nn.Conv2d(count, width, 1) for count in channels[-4:])
 
     def forward(self, stages: tuple[Tensor, ...]) -> list[Tensor]:
-        chosen = stages[-len(self.projections) :]
-        size = chosen[0].shape[-2:]
-        return [resize(projection(stage), size) for projection, stage in zip(self.projections, chosen, strict=True)]
+        inputs = stages[-len(self.projections) :]
+        size = inputs[0].shape[-2:]
+        return [resize(projection(stage), size) for projection, stage in zip(self.projections, inputs, strict=True)]
