@@ -118,7 +118,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _thread_failed(failure: threading.ExceptHookArgs) -> None:
-    """Of a library's thread (TensorBoard's writer on a full disk): the main thread meets the same error and says it once."""
+    """Ignore an error in a library's thread (TensorBoard's writer on a full disk): the main thread meets the same error and
+    reports it once.
+    """
     if not isinstance(failure.exc_value, OSError):
         threading.__excepthook__(failure)
 

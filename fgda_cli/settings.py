@@ -1,4 +1,4 @@
-"""What a preset may hold: one frozen pydantic section each, with a line of help for every key."""
+"""Sections of a preset: frozen pydantic models with a line of help for every key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all commands share: option types, the context, and turning errors into one line and an exit code."""
+"""Option types, the context, and the conversion of errors to one line and an exit code, for all commands."""
 
 from __future__ import annotations
 

@@ -28,7 +28,9 @@ FEW_LABELLED, MOST_LABELLED = 2.0, 80.0  # percent of labelled pixels below whic
 
 @dataclass(frozen=True)
 class Summary:
-    """What was prepared; `labelled` is the share of labelled pixels by split, percent, `absent` the classes without a pixel."""
+    """Result of a preparation; `labelled` is the share of labelled pixels by split in percent, `absent` the classes without a
+    pixel.
+    """
 
     folder: Path
     images: dict[str, int]
@@ -70,7 +72,7 @@ def fill(task: Task, listing: Listing, reporter: Reporter, workers: int) -> Summ
 
 
 def _replaced(task: Task) -> list[str]:
-    """What is said where the data set is there already at another size."""
+    """Return the message for a data set that exists already at another size."""
     try:
         before = read_manifest(task.out)["size"] if not task.check_only else task.size
     except FgdaError:

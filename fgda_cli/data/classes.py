@@ -113,7 +113,7 @@ def distinct_palette(count: int) -> tuple[tuple[int, int, int], ...]:
 
 @dataclass(frozen=True)
 class ClassMatch:
-    """How one class set is read in terms of another, by name."""
+    """Correspondence between two class sets, by name."""
 
     ours: ClassSet
     theirs: ClassSet

@@ -24,7 +24,7 @@ CACHE_SUFFIX: dict[str, str] = {"raw": ".bmp", "png": ".png"}  # BMP: raw pixels
 
 @dataclass(frozen=True)
 class Task:
-    """How every pair of one data set is converted."""
+    """Settings that convert every pair of one data set."""
 
     dataset: str
     out: Path

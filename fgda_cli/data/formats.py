@@ -1,4 +1,4 @@
-"""What label files can hold: exact values whatever the file type, and which ids they are."""
+"""Label files: exact values whatever the file type, and the kind of ids that they hold."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def _deep_colour(path: Path) -> np.ndarray:
 
 
 def _grey_step(head: bytes) -> int:
-    """By how much Pillow spreads the values of a grey PNG of 2 or 4 bit."""
+    """Return the factor by which Pillow spreads the values of a grey PNG of 2 or 4 bit."""
     return {2: 85, 4: 17}.get(head[24], 1) if _is_png(head) and head[25] == 0 else 1
 
 

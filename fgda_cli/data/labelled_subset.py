@@ -1,4 +1,4 @@
-"""Which images of a target may be used with their labels."""
+"""The target images whose labels may be used."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ class View:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How source images are drawn, and which classes are not trained."""
+    """How source images are drawn, and which classes are excluded from training."""
 
     kind: str = "uniform"
     untrained: tuple[int, ...] = ()

@@ -1,4 +1,4 @@
-"""What raw label values mean: `--mapping FILE` of ids, colours or names, or ids of Cityscapes (`--label-ids`)."""
+"""The meaning of raw label values: `--mapping FILE` of ids, colours or names, or ids of Cityscapes (`--label-ids`)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MAPPINGS = Path(__file__).parent / "mappings"
 
 @dataclass(frozen=True)
 class Mapping:
-    """What raw label values mean: ids, or colours, to train ids; without either, ids of the kind `label_ids`."""
+    """Meaning of raw label values: ids or colours to train ids; without either, ids of the kind `label_ids`."""
 
     classes: ClassSet = CITYSCAPES
     ids: dict[int, int] | None = None

@@ -1,4 +1,4 @@
-"""From a data set's name and a raw folder to prepared folders: what `fgda prepare` calls."""
+"""Conversion of a raw data set into a prepared folder: the functions behind `fgda prepare`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PLAYGROUND_SIZE = (256, 128)
 
 @dataclass(frozen=True)
 class How:
-    """What the options of `fgda prepare` say for any data set."""
+    """Options of `fgda prepare` for any data set."""
 
     out: Path
     size: tuple[int, int] | None = None

@@ -1,4 +1,4 @@
-"""Which source image comes next: uniform, class-balanced ([FADA]) or rare-class ([DAFormer])."""
+"""The choice of the next source image: uniform, class-balanced ([FADA]) or rare-class ([DAFormer])."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class Entry(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What a manifest must hold; `fgda prepare` writes more."""
+    """Schema of a manifest; `fgda prepare` writes more."""
 
     format: Literal["fgda-dataset"]
     version: Literal[2]

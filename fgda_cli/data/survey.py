@@ -1,4 +1,4 @@
-"""What a folder of label images means, as far as its values say it: the layout that reads them, and a mapping to classes."""
+"""A guess at the meaning of a folder of label images from their values: the layout that reads them, and a mapping to classes."""
 
 from __future__ import annotations
 

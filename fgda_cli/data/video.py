@@ -20,7 +20,7 @@ USUAL_RATE = 25.0  # frames/s, where a stream does not say its own
 
 @dataclass(frozen=True)
 class Clip:
-    """Which frames of a video: every N-th, from `start` to `end` seconds."""
+    """Selection of a video's frames: every N-th, from `start` to `end` seconds."""
 
     every: int = 1
     start: float = 0.0

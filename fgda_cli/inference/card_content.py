@@ -57,7 +57,7 @@ def make_card(
 
 
 def _told(preset: dict[str, Any]) -> dict[str, Any]:
-    """What a run of ours knows of its training."""
+    """Return what a run of ours records about its training."""
     data = preset["data"]
     return {
         "seed": preset["run"]["seed"],
@@ -69,7 +69,7 @@ def _told(preset: dict[str, Any]) -> dict[str, Any]:
 
 
 def _not_told(info: dict[str, Any]) -> dict[str, Any]:
-    """A published file says nothing of its training; the preset that it was put into is not what it was trained by."""
+    """Return the note for a published file, which records nothing about its training."""
     unknown = dict.fromkeys(("seed", "source", "target", "target_labels"), UNKNOWN)
     return unknown | {"settings": None, "origin": f"{info['method']} checkpoint {info.get('origin') or ''}".strip()}
 

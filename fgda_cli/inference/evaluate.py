@@ -31,7 +31,7 @@ OnPrediction = Callable[[Item, np.ndarray, ConfusionMatrix], None]  # an image, 
 
 @dataclass(frozen=True)
 class Manner:
-    """How an evaluation computes, what it counts beside IoU, and who is told of it.
+    """How an evaluation computes, what it counts beside IoU, and who receives each prediction.
 
     `on_prediction` gets every image, `on_totals` what was counted of all.
     """

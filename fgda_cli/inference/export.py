@@ -34,7 +34,7 @@ CALIBRATION, FEW_FRAMES = 64, 8  # frames from which int8 takes its ranges; fewe
 
 @dataclass(frozen=True)
 class Form:
-    """What is written: the file's format, decisions in place of logits, images of any size, smaller numbers."""
+    """Form of an export: the file's format, decisions in place of logits, images of any size, smaller numbers."""
 
     format: str = "onnx"
     argmax: bool = False
@@ -47,7 +47,9 @@ class Form:
 
 
 class Exported(NamedTuple):
-    """What was written, how far its coarse logits are from torch's, and how many pixels have the same class."""
+    """Result of an export: its size, the largest difference of its coarse logits from torch's, and the share of pixels of the
+    same class.
+    """
 
     size: tuple[int, int]
     classes: int
@@ -137,7 +139,7 @@ def _examples(model: Segmenter, frames: list[np.ndarray] | None, size: tuple[int
 
 
 def _facts(info: dict[str, Any], model: Segmenter, size: tuple[int, int], form: Form) -> dict[str, Any]:
-    """What the file says of itself; `models/exported.py` reads it."""
+    """Return the file's metadata, which `models/exported.py` reads."""
     from .._version import __version__
 
     return {

@@ -1,4 +1,4 @@
-"""What a person names as INPUT: images, folders, globs, videos, streams, standard input; each with the name of its results."""
+"""Inputs that a user names: images, folders, globs, videos, streams, standard input; each with the name of its results."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def _maps_alone(left_out: list[Path]) -> str:
 
 
 def _is_what_it_says(file: Path) -> bool:
-    """Whether a .ts file is a video (a transport stream begins with its sync byte) and no program text."""
+    """Return whether a .ts file is a video (a transport stream begins with its sync byte) and no program text."""
     if file.suffix.lower() != ".ts":
         return True
     with open(file, "rb") as handle:
@@ -138,7 +138,7 @@ def _stream(text: str) -> list[InputImage]:
 
 
 def _is_text(head: bytes) -> bool:
-    """Whether the first bytes are text: images and videos begin with bytes that no text has."""
+    """Return whether the first bytes are text: images and videos begin with bytes that no text has."""
     return not any(byte < 32 and byte not in b"\t\r\n" for byte in head) and not head.startswith((b"\xff\xd8", b"\x89PNG"))
 
 

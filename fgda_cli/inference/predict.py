@@ -58,7 +58,7 @@ def predict(
 
 
 def _read(path: Path) -> np.ndarray:
-    """Raises FgdaError."""
+    """Read an image. Raises FgdaError."""
     try:
         return read_rgb(path)
     except BadFile as error:
@@ -96,7 +96,7 @@ class Counts(NamedTuple):
 
 @dataclass(frozen=True)
 class Reading:
-    """How inputs are read: threads, the largest image, which frames of videos."""
+    """How inputs are read: threads, the largest image, and the selection of video frames."""
 
     threads: int | None = None
     max_pixels: int | None = None
@@ -155,7 +155,7 @@ def _total(inputs: list[InputImage], clip: Clip) -> int | None:
 
 @contextmanager
 def _finished(frames: list[InputImage], write: Callable) -> Iterator[None]:
-    """Around a video's frames: its file is closed at the end, or when a stream is interrupted; else nothing of it is left."""
+    """Close a video's file at the end, or when a stream is interrupted; otherwise delete it."""
     video = frames[0] if frames and frames[0].is_video and hasattr(write, "finish") else None
     try:
         yield
@@ -170,7 +170,7 @@ def _finished(frames: list[InputImage], write: Callable) -> Iterator[None]:
 
 
 class Rate:
-    """How many a second, over the last seconds, as a progress bar's note."""
+    """Images per second over the last seconds, as a progress bar's note."""
 
     def __init__(self):
         self.marks: deque = deque([(time.monotonic(), 0)], maxlen=50)

@@ -1,4 +1,4 @@
-"""From images to decisions: logits of one or several views, averaged in probability, decided a few rows at a time."""
+"""Decisions for images: logits of one or several views, averaged in probability, decided a few rows at a time."""
 
 from __future__ import annotations
 

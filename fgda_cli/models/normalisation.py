@@ -97,7 +97,7 @@ class _MeanOverProcesses(torch.autograd.Function):
 
 
 class _Shared:
-    """In training it normalises by the moments of every process's images, as one process with all of them would.
+    """Batch norm that normalises in training by the moments of every process's images, as one process with all of them would.
 
     Mixed into the class of a batch norm that is there already, timm's with a built-in activation among them.
     """

@@ -63,7 +63,7 @@ def _read_safetensors(path: Path) -> dict:
 
 
 def _why_refused(path: Path, message: str) -> str:
-    """In one or two lines: code that the file asks for, or that it is no checkpoint."""
+    """Say in one or two lines why a file was refused: it asks for code, or it is no checkpoint."""
     wanted = re.search(r"(?:GLOBAL|global|function|type) ([A-Za-z_][\w]*(?:\.[\w]+)+)", message)
     if wanted and "weights_only" in message:
         return (

@@ -35,7 +35,7 @@ class Published(NamedTuple):
 
 
 def _eth(method: str, page: str, files: dict[str, tuple[str, float | None, str]], format: str) -> dict[str, Published]:
-    """Those of DAFormer, HRDA and MIC: archives with the checkpoint and its log."""
+    """Return the entries of DAFormer, HRDA and MIC: archives with the checkpoint and its log."""
     entries = {}
     for pair, (identity, miou, note) in files.items():
         source, _, target = pair.partition("2")

@@ -1,4 +1,4 @@
-"""Where and how to compute: device, precision (measured, not assumed), determinism."""
+"""Device, precision (measured, not assumed) and determinism."""
 
 from __future__ import annotations
 

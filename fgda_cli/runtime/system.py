@@ -1,4 +1,4 @@
-"""What only some operating systems have, each with a way to do without. Loads no torch."""
+"""Functions of some operating systems, each with a substitute for the others. Loads no torch."""
 
 from __future__ import annotations
 

@@ -56,9 +56,9 @@ class Frames:
 
 @dataclass
 class Observed:
-    """What a network does on frames: `signals` by name; by class `[K]` the `shares` of pixels and, in [0,1], how `steady` it is
-    (IoU with the other views' predictions, mean of the views); `ids` `[h,w]` of each frame at the logits' resolution, and
-    `features` `[2,C]`, mean and variance over their pixels."""
+    """Behaviour of a network on frames: `signals` by name; by class `[K]` the `shares` of pixels and, in [0,1], how `steady` it
+    is under other views.
+    """
 
     signals: dict[str, float]
     shares: np.ndarray

@@ -111,7 +111,7 @@ def adapts(method: str) -> bool:
 
 
 def _check_oracle(job: stages.Job) -> None:
-    """Raises UsageError unless the target's training images have labels of the source's classes."""
+    """Raise UsageError unless the target's training images have labels of the source's classes."""
     source, target = (open_domain(job.data_root, domain.dataset) for domain in (job.preset.data.source, job.preset.data.target))
     if target.classes.names != source.classes.names:
         raise UsageError(
@@ -229,7 +229,7 @@ def _mean_score(verdicts: list[dict], seeds: int) -> float | None:
 
 
 def _mean_iou(results: list[dict[str, float | None]]) -> dict[str, float | None]:
-    """By class, over the seeds in which it has one."""
+    """Return the mean IoU by class over the seeds in which the class has one."""
     means: dict[str, float | None] = {}
     for name in dict.fromkeys(name for result in results for name in result):
         values = [result[name] for result in results if result.get(name) is not None]

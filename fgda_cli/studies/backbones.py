@@ -1,4 +1,4 @@
-"""What encoders there are: our resnets, MiT, adapters, and those of timm that offer features by stage."""
+"""The list of encoders: our resnets, MiT, adapters, and timm models that offer features by stage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What changed from one checkpoint to another on the same labelled images: by class with intervals, and frames that show it."""
+"""Changes from one checkpoint to another on the same labelled images: by class with intervals, and the frames that show them."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ LOOKED_AT = 20  # images of the page to look in, evenly spaced
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """What the options of `fgda evaluate` ask for."""
+    """Options of `fgda evaluate`."""
 
     data: str | None  # name or folder; None: what each checkpoint's preset names
     split: str
@@ -54,7 +54,7 @@ class EvaluationOptions:
 
 @dataclass(frozen=True)
 class Keep:
-    """What is kept of each evaluated image: its score, and its ids where they are saved."""
+    """Keeps each evaluated image's score, and its ids when they are saved."""
 
     scores: ImageScores
     save: SavedIds | None
@@ -133,7 +133,7 @@ def share_classes(results: list[dict[str, Any]], reporter: Reporter) -> None:
 
 
 def _comparable(first: Evaluated, other: Evaluated, reporter: Reporter) -> bool:
-    """Whether both were counted on the same images in the same classes; why not is said."""
+    """Return whether both were counted on the same images in the same classes; report why not."""
     same = first.result["classes"] == other.result["classes"] and first.totals.images.keys() == other.totals.images.keys()
     if not same:
         reporter.decide(f"{other.heading} is not compared with {first.heading}: other classes or other images")

@@ -47,7 +47,7 @@ def look_page(scenes: list[Scene], checkpoints: list[Path], names: list[str], pr
 
 
 def _frame(scene: Scene, number: int, predictions: list[dict], own: list[ClassSet], classes: ClassSet) -> dict[str, Any]:
-    """What the page's script reads of one image; maps are shrunk to the widest a page shows."""
+    """Return the page's data of one image; maps are reduced to the page's largest width."""
     height, width = scene.image.shape[:2]
     scale = min(1.0, WIDEST / width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))

@@ -1,4 +1,4 @@
-"""What the paper prints in its Tables 1 to 3 (IoU %, Cityscapes validation), by preset and method."""
+"""The figures of the paper's Tables 1 to 3 (IoU %, Cityscapes validation), by preset and method."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which frames to label next: where the network is unsure, what is rare, and what differs from all that is chosen already."""
+"""The choice of frames to label next: the network is unsure there, rare classes occur, and the frames differ from each other."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PRESENT = 0.002  # of a frame's pixels: a class that holds less may be noise
 
 @dataclass(frozen=True)
 class Looked:
-    """What is known of a frame."""
+    """Figures of one frame."""
 
     item: InputImage
     entropy: float  # mean of eq. 4

@@ -55,7 +55,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Start:
-    """What `fgda start` found and wrote."""
+    """Findings and files of `fgda start`."""
 
     mapping: Path
     preset: Path

@@ -68,7 +68,7 @@ def status_of(folder: Path) -> RunStatus:
 
 
 def _facts(record: dict[str, Any]) -> tuple[dict[str, Any], str, int, int, int]:
-    """What the run is, its preset's name, iterations, batch size and seed."""
+    """Return a run's stage, preset name, iterations, batch size and seed."""
     stage = record["stage"]
     wanted = record[stage["stage"]]
     return stage, str(record["name"]), int(wanted["iterations"]), int(wanted["batch_size"]), int(record["run"]["seed"])
@@ -100,7 +100,7 @@ def _state(folder: Path) -> str:
 
 
 def _is_held(folder: Path) -> bool:
-    """Whether the process that is named as the folder's lives on this machine."""
+    """Return whether the process that holds the folder lives on this machine."""
     try:
         os.kill(int((folder / HOLDER).read_text()), 0)
     except PermissionError:

@@ -33,7 +33,7 @@ SHOWN = 6  # frames on the page
 
 @dataclass(frozen=True)
 class VerdictOptions:
-    """What the options of `fgda verdict` ask for."""
+    """Options of `fgda verdict`."""
 
     root: Path
     images: tuple[str, ...] = ()
@@ -131,7 +131,7 @@ def start_of(path: Path) -> Path | None:
 
 
 def _has_weights(path: Path, wanted: str | None) -> bool:
-    """Whether a checkpoint's weights have this hash; an older run recorded none."""
+    """Return whether a checkpoint's weights have this hash; an older run recorded none."""
     if wanted is None:
         return True
     try:

@@ -89,7 +89,9 @@ def _download(entry: Published, path: Path, reporter: Reporter) -> None:
 
 
 def _check(entry: Published, file: Path) -> None:
-    """Raises FgdaError, and deletes the file, where it is a page of HTML, or has another size or checksum than published."""
+    """Check a download. Raises FgdaError, and deletes the file, when it is a page of HTML, or has another size or checksum than
+    published.
+    """
     with open(file, "rb") as opened:
         start = opened.read(512).lstrip().lower()
         problem = _problem(entry, file, start, opened)

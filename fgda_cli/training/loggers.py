@@ -1,4 +1,4 @@
-"""Where a run's scalars go besides metrics.jsonl: TensorBoard, Weights & Biases, MLflow, as run.loggers says."""
+"""Loggers of a run's scalars besides metrics.jsonl: TensorBoard, Weights & Biases, MLflow, as run.loggers says."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ KINDS = {"tensorboard": TensorBoard, "wandb": WandB, "mlflow": MLflow}
 
 @dataclass
 class Loggers:
-    """Those that run.loggers names, opened at the first scalars. Raises FgdaError for a package that is missing."""
+    """The loggers that run.loggers names, opened at the first scalars. Raises FgdaError for a missing package."""
 
     folder: Path
     preset: Preset

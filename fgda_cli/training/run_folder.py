@@ -69,7 +69,7 @@ class RunFolder:
             self.final.unlink(missing_ok=True)
 
     def _compare(self, wanted: dict, identity: Identity, extend: bool) -> None:
-        """Raises UsageError when the folder's run is another one."""
+        """Compare the folder's run with this one. Raises UsageError when it is another."""
         try:
             recorded_run = yaml.safe_load(self.record.read_text())
             stage = recorded_run["stage"]

@@ -1,4 +1,4 @@
-"""What ends a run at once: losses, gradients or weights that are NaN or infinite."""
+"""Checks that end a run at once: losses, gradients or weights that are NaN or infinite."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Soundness:
         self.loss = f"loss {terms.get('seg', values[0]):.3f}"
 
     def _give_up(self, what: str) -> None:
-        """Raises FgdaError: nothing of this iteration is kept, the last good checkpoint stays, and how to go on is said."""
+        """Raise FgdaError: nothing of this iteration is kept, the last good checkpoint stays, and the way to go on is named."""
         lower = f"--set {self.stage}.lr=LOWER"
         if not self.last.is_file():
             raise FgdaError(f"{what}; no checkpoint was written yet\nstart over with --fresh {lower}, or --precision fp32")

@@ -1,4 +1,4 @@
-"""How long a step takes on this machine, before there is any data."""
+"""Measurement of a training step on this machine, before there is any data."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ NEW, STARTED, LONGER, FINISHED = range(4)  # what a run folder may hold
 
 @dataclass(frozen=True)
 class Job:
-    """Where and how a stage runs."""
+    """Settings of a stage besides its preset: data, folder, device, reporter."""
 
     preset: Preset
     data_root: Path
@@ -266,7 +266,7 @@ def train(plan: Plan, run: RunFolder, state: TrainState) -> None:
 
 
 def _how_it_ended(run: RunFolder, stage: Stage) -> str:
-    """What is said of a run whose final.pth is there: that it is finished, or that it ended before its last iteration."""
+    """Return the message for a run whose final.pth exists: it is finished, or it ended before its last iteration."""
     reached = run.reached()
     if reached is None or reached >= stage.iterations:
         return "is finished already (--fresh starts over)"
@@ -295,7 +295,7 @@ def _is_longer(job: Job, run: RunFolder, stage: Stage, identity: Identity) -> bo
 
 
 def _check_batch(stage: Stage, name: str, processes: int) -> None:
-    """Raises UsageError when a batch cannot be split evenly: a run is the same on any number of processes."""
+    """Raise UsageError when a batch cannot be split evenly: a run is the same on any number of processes."""
     if stage.batch_size % (processes * stage.accumulate):
         what = f"their number, {processes}" + (f", times accumulate, {stage.accumulate}" if stage.accumulate > 1 else "")
         raise UsageError(

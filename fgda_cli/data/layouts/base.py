@@ -1,4 +1,4 @@
-"""What a raw data set's layout says: which files belong together and how a label is read."""
+"""The interface of a raw data set's layout: which files belong together and how a label is read."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Pair:
 
 @dataclass
 class Listing:
-    """Everything a layout found: pairs, files it refuses with the reason, and what it decided that a person should know."""
+    """Files of a layout: pairs, refused files with the reason, and decisions that the user should know."""
 
     pairs: list[Pair] = field(default_factory=list)
     problems: list[dict] = field(default_factory=list)
@@ -48,7 +48,7 @@ ReadLabel = Callable[[Path], np.ndarray]
 
 
 class Reader(Protocol):
-    """What the labels of a user's own data set mean (travels to other processes)."""
+    """Meaning of the labels of a user's own data set (travels to other processes)."""
 
     classes: ClassSet
 

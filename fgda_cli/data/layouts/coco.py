@@ -26,7 +26,7 @@ TAKES = frozenset({"images", "labels", "mapping", "only", "split"})
 
 @dataclass(frozen=True)
 class Categories:
-    """What the categories mean; the outlines travel with each image."""
+    """Meaning of the categories; the outlines travel with each image."""
 
     classes: ClassSet
     table: dict[str, int]
@@ -82,7 +82,7 @@ def read_tree(path: Path) -> dict[str, Any]:
 
 
 def _by_image(tree: dict[str, Any], train_ids: dict[int, int], path: Path) -> dict[int, list[Shape]]:
-    """Raises FgdaError for an annotation of a category that there is not."""
+    """Group annotations by image. Raises FgdaError for one of an unknown category."""
     shapes: dict[int, list[Shape]] = {}
     for number, annotation in enumerate(tree["annotations"]):
         if annotation["category_id"] not in train_ids:

@@ -63,7 +63,7 @@ def suggest(images: list[Path], labels: list[Path], image_root: Path, label_root
 
 
 def _endings(files: Iterable[Path]) -> Iterator[str]:
-    """What the names might end in: the file type, and the parts from each `_`, `-` or `.` of the first names on."""
+    """Return possible endings of the names: the file type, and what follows each `_`, `-` or `.` of the first names."""
     seen: set[str] = set()
     for path in list(files)[:20]:
         for match in re.finditer(r"[_.\-]", path.name):

@@ -75,7 +75,9 @@ def open_own(files: OwnFiles) -> tuple[Listing, Reader]:
 
 
 def _root(files: OwnFiles) -> Path:
-    """Raises FgdaError for a folder that is none of VOC's; images may be elsewhere, for CVAT exports annotations alone."""
+    """Return the root. Raises FgdaError for a folder that is not VOC's; images may be elsewhere, because CVAT exports annotations
+    alone.
+    """
     if files.images is not None:
         files.folders()
         return locate(files.root, ("SegmentationClass",), TITLE)
@@ -119,7 +121,7 @@ def _lists(root: Path) -> tuple[dict[Path, str | None], list[Path]]:
 
 
 def _into_splits(listing: Listing, paired: Listing, root: Path, split: str) -> None:
-    """What was paired, by the lists of the data set; images without a label count only where a list names them.
+    """Divide pairs by the data set's lists; images without a label count only when a list names them.
 
     Raises UsageError when there are lists but none whose name says which split it is.
     """

@@ -1,1 +1,1 @@
-"""What several methods share: each piece once."""
+"""Parts that several methods share."""

@@ -1,4 +1,4 @@
-"""How often classes occur in the target, estimated without its labels, and what adversarial losses make of it."""
+"""Class shares of the target, estimated without its labels, and the weights of adversarial losses that follow from them."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 
 class Input(NamedTuple):
-    """What an encoder was pretrained on: BGR or not, the scale of 0-255, mean and standard deviation of each channel."""
+    """Input of an encoder's pretraining: BGR or not, the scale of 0-255, mean and standard deviation of each channel."""
 
     bgr: bool
     scale: float

@@ -72,7 +72,9 @@ def plain(name: str) -> str:
 
 @cache
 def _facts(name: str) -> tuple[dict[str, Any], int]:
-    """What makes the model take images of any size, and its own stride. Raises ValueError without features by stage."""
+    """Return the settings that let the model take images of any size, and its own stride. Raises ValueError without features by
+    stage.
+    """
     import timm
 
     for more in ({"dynamic_img_size": True}, {"strict_img_size": False}, {}):
@@ -91,7 +93,7 @@ def _facts(name: str) -> tuple[dict[str, Any], int]:
 
 
 def _create(name: str, output_stride: int | str, **more: Any) -> nn.Module:
-    """Raises ValueError for an output stride that the model cannot have."""
+    """Create the model. Raises ValueError for an output stride that it cannot have."""
     import timm
 
     arguments, own = _facts(name)
@@ -125,7 +127,7 @@ def _encoder(name: str, output_stride: int | str, drop_path: float = 0.0) -> Tim
 
 @cache
 def _check_any_size(name: str, output_stride: int | str) -> None:
-    """Raises ValueError for a model that takes images of its own size alone."""
+    """Raise ValueError for a model that takes images of its own size alone."""
     with torch.device("meta"):
         encoder = _encoder(name, output_stride)
     try:

@@ -20,7 +20,7 @@ UNTRAINED_BRANCHES = (2, 3)
 
 
 class Format(NamedTuple):
-    """Where a project keeps its heads, and what its code computes with the same weights."""
+    """Names of a project's heads, and what its code computes differently with the same weights."""
 
     heads: dict[str, str]
     variant: str = "caffe"
@@ -132,7 +132,7 @@ def translate(flat: dict[str, Tensor], how: Format) -> dict[str, Tensor]:
 
 
 def _input_of(state: dict[str, Tensor], how: Format) -> dict[str, Tensor]:
-    """What replaces the constants of the Caffe network's input (BGR, 0-255), where the project's is another."""
+    """Return the input normalisation of a project that does not use the Caffe network's (BGR, 0-255)."""
     if how.divided_by != 1:
         return {"normalise.std": torch.full((1, 3, 1, 1), how.divided_by)}
     weight = state.get("backbone.conv1.weight")

@@ -1,4 +1,4 @@
-"""What a published checkpoint is read into."""
+"""The result of reading a published checkpoint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What heads are made of."""
+"""Building blocks of heads."""
 
 from __future__ import annotations
 
