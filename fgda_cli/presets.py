@@ -56,7 +56,7 @@ def load_preset(
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError:
-            raise UsageError(f"--set {override}: the value is no YAML") from None
+            raise UsageError(f"--set {override}: the value is not valid YAML") from None
         keys = key.strip().split(".")
         _put(explicit, ["method", "name"] if keys == ["method"] else keys, _located(value, f"--set {key.strip()}"))
     of_method = explicit.pop("method", {})
@@ -97,13 +97,13 @@ def _load_tree(path: Path, chain: tuple[Path, ...], reporter: Reporter) -> dict:
     try:
         node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     except UnicodeDecodeError:
-        raise UsageError(f"{path} is no UTF-8 text: save it as UTF-8") from None
+        raise UsageError(f"{path} is not UTF-8 text: save it as UTF-8") from None
     except OSError as error:
         raise UsageError(f"cannot read preset {path}: {error}") from error
     except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        raise UsageError(f"{path}{line}: no valid YAML ({getattr(error, 'problem', None) or type(error).__name__})") from error
+        raise UsageError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', None) or type(error).__name__})") from error
     tree = _convert(node, path) if node is not None else {}
     if not isinstance(tree, dict):
         raise UsageError(f"{path}: a preset is a mapping of keys")

@@ -175,5 +175,5 @@ def test_nothing_is_overwritten_and_nothing_is_asked_without_a_terminal(world):
     assert fgda("start", "--images", "sim/rgb", cwd=world).returncode == 2
     (world / "mine.yaml").write_text("mine\n")
     done = fgda("start", "--images", "sim/rgb", "--labels", "sim/seg", "--footage", "footage", cwd=world)
-    assert done.returncode == 2 and "is there already" in done.stderr
+    assert done.returncode == 2 and "exists already" in done.stderr
     assert (world / "mine.yaml").read_text() == "mine\n" and not (world / "mine-mapping.yaml").exists()

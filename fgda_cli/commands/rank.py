@@ -48,7 +48,7 @@ def rank(
     show = cli.reporter(context)
     inputs_to_rank = collect(inputs, recursive, out, label_maps, show)
     if any(item.stream is not None for item in inputs_to_rank):
-        raise UsageError("rank reads what it chose a second time: name files, not a camera, a stream or standard input")
+        raise UsageError("rank reads the chosen frames a second time: name files, not a camera, a stream or standard input")
     names = set(listed_names(labelled)) if labelled is not None else set()
     model, info = load_model(checkpoint)
     for kind in kinds:

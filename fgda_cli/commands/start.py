@@ -41,7 +41,7 @@ def start(
         raise UsageError(f"--label-ids {label_ids}: known are train, label, own")
     for path in (out / f"{name}.yaml", out / f"{name}-mapping.yaml"):
         if path.exists():
-            raise UsageError(f"{path} is there already: choose another --name or --out, or delete it")
+            raise UsageError(f"{path} exists already: choose another --name or --out, or delete it")
     asks = not yes and sys.stdin.isatty()
     wanted = {"--images": (images, "Folder of the simulator's images"), "--labels": (labels, "Folder of their label images"),
               "--footage": (footage, "Folder of real images, or a video")}  # fmt: skip

@@ -275,7 +275,7 @@ def _other_splits(task: Task, listing: Listing, replaced: dict[str, list]) -> di
     kept = {split: items for split, items in manifest["splits"].items() if split not in replaced}
     if kept and manifest["classes"] != listing.classes.to_json():
         raise FgdaError(
-            f"the splits {', '.join(kept)} of {task.out} were prepared with other classes: choose another --name, or delete it"
+            f"the splits {', '.join(kept)} of {task.out} were prepared with different classes: choose another --name or delete it"
         )
     return kept
 

@@ -103,7 +103,7 @@ def _plain(values: np.ndarray, mode: str, step: int) -> np.ndarray:
         return values.astype(np.uint8)
     if values.dtype.kind == "f":
         if not np.array_equal(values, np.round(values)):
-            raise BadFile("holds fractions, so it is no label")
+            raise BadFile("holds fractions, so it is not a label")
         values = values.astype(np.int64)
     if values.dtype.kind == "i" or values.dtype.itemsize > 2:
         low, high = int(values.min(initial=0)), int(values.max(initial=0))
@@ -156,7 +156,7 @@ def from_cityscapes_ids(ids: np.ndarray) -> np.ndarray:
     ids = ids.astype(np.int64)
     ids[(ids == -1) | (ids == 255) | (ids == 34)] = 0  # licence plate, unlabelled
     if ids.min(initial=0) < 0 or ids.max(initial=0) > 33:
-        raise BadFile(f"label id {ids.max() if ids.max() > 33 else ids.min()} is none of Cityscapes' (0 to 33)")
+        raise BadFile(f"label id {ids.max() if ids.max() > 33 else ids.min()} is not one of Cityscapes' (0 to 33)")
     return CITYSCAPES_TABLE[ids]
 
 
@@ -164,7 +164,7 @@ def from_train_ids(ids: np.ndarray, count: int = len(NAMES)) -> np.ndarray:
     """Train ids `[H,W]` as they are. Raises BadFile for other values than 0 to count - 1 and 255."""
     bad = ids[(ids >= count) & (ids != IGNORE_INDEX)]
     if bad.size:
-        raise BadFile(f"train id {int(bad[0])} is none of the {count} classes' (0 to {count - 1}, {IGNORE_INDEX})")
+        raise BadFile(f"train id {int(bad[0])} is not one of the {count} classes' (0 to {count - 1}, {IGNORE_INDEX})")
     return ids.astype(np.uint8)
 
 

@@ -115,7 +115,7 @@ def _from_deep_grey(values: np.ndarray) -> np.ndarray:
     Floats are 0 to 1, or 0 to 255 where a value is larger. Integers up to 255 are 8 bits; those above 4095 have 16.
     """
     if not np.isfinite(values).all() or values.min(initial=0) < 0:
-        raise BadFile("holds negative or infinite values, so it is no picture")
+        raise BadFile("holds negative or infinite values, so it is not a picture")
     most, is_float = float(values.max(initial=0)), values.dtype.kind == "f"
     if is_float and most > 255:
         raise BadFile(f"floats up to {most:g}: pictures are read with values from 0 to 1, or to 255")
@@ -158,7 +158,7 @@ def unreadable(path: Path, error: Exception) -> str:
     if isinstance(error, PermissionError):
         return "no permission to read it"
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return "no image that can be read" if "cannot identify" in text else f"damaged image ({text})"
+    return "not a readable image" if "cannot identify" in text else f"damaged image ({text})"
 
 
 def write_image(path: Path, image: np.ndarray, compression: int = 3) -> None:

@@ -120,7 +120,7 @@ def load_mapping(path: Path | None, label_ids: LabelIds | None = None, by_name: 
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_loader_class())
     except UnicodeDecodeError:
-        raise UsageError(f"--mapping {path} is no UTF-8 text: save it as UTF-8") from None
+        raise UsageError(f"--mapping {path} is not UTF-8 text: save it as UTF-8") from None
     except (OSError, yaml.YAMLError, RecursionError) as error:
         raise UsageError(f"--mapping {path}: {(str(error) or type(error).__name__).splitlines()[0]}") from error
     if not isinstance(tree, dict):
@@ -137,11 +137,11 @@ def load_mapping(path: Path | None, label_ids: LabelIds | None = None, by_name: 
     names: dict[str, int] = {}
     for raw, name in tree.items():
         if not isinstance(name, (str, type(None))) or name not in (*classes.names, "ignore", None):
-            raise UsageError(f"--mapping {path}: '{name}' is no class (classes: {', '.join(classes.names)})")
+            raise UsageError(f"--mapping {path}: '{name}' is not a class (classes: {', '.join(classes.names)})")
         train_id = classes.names.index(name) if name in classes.names else IGNORE_INDEX
         if by_name:
             if not isinstance(raw, str):
-                raise UsageError(f"--mapping {path}: key {raw!r} is no name, and the labels carry names")
+                raise UsageError(f"--mapping {path}: key {raw!r} is not a name, but the labels carry names")
             names[raw] = train_id
         elif isinstance(raw, tuple) and len(raw) == 3 and all(isinstance(part, int) for part in raw):
             colours[raw] = train_id
@@ -182,7 +182,9 @@ def _rest(path: Path, tree: dict, classes: ClassSet) -> int | None:
         return None
     name = tree.pop("rest")
     if name not in (*classes.names, "ignore"):
-        raise UsageError(f"--mapping {path}: rest: '{name}' is no class (classes: {', '.join(classes.names)}), and not `ignore`")
+        raise UsageError(
+            f"--mapping {path}: rest: '{name}' is not a class (classes: {', '.join(classes.names)}), and not `ignore`"
+        )
     return classes.names.index(name) if name in classes.names else IGNORE_INDEX
 
 
@@ -209,7 +211,7 @@ def _classes(path: Path, own: Any) -> ClassSet:
     given = {str(name): colour for name, colour in own.items() if colour is not None} if isinstance(own, dict) else {}
     for name, colour in given.items():
         if not (isinstance(colour, (list, tuple)) and len(colour) == 3 and all(isinstance(part, int) for part in colour)):
-            raise UsageError(f"--mapping {path}: the colour of class '{name}' is no [r, g, b]")
+            raise UsageError(f"--mapping {path}: the colour of class '{name}' is not an [r, g, b]")
     try:
         return named_classes([str(name) for name in own], {name: tuple(colour) for name, colour in given.items()})
     except ValueError as error:
@@ -235,7 +237,7 @@ def _loader_class():
                 if value in lines:
                     raise yaml.YAMLError(
                         f"key {key.value if isinstance(value, str) else value} stands in line {lines[value]} "
-                        f"and in line {line}: which one holds?"
+                        f"and in line {line}: keep one of them"
                     )
                 lines[value] = line
             return super().construct_mapping(node, deep=deep)

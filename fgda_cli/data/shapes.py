@@ -89,7 +89,7 @@ def _points(polygon: Polygon) -> np.ndarray:
     except (TypeError, ValueError, OverflowError):
         points = np.empty(0)
     if points.ndim != 2 or points.shape[1] != 2 or len(points) < 3:
-        raise BadFile("an outline is no list of at least three points")
+        raise BadFile("an outline is not a list of at least three points")
     if not np.isfinite(points).all() or np.abs(points).max() > FAR:
         raise BadFile("an outline has a point that is not finite, or far from any image")
     return points

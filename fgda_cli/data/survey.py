@@ -75,7 +75,7 @@ def survey(images: Path, labels: Path, label_ids: str | None = None) -> Survey:
     if all(isinstance(value, tuple) for value in shares):
         result = Survey("folder", suffixes, _by_colour(shares), "the labels' colours", len(files))
     elif any(isinstance(value, tuple) for value in shares):
-        raise UsageError(f"--labels {labels}: some labels are grey, others have colours: which hold?")
+        raise UsageError(f"--labels {labels}: some labels are grey and others have colours: keep one kind in the folder")
     elif is_red:
         version, clear, reason = likely_version(shares)
         if not clear:

@@ -234,7 +234,7 @@ def spread_images(
         image for _, image in read_inputs(evenly_spaced(inputs, count), max_pixels=max_pixels) if isinstance(image, np.ndarray)
     ]
     if not images:
-        raise FgdaError(f"{text} holds no image that can be read (videos: take frames of them first)")
+        raise FgdaError(f"{text} holds no readable image (videos: take frames of them first)")
     return images
 
 

@@ -64,7 +64,7 @@ class OfflineData:
 
         model, info = load_model(path)
         if info["classes"].names != self.samples.source.classes.names:
-            raise UsageError(f"{path} has other classes than the source: it cannot label for this run")
+            raise UsageError(f"{path} has different classes from the source: it cannot label for this run")
         return model.to(self.device), weights_hash(model.state_dict())
 
     def tensor(self, name: str, depends_on: dict[str, Any], make: Callable[[], torch.Tensor]) -> torch.Tensor:

@@ -42,7 +42,7 @@ def _on_host(content: Any) -> Any:
 def load(path: Path, exported: bool = False) -> dict[str, Any]:
     """Load a checkpoint by its path, or by the name of a published one that was fetched (`fgda zoo`).
 
-    Raises FgdaError for a file that is no fgda checkpoint. With `exported`, a model that `fgda export` wrote is one too.
+    Raises FgdaError for a file that is not an fgda checkpoint. With `exported`, a model that `fgda export` wrote is one too.
     """
     path = zoo.find(Path(path))
     if path.suffix == ".onnx":
@@ -56,7 +56,7 @@ def load(path: Path, exported: bool = False) -> dict[str, Any]:
         raise FgdaError(f"{path} is a folder: name a checkpoint in it, e.g. {path}/checkpoints/final.pth")
     content = read_tensors(path)
     if content.get("format") != FORMAT:
-        raise FgdaError(f"{path} is no fgda checkpoint (a published one: fgda import)")
+        raise FgdaError(f"{path} is not an fgda checkpoint (a published one: fgda import)")
     if content.get("version") not in (1, VERSION):
         raise FgdaError(f"{path} has checkpoint version {content.get('version')}, this fgda reads 1 and {VERSION}")
     return content

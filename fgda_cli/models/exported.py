@@ -35,7 +35,7 @@ def open_session(path: Path) -> Any:
     try:
         return library.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # noqa: BLE001 - onnxruntime raises a dozen kinds of its own
-        raise FgdaError(f"{path}: no ONNX model that can be run ({' '.join(str(error).split())[:120]})") from error
+        raise FgdaError(f"{path}: not an ONNX model that can be run ({' '.join(str(error).split())[:120]})") from error
 
 
 def read_facts(path: Path, session: Any) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def read_facts(path: Path, session: Any) -> dict[str, Any]:
         if not (isinstance(facts["preset"], dict) and min(width, height) > 0):
             raise ValueError("no preset or size")
     except (KeyError, ValueError, TypeError, RecursionError) as error:
-        raise FgdaError(f"{path} is no model that fgda export wrote ({' '.join(str(error).split())[:100]})") from error
+        raise FgdaError(f"{path} was not written by fgda export ({' '.join(str(error).split())[:100]})") from error
     return facts
 
 

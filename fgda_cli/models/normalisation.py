@@ -99,7 +99,7 @@ class _MeanOverProcesses(torch.autograd.Function):
 class _Shared:
     """Batch norm that normalises in training by the moments of every process's images, as one process with all of them would.
 
-    Mixed into the class of a batch norm that is there already, timm's with a built-in activation among them.
+    Mixed into the class of a batch norm that exists already, timm's with a built-in activation among them.
     """
 
     process_group = ProcessGroup()

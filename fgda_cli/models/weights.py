@@ -48,7 +48,7 @@ def read_tensors(path: Path, trust: bool = False) -> dict:
     except Exception as error:  # torch raises pickle, zip, runtime, type and even OS errors for foreign bytes
         raise FgdaError(_why_refused(path, str(error))) from error
     if not isinstance(content, dict):
-        raise FgdaError(f"{path} holds no dictionary of tensors")
+        raise FgdaError(f"{path} does not hold a dictionary of tensors")
     return content
 
 
@@ -59,7 +59,7 @@ def _read_safetensors(path: Path) -> dict:
     try:
         return load_file(path)
     except (SafetensorError, ValueError) as error:
-        raise FgdaError(f"{path} is no safetensors file that can be read ({error})") from error
+        raise FgdaError(f"{path} is not a readable safetensors file ({error})") from error
 
 
 def _why_refused(path: Path, message: str) -> str:

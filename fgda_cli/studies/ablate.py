@@ -115,7 +115,7 @@ def _check_oracle(job: stages.Job) -> None:
     source, target = (open_domain(job.data_root, domain.dataset) for domain in (job.preset.data.source, job.preset.data.target))
     if target.classes.names != source.classes.names:
         raise UsageError(
-            f"--methods {ORACLE}: {target.name} has other classes than {source.name}: {', '.join(target.classes.names)}\n"
+            f"--methods {ORACLE}: {target.name} has different classes from {source.name}: {', '.join(target.classes.names)}\n"
             f"prepare it with a mapping to the source's: {', '.join(source.classes.names)}"
         )
     try:
@@ -141,7 +141,7 @@ def settings_of(method: str) -> list[str]:
     for part in overrides:
         if "=" not in part or not part.startswith(("method.", "adapt.", LABELLED)):
             raise UsageError(
-                f"--methods {method}: of a method, of adapt and data.target.labelled alone, as NAME=VALUE (else --set)"
+                f"--methods {method}: a row sets keys of its method, adapt or data.target.labelled as NAME=VALUE (else --set)"
             )
     return overrides
 

@@ -114,7 +114,7 @@ def start_first(paths: list[Path], reporter: Reporter) -> list[Path]:
     first = [path for path in paths if path.resolve() in starts]
     if len(first) != 1 or first[0] == paths[0]:
         return paths
-    reporter.decide(f"changes are counted from {first[0]}, which others began as")
+    reporter.decide(f"changes are counted from {first[0]}, from which the others were adapted")
     return [*first, *(path for path in paths if path != first[0])]
 
 
@@ -124,7 +124,7 @@ def share_classes(results: list[dict[str, Any]], reporter: Reporter) -> None:
     if all(set(result["evaluated"]) == set(shared) for result in results):
         return
     reporter.decide(
-        f"the checkpoints have other classes: compared on the {len(shared)} that all have ({', '.join(shared) or 'none'}); "
+        f"the checkpoints have different classes: compared on the {len(shared)} that all have ({', '.join(shared) or 'none'}); "
         "each one's own mIoU is over its own classes"
     )
     for result in results:
@@ -136,5 +136,5 @@ def _comparable(first: Evaluated, other: Evaluated, reporter: Reporter) -> bool:
     """Return whether both were counted on the same images in the same classes; report why not."""
     same = first.result["classes"] == other.result["classes"] and first.totals.images.keys() == other.totals.images.keys()
     if not same:
-        reporter.decide(f"{other.heading} is not compared with {first.heading}: other classes or other images")
+        reporter.decide(f"{other.heading} is not compared with {first.heading}: their classes or images differ")
     return same

@@ -236,7 +236,7 @@ def predicted_shares(path: Path, source: AnyDataset, target: AnyDataset, count: 
     """Return the source's class shares `[K]` in a model's predictions on the target. Raises FgdaError for other classes."""
     model, info = load_model(path)
     if set(info["classes"].names) != set(source.classes.names):
-        raise FgdaError(f"{path} has other classes than {source.name}: {', '.join(info['classes'].names)}")
+        raise FgdaError(f"{path} has different classes from {source.name}: {', '.join(info['classes'].names)}")
     split = training_split(target)
     shares = observe(precision.to_device(model), frames_of(target, split, model.input_rule, count), precision).shares
     return np.array([shares[info["classes"].names.index(name)] for name in source.classes.names])

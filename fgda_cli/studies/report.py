@@ -116,7 +116,7 @@ def run_page(run: Path) -> str:
         settings, lines = record.read_text(), metrics.read_text(errors="replace").splitlines()
         stage = yaml.safe_load(settings)["stage"]
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-        raise FgdaError(f"{run} is no run folder: it needs preset.yaml and metrics.jsonl") from error
+        raise FgdaError(f"{run} is not a run folder: it needs preset.yaml and metrics.jsonl") from error
     series = _series(lines)
     if not series:
         raise FgdaError(f"{metrics} holds no measurement yet")

@@ -79,7 +79,7 @@ def run_verdict(
     baseline = wanted.baseline or started_from(checkpoints, reporter)
     paths = [baseline, *(path for path in checkpoints if path.resolve() != baseline.resolve())]
     if len(paths) == 1:
-        raise UsageError(f"{baseline} is the baseline itself: name the checkpoints that began as it")
+        raise UsageError(f"{baseline} is the baseline itself: name the checkpoints that were adapted from it")
     names = dict(zip(checkpoints, headings, strict=True))
     study: Study | None = None
     for path in paths:
@@ -90,7 +90,7 @@ def run_verdict(
             source, prior = source_frames(wanted, info, reporter)
             study = Study([], info["classes"], frames, what)
         elif info["classes"].names != study.classes.names:
-            raise FgdaError(f"{path} and {baseline} have other classes: no verdict can be given")
+            raise FgdaError(f"{path} and {baseline} have different classes: no verdict can be given")
         reporter.say(f"looking at {path}")
         observed = observe(model, frames, precision)
         verdict = verdict_on(study.checkpoints[0].observed, observed, study.classes.names) if study.checkpoints else None
@@ -109,7 +109,7 @@ def started_from(checkpoints: list[Path], reporter: Reporter) -> Path:
     starts = {start.resolve() for start in start_by_checkpoint.values() if start is not None and start.is_file()}
     if len(starts) == 1:
         start = next(start for start in start_by_checkpoint.values() if start is not None and start.is_file())
-        reporter.decide(f"baseline: {start}, which the checkpoints began as")
+        reporter.decide(f"baseline: {start}, from which the checkpoints were adapted")
         return start
     why = "began as different ones" if starts else "do not say what they began as, or it is gone or has changed"
     raise UsageError(f"the checkpoints {why}\nname the model before adaptation: --baseline CKPT")

@@ -40,7 +40,8 @@ def initialise(
         theirs, weights = ClassSet.from_json(content["classes"]), content["model"]
         if set(theirs.names) != set(classes.names):
             raise UsageError(
-                f"{path} has other classes than the source: {', '.join(theirs.names)}\nthe source has {', '.join(classes.names)}"
+                f"{path} has different classes from the source: {', '.join(theirs.names)}\n"
+                f"the source has {', '.join(classes.names)}"
             )
         if theirs.names != classes.names:
             weights = checkpoint.reorder_head(weights, [theirs.names.index(name) for name in classes.names])

@@ -94,7 +94,7 @@ def _labelled(preset: Preset, root: Path, target: AnyDataset | None, classes: Cl
     is_part = isinstance(wanted, int) or wanted == "all" or Path(wanted).is_file()
     labelled = PartOf(target, chosen_labels(target, wanted, preset.run.seed)) if is_part else open_domain(root, wanted)
     if labelled.classes.names != classes.names:
-        raise FgdaError(f"{labelled.name} and the source have other classes: {', '.join(labelled.classes.names)}")
+        raise FgdaError(f"{labelled.name} and the source have different classes: {', '.join(labelled.classes.names)}")
     count = len(labelled.items("train", labelled=True))
     of = f" of {len(target.items('train'))}" if is_part else ""
     reporter.decide(f"labels of {count}{of} images of {labelled.name} are used in adaptation (data.target.labelled: {wanted})")
@@ -140,7 +140,7 @@ def _untrained(preset: Preset, classes: ClassSet) -> tuple[int, ...]:
         known = entry in classes.names if isinstance(entry, str) else 0 <= entry < len(classes)
         if not known:
             raise UsageError(
-                f"data.untrained: {entry} is none of the {len(classes)} classes: "
+                f"data.untrained: {entry} is not one of the {len(classes)} classes: "
                 f"{', '.join(classes.names)}\nset data.untrained to ids or names of these, e.g. --set data.untrained=[]"
             )
         names.append(classes.names.index(entry) if isinstance(entry, str) else entry)

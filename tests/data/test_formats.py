@@ -189,7 +189,7 @@ def test_another_class_list_converts_again_where_no_other_split_keeps_the_old_on
     summary, dataset = raw.run("classes: [ground, air]\n1: air\n0: ground")
     assert summary.skipped == 0 and dataset.classes.names == ("ground", "air") and (first_label(dataset) == 1).all()
     raw.run("classes: [ground, air]\n1: air", split="val")
-    with pytest.raises(FgdaError, match="splits val .* other classes"):
+    with pytest.raises(FgdaError, match="splits val .* different classes"):
         raw.run("1: road")
 
 
@@ -311,7 +311,7 @@ def test_labels_of_an_earlier_version_are_asked_to_be_prepared_again(raw):
     ("car: [1, 2]\n2: road\n", r"2 in 'car: \[...\]' stands for 'road' too"),
     ("car: [1, 1]\n", r"1 in 'car: \[...\]' stands for 'car' too"),
     ("car: [{a: 1}]\n", "is no id, colour or name"),
-    ("wagon: [1]\n", "'wagon' is no class"),
+    ("wagon: [1]\n", "'wagon' is not a class"),
     ("0: car\nroad: sky\n", "'road' stands for id 0, which is there too"),
 ])  # fmt: skip
 def test_a_mapping_that_contradicts_itself_is_refused(raw, mapping, words):

@@ -196,7 +196,7 @@ def test_folder_mapping_of_minus_one_touches_no_other_id(tmp_path):
 
 def test_folder_mapping_with_an_unknown_class(tmp_path):
     (tmp_path / "map.yaml").write_text("1: rode\n")
-    with pytest.raises(UsageError, match="'rode' is no class"):
+    with pytest.raises(UsageError, match="'rode' is not a class"):
         mapping.load_mapping(tmp_path / "map.yaml")
 
 
@@ -263,7 +263,7 @@ def test_camvid_ids_become_train_ids_and_its_training_labels_are_not_needed(tmp_
 
 def test_camvid_refuses_other_ids_by_file(tmp_path):
     write_image(tmp_path / "x.png", np.full((4, 4), 12, np.uint8))
-    with pytest.raises(BadFile, match="label id 12 is none of CamVid's"):
+    with pytest.raises(BadFile, match="label id 12 is not one of CamVid's"):
         camvid.read_label(tmp_path / "x.png")
 
 

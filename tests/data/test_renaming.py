@@ -39,7 +39,9 @@ def test_a_published_data_set_in_other_classes(tmp_path):
     assert any("ignored: sidewalk" in note and "person" in note for note in dataset.manifest["decisions"])
 
 
-@pytest.mark.parametrize(("text", "said"), [("7: road\n", "key 7 is no name"), ("classes: [sofa]\n", "no label name is a class")])
+@pytest.mark.parametrize(
+    ("text", "said"), [("7: road\n", "key 7 is not a name"), ("classes: [sofa]\n", "no label name is a class")]
+)
 def test_a_mapping_that_cannot_be_by_name_is_refused(tmp_path, text, said):
     (tmp_path / "map.yaml").write_text(text)
     with pytest.raises(UsageError, match=said):
@@ -123,7 +125,7 @@ def test_rest_stands_for_all_that_no_line_mentions(tmp_path):
         assert mapping.read_label(tmp_path / "ids.png")[0].tolist() == ids
         assert mapping.read_label(tmp_path / "rgb.png")[0].tolist() == colours
     path.write_text("classes: [road, other]\n0: road\nrest: sofa\n")
-    with pytest.raises(UsageError, match="rest: 'sofa' is no class"):
+    with pytest.raises(UsageError, match="rest: 'sofa' is not a class"):
         load_mapping(path)
     (tmp_path / "names.yaml").write_text("classes: [road, other]\nrest: other\n")
     summary = prepare.prepare_layout("kitti", kitti(tmp_path / "raw"), how(tmp_path), "k", mapping=tmp_path / "names.yaml")

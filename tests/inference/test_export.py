@@ -196,8 +196,8 @@ def test_files_that_are_none_of_ours(tmp_path, frames):
         helper.set_model_props(other, {"fgda": facts})
         onnx.save(other, str(tmp_path / "odd.onnx"))
         done = fgda("predict", tmp_path / "odd.onnx", frames, "--out", tmp_path / "o")
-        assert done.returncode == 1 and "no model that fgda export wrote" in done.stderr and done.stderr.count("\n") == 1
-    for name, said in (("other", "no model that fgda export wrote"), ("broken", "no ONNX model that can be run")):
+        assert done.returncode == 1 and "was not written by fgda export" in done.stderr and done.stderr.count("\n") == 1
+    for name, said in (("other", "was not written by fgda export"), ("broken", "not an ONNX model that can be run")):
         done = fgda("predict", tmp_path / f"{name}.onnx", frames, "--out", tmp_path / "o")
         assert done.returncode == 1 and said in done.stderr and "Traceback" not in done.stderr
 

@@ -193,7 +193,7 @@ def test_a_file_put_where_the_line_says_is_taken(monkeypatch, tmp_path, suffix):
     with pytest.raises(FgdaError, match="does not fit timm:resnet10t"):
         weights.load_backbone(net.backbone, "timm:resnet10t", "torchvision", str(tmp_path / "odd.pth"), 16)
     (tmp_path / "bad.safetensors").write_bytes(b"hello")
-    with pytest.raises(FgdaError, match="no safetensors file"):
+    with pytest.raises(FgdaError, match="not a readable safetensors file"):
         weights.read_tensors(tmp_path / "bad.safetensors")
 
 

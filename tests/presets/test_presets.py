@@ -67,7 +67,7 @@ def test_set_reads_yaml_and_scientific_notation():
         ("adapt: {iterations: 0}\n", ["line 2", "adapt.iterations", "greater than or equal to 1"]),
         ("data:\n  source:\n    size: [12, 720]\n", ["line 4", "data.source.size", "at least 32"]),
         ("optim: {lr: 1}\noptim: {lr: 2}\n", ["line 3", "optim", "twice"]),
-        ("optim: [\n", ["line", "no valid YAML"]),
+        ("optim: [\n", ["line", "not valid YAML"]),
         ("model: !!python/object/apply:os.system ['true']\n", ["line 2", "model"]),
     ],
 )
@@ -206,5 +206,5 @@ if __name__ == "__main__":
 
 def test_a_preset_that_is_no_utf8_is_refused_in_one_line(tmp_path):
     (tmp_path / "mine.yaml").write_text("extends: gta2city\n", encoding="utf-16")
-    with pytest.raises(UsageError, match=r"mine.yaml is no UTF-8 text: save it as UTF-8"):
+    with pytest.raises(UsageError, match=r"mine.yaml is not UTF-8 text: save it as UTF-8"):
         load_preset(str(tmp_path / "mine.yaml"))

@@ -44,7 +44,7 @@ def test_a_method_with_settings_is_a_row_of_its_own(data_root, tmp_path):
     assert done.stderr.count("finished already") == 3, "one source model serves all"
     for wrong, said in (
         ("mic+magic=1", "magic"),
-        ("mic+data.flip=false", "of a method, of adapt and data.target.labelled alone"),
+        ("mic+data.flip=false", "a row sets keys of its method, adapt or data.target.labelled"),
         ("mic+x", "NAME=VALUE"),
     ):
         refused = fgda(*command, "--methods", wrong, "--seeds", "0")
@@ -204,4 +204,4 @@ def test_plain_training_and_an_oracle_are_rows_beside_the_methods(data_root, tmp
             item["counts"] = [1] if item.get("counts") else item.get("counts")
     manifest.write_text(json.dumps(other))
     refused = fgda(*without, "--methods", "oracle", "--seeds", "0")
-    assert refused.returncode == 2 and "other classes" in refused.stderr
+    assert refused.returncode == 2 and "different classes" in refused.stderr

@@ -133,7 +133,7 @@ def test_changes_are_counted_from_the_start_where_it_is_known(data_root, adapted
     """Case 42: the first in the alphabet was taken for the start."""
     reporter = Reporter(quiet=True, decisions=[])
     assert start_first([adapted, trained], reporter) == [trained, adapted]
-    assert len(reporter.decisions) == 1 and "which others began as" in reporter.decisions[0]
+    assert len(reporter.decisions) == 1 and "from which the others were adapted" in reporter.decisions[0]
     assert start_first([trained, adapted], reporter) == [trained, adapted] and len(reporter.decisions) == 1
 
 

@@ -108,10 +108,10 @@ def test_own_classes_on_a_preset_of_others_are_one_line(job, tiny_preset, tmp_pa
     sets = [f"data.source.dataset={name}", f"data.target.dataset={name}", f"data.evaluation.dataset={name}"]
     mine = replace(job, data_root=tmp_path)
     wrong = replace(mine, preset=tiny_preset(*sets, "data.untrained=[9, 14, 16]"))
-    with pytest.raises(UsageError, match=r"data\.untrained: 9 is none of the 2 classes: sky, road\n"):
+    with pytest.raises(UsageError, match=r"data\.untrained: 9 is not one of the 2 classes: sky, road\n"):
         stages.pretrain(wrong)
     named = replace(mine, preset=tiny_preset(*sets, "data.untrained=[truck]"))
-    with pytest.raises(UsageError, match=r"data\.untrained: truck is none of the 2 classes"):
+    with pytest.raises(UsageError, match=r"data\.untrained: truck is not one of the 2 classes"):
         stages.pretrain(named)
     with pytest.raises(UsageError, match="every class is left out"):
         stages.pretrain(replace(mine, preset=tiny_preset(*sets, "data.untrained=[sky, road]")))
@@ -140,7 +140,7 @@ def test_a_start_whose_classes_stand_in_another_order_is_reordered(job, tiny_pre
     assert checkpoint.load(start)["metrics"]["miou"] == scores[0]
     adapted = stages.adapt(replace(job, preset=preset(second, first, "optim.lr=1e-6"), data_root=tmp_path), start)
     assert evaluate_file(adapted, PreparedDataset(tmp_path / second), "val", cpu, QUIET)["miou"] > 80
-    with pytest.raises(UsageError, match="other classes than the source"):
+    with pytest.raises(UsageError, match="different classes from the source"):
         cityscapes = replace(job, out=tmp_path / "c")
         stages.adapt(cityscapes, start)
 

@@ -237,7 +237,7 @@ def test_verdict_by_command(adapted, data_root, trained, tmp_path):
     good, bad = (adapted / name / "checkpoints/final.pth" for name in ("good", "bad"))
     done = fgda("verdict", good, bad, "--data-root", data_root, "--json", tmp_path / "v.json", "--report", tmp_path / "page")
     assert done.returncode == 0, done.stderr
-    assert f"baseline: {trained}, which the checkpoints began as" in done.stderr
+    assert f"baseline: {trained}, from which the checkpoints were adapted" in done.stderr
     assert all(len(line) <= 80 for line in done.stdout.splitlines()) and "collapsed" in done.stdout
     base, first, second = json.loads((tmp_path / "v.json").read_text())["checkpoints"]
     assert base["verdict"] == "baseline" and second["verdict"] == "collapsed or harmful" and second["score"] == COLLAPSED

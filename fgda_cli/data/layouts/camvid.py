@@ -74,5 +74,5 @@ def read_label(path: Path) -> np.ndarray:
     ids = grey_values(values)
     bad = ids[(ids > VOID) & (ids != 255)]
     if bad.size:
-        raise BadFile(f"label id {int(bad[0])} is none of CamVid's (0 to {VOID})")
+        raise BadFile(f"label id {int(bad[0])} is not one of CamVid's (0 to {VOID})")
     return TABLE[ids]

@@ -61,7 +61,7 @@ class Tags:
         if self.version is None:
             raise BadFile("raw ids, while the files looked at first have colours: give --carla-version")
         if ids.max(initial=0) > LARGEST[self.version]:
-            raise BadFile(f"label id {int(ids.max())} is none of CARLA's ({self.version}: 0 to {LARGEST[self.version]})")
+            raise BadFile(f"label id {int(ids.max())} is not one of CARLA's ({self.version}: 0 to {LARGEST[self.version]})")
         return id_table(IDS[self.version])[ids]
 
     def facts(self) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def read_tree(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise FgdaError(f"--labels {path}: {(error.strerror or 'cannot be read').lower()}") from error
     except (ValueError, RecursionError) as error:
-        raise FgdaError(f"--labels {path}: no JSON that can be read ({str(error)[:80] or type(error).__name__})") from error
+        raise FgdaError(f"--labels {path}: not readable JSON ({str(error)[:80] or type(error).__name__})") from error
     needs = {
         "images": {"id": int, "file_name": str, "width": int, "height": int},
         "annotations": {"image_id": int, "category_id": int},
@@ -73,7 +73,7 @@ def read_tree(path: Path) -> dict[str, Any]:
     for part, keys in needs.items():
         entries = tree.get(part) if isinstance(tree, dict) else None
         if not isinstance(entries, list):
-            raise FgdaError(f"--labels {path}: no COCO file: it needs a list `{part}`")
+            raise FgdaError(f"--labels {path}: not a COCO file: it needs a list `{part}`")
         for number, entry in enumerate(entries):
             missing = [key for key, kind in keys.items() if not (isinstance(entry, dict) and type(entry.get(key)) is kind)]
             if missing:

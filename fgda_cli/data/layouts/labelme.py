@@ -95,10 +95,10 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise BadFile(f"no JSON that can be read ({str(error)[:80] or type(error).__name__})") from error
+        raise BadFile(f"not readable JSON ({str(error)[:80] or type(error).__name__})") from error
     shapes = tree.get("shapes") if isinstance(tree, dict) else None
     if not isinstance(shapes, list) or not all(isinstance(s, dict) and isinstance(s.get("label"), str) for s in shapes):
-        raise BadFile("no Labelme file: it needs `shapes` with a `label` each")
+        raise BadFile("not a Labelme file: it needs `shapes` with a `label` each")
     return tree
 
 

@@ -43,5 +43,5 @@ def read_label(path: Path) -> np.ndarray:
     """Train ids `[H,W]` of a palette PNG's indices. Raises BadFile."""
     ids = grey_values(read_label_values(path))
     if ids.max(initial=0) > LARGEST:
-        raise BadFile(f"label id {int(ids.max())} is none of Vistas v1.2's (0 to {LARGEST})")
+        raise BadFile(f"label id {int(ids.max())} is not one of Vistas v1.2's (0 to {LARGEST})")
     return TABLE[ids]

@@ -33,10 +33,10 @@ def read_label(path: Path) -> np.ndarray:
     raw = np.fromfile(path, np.uint8)
     pixels = cv2.imdecode(raw, cv2.IMREAD_UNCHANGED) if raw.size else None
     if pixels is None:
-        raise BadFile("the file is empty (zero bytes)" if not raw.size else "no image that can be read")
+        raise BadFile("the file is empty (zero bytes)" if not raw.size else "not a readable image")
     if pixels.dtype != np.uint16 or pixels.ndim != 3:
         raise BadFile(f"a SYNTHIA label has 3 channels of 16 bit, this one is {pixels.dtype} {pixels.shape}")
     ids = pixels[..., 2]  # OpenCV reads BGR: the file's first channel comes last
     if ids.max(initial=0) > 22:
-        raise BadFile(f"class id {ids.max()} is none of SYNTHIA's (0 to 22)")
+        raise BadFile(f"class id {ids.max()} is not one of SYNTHIA's (0 to 22)")
     return TABLE[ids]

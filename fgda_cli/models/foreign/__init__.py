@@ -24,7 +24,7 @@ def read_foreign(path: Path, kind: str, trust: bool = False) -> Foreign:
     content = read_tensors(path, trust)
     inner = [key for key, value in content.items() if isinstance(value, dict) and _holds_tensors(value)]
     if len(inner) == 1 and inner[0] not in KNOWN_KEYS and not _holds_tensors(content):
-        raise FgdaError(f"{path} holds its tensors under '{inner[0]}', as no file that is known does: save that part alone")
+        raise FgdaError(f"{path} holds its tensors under '{inner[0]}', which no known format does: save that part alone")
     try:
         kind = detect(path, content) if kind == "auto" else kind
         reader = next(reader for reader in READERS if kind in reader.FORMATS)
@@ -34,9 +34,7 @@ def read_foreign(path: Path, kind: str, trust: bool = False) -> Foreign:
     except FgdaError as error:
         raise FgdaError(f"{path}: {error}") from None
     except (KeyError, IndexError, AttributeError, TypeError, ValueError, RuntimeError) as error:
-        raise FgdaError(
-            f"{path}: names or shapes of no network that is known ({type(error).__name__}: {_short(error)})"
-        ) from error
+        raise FgdaError(f"{path}: the names or shapes fit no known network ({type(error).__name__}: {_short(error)})") from error
     check_finite(foreign.state, str(path))
     return foreign
 

@@ -107,7 +107,7 @@ def flat_of(content: dict, kind: str) -> dict[str, Tensor]:
         try:
             body, head = plain_names(content["feature_extractor"]), plain_names(content["classifier"])
         except (KeyError, AttributeError) as error:
-            raise FgdaError("no FADA checkpoint: it needs feature_extractor and classifier") from error
+            raise FgdaError("not a FADA checkpoint: it needs feature_extractor and classifier") from error
         return {key.removeprefix("backbone."): value for key, value in body.items()} | head
     flat = plain_names(flat_state(content))
     if kind == "clan":
@@ -150,7 +150,7 @@ def _sum_heads(flat: dict[str, Tensor]) -> dict[str, Tensor]:
             continue
         twin = flat.get(key.replace("layer6.", "layer5.", 1)) if key.startswith("layer6.") else None
         if key.startswith("layer6.") and (twin is None or twin.shape != value.shape):
-            raise FgdaError(f"no CLAN file: {key} has no twin in layer5 to be summed with")
+            raise FgdaError(f"not a CLAN file: {key} has no twin in layer5 to be summed with")
         summed[key] = value if twin is None else value + twin
     return summed
 
