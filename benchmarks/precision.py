@@ -16,6 +16,7 @@ import torch
 
 from fgda_cli.models.segmenter import Segmenter
 from fgda_cli.runtime.devices import MEASURED, Precision, make_precision
+from fgda_cli.runtime.system import keep_freed_memory
 
 NETWORKS = {
     "dense: resnet18": ("resnet18", 8),
@@ -41,6 +42,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
+    keep_freed_memory()  # as the command line does
     width, height = map(int, arguments.size.split("x"))
     cpu, images = torch.device("cpu"), torch.randint(0, 256, (arguments.batch, 3, height, width), dtype=torch.uint8)
     print(f"{'network':36} {'fp32':>8} {'bf16':>8}  auto  slower than the better")

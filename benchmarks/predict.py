@@ -31,13 +31,14 @@ from fgda_cli.data.playground.scene import draw
 from fgda_cli.data.store import PreparedDataset
 from fgda_cli.inference.evaluate import evaluate_model
 from fgda_cli.inference.inputs import collect
-from fgda_cli.inference.outputs import KINDS, Ids, Pictures
+from fgda_cli.inference.outputs import Ids, Pictures
 from fgda_cli.inference.pipeline import batched, images_per_batch
 from fgda_cli.inference.predict import predict_inputs
 from fgda_cli.inference.tta import forward_logits
 from fgda_cli.models.segmenter import Segmenter
 from fgda_cli.runtime.devices import make_precision
 from fgda_cli.runtime.reporter import Reporter
+from fgda_cli.runtime.system import keep_freed_memory
 
 NETWORKS = {"resnet101": ("resnet101", 64, True), "playground": ("resnet18", 32, False)}
 QUIET = Reporter(quiet=True)
@@ -97,6 +98,7 @@ def memory(model, root: Path, precision, images: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    keep_freed_memory()  # as the command line does
     parser.add_argument("--network", choices=NETWORKS, default="resnet101")
     parser.add_argument("--size", type=size, default=(1024, 512), help="of the network's input, WxH")
     parser.add_argument("--label", type=size, default=(2048, 1024), help="of labels and photographs, WxH")
@@ -125,7 +127,7 @@ def main() -> None:
                     inputs,
                     precision,
                     QUIET,
-                    Pictures(root / "out", CITYSCAPES, KINDS, Ids("train", CITYSCAPES)),
+                    Pictures(root / "out", CITYSCAPES, ("color", "ids", "overlay"), Ids("train", CITYSCAPES)),
                     with_entropy=False,
                 )
             ),

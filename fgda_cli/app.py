@@ -40,7 +40,7 @@ from .commands import (
 from .runtime.distributed import ranks
 from .runtime.errors import UsageError
 from .runtime.reporter import Reporter
-from .runtime.system import on_signal
+from .runtime.system import keep_freed_memory, on_signal
 
 app = typer.Typer(
     name="fgda", no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False,
@@ -142,5 +142,6 @@ def _exit_code(error: BaseException) -> int:
 
 
 def run() -> None:
-    """Run the console script `fgda`."""
+    """Run the console script `fgda`, whose process is its own: a caller of the API keeps the memory settings it has."""
+    keep_freed_memory()
     sys.exit(main())

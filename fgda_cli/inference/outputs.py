@@ -18,8 +18,6 @@ from ..visual.heat import heat, heat_with_bar
 from .inputs import InputImage
 from .video import InOrder, VideoFile
 
-KINDS = ("color", "ids", "overlay")
-
 
 @dataclass(frozen=True)
 class Ids:

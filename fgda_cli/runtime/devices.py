@@ -15,7 +15,6 @@ from torch import nn
 from .distributed import ProcessGroup, ranks
 from .errors import UsageError
 from .reporter import Reporter
-from .system import keep_freed_memory
 
 
 def pick_device(name: str) -> torch.device:
@@ -79,8 +78,6 @@ def make_precision(
 
     Raises UsageError for fp16 on a CPU, which lacks kernels for it.
     """
-    if device.type == "cpu":
-        keep_freed_memory()
     if name == "auto":
         name = MEASURED[process_group.first_decides(lambda: _faster(device, model, reporter))]
     if name == "fp16" and device.type == "cpu":

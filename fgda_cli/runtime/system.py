@@ -25,7 +25,7 @@ def io_threads(asked: int | None = None) -> int:
 
 
 def keep_freed_memory() -> bool:
-    """Let the C library keep what it is given back, where it can (glibc); called before work on a CPU. Whether it could.
+    """Let the C library (glibc) keep freed memory, and return whether it can; for processes of the command line alone.
 
     By default every tensor above 32 MB, and many below, is mapped anew and unmapped again: the kernel clears its pages
     each time, which on a virtual machine costs as much as the convolution that fills them (benchmarks/step.py).
