@@ -20,7 +20,9 @@ def compare(
     ],
     most: Annotated[
         Optional[int],
-        typer.Option(min=1, max=200, help="Images shown at most. Default: 4, in a page 50.", rich_help_panel="Result"),
+        typer.Option(
+            min=1, max=200, help="Images shown at most, evenly spread. Default: 4, in a page 50.", rich_help_panel="Result"
+        ),
     ] = None,
     data_root: cli.DataRoot = None,
     device: cli.Device = "auto",

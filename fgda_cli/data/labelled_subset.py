@@ -9,8 +9,7 @@ import numpy as np
 
 from ..runtime.errors import FgdaError
 from ..runtime.random import SampleStream
-from .loader import AnyDataset
-from .store import Item
+from .store import AnyDataset, Item
 
 
 def chosen_labels(target: AnyDataset, wanted: int | str, seed: int) -> list[Item]:

@@ -21,7 +21,7 @@ from ..runtime.system import on_signal
 from . import augment, sampling
 from .classes import IGNORE_INDEX
 from .geometry import resize_ids, resize_image
-from .store import JoinedDataset, PartOf, PreparedDataset
+from .store import AnyDataset
 
 
 class Batch(NamedTuple):
@@ -82,9 +82,6 @@ class Sampling:
     rare_class_crop_pixels: int = 0
     rare_class_temperature: float = 0.01
     crop_tries: int | None = None
-
-
-AnyDataset = PreparedDataset | JoinedDataset | PartOf
 
 
 def training_split(dataset: AnyDataset) -> str:

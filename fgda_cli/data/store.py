@@ -200,6 +200,9 @@ class PartOf:
         return self.chosen if split == "train" else self.whole.items(split, labelled)
 
 
+AnyDataset = PreparedDataset | JoinedDataset | PartOf
+
+
 def fingerprint(items: list[Item]) -> str:
     """Return a hash that changes when an image or label of these items is prepared again: of names, sizes and times of files."""
     digest = hashlib.sha256()
@@ -208,6 +211,19 @@ def fingerprint(items: list[Item]) -> str:
             status = (item.folder / path).stat() if path is not None else None
             facts = (item.name, path, *((status.st_size, status.st_mtime_ns) if status else ()))
             digest.update(repr(facts).encode())
+    return digest.hexdigest()[:16]
+
+
+def contents_hash(domains: list[tuple[AnyDataset | None, list[Item]]]) -> str:
+    """Return a hash of what was prepared for training, from the manifests alone: classes, cached sizes, and each image's name,
+    size and label pixels. A copy on another disk has the same.
+    """
+    digest = hashlib.sha256()
+    for dataset, items in domains:
+        if dataset is not None:
+            digest.update(repr((dataset.classes.names, dataset.size, dataset.resample)).encode())
+        for item in items:
+            digest.update(repr((item.name, item.size, item.counts)).encode())
     return digest.hexdigest()[:16]
 
 

@@ -12,9 +12,8 @@ import numpy as np
 
 from ..data.classes import NOT_IN_SYNTHIA13, NOT_IN_SYNTHIA16, ClassMatch, ClassSet, match_classes, mean_without
 from ..data.geometry import InputRule
-from ..data.loader import AnyDataset
 from ..data.names import shown
-from ..data.store import Item
+from ..data.store import AnyDataset, Item
 from ..metrics import ConfusionMatrix
 from ..models.segmenter import Segmenter
 from ..runtime.devices import Precision

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from .. import losses
-    from ..data.loader import AnyDataset, Batch
+    from ..data.loader import Batch
+    from ..data.store import AnyDataset
     from ..models.segmenter import Output, Segmenter
     from ..runtime import transfer
     from .offline import OfflineData

@@ -15,7 +15,8 @@ from .optimizers import Recipe, Scheduled, sgd
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..data.loader import AnyDataset, Batch
+    from ..data.loader import Batch
+    from ..data.store import AnyDataset
     from ..models.segmenter import Segmenter
     from .offline import OfflineData
 

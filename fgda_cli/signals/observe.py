@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from ..data.geometry import Size, resize_ids, resize_image
 from ..data.images import evenly_spaced
-from ..data.loader import AnyDataset, to_tensor
+from ..data.loader import to_tensor
+from ..data.store import AnyDataset
 from ..inference.tta import forward, forward_logits
 from ..losses import entropy_map, upsample
 from ..metrics import ConfusionMatrix

@@ -46,11 +46,11 @@ def gather(inputs: list[str], root: Path, most: int, threads: int | None = None)
         if folder is not None:
             scenes += from_dataset(PreparedDataset(folder), "val", most)
             continue
-        for item, image in read_inputs(collect([text], recursive=False)[:most], threads):
+        for item, image in read_inputs(evenly_spaced(collect([text], recursive=False), most), threads):
             if isinstance(image, BadFile):
                 raise FgdaError(f"{item.path}: {image}")
             scenes.append(Scene(image, name=item.name))
-            if len(scenes) >= most:
+            if len(scenes) >= most:  # a video has more frames than one
                 break
     return scenes[:most]
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from ..data.classes import ClassSet
 from ..data.geometry import resize_image, same_aspect
-from ..data.loader import AnyDataset, training_split
-from ..data.store import typical_size
+from ..data.loader import training_split
+from ..data.store import AnyDataset, typical_size
 from ..models.checkpoint import load, load_model
 from ..runtime.devices import Precision
 from ..runtime.errors import FgdaError

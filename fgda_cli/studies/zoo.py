@@ -36,9 +36,10 @@ def get(name: str, reporter: Reporter, trust: bool = False) -> Path:
         return ours
     make_folder(zoo.folder())
     published = zoo.folder() / f"{name}.published"
-    if not published.is_file():
+    is_ours = not published.is_file()  # else a person put it there, and only a person deletes it
+    if is_ours:
         _download(entry, published, reporter)
-    _check(entry, published)
+    _check(entry, published, is_ours)
     with _checkpoint_in(entry, published) as file:
         content = import_checkpoint(file, entry.format, reporter, trust)
     checkpoint.save(ours, content | {"origin": f"{name}, {entry.page}"})
@@ -88,23 +89,25 @@ def _download(entry: Published, path: Path, reporter: Reporter) -> None:
                 raise FgdaError(f"cannot download {entry.url} ({reason})\n{_by_hand(entry, path)}, or try again later") from error
 
 
-def _check(entry: Published, file: Path) -> None:
-    """Check a download. Raises FgdaError, and deletes the file, when it is a page of HTML, or has another size or checksum than
-    published.
+def _check(entry: Published, file: Path, is_ours: bool) -> None:
+    """Check a file. Raises FgdaError when it is a page of HTML, or has another size or checksum than published; a download of
+    ours is deleted then.
     """
     with open(file, "rb") as opened:
         start = opened.read(512).lstrip().lower()
         problem = _problem(entry, file, start, opened)
-    if problem:
+    if problem and is_ours:
         file.unlink()
         raise FgdaError(f"{entry.url or file} {problem}; it was deleted\n{_by_hand(entry, file)}, or try again later")
+    if problem:
+        raise FgdaError(f"{file} {problem}\n{_by_hand(entry, file)}, or delete it to have it fetched")
 
 
 def _problem(entry: Published, file: Path, start: bytes, opened: BinaryIO) -> str | None:
     if start.startswith((b"<!doctype html", b"<html")):
-        return "gave a page of HTML in place of a file (a drive does so when its quota is used up)"
+        return "is a page of HTML in place of a file (a drive does so when its quota is used up)"
     if entry.size is not None and file.stat().st_size != entry.size:
-        return f"gave {file.stat().st_size} bytes, not the {entry.size} that are published"
+        return f"has {file.stat().st_size} bytes, not the {entry.size} that are published"
     if entry.sha256:
         opened.seek(0)
         digest = hashlib.sha256()

@@ -9,8 +9,7 @@ from typing import Any
 from ..data.classes import NOT_IN_SYNTHIA13, NOT_IN_SYNTHIA16, ClassSet, match_classes, mean_without
 from ..data.geometry import InputRule, same_aspect
 from ..data.labelled_subset import chosen_labels
-from ..data.loader import AnyDataset
-from ..data.store import PartOf, PreparedDataset, open_dataset, open_domain, typical_size
+from ..data.store import AnyDataset, PartOf, PreparedDataset, open_dataset, open_domain, typical_size
 from ..methods.base import Method
 from ..runtime.errors import FgdaError, UsageError
 from ..runtime.reporter import Reporter

@@ -41,6 +41,7 @@ class Identity:
     method: str
     init: str | None = None
     init_hash: str | None = None  # of the start's weights: the path alone does not say that they are the same
+    data: str | None = None  # hash of the training images, as they are prepared
 
 
 class RunFolder:
@@ -73,10 +74,10 @@ class RunFolder:
         try:
             recorded_run = yaml.safe_load(self.record.read_text())
             stage = recorded_run["stage"]
-            found_hash = stage.get("init_hash")
+            found_hash, data = stage.get("init_hash"), stage.get("data") or identity.data  # an older run recorded none
         except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
             raise FgdaError(f"cannot read {self.record}: use --fresh to start over") from error
-        free = [*FREE_KEYS, *OTHER_STAGE[identity.stage], "stage.init"]
+        free = [*FREE_KEYS, *OTHER_STAGE[identity.stage], "stage.init", "stage.data"]
         free += [f"{identity.stage}.{key}" for key in LENGTH_KEYS] if extend else []
         recorded, wanted = _with_defaults(recorded_run), json.loads(json.dumps(wanted))
         differing = [key for key in _differences(recorded, wanted) if not key.startswith(tuple(free))]
@@ -93,6 +94,11 @@ class RunFolder:
             raise UsageError(
                 f"{self.folder} began from other weights than {identity.init} holds now (trained again since?)\n"
                 "use --fresh to start over from them, or another --out"
+            )
+        if data != identity.data:
+            raise UsageError(
+                f"{self.folder} was trained on other images or labels than the data sets hold now (prepared again since?)\n"
+                "use --fresh to start over with them, or another --out"
             )
 
     def length(self, stage: str) -> int | None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 import torch
 
 from ..data.loader import PairedSamples
-from ..data.store import open_domain
+from ..data.store import contents_hash, open_domain
 from ..methods.base import Method
 from ..methods.offline import OfflineData
 from ..methods.registry import method_class
@@ -167,6 +167,9 @@ def check(
     group = join(device)
     _check_batch(stage, identity.stage, group.size)
     check_network(preset, stage, method, data)
+    domains = [(samples.source, samples.source_items), (samples.target, samples.target_items)]
+    domains.append((samples.labelled, samples.labelled_items))
+    identity = replace(identity, data=contents_hash(domains))
     return Plan(job, preset, stage, identity, method, init, data, samples, device, group)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from ..data.classes import ClassSet
 from ..data.geometry import InputRule
 from ..data.images import evenly_spaced
-from ..data.loader import AnyDataset
+from ..data.store import AnyDataset
 from ..inference.evaluate import Manner, evaluate_model
 from ..methods.base import Method
 from ..models import checkpoint

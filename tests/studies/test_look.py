@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from fgda_cli.data.classes import CITYSCAPES
+from fgda_cli.data.images import write_image
+from fgda_cli.studies.compare import gather
 from fgda_cli.studies.look import safe_palette
 from fgda_cli.training import stages
 from tests.helpers import QUIET, fgda, needs
@@ -33,6 +35,12 @@ def page_file(two, data_root, tmp_path_factory):
     done = fgda("compare", *two, "--inputs", data_root / "playground-street", "--most", "3", "--out", out)
     assert done.returncode == 0 and "3 images, 2 checkpoints" in done.stdout, done.stderr
     return out
+
+
+def test_images_of_a_folder_are_spread_evenly(tmp_path):
+    for number in range(9):
+        write_image(tmp_path / f"{number}.png", np.full((32, 64, 3), number, np.uint8))
+    assert [scene.name for scene in gather([str(tmp_path)], tmp_path, 3)] == ["0", "4", "8"]
 
 
 @pytest.fixture

@@ -149,6 +149,16 @@ def test_another_file_than_published_is_deleted(server, monkeypatch, change, why
     assert not list(zoo.folder().iterdir())
 
 
+def test_a_wrong_file_that_a_person_put_there_stays(server, monkeypatch):
+    offer(monkeypatch, size=17)
+    file = zoo.folder() / f"{NAME}.published"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(b"mine")
+    with pytest.raises(FgdaError, match=r"published has 4 bytes, not the 17 that are published\n.*or delete it"):
+        study.get(NAME, QUIET)
+    assert file.read_bytes() == b"mine" and not server.asked
+
+
 def test_the_right_size_and_checksum_pass(server, monkeypatch, published):
     offer(monkeypatch, sha256=hashlib.sha256(published).hexdigest()[:12], size=len(published))
     assert study.get(NAME, QUIET).is_file()
@@ -156,7 +166,7 @@ def test_the_right_size_and_checksum_pass(server, monkeypatch, published):
 
 def test_a_page_of_html_is_no_checkpoint(server):
     server.content = b"<!DOCTYPE html><html><body>Quota exceeded</body></html>"
-    with pytest.raises(FgdaError, match="gave a page of HTML in place of a file .*quota"):
+    with pytest.raises(FgdaError, match="is a page of HTML in place of a file .*quota"):
         study.get(NAME, QUIET)
     assert not list(zoo.folder().iterdir())
 

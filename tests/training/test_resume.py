@@ -137,6 +137,33 @@ def test_kill_9_of_a_real_process(data_root, tmp_path):
     assert same(tmp_path / "whole/checkpoints/final.pth", tmp_path / "parts/checkpoints/final.pth")
 
 
+def test_a_run_does_not_go_on_with_other_data(job, pretrained, data_root, tmp_path, monkeypatch):
+    """Prepared again at another size, with other labels or another image; a copy, or another split, changes nothing."""
+    shutil.copytree(data_root, tmp_path / "data")
+    ours = replace(job, data_root=tmp_path / "data", out=tmp_path / "run")
+    crash_at(monkeypatch, 3, lambda: stages.adapt(replace(ours, data_root=data_root), pretrained))
+    manifest = tmp_path / "data/playground-street/manifest.json"
+    tree = json.loads(manifest.read_text())
+    for change in (
+        lambda tree: tree["splits"]["train"].pop(),
+        lambda tree: tree["splits"]["train"][0].update(size=[640, 320]),
+        lambda tree: tree.update(size=[32, 32]),
+    ):
+        other = json.loads(manifest.read_text())
+        change(other)
+        manifest.write_text(json.dumps(other))
+        with pytest.raises(UsageError, match="other images or labels than the data sets hold now"):
+            stages.adapt(ours, pretrained)
+        manifest.write_text(json.dumps(tree))
+    tree["splits"]["more"] = tree["splits"]["val"]
+    manifest.write_text(json.dumps(tree))
+    assert stages.adapt(ours, pretrained).is_file()
+    record = yaml.safe_load((tmp_path / "run/preset.yaml").read_text())
+    del record["stage"]["data"]  # as an earlier version wrote it
+    (tmp_path / "run/preset.yaml").write_text(yaml.safe_dump(record))
+    assert stages.adapt(ours, pretrained).is_file()
+
+
 def test_the_same_seed_gives_the_same_weights_and_another_seed_does_not(job, pretrained, tmp_path, tiny_preset):
     assert same(pretrained, stages.pretrain(replace(job, out=tmp_path / "again")))
     other = replace(job, preset=tiny_preset("run.seed=1"), out=tmp_path / "other")

@@ -13,7 +13,8 @@ from ..base import Engine, Method, MethodSettings, Weight, torch
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from ...data.loader import AnyDataset, Batch
+    from ...data.loader import Batch
+    from ...data.store import AnyDataset
     from ...models.segmenter import Segmenter
     from ..offline import OfflineData
 
