@@ -106,12 +106,12 @@ class RunFolder:
         return recorded(self.folder, lambda found: int(found[stage]["iterations"]))
 
     def has_more_room(self, wanted: Run) -> bool:
-        """Return whether a finished run is now allowed more time or patience than it was begun with."""
+        """Return whether the run is now allowed more time or patience than it was begun with."""
         before = recorded(self.folder, lambda found: Run.model_validate(found["run"]))
         if before is None:
             return False
         limits = ((before.time_limit, wanted.time_limit), (before.patience, wanted.patience))
-        return self.final.is_file() and any(was is not None and (now is None or now > was) for was, now in limits)
+        return any(was is not None and (now is None or now > was) for was, now in limits)
 
     def reached(self) -> int | None:
         """Return the iterations that the folder's run has trained; None when there is no checkpoint."""

@@ -198,7 +198,7 @@ def _run(
         if resumed is not None:
             state.load_state_dict(resumed["train"])
             state.stale = 0 if state_of_run == LONGER else state.stale
-            if state_of_run == LONGER or preset.run.time_limit is None:
+            if state_of_run == LONGER or preset.run.time_limit is None or run.has_more_room(preset.run):
                 state.planned = None
             job.reporter.say(f"resuming {run.folder} at iteration {state.iteration} of {stage.iterations}")
         train(plan, run, state)
@@ -213,7 +213,8 @@ def _open(plan: Plan, run: RunFolder, stack: ExitStack) -> int:
 
     def open_run() -> int:
         stack.enter_context(alone_in(run.folder))
-        goes_on = plan.job.extend or (not plan.job.fresh and run.has_more_room(plan.preset.run))
+        has_more_room = run.final.is_file() and run.has_more_room(plan.preset.run)
+        goes_on = plan.job.extend or (not plan.job.fresh and has_more_room)
         longer = goes_on and _is_longer(plan.job, run, plan.stage, plan.identity)
         run.open(plan.preset, plan.identity, plan.job.fresh, longer)
         if run.final.is_file() or not run.last.is_file():

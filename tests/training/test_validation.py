@@ -140,6 +140,15 @@ def test_a_time_limit_ends_in_time_with_the_best_and_a_larger_one_goes_on(job, t
     assert more["iteration"] > last["iteration"] and 9 < more["spent"] < 14
 
 
+def test_a_stopped_run_with_a_larger_limit_is_planned_anew(job, trained, tiny_preset, monkeypatch):
+    long = ("adapt.iterations=100000", "adapt.evaluate_every=99999", "run.select=label-free")
+    monkeypatch.setattr(Clock, "iterations_that_fit", lambda clock, iteration: 40 if clock.limit < 900 else 6)
+    crash_at(monkeypatch, 5, lambda: stages.adapt(replace(job, preset=tiny_preset(*long, "run.time_limit=800s")), trained))
+    assert checkpoint.load(job.out / "checkpoints/last.pth")["train"]["planned"] == 40
+    stages.adapt(replace(job, preset=tiny_preset(*long, "run.time_limit=1000s")), trained)
+    assert checkpoint.load(job.out / "checkpoints/last.pth")["train"]["planned"] == 6
+
+
 def test_a_clock_plans_by_the_speed_without_validations(monkeypatch):
     now = [0.0]
     monkeypatch.setattr("fgda_cli.training.stopping.time.monotonic", lambda: now[0])
