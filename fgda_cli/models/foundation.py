@@ -12,6 +12,7 @@ from ..runtime.errors import FgdaError
 from .encoders import timm as timm_family
 from .heads.blocks import resize
 from .normalisation import Normalise
+from .shapes import sides
 from .weights import check_finite, find_weights, flat_state, plain_names, read_tensors
 
 CNN_STRIDE = 32
@@ -31,7 +32,7 @@ class Foundation(nn.Module):
         self.channels = net.num_features
 
     def forward(self, images: Tensor) -> Tensor:
-        cells = [max(1, round(int(side) * self.scale / self.step)) for side in images.shape[-2:]]
+        cells = [max(1, round(side * self.scale / self.step)) for side in sides(images)]
         features = self.net.forward_features(resize(self.normalise(images), tuple(side * self.step for side in cells)))
         if features.ndim == 4:
             return features

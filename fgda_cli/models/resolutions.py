@@ -13,6 +13,7 @@ from .heads.blocks import resize
 from .heads.linear import LinearHead
 from .heads.segformer import SegformerNeck
 from .segmenter import Detail, Output, Segmenter
+from .shapes import sides
 
 STRIDE = 8  # of the pixels at which windows may begin: those that both resolutions' maps have
 GPU_PIXELS = 1 << 22  # of the windows that are computed together
@@ -44,28 +45,26 @@ class TwoResolutions(Segmenter):
 
     def context(self, images: Tensor) -> Tensor:
         """Return half of the (normalised) images, both sides multiples of 4."""
-        height, width = (max(STRIDE, STRIDE * round(side / STRIDE)) // 2 for side in images.shape[-2:])
+        height, width = (max(STRIDE, STRIDE * round(side / STRIDE)) // 2 for side in sides(images))
         return F.interpolate(images, (height, width), mode="bilinear", align_corners=False)
 
     def forward(self, images: Tensor) -> Output:
         images = self.normalise(images)
         context = self.context(images)
-        images = resize(images, tuple(2 * side for side in context.shape[-2:]))
+        images = resize(images, tuple(2 * side for side in sides(context)))
         stages = tuple(self.backbone(context))
         features = self.neck(stages)
         coarse = self.head(self.dropout(features))
-        attention = resize(
-            torch.sigmoid(self.attention_head(self.dropout(self.attention_neck(stages)))), tuple(coarse.shape[-2:])
-        )
-        size = tuple(2 * side for side in coarse.shape[-2:])
-        box = self.draw_box(images.shape[-2:]) if self.training and self.draws is not None else None
+        attention = resize(torch.sigmoid(self.attention_head(self.dropout(self.attention_neck(stages)))), sides(coarse))
+        size = tuple(2 * side for side in sides(coarse))
+        box = self.draw_box(sides(images)) if self.training and self.draws is not None else None
         detail = None
         if box is None:
             fine = self.all_details(images, size)
         else:
             own = self.detail_logits(images, [box])
-            fine, detail = _put(own, box, size, images), Detail(own, box, tuple(images.shape[-2:]))
-            attention = attention * _inside(attention, box, images.shape[-2:])
+            fine, detail = _put(own, box, size, images), Detail(own, box, sides(images))
+            attention = attention * _inside(attention, box, sides(images))
         fused = resize((1 - attention) * coarse, size) + resize(attention, size) * fine
         return Output(fused, None, features, stages[-2], stages, detail)
 
@@ -76,7 +75,7 @@ class TwoResolutions(Segmenter):
 
     def all_details(self, images: Tensor, size: tuple[int, int]) -> Tensor:
         """Return the mean of all windows' logits. In training, batch norm sees all windows together, as published."""
-        boxes, total = self.boxes(images.shape[-2:]), None
+        boxes, total = self.boxes(sides(images)), None
         once = len(boxes) if self.training else self.windows_at_once(images)
         for first in range(0, len(boxes), once):
             group = boxes[first : first + once]
@@ -85,7 +84,7 @@ class TwoResolutions(Segmenter):
                     total = logits.new_zeros(*logits.shape[:2], *size)
                     count = logits.new_zeros(size)
                 total = total + _put(logits, box, size, images)
-                rows, columns = _place(box, size, images.shape[-2:])
+                rows, columns = _place(box, size, sides(images))
                 count[rows, columns] += 1
         return total / count
 
@@ -132,14 +131,14 @@ def _place(box: Box, size: tuple[int, int], pixels: tuple[int, int]) -> tuple[sl
 
 def _put(logits: Tensor, box: Box, size: tuple[int, int], images: Tensor) -> Tensor:
     """A window's logits in their place in a map of `size`, 0 around."""
-    rows, columns = _place(box, size, images.shape[-2:])
+    rows, columns = _place(box, size, sides(images))
     logits = resize(logits, (rows.stop - rows.start, columns.stop - columns.start))
     return F.pad(logits, (columns.start, size[1] - columns.stop, rows.start, size[0] - rows.stop))
 
 
 def _inside(maps: Tensor, box: Box, pixels: tuple[int, int]) -> Tensor:
     """1 where a map's points lie in the box, `[1,1,h,w]`."""
-    rows, columns = _place(box, tuple(maps.shape[-2:]), pixels)
-    mask = maps.new_zeros(1, 1, *maps.shape[-2:])
+    rows, columns = _place(box, sides(maps), pixels)
+    mask = maps.new_zeros(1, 1, *sides(maps))
     mask[..., rows, columns] = 1
     return mask

@@ -19,7 +19,7 @@ from fgda_cli.models.weights import load_backbone
 from fgda_cli.runtime.errors import FgdaError
 from fgda_cli.studies.importing import import_checkpoint
 from fgda_cli.training import stages
-from tests.helpers import IMAGENET, QUIET, crash_at, fgda, needs, random_state, same
+from tests.helpers import IMAGENET, QUIET, crash_at, fgda, random_state, same
 
 
 def counted(*shape):
@@ -388,12 +388,12 @@ def test_it_trains_and_resumes_bit_identically(data_root, tiny_preset, tmp_path,
     assert weights["backbone.interactions.0.injector.gamma"].any()  # the transformer begins to read the maps
 
 
-@needs("onnx", "onnxruntime", "onnxscript")
 def test_its_export_decides_as_torch_does(published_file, tmp_path):
+    """A trace; ONNX and OpenVINO: tests/trust/exports.py."""
     checkpoint.save(tmp_path / "ours.pth", import_checkpoint(published_file[0], "auto"))
-    done = fgda("export", tmp_path / "ours.pth", "--out", tmp_path / "model.onnx", "--size", "160x96")
+    done = fgda("export", tmp_path / "ours.pth", "--out", tmp_path / "model.pt", "--size", "160x96")
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "model.onnx").is_file() and "100.00 %" in done.stdout, done.stdout
+    assert (tmp_path / "model.pt").is_file() and "100.00 %" in done.stdout, done.stdout
 
 
 def test_the_encoder_enlarges_by_35_to_32_and_takes_any_size(tiny):

@@ -1,15 +1,16 @@
-"""Run the suites of cases: malformed input (fuzz), what was once wrong in silence (kinds), broken processes (faults)."""
+"""Run the suites of cases: malformed input (fuzz), what was once wrong in silence (kinds), broken processes (faults), all
+networks as files for other runtimes (exports)."""
 
 from __future__ import annotations
 
 import shutil
 import signal
 
-from tests.trust import faults, fuzz, kinds
+from tests.trust import exports, faults, fuzz, kinds
 from tests.trust.world import World
 
 MOST_SECONDS = 100  # of one case
-SUITES = {"faults": faults.cases, "fuzz": fuzz.cases, "kinds": kinds.cases}
+SUITES = {"faults": faults.cases, "fuzz": fuzz.cases, "kinds": kinds.cases, "exports": exports.cases}
 
 
 def too_slow(_signum, _frame):

@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ...runtime.errors import FgdaError
 from ..deformable import DeformableAttention, Sizes, centres
+from ..shapes import sides
 from . import IMAGENET, Input
 from . import timm as timm_family
 
@@ -169,19 +170,17 @@ class AdapterEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Resize the images for both branches, each to its own grid; at 1024 pixels a side both read 1120, as published."""
-        vit, spm = (
-            tuple(max(1, round(int(side) * ENLARGED / step)) * step for side in images.shape[-2:]) for step in (PATCH, COARSEST)
-        )
+        vit, spm = (tuple(max(1, round(side * ENLARGED / step)) * step for side in sides(images)) for step in (PATCH, COARSEST))
         enlarged = F.interpolate(images, vit, mode="bilinear", align_corners=False)
         return self.stages(enlarged, enlarged if spm == vit else F.interpolate(images, spm, mode="bilinear", align_corners=False))
 
     def stages(self, vit_image: Tensor, spm_image: Tensor) -> list[Tensor]:
         """Return the four maps of an image whose sides are multiples of 14, and of it at sides that are multiples of 32."""
         c1, *maps = self.spm(spm_image)
-        own = [tuple(part.shape[-2:]) for part in maps]
+        own = [sides(part) for part in maps]
         c = to_tokens([part + e[:, None, None] for part, e in zip(maps, self.level_embed, strict=True)])
         patches = self.patch_embed["proj"](vit_image)
-        size = tuple(patches.shape[-2:])
+        size = sides(patches)
         positions = self.positions(size)
         x = to_tokens([patches]) + positions[:, 1:]
         cls = (self.cls_token + positions[:, :1]).expand(patches.shape[0], -1, -1)
@@ -195,7 +194,7 @@ class AdapterEncoder(nn.Module):
         stages = (c1 + self.up(c2), c2, c3, c4)
         norms = (self.norm1, self.norm2, self.norm3, self.norm4)
         return [
-            norm(stage + F.interpolate(output, stage.shape[-2:], mode="bilinear", align_corners=False))
+            norm(stage + F.interpolate(output, sides(stage), mode="bilinear", align_corners=False))
             for norm, stage, output in zip(norms, stages, outputs, strict=True)
         ]
 

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...runtime.errors import FgdaError
+from ..shapes import sides
 from . import IMAGENET, Input
 
 VIT_STAGES = 4  # intermediate layers of a plain transformer, evenly spaced, the last included
@@ -39,8 +40,8 @@ class TimmEncoder(nn.Module):
         self.strides = tuple(net.feature_info.reduction())
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        size = tuple(max(1, round(int(side) / self.patch)) * self.patch for side in images.shape[-2:])
-        if size != tuple(images.shape[-2:]):  # a transformer takes whole patches
+        size = tuple(max(1, round(side / self.patch)) * self.patch for side in sides(images))
+        if size != sides(images):  # a transformer takes whole patches
             images = F.interpolate(images, size=size, mode="bilinear", align_corners=False)
         pairs = zip(self.net(images), self.channels, strict=True)
         return [x if x.shape[1] == channels else x.permute(0, 3, 1, 2) for x, channels in pairs]  # some give [B,h,w,C]

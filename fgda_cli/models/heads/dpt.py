@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..shapes import sides
 from .blocks import resize
 from .linear import LinearHead
 
@@ -38,7 +39,7 @@ class DptNeck(nn.Module):
     def forward(self, stages: tuple[Tensor, ...]) -> Tensor:
         levels = []
         for projection, stage, scale in zip(self.projections, stages[-len(self.scales) :], self.scales, strict=True):
-            size = tuple(max(1, round(side * scale)) for side in stage.shape[-2:])
+            size = tuple(max(1, round(side * scale)) for side in sides(stage))
             levels.append(projection(F.adaptive_avg_pool2d(stage, size) if scale < 1 else resize(stage, size)))
         x = None
         for number in reversed(range(len(levels))):
