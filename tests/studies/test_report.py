@@ -100,7 +100,7 @@ def test_training_curves_of_a_run(trained, tmp_path):
 def test_what_is_no_run_is_refused(trained, tmp_path):
     done = fgda("report", tmp_path / "nowhere")
     assert done.returncode == 2 and "no such run folder" in done.stderr
-    with pytest.raises(FgdaError, match="no run folder"):
+    with pytest.raises(FgdaError, match="not a run folder"):
         run_page(tmp_path)
     (tmp_path / "preset.yaml").write_text((trained.parent.parent / "preset.yaml").read_text())
     (tmp_path / "metrics.jsonl").write_text("half a li")
