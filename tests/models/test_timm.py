@@ -322,7 +322,8 @@ DINOV3 = "timm:vit_tiny_patch16_dinov3_qkvb"
 
 def test_dinov3_takes_any_size_and_says_its_licence(tmp_path):
     """A random one; its positions are rotations, and its classes of tokens are left out."""
-    pytest.importorskip("timm", "1.0.20")
+    if not timm.is_model(DINOV3.removeprefix("timm:")):
+        pytest.skip("this timm has no tiny DINOv3")
     torch.manual_seed(0)
     net = Segmenter(5, DINOV3, output_stride="native", multi_level=False, head="dpt", head_width=16).eval()
     with torch.no_grad():
