@@ -1,12 +1,13 @@
-"""A run's own record, `preset.yaml` in its folder: the resolved preset, and in `stage` what the run is. Loads no torch."""
+"""Files of a run that are read without torch: `preset.yaml` (resolved preset; in `stage` the identity of the run), its log."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-RECORD = "preset.yaml"
+RECORD, METRICS = "preset.yaml", "metrics.jsonl"
 Value = TypeVar("Value")
 
 
@@ -18,3 +19,19 @@ def recorded(folder: Path, read: Callable[[Any], Value]) -> Value | None:
         return read(yaml.safe_load((folder / RECORD).read_text()))
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
         return None
+
+
+def measurements(folder: Path) -> list[dict[str, Any]]:
+    """Return the lines of a run's log that can be read; each has an `iteration`."""
+    try:
+        lines, entries = (folder / METRICS).read_text(errors="replace").splitlines(), []
+    except OSError:
+        return []
+    for line in lines:
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError):
+            continue  # cut short by a crash
+        if isinstance(entry, dict) and isinstance(entry.get("iteration"), int):
+            entries.append(entry)
+    return entries

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from ..metrics import ConfusionMatrix
 from ..runtime.devices import Precision
 from ..runtime.errors import FgdaError
 from ..runtime.files import write_text
+from ..runtime.record import METRICS, RECORD, measurements
 from ..visual import html
 from ..visual.colour import colourise, error_map
 from ..visual.heat import heat
@@ -111,15 +111,14 @@ def run_page(run: Path) -> str:
     """Return the training curves and settings of a run folder as a page. Raises FgdaError for another folder, or when nothing was
     logged yet.
     """
-    record, metrics = run / "preset.yaml", run / "metrics.jsonl"
     try:
-        settings, lines = record.read_text(), metrics.read_text(errors="replace").splitlines()
+        settings, entries = (run / RECORD).read_text(), measurements(run)
         stage = yaml.safe_load(settings)["stage"]
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         raise FgdaError(f"{run} is not a run folder: it needs preset.yaml and metrics.jsonl") from error
-    series = _series(lines)
+    series = _series(entries)
     if not series:
-        raise FgdaError(f"{metrics} holds no measurement yet")
+        raise FgdaError(f"{run / METRICS} holds no measurement yet")
     last = max(points[-1][0] for group in series.values() for points in group.values())
     finished = "finished" if (run / "checkpoints/final.pth").is_file() else "not finished"
     facts = [str(run), f"{stage['stage']} {stage['method']}", f"iteration {last}, {finished}"]
@@ -131,19 +130,18 @@ def run_page(run: Path) -> str:
     return html.page("Training run", facts, heading, *sections, html.section("Settings", f"<pre>{html.escape(settings)}</pre>"))
 
 
-def _series(lines: list[str]) -> dict[str, dict[str, list[tuple[int, float]]]]:
-    """metrics.jsonl as {group: {name: [(iteration, value)]}}."""
+def _series(entries: list[dict]) -> dict[str, dict[str, list[tuple[int, float]]]]:
+    """Return the log as {group: {name: [(iteration, value)]}}."""
     groups: dict[str, dict[str, list[tuple[int, float]]]] = {"validation": {}, "losses": {}, "learning rate": {}, "images/s": {}}
-    for line in lines:
+    for entry in entries:
         try:
-            entry = json.loads(line)
-            iteration = int(entry.pop("iteration"))
+            iteration = entry.pop("iteration")
             parts = {"validation": entry.pop("validation", {}), "learning rate": entry.pop("lr", {})}
             parts["images/s"] = {"images/s": entry.pop("images_per_second")} if "images_per_second" in entry else {}
             parts["losses"] = entry
             values = [(group, name, float(value)) for group, part in parts.items() for name, value in part.items()]
-        except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
-            continue  # a line cut short by a crash
+        except (ValueError, AttributeError, TypeError):
+            continue  # another program's line
         for group, name, value in values:
             groups[group].setdefault(name, []).append((iteration, value))
     return {group: values for group, values in groups.items() if values}

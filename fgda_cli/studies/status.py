@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 from dataclasses import asdict, dataclass
@@ -11,7 +10,7 @@ from typing import Any
 
 from ..runtime.errors import FgdaError
 from ..runtime.files import HOLDER
-from ..runtime.record import RECORD, recorded
+from ..runtime.record import METRICS, RECORD, measurements, recorded
 
 FINISHED, RUNNING, STOPPED, BROKEN = "finished", "running", "stopped", "broken"
 
@@ -42,7 +41,7 @@ def runs_below(folder: Path) -> list[RunStatus]:
     if not folder.is_dir():
         raise FgdaError(f"{folder}: no such folder")
     folders = (path.parent for path in sorted(folder.rglob(RECORD)))
-    return [status_of(run) for run in folders if (run / "checkpoints").is_dir() or (run / "metrics.jsonl").is_file()]
+    return [status_of(run) for run in folders if (run / "checkpoints").is_dir() or (run / METRICS).is_file()]
 
 
 def status_of(folder: Path) -> RunStatus:
@@ -51,7 +50,7 @@ def status_of(folder: Path) -> RunStatus:
     if facts is None:
         return RunStatus(str(folder), BROKEN)
     stage, name, length, batch, seed = facts
-    logs = _logs(folder)
+    logs = measurements(folder)
     iteration = max((int(entry["iteration"]) for entry in logs), default=0)
     state = _state(folder)
     speed = next((entry["images_per_second"] for entry in reversed(logs) if entry.get("images_per_second")), None)
@@ -72,23 +71,6 @@ def _facts(record: dict[str, Any]) -> tuple[dict[str, Any], str, int, int, int]:
     stage = record["stage"]
     wanted = record[stage["stage"]]
     return stage, str(record["name"]), int(wanted["iterations"]), int(wanted["batch_size"]), int(record["run"]["seed"])
-
-
-def _logs(folder: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl that can be read."""
-    try:
-        lines = (folder / "metrics.jsonl").read_text(errors="replace").splitlines()
-    except OSError:
-        return []
-    records = []
-    for line in lines:
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue  # cut short by a crash
-        if isinstance(entry, dict) and isinstance(entry.get("iteration"), int):
-            records.append(entry)
-    return records
 
 
 def _state(folder: Path) -> str:

@@ -12,7 +12,7 @@ from ..models import checkpoint
 from ..presets import from_json
 from ..runtime.errors import FgdaError, UsageError
 from ..runtime.files import HOLDER, LOCK, append_line, make_folder, write_text
-from ..runtime.record import RECORD, recorded
+from ..runtime.record import METRICS, RECORD, recorded
 from ..settings import Preset, Run
 
 # Keys that do not change what is computed, so that a resume may change them.
@@ -49,7 +49,7 @@ class RunFolder:
         self.folder = Path(folder)
         self.checkpoints = self.folder / "checkpoints"
         self.last, self.best, self.final = (self.checkpoints / f"{n}.pth" for n in ("last", "best", "final"))
-        self.metrics = self.folder / "metrics.jsonl"
+        self.metrics = self.folder / METRICS
         self.record = self.folder / RECORD
 
     def open(self, preset: Preset, identity: Identity, fresh: bool, extend: bool = False) -> None:
