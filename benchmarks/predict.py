@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 import torch
 
+from fgda_cli.commands.predict import KINDS
 from fgda_cli.data.classes import CITYSCAPES
 from fgda_cli.data.geometry import InputRule, resize_ids
 from fgda_cli.data.images import write_image
@@ -127,7 +128,7 @@ def main() -> None:
                     inputs,
                     precision,
                     QUIET,
-                    Pictures(root / "out", CITYSCAPES, ("color", "ids", "overlay"), Ids("train", CITYSCAPES)),
+                    Pictures(root / "out", CITYSCAPES, KINDS, Ids("train", CITYSCAPES)),
                     with_entropy=False,
                 )
             ),

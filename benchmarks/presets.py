@@ -58,9 +58,10 @@ def built(name: str, size: tuple[int, int] | None = None, images: int | None = N
 
     torch.manual_seed(0)
     name, _, other = name.partition(":")
-    preset = load_preset(name, ["model.weights=none", *sets], other or None)
+    sets = ["model.weights=none", *sets]
+    preset = load_preset(name, sets, other or None)
     if size is not None and preset.model.detail is not None:
-        preset = load_preset(name, ["model.weights=none", *sets, f"model.detail=[{size[0] // 2},{size[1] // 2}]"], other or None)
+        preset = load_preset(name, [*sets, f"model.detail=[{size[0] // 2},{size[1] // 2}]"], other or None)
     model = checkpoint.build_model(preset.model, 19)
     model.set_batch_norm(preset.adapt.batch_norm)
     cls = method_class(preset.method.name)

@@ -15,10 +15,15 @@ ROOT = Path(__file__).parent.parent
 PARTS = ["methods", "waits", "resume and evaluate", "schedule", "presets", "predict", "loader", "compiled"]
 
 
+@pytest.fixture(autouse=True)
+def benchmarks(monkeypatch):
+    """Its modules import each other by name."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+
+
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """Run the script in this process; returns what it wrote."""
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import gpu
 
     def main(*options) -> dict:
@@ -59,9 +64,9 @@ def test_a_missing_gpu_is_said_at_once(run, capsys):
     assert "there is no CUDA device here" in capsys.readouterr().err
 
 
-def test_a_part_that_fails_is_a_finding_and_the_others_go_on(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    gpu = pytest.importorskip("gpu")
+def test_a_part_that_fails_is_a_finding_and_the_others_go_on(tmp_path):
+    import gpu
+
     report = gpu.Report(tmp_path, torch.device("cpu"), 1)
     report.part("bad", 0, lambda: 1 / 0)
     report.part("good", 0, lambda: [{"a": 1.0, "b": None}])
@@ -81,7 +86,6 @@ def test_a_part_that_fails_is_a_finding_and_the_others_go_on(tmp_path, monkeypat
 @needs_pretended_gpu
 def test_its_parts_run_where_a_device_is_not_the_processor(tmp_path, monkeypatch):
     """What a first run on a GPU would stumble over: tensors left behind, files that cannot be read again."""
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     from contextlib import nullcontext
 
     import gpu_checks as checks

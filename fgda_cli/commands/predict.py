@@ -66,7 +66,7 @@ def predict(
     if clip.end is not None and clip.end <= clip.start:
         raise UsageError(f"--end {end} is not after --start {start}")
     show = cli.reporter(context)
-    found = collect(inputs, recursive, out, label_maps, show)
+    images = collect(inputs, recursive, out, label_maps, show)
     model, info = load_model(checkpoint, exported=True)
     how, tta = cli.precision_for(precision, device, show, model), cli.views(flip, scale, sliding, overlap, blend)
     how.to_device(model)
@@ -77,13 +77,13 @@ def predict(
     write = Videos(pictures, video) if "video" in kinds else pictures
     if isinstance(write, Videos):
         library("--save video")
-        check_videos(found, write, stills)
+        check_videos(images, write, stills)
     if process_group.is_first:
         pictures.write_legend()
     reading, with_entropy = Reading(workers, max_pixels, clip), "video" in kinds and video == "side"
-    counts = predict_inputs(model, found, how, show, write, tta, reading, process_group, with_entropy=with_entropy)
+    counts = predict_inputs(model, images, how, show, write, tta, reading, process_group, with_entropy=with_entropy)
     print(f"{out}: {counts.done} predicted" + (f", {counts.bad} could not be read" if counts.bad else ""))
-    fail_on_bad(counts.bad, len(found))
+    fail_on_bad(counts.bad, len(images))
 
 
 def check_videos(inputs, write, stills) -> None:

@@ -46,8 +46,8 @@ def rank(
     from ..visual.tables import ranking_table
 
     show = cli.reporter(context)
-    inputs_to_rank = collect(inputs, recursive, out, label_maps, show)
-    if any(item.stream is not None for item in inputs_to_rank):
+    images = collect(inputs, recursive, out, label_maps, show)
+    if any(item.stream is not None for item in images):
         raise UsageError("rank reads the chosen frames a second time: name files, not a camera, a stream or standard input")
     names = set(listed_names(labelled)) if labelled is not None else set()
     model, info = load_model(checkpoint)
@@ -55,7 +55,7 @@ def rank(
         check_names(kind, info["classes"])
     how = cli.precision_for(precision, device, show, model)
     how.to_device(model)
-    frames, bad = look(model, inputs_to_rank, how, show, workers, max_pixels)
+    frames, bad = look(model, images, how, show, workers, max_pixels)
     known = [frame for frame in frames if frame.item.name in names]
     if len(known) < len(names):
         show.warn(f"{labelled}: {len(names) - len(known)} of {len(names)} names are none of the images")
@@ -75,4 +75,4 @@ def rank(
                 f"CVAT: make a task of {out / 'cvat/JPEGImages'} with the labels of labelmap.txt, upload annotations.zip "
                 f"as Segmentation mask 1.1, correct it, export it in the same format and unpack that over {out / 'cvat'}"
             )
-    fail_on_bad(bad, len(inputs_to_rank))
+    fail_on_bad(bad, len(images))

@@ -167,9 +167,8 @@ def check(
     group = join(device)
     _check_batch(stage, identity.stage, group.size)
     check_network(preset, stage, method, data)
-    domains = [(samples.source, samples.source_items), (samples.target, samples.target_items)]
-    domains.append((samples.labelled, samples.labelled_items))
-    identity = replace(identity, data=contents_hash(domains))
+    source, target = (samples.source, samples.source_items), (samples.target, samples.target_items)
+    identity = replace(identity, data=contents_hash([source, target, (samples.labelled, samples.labelled_items)]))
     return Plan(job, preset, stage, identity, method, init, data, samples, device, group)
 
 

@@ -1,7 +1,8 @@
 """Everything that may go wrong, done on purpose: `make trust`, or `python -m tests.trust [SUITE…] [--only TEXT]`.
 
 `faults` kills, stops, starves and breaks real processes. `fuzz` feeds malformed files and words to the command line. `kinds`
-repeats what was once wrong in silence. `exports` writes every kind of network as ONNX, OpenVINO and TorchScript. Each failure is printed, then the counts; the exit code is 1 when anything failed.
+repeats what was once wrong in silence. `exports` writes every kind of network as ONNX, OpenVINO and TorchScript. Each failure
+is printed, then the counts; the exit code is 1 when anything failed.
 """
 
 from __future__ import annotations
