@@ -20,7 +20,7 @@ from tests.helpers import TORCHRUN, distance, fgda, python, set_flags
 from tests.training import several
 
 ROOT = Path(__file__).parent.parent.parent
-METHODS = (*method_names(), "fgda-st+target", "fgda+train+timm")
+METHODS = (*method_names(), "fgda-st+target", "cbst+target", "fgda+train+timm")
 
 
 @pytest.fixture(scope="module")
