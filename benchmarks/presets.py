@@ -83,7 +83,7 @@ def built(name: str, size: tuple[int, int] | None = None, images: int | None = N
 
 def cleared(method) -> None:
     for module in (method.model, *method.modules.values()):
-        module.zero_grad(set_to_none=True)
+        module.zero_grad(set_to_none=not method.keeps_gradients)
 
 
 def step(method, batch) -> None:

@@ -60,8 +60,7 @@ def _batch(preset: Preset, stage: Stage, cls: type[Method], num_classes: int) ->
 
 def _step(state: TrainState, batch: Batch, number: int, length: int) -> None:
     method = state.method
-    for optimizer in state.optimizers.values():
-        optimizer.zero_grad(set_to_none=True)
+    state.clear_gradients()
     method.model.begin_iteration(method.seed, number)
     method.begin_iteration(number, length, lambda: iter(()))
     method.step(batch)

@@ -68,6 +68,11 @@ class TrainState:
     def parameters(self) -> list[torch.nn.Parameter]:
         return [p for optimizer in self.optimizers.values() for group in optimizer.param_groups for p in group["params"]]
 
+    def clear_gradients(self) -> None:
+        """Set gradients to zero, or free them, before a step."""
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad(set_to_none=not self.method.keeps_gradients)
+
     def with_gradients(self) -> list[torch.optim.Optimizer]:
         """Return the optimisers whose parameters have gradients."""
         return [

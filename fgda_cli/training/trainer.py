@@ -149,8 +149,7 @@ class Trainer:
         """Run one step of the method and its optimisers."""
         state, method = self.state, self.state.method
         state.set_rates(max(1, (self.stage.schedule_iterations or self.stage.iterations) * self.length // self.stage.iterations))
-        for optimizer in state.optimizers.values():
-            optimizer.zero_grad(set_to_none=True)
+        state.clear_gradients()
         method.model.begin_iteration(method.seed, state.iteration)
         method.begin_iteration(state.iteration, self.length, self.target_images)
         with self.drawn_by_position():

@@ -46,6 +46,7 @@ class SelfTraining(Method):
 
     Settings = SelfTrainingSettings
     needs = frozenset({"border"})
+    keeps_gradients = True
     first_update = 1  # number of the teacher's first update: 1 makes it the student's copy, 2 the mean of both
     sees_target_alone = True  # the step beside it runs the target through the model; else mixed images stand for it
 
