@@ -1,8 +1,8 @@
 """The label-free score and verdict: a model's signals against those of the model that it began as.
 
 The score is the change of mIoU that the signals let expect, by a linear rule fitted on runs whose labels are known
-(docs/experiments.md; `python benchmarks/verdicts.py` makes the table anew). Entropy is not in it: methods minimise it, and a
-collapsed network has the least.
+(docs/experiments.md; `python benchmarks/verdicts.py` makes the table anew). Entropy alone is not in it: methods minimise it, and
+a collapsed network has the least. Neither is agreement between views, which self-training raises whether it is right or not.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from typing import Any, Literal
 import numpy as np
 
 from ..metrics import COLLAPSED
-from .observe import VIEWS, Observed
+from .observe import Observed
 
 Kind = Literal["helped", "no clear change", "cannot tell", "collapsed or harmful"]
 
 # Points of mIoU for a change by 1 of each signal, and the spread of what is left.
-WEIGHTS = {"steady": 21.4, "edges": 87.0}
-SPREAD = 1.8
+WEIGHTS = {"edges": 50.5, "information": 41.3}
+SPREAD = 2.3
 FEW_FRAMES = 10  # different ones: fewer are worth a word
 FITTED_ON = 40  # frames that each network was looked at on
 SMALL = 1.0  # a score up to this reads "no clear change"
 SURE, LIKELY = 0.84, 0.5  # probabilities from which the sign of a change, or that it is small, is told; below: "cannot tell"
-FEWER = 0.6  # of the diversity that it had: below, a network has collapsed, whatever else
+FEWER = 0.75  # of the diversity that it had: below, a network has collapsed, whatever else
 SEEN = 0.003  # share of pixels from which a class counts as seen
 VANISHED = 0.1  # of its share: what has less left is gone
 EXPLODED = (0.05, 3.0)  # share of all pixels, and times its own before
@@ -61,14 +61,10 @@ def in_words(verdict: dict[str, Any]) -> str:
 
 
 def changes(before: Observed, after: Observed) -> dict[str, float]:
-    """Return the score's parts: the log ratio of the agreement between views (mean IoU over all classes, absent ones 0), and the
-    difference of how often class borders lie on edges of the image.
+    """Return the score's parts: the differences of how often class borders lie on edges of the image, and of how varied and yet
+    sure the predictions are.
     """
-    steady = [max(float(np.mean([one.signals[f"steady_{view}"] for view in VIEWS])), 1e-3) for one in (before, after)]
-    return {
-        "steady": math.log(steady[1] / steady[0]),
-        "edges": after.signals["edges"] - before.signals["edges"],
-    }
+    return {name: after.signals[name] - before.signals[name] for name in WEIGHTS}
 
 
 def has_collapsed(before: Observed, after: Observed) -> bool:

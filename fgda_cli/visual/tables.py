@@ -184,17 +184,16 @@ def verdict_table(frames: str, headings: list[str], results: list[dict[str, Any]
     table = Table()
     table.add_column("checkpoint", overflow="fold")
     short = {"collapsed or harmful": "harmful", "no clear change": "no change", "cannot tell": "unclear"}
-    for heading in ("verdict", "sure", "score", "steady", "edges", "source"):
+    for heading in ("verdict", "sure", "score", "edges", "information", "source"):
         table.add_column(heading, justify="left" if heading == "verdict" else "right")
     for heading, result in zip(headings, results, strict=True):
         signals = result["signals"]
-        steady = sum(signals[f"steady_{view}"] for view in ("mirror", "scale", "light")) / 3
         is_base = result["verdict"] == "baseline"
         sure = "" if is_base else f"{100 * result['confidence']:.0f} %"
         has_collapsed = not is_base and result["score"] <= COLLAPSED
         score = "" if is_base or has_collapsed else f"{result['score']:+.1f}"
         verdict = "collapsed" if has_collapsed else short.get(result["verdict"], result["verdict"])
-        figures = (f"{value:.3f}" for value in (steady, signals["edges"]))
+        figures = (f"{value:.3f}" for value in (signals["edges"], signals["information"]))
         table.add_row(heading, verdict, sure, score, *figures, show(result["source_miou"]))
     return under(f"without labels, on {frames}", table, "score: points of mIoU to expect beyond the baseline")
 

@@ -30,8 +30,8 @@ CPU = Precision("fp32", torch.device("cpu"))
 NAMES = ("road", "sky", "car", "pole")
 
 
-def seen(steady=0.6, diversity=0.8, edges=0.6, entropy=0.3, shares=(0.5, 0.3, 0.1, 0.1), by_class=(0.9, 0.9, 0.4, 0.2)):
-    signals = {"entropy": entropy, "diversity": diversity, "edges": edges, **{f"steady_{view}": steady for view in VIEWS}}
+def seen(steady=0.6, diversity=0.8, edges=0.6, information=0.5, shares=(0.5, 0.3, 0.1, 0.1), by_class=(0.9, 0.9, 0.4, 0.2)):
+    signals = {"diversity": diversity, "edges": edges, "information": information, **{f"steady_{view}": steady for view in VIEWS}}
     return Observed(signals, np.array(shares), np.array(by_class))
 
 
@@ -144,34 +144,35 @@ def test_views_are_mild_and_of_the_asked_size():
 
 
 def test_the_score_is_the_documented_rule():
-    before, after = seen(), seen(steady=0.66, edges=0.58)
+    before, after = seen(), seen(information=0.56, edges=0.58)
     found = changes(before, after)
-    assert found == {"steady": pytest.approx(math.log(1.1)), "edges": pytest.approx(-0.02)}
-    expected = WEIGHTS["steady"] * math.log(1.1) - WEIGHTS["edges"] * 0.02
+    assert found == {"information": pytest.approx(0.06), "edges": pytest.approx(-0.02)}
+    expected = WEIGHTS["information"] * 0.06 - WEIGHTS["edges"] * 0.02
     assert score(before, after) == pytest.approx(expected)
     assert score(before, before) == 0
 
 
 def test_a_collapsed_network_is_harmful_however_sure_and_steady_it_is():
-    collapsed = seen(steady=0.9, diversity=0.4, entropy=0.01, shares=(0.99, 0.01, 0, 0))
+    collapsed = seen(steady=0.9, diversity=0.4, information=0.6, shares=(0.99, 0.01, 0, 0))
     verdict = verdict_on(seen(), collapsed, NAMES)
     assert verdict.kind == "collapsed or harmful" and verdict.score == COLLAPSED and verdict.confidence == 1.0
     assert verdict.words[0] == "collapsed: road takes 99 % of the pixels" and verdict.in_words() == "collapsed"
     assert verdict.classes["vanished"] == ["sky", "car", "pole"]
 
 
-def test_entropy_is_in_no_verdict():
-    assert score(seen(), seen(entropy=0.01)) == 0 and verdict_on(seen(), seen(entropy=0.01), NAMES).kind == "no clear change"
+def test_agreement_between_views_is_in_no_verdict():
+    """Self-training makes predictions steady, whether they are right or not (mic on IDD Lite, -3.7 points)."""
+    assert score(seen(), seen(steady=0.9)) == 0 and verdict_on(seen(), seen(steady=0.9), NAMES).kind == "no clear change"
 
 
 def test_verdicts_and_how_sure_they_are():
-    better, worse, unclear = (verdict_on(seen(), seen(steady=steady), NAMES) for steady in (0.8, 0.4, 0.65))
+    better, worse, unclear = (verdict_on(seen(), seen(information=value), NAMES) for value in (0.6, 0.4, 0.54))
     assert better.kind == "helped" and 0.84 <= better.confidence < 1
     assert worse.kind == "collapsed or harmful" and 0.84 <= worse.confidence < 1
     assert unclear.kind == "cannot tell" and 0.5 < unclear.confidence < 0.84 and "cannot tell" in unclear.in_words()
-    assert verdict_on(seen(), seen(steady=1.2), NAMES).confidence > better.confidence
+    assert verdict_on(seen(), seen(information=0.7), NAMES).confidence > better.confidence
     same = verdict_on(seen(), seen(), NAMES)
-    assert same.kind == "no clear change" and same.score == 0 and 0.85 < same.confidence < 0.95
+    assert same.kind == "no clear change" and same.score == 0 and 0.75 < same.confidence < 0.9
     assert "sure that mIoU moved by less than 3 points" in same.in_words()
     assert better.to_json()["verdict"] == "helped" and "points of mIoU to expect" in better.in_words()
 
@@ -206,9 +207,9 @@ def test_certainty_follows_the_number_of_different_frames():
     """Case 44: one image, or one image four times, was "helped, 99 % sure"."""
     names = ("road", "sky", "car")
     shares = np.array([0.5, 0.3, 0.2])
-    signals = {"steady_mirror": 0.5, "steady_scale": 0.5, "steady_light": 0.5, "diversity": 0.9, "edges": 0.5}
+    signals = {"diversity": 0.9, "edges": 0.5, "information": 0.5}
     before = Observed(signals, shares, shares, different=40)
-    after = {n: Observed(signals | {"steady_mirror": 0.9, "steady_scale": 0.9}, shares, shares, different=n) for n in (1, 4, 40)}
+    after = {n: Observed(signals | {"edges": 0.53, "information": 0.63}, shares, shares, different=n) for n in (1, 4, 40)}
     verdicts = {n: verdict_on(before, one, names) for n, one in after.items()}
     assert verdicts[40].confidence > 0.9 and verdicts[40].confidence > verdicts[4].confidence > verdicts[1].confidence
     assert verdicts[1].confidence < 0.7 and verdicts[4].confidence < 0.85

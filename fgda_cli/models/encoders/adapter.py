@@ -85,7 +85,7 @@ class ConvMlp(nn.Module):
 
 
 def again(read: Callable[..., Tensor], tokens: Tensor, *others: Any) -> Tensor:
-    """Return `read(tokens, *others)`, computed once more for its gradient: a quarter of what a pass keeps, 1 % of its products."""
+    """Return `read(tokens, *others)`, computed once more for its gradient: it would keep a quarter of what a pass keeps."""
     if tokens.requires_grad and torch.is_grad_enabled():
         return checkpoint(read, tokens, *others, use_reentrant=False, preserve_rng_state=False)
     return read(tokens, *others)
