@@ -76,7 +76,7 @@ class Method:
     guarded = False  # signals without labels pick the best, the start among them, unless run.select says labels
     iterations: int | None = None  # overrides adapt.iterations
     sampling: str | None = None  # overrides data.sampling
-    keeps_gradients = False  # their memory between steps: no more at the peak if that is not in the first pass, and no holes
+    keeps_gradients = False  # zeroed between steps, not freed: less memory where the peak is not in the first pass of a step
     needs: frozenset[str] = frozenset()  # of "strong_view", "valid_mask", "names": see data.loader.Batch
 
     def __init__(self, model: Segmenter, settings: Any, engine: Engine | None = None):
