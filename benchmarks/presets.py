@@ -55,6 +55,7 @@ def built(name: str, size: tuple[int, int] | None = None, images: int | None = N
     from fgda_cli.methods.registry import method_class
     from fgda_cli.models import checkpoint
     from fgda_cli.presets import load_preset
+    from fgda_cli.runtime.devices import make_precision
 
     torch.manual_seed(0)
     name, _, other = name.partition(":")
@@ -70,8 +71,11 @@ def built(name: str, size: tuple[int, int] | None = None, images: int | None = N
     if "lambda_fd" in type(preset.method).model_fields and preset.method.lambda_fd:  # as if the encoder had weights
         method.references["imagenet"] = checkpoint.build_model(preset.model, 1).backbone.eval().requires_grad_(False)
         method.things = torch.arange(19) >= 11
+    precision = make_precision("fp32", torch.device("cpu"))
     for module in (model, *method.modules.values()):
-        module.train()
+        precision.to_device(module).train()
+    for module in method.references.values():
+        precision.to_device(module)
     count, found = images or preset.adapt.batch_size, []
     for domain in (preset.data.source, preset.data.target):
         width, height = size or domain.crop or domain.size

@@ -59,7 +59,7 @@ def _vfmuda(size: str, pair: str, source: str, target: str, miou: float, note: s
                      "vfmuda", "MIT, parts Apache-2.0", "not stated; trained from DINOv2's, Apache-2.0", note)  # fmt: skip
 
 
-ENTRIES: dict[str, Published] = {
+ENTRIES: dict[str, Published] = {  # METHOD-PAIR
     "vfmuda-gta2city": _vfmuda("large", "gta2city", "GTA5", "Cityscapes", 79.8),
     "vfmuda-synth2real": _vfmuda("large", "synth2real", "GTA5, SYNTHIA, Synscapes", "Cityscapes and four others", 82.2,
                                  "on Cityscapes' validation images"),

@@ -42,7 +42,7 @@ def get(name: str, reporter: Reporter, trust: bool = False) -> Path:
     _check(entry, published, is_ours)
     with _checkpoint_in(entry, published) as file:
         content = import_checkpoint(file, entry.format, reporter, trust)
-    checkpoint.save(ours, content | {"origin": f"{name}, {entry.page}"})
+    checkpoint.save(ours, content | {"method": name.partition("-")[0], "origin": f"{name}, {entry.page}"})
     return ours
 
 

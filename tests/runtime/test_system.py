@@ -159,3 +159,24 @@ def test_processes_beside_the_first_warn_of_their_own_files_alone(capsys):
     reporter.warn("of all")
     reporter.warn("of my share", of_own_share=True)
     assert capsys.readouterr().err == "fgda: warning: of my share\n"
+
+
+def test_kernel_1_convolutions_of_one_thread_run_in_onednn_with_the_same_result(monkeypatch):
+    from torch.autograd.profiler import profile
+
+    layers = torch.nn.Sequential(torch.nn.Conv2d(16, 8, 1), torch.nn.Conv2d(8, 4, 1, groups=2), torch.nn.Conv2d(4, 4, 3))
+    images, found, threads = torch.randn(1, 16, 96, 128), [], torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for wide in (False, True):
+            monkeypatch.setattr(Precision, "channels_last", wide)
+            make_precision("fp32", torch.device("cpu")).to_device(layers).zero_grad()
+            with profile() as calls:
+                output = layers(images)
+            output.square().sum().backward()
+            found.append((output.detach(), *(parameter.grad.clone() for parameter in layers.parameters())))
+    finally:
+        torch.set_num_threads(threads)
+    assert "aten::_slow_conv2d_forward" not in {call.key for call in calls.key_averages()}
+    for before, after in zip(*found, strict=True):
+        torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-4)

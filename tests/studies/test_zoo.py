@@ -22,7 +22,7 @@ from fgda_cli.studies import zoo as study
 from tests.helpers import QUIET, fgda, needs
 
 pytestmark = needs("gdown")
-NAME = "tiny-gta2city"
+NAME = "mic-tiny2city"  # the method, and then the pair
 
 
 class Server(ThreadingHTTPServer):
@@ -100,7 +100,7 @@ def test_a_checkpoint_is_fetched_and_used_by_its_name(server, raw_playground, tm
                         "licence of the code: MIT; of the weights: of their own"]  # fmt: skip
     assert done.stdout.strip() == str(tmp_path / f"weights/zoo/{NAME}.pth") and f"fgda predict {NAME} photos/" in done.stderr
     model, info = fgda_cli.load_model(NAME)
-    assert info["method"] == "vfmuda" and info["origin"] == f"{NAME}, https://example.org/page" and len(info["classes"]) == 19
+    assert info["method"] == "mic" and info["origin"] == f"{NAME}, https://example.org/page" and len(info["classes"]) == 19
     done = fgda("predict", NAME, photo, "--out", tmp_path / "out")
     assert done.returncode == 0 and len(list((tmp_path / "out").rglob("*.png"))) > 0, done.stderr
     assert fgda("zoo", "get", NAME).returncode == 0 and len(server.asked) == 1  # what is there is not fetched again
