@@ -41,9 +41,9 @@ def test_a_run_of_two_processes_equals_that_of_one(data_root, pretrained, tmp_pa
         assert moved > 1e-2, f"{method} learnt nothing: the comparison would not see a difference"
         # As one vector: single weights may differ more, where a rounding error turns a ReLU on or off.
         # Adam's first steps have a gradient's sign, also where it is mere rounding: DISE's encoders, from whose images the
-        # network learns. All other methods are 1e-5 apart.
+        # network learns. All other methods are 3e-6 apart at most.
         close, closest = (2e-2, 1e-2) if method == "dise" else (1e-4, 1e-3)
-        assert apart <= 1e-4 * distance(one["model"]) and apart <= close * moved, (method, apart, moved)
+        assert apart <= (1e-5 if start else 1e-4) * distance(one["model"]) and apart <= close * moved, (method, apart, moved)
         for name, module in one["modules"].items():  # in norm: Adam divides gradients near zero by their own size
             for key, value in module.items():
                 apart = (two["modules"][name][key].double() - value.double()).norm()

@@ -215,8 +215,8 @@ class AdapterEncoder(nn.Module):
 
     def run(self, blocks: nn.ModuleList, tokens: Tensor) -> Tensor:
         for block in blocks:
-            again = self.checkpoint_activations and self.training
-            tokens = checkpoint(block, tokens, use_reentrant=False) if again else block(tokens)
+            recomputed = self.checkpoint_activations and self.training
+            tokens = checkpoint(block, tokens, use_reentrant=False) if recomputed else block(tokens)
         return tokens
 
     def positions(self, size: tuple[int, int]) -> Tensor:
