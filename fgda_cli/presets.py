@@ -14,6 +14,7 @@ from .methods.base import MethodSettings
 from .methods.registry import method_class, method_names
 from .runtime.errors import UsageError
 from .runtime.reporter import Reporter
+from .runtime.text import BadText, compose_yaml, construct_yaml, parse_yaml, read_text
 from .settings import Preset, seconds
 
 PACKAGED = Path(__file__).parent / "_presets"
@@ -54,9 +55,9 @@ def load_preset(
         if not equals or not key.strip():
             raise UsageError(f"--set {override}: write it as key=value, e.g. --set optim.lr=1e-4")
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise UsageError(f"--set {override}: the value is not valid YAML") from None
+            value = parse_yaml(text)
+        except BadText as error:
+            raise UsageError(f"--set {override[:200]}: {error.problem}") from None
         keys = key.strip().split(".")
         _put(explicit, ["method", "name"] if keys == ["method"] else keys, _located(value, f"--set {key.strip()}"))
     of_method = explicit.pop("method", {})
@@ -95,15 +96,11 @@ def _load_tree(path: Path, chain: tuple[Path, ...], reporter: Reporter) -> dict:
     if path.resolve() in chain:
         raise UsageError(f"{path}: extends goes in a circle")
     try:
-        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    except UnicodeDecodeError:
-        raise UsageError(f"{path} is not UTF-8 text: save it as UTF-8") from None
+        node = compose_yaml(read_text(path))
     except OSError as error:
         raise UsageError(f"cannot read preset {path}: {error}") from error
-    except (yaml.YAMLError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise UsageError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', None) or type(error).__name__})") from error
+    except BadText as error:
+        raise UsageError(f"{path}{f', line {error.line}' if error.line else ''}: {error.problem}") from error
     tree = _convert(node, path) if node is not None else {}
     if not isinstance(tree, dict):
         raise UsageError(f"{path}: a preset is a mapping of keys")
@@ -165,8 +162,8 @@ def _convert(node: yaml.Node, path: Path, name: str = "preset"):
     origin = f"{path}, line {node.start_mark.line + 1}"
     if not isinstance(node, yaml.MappingNode):
         try:
-            return Value(_plain(node), origin)
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            return Value(construct_yaml(node), origin)
+        except BadText as error:
             raise UsageError(f"{origin}: {name}: only plain numbers, texts and lists are read") from error
     tree: dict = {}
     for key_node, value_node in node.value:
@@ -176,14 +173,6 @@ def _convert(node: yaml.Node, path: Path, name: str = "preset"):
         value = _convert(value_node, path, key)
         tree[key] = Value(value.value, f"{path}, line {line}") if isinstance(value, Value) else value
     return tree
-
-
-def _plain(node: yaml.Node):
-    loader = yaml.SafeLoader("")
-    try:
-        return loader.construct_document(node)
-    finally:
-        loader.dispose()
 
 
 def _located(value, origin: str):
@@ -267,7 +256,7 @@ def _explain(error: ValidationError, tree: dict, schema: type[BaseModel], prefix
         return f"{origin}unknown key '{dotted}'" + _nearest(keys, schema, prefix)
     if first["type"] == "missing":
         return f"preset lacks the key '{dotted}'"
-    given = f" (given: {first['input']!r})" if not isinstance(first["input"], (dict, BaseModel)) else ""
+    given = f" (given: {repr(first['input'])[:60]})" if not isinstance(first["input"], (dict, BaseModel)) else ""
     return f"{origin}{dotted}: {first['msg'][0].lower()}{first['msg'][1:]}{given}"
 
 

@@ -5,13 +5,18 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from .runtime.text import dump_yaml
+
+LARGEST_SIDE = 16384  # pixels
 
 
 def _size(value: tuple[int, int]) -> tuple[int, int]:
     if min(value) < 32:
         raise ValueError("width and height must be at least 32")
+    if max(value) > LARGEST_SIDE:
+        raise ValueError(f"width and height must be at most {LARGEST_SIDE}")
     return value
 
 
@@ -20,7 +25,8 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Scale = Annotated[float, Field(ge=0.1, le=4)]
 Jitter = tuple[Share, Share, Share, Annotated[float, Field(ge=0, le=0.5)]]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
+Channels = Annotated[int, Field(ge=1, le=8192)]
 
 
 def seconds(value: Any) -> Any:
@@ -39,7 +45,7 @@ Seconds = Annotated[float, BeforeValidator(seconds), Field(gt=0, allow_inf_nan=F
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Domain(Section):
@@ -168,7 +174,7 @@ class Model(Section):
     output_stride: Literal[8, 16, 32, "native"] = Field(
         8, description="ratio of input size to feature size; native: the encoder's own"
     )
-    width: Count = Field(64, description="channels of the first layer (64 is the standard network)")
+    width: Channels = Field(64, description="channels of the first layer (64 is the standard network)")
     multi_level: bool = Field(True, description="second head on layer3, trained with auxiliary losses")
     checkpoint_activations: bool = Field(
         False, description="keep fewer activations and compute them twice (needs batch_norm: frozen)"
@@ -178,11 +184,11 @@ class Model(Section):
         description="on the last stage: aspp (DeepLab-V2), pyramid (PSPNet), linear; on all: fused, daformer, segformer, "
         "dpt (plain ViTs), upscale (VFM-UDA++)",
     )
-    head_width: Count = Field(
+    head_width: Channels = Field(
         128, description="channels of the head's features (PSPNet 512, DAFormer and DPT 256, SegFormer 768, VFM-UDA++ 48 to 128)"
     )
-    dilations: tuple[Count, ...] = Field(
-        (6, 12, 18, 24), min_length=1, description="dilations of the aspp, fused and daformer heads"
+    dilations: tuple[Annotated[int, Field(ge=1, le=1024)], ...] = Field(
+        (6, 12, 18, 24), min_length=1, max_length=16, description="dilations of the aspp, fused and daformer heads"
     )
     detail: Size | None = Field(
         None, description="width and height of windows read at full size, the whole at half (HRDA: [512, 512]); default: one size"
@@ -237,12 +243,14 @@ class Optim(Section):
 class Stage(Section):
     iterations: Count = Field(description="optimiser steps")
     schedule_iterations: Count | None = Field(None, description="length of the poly schedule; default: iterations")
-    batch_size: Count = Field(1, description="images of each domain in one step, over all processes")
+    batch_size: Annotated[int, Field(ge=1, le=65536)] = Field(
+        1, description="images of each domain in one step, over all processes"
+    )
     accumulate: Count = Field(
         1, description="number of parts into which a step's images are split to save memory; gradients add up"
     )
     lr: Positive | None = Field(None, description="learning rate of this stage; default: optim.lr")
-    warmup_iterations: int = Field(0, ge=0, description="iterations of linear warm-up of all learning rates")
+    warmup_iterations: int = Field(0, ge=0, le=10**9, description="iterations of linear warm-up of all learning rates")
     batch_norm: Literal["frozen", "statistics", "train", "target", "mixed"] = Field(
         "frozen",
         description="frozen; statistics (running statistics are updated, scale and shift are fixed); train; target (the target's "
@@ -269,7 +277,7 @@ class Pretrain(Stage):
 
 
 class Run(Section):
-    seed: int = Field(0, ge=0, description="seed of weights, samples and augmentation")
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="seed of weights, samples and augmentation")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="number format of the forward pass; auto measures fp32 against bf16"
     )
@@ -289,7 +297,7 @@ class Run(Section):
         ("tensorboard",), description="loggers of scalars besides metrics.jsonl (extras fgda[wandb], fgda[mlflow])"
     )
     keep: bool = Field(False, description="keep the checkpoint of every validation, as checkpoints/iteration-000100.pth")
-    workers: int = Field(2, ge=0, description="processes that read images; 0 reads in the main one")
+    workers: int = Field(2, ge=0, le=256, description="processes that read images; 0 reads in the main one")
 
 
 class Preset(Section):
@@ -310,4 +318,4 @@ class Preset(Section):
         return tree | {"method": self.method.name, "methods": settings}
 
     def to_yaml(self) -> str:
-        return yaml.safe_dump(self.to_json(), sort_keys=False, allow_unicode=True)
+        return dump_yaml(self.to_json())

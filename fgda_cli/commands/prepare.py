@@ -82,8 +82,9 @@ def prepare(
             metavar="PATTERN", help="Take only files whose path below their folder fits; repeatable.", rich_help_panel=OWN
         ),
     ] = None,
+    label_maps: cli.LabelMaps = False,
     condition: Annotated[Optional[str], typer.Option(help="acdc: fog, night, rain or snow alone.")] = None,
-    list_: Annotated[bool, typer.Option("--list", help="List data sets: their folders, licence pages and labels.")] = False,
+    list_: Annotated[bool, typer.Option("--list", help="List data sets that can be prepared, and those that are.")] = False,
     split: Annotated[str, typer.Option(help="train or val.", rich_help_panel=OWN)] = "train",
     hold_out: Annotated[
         int,
@@ -105,12 +106,13 @@ def prepare(
     from ..data.convert import CACHE_SUFFIX
     from ..data.layouts import OWN as OWN_FORMATS
     from ..data.layouts.base import OwnFiles
-    from ..data.store import data_root
+    from ..data.store import data_root, prepared_below
 
     if list_:
-        from ..visual.tables import layouts_list
+        from ..visual.tables import layouts_list, prepared_list
 
         print(layouts_list(preparing.layouts()))
+        print(prepared_list(data_root(out), prepared_below(data_root(out))))
         return
     known = complete_datasets()
     if dataset is None:
@@ -133,7 +135,8 @@ def prepare(
         parse_rows(rows), cut, hold_out,
     )  # fmt: skip
     files = OwnFiles(
-        images, labels, root, mapping, label_ids, carla_version, image_suffix, label_suffix, tuple(only or ()), split, every
+        images, labels, root, mapping, label_ids, carla_version, image_suffix, label_suffix, tuple(only or ()), split, every,
+        label_maps,
     )  # fmt: skip
     if dataset in OWN_FORMATS:
         summaries = [_own(preparing, dataset, files, name, how)]

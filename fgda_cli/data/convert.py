@@ -12,12 +12,12 @@ from typing import Any, Literal
 import numpy as np
 
 from .geometry import Resample, cut_to, resize_ids, resize_image
-from .images import BadFile, read_rgb, write_image
+from .images import ORIENTATION, BadFile, open_image, read_picture, turned, write_image
 from .layouts.base import Pair, ReadLabel
 from .prelabels import areas_hash
 from .shapes import draw
 
-CONVERSION = 2  # of the code below; 1 resized labels half a pixel off their image
+CONVERSION = 3  # of the code below; 1 resized labels half a pixel off their image, 2 knew no hashes of pixels
 Cache = Literal["raw", "png"]
 CACHE_SUFFIX: dict[str, str] = {"raw": ".bmp", "png": ".png"}  # BMP: raw pixels that every viewer opens
 
@@ -31,9 +31,13 @@ class Task:
     size: tuple[int, int] | None  # width, height of training images; None keeps theirs
     num_classes: int
     read_label: ReadLabel
+    reader: str = "folder"  # gta5, folder, …: what read the raw files
+    raw: dict[str, str] = field(default_factory=dict)  # raw folders and files by their option, as absolute paths
+    choice: dict[str, Any] = field(default_factory=dict)  # options that choose among the raw files: another data set each
+    asked: dict[str, Any] = field(default_factory=dict)  # other options, for the manifest
     check_only: bool = False
     cache: Cache = "raw"
-    keep_other_splits: bool = False  # a folder holds one split; the data set may have more, prepared before
+    is_own: bool = False  # a user's own files hold one split at a time; published ones have all of theirs
     resample: Resample = "area"
     max_pixels: int | None = None
     rows: tuple[float, float] | None = None  # the part of an image's height that is kept, in percent from the top
@@ -45,23 +49,26 @@ class Task:
     @cached_property
     def conversion(self) -> str:
         """Return a short hash of everything that a cached label or image depends on, except the files."""
-        facts = [CONVERSION, self.size, self.cache, self.resample, self.num_classes, self.label_facts]
+        facts: list[Any] = [CONVERSION, self.size, self.cache, self.resample, self.num_classes, self.label_facts]
         facts += [self.rows] if self.rows is not None else []
         facts += ["cut"] if self.cut else []
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def convert(task: Task, pair: Pair) -> dict:
-    """Convert one pair and return its journal record: an item, or the reason why it is refused. A bad file never stops the
-    others.
+def convert(task: Task, pair: Pair, folder: str) -> dict:
+    """Convert one pair into `folder`, below the task's, and return its journal record: an item, or why it is refused.
+
+    A bad file never stops the others.
     """
     record = {"key": key_of(pair), "split": pair.split, "name": pair.name, "stamp": stamp(pair, task)}
     reading = pair.image
     try:
-        image, label = read_rgb(pair.image, task.max_pixels), None
+        image, orientation = read_picture(pair.image, task.max_pixels)
+        label = None
         if pair.label is not None:
             reading = pair.label
             label = task.read_label(pair.label) if pair.shapes is None else draw(pair.shapes)
+            label = upright_label(label, pair, orientation, image.shape[:2])
     except BadFile as error:
         return record | {"problem": str(error), "file": str(reading)}
     except Exception as error:  # noqa: BLE001 - what no reader foresaw is that file's problem alone
@@ -69,40 +76,91 @@ def convert(task: Task, pair: Pair) -> dict:
     if label is not None and label.shape != image.shape[:2]:
         sizes = f"image {image.shape[1]}x{image.shape[0]}, label {label.shape[1]}x{label.shape[0]}"
         return record | {"problem": f"sizes differ: {sizes}", "file": str(pair.image)}
+    is_plain = image.min() == image.max()  # a black frame shows nothing that two splits could share
+    record["raw_hash"] = None if is_plain else hash_of(image)
     if label is not None and pair.name in task.prelabels:
         record["unchanged"] = areas_hash(label) == task.prelabels[pair.name]
     if task.rows is not None:
         kept = slice(*(round(image.shape[0] * share / 100) for share in task.rows))
-        image, label = image[kept], label if label is None else label[kept]
+        image = image[kept]
+        label = label if label is None else label[kept]
         if not image.shape[0]:
             return record | {
                 "problem": f"{image.shape[1]} pixels wide, without a row between those of --rows",
                 "file": str(pair.image),
             }
     if task.cut and task.size is not None and pair.split != "val":
-        image, label = cut_to(image, task.size), label if label is None else cut_to(label, task.size)
-    return record | _cache(task, pair, image, label)
+        image = cut_to(image, task.size)
+        label = label if label is None else cut_to(label, task.size)
+    return record | _cache(task, pair, image, label, folder)
 
 
-def _cache(task: Task, pair: Pair, image: np.ndarray, label: np.ndarray | None) -> dict:
+def upright_label(label: np.ndarray, pair: Pair, orientation: int, shape: tuple[int, int]) -> np.ndarray:
+    """Return a label as its image is shown, upright, whose `shape` is (height, width).
+
+    Raises BadFile where only one of the two is turned by its EXIF data and the sizes do not tell in which frame the label
+    was drawn.
+    """
+    own = 1 if pair.shapes is not None else exif_orientation(pair.label)
+    if own == orientation:
+        return turned(label, own)
+    sizes_tell = own == 1 and orientation >= 5 and shape[0] != shape[1]
+    if sizes_tell:
+        return label
+    raise BadFile(
+        f"image and label are turned differently by their EXIF data (orientation {orientation} and {own}): save both upright"
+    )
+
+
+def exif_orientation(path: Path) -> int:
+    """Return the EXIF orientation of a label file; 1 where it has none."""
+    content = path.read_bytes()
+    if b"eXIf" not in content and b"Exif" not in content and path.suffix.lower() not in (".tif", ".tiff"):
+        return 1
+    with open_image(path) as image:
+        return int(image.getexif().get(ORIENTATION, 1) or 1)
+
+
+def hash_of(*pixels: np.ndarray | None) -> str:
+    """Return a short hash of the sizes and values of images and labels."""
+    digest = hashlib.blake2b(digest_size=12)
+    for values in pixels:
+        digest.update(repr(None if values is None else values.shape).encode())
+        if values is not None:
+            digest.update(np.ascontiguousarray(values))
+    return digest.hexdigest()
+
+
+def _cache(task: Task, pair: Pair, image: np.ndarray, label: np.ndarray | None, folder: str) -> dict:
     """Write image and label. Validation keeps both at their own size, at which they are evaluated and predicted."""
     counts = None if label is None else np.bincount(label.ravel(), minlength=256)[: task.num_classes].tolist()
     own = (image.shape[1], image.shape[0])
     keeps_size = pair.split == "val" or task.size is None
-    suffix = ".png" if pair.split == "val" else CACHE_SUFFIX[task.cache]
-    labelled = None if label is None else f"labels/{pair.split}/{pair.name}.png"
-    paths = {"image": f"images/{pair.split}/{pair.name}{suffix}", "label": labelled, "counts": counts, "size": own}
-    if task.check_only:
-        return paths
     size = own if keeps_size else task.size
-    if label is not None:
-        write_image(task.out / paths["label"], resize_ids(label, size))
-    cached = task.out / paths["image"]
-    write_image(cached, resize_image(image, size, task.resample), compression=1)
-    for other in CACHE_SUFFIX.values():  # of an earlier preparation with the other --cache
-        if other != cached.suffix:
-            cached.with_name(f"{pair.name.rpartition('/')[2]}{other}").unlink(missing_ok=True)
+    image = resize_image(image, size, task.resample)
+    label = None if label is None else resize_ids(label, size)
+    image_path, *label_path = paths_of(task, pair, folder)
+    paths = {
+        "image": image_path,
+        "label": None if label is None else label_path[0],
+        "counts": counts,
+        "size": own,
+        "raw": str(pair.image),
+        "hash": hash_of(image, label),
+    }
+    if not task.check_only:
+        # The disk is waited for once, before the data set is put in place.
+        if label is not None:
+            write_image(task.out / paths["label"], label, sync=False)
+        write_image(task.out / paths["image"], image, compression=1, sync=False)
     return paths
+
+
+def paths_of(task: Task, pair: Pair, folder: str) -> list[str]:
+    """Return the paths, below the task's folder, of a pair's prepared image and label."""
+    suffix = ".png" if pair.split == "val" else CACHE_SUFFIX[task.cache]
+    labels = [] if pair.label is None else [f"{folder}/labels/{pair.name}.png"]
+    return [f"{folder}/images/{pair.name}{suffix}", *labels]
 
 
 def key_of(pair: Pair) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
-import shutil
-from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +54,7 @@ def extract(path: Path, videos: list[Path], out: Path, every: str | None, report
     make_folder(out)
     for marker in out.rglob("*.json"):  # of videos that are not named any more
         if marker.with_suffix("") not in clips.values():
-            shutil.rmtree(marker.with_suffix(""), ignore_errors=True)
+            _delete_frames(marker.with_suffix(""))
             marker.unlink()
     for video, clip in reporter.track(clips.items(), "read videos", len(videos)):
         status = video.stat()
@@ -62,7 +62,7 @@ def extract(path: Path, videos: list[Path], out: Path, every: str | None, report
         done = clip.with_name(f"{clip.name}.json")
         record = _read(done)
         if record.get("stamp") != stamp:
-            shutil.rmtree(clip, ignore_errors=True)
+            _delete_frames(clip)
             try:
                 record = {"stamp": stamp} | _write_frames(video, clip, step)
             except BadFile as error:
@@ -79,15 +79,47 @@ def extract(path: Path, videos: list[Path], out: Path, every: str | None, report
 
 
 def _clips(below: Path, videos: list[Path], out: Path) -> dict[Path, Path]:
-    """The folder of each video's frames, named as the video; with its suffix where two differ by nothing else."""
-    stems = Counter(video.with_suffix("") for video in videos)
-    names = {video: video if stems[video.with_suffix("")] > 1 else video.with_suffix("") for video in videos}
-    return {video: out / written_name(name.relative_to(below).as_posix().replace(".", "_")) for video, name in names.items()}
+    """The folder of each video's frames, one for each: named as the video, its dots as `_`, with its suffix where two differ
+    by nothing else, and with a hash of its name where two would still have one folder.
+    """
+    plain = {video: video.relative_to(below).with_suffix("").as_posix().replace(".", "_") for video in videos}
+    whole = {video: video.relative_to(below).as_posix().replace(".", "_") for video in videos}
+    folders: dict[Path, Path] = {}
+    for video in videos:
+        name = plain[video]
+        if _count(plain, name) > 1:
+            name = whole[video]
+        if _count(whole, name) > 1 or (name == whole[video] and _count(plain, name)):
+            name += "-" + hashlib.sha256(video.name.encode(errors="surrogateescape")).hexdigest()[:6]
+        folders[video] = out / written_name(name)
+    return folders
+
+
+def _count(names: dict[Path, str], name: str) -> int:
+    """How many of the names are equal on a disk that does not tell capitals from small letters."""
+    return sum(other.casefold() == name.casefold() for other in names.values())
+
+
+FRAME = re.compile(r"[0-9]{6,}_[0-9]+\.[0-9]{2}s\.jpg")  # NUMBER_TIMEs.jpg
+
+
+def is_frame(path: Path) -> bool:
+    """Return whether a file below the folder of frames is one that `extract` writes there."""
+    return bool(FRAME.fullmatch(path.name)) or path.suffix == ".json"
+
+
+def _delete_frames(clip: Path) -> None:
+    """Delete the frames in a clip's folder, and the folder when nothing else is in it."""
+    for path in clip.glob("*.jpg"):
+        if FRAME.fullmatch(path.name):
+            path.unlink()
+    with suppress(OSError):
+        clip.rmdir()
 
 
 def _read(path: Path) -> dict:
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..runtime.errors import UsageError
 from .classes import CITYSCAPES_IDS, IGNORE_INDEX, NAMES
-from .images import BadFile, evenly_spaced, open_image, unreadable
+from .images import BadFile, evenly_spaced, is_deep_colour, open_image, unreadable
 from .names import shown
 
 LabelIds = Literal["train", "label"]
@@ -35,7 +35,7 @@ def read_label_values(path: Path) -> np.ndarray:
                 raise BadFile("a TIFF with lossy compression cannot hold labels: export them as PNG")
             if image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
                 raise BadFile(f"a {image.mode} image cannot hold labels: export them as PNG")
-            if _is_deep_colour(head, image):
+            if image.format in ("PNG", "TIFF", "PPM") and is_deep_colour(path, image):
                 return _deep_colour(path)
             values = np.asarray(image.convert("RGB") if image.mode in ("RGBX", "RGBa") else image)
             return _plain(values, image.mode, _grey_step(head))
@@ -69,15 +69,6 @@ def _head(path: Path) -> bytes:
 
 def _is_png(head: bytes) -> bool:
     return head.startswith(b"\x89PNG\r\n\x1a\n") and len(head) >= 26
-
-
-def _is_deep_colour(head: bytes, image) -> bool:
-    """16 bit a channel, which Pillow cuts to 8 without a word."""
-    if _is_png(head):
-        return head[24] == 16 and head[25] in (2, 4, 6)
-    if image.format == "TIFF":
-        return image.mode in ("RGB", "RGBA") and max(image.tag_v2.get(258, (8,))) > 8
-    return image.format == "PPM" and head[:2] == b"P6" and int(head.split()[3]) > 255
 
 
 def _deep_colour(path: Path) -> np.ndarray:
@@ -118,8 +109,14 @@ def grey_values(values: np.ndarray) -> np.ndarray:
     if values.ndim == 2:
         return values
     if not (values[..., :1] == values).all():
-        raise BadFile("a colour label needs --mapping with [r,g,b] keys")
+        raise BadFile("a label with colours, where ids are expected (a --mapping with [r,g,b] keys reads colours)")
     return values[..., 0]
+
+
+def ids_or_colours(values: np.ndarray) -> np.ndarray:
+    """Return ids `[H,W]` where a label has one channel or three equal ones, else its colours `[H,W,3]`."""
+    is_grey = values.ndim == 2 or (values[..., :1] == values).all()
+    return grey_values(values) if is_grey else values
 
 
 def map_colours(rgb: np.ndarray, table: dict[tuple[int, int, int], int], remedy: str = "", rest: int | None = None) -> np.ndarray:
@@ -172,9 +169,7 @@ def read_city_label(path: Path) -> np.ndarray:
     """Read a label as train ids `[H,W]`; its name says which ids it holds, as Cityscapes' names do: `*TrainIds`, else label ids.
     Raises BadFile.
     """
-    label = read_label_values(path)
-    if label.ndim != 2:
-        raise BadFile("a label of ids is a grey PNG, this one has colours")
+    label = grey_values(read_label_values(path))
     return from_train_ids(label) if path.stem.endswith("_labelTrainIds") else from_cityscapes_ids(label)
 
 

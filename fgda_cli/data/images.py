@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from fnmatch import fnmatch
+from functools import cache
+from importlib import import_module
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from ..runtime.errors import FgdaError
 from ..runtime.files import write_bytes
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm"})
+if TYPE_CHECKING:
+    from PIL import Image as PillowImage
+
+IMAGE_SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".avif", ".heic", ".heif"}
+)
+# Of files that hold pictures or labels which are not read: they are counted, so that none is missed in silence.
+UNREAD_SUFFIXES = frozenset(
+    {".gif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".exr", ".hdr", ".npy", ".npz", ".jxl",
+     ".jp2", ".j2k", ".tga", ".dds", ".psd", ".pgm", ".pbm", ".mat"}
+)  # fmt: skip
+# The only formats whose parsers see a file, whatever its name: Pillow knows some that run other programs (EPS).
+PILLOW_FORMATS = ("PNG", "JPEG", "MPO", "BMP", "DIB", "TIFF", "WEBP", "PPM", "AVIF", "HEIF")
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp"}
 )
@@ -59,7 +76,16 @@ def visible_files(folder: Path, pattern: str = "*", recursive: bool = True) -> l
                 path.relative_to(folder).match(pattern) if "/" in pattern else fnmatch(entry.name, pattern)
             ):
                 files.append(path)
-    return sorted(files)
+    return sorted(files, key=natural_order)
+
+
+def natural_order(path: Path | str) -> tuple:
+    """Return a sort key by which `frame2` comes before `frame10`, folder by folder."""
+    return tuple(tuple(map(_order_of, filter(None, re.split(r"([0-9]+)", name)))) for name in Path(path).parts)
+
+
+def _order_of(part: str) -> tuple[int, int, str]:
+    return (0, int(part), part) if "0" <= part[0] <= "9" else (1, 0, part)
 
 
 def written_name(name: str) -> str:
@@ -72,14 +98,33 @@ def image_files(folder: Path, recursive: bool = True, suffixes: frozenset[str] =
     return [path for path in visible_files(folder, recursive=recursive) if path.suffix.lower() in suffixes]
 
 
+def folders_of(files: Iterable[Path], below: Path, most: int = 4) -> str:
+    """Return how many of the files lie in which folder below `below`, in words, the fullest first."""
+    counts = Counter(path.parent.relative_to(below).as_posix() for path in files)
+    shown = [f"{count} in {below if folder == '.' else folder}" for folder, count in counts.most_common(most)]
+    return ", ".join(shown) + (f" and {len(counts) - most} more folders" if len(counts) > most else "")
+
+
+def suffixes_of(files: Iterable[Path]) -> str:
+    """Return how many of the files have which type, in words: `8 .heic, 2 .dng`."""
+    counts = Counter(path.suffix.lower() for path in files)
+    return ", ".join(f"{count} {suffix}" for suffix, count in counts.most_common())
+
+
 def open_image(path: Path, max_pixels: int | None = None):
     """Open a Pillow image and read its header. Raises BadFile when it claims more pixels than `max_pixels`."""
     from PIL import Image
 
+    _load_plugins()
+    has_library = path.suffix.lower() not in (".heic", ".heif") or _reads_heif()
     with _PILLOW:  # its own guard warns in its own words; the size is checked here, before anything is decoded
         before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            image = Image.open(path)
+            image = Image.open(path, formats=[name for name in PILLOW_FORMATS if name in Image.OPEN])
+        except Image.UnidentifiedImageError:
+            if has_library:
+                raise
+            raise BadFile("HEIC pictures need the package pillow-heif: pip install 'fgda[heif]'") from None
         finally:
             Image.MAX_IMAGE_PIXELS = before
     pixels, most = image.width * image.height, max_pixels or MAX_PIXELS
@@ -89,18 +134,40 @@ def open_image(path: Path, max_pixels: int | None = None):
     return image
 
 
+@cache
+def _load_plugins() -> None:
+    """Register the formats that are read, and no other."""
+    for name in ("Png", "Jpeg", "Mpo", "Bmp", "Tiff", "WebP", "Ppm", "Avif"):
+        with suppress(ImportError):  # an older Pillow has no AVIF
+            import_module(f"PIL.{name}ImagePlugin")
+
+
+def _reads_heif() -> bool:
+    """Let Pillow read HEIC where the library for it is installed; return whether it is."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return False
+    register_heif_opener()
+    return True
+
+
+ORIENTATION = 0x0112  # EXIF's tag: how a picture is turned or mirrored for showing, 1 to 8
+
+
 def read_rgb(path: Path, max_pixels: int | None = None) -> np.ndarray:
     """Read an image file as RGB uint8 `[H,W,3]`, with EXIF rotation applied and alpha dropped. Raises BadFile."""
-    from PIL import ImageOps
+    return read_picture(path, max_pixels)[0]
 
+
+def read_picture(path: Path, max_pixels: int | None = None) -> tuple[np.ndarray, int]:
+    """Return `read_rgb` of a file, and the EXIF orientation that was applied (1: none). Raises BadFile."""
     try:
         with open_image(path, max_pixels) as image:
-            image = ImageOps.exif_transpose(image)
-            if image.mode.startswith(("I;16", "I", "F")):
-                return _from_deep_grey(np.asarray(image))
-            if image.mode in ("RGBA", "LA", "PA"):
-                image = image.convert("RGBA")
-            return np.ascontiguousarray(np.asarray(image.convert("RGB")))
+            orientation = int(image.getexif().get(ORIENTATION, 1) or 1)
+            if image.format in ("PNG", "TIFF", "PPM") and is_deep_colour(path, image):
+                return turned(_from_deep(_deep_pixels(path)), orientation), orientation
+            return rgb_of(image), orientation
     except BadFile:
         raise
     except FileNotFoundError:
@@ -109,26 +176,83 @@ def read_rgb(path: Path, max_pixels: int | None = None) -> np.ndarray:
         raise BadFile(unreadable(path, error)) from error
 
 
-def _from_deep_grey(values: np.ndarray) -> np.ndarray:
-    """Grey `[H,W]` of more than 8 bits, or of floats, as RGB uint8. Raises BadFile where it is not known which value is white.
+def rgb_of(image: PillowImage.Image) -> np.ndarray:
+    """Return a Pillow image as RGB uint8 `[H,W,3]`, upright and without alpha. Raises BadFile."""
+    from PIL import ImageOps
 
-    Floats are 0 to 1, or 0 to 255 where a value is larger. Integers up to 255 are 8 bits; those above 4095 have 16.
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith(("I;16", "I", "F")):
+        return _from_deep(np.asarray(image))
+    if image.mode in ("RGBA", "LA", "PA"):
+        image = image.convert("RGBA")
+    return np.ascontiguousarray(np.asarray(image.convert("RGB")))
+
+
+def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Return an image or label `[H,W,...]` as EXIF's orientation (1 to 8) says that it is to be shown."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    upside_down = orientation in (3, 4, 7, 8)
+    mirrored = orientation in (2, 3, 6, 7)
+    return np.ascontiguousarray(pixels[:: -1 if upside_down else 1, :: -1 if mirrored else 1])
+
+
+def is_deep_colour(path: Path, image: PillowImage.Image) -> bool:
+    """Return whether an opened image has colours of 16 bits a channel, which Pillow cuts to 8 without a word."""
+    with open(path, "rb") as handle:
+        head = handle.read(32)
+    if image.format == "PNG":
+        return len(head) >= 26 and head[24] == 16 and head[25] in (2, 4, 6)
+    if image.format == "TIFF":
+        return image.mode in ("RGB", "RGBA") and max(image.tag_v2.get(258, (8,))) > 8
+    return image.format == "PPM" and head[:2] == b"P6" and int(head.split()[3]) > 255
+
+
+def _deep_pixels(path: Path) -> np.ndarray:
+    """RGB or grey uint16 `[H,W,3]` or `[H,W]` of a file of 16 bits a channel. Raises BadFile."""
+    import cv2
+
+    flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
+    pixels = cv2.imdecode(np.fromfile(path, np.uint8), flags)
+    if pixels is None or pixels.dtype != np.uint16:
+        raise BadFile("16 bit a channel, in a form that cannot be read exactly: save it with 8")
+    if pixels.ndim == 2 or pixels.shape[2] < 3:
+        return pixels if pixels.ndim == 2 else pixels[..., 0]
+    return np.ascontiguousarray(pixels[..., 2::-1])
+
+
+def _from_deep(values: np.ndarray) -> np.ndarray:
+    """Grey `[H,W]` or RGB `[H,W,3]` of more than 8 bits, or of floats, as RGB uint8.
+
+    Floats are 0 to 1, or 0 to 255 where a value is larger. Integers are of 16 bits where a value proves it.
+    Raises BadFile where it is not known which value is white: guessed file by file, the frames of one camera would
+    differ in brightness.
     """
     if not np.isfinite(values).all() or values.min(initial=0) < 0:
         raise BadFile("holds negative or infinite values, so it is not a picture")
-    most, is_float = float(values.max(initial=0)), values.dtype.kind == "f"
+    most = float(values.max(initial=0))
+    is_float = values.dtype.kind == "f"
     if is_float and most > 255:
         raise BadFile(f"floats up to {most:g}: pictures are read with values from 0 to 1, or to 255")
-    if not is_float and 255 < most < 4096:
-        raise BadFile(f"16-bit grey with values up to {most:.0f}, so probably of 10 or 12 bits: save it with 8, or scaled to 16")
-    scale = 255.0 if is_float and most <= 1 else 1.0 if most <= 255 else 255.0 / 65535.0
-    grey = (values.astype(np.float64) * scale).clip(0, 255)
-    return np.repeat((np.round(grey) if is_float else grey).astype(np.uint8)[..., None], 3, axis=2)
+    if not is_float and most < 2**14:
+        raise BadFile(
+            f"16 bits a value, with values up to {most:.0f}: white may be 255, 1023, 4095, 16383 or 65535; "
+            "save the whole folder with 8 bits, or scaled to 16"
+        )
+    scale = 255.0 / 65535.0
+    if is_float:
+        scale = 255.0 if most <= 1 else 1.0
+    scaled = (values.astype(np.float64) * scale).clip(0, 255)
+    eight_bits = (np.round(scaled) if is_float else scaled).astype(np.uint8)
+    return eight_bits if eight_bits.ndim == 3 else np.repeat(eight_bits[..., None], 3, axis=2)
 
 
 LABEL_ENDINGS = ("_labelids", "_labeltrainids", "_instanceids")
 LABEL_FOLDERS = ("gtfine", "gtcoarse")
-COLOURED = ("_color", "_ids")  # endings of label maps, and of some photographs
+# Endings and folders of label maps that may be coloured, and of some photographs: there the pixels decide.
+COLOURED = ("_color", "_ids", "_l", "_seg", "_mask", "_label", "_labels", "_gt", "_annot", "_semantic")
+COLOURED_FOLDERS = ("seg", "semantic", "segmentation", "segmentationclass", "masks", "mask", "labels", "label", "gt",
+                    "annotations", "annot", "trainannot", "valannot", "testannot")  # fmt: skip
 FEW_VALUES = 48  # of a palette or grey image: a photograph has more
 
 
@@ -139,7 +263,8 @@ def is_label_map(path: Path) -> bool:
         return True
     if path.suffix.lower() not in (".png", ".bmp", ".tif", ".tiff", ".ppm"):
         return False
-    modes = ("1", "L", "P", "I", "I;16", *(("RGB", "RGBA") if stem.endswith(COLOURED) else ()))
+    may_be_coloured = stem.endswith(COLOURED) or any(part.lower() in COLOURED_FOLDERS for part in path.parent.parts[-3:])
+    modes = ("1", "L", "P", "I", "I;16", *(("RGB", "RGBA") if may_be_coloured else ()))
     try:
         with open_image(path) as image:
             if image.mode not in modes:
@@ -147,8 +272,31 @@ def is_label_map(path: Path) -> bool:
             values = np.asarray(image)
     except Exception:  # noqa: BLE001 - what cannot be read is refused by name where it is read
         return False
-    pixels = values.reshape(-1, values.shape[2]) if values.ndim == 3 else values.ravel()
-    return 1 < len(np.unique(pixels, axis=0)) <= FEW_VALUES
+    return 1 < _distinct_values(values) <= FEW_VALUES
+
+
+PROBED = 3  # files of a folder and ending that are opened before all of them are
+
+
+def label_maps_among(files: Sequence[Path]) -> list[Path]:
+    """Return the files that are label maps. Where a few of a folder's files of one ending are none, the rest is not opened."""
+    groups: dict[tuple[Path, str], list[Path]] = {}
+    for path in files:
+        ending = re.sub(r"[0-9]+", "#", path.name)[-12:]
+        groups.setdefault((path.parent, ending), []).append(path)
+    maps: list[Path] = []
+    for group in groups.values():
+        if any(map(is_label_map, evenly_spaced(group, PROBED))):
+            maps += [path for path in group if is_label_map(path)]
+    return maps
+
+
+def _distinct_values(values: np.ndarray) -> int:
+    """Count the values of a grey image `[H,W]`, or the colours of one of uint8 `[H,W,C]`."""
+    if values.ndim == 3:
+        weights = 256 ** np.arange(values.shape[2], dtype=np.int64)
+        values = values.astype(np.int64) @ weights
+    return len(np.unique(values))
 
 
 def unreadable(path: Path, error: Exception) -> str:
@@ -161,8 +309,11 @@ def unreadable(path: Path, error: Exception) -> str:
     return "not a readable image" if "cannot identify" in text else f"damaged image ({text})"
 
 
-def write_image(path: Path, image: np.ndarray, compression: int = 3) -> None:
-    """Write grey `[H,W]` or RGB `[H,W,3]` uint8 as PNG, or as uncompressed BMP when the path ends so."""
+def write_image(path: Path, image: np.ndarray, compression: int = 3, sync: bool = True) -> None:
+    """Write grey `[H,W]` or RGB `[H,W,3]` uint8 as PNG, or as uncompressed BMP when the path ends so.
+
+    `sync` waits until the disk has it (runtime/files.py).
+    """
     import cv2
 
     pixels = image if image.ndim == 2 else cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2BGR)
@@ -170,7 +321,7 @@ def write_image(path: Path, image: np.ndarray, compression: int = 3) -> None:
     done, buffer = cv2.imencode(path.suffix, pixels, how)
     if not done:
         raise FgdaError(f"cannot encode {path}")
-    write_bytes(path, buffer.tobytes())
+    write_bytes(path, buffer.tobytes(), sync)
 
 
 def evenly_spaced(items: Sequence[Item], count: int) -> list[Item]:

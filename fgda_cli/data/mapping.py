@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..runtime.errors import UsageError
+from ..runtime.text import BadText, parse_yaml, read_text
 from .classes import CITYSCAPES, IGNORE_INDEX, NAMES, ClassMatch, ClassSet, named_classes
 from .formats import (
     MAX_ID,
@@ -114,15 +116,13 @@ def load_mapping(path: Path | None, label_ids: LabelIds | None = None, by_name: 
     """
     if path is None:
         return Mapping(label_ids=label_ids)
-    import yaml
-
     path = _named(path)
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_loader_class())
-    except UnicodeDecodeError:
-        raise UsageError(f"--mapping {path} is not UTF-8 text: save it as UTF-8") from None
-    except (OSError, yaml.YAMLError, RecursionError) as error:
-        raise UsageError(f"--mapping {path}: {(str(error) or type(error).__name__).splitlines()[0]}") from error
+        tree = parse_yaml(read_text(path))
+    except OSError as error:
+        raise UsageError(f"--mapping {path}: {(error.strerror or str(error)).lower()}") from error
+    except BadText as error:
+        raise UsageError(f"--mapping {path}: {error}") from error
     if not isinstance(tree, dict):
         raise UsageError(f"--mapping {path}: write it as `raw id: class name` lines")
     classes = _classes(path, tree.pop("classes", None))
@@ -146,16 +146,18 @@ def load_mapping(path: Path | None, label_ids: LabelIds | None = None, by_name: 
         elif isinstance(raw, tuple) and len(raw) == 3 and all(isinstance(part, int) for part in raw):
             colours[raw] = train_id
         elif type(raw) is int:
-            if 0 <= raw <= MAX_ID:  # a file cannot hold others, such as Cityscapes' -1
+            if raw > MAX_ID or raw < -1:
+                raise UsageError(f"--mapping {path}: id {str(raw)[:20]} is outside 0 to {MAX_ID}, which no label file can hold")
+            if raw >= 0:  # no file holds Cityscapes' -1
                 ids[raw] = train_id
         elif raw in NAMES:
             if NAMES.index(raw) in tree:
                 raise UsageError(f"--mapping {path}: '{raw}' stands for id {NAMES.index(raw)}, which is there too")
             ids[NAMES.index(raw)] = train_id
         else:
-            if isinstance(raw, str) and raw.strip().isdigit():
+            if isinstance(raw, str) and re.fullmatch(r"[0-9]{1,5}", raw.strip()):
                 raise UsageError(f"--mapping {path}: key {raw!r} is a text: write the id {int(raw)} without quotes")
-            raise UsageError(f"--mapping {path}: key {raw!r} is neither an id, an [r,g,b] colour nor a class name")
+            raise UsageError(f"--mapping {path}: key {str(raw)[:40]!r} is neither an id, an [r,g,b] colour nor a class name")
     return Mapping(classes, ids or None, colours or None, names=names, rest=rest)
 
 
@@ -216,30 +218,3 @@ def _classes(path: Path, own: Any) -> ClassSet:
         return named_classes([str(name) for name in own], {name: tuple(colour) for name, colour in given.items()})
     except ValueError as error:
         raise UsageError(f"--mapping {path}: {error}") from None
-
-
-def _loader_class():
-    """SafeLoader that reads `[r, g, b]` keys as tuples."""
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        keys: list = []
-
-        def construct_object(self, node, deep=False):
-            value = super().construct_object(node, deep=True)
-            return tuple(value) if isinstance(value, list) and node in self.keys else value
-
-        def construct_mapping(self, node, deep=False):
-            self.keys = [key for key, _ in node.value if isinstance(key, yaml.SequenceNode)]
-            lines: dict = {}
-            for key, _ in node.value:
-                value, line = self.construct_object(key, deep=True), key.start_mark.line + 1
-                if value in lines:
-                    raise yaml.YAMLError(
-                        f"key {key.value if isinstance(value, str) else value} stands in line {lines[value]} "
-                        f"and in line {line}: keep one of them"
-                    )
-                lines[value] = line
-            return super().construct_mapping(node, deep=deep)
-
-    return Loader

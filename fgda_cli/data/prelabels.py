@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from ..runtime.errors import UsageError
 from ..runtime.files import whole_file, write_json, write_text
+from ..runtime.text import BadText, dump_yaml, read_text
 from .classes import IGNORE_INDEX, ClassSet
 from .images import write_image
 
@@ -31,8 +31,9 @@ def read_record(*folders: Path | None) -> dict[str, str]:
     for folder in folders:
         try:
             if folder is not None:
-                return {str(name): str(value) for name, value in json.loads((folder / RECORD).read_text()).items()}
-        except (OSError, ValueError, AttributeError):
+                record = json.loads(read_text(folder / RECORD))
+                return {str(name): str(value) for name, value in record.items()}
+        except (OSError, ValueError, AttributeError, BadText):
             continue
     return {}
 
@@ -110,7 +111,7 @@ class Prelabels:
         write_json(self.folder / RECORD, self.written)
         names = self.classes.names
         keys = dict(enumerate(names)) if self.kind == "png" else {name: name for name in names}
-        mapping = yaml.safe_dump({"classes": list(names), **keys}, sort_keys=False, allow_unicode=True)
+        mapping = dump_yaml({"classes": list(names), **keys})
         write_text(self.folder / "mapping.yaml", mapping)
 
     def _pack(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,11 +11,12 @@ from typing import Any
 from ..runtime.errors import UsageError
 from ..runtime.reporter import Reporter
 from ..runtime.system import usable_cores
-from .cache import Summary, fill
+from .cache import FRAMES, Summary, check_destination, fill
 from .classes import ClassSet
 from .convert import Cache, Task
 from .footage import extract, videos_of
 from .geometry import Resample
+from .images import VIDEO_SUFFIXES, image_files, natural_order
 from .layouts import OWN, layout_names
 from .layouts.base import Listing, OwnFiles, Reader, ReadLabel
 from .prelabels import read_record
@@ -75,7 +76,9 @@ def prepare_layout(
     reader: Reader = Published(kind, listing.classes, layout.read_label, getattr(layout, "VERSION", 1))
     if mapping is not None:
         reader = renamed(reader, mapping, listing)
-    return _fill(name or kind, listing, reader, replace(how, size=how.size or layout.SIZE))
+    choice = {"condition": condition or "all"} if hasattr(layout, "CONDITIONS") else {}
+    origin = Origin(kind, {"root": root}, choice)
+    return _fill(name or kind, listing, reader, replace(how, size=how.size or layout.SIZE), origin)
 
 
 def prepare_playground(root: Path, how: How, seed: int = 0) -> list[Summary]:
@@ -97,16 +100,23 @@ def prepare_own(kind: str, files: OwnFiles, name: str, how: How) -> Summary:
     """
     layout = importlib.import_module(f"fgda_cli.data.layouts.{kind}")
     refuse_options(files, kind, layout.TAKES)
+    asked = {"only": list(files.only), "hold_out": how.hold_out, "every": files.every}
+    origin = Origin(kind, files.raw(), {}, asked, is_own=True)
+    if not how.check_only:
+        check_destination(how.out / name, origin.resolved())
+    videos = []
     if kind == "folder" and files.images is not None:
-        files = _with_frames(files, how.out / name / "frames" / files.split, how)
+        videos = videos_of(files.images)
+        files = _with_frames(files, videos, how.out / name / FRAMES / files.split, how)
     try:
         listing, reader = layout.open_own(files)
     except UsageError as error:
         raise UsageError(f"prepare {kind}: {error}") from None
+    listing.used = videos
     if how.hold_out:
         _hold_out(listing, how.hold_out)
     beside = (files.root, files.labels, files.labels and files.labels.parent)
-    return _fill(name, listing, reader, how, keep_other_splits=True, prelabels=read_record(*beside))
+    return _fill(name, listing, reader, how, origin, prelabels=read_record(*beside))
 
 
 def _hold_out(listing: Listing, percent: int) -> None:
@@ -114,7 +124,7 @@ def _hold_out(listing: Listing, percent: int) -> None:
 
     Raises UsageError where one of the two splits would be empty.
     """
-    pairs = sorted(listing.pairs, key=lambda pair: pair.name)
+    pairs = sorted(listing.pairs, key=lambda pair: natural_order(pair.name))
     count = round(len(pairs) * percent / 100)
     if not 0 < count < len(pairs):
         raise UsageError(f"--hold-out {percent}: of {len(pairs)} images that is {count}, and both splits need one")
@@ -122,10 +132,15 @@ def _hold_out(listing: Listing, percent: int) -> None:
     listing.notes.append(f"{count} of {len(pairs)} images, the last by name, from {pairs[-count].name} on, are the split val")
 
 
-def _with_frames(files: OwnFiles, out: Path, how: How) -> OwnFiles:
+def _with_frames(files: OwnFiles, videos: list[Path], out: Path, how: How) -> OwnFiles:
     """The files with the frames of videos in the place of the videos. Raises UsageError for options that do not fit videos."""
-    videos = videos_of(files.images)
     if not videos:
+        beside = image_files(files.images, suffixes=VIDEO_SUFFIXES) if files.images.is_dir() else []
+        if beside:
+            how.reporter.decide(
+                f"{len(beside)} videos beside the images are not taken, e.g. {beside[0].name}: prepare them by a command of "
+                "their own, with another --name"
+            )
         if files.every is not None:
             raise UsageError(f"--every {files.every}: {files.images} holds no videos, or images beside them")
         return files
@@ -135,19 +150,50 @@ def _with_frames(files: OwnFiles, out: Path, how: How) -> OwnFiles:
     return replace(files, images=extract(files.images, videos, out, files.every, how.reporter))
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Where raw files come from: the reader, the folders that a user named, and the options that chose among their files."""
+
+    reader: str
+    raw: dict[str, Path]
+    choice: dict[str, Any] = field(default_factory=dict)
+    asked: dict[str, Any] = field(default_factory=dict)
+    is_own: bool = False
+
+    def resolved(self) -> dict[str, str]:
+        return {option: str(path.resolve()) for option, path in self.raw.items()}
+
+
 def _fill(
     name: str,
     listing: Listing,
     reader: Reader,
     how: How,
-    keep_other_splits: bool = False,
+    origin: Origin,
     prelabels: dict[str, str] | None = None,
 ) -> Summary:
     """Convert a listing's files, whose labels `reader` reads, into the prepared data set `name`."""
     task = Task(
-        name, how.out / name, how.size, len(reader.classes), reader.read_label, how.check_only, how.cache, keep_other_splits,
-        how.resample, how.max_pixels, how.rows, how.cut, reader.facts(), prelabels or {}, frozenset(reader.mapped()),
-    )  # fmt: skip
+        dataset=name,
+        out=how.out / name,
+        size=how.size,
+        num_classes=len(reader.classes),
+        read_label=reader.read_label,
+        reader=origin.reader,
+        raw=origin.resolved(),
+        choice=origin.choice,
+        asked=origin.asked,
+        check_only=how.check_only,
+        cache=how.cache,
+        is_own=origin.is_own,
+        resample=how.resample,
+        max_pixels=how.max_pixels,
+        rows=how.rows,
+        cut=how.cut,
+        label_facts=reader.facts(),
+        prelabels=prelabels or {},
+        mapped=frozenset(reader.mapped()),
+    )
     return fill(task, listing, how.reporter, how.workers)
 
 

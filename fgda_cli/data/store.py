@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ValidationError, model_validator
@@ -44,6 +44,21 @@ class Entry(BaseModel):
     label: Inside | None = None
     counts: tuple[int, ...] | None = None
     size: Annotated[tuple[int, int], AfterValidator(_positive)]
+    raw: str | None = None  # the raw image's path
+    raw_hash: str | None = None  # of its pixels
+    hash: str | None = None  # of the prepared image and label
+
+
+class Made(BaseModel):
+    """What a split was made from; `fgda prepare` writes more."""
+
+    reader: str
+    raw: dict[str, str]
+    choice: dict[str, Any] = {}
+    options: dict[str, Any] = {}
+    mapping: str = ""
+    folder: Inside
+    pixels: str
 
 
 class Manifest(BaseModel):
@@ -56,6 +71,7 @@ class Manifest(BaseModel):
     resample: Literal["area", "bicubic"] = "area"
     classes: ClassSet
     splits: dict[str, list[Entry]]
+    made: dict[str, Made] = {}
 
     @model_validator(mode="after")
     def counts_fit(self):
@@ -75,6 +91,12 @@ class Item:
     counts: tuple[int, ...] | None
     size: tuple[int, int]
     folder: Path
+    raw_hash: str | None = None
+    hash: str | None = None
+
+    def facts(self) -> tuple:
+        """Return what tells this image from others: its name, and a hash of its pixels and labels where it is known."""
+        return (self.name, self.hash) if self.hash is not None else (self.name, self.size, self.counts)
 
 
 class PreparedDataset:
@@ -98,14 +120,18 @@ class PreparedDataset:
         if not raw:
             known = ", ".join(self.splits()) or "none"
             raise FgdaError(f"data set {self.folder} has no images in split '{split}' (splits: {known})")
-        items = [
-            Item(i["name"], i["image"], i.get("label"), tuple(i["counts"]) if i.get("counts") else None, tuple(i["size"]),
-                 self.folder)
-            for i in raw
-        ]  # fmt: skip
+        items = [item_of(entry, self.folder) for entry in raw]
         if labelled and any(item.label is None for item in items):
             raise FgdaError(f"split '{split}' of {self.folder} has no labels: they are needed here")
         return items
+
+    def pixels(self, split: str) -> str:
+        """Return a hash of a split's images and labels, the same for every copy of it."""
+        return pixels_hash(self.manifest["splits"].get(split, []))
+
+    def made_from(self, split: str) -> dict[str, Any]:
+        """Return what a split was made from: reader, raw folders, options; empty where an earlier version prepared it."""
+        return self.manifest.get("made", {}).get(split, {})
 
     def shares(self, items: list[Item]) -> None:
         """Return how often each item is drawn: None, all alike (see JoinedDataset)."""
@@ -139,6 +165,27 @@ class PreparedDataset:
         return pixels
 
 
+def item_of(entry: dict[str, Any], folder: Path) -> Item:
+    """Return an entry of a manifest as an item."""
+    counts = tuple(entry["counts"]) if entry.get("counts") else None
+    return Item(
+        entry["name"],
+        entry["image"],
+        entry.get("label"),
+        counts,
+        tuple(entry["size"]),
+        folder,
+        raw_hash=entry.get("raw_hash"),
+        hash=entry.get("hash"),
+    )
+
+
+def pixels_hash(entries: list[dict[str, Any]]) -> str:
+    """Return a hash of a split's images and labels from its entries in a manifest, whatever folder they lie in."""
+    facts = sorted(repr(item_of(entry, Path()).facts()) for entry in entries)
+    return hashlib.sha256("\n".join(facts).encode(errors="surrogateescape")).hexdigest()[:12]
+
+
 class JoinedDataset:
     """Several prepared data sets as one domain of the same classes. Reads like a PreparedDataset."""
 
@@ -166,6 +213,9 @@ class JoinedDataset:
 
     def splits(self) -> list[str]:
         return sorted({split for part in self.parts for split in part.splits()})
+
+    def pixels(self, split: str) -> str:
+        return "+".join(part.pixels(split) for part in self.parts)
 
     def items(self, split: str, labelled: bool = False) -> list[Item]:
         return [item for part in self.parts for item in part.items(split, labelled)]
@@ -215,15 +265,15 @@ def fingerprint(items: list[Item]) -> str:
 
 
 def contents_hash(domains: list[tuple[AnyDataset | None, list[Item]]]) -> str:
-    """Return a hash of what was prepared for training, from the manifests alone: classes, cached sizes, and each image's name,
-    size and label pixels. A copy on another disk has the same.
+    """Return a hash of what was prepared for training, from the manifests alone: classes, cached sizes, and each image's name
+    and pixels. A copy on another disk has the same.
     """
     digest = hashlib.sha256()
     for dataset, items in domains:
         if dataset is not None:
             digest.update(repr((dataset.classes.names, dataset.size, dataset.resample)).encode())
         for item in items:
-            digest.update(repr((item.name, item.size, item.counts)).encode())
+            digest.update(repr(item.facts()).encode(errors="surrogateescape"))
     return digest.hexdigest()[:16]
 
 
@@ -235,7 +285,7 @@ def typical_size(items: list[Item]) -> tuple[int, int]:
 def read_manifest(folder: Path) -> dict:
     path = folder / "manifest.json"
     try:
-        manifest = json.loads(path.read_text())
+        manifest = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FgdaError(f"no prepared data set in {folder}: run `fgda prepare` first (or give --data-root)") from None
     except (OSError, ValueError, RecursionError) as error:
@@ -251,6 +301,26 @@ def read_manifest(folder: Path) -> dict:
         key = ".".join(str(part) for part in first["loc"])
         raise FgdaError(f"{path}: {key}{': ' if key else ''}{first['msg']}; run fgda prepare again") from error
     return manifest
+
+
+def is_dataset(folder: Path) -> bool:
+    """Return whether a folder is a prepared data set."""
+    try:
+        with open(folder / "manifest.json", encoding="utf-8") as handle:
+            return f'"{FORMAT}"' in handle.read(200)
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def prepared_below(root: Path) -> list[PreparedDataset]:
+    """Return the prepared data sets of a data root that can be read, by name."""
+    found = []
+    for folder in sorted(path.parent for path in root.glob("*/manifest.json")):
+        try:
+            found.append(PreparedDataset(folder))
+        except FgdaError:
+            continue
+    return found
 
 
 def data_root(option: Path | None) -> Path:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from ..runtime.errors import FgdaError, UsageError
+from ..runtime.text import parse_yaml
 from .classes import CITYSCAPES_IDS, IGNORE_INDEX, NAMES, PALETTE
 from .formats import decide_label_ids, read_label_values, sample_of
 from .images import BadFile, image_files
@@ -131,7 +131,7 @@ def mapping_text(known: Survey) -> str:
 def _quoted(name: str) -> str:
     """The name as YAML reads it back, in quotes where it must."""
     return (
-        name if re.fullmatch(r"[A-Za-z_][\w -]*", name) and yaml.safe_load(name) == name else json.dumps(name, ensure_ascii=False)
+        name if re.fullmatch(r"[A-Za-z_][\w -]*", name) and parse_yaml(name) == name else json.dumps(name, ensure_ascii=False)
     )
 
 

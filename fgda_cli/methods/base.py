@@ -36,7 +36,7 @@ DETAIL_SHARE = 0.1  # of the loss, a window's own where there are two resolution
 
 
 class MethodSettings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     name: str = Field(description="name of the method")
     aux_seg: Weight = Field(0.1, description="weight of the auxiliary head's segmentation loss")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -33,32 +34,54 @@ def make_folder(path: Path) -> None:
 
 
 @contextmanager
-def whole_files(*paths: Path):
-    """Yield a temporary path in the same folder for each file; they take the real names only when the block ends well."""
-    partials = [path.with_name(f".{path.name}.{os.getpid()}.part") for path in paths]
+def whole_files(*paths: Path, sync: bool = True):
+    """Yield a temporary path in the same folder for each file; they take the real names only when the block ends well.
+
+    A link is followed: the file that it leads to is replaced. `sync` waits until the disk has the files, so that a loss of
+    power leaves the former ones; without it only a crash of the process does.
+    """
+    paths = tuple(Path(os.path.realpath(path)) for path in paths)
+    partials = [path.with_name(_short(f".{path.name}", f".{os.getpid()}.part")) for path in paths]
     try:
         with writing(paths[0]):
             paths[0].parent.mkdir(parents=True, exist_ok=True)
             yield partials
-            for partial in partials:
+            for partial in partials if sync else ():
                 with open(partial, "rb+") as handle:
                     os.fsync(handle.fileno())
             for partial, path in zip(partials, paths, strict=True):
                 partial.replace(path)
     finally:
         for partial in partials:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):  # the reason for which the write failed is the one to tell
+                partial.unlink(missing_ok=True)
+
+
+LONGEST_NAME = 255  # bytes of a file's name
+
+
+def _short(name: str, ending: str) -> str:
+    """A name with an ending, cut and told apart by a hash where a file's name could not be as long."""
+    if len(os.fsencode(name + ending)) <= LONGEST_NAME:
+        return name + ending
+    digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+    return f".{digest}{ending}"
 
 
 @contextmanager
-def whole_file(path: Path):
+def whole_file(path: Path, sync: bool = True):
     """Yield `whole_files` of one file."""
-    with whole_files(Path(path)) as (partial,):
+    with whole_files(Path(path), sync=sync) as (partial,):
         yield partial
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    with whole_file(path) as partial:
+def write_bytes(path: Path, content: bytes, sync: bool = True) -> None:
+    """Write a whole file, or none; devices and pipes (`/dev/stdout`) are written to as they are."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        with writing(path):
+            path.write_bytes(content)
+        return
+    with whole_file(path, sync) as partial:
         partial.write_bytes(content)
 
 
@@ -71,15 +94,22 @@ def append_line(path: Path, line: str) -> None:
         handle.write(line + "\n")
 
 
+def sync(path: Path) -> None:
+    """Wait until the disk has a file."""
+    with writing(path), open(path, "rb+") as handle:
+        os.fsync(handle.fileno())
+
+
 def write_json(path: Path, value, indent: int | None = 1) -> None:
     write_text(path, json.dumps(value, indent=indent, ensure_ascii=False) + "\n")
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
+def alone_in(folder: Path, other: str = "--out") -> Iterator[None]:
     """Keep other fgda processes out of the folder inside. Raises UsageError that names the process that works there.
 
-    The lock is the operating system's: it ends with the process, whatever ends that.
+    The lock is the operating system's: it ends with the process, whatever ends that. `other` is the option that names another
+    folder.
     """
     from filelock import FileLock, Timeout
 
@@ -92,7 +122,7 @@ def alone_in(folder: Path) -> Iterator[None]:
             other = f"process {int(holder.read_text())}"
         except (OSError, ValueError):
             other = "another process"
-        raise UsageError(f"{other} is at work in {folder}: wait until it has ended, or choose another --out") from None
+        raise UsageError(f"{other} is at work in {folder}: wait until it has ended, or choose another {other}") from None
     except OSError as error:
         raise FgdaError(f"cannot write {folder / LOCK}: {error.strerror or error}") from error
     try:

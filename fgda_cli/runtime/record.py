@@ -7,24 +7,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from .text import BadText, parse_yaml, read_text
+
 RECORD, METRICS = "preset.yaml", "metrics.jsonl"
 Value = TypeVar("Value")
 
 
 def recorded(folder: Path, read: Callable[[Any], Value]) -> Value | None:
     """Return what `read` takes from a run's record; None when there is no run, or a record that lacks it or is damaged."""
-    import yaml
-
     try:
-        return read(yaml.safe_load((folder / RECORD).read_text()))
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return read(parse_yaml(read_text(folder / RECORD)))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, BadText):
         return None
 
 
 def measurements(folder: Path) -> list[dict[str, Any]]:
     """Return the lines of a run's log that can be read; each has an `iteration`."""
     try:
-        lines, entries = (folder / METRICS).read_text(errors="replace").splitlines(), []
+        lines, entries = (folder / METRICS).read_text(encoding="utf-8", errors="replace").splitlines(), []
     except OSError:
         return []
     for line in lines:

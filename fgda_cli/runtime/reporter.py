@@ -5,8 +5,17 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+
+from .text import visible
+
+
+def tell(text: str) -> None:
+    """Print a line on standard error. Where that is closed, full or broken the line is lost, and the work goes on."""
+    with suppress(OSError, ValueError):
+        print(visible(text), file=sys.stderr, flush=True)
+
 
 Advance = Callable[..., None]  # advance(count=1, note="", total=None): a total replaces the one so far
 PLAIN_EVERY = 5.0  # seconds between progress lines when stderr is no terminal
@@ -23,13 +32,18 @@ class Reporter:
     warns: bool = True  # False: for a check whose warnings come again when the work begins, and for processes beside the first
 
     def console(self, stderr: bool = True):
+        """Return a console that shows texts as they are: names hold no markup, and their control characters are escaped."""
         from rich.console import Console
 
-        return Console(stderr=stderr, no_color=not self.color, highlight=False)
+        class Plain(Console):
+            def render_str(self, text: str, **how):
+                return super().render_str(visible(text), **(how | {"markup": False, "emoji": False}))
+
+        return Plain(stderr=stderr, no_color=not self.color, highlight=False, markup=False, emoji=False)
 
     def say(self, text: str) -> None:
         if not self.quiet:
-            print(text, file=sys.stderr, flush=True)
+            tell(text)
 
     def decide(self, text: str) -> None:
         """Report once, in one line, what was decided for the user, and keep it."""
@@ -43,7 +57,7 @@ class Reporter:
         """Print a warning; with `of_own_share`, about a file that this process alone has met, from any process."""
         if self.warns or of_own_share:
             self.warned.append(text)
-            print(f"fgda: warning: {text}", file=sys.stderr, flush=True)
+            tell(f"fgda: warning: {text}")
 
     @contextmanager
     def progress(self, label: str, total: int | None, done: int = 0) -> Iterator[Advance]:
@@ -53,8 +67,8 @@ class Reporter:
             return
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(),
-                   TimeRemainingColumn(), TextColumn("{task.fields[note]}"))  # fmt: skip
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=20), MofNCompleteColumn(),
+                   TimeRemainingColumn(), TextColumn("{task.fields[note]}", markup=False))  # fmt: skip
         with Progress(*columns, console=self.console(), transient=True) as bar:
             task = bar.add_task(label, total=total, completed=done, note="")
             yield lambda count=1, note="", total=None: bar.update(
@@ -83,9 +97,9 @@ class _Plain:
             return
         self.last = now
         if self.total is None:
-            print(f"{self.label}: {self.done}" + (f", {note}" if note else ""), file=sys.stderr, flush=True)
+            tell(f"{self.label}: {self.done}" + (f", {note}" if note else ""))
             return
         rate = (self.done - self.first) / max(now - self.start, 1e-9)
         eta = (self.total - self.done) / rate if rate else 0
         text = f"{self.label}: {self.done}/{self.total}, ETA {int(eta) // 60}:{int(eta) % 60:02d}"
-        print(text + (f", {note}" if note else ""), file=sys.stderr, flush=True)
+        tell(text + (f", {note}" if note else ""))

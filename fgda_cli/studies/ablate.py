@@ -173,7 +173,7 @@ def _read(record: Path) -> dict[str, dict]:
     if not record.is_file():
         return {}
     try:
-        return json.loads(record.read_text())["cells"]
+        return json.loads(record.read_text(encoding="utf-8"))["cells"]
     except (OSError, ValueError, KeyError) as error:
         raise FgdaError(f"cannot read {record}: delete it to evaluate all cells again") from error
 

@@ -39,8 +39,8 @@ def look_page(scenes: list[Scene], checkpoints: list[Path], names: list[str], pr
             "palettes": {"own": [list(colour) for colour in classes.palette], "safe": safe_palette(len(classes))}}  # fmt: skip
     folder = Path(__file__).parent.parent / "visual"
     text = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")  # no name ends the script
-    parts = {"@TITLE@": escape(" and ".join(names)), "@SCRIPT@": (folder / "look.js").read_text(), "@DATA@": text}
-    page = (folder / "look.html").read_text()
+    parts = {"@TITLE@": escape(" and ".join(names)), "@SCRIPT@": (folder / "look.js").read_text(encoding="utf-8"), "@DATA@": text}
+    page = (folder / "look.html").read_text(encoding="utf-8")
     for mark, value in parts.items():
         page = page.replace(mark, value)
     return page

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from ..data.classes import ClassMatch, ClassSet
 from ..data.store import Item, PreparedDataset
@@ -18,6 +17,7 @@ from ..runtime.devices import Precision
 from ..runtime.errors import FgdaError
 from ..runtime.files import write_text
 from ..runtime.record import METRICS, RECORD, measurements
+from ..runtime.text import BadText, parse_yaml, read_text
 from ..visual import html
 from ..visual.colour import colourise, error_map
 from ..visual.heat import heat
@@ -112,16 +112,17 @@ def run_page(run: Path) -> str:
     logged yet.
     """
     try:
-        settings, entries = (run / RECORD).read_text(), measurements(run)
-        stage = yaml.safe_load(settings)["stage"]
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        settings, entries = read_text(run / RECORD), measurements(run)
+        stage = parse_yaml(settings)["stage"]
+        what = f"{stage['stage']} {stage['method']}"
+    except (OSError, ValueError, KeyError, TypeError, BadText) as error:
         raise FgdaError(f"{run} is not a run folder: it needs preset.yaml and metrics.jsonl") from error
     series = _series(entries)
     if not series:
         raise FgdaError(f"{run / METRICS} holds no measurement yet")
     last = max(points[-1][0] for group in series.values() for points in group.values())
     finished = "finished" if (run / "checkpoints/final.pth").is_file() else "not finished"
-    facts = [str(run), f"{stage['stage']} {stage['method']}", f"iteration {last}, {finished}"]
+    facts = [str(run), what, f"iteration {last}, {finished}"]
     best = {
         name: f"{max(value for _, value in points):.1f} %" for name, points in series.get("validation", {}).items()
     }  # fmt: skip

@@ -84,7 +84,7 @@ def _state(folder: Path) -> str:
 def _is_held(folder: Path) -> bool:
     """Return whether the process that holds the folder lives on this machine."""
     try:
-        os.kill(int((folder / HOLDER).read_text()), 0)
+        os.kill(int((folder / HOLDER).read_text(encoding="utf-8")), 0)
     except PermissionError:
         return True  # another user's
     except (OSError, ValueError, OverflowError):
@@ -104,7 +104,7 @@ def _score(logs: list[dict[str, Any]]) -> str:
 def _verdict(folder: Path) -> str:
     """The verdict that adaptation ended with, from log.txt."""
     try:
-        lines = (folder / "log.txt").read_text(errors="replace").splitlines()
+        lines = (folder / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return ""
     said = next((line for line in reversed(lines) if line.startswith("without labels: ")), "")

@@ -68,11 +68,11 @@ class MLflow:
             mlflow.set_tracking_uri(f"sqlite:///{(folder / 'mlflow.db').resolve()}")
         mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT))
         record = folder / "mlflow-run.txt"
-        known = record.read_text().strip() if record.is_file() else None
+        known = record.read_text(encoding="utf-8").strip() if record.is_file() else None
         name = f"{preset.name}-{header['method']}-seed{preset.run.seed}"
         self.mlflow, run = mlflow, mlflow.start_run(run_id=known, run_name=None if known else name)
         if known is None:
-            record.write_text(run.info.run_id)
+            record.write_text(run.info.run_id, encoding="utf-8")
             flat = _flat(preset.to_json() | {"stage": header["stage"]})
             mlflow.log_params({key: str(value)[:500] for key, value in flat.items()})
 

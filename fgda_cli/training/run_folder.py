@@ -6,13 +6,12 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import yaml
-
 from ..models import checkpoint
 from ..presets import from_json
 from ..runtime.errors import FgdaError, UsageError
 from ..runtime.files import HOLDER, LOCK, append_line, make_folder, write_text
 from ..runtime.record import METRICS, RECORD, recorded
+from ..runtime.text import BadText, dump_yaml, parse_yaml, read_text
 from ..settings import Preset, Run
 
 # Keys that do not change what is computed, so that a resume may change them.
@@ -65,17 +64,17 @@ class RunFolder:
         if self.record.is_file() and began:
             self._compare(wanted, identity, extend)
         if extend or not began:  # of a run that never began, nothing is worth keeping
-            write_text(self.record, yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True))
+            write_text(self.record, dump_yaml(wanted))
         if extend:  # its presence says that the run is finished
             self.final.unlink(missing_ok=True)
 
     def _compare(self, wanted: dict, identity: Identity, extend: bool) -> None:
         """Compare the folder's run with this one. Raises UsageError when it is another."""
         try:
-            recorded_run = yaml.safe_load(self.record.read_text())
+            recorded_run = parse_yaml(read_text(self.record))
             stage = recorded_run["stage"]
             found_hash, data = stage.get("init_hash"), stage.get("data") or identity.data  # an older run recorded none
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, BadText) as error:
             raise FgdaError(f"cannot read {self.record}: use --fresh to start over") from error
         free = [*FREE_KEYS, *OTHER_STAGE[identity.stage], "stage.init", "stage.data"]
         free += [f"{identity.stage}.{key}" for key in LENGTH_KEYS] if extend else []
@@ -131,7 +130,7 @@ class RunFolder:
         """Delete log lines after the checkpoint that is resumed; they will be written again."""
         if not self.metrics.is_file():
             return
-        lines = self.metrics.read_text(errors="replace").splitlines()
+        lines = self.metrics.read_text(encoding="utf-8", errors="replace").splitlines()
         kept = [line for line in lines if _is_before(line, iteration, validated)]
         if len(kept) < len(lines):
             write_text(self.metrics, "".join(line + "\n" for line in kept))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..metrics import COLLAPSED
+from ..runtime.text import visible
 
 
 def under(title: str, table, below: str = ""):
@@ -160,6 +161,32 @@ def layouts_list(layouts: dict[str, Any]) -> str:
             text = getattr(layout, what.upper(), "not said")  # a user's own layout may leave them out
             lines += textwrap.wrap(f"{what:8} {text}", 79, initial_indent="  ", subsequent_indent=" " * 11)
     return "\n".join([*lines, "playground: drawn, not downloaded"])
+
+
+def prepared_list(root: Any, datasets: list[Any]) -> str:
+    """Return what `prepare --list` says of the data sets that are prepared: what each split was made from, and its hash."""
+    if not datasets:
+        return f"\nprepared in {root}: none"
+    lines = ["", f"prepared in {root}:"]
+    for dataset in datasets:
+        size = "own sizes" if dataset.size is None else "{}x{}".format(*dataset.size)
+        lines.append(visible(f"{dataset.folder.name}: {len(dataset.classes)} classes, {size}"))
+        for split in dataset.splits():
+            made = dataset.made_from(split)
+            lines.append(f"  {split}: {len(dataset.items(split))} images, pixels {dataset.pixels(split)}")
+            options = {name: value for name, value in {**made.get("choice", {}), **made.get("options", {})}.items() if value}
+            shown = " ".join(f"--{name.replace('_', '-')} {_option_text(value)}" for name, value in options.items())
+            raw = ", ".join(f"{option} {path}" for option, path in made.get("raw", {}).items())
+            if made:
+                lines.append(visible(f"    prepare {made['reader']} {shown}"))
+                lines.append(visible(f"    from {raw}"))
+    return "\n".join(lines)
+
+
+def _option_text(value: Any) -> str:
+    if isinstance(value, list):
+        return ("x" if all(isinstance(part, int) for part in value) else ":").join(map(str, value))
+    return "" if value is True else str(value)
 
 
 def ranking_table(result: dict[str, Any], most: int = 15):

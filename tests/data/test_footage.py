@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import cv2
 import numpy as np
 import pytest
@@ -73,6 +74,9 @@ def test_one_video_and_two_of_one_name(tmp_path, prepare):
     draw(tmp_path / "drives/a.mp4", [1, 2])
     assert prepare(images=tmp_path / "drives/a.mp4").returncode == 0 and len(names(tmp_path)) == 2
     draw(tmp_path / "drives/a.mkv", [3])
+    done = prepare()
+    assert done.returncode == 2 and "--name street-drives keeps both" in done.stderr
+    shutil.rmtree(tmp_path / "data/street")
     assert prepare().returncode == 0
     assert {name.split("/")[0] for name in names(tmp_path)} == {"a_mp4", "a_mkv"}
 

@@ -127,12 +127,13 @@ def raw(tmp_path):
                 path.parent.mkdir(exist_ok=True)
                 label(path) if callable(label) else cv2.imwrite(str(path), label)
 
-        def run(self, mapping=None, label_ids=None, split="train", reporter=QUIET):
+        def run(self, mapping=None, label_ids=None, split="train", reporter=QUIET, only=()):
             if mapping is not None:
                 (tmp_path / "m.yaml").write_text(mapping)
             how = How(self.out, (64, 32), 1, reporter)
             chosen = tmp_path / "m.yaml" if mapping is not None else None
-            summary = prepare_own("folder", OwnFiles(images, labels, mapping=chosen, label_ids=label_ids, split=split), "x", how)
+            files = OwnFiles(images, labels, mapping=chosen, label_ids=label_ids, split=split, only=only)
+            summary = prepare_own("folder", files, "x", how)
             return summary, PreparedDataset(self.out / "x")
 
     return Raw()
@@ -188,9 +189,10 @@ def test_another_class_list_converts_again_where_no_other_split_keeps_the_old_on
     raw.run("1: road")
     summary, dataset = raw.run("classes: [ground, air]\n1: air\n0: ground")
     assert summary.skipped == 0 and dataset.classes.names == ("ground", "air") and (first_label(dataset) == 1).all()
-    raw.run("classes: [ground, air]\n1: air", split="val")
+    raw.write(ONES, ONES + 1)
+    raw.run("classes: [ground, air]\n2: air", split="val", only=("2.png",))
     with pytest.raises(FgdaError, match="splits val .* different classes"):
-        raw.run("1: road")
+        raw.run("1: road", only=("1.png",))
 
 
 @pytest.mark.parametrize("what", ["read_label", "layout VERSION"])

@@ -72,10 +72,10 @@ def test_predict_takes_max_pixels_and_warns_of_nothing_else(trained, tmp_path):
 @pytest.mark.parametrize("values, wanted", [
     (np.array([[0.0, 0.5, 1.0]], np.float32), [0, 128, 255]),  # by their type
     (np.array([[0.0, 100.0, 255.0]], np.float32), [0, 100, 255]),
-    (np.array([[0, 7, 255]], np.uint16), [0, 7, 255]),
+    (np.array([[0, 7, 255]], np.uint16), "16 bits a value, with values up to 255"),
     (np.array([[0, 32768, 65535]], np.uint16), [0, 127, 255]),
-    (np.array([[0, 512, 1023]], np.uint16), "16-bit grey with values up to 1023, so probably of 10 or 12 bits"),
-    (np.array([[0, 2048, 4095]], np.uint16), "16-bit grey with values up to 4095"),
+    (np.array([[0, 512, 1023]], np.uint16), "16 bits a value, with values up to 1023"),
+    (np.array([[0, 2048, 4095]], np.uint16), "16 bits a value, with values up to 4095"),
     (np.array([[0.0, 300.0]], np.float32), "floats up to 300"),
     (np.array([[0.0, np.nan]], np.float32), "negative or infinite"),
     (np.array([[-1.0, 1.0]], np.float32), "negative or infinite"),

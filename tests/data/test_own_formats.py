@@ -40,9 +40,9 @@ class Own:
 
     def run(self, kind, **options):
         files = OwnFiles(**options)
-        how = How(self.root / "out", workers=1, reporter=Reporter(quiet=True, decisions=self.decisions))
+        how = How(self.root.with_name(f"{self.root.name}-out"), workers=1, reporter=Reporter(quiet=True, decisions=self.decisions))
         summary = prepare_own(kind, files, "set", how)
-        return summary, PreparedDataset(self.root / "out/set")
+        return summary, PreparedDataset(self.root.with_name(f"{self.root.name}-out") / "set")
 
     def label(self, kind, **options) -> np.ndarray:
         _, dataset = self.run(kind, **options)
@@ -154,8 +154,8 @@ def test_carla_tags_of_both_versions_lie_in_the_red_channel(own, version, ids):
 
 
 @pytest.mark.parametrize("ids, version, words", [
-    (OLD, None, "looks like --carla-version old"), 
-    (NEW, None, "id 24 does not exist before 0.9.14, so it looks like --carla-version new"),
+    (OLD, None, "this points to old, but it is no proof"), 
+    (NEW, None, "id 24 does not exist before 0.9.14, so they are new"),
     (NEW, "old", "use --carla-version new"), (grid(9, 9), None, "say --carla-version"),
 ])  # fmt: skip
 def test_carla_ids_that_contradict_the_version_are_refused(own, ids, version, words):

@@ -30,11 +30,11 @@ def test_an_interrupted_preparation_goes_on_and_ends_the_same(raw_playground, tm
     game(raw_playground, tmp_path / "whole")
     original, calls = module.convert, []
 
-    def fails_at_fifth(task, pair):
+    def fails_at_fifth(task, pair, folder):
         calls.append(pair.name)
         if len(calls) == 5:
             raise KeyboardInterrupt
-        return original(task, pair)
+        return original(task, pair, folder)
 
     monkeypatch.setattr(module, "convert", fails_at_fifth)
     with pytest.raises(KeyboardInterrupt):
@@ -48,7 +48,7 @@ def test_an_interrupted_preparation_goes_on_and_ends_the_same(raw_playground, tm
 
 def test_a_journal_line_cut_short_is_converted_again(raw_playground, tmp_path):
     game(raw_playground, tmp_path)
-    journal = tmp_path / "game" / module.JOURNAL
+    (journal,) = (tmp_path / "game").glob(f"train-*/{module.JOURNAL}")
     journal.write_text(journal.read_text()[:-40])
     assert game(raw_playground, tmp_path).skipped == 9
 
@@ -72,7 +72,7 @@ def test_another_size_under_the_same_name_is_said(raw_playground, tmp_path):
         before = len(decisions)
         reporter = Reporter(quiet=True, decisions=decisions)
         prepare_layout("cityscapes", raw_playground / "street", How(tmp_path, size, 1, reporter), "street")
-        said = [text for text in decisions[before:] if "it was prepared at 64x32, and is now prepared at" in text]
+        said = [text for text in decisions[before:] if "train was prepared with --size 64x32, now 128x64" in text]
         assert len(said) == (size == (128, 64))
 
 

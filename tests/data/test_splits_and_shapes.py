@@ -16,7 +16,7 @@ def footage(tmp_path):
     """Ten images 96x64 whose columns differ, the last of them upright."""
     columns = np.repeat(np.arange(96, dtype=np.uint8)[None, :, None] * 2, 64, 0).repeat(3, 2)
     for number in range(9):
-        write_image(tmp_path / f"footage/{number:03d}.png", columns)
+        write_image(tmp_path / f"footage/{number:03d}.png", columns + np.uint8(number))
     write_image(tmp_path / "footage/009.png", np.ascontiguousarray(columns.transpose(1, 0, 2)))
     return tmp_path / "footage"
 

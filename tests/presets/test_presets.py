@@ -206,5 +206,5 @@ if __name__ == "__main__":
 
 def test_a_preset_that_is_no_utf8_is_refused_in_one_line(tmp_path):
     (tmp_path / "mine.yaml").write_text("extends: gta2city\n", encoding="utf-16")
-    with pytest.raises(UsageError, match=r"mine.yaml is not UTF-8 text: save it as UTF-8"):
+    with pytest.raises(UsageError, match=r"mine.yaml: not UTF-8 text: save it as UTF-8"):
         load_preset(str(tmp_path / "mine.yaml"))

@@ -12,7 +12,7 @@ import numpy as np
 
 from ...runtime.errors import UsageError
 from ..formats import read_city_label
-from .base import Listing, city_label, locate, pair_city
+from .base import Listing, city_label, locate, pair_city, refuse_train_ids
 
 TITLE = "ACDC"
 NEEDS = "rgb_anon/{fog,night,rain,snow}/{train,val}, gt/CONDITION/val"
@@ -32,6 +32,7 @@ def find(root: Path, condition: str | None = None) -> Listing:
         for split in ("train", "val"):
             folder = root / "rgb_anon" / weather / split
             pair_city(listing, folder, root / "rgb_anon", split, ENDING, lambda name: city_label(root / "gt" / f"{name}_gt"))
+    refuse_train_ids(listing, TITLE)
     return listing
 
 

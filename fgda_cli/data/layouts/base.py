@@ -36,6 +36,8 @@ class Listing:
     problems: list[dict] = field(default_factory=list)
     classes: ClassSet = CITYSCAPES
     notes: list[str] = field(default_factory=list)
+    used: list[Path] = field(default_factory=list)  # files that the images were made of, such as videos
+    shares_images: bool = False  # two splits hold the same images on purpose, as the layout says
 
     def labels(self) -> list[Path]:
         return [pair.label for pair in self.pairs if pair.label is not None]
@@ -77,6 +79,7 @@ class OwnFiles:
     only: tuple[str, ...] = ()
     split: str = "train"
     every: str | None = None  # of a video's frames
+    label_maps: bool = False  # also take label maps that lie among unlabelled images
 
     def folders(self) -> tuple[Path, Path | None]:
         """Return the folders of images and labels. Raises UsageError without images, FgdaError for folders that do not exist."""
@@ -86,6 +89,11 @@ class OwnFiles:
             if folder is not None and not folder.is_dir():
                 raise FgdaError(f"{option} {folder}: {'a file, not a folder' if folder.exists() else 'no such folder'}")
         return self.images, self.labels
+
+    def raw(self) -> dict[str, Path]:
+        """Return the files and folders that a user named, by their option: what must not be written to."""
+        named = {"images": self.images, "labels": self.labels, "root": self.root}
+        return {option: path for option, path in named.items() if path is not None}
 
     def chosen(self, files: list[Path], below: Path, suffix: str | None = None) -> list[Path]:
         """Return the files that end in `suffix` and, when --only is given, whose path below a folder fits one of its patterns."""
@@ -127,23 +135,57 @@ def pair_by_name(
     """Pair files whose paths below their folders agree but for the suffix; report the ones left over.
 
     `rename` turns an image's path below its folder, without suffix, into its label's; `endings` of images and labels are
-    what counts as the suffix, where it is more than the file type's.
+    what counts as the suffix, where it is more than the file type's. Of several files of one name none is taken: nothing
+    says which of them is meant.
     """
-    by_stem = {stem_below(label, label_root, endings[1]): label for label in labels}
-    for image in images:
-        stem = stem_below(image, image_root, endings[0])
-        label = by_stem.pop(rename(stem), None)
-        if label is None:
-            listing.refuse(image, "image without a label")
+    images_by_stem = _by_stem(images, image_root, endings[0])
+    labels_by_stem = _by_stem(labels, label_root, endings[1])
+    used = set()
+    for stem, claimants in images_by_stem.items():
+        wanted = rename(stem)
+        candidates = labels_by_stem.get(wanted, [])
+        used.add(wanted)
+        if len(claimants) > 1 or len(candidates) > 1:
+            _refuse_clash(listing, claimants, "images", stem)
+            _refuse_clash(listing, candidates, "labels", stem)
+        elif not candidates:
+            listing.refuse(claimants[0], "image without a label")
         else:
-            listing.pairs.append(Pair(stem, split, image, label))
-    for label in by_stem.values():
-        listing.refuse(label, "label without an image")
+            listing.pairs.append(Pair(stem, split, claimants[0], candidates[0]))
+    for stem, candidates in labels_by_stem.items():
+        if stem not in used:
+            for label in candidates:
+                listing.refuse(label, "label without an image")
 
 
-def unlabelled(listing: Listing, images: list[Path], image_root: Path, split: str = "train", ending: str | None = None) -> None:
+def _by_stem(files: list[Path], root: Path, ending: str | None) -> dict[str, list[Path]]:
+    by_stem: dict[str, list[Path]] = {}
+    for path in files:
+        by_stem.setdefault(stem_below(path, root, ending), []).append(path)
+    return by_stem
+
+
+def _refuse_clash(listing: Listing, files: list[Path], what: str, stem: str) -> None:
+    """Refuse several files that would become one item, each with the names of all."""
+    if len(files) < 2:
+        return
+    names = " and ".join(path.name for path in files)
+    for path in files:
+        listing.refuse(path, f"one of {len(files)} {what} of one name: {names} (keep one, or give a suffix option)")
+
+
+def unlabelled(
+    listing: Listing,
+    images: list[Path],
+    image_root: Path,
+    split: str = "train",
+    ending: str | None = None,
+) -> None:
     """List images of a target domain; their labels, if there are any, are neither needed nor read."""
-    listing.pairs += [Pair(stem_below(image, image_root, ending), split, image, None) for image in images]
+    for stem, claimants in _by_stem(images, image_root, ending).items():
+        _refuse_clash(listing, claimants, "images", stem)
+        if len(claimants) == 1:
+            listing.pairs.append(Pair(stem, split, claimants[0], None))
 
 
 def pair_city(
@@ -160,13 +202,19 @@ def pair_city(
     Training images are a target's: their labels are neither needed nor read. Others have the label `label_of(name)`, or are
     refused.
     """
+    by_name: dict[str, list[Path]] = {}
     for image in visible_files(folder, f"*{ending}.*"):
         name = stem_below(image, image_root).removesuffix(ending)
+        by_name.setdefault(name, []).append(image)
+    for name, claimants in by_name.items():
+        _refuse_clash(listing, claimants, "images", name)
+        if len(claimants) > 1:
+            continue
         label = None if split == "train" else label_of(name)
         if split == "train" or label is not None:
-            listing.pairs.append(Pair(name, split, image, label))
+            listing.pairs.append(Pair(name, split, claimants[0], label))
         else:
-            listing.refuse(image, without)
+            listing.refuse(claimants[0], without)
 
 
 def city_label(stem: Path, kinds: Sequence[str] = ("labelTrainIds", "labelIds")) -> Path | None:
@@ -179,7 +227,8 @@ def city_label(stem: Path, kinds: Sequence[str] = ("labelTrainIds", "labelIds"))
 
 def refuse_train_ids(listing: Listing, title: str) -> None:
     """Refuse a re-packing with train ids, which would lose road, sky and cars if it were read as label ids. Raises UsageError."""
-    seen = sampled_values(listing.labels(), read_label_values)
+    named_ids = [path for path in listing.labels() if not path.stem.endswith("TrainIds")]
+    seen = sampled_values(named_ids, read_label_values)
     if seen <= {*CITYSCAPES_IDS, 0, IGNORE_INDEX}:
         return
     try:

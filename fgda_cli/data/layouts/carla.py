@@ -14,7 +14,7 @@ import numpy as np
 
 from ...runtime.errors import UsageError
 from ..classes import CITYSCAPES, ClassSet
-from ..formats import id_table, map_colours, read_label_values, sample_of
+from ..formats import id_table, ids_or_colours, map_colours, read_label_values, sample_of
 from ..images import BadFile
 from ..renaming import renamed
 from .base import Listing, OwnFiles, Reader
@@ -80,10 +80,20 @@ def open_own(files: OwnFiles) -> tuple[Listing, Reader]:
 
 
 def raw_ids(values: np.ndarray) -> np.ndarray | None:
-    """Return the ids `[H,W]` of a grey label, or of one with ids in the red channel alone; None for colours."""
+    """Return the ids `[H,W]` of a grey label, or of one with ids in the red channel alone; None for colours.
+
+    Three equal channels are ids too, as some recorders write them. Raises BadFile for the instance camera's pictures, which
+    have the ids in red and numbers of objects in green and blue.
+    """
+    values = ids_or_colours(values)
     if values.ndim == 2:
         return values
-    return None if values[..., 1:].any() else values[..., 0]
+    if not values[..., 1:].any():
+        return values[..., 0]
+    is_few = values[..., 0].max(initial=0) <= LARGEST["new"]
+    if is_few and any(tuple(colour) not in COLOURS for colour in np.unique(values.reshape(-1, 3), axis=0).tolist()):
+        raise BadFile("looks like CARLA's instance camera (ids in red, objects in green and blue): use the semantic camera")
+    return None
 
 
 def _shares(labels: list[Path]) -> dict[int, float]:
@@ -112,7 +122,8 @@ def decide_version(shares: dict[int, float], wanted: str | None, notes: list[str
     if max(shares) > LARGEST["old"] and wanted == "old":
         raise UsageError(f"--carla-version old: {reason}\nuse --carla-version new, or prepare folder with a --mapping")
     if wanted is None:
-        hint = f"; {reason}, so it looks like --carla-version {likely}" if clear else ""
+        hint = f"\n{reason}: this points to {likely}, but it is no proof; look at some labels after" if clear else ""
+        hint = f"\n{reason}, so they are {likely}" if max(shares) > LARGEST["old"] else hint
         raise UsageError(f"CARLA renumbered its ids in 0.9.14: say --carla-version old (to 0.9.13) or new{hint}")
     if clear and wanted != likely:
         notes.append(f"{reason}, which is more usual of --carla-version {likely}: look at some labels before you train")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..formats import read_city_label
-from .base import Listing, city_label, locate, pair_city
+from .base import Listing, city_label, locate, pair_city, refuse_train_ids
 
 TITLE = "Cityscapes"
 NEEDS = "leftImg8bit/{train,val}, gtFine/val"
@@ -28,6 +28,7 @@ def find(root: Path) -> Listing:
             listing, folder, folder, split, ENDING, lambda name, labels=labels: city_label(labels / f"{name}_gtFine"),
             "validation image without gtFine labels",
         )  # fmt: skip
+    refuse_train_ids(listing, TITLE)
     return listing
 
 

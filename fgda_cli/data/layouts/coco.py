@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,10 @@ def open_own(files: OwnFiles) -> tuple[Listing, Reader]:
     names = {category["id"]: category["name"] for category in tree["categories"]}
     table = match_names(names.values(), meaning.classes, meaning.names, listing.notes, meaning.rest)
     shapes = _by_image(tree, {number: table[name] for number, name in names.items()}, files.labels)
+    known = {entry["id"] for entry in tree["images"]}
+    stray = sum(annotation["image_id"] not in known for annotation in tree["annotations"])
+    if stray:
+        listing.notes.append(f"{stray} of {len(tree['annotations'])} annotations belong to no image of the file: not drawn")
     _pair(listing, files, tree["images"], shapes)
     return listing, Categories(meaning.classes, table)
 
@@ -60,7 +65,7 @@ def open_own(files: OwnFiles) -> tuple[Listing, Reader]:
 def read_tree(path: Path) -> dict[str, Any]:
     """Read a COCO file and check the parts that are used. Raises FgdaError."""
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
+        tree = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise FgdaError(f"--labels {path}: {(error.strerror or 'cannot be read').lower()}") from error
     except (ValueError, RecursionError) as error:
@@ -105,23 +110,72 @@ def _shape(outline: Any, train_id: int) -> Shape:
 
 
 def _pair(listing: Listing, files: OwnFiles, entries: list[dict], shapes: dict[int, list[Shape]]) -> None:
-    """Images of the folder with their entry, found by its path below the folder or, where that is unique, by its name."""
+    """Pair images of the folder with their entries.
+
+    An entry names its image by the end of the path, below the folder or above it (`night/0.png` in `images/night/0.png`).
+    Where no path ends so, a base name that only one image and one entry have will do, and that is said. Images that several
+    entries claim are refused.
+    """
     images = image_files(files.images)
-    by_path = {path.relative_to(files.images).as_posix(): path for path in images}
-    by_name: dict[str, Path | None] = {}
-    for path in images:
-        by_name[path.name] = None if path.name in by_name else path
     chosen = set(files.chosen(images, files.images))
-    for entry in entries:
-        name = entry["file_name"].replace("\\", "/")
-        image = by_path.pop(name, None) or by_name.get(name.rpartition("/")[2])
+    names = {number: entry["file_name"].replace("\\", "/").removeprefix("./") for number, entry in enumerate(entries)}
+    found = _by_path(images, files.images, names)
+    by_base = _by_base_name(images, names, found)
+    if by_base:
+        listing.notes.append(f"{len(by_base)} images are found by their base names alone: the annotations have other folders")
+    claims: dict[Path, list[int]] = {}
+    for number, name in names.items():
+        image = (found | by_base).get(number)
         if image is None:
             listing.refuse(files.images / name, "in the annotations, but there is no such image")
+        else:
+            claims.setdefault(image, []).append(number)
+    numbers = Counter(entry["id"] for entry in entries)
+    for image in images:
+        if image not in chosen:
             continue
-        by_path.pop(image.relative_to(files.images).as_posix(), None)
-        if image in chosen:
+        claimants = claims.get(image, [])
+        if not claimants:
+            listing.refuse(image, "image without an entry in the annotations")
+        elif len(claimants) > 1:
+            listing.refuse(image, f"{len(claimants)} entries of the annotations name it: {shown_names(names, claimants)}")
+        elif numbers[entries[claimants[0]]["id"]] > 1:
+            listing.refuse(image, f"its id in the annotations, {entries[claimants[0]]['id']}, is another image's too")
+        else:
+            entry = entries[claimants[0]]
             drawing = Shapes((entry["width"], entry["height"]), tuple(shapes.get(entry["id"], ())))
             listing.pairs.append(Pair(stem_below(image, files.images), files.split, image, files.labels, drawing))
-    for image in by_path.values():
-        if image in chosen:
-            listing.refuse(image, "image without an entry in the annotations")
+
+
+def shown_names(names: dict[int, str], numbers: list[int]) -> str:
+    return " and ".join(f"images[{number}] {names[number]}" for number in numbers[:3])
+
+
+def _by_path(images: list[Path], folder: Path, names: dict[int, str]) -> dict[int, Path]:
+    """Return the images whose whole path ends as an entry's name does, by the entry's number."""
+    above = folder.resolve().as_posix()
+    by_end: dict[str, list[Path]] = {}
+    for image in images:
+        below = image.relative_to(folder).as_posix()
+        by_end.setdefault(below, []).append(image)
+        parts = f"{above}/{below}".split("/")
+        depth = below.count("/") + 1
+        for count in range(depth + 1, len(parts) + 1):
+            by_end.setdefault("/".join(parts[-count:]), []).append(image)
+    by_number = {number: by_end.get(name.lstrip("/") if name not in by_end else name, []) for number, name in names.items()}
+    return {number: paths[0] for number, paths in by_number.items() if len(paths) == 1}
+
+
+def _by_base_name(images: list[Path], names: dict[int, str], found: dict[int, Path]) -> dict[int, Path]:
+    """Return the images that are left for the entries that are left, where a base name is unique on both sides."""
+    taken = set(found.values())
+    paths: dict[str, list[Path]] = {}
+    for image in images:
+        paths.setdefault(image.name, []).append(image)
+    bases = Counter(name.rpartition("/")[2] for name in names.values())
+    left = {number: name.rpartition("/")[2] for number, name in names.items() if number not in found}
+    return {
+        number: paths[base][0]
+        for number, base in left.items()
+        if bases[base] == 1 and len(paths.get(base, ())) == 1 and paths[base][0] not in taken
+    }

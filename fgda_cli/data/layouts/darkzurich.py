@@ -8,7 +8,7 @@ import numpy as np
 
 from ..formats import read_city_label
 from .acdc import ENDING
-from .base import Listing, city_label, locate, pair_city
+from .base import Listing, city_label, locate, pair_city, refuse_train_ids
 
 TITLE = "Dark Zurich"
 NEEDS = "rgb_anon/{train,val}/night, gt/val/night"
@@ -22,6 +22,7 @@ def find(root: Path) -> Listing:
     for split in ("train", "val"):
         folder = root / "rgb_anon" / split / "night"
         pair_city(listing, folder, root / "rgb_anon", split, ENDING, lambda name: city_label(root / "gt" / f"{name}_gt"))
+    refuse_train_ids(listing, TITLE)
     return listing
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ...runtime.errors import UsageError
-from ..images import image_files
+from ..images import evenly_spaced, folders_of, image_files, label_maps_among
 from ..mapping import decided, load_mapping
 from .base import Listing, OwnFiles, Reader, pair_by_name, stem_below, unlabelled
 
@@ -15,7 +15,11 @@ TITLE = "own images"
 NEEDS = "--images DIR (or videos) [--labels DIR] of equal names, --mapping or --label-ids"
 LICENCE = "yours"
 LABELS = "by --mapping: ids, [r,g,b] colours or names to classes; else Cityscapes' ids"
-TAKES = frozenset({"images", "root", "labels", "mapping", "label_ids", "image_suffix", "label_suffix", "only", "split", "every"})
+TAKES = frozenset({"images", "root", "labels", "mapping", "label_ids", "image_suffix", "label_suffix", "only", "split", "every",
+                   "label_maps"})  # fmt: skip
+
+
+LOOKED_AT = 300  # images whose names are compared, for a hint
 
 
 def open_own(files: OwnFiles) -> tuple[Listing, Reader]:
@@ -27,18 +31,25 @@ def open_own(files: OwnFiles) -> tuple[Listing, Reader]:
 
 
 def pair_folders(listing: Listing, files: OwnFiles) -> None:
-    """Pair the images of a folder with the labels of another, if one is given. Raises UsageError when nothing pairs, with a
-    suggestion.
+    """Pair the images of a folder with the labels of another, if one is given.
+
+    Raises UsageError, with a suggestion, when nothing pairs, and when both lie in one folder and no suffix tells them apart.
     """
     folder, labels = files.folders()
-    images = files.chosen(image_files(folder), folder, files.image_suffix)
     if labels is None:
-        unlabelled(listing, images, folder, files.split, files.image_suffix)
+        _list_unlabelled(listing, files, folder)
         return
-    label_files = files.chosen(image_files(labels), labels, files.label_suffix)
+    found, found_labels = image_files(folder), image_files(labels)
+    if folder.resolve() == labels.resolve():
+        _refuse_one_folder(files, found)
+    else:
+        found = _outside(found, labels, folder)
+        found_labels = _outside(found_labels, folder, labels)
+    images = files.chosen(found, folder, files.image_suffix)
+    label_files = files.chosen(found_labels, labels, files.label_suffix)
     endings = files.image_suffix, files.label_suffix
     pair_by_name(listing, images, label_files, folder, labels, files.split, endings=endings)
-    if not listing.pairs and images and label_files:
+    if not listing.pairs and images and label_files and not any("of one name" in one["reason"] for one in listing.problems):
         suggested = suggest(images, label_files, folder, labels)
         how = (
             "try --image-suffix {} --label-suffix {}".format(*suggested)
@@ -48,13 +59,50 @@ def pair_folders(listing: Listing, files: OwnFiles) -> None:
         raise UsageError(f"no image has a label of its name, e.g. {images[0].name} and {label_files[0].name}\n{how}")
 
 
+def _list_unlabelled(listing: Listing, files: OwnFiles, folder: Path) -> None:
+    """List a folder's photographs. Label maps that lie among them are left out, and that is said."""
+    images = files.chosen(image_files(folder), folder, files.image_suffix)
+    maps = set() if files.label_maps else set(label_maps_among(images))
+    if maps:
+        listing.notes.append(
+            f"{len(maps)} label maps are left out ({folders_of(maps, folder)}; --label-maps takes them as images)"
+        )
+    unlabelled(listing, [image for image in images if image not in maps], folder, files.split, files.image_suffix)
+
+
+def _outside(files: list[Path], other: Path, folder: Path) -> list[Path]:
+    """The files that do not lie in the folder of the other kind, where that lies in theirs (`seq1/labels` in `seq1`)."""
+    if not other.resolve().is_relative_to(folder.resolve()):
+        return files
+    return [path for path in files if not path.resolve().is_relative_to(other.resolve())]
+
+
+def _refuse_one_folder(files: OwnFiles, found: list[Path]) -> None:
+    """Raise UsageError unless suffixes tell images from labels that lie in one folder."""
+    image_end, label_end = files.image_suffix, files.label_suffix
+    if image_end and label_end and not (image_end.endswith(label_end) or label_end.endswith(image_end)):
+        return
+    maps = label_maps_among(found)
+    pictures = [path for path in found if path not in set(maps)]
+    suggested = suggest(pictures, maps, files.images, files.images) if maps and pictures else None
+    how = (
+        "try --image-suffix {} --label-suffix {}".format(*suggested)
+        if suggested and suggested[0] != suggested[1]
+        else f"give --image-suffix and --label-suffix (endings there: {', '.join(list(_endings(found))[:6])})"
+    )
+    raise UsageError(f"images and labels lie in one folder, {files.images}: how do their names differ?\n{how}")
+
+
 def suggest(images: list[Path], labels: list[Path], image_root: Path, label_root: Path) -> tuple[str, str] | None:
     """Return the endings of images and of labels without which most names agree; None when there are none."""
     best: tuple[int, int, tuple[str, str]] | None = None
+    images = evenly_spaced(images, LOOKED_AT)
+    label_stems = {
+        two: {stem_below(path, label_root, two) for path in labels if path.name.endswith(two)} for two in _endings(labels)
+    }
     for one in _endings(images):
         stems = {stem_below(path, image_root, one) for path in images if path.name.endswith(one)}
-        for two in _endings(labels):
-            others = {stem_below(path, label_root, two) for path in labels if path.name.endswith(two)}
+        for two, others in label_stems.items():
             shared = len(stems & others)
             candidate = (shared, -len(one) - len(two), (one, two))
             if 2 * shared >= min(len(stems), len(others)) and shared and (best is None or candidate > best):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ..classes import CITYSCAPES_IDS, PALETTE, VOID_COLOURS
-from ..formats import from_cityscapes_ids, map_colours, read_label_values
+from ..formats import from_cityscapes_ids, ids_or_colours, map_colours, read_label_values
 from ..images import image_files
 from .base import Listing, locate, pair_by_name, refuse_train_ids
 
@@ -29,5 +29,5 @@ def find(root: Path) -> Listing:
 
 def read_label(path: Path) -> np.ndarray:
     """Train ids `[H,W]`. Raises BadFile."""
-    label = read_label_values(path)
+    label = ids_or_colours(read_label_values(path))
     return from_cityscapes_ids(label if label.ndim == 2 else map_colours(label, COLOURS))

@@ -25,6 +25,9 @@ def find(root: Path) -> Listing:
     root, listing = locate(root, ("training/image_2", "training/semantic"), TITLE), Listing()
     images, labels = root / "training/image_2", root / "training/semantic"
     targets = root / "testing/image_2" if (root / "testing/image_2").is_dir() else images
+    listing.shares_images = targets == images
+    if listing.shares_images:
+        listing.notes.append("without testing/image_2, the split train holds the images of val, without their labels")
     unlabelled(listing, image_files(targets), targets)
     pair_by_name(listing, image_files(images), image_files(labels), images, labels, "val")
     refuse_train_ids(listing, TITLE)

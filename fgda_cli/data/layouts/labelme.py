@@ -93,7 +93,7 @@ def _names(path: Path) -> list[str]:
 def read_json(path: Path) -> dict[str, Any]:
     """Read a Labelme file and check that its shapes have names. Raises BadFile."""
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
+        tree = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise BadFile(f"not readable JSON ({str(error)[:80] or type(error).__name__})") from error
     shapes = tree.get("shapes") if isinstance(tree, dict) else None

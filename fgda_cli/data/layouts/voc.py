@@ -92,7 +92,7 @@ def _root(files: OwnFiles) -> Path:
 def read_labelmap(path: Path) -> list[tuple[str, tuple[int, int, int]]]:
     """Read names and colours, in order. Raises FgdaError for a file that is missing or damaged."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         what = getattr(error, "strerror", None) or "no text"
         raise FgdaError(f"{path}: {what}: it needs lines such as `road:128,64,128::`") from error
@@ -135,9 +135,14 @@ def _into_splits(listing: Listing, paired: Listing, root: Path, split: str) -> N
         listing.pairs, listing.problems = paired.pairs, paired.problems
         return
     by_name = {pair.name: pair for pair in paired.pairs}
+    listing.problems += [one for one in paired.problems if "of one name" in one["reason"]]
+    listed_in: dict[str, Path] = {}
     for path, part in lists.items():
         lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
         for name in dict.fromkeys(line.strip() for line in lines if line.strip()):
+            other = listed_in.setdefault(name, path)
+            if other != path:
+                raise UsageError(f"{name} stands in {other.name} and in {path.name}: an image belongs to one split")
             pair = by_name.get(name)
             if pair is None:
                 listing.refuse(root / "JPEGImages" / name, f"listed in {path.name}, but image or label is missing")
