@@ -183,7 +183,7 @@ def resume_part(bench: Bench) -> list[dict]:
     values = []
     for where in (torch.device("cpu"), device):
         precision = make_precision("fp32", where)
-        values.append(evaluate_file(whole, open_dataset(data, "playground-street"), "val", precision, QUIET)["miou"])
+        values.append(evaluate_file(whole, open_dataset(data, "playground-street"), "val", precision, QUIET).miou)
     difference = abs(values[0] - values[1])
     return [{"resumed run, largest difference of a weight": apart, "mIoU cpu": values[0], "mIoU device": values[1],
              "difference": difference, "right": apart <= 1e-3 and difference <= 0.1}]  # fmt: skip

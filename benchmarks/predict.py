@@ -40,6 +40,7 @@ from fgda_cli.models.segmenter import Segmenter
 from fgda_cli.runtime.devices import make_precision
 from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.runtime.system import keep_freed_memory
+from fgda_cli.runtime.written import Written
 
 NETWORKS = {"resnet101": ("resnet101", 64, True), "playground": ("resnet18", 32, False)}
 QUIET = Reporter(quiet=True)
@@ -128,7 +129,7 @@ def main() -> None:
                     inputs,
                     precision,
                     QUIET,
-                    Pictures(root / "out", CITYSCAPES, KINDS, Ids("train", CITYSCAPES)),
+                    Pictures(root / "out", CITYSCAPES, KINDS, Ids("train", CITYSCAPES), Written(root / "out")),
                     with_entropy=False,
                 )
             ),

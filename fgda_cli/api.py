@@ -61,7 +61,7 @@ def evaluate(
     checkpoint: str | Path,
     *,
     data: str | None = None,
-    split: str = "val",
+    split: str | None = None,
     data_root: str | Path | None = None,
     boundary: bool = False,
     calibration: bool = False,
@@ -69,7 +69,10 @@ def evaluate(
     device: str = "auto",
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """Return IoU in percent by class and their means on a labelled split: the JSON of `fgda evaluate`."""
+    """Return IoU in percent by class and their means on a labelled split: the JSON of `fgda evaluate`.
+
+    Data set and split are those of the checkpoint's preset, unless given.
+    """
     from .data.store import data_root as root_of
     from .inference.counts import Extras
     from .runtime.devices import make_precision, pick_device
@@ -80,7 +83,7 @@ def evaluate(
     root = root_of(None if data_root is None else Path(data_root))
     wanted = EvaluationOptions(data, split, root, make_precision("fp32", pick_device(device)), extras=extras)
     _, (result,) = evaluate_all([Path(checkpoint)], wanted, Reporter(quiet=quiet))
-    return result
+    return result.to_json()
 
 
 def _job(preset: str, sets: list[str], method: str | None, data_root: Any, out: Any, device: str, fresh: bool, quiet: bool):

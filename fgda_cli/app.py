@@ -39,7 +39,7 @@ from .commands import (
 )
 from .runtime.distributed import ranks
 from .runtime.errors import UsageError
-from .runtime.reporter import Reporter
+from .runtime.reporter import Reporter, tell
 from .runtime.system import keep_freed_memory, on_signal
 
 app = typer.Typer(
@@ -94,8 +94,10 @@ def globals_(
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    open_streams()
     arguments = cli.arrange(sys.argv[1:] if arguments is None else arguments)
-    on_signal("SIGTERM", cli.terminate)
+    for name in ("SIGTERM", "SIGHUP"):
+        on_signal(name, cli.terminate)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files that are not UTF-8
     for library, silent in (("OPENCV_LOG_LEVEL", "OFF"), ("OPENCV_FFMPEG_LOGLEVEL", "-8")):
@@ -117,6 +119,13 @@ def main(arguments: list[str] | None = None) -> int:
         return _exit_code(error)
 
 
+def open_streams() -> None:
+    """Give standard streams that are closed (daemons, cron) the null device: else files that are opened take their places."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))
+
+
 def _thread_failed(failure: threading.ExceptHookArgs) -> None:
     """Ignore an error in a library's thread (TensorBoard's writer on a full disk): the main thread meets the same error and
     reports it once.
@@ -130,11 +139,11 @@ def _exit_code(error: BaseException) -> int:
         return error.code if isinstance(error.code, int) else 1
     if hasattr(error, "format_message"):  # the command line parser's own errors
         if type(error).__name__ == "NoArgsIsHelpError":
-            print(error.format_message(), file=sys.stderr)
+            tell(error.format_message())
             return 2
         context = getattr(error, "ctx", None)
         hint = f" (see {context.command_path} --help)" if context is not None else ""
-        print(f"fgda: {' '.join(error.format_message().split())}{hint}", file=sys.stderr)
+        tell(f"fgda: {' '.join(error.format_message().split())}{hint}")
         return getattr(error, "exit_code", 2)
     if type(error).__name__ == "Abort":
         error = KeyboardInterrupt()

@@ -134,14 +134,20 @@ class Calibration:
         return float(100 * np.abs(right - confidence).sum() / pixels.sum()) if pixels.sum() else None
 
 
+def class_counts(matrix: np.ndarray) -> np.ndarray:
+    """Return pixels of a confusion matrix `[K,K]` by class, int64 `[3,K]`: right ones, those of the truth, those predicted."""
+    return np.stack([np.diag(matrix), matrix.sum(1), matrix.sum(0)])
+
+
 def resampled_iou(counts: np.ndarray, resamples: int, seed: int = 0) -> np.ndarray:
-    """Return IoU in percent `[resamples,K]` of images drawn with replacement, NaN for a class that none of them shows; counts are
-    the images' confusion matrices `[N,K,K]`. Equal arguments draw the same images, so that the results of two networks can be
-    subtracted.
+    """Return IoU in percent `[resamples,K]` of images drawn with replacement, NaN for a class that none of them shows.
+
+    `counts` are the images' `class_counts`, `[N,3,K]`. Equal arguments draw the same images, so that the results of two
+    networks can be subtracted.
     """
-    n, k, _ = counts.shape
-    hits = np.diagonal(counts, axis1=1, axis2=2).astype(np.float64)
-    unions = counts.sum(1) + counts.sum(2) - hits
+    n = len(counts)
+    hits = counts[:, 0].astype(np.float64)
+    unions = counts[:, 1] + counts[:, 2] - hits
     rng = np.random.default_rng(seed)
     times = rng.multinomial(n, np.full(n, 1 / n), resamples).astype(np.float64)  # [resamples,N]
     hits, unions = times @ hits, times @ unions

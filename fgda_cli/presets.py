@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,14 +65,31 @@ def load_preset(
     _merge(tree, explicit)
     if "name" in of_method:
         tree["method"] = of_method.pop("name")
-    return _validate(tree, of_method)
+    preset = _validate(tree, of_method)
+    own = getattr(preset.method, "sampling", None)
+    if own is not None and "sampling" in explicit.get("data", {}):
+        raise UsageError(
+            f"--set data.sampling: method {preset.method.name} draws source images by its own sampling, {own}\n"
+            "set method.sampling, or method.sampling=null to follow data.sampling"
+        )
+    return preset
 
 
 def from_json(tree: dict, where: str) -> Preset:
     """Return a resolved preset as a checkpoint or a run folder holds it, of this version or an earlier one. Raises UsageError."""
     located = _located(tree, where)
+    for *sections, key in RETIRED:
+        section = located
+        for name in sections:
+            section = section.get(name, {}) if isinstance(section, dict) else {}
+        if isinstance(section, dict):
+            section.pop(key, None)
     _move_method_settings(located, DEFAULT_METHOD, Reporter(quiet=True))
     return _validate(located, {})
+
+
+# Keys that did nothing where they stood; records of earlier versions hold them at their defaults.
+RETIRED = (("data", "source", "labelled"), ("data", "source", "border"), ("data", "target", "validation"))
 
 
 def _find(name: str, beside: Path | None = None) -> Path:
@@ -249,15 +267,23 @@ def _explain(error: ValidationError, tree: dict, schema: type[BaseModel], prefix
         if not isinstance(node, dict) or key not in node:
             break
         node = node[key]
+    # A check of a whole section names the key at fault first.
+    named = re.match(r"Value error, ([a-z_]+)\b", first["msg"])
+    if named and isinstance(node, dict) and named[1] in node:
+        node = node[named[1]]
+        keys.append(named[1])
     node = _first_value(node)
-    origin = f"{node.place}: " if node is not None else ""
     dotted = ".".join(keys)
+    origin = f"{node.place}: " if node is not None and node.place != f"--set {dotted}" else ""
+    if not origin and node is not None:
+        dotted = f"--set {dotted}"
     if first["type"] == "extra_forbidden":
         return f"{origin}unknown key '{dotted}'" + _nearest(keys, schema, prefix)
     if first["type"] == "missing":
         return f"preset lacks the key '{dotted}'"
     given = f" (given: {repr(first['input'])[:60]})" if not isinstance(first["input"], (dict, BaseModel)) else ""
-    return f"{origin}{dotted}: {first['msg'][0].lower()}{first['msg'][1:]}{given}"
+    problem = first["msg"].removeprefix("Value error, ")
+    return f"{origin}{dotted}: {problem[0].lower()}{problem[1:]}{given}"
 
 
 def valid_keys(schema: type[BaseModel] = Preset, prefix: str = "") -> dict[str, str]:

@@ -49,6 +49,8 @@ class Section(BaseModel):
 
 
 class Domain(Section):
+    """What both domains have."""
+
     dataset: str | Annotated[tuple[str, ...], Field(min_length=1)] = Field(
         description="folder of the prepared data set below the data root; a list joins several"
     )
@@ -60,21 +62,7 @@ class Domain(Section):
         1.0,
         gt=0,
         le=1,
-        description="source: a crop is drawn again, ten times at most, while one class covers this share or more",
-    )
-    border: tuple[Share, Share, Share, Share] = Field(
-        (0.0, 0.0, 0.0, 0.0),
-        description="target: shares of the whole image at its top, bottom, left and right whose pseudo-labels do not count "
-        "(self-training)",
-    )
-    validation: str | None = Field(
-        None,
-        description="source: a split held out from training (val), on which pretrain validates and picks its checkpoint",
-    )
-    labelled: Annotated[Count | str | None, BeforeValidator(_no_truth_value)] = Field(
-        None,
-        description="target: images whose labels adaptation may use: a number drawn by the seed, all, a file that lists "
-        "them (one name a line, or fgda rank's ranking.json), or a prepared data set",
+        description="a crop with labels is drawn again, ten times at most, while one class covers this share or more",
     )
 
     @model_validator(mode="after")
@@ -91,6 +79,42 @@ class Domain(Section):
         return self
 
 
+class Source(Domain):
+    validation: str | None = Field(
+        None, description="a split held out from training (val), on which pretrain validates and picks its checkpoint"
+    )
+
+
+class Target(Domain):
+    border: tuple[Share, Share, Share, Share] = Field(
+        (0.0, 0.0, 0.0, 0.0),
+        description="shares of the whole image at its top, bottom, left and right whose pseudo-labels do not count "
+        "(self-training)",
+    )
+    labelled: Annotated[Count | str | None, BeforeValidator(_no_truth_value)] = Field(
+        None,
+        description="images whose labels adaptation may use: a number drawn by the seed, all, a file that lists them (one name "
+        "a line, or fgda rank's ranking.json), or a prepared data set",
+    )
+
+    @model_validator(mode="after")
+    def crops_have_labels(self):
+        if self.max_class_share != 1 and self.labelled is None:
+            raise ValueError("max_class_share does nothing: crops of the target have no labels (data.target.labelled)")
+        return self
+
+    @model_validator(mode="after")
+    def border_leaves_something(self):
+        top, bottom, left, right = self.border
+        if top + bottom >= 1 or left + right >= 1:
+            raise ValueError("border leaves nothing of an image: opposite sides must add up to less than 1")
+        return self
+
+    def as_source(self) -> Source:
+        """Return the target in the place of the source, with all of its labels (an oracle)."""
+        return Source(**{key: getattr(self, key) for key in Domain.model_fields})
+
+
 class Evaluation(Section):
     dataset: str = Field(description="data set for validation and evaluation")
     split: str = Field("val", description="split of that data set")
@@ -104,8 +128,8 @@ class Evaluation(Section):
 
 
 class Data(Section):
-    source: Domain = Field(description="labelled, synthetic")
-    target: Domain = Field(description="unlabelled, real")
+    source: Source = Field(description="labelled, synthetic")
+    target: Target = Field(description="unlabelled, real")
     evaluation: Evaluation = Field(description="labelled images that are only evaluated")
     untrained: tuple[int | str, ...] = Field((), description="classes ignored in training, ids or names (SYNTHIA: 9, 14, 16)")
     sampling: Literal["uniform", "class_balanced", "rare_class"] = Field(
@@ -135,19 +159,6 @@ class Data(Section):
         (0.25, 0.25, 0.25, 0.25), description="brightness, contrast, saturation, hue of the target's second view"
     )
     strong_blur: float = Field(1.15, ge=0, le=10, description="largest blur of the target's second view")
-
-    @model_validator(mode="after")
-    def labels_are_the_targets(self):
-        if self.source.labelled is not None:
-            raise ValueError("labelled belongs to data.target: the source has labels anyway")
-        if self.target.validation is not None:
-            raise ValueError("validation belongs to data.source: data.evaluation names labelled images of the target")
-        if any(self.source.border):
-            raise ValueError("border belongs to data.target: the source has labels")
-        top, bottom, left, right = self.target.border
-        if top + bottom >= 1 or left + right >= 1:
-            raise ValueError("data.target.border leaves nothing of an image: opposite sides must add up to less than 1")
-        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -269,8 +280,16 @@ class Stage(Section):
     checkpoint_every: Count = Field(500, description="iterations between resumable checkpoints")
     evaluate_every: Count = Field(2000, description="iterations between validations that may set best.pth")
 
+    @model_validator(mode="after")
+    def share_is_used(self):
+        field = type(self).model_fields["batch_norm_target_share"]
+        if self.batch_norm != "mixed" and self.batch_norm_target_share != field.default:
+            raise ValueError("batch_norm_target_share does nothing: batch_norm is not mixed")
+        return self
+
 
 class Pretrain(Stage):
+    start: Literal["pretrain"] = Field("pretrain", description="pretrain starts from the backbone's own weights, always")
     batch_norm: Literal["frozen", "statistics", "train"] = Field(
         "frozen", description="frozen; statistics (running statistics are updated, scale and shift are fixed); train"
     )

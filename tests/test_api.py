@@ -33,7 +33,9 @@ def test_functions_train_adapt_and_evaluate(run, data_root, capfd):
     _, info = fgda_cli.load_model(final)
     assert info["method"] == "minent" and info["iteration"] == 2 and info["verdict"]["verdict"]
     result = fgda_cli.evaluate(final, data_root=data_root, boundary=True, intervals=True, device="cpu", quiet=True)
-    assert result["dataset"] == "playground-street" and result["intervals"]["miou"] and result["boundary"]["miou"] is not None
+    assert (
+        result["dataset"] == "playground-street" and result["intervals"]["images"] == 3 and result["boundary"]["miou"] is not None
+    )
     assert capfd.readouterr().out == ""
 
 

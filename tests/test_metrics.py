@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from fgda_cli.metrics import BoundaryCounts, Calibration, ConfusionMatrix, boundary, interval, resampled_iou
+from fgda_cli.metrics import BoundaryCounts, Calibration, ConfusionMatrix, boundary, class_counts, interval, resampled_iou
 
 PAIRS = st.tuples(
     hnp.arrays(np.uint8, (6, 5), elements=st.sampled_from([0, 1, 2, 3, 255])),
@@ -127,20 +127,26 @@ def test_calibration_error_by_hand():
     assert edge.counts[0].tolist() == [1, 0, 0, 0, 0, 0, 0, 0, 0, 1]  # a bin holds its upper end
 
 
+def by_class(matrices):
+    return np.array([class_counts(matrix) for matrix in matrices])
+
+
 def test_resampled_iou_draws_images_and_the_same_ones_for_the_same_seed():
     rng = np.random.default_rng(0)
     counts = rng.integers(0, 50, (40, 3, 3))
-    drawn = resampled_iou(counts, 500)
     total = ConfusionMatrix(3, counts.sum(0)).iou()
+    matrices = counts
+    counts = by_class(matrices)
+    drawn = resampled_iou(counts, 500)
     for k in range(3):
         low, high = interval(drawn[:, k])
         assert low < total[k] < high and high - low < 15
     assert np.array_equal(drawn, resampled_iou(counts, 500))
     alike = np.repeat(counts[:1], 40, axis=0)
     assert np.ptp(resampled_iou(alike, 50), axis=0).max() < 1e-9  # images that are alike have no spread
-    absent = counts.copy()
+    absent = matrices.copy()
     absent[:, 2] = absent[:, :, 2] = 0
-    assert np.isnan(resampled_iou(absent, 10)[:, 2]).all()
+    assert np.isnan(resampled_iou(by_class(absent), 10)[:, 2]).all()
     assert interval(np.array([np.nan, np.nan])) is None
     assert interval(np.arange(1001.0)) == pytest.approx((25.0, 975.0))
 
@@ -153,6 +159,6 @@ def test_the_interval_covers_the_truth_as_often_as_it_says():
         right = rng.binomial(100, 0.7, 60)
         counts = np.zeros((60, 2, 2), np.int64)
         counts[:, 0, 0], counts[:, 0, 1] = right, 100 - right
-        low, high = interval(resampled_iou(counts, 400, seed=trial)[:, 0])
+        low, high = interval(resampled_iou(by_class(counts), 400, seed=trial)[:, 0])
         hits += low <= 70 <= high
     assert 0.88 <= hits / 200 <= 0.99

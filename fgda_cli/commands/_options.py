@@ -12,7 +12,7 @@ import typer
 
 from ..runtime.distributed import ranks
 from ..runtime.errors import FgdaError, UsageError
-from ..runtime.reporter import Reporter
+from ..runtime.reporter import Reporter, tell
 
 SEVERAL_PROCESSES = ("pretrain", "adapt", "evaluate", "predict", "entropy-map")  # commands that torchrun may start
 GLOBAL_FLAGS = ("--debug", "--quiet", "--no-color")
@@ -104,7 +104,8 @@ Extend = Annotated[
 ]
 Seed = Annotated[Optional[int], typer.Option(min=0, help="Random seed. Default: the preset's.", rich_help_panel=COMPUTE)]
 Json = Annotated[
-    Optional[str], typer.Option("--json", metavar="[FILE]", help="Result as JSON to stdout, or to FILE.", rich_help_panel=RESULT)
+    Optional[str],
+    typer.Option("--json", metavar="[FILE.json]", help="Result as JSON to stdout, or to FILE.", rich_help_panel=RESULT),
 ]
 
 
@@ -187,7 +188,11 @@ def emit_json(value, where: str, show: Reporter | None = None) -> None:
 
 
 def arrange(arguments: list[str]) -> list[str]:
-    """Let global flags stand anywhere on the command line, and read a bare `--json` (no FILE after it) as stdout."""
+    """Let global flags stand anywhere on the command line, and read a bare `--json` as stdout.
+
+    It takes the next word only where that is a file for JSON (`*.json`, a device, `-`); any other name is given as
+    `--json=FILE`.
+    """
     head, tail = [], []
     rest = iter(range(len(arguments)))
     for index in rest:
@@ -198,10 +203,10 @@ def arrange(arguments: list[str]) -> list[str]:
         if argument in GLOBAL_FLAGS:
             head.append(argument)
         elif argument == "--json":
-            following = arguments[index + 1] if index + 1 < len(arguments) else "-"
-            is_file = not following.startswith("-") and (following.endswith(".json") or not Path(following).exists())
-            tail.append(f"--json={following if is_file else '-'}")
-            if is_file:
+            following = arguments[index + 1] if index + 1 < len(arguments) else ""
+            is_value = following == "-" or following.lower().endswith(".json") or following.startswith("/dev/")
+            tail.append(f"--json={following if is_value else '-'}")
+            if is_value:
                 next(rest, None)
         else:
             tail.append(argument)
@@ -212,7 +217,7 @@ def report(error: BaseException) -> int:
     """Print an error as one or two lines; returns the exit code."""
     code, text = describe(error)
     if text:
-        print(f"fgda: {text}", file=sys.stderr, flush=True)
+        tell(f"fgda: {text}")
     return code
 
 
@@ -224,6 +229,8 @@ def describe(error: BaseException) -> tuple[int, str]:
     if isinstance(error, BrokenPipeError):
         sys.stdout = open(os.devnull, "w")
         return 1, ""
+    if isinstance(error, ImportError) and any(word in str(error) for word in ("failed to map", "allocate memory")):
+        return 1, f"not enough memory to load {error.name or 'a library'}: the memory limit of this process is too small"
     if isinstance(error, OSError):
         return 1, f"{error.filename or 'input/output'}: {error.strerror or error}"
     if isinstance(error, MemoryError):
@@ -234,8 +241,8 @@ def describe(error: BaseException) -> tuple[int, str]:
     return 1, f"internal error: {type(error).__name__}: {first}\n(--debug shows where)"
 
 
-def terminate(_signum, _frame):
-    """Handle SIGTERM outside training, where nothing needs to be saved."""
+def terminate(signum, _frame):
+    """Handle SIGTERM and SIGHUP outside training, where nothing needs to be saved."""
     from ..runtime.errors import Stopped
 
-    raise Stopped(signal.SIGTERM, "terminated")
+    raise Stopped(signum, "terminated" if signum == signal.SIGTERM else "the terminal is gone")

@@ -34,17 +34,23 @@ def compare(
     from ..data.store import data_root as root_of
     from ..inference.evaluate import headings
     from ..runtime.files import write_text
-    from ..studies.compare import comparison, gather
+    from ..studies.compare import comparison, gather, networks_of, predicted
     from ..studies.look import MOST_CHECKPOINTS, look_page
 
     show = cli.reporter(context)
     is_page = out.suffix.lower() in (".html", ".htm")
+    if not is_page and out.suffix.lower() != ".png":
+        raise UsageError(f"--out {out}: name it *.png for a sheet, or *.html for a page")
+    if any(Path(text).is_file() and Path(text).resolve() == out.resolve() for text in inputs):
+        raise UsageError(f"--out {out} is one of the inputs: choose another name")
     if is_page and len(checkpoints) > MOST_CHECKPOINTS:
         raise UsageError(f"a page shows up to {MOST_CHECKPOINTS} checkpoints, not {len(checkpoints)}")
     how = cli.precision_for(precision, device, show)
     scenes = gather(inputs, root_of(data_root), most or (50 if is_page else 4), workers)
     if is_page:
-        write_text(out, look_page(scenes, checkpoints, headings(checkpoints), how, show))
+        models, own, classes = networks_of(checkpoints, scenes, how)
+        shown = show.track(predicted(scenes, models, how), "looking", len(scenes))
+        write_text(out, look_page(shown, headings(checkpoints), own, classes))
     else:
         write_image(out, comparison(scenes, checkpoints, headings(checkpoints), how))
     print(f"{out}: {len(scenes)} images, {len(checkpoints)} checkpoints")

@@ -7,6 +7,7 @@ from pathlib import Path
 import typer
 
 from .._version import __version__
+from ..runtime.errors import FgdaError
 from . import _options as cli
 
 
@@ -19,7 +20,6 @@ def doctor(context: typer.Context, data_root: cli.DataRoot = None, json: cli.Jso
     import torchvision
 
     from ..data import store
-    from ..models.weights import weight_folder
     from ..runtime.devices import measure_precision, pick_device
 
     device, root = pick_device("auto"), store.data_root(data_root)
@@ -28,7 +28,7 @@ def doctor(context: typer.Context, data_root: cli.DataRoot = None, json: cli.Jso
         "fgda": __version__, "python": platform.python_version(), "torch": torch.__version__,
         "torchvision": torchvision.__version__, "opencv": cv2.__version__, "device": str(device),
         "threads": torch.get_num_threads(), "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "fastest_precision": min(seconds, key=seconds.get), "weights": _files(weight_folder()),
+        "fastest_precision": min(seconds, key=seconds.get), "weights": _weights(),
         **_gpu(device), "data_root": str(root), "datasets": sorted(path.parent.name for path in root.glob("*/manifest.json")),
     }  # fmt: skip
     if json is not None:
@@ -47,6 +47,16 @@ def _gpu(device) -> dict[str, str]:
     properties = torch.cuda.get_device_properties(device)
     return {"gpu": f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB", "cuda": torch.version.cuda,
             "fp32_convolutions": "tf32" if torch.backends.cudnn.allow_tf32 else "fp32"}  # fmt: skip
+
+
+def _weights() -> list[str]:
+    """The weight files that are there; why there is no folder for them."""
+    from ..models.weights import weight_folder
+
+    try:
+        return _files(weight_folder())
+    except FgdaError as error:
+        return [f"none: {error}"]
 
 
 def _files(folder: Path) -> list[str]:

@@ -35,17 +35,21 @@ def entropy_map(
     from ..models.checkpoint import load_model
     from ..runtime.distributed import join
     from ..runtime.files import write_json
+    from ..runtime.written import planned
 
     show = cli.reporter(context)
     images = collect(inputs, recursive, out, label_maps, show)
     model, _ = load_model(checkpoint, exported=True)
     how, tta = cli.precision_for(precision, device, show, model), cli.views(flip, scale, sliding, overlap, blend)
     how.to_device(model)
-    process_group, write = join(how.device), EntropyMaps(out, raw)
+    process_group = join(how.device)
+    names = EntropyMaps.names([item.name for item in images if not item.is_video], raw)
+    write = EntropyMaps(out, planned(out, [*names, "entropy.json"], process_group), raw)
     counts = predict_inputs(model, images, how, show, write, tta, Reading(workers, max_pixels), process_group, "entropy-map")
     means = dict(sorted(pair for part in process_group.gather(write.means) for pair in part.items()))
     if process_group.is_first:
         write_json(out / "entropy.json", means)
+        write.written.done("entropy.json")
     average = f", mean entropy {sum(means.values()) / len(means):.3f}" if means else ""
     print(f"{out}: {len(means)} maps{average}")
     fail_on_bad(counts.bad, len(images))

@@ -18,7 +18,9 @@ def evaluate(
         Optional[str],
         typer.Option(help="Data set name, or folder of a prepared one. Default: the preset's.", rich_help_panel="Data"),
     ] = None,
-    split: Annotated[str, typer.Option(help="Split to evaluate.", rich_help_panel="Data")] = "val",
+    split: Annotated[
+        Optional[str], typer.Option(help="Split to evaluate. Default: the preset's; val with --data.", rich_help_panel="Data")
+    ] = None,
     data_root: cli.DataRoot = None,
     protocol: Annotated[
         Optional[str],
@@ -59,8 +61,10 @@ def evaluate(
     workers: cli.Threads = None,
 ) -> None:
     """Print IoU by class and mIoU; compare several checkpoints side by side."""
+    from ..models.zoo import ENTRIES
+
     for path in checkpoints:
-        if not path.exists():
+        if not path.exists() and str(path) not in ENTRIES:
             raise UsageError(f"no such checkpoint: {path}")
     if protocol not in (None, "fgda", "paper"):
         raise UsageError(f"--protocol {protocol}: known are fgda and paper")
@@ -80,10 +84,11 @@ def evaluate(
     )
     names, results = evaluate_all(checkpoints, wanted, show)
     if json is not None:
-        cli.emit_json(results[0] if len(results) == 1 else results, json, show)
+        trees = [result.to_json() for result in results]
+        cli.emit_json(trees[0] if len(trees) == 1 else trees, json, show)
     if json != "-":
         console = show.console(stderr=False)
-        console.print(iou_table(names, results))
+        console.print(iou_table(names, [result.to_json() for result in results]))
         for name, result in zip(names, results, strict=True):
-            if "change" in result:
-                console.print(change_table(f"{names[0]} → {name}, points of IoU", result["change"]))
+            if result.change is not None:
+                console.print(change_table(f"{names[0]} → {name}, points of IoU", result.change))

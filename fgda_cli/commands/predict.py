@@ -61,6 +61,7 @@ def predict(
     from ..inference.predict import Reading, fail_on_bad, predict_inputs
     from ..models.checkpoint import load_model
     from ..runtime.distributed import join
+    from ..runtime.written import planned
 
     clip = Clip(every, parse_time(start, "--start") or 0.0, parse_time(end, "--end"))
     if clip.end is not None and clip.end <= clip.start:
@@ -71,13 +72,18 @@ def predict(
     how, tta = cli.precision_for(precision, device, show, model), cli.views(flip, scale, sliding, overlap, blend)
     how.to_device(model)
     stills = tuple(kind for kind in kinds if kind != "video")
-    process_group, pictures = join(how.device), Pictures(out, info["classes"], stills, Ids(ids, info["classes"]))
+    process_group = join(how.device)
+    if "video" in kinds:
+        library("--save video")
+        check_videos(images, out, stills)
+    names = Pictures.names(images, stills)
+    if "video" in kinds:
+        names += [f"{item.name}.mp4" for item in images if item.is_video]
+    written = planned(out, names, process_group)
+    pictures = Pictures(out, info["classes"], stills, Ids(ids, info["classes"]), written)
     if "ids" in kinds and pictures.ids.note():
         show.decide(pictures.ids.note())
     write = Videos(pictures, video) if "video" in kinds else pictures
-    if isinstance(write, Videos):
-        library("--save video")
-        check_videos(images, write, stills)
     if process_group.is_first:
         pictures.write_legend()
     reading, with_entropy = Reading(workers, max_pixels, clip), "video" in kinds and video == "side"
@@ -86,11 +92,11 @@ def predict(
     fail_on_bad(counts.bad, len(images))
 
 
-def check_videos(inputs, write, stills) -> None:
+def check_videos(inputs, out: Path, stills) -> None:
     """Check `--save video`. Raises UsageError when no input is a video, or when an output would overwrite one."""
     videos = [item for item in inputs if item.is_video]
     if not videos and not stills:
         raise UsageError("--save video: none of the inputs is a video")
     for item in videos:
-        if item.stream is None and write.path(item.name).resolve() == item.path.resolve():
-            raise UsageError(f"--out {write.pictures.out}: the result would take the place of {item.path}")
+        if item.stream is None and (out / f"{item.name}.mp4").resolve() == item.path.resolve():
+            raise UsageError(f"--out {out}: the result would take the place of {item.path}")

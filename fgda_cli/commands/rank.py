@@ -42,7 +42,7 @@ def rank(
     from ..inference.inputs import collect
     from ..inference.predict import fail_on_bad
     from ..models.checkpoint import load_model
-    from ..studies.rank import choose, look, ranking_json, write_ranking
+    from ..studies.rank import check_place, choose, look, ranking_json, write_ranking
     from ..visual.tables import ranking_table
 
     show = cli.reporter(context)
@@ -50,6 +50,7 @@ def rank(
     if any(item.stream is not None for item in images):
         raise UsageError("rank reads the chosen frames a second time: name files, not a camera, a stream or standard input")
     names = set(listed_names(labelled)) if labelled is not None else set()
+    check_place(out, kinds)
     model, info = load_model(checkpoint)
     for kind in kinds:
         check_names(kind, info["classes"])

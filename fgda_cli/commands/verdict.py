@@ -46,7 +46,7 @@ def verdict(
     from ..inference.evaluate import headings
     from ..studies.look import LOOK
     from ..studies.report import write_page
-    from ..studies.verdict import VerdictOptions, look_around, run_verdict, verdict_page
+    from ..studies.verdict import VerdictOptions, look_around, run_verdict, scenes_of, verdict_page
     from ..visual.tables import verdict_lines, verdict_table
 
     show = cli.reporter(context)
@@ -54,8 +54,9 @@ def verdict(
     wanted = VerdictOptions(root_of(data_root), tuple(images or ()), data, baseline, frames, max_pixels, label_maps)
     study = run_verdict(checkpoints, headings(checkpoints), wanted, how, show)
     if report is not None:
-        write_page(report / LOOK, look_around(study, how, show))
-        show.say(f"report: {write_page(report / 'index.html', verdict_page(study, how, LOOK))}")
+        scenes = scenes_of(study, how, show)
+        write_page(report / LOOK, look_around(study, scenes))
+        show.say(f"report: {write_page(report / 'index.html', verdict_page(study, scenes, LOOK))}")
     results = [one.to_json() for one in study.checkpoints]
     if json is not None:
         cli.emit_json({"frames": study.what, "checkpoints": results}, json, show)

@@ -224,8 +224,7 @@ def _check_former(task: Task, listing: Listing, former: dict[str, Any] | None) -
     kept = _kept(task, listing, former)
     if kept and former["classes"] != listing.classes.to_json():
         raise FgdaError(
-            f"the splits {', '.join(kept)} of {task.out} were prepared with different classes: "
-            "choose another --name or delete it"
+            f"the splits {', '.join(kept)} of {task.out} were prepared with different classes: choose another --name or delete it"
         )
     raw = {os.path.realpath(entry["raw"]): split for split, items in kept.items() for entry in items if entry.get("raw")}
     both = [pair for pair in listing.pairs if os.path.realpath(pair.image) in raw]
@@ -296,11 +295,7 @@ def not_taken(task: Task, listing: Listing) -> list[str]:
     for real, root in roots.items():
         if any(other != real and Path(real).is_relative_to(other) for other in roots):
             continue  # a folder that lies in another one's
-        rest = [
-            path
-            for path in visible_files(root)
-            if path.suffix.lower() in pictures and os.path.realpath(path) not in used
-        ]
+        rest = [path for path in visible_files(root) if path.suffix.lower() in pictures and os.path.realpath(path) not in used]
         if rest:
             said.append(f"{len(rest)} files are not taken: {suffixes_of(rest)} ({folders_of(rest, root)})")
     return said
@@ -427,9 +422,7 @@ def _still_valid(task: Task, pairs: list[Pair], records: dict[str, dict]) -> dic
     }
 
 
-def _judge(
-    task: Task, listing: Listing, records: dict[str, dict], skipped: int
-) -> tuple[Summary, dict[str, list[dict]]]:
+def _judge(task: Task, listing: Listing, records: dict[str, dict], skipped: int) -> tuple[Summary, dict[str, list[dict]]]:
     """Return the summary, and the manifest's entries by split. Raises FgdaError where nothing is left, or on --check-only."""
     splits: dict[str, list[dict]] = {}
     unchanged = 0

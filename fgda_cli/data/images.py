@@ -22,9 +22,7 @@ from ..runtime.files import write_bytes
 if TYPE_CHECKING:
     from PIL import Image as PillowImage
 
-IMAGE_SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".avif", ".heic", ".heif"}
-)
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".avif", ".heic", ".heif"})
 # Of files that hold pictures or labels which are not read: they are counted, so that none is missed in silence.
 UNREAD_SUFFIXES = frozenset(
     {".gif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".exr", ".hdr", ".npy", ".npz", ".jxl",

@@ -278,8 +278,27 @@ def _quiet_worker(_: int) -> None:
     cv2.setNumThreads(0)
 
 
-def _collate(samples: list[dict]) -> Batch:
+def _collate(samples: list[dict | FgdaError]) -> Batch | FgdaError:
+    failed = next((sample for sample in samples if isinstance(sample, FgdaError)), None)
+    if failed is not None:
+        return failed
     return Batch(**({"source": None, "labels": None, "target": None} | default_collate(samples)))
+
+
+@dataclass
+class Told(Dataset):
+    """Samples whose errors are handed over as they are: raised in a worker, they would come wrapped in its traceback."""
+
+    samples: PairedSamples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, position: int) -> dict[str, Tensor | str] | FgdaError:
+        try:
+            return self.samples[position]
+        except FgdaError as error:
+            return error
 
 
 @dataclass(frozen=True)
@@ -305,11 +324,14 @@ class Positions:
 def batches(samples: PairedSamples, positions: Positions, workers: int, pin: bool) -> Iterator[Batch]:
     """Yield a batch for each entry of `positions`, read ahead by `workers` processes."""
     loader = DataLoader(
-        samples, batch_sampler=positions, num_workers=workers, worker_init_fn=_quiet_worker, pin_memory=pin,
+        Told(samples), batch_sampler=positions, num_workers=workers, worker_init_fn=_quiet_worker, pin_memory=pin,
         persistent_workers=False, collate_fn=_collate,
         generator=torch.Generator(),  # or each start of it, as in a resume, moves torch's own
     )  # fmt: skip
-    yield from loader
+    for batch in loader:
+        if isinstance(batch, FgdaError):
+            raise batch
+        yield batch
 
 
 @contextmanager
@@ -323,4 +345,7 @@ def watched() -> Iterator[None]:
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
-        raise FgdaError("a process that reads images was killed (out of memory?): run the same command to go on") from error
+        raise FgdaError(
+            "a process that reads images was killed: out of memory, or of shared memory (docker run --shm-size=2g)\n"
+            "run the same command to go on, with --set run.workers=0 if it happens again"
+        ) from error

@@ -51,10 +51,13 @@ def check_names(kind: str, classes: ClassSet) -> None:
 
 
 class Prelabels:
-    """Writes one kind of pre-labels below `folder`: `add` for each image, then `close`."""
+    """Writes one kind of pre-labels below `folder`: `add` for each image, then `close`. `files` are those that it wrote."""
 
     def __init__(self, kind: str, folder: Path, classes: ClassSet):
-        self.kind, self.folder, self.classes = kind, folder, classes
+        self.kind = kind
+        self.folder = folder
+        self.classes = classes
+        self.files: list[Path] = []
         self.images: list[dict[str, Any]] = []
         self.annotations: list[dict[str, Any]] = []
         self.written: dict[str, str] = {}
@@ -65,12 +68,16 @@ class Prelabels:
         if self.kind == "coco":
             self._outlines(file_name, train_ids)
         elif self.kind == "png":
-            write_image(self.folder / "labels" / f"{name}.png", train_ids)
+            self._write(f"labels/{name}.png", train_ids)
         else:
             table = np.zeros((256, 3), np.uint8)
             table[: len(self.classes)] = self.colours()
-            write_image(self.folder / "SegmentationClass" / f"{name}.png", table[train_ids])
+            self._write(f"SegmentationClass/{name}.png", table[train_ids])
             self.images.append({"file_name": name})
+
+    def _write(self, name: str, pixels: np.ndarray) -> None:
+        write_image(self.folder / name, pixels)
+        self.files.append(self.folder / name)
 
     def colours(self) -> list[tuple[int, int, int]]:
         """Return the palette, without the black of unlabelled pixels and without equal colours."""
@@ -113,11 +120,17 @@ class Prelabels:
         keys = dict(enumerate(names)) if self.kind == "png" else {name: name for name in names}
         mapping = dump_yaml({"classes": list(names), **keys})
         write_text(self.folder / "mapping.yaml", mapping)
+        once = {
+            "coco": ["annotations.json"],
+            "cvat": ["labelmap.txt", "ImageSets/Segmentation/default.txt", "annotations.zip"],
+        }
+        self.files += [self.folder / name for name in (*once.get(self.kind, ()), RECORD, "mapping.yaml")]
 
     def _pack(self) -> None:
         """`annotations.zip`, which CVAT takes as "Segmentation mask 1.1" for a task of the images in `JPEGImages/`."""
         parts = [self.folder / "labelmap.txt", *sorted((self.folder / "ImageSets").rglob("*.txt"))]
-        parts += sorted((self.folder / "SegmentationClass").rglob("*.png"))
+        masks = self.folder / "SegmentationClass"
+        parts += sorted(path for path in self.files if path.is_relative_to(masks))
         with (
             whole_file(self.folder / "annotations.zip") as partial,
             zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive,

@@ -95,8 +95,8 @@ class Item:
     hash: str | None = None
 
     def facts(self) -> tuple:
-        """Return what tells this image from others: its name, and a hash of its pixels and labels where it is known."""
-        return (self.name, self.hash) if self.hash is not None else (self.name, self.size, self.counts)
+        """Return what tells this image from others: its name, sizes and counts, and a hash of its pixels and labels."""
+        return (self.name, self.size, self.counts, self.hash)
 
 
 class PreparedDataset:
@@ -245,6 +245,7 @@ class PartOf:
         self.whole, self.chosen = whole, chosen
         self.name, self.classes, self.resample, self.size = whole.name, whole.classes, whole.resample, whole.size
         self.image, self.label, self.shares = whole.image, whole.label, whole.shares
+        self.pixels = whole.pixels
 
     def items(self, split: str, labelled: bool = False) -> list[Item]:
         return self.chosen if split == "train" else self.whole.items(split, labelled)

@@ -130,9 +130,7 @@ def mapping_text(known: Survey) -> str:
 
 def _quoted(name: str) -> str:
     """The name as YAML reads it back, in quotes where it must."""
-    return (
-        name if re.fullmatch(r"[A-Za-z_][\w -]*", name) and parse_yaml(name) == name else json.dumps(name, ensure_ascii=False)
-    )
+    return name if re.fullmatch(r"[A-Za-z_][\w -]*", name) and parse_yaml(name) == name else json.dumps(name, ensure_ascii=False)
 
 
 def _paired(images: Path, labels: Path) -> tuple[tuple[str, ...], list[Path]]:

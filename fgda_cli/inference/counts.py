@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..metrics import BoundaryCounts, Calibration, ConfusionMatrix, interval, resampled_iou
+from ..metrics import BoundaryCounts, Calibration, ConfusionMatrix, class_counts, interval, resampled_iou
 from ..runtime.distributed import ProcessGroup
 from .tta import Decision
+
+LEAST_DRAWN = 10  # images, or sequences, from which an interval is drawn: of fewer it would be too narrow
 
 
 @dataclass(frozen=True)
@@ -26,10 +28,13 @@ class EvaluationCounts:
     """Counts of one evaluation, those of all processes after `join`."""
 
     def __init__(self, num_classes: int, extras: Extras):
-        self.extras, self.matrix = extras, ConfusionMatrix(num_classes)
+        self.extras = extras
+        self.matrix = ConfusionMatrix(num_classes)
         self.boundary = BoundaryCounts(num_classes) if extras.boundary else None
         self.calibration = Calibration() if extras.calibration else None
-        self.images: dict[str, list[list[int]]] | None = {} if extras.resamples else None
+        # By image: pixels by class, right ones, the truth's, those predicted; and the image's own mIoU.
+        self.images: dict[str, list[list[int]]] = {}
+        self.scores: dict[str, float] = {}
 
     def add(self, name: str, label: np.ndarray, decision: Decision) -> ConfusionMatrix:
         """Count an image; returns its own matrix."""
@@ -40,8 +45,10 @@ class EvaluationCounts:
             self.boundary.update(label, decision.train_ids)
         if self.calibration is not None:
             self.calibration.update(label, decision.train_ids, decision.confidence)
-        if self.images is not None:
-            self.images[name] = own.counts.tolist()
+        self.images[name] = class_counts(own.counts).tolist()
+        score = own.miou()
+        if score is not None:
+            self.scores[name] = score
         return own
 
     def join(self, process_group: ProcessGroup) -> None:
@@ -49,12 +56,33 @@ class EvaluationCounts:
         for part in (self.matrix, self.boundary, self.calibration):
             if part is not None:
                 part.counts = process_group.sum(torch.from_numpy(part.counts)).numpy()
-        if self.images is not None:
-            self.images = {name: counts for part in process_group.gather(self.images) for name, counts in part.items()}
+        if process_group.size > 1:
+            parts = process_group.gather([self.images, self.scores])
+            self.images = {name: counts for images, _ in parts for name, counts in images.items()}
+            self.scores = {name: score for _, scores in parts for name, score in scores.items()}
 
-    def per_image(self) -> np.ndarray:
-        """Return confusion matrices `[N,K,K]`, images in the order of their names."""
-        return np.array([self.images[name] for name in sorted(self.images)], np.int64)
+    def shown(self) -> np.ndarray:
+        """Return which classes the truth of any image shows, bool `[K]`."""
+        return self.matrix.counts.sum(1) > 0
+
+    def drawn_units(self) -> tuple[str, np.ndarray]:
+        """Return what intervals draw, and its counts by class `[N,3,K]` in the order of names.
+
+        Frames of one sequence are alike, so sequences are drawn where names have enough folders, else images.
+        """
+        names = sorted(self.images)
+        by_folder: dict[str, list[str]] = {}
+        for name in names:
+            by_folder.setdefault(name.rpartition("/")[0], []).append(name)
+        if len(by_folder) >= LEAST_DRAWN:
+            sums = [np.sum([self.images[name] for name in group], axis=0) for group in by_folder.values()]
+            return "sequences", np.array(sums, np.int64)
+        return "images", np.array([self.images[name] for name in names], np.int64)
+
+    def resampled(self) -> tuple[str, np.ndarray | None]:
+        """Return what is drawn, and IoU `[resamples,K]` of the draws; None where there are too few to draw from."""
+        what, counts = self.drawn_units()
+        return what, resampled_iou(counts, self.extras.resamples) if len(counts) >= LEAST_DRAWN else None
 
     def extra_json(self, names: tuple[str, ...], shared: tuple[str, ...]) -> dict[str, Any]:
         """Return the scores beside IoU, in percent, of the classes that model and data set share."""
@@ -74,15 +102,20 @@ class EvaluationCounts:
             scores["calibration"] = {
                 "ece": self.calibration.error(), "pixels": pixels, "right": right, "confidence": confidence,
             }  # fmt: skip
-        if self.images is not None:
-            drawn = resampled_iou(self.per_image(), self.extras.resamples)[:, used]
-            scores["intervals"] = {
-                "resamples": self.extras.resamples,
-                "images": len(self.images),
-                "miou": interval(mean_of(drawn)),
-                "iou": {names[k]: interval(drawn[:, column]) for column, k in enumerate(used)},
-            }
+        if self.extras.resamples:
+            scores["intervals"] = self._intervals(names, used)
         return scores
+
+    def _intervals(self, names: tuple[str, ...], used: list[int]) -> dict[str, Any]:
+        what, drawn = self.resampled()
+        by_class = {names[k]: None if drawn is None else interval(drawn[:, k]) for k in used}
+        return {
+            "resamples": self.extras.resamples,
+            "images": len(self.images),
+            "drawn": what,
+            "miou": None if drawn is None else interval(mean_of(drawn[:, used])),
+            "iou": by_class,
+        }
 
 
 def mean_of(drawn: np.ndarray) -> np.ndarray:

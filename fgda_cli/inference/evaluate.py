@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +14,24 @@ from ..data.classes import NOT_IN_SYNTHIA13, NOT_IN_SYNTHIA16, ClassMatch, Class
 from ..data.geometry import InputRule
 from ..data.names import shown
 from ..data.store import AnyDataset, Item
-from ..metrics import ConfusionMatrix
+from ..metrics import ConfusionMatrix, interval
 from ..models.segmenter import Segmenter
 from ..runtime.devices import Precision
 from ..runtime.distributed import ProcessGroup
 from ..runtime.errors import UsageError
 from ..runtime.reporter import Reporter
-from .counts import EvaluationCounts, Extras
+from .counts import LEAST_DRAWN, EvaluationCounts, Extras, mean_of
 from .pipeline import batched_by, images_per_batch, read_ahead, share, write_behind
-from .predict import predict
-from .tta import TestTimeAugmentation, decide_each, view_logits
+from .tta import Decision, TestTimeAugmentation, decide_each, naming, view_logits
 
-OnPrediction = Callable[[Item, np.ndarray, ConfusionMatrix], None]  # an image, its train ids, its own counts
+OnPrediction = Callable[[Item, Decision, ConfusionMatrix], None]  # an image, its prediction, its own counts
 
 
 @dataclass(frozen=True)
 class Manner:
     """How an evaluation computes, what it counts beside IoU, and who receives each prediction.
 
-    `on_prediction` gets every image, `on_totals` what was counted of all.
+    `on_prediction` gets every image; `with_entropy` computes its entropy too.
     """
 
     tta: TestTimeAugmentation = TestTimeAugmentation()
@@ -40,7 +39,99 @@ class Manner:
     threads: int | None = None
     process_group: ProcessGroup = ProcessGroup()
     on_prediction: OnPrediction | None = None
-    on_totals: Callable[[EvaluationCounts], None] | None = None
+    with_entropy: bool = False
+
+
+@dataclass
+class EvaluationResult:
+    """An evaluation of one network, or of the mean of several: what was evaluated on what, how, and all counts.
+
+    Everything that shows or compares evaluations reads it. `data` is a hash of the images and labels: two results are of the
+    same data only where it is equal.
+    """
+
+    checkpoints: tuple[str, ...]
+    dataset: str
+    data: str
+    split: str
+    match: ClassMatch
+    counts: EvaluationCounts
+    rule: InputRule
+    protocol: str
+    tta: TestTimeAugmentation
+    seconds: float
+    info: dict[str, Any] = field(default_factory=dict)  # the first checkpoint's own facts
+    change: dict[str, Any] | None = None  # from another result
+    shared: dict[str, Any] | None = None  # the mean over the classes that several results have
+
+    @property
+    def classes(self) -> ClassSet:
+        return self.match.ours
+
+    @property
+    def evaluated(self) -> tuple[str, ...]:
+        """Return the classes that model and data set share."""
+        return self.match.shared
+
+    @property
+    def images(self) -> int:
+        return len(self.counts.images)
+
+    @property
+    def iou(self) -> dict[str, float | None]:
+        """Return IoU in percent by class; None for one that is not evaluated, or that neither truth nor prediction has."""
+        values = dict(zip(self.classes.names, self.counts.matrix.iou(), strict=True))
+        return {name: float(value) if name in self.evaluated and not np.isnan(value) else None for name, value in values.items()}
+
+    @property
+    def miou(self) -> float | None:
+        return self.mean(self.evaluated)
+
+    def mean(self, over: tuple[str, ...] | None) -> float | None:
+        """Return the mean IoU over some classes; None without any."""
+        if over is None:
+            return None
+        return self.counts.matrix.miou(tuple(k for k, name in enumerate(self.classes.names) if name not in over))
+
+    def interval_of(self, over: tuple[str, ...]) -> tuple[float, float] | None:
+        """Return the interval of the mean over some classes; None where none was asked for, or images are too few."""
+        drawn = self.counts.resampled()[1] if self.counts.extras.resamples else None
+        if drawn is None:
+            return None
+        return interval(mean_of(drawn[:, [self.classes.names.index(name) for name in over]]))
+
+    def unlabelled_classes(self) -> list[str]:
+        """Return classes that were predicted though no label shows them: they enter the mean with 0."""
+        shown = self.counts.shown()
+        predicted = self.counts.matrix.counts.sum(0) > 0
+        return [name for k, name in enumerate(self.classes.names) if name in self.evaluated and predicted[k] and not shown[k]]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON of `fgda evaluate`."""
+        together = {"with": list(self.checkpoints[1:])} if len(self.checkpoints) > 1 else {}
+        more = {"change": self.change, "shared": self.shared}
+        return {
+            **({"checkpoint": self.checkpoints[0]} if self.checkpoints else {}),
+            **together,
+            "dataset": self.dataset,
+            "split": self.split,
+            "images": self.images,
+            "classes": list(self.classes.names),
+            "iou": self.iou,
+            "miou": self.miou,
+            "miou16": self.mean(mean_without(NOT_IN_SYNTHIA16, self.evaluated)),
+            "miou13": self.mean(mean_without(NOT_IN_SYNTHIA13, self.evaluated)),
+            "pixel_accuracy": self.counts.matrix.pixel_accuracy(),
+            "confusion": self.counts.matrix.counts.tolist(),
+            "seconds": round(self.seconds, 3),
+            "evaluated": list(self.evaluated),
+            "input": self.rule.to_json(),
+            "data": self.data,
+            "protocol": self.protocol,
+            "views": self.tta.to_json(),
+            **self.counts.extra_json(self.classes.names, self.evaluated),
+            **{key: value for key, value in more.items() if value is not None},
+        }
 
 
 def evaluate_model(
@@ -52,13 +143,15 @@ def evaluate_model(
     reporter: Reporter,
     manner: Manner = Manner(),
     others: tuple[Segmenter, ...] = (),
-) -> dict[str, Any]:
-    """Return the JSON of `fgda evaluate` without its `checkpoint`; each of several processes gets the whole.
+) -> EvaluationResult:
+    """Return the result of a network that is in memory; each of several processes gets the whole.
 
     Class probabilities are averaged with those of `others`, networks of the same classes. `classes` are the model's; the data
     set's are matched to them by name. Raises FgdaError when they do not fit.
     """
-    start, extras, process_group = time.perf_counter(), manner.extras, manner.process_group
+    start = time.perf_counter()
+    extras = manner.extras
+    process_group = manner.process_group
     match = match_classes(classes, dataset.classes, "the model", dataset.name)
     to_ours = None if match.is_identity else match.table()
     items = dataset.items(split, labelled=True)
@@ -71,52 +164,33 @@ def evaluate_model(
         for size, batch in batches:
             labels = [label if to_ours is None else to_ours[label] for _, (_, label) in batch]
             images = [image for _, (image, _) in batch]
-            views = view_logits(model, images, size, precision, manner.tta, others)
+            with naming([item.name for item, _ in batch]):
+                views = view_logits(model, images, size, precision, manner.tta, others)
             sizes = [(label.shape[1], label.shape[0]) for label in labels]
-            decisions = decide_each(views, sizes, with_confidence=extras.calibration, align_corners=model.align_corners)
+            decisions = decide_each(
+                views,
+                sizes,
+                with_entropy=manner.with_entropy,
+                with_confidence=extras.calibration,
+                align_corners=model.align_corners,
+            )
             for (item, _), label, decision in zip(batch, labels, decisions, strict=True):
                 counts = totals.add(item.name, label, decision)
                 if manner.on_prediction is not None:
-                    submit(manner.on_prediction, item, decision.train_ids, counts)
+                    submit(manner.on_prediction, item, decision, counts)
     totals.join(process_group)
-    if manner.on_totals is not None:
-        manner.on_totals(totals)
-    seconds = time.perf_counter() - start
-    result = result_json(totals.matrix, match, dataset.name, split, len(items), seconds, rule)
-    return result | totals.extra_json(classes.names, match.shared)
-
-
-def result_json(
-    matrix: ConfusionMatrix,
-    match: ClassMatch,
-    dataset: str,
-    split: str,
-    images: int,
-    seconds: float,
-    rule: InputRule,
-) -> dict[str, Any]:
-    """Return IoU in percent of the classes that model and data set share; others are null and enter no mean."""
-    names, shared = match.ours.names, match.shared
-
-    def mean(over: tuple[str, ...] | None) -> float | None:
-        return None if over is None else matrix.miou(tuple(k for k, name in enumerate(names) if name not in over))
-
-    iou = dict(zip(names, matrix.iou(), strict=True))
-    return {
-        "dataset": dataset,
-        "split": split,
-        "images": images,
-        "classes": list(names),
-        "iou": {name: float(iou[name]) if name in shared and not np.isnan(iou[name]) else None for name in names},
-        "miou": mean(shared),
-        "miou16": mean(mean_without(NOT_IN_SYNTHIA16, shared)),
-        "miou13": mean(mean_without(NOT_IN_SYNTHIA13, shared)),
-        "pixel_accuracy": matrix.pixel_accuracy(),
-        "confusion": matrix.counts.tolist(),
-        "seconds": round(seconds, 3),
-        "evaluated": list(shared),
-        "input": rule.to_json(),
-    }
+    return EvaluationResult(
+        checkpoints=(),
+        dataset=dataset.name,
+        data=dataset.pixels(split),
+        split=split,
+        match=match,
+        counts=totals,
+        rule=rule,
+        protocol="paper" if rule.squeeze_all else "fgda",
+        tta=manner.tta,
+        seconds=time.perf_counter() - start,
+    )
 
 
 def evaluate_file(
@@ -129,7 +203,7 @@ def evaluate_file(
     protocol: str | None = None,
     content: dict[str, Any] | None = None,
     with_paths: tuple[Path, ...] = (),
-) -> dict[str, Any]:
+) -> EvaluationResult:
     """Evaluate one checkpoint as its input rule says, or as `protocol` does ("paper": squeezed by Pillow's bicubic).
 
     `content` is the file's, where it is loaded already; `with_paths` are checkpoints whose probabilities are averaged with its.
@@ -144,9 +218,20 @@ def evaluate_file(
     if match.describe():
         reporter.decide(f"{dataset.name}: {match.describe()}")
     result = evaluate_model(model, info["classes"], dataset, split, precision, reporter, manner, others)
-    _say_untaught(path, content or {}, result["iou"], reporter)
-    together = {"with": [str(other) for other in with_paths]} if with_paths else {}
-    return {"checkpoint": str(path), **together, **result}
+    result.checkpoints = tuple(map(str, (path, *with_paths)))
+    result.info = info
+    _say_untaught(path, content or {}, result.iou, reporter)
+    unlabelled = result.unlabelled_classes()
+    if unlabelled:
+        reporter.decide(f"{path}: predicted, but no label shows it (IoU 0 in the mean): {shown(unlabelled)}")
+    if extras_lack_images(result):
+        reporter.decide(f"no intervals: {result.images} images, at least {LEAST_DRAWN} are needed")
+    return result
+
+
+def extras_lack_images(result: EvaluationResult) -> bool:
+    """Return whether intervals were asked for, of too few images."""
+    return bool(result.counts.extras.resamples) and result.counts.resampled()[1] is None
 
 
 def _say_untaught(path: Path, content: dict[str, Any], iou: dict[str, float | None], reporter: Reporter) -> None:
@@ -181,21 +266,6 @@ def open_networks(
                 raise UsageError(f"{other_path} and {path} have other {what}: their mean cannot be taken")
         others.append(precision.to_device(other))
     return precision.to_device(model), info, tuple(others)
-
-
-class AsEvaluated:
-    """Predict single images as an evaluation did: by the same networks, input rule and views. For pages of its result."""
-
-    def __init__(self, result: dict[str, Any], precision: Precision, tta: TestTimeAugmentation):
-        others = tuple(Path(text) for text in result.get("with", ()))
-        self.model, self.info, self.others = open_networks(Path(result["checkpoint"]), others, precision)
-        self.model.input_rule = InputRule.from_json(result["input"])
-        self.classes: ClassSet = self.info["classes"]
-        self.precision, self.tta = precision, tta
-
-    def __call__(self, image: np.ndarray, size: tuple[int, int]) -> dict[str, np.ndarray]:
-        """Return `train_ids` and `entropy` of an RGB uint8 image `[H,W,3]` at (width, height)."""
-        return predict(self.model, image, self.precision, self.tta, size, self.others)
 
 
 def with_protocol(rule: InputRule, protocol: str) -> InputRule:

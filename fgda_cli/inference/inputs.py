@@ -215,9 +215,11 @@ def _by_name(names: dict[Path, str]) -> list[list[Path]]:
     return list(groups.values())
 
 
-def read_inputs(inputs: list[InputImage], threads: int | None = None, max_pixels: int | None = None) -> Iterator[tuple]:
+def read_inputs(
+    inputs: list[InputImage], threads: int | None = None, max_pixels: int | None = None, clip: Clip = Clip()
+) -> Iterator[tuple]:
     """Yield each image, read ahead. A file that cannot be read yields its reason instead, so that the others go on."""
-    return (pair for chunk in read_chunks(inputs, threads, max_pixels=max_pixels) for pair in chunk)
+    return (pair for chunk in read_chunks(inputs, threads, max_pixels=max_pixels, clip=clip) for pair in chunk)
 
 
 def spread_images(

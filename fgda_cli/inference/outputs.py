@@ -13,9 +13,11 @@ from ..data.images import write_image
 from ..data.store import Item
 from ..runtime.errors import UsageError
 from ..runtime.files import whole_file
+from ..runtime.written import Written
 from ..visual.colour import colourise, legend, overlay
 from ..visual.heat import heat, heat_with_bar
 from .inputs import InputImage
+from .tta import Decision
 from .video import InOrder, VideoFile
 
 
@@ -51,9 +53,11 @@ class SavedIds:
 
     out: Path
     ids: Ids
+    written: Written
 
-    def __call__(self, item: Item, train_ids: np.ndarray) -> None:
-        write_image(self.out / f"{item.name}.png", self.ids(train_ids))
+    def __call__(self, item: Item, decision: Decision, *_: object) -> None:
+        write_image(self.out / f"{item.name}.png", self.ids(decision.train_ids))
+        self.written.done(f"{item.name}.png")
 
 
 @dataclass(frozen=True)
@@ -64,14 +68,25 @@ class Pictures:
     classes: ClassSet
     kinds: tuple[str, ...]
     ids: Ids
+    written: Written
+
+    @staticmethod
+    def names(inputs: list[InputImage], kinds: tuple[str, ...]) -> list[str]:
+        """Return the files that still images will have."""
+        return ["legend.png", *(f"{item.name}_{kind}.png" for item in inputs if not item.is_video for kind in kinds)]
 
     def write_legend(self) -> None:
         write_image(self.out / "legend.png", legend(self.classes))
+        self.written.done("legend.png")
 
     def __call__(self, item: InputImage, image: np.ndarray, result: dict) -> None:
         for kind in self.kinds:
+            name = f"{item.name}_{kind}.png"
+            if item.is_video:
+                self.written.check([name])
             # Level 1: twice as fast as the default, a tenth larger.
-            write_image(self.out / f"{item.name}_{kind}.png", self.picture(kind, image, result["train_ids"]), compression=1)
+            write_image(self.out / name, self.picture(kind, image, result["train_ids"]), compression=1)
+            self.written.done(name)
 
     def picture(self, kind: str, image: np.ndarray, train_ids: np.ndarray) -> np.ndarray:
         if kind == "ids":
@@ -111,6 +126,7 @@ class Videos:
     def finish(self, video: str) -> None:
         if video in self.files:
             self.files.pop(video)[0].close()
+            self.pictures.written.done(f"{video}.mp4")
 
     def give_up(self, video: str, error: BaseException) -> None:
         if video in self.files:
@@ -122,13 +138,25 @@ class EntropyMaps:
     """Writes `NAME_entropy.png` and, `raw`, `NAME_entropy.npy`; keeps each image's mean."""
 
     out: Path
+    written: Written
     raw: bool = False
     means: dict[str, float] = field(default_factory=dict)
 
     def __call__(self, item: InputImage, image: np.ndarray, result: dict) -> None:
         entropy = result["entropy"]
         self.means[item.name] = float(entropy.mean())
-        write_image(self.out / f"{item.name}_entropy.png", heat_with_bar(entropy))
+        names = self.names([item.name], self.raw)
+        if item.is_video:
+            self.written.check(names)
+        write_image(self.out / names[0], heat_with_bar(entropy))
         if self.raw:
-            with whole_file(self.out / f"{item.name}_entropy.npy") as partial, open(partial, "wb") as handle:
+            with whole_file(self.out / names[1]) as partial, open(partial, "wb") as handle:
                 np.save(handle, entropy.astype(np.float32))
+        for name in names:
+            self.written.done(name)
+
+    @staticmethod
+    def names(items: list[str], raw: bool) -> list[str]:
+        """Return the files that images of these names will have."""
+        endings = ("_entropy.png", "_entropy.npy") if raw else ("_entropy.png",)
+        return [f"{name}{ending}" for name in items for ending in endings]

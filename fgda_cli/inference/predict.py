@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from ..data.images import BadFile, read_rgb
+from ..data.images import BadFile, read_rgb, rgb_of
 from ..data.video import Clip, CutShort, frame_count
 from ..models.segmenter import Segmenter
 from ..runtime.devices import Precision
@@ -22,7 +22,7 @@ from ..runtime.errors import FgdaError, Stopped
 from ..runtime.reporter import Reporter
 from .inputs import InputImage, read_chunks
 from .pipeline import batched, images_per_batch, share, write_behind
-from .tta import TestTimeAugmentation, decide, view_logits
+from .tta import TestTimeAugmentation, decide, naming, view_logits
 
 
 def network_size(model: Segmenter, image: np.ndarray) -> tuple[int, int]:
@@ -47,7 +47,7 @@ def predict(
     """
     if isinstance(image, (str, Path)):
         image = _read(Path(image))
-    image = np.asarray(image.convert("RGB")) if hasattr(image, "convert") else np.asarray(image)
+    image = rgb_of(image) if hasattr(image, "convert") else np.asarray(image)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise ValueError(f"predict takes RGB uint8 [H,W,3], not {image.dtype} {list(image.shape)}")
     precision = precision or Precision("fp32", next(model.parameters(), torch.empty(0)).device)
@@ -133,7 +133,8 @@ def predict_inputs(
                             reporter.warn(f"{item.source}: {reason}", of_own_share=True)
                     bad += sum(isinstance(reason, BadFile) and not isinstance(reason, CutShort) for _, reason in chunk)
                     done += len(good)
-                    results = predict_many(model, [image for _, image in good], precision, tta, with_entropy)
+                    with naming([item.name for item, _ in good]):
+                        results = predict_many(model, [image for _, image in good], precision, tta, with_entropy)
                     for (item, image), result in zip(good, results, strict=True):
                         submit(write, item, image, result)
                     advance(len(chunk), clock(len(chunk)))

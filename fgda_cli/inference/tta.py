@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from ..data.loader import to_tensor
 from ..losses import entropy_map
 from ..models.segmenter import Output, Segmenter
 from ..runtime.devices import Precision
+from ..runtime.errors import FgdaError
 from ..runtime.transfer import send
 from .sliding import SlidingWindow, sliding_logits
 
@@ -27,6 +29,38 @@ class TestTimeAugmentation:
     flip: bool = False
     scales: tuple[float, ...] = (1.0,)
     window: SlidingWindow | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        window = None if self.window is None else [*self.window.size, self.window.overlap, self.window.blend]
+        return {"flip": self.flip, "scales": list(self.scales), "sliding": window}
+
+    def describe(self) -> str:
+        """Return the views in words, for pages and tables."""
+        words = ["one view"] if len(self.scales) == 1 else [f"{len(self.scales)} scales"]
+        words = [f"scale {self.scales[0]:g}"] if len(self.scales) == 1 and self.scales[0] != 1 else words
+        words += ["mirrored too"] if self.flip else []
+        words += ["windows of {}x{}".format(*self.window.size)] if self.window is not None else []
+        return ", ".join(words)
+
+
+class NotFinite(FgdaError):
+    """A network's output is NaN or infinite; `images` are those that it read."""
+
+    def __init__(self, images: Iterable[str] = ()):
+        of = f" on {', '.join(images)}" if images else ""
+        super().__init__(
+            f"the network's output is not finite{of}: its weights or norm statistics are damaged, or overflow in this precision\n"
+            "try --precision fp32, or another checkpoint"
+        )
+
+
+@contextmanager
+def naming(images: list[str]) -> Iterator[None]:
+    """Name the images of a batch in the error when the network's output for them is not finite."""
+    try:
+        yield
+    except NotFinite:
+        raise NotFinite(images) from None
 
 
 def forward(model: Segmenter, images: Tensor, precision: Precision) -> Output:
@@ -60,8 +94,12 @@ def view_logits(
 
     def logits_of(each: Segmenter, images: Tensor) -> Tensor:
         if tta.window is None:
-            return forward_logits(each, images, precision)
-        return sliding_logits(lambda part: forward_logits(each, part, precision), images, tta.window, each.align_corners)
+            logits = forward_logits(each, images, precision)
+        else:
+            logits = sliding_logits(lambda part: forward_logits(each, part, precision), images, tta.window, each.align_corners)
+        if not torch.isfinite(logits).all():
+            raise NotFinite()
+        return logits
 
     views = []
     for scale in tta.scales:

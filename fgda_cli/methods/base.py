@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ..runtime.distributed import ProcessGroup
 from ..runtime.lazy import LazyModule
@@ -45,6 +45,17 @@ class MethodSettings(BaseModel):
         1.0, description="weight of the cross-entropy on labelled target images (data.target.labelled)"
     )
 
+    def idle(self) -> dict[str, str]:
+        """Return settings that do nothing as the others stand, and why: one that was changed is refused."""
+        return {}
+
+    @model_validator(mode="after")
+    def no_setting_is_idle(self):
+        for key, why in self.idle().items():
+            if getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"{key} does nothing: {why}")
+        return self
+
 
 def unscaled(loss: Tensor) -> Tensor:
     return loss
@@ -75,7 +86,6 @@ class Method:
     uses_source = True  # False: trained from a checkpoint, no source is opened
     guarded = False  # signals without labels pick the best, the start among them, unless run.select says labels
     iterations: int | None = None  # overrides adapt.iterations
-    sampling: str | None = None  # overrides data.sampling
     keeps_gradients = False  # zeroed between steps, not freed: less memory where the peak is not in the first pass of a step
     needs: frozenset[str] = frozenset()  # of "strong_view", "valid_mask", "names": see data.loader.Batch
 

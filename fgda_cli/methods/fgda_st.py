@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from .fgda import Fgda, FgdaSettings
-from .pieces.self_training import SelfTraining, SelfTrainingSettings
+from .pieces.self_training import Sampling, SelfTraining, SelfTrainingSettings
 
 
 class FgdaStSettings(FgdaSettings, SelfTrainingSettings):
-    pass
+    sampling: Sampling | None = Field("rare_class", description="how source images are drawn; null: as data.sampling says")
 
 
 class FgdaSt(SelfTraining, Fgda):
     """FGDA's step, then cross-entropy on source classes pasted over the target, labelled by the teacher."""
 
     Settings = FgdaStSettings
-    sampling = "rare_class"
 
 
 METHOD = FgdaSt

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from ..runtime.random import StepStream
-from .base import Method, Weight, torch, transfer
+from .base import Method, MethodSettings, Weight, torch, transfer
 from .fgda import Fgda, FgdaSettings
 from .pieces.distillation import Distillation, DistillationSettings
-from .pieces.self_training import SelfTraining, SelfTrainingSettings
+from .pieces.self_training import Sampling, SelfTraining, SelfTrainingSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,6 +42,13 @@ class MicSettings(FgdaSettings, SelfTrainingSettings, DistillationSettings):
         description="rows at the bottom, the car's own bonnet, whose pseudo-labels are ignored (Cityscapes at 512 rows: 120)",
     )
 
+    sampling: Sampling | None = Field("rare_class", description="how source images are drawn; null: as data.sampling says")
+
+    def idle(self) -> dict[str, str]:
+        """Return the settings of the paper's adversary, which is built only where it is asked for."""
+        of_adversary = set(FgdaSettings.model_fields) - set(MethodSettings.model_fields) - {"lambda_adv"}
+        return {} if self.lambda_adv else dict.fromkeys(of_adversary, "lambda_adv is 0")
+
 
 class Mic(SelfTraining, Distillation, Fgda):
     """L = CE(x_s) + lambda_fd FD + mean w CE(mixed) + lambda_masked mean w CE(masked x_t), w the batch's share of sure pixels.
@@ -50,7 +57,6 @@ class Mic(SelfTraining, Distillation, Fgda):
     """
 
     Settings = MicSettings
-    sampling = "rare_class"
 
     def __init__(self, model, settings, engine=None):
         super().__init__(model, settings, engine)

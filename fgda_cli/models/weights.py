@@ -17,8 +17,12 @@ from . import encoders
 
 
 def weight_folder() -> Path:
-    """Return `$FGDA_WEIGHTS`, else ~/.cache/fgda/weights."""
-    return Path(os.environ.get("FGDA_WEIGHTS", "~/.cache/fgda/weights")).expanduser()
+    """Return `$FGDA_WEIGHTS`, else ~/.cache/fgda/weights. Raises FgdaError for a user without a home."""
+    named = os.environ.get("FGDA_WEIGHTS")
+    try:
+        return Path(named or "~/.cache/fgda/weights").expanduser()
+    except RuntimeError:  # as of a container's user
+        raise FgdaError("this user has no home folder: say where weights are kept, FGDA_WEIGHTS=/a/folder") from None
 
 
 def save_tensors(path: Path, content: dict | Tensor) -> None:

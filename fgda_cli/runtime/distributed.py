@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from .errors import FgdaError
+from .errors import FgdaError, UsageError
 from .lazy import LazyModule
 
 if TYPE_CHECKING:
@@ -96,6 +96,10 @@ class ProcessGroup:
             raise FgdaError("stopped, because process 0 could not go on")
         return int(told)
 
+    def first_says(self, number: int | bool) -> int:
+        """Return the number that process 0 gives, whatever the others do: of clocks and counters that it alone keeps."""
+        return self.first_decides(lambda: int(number))
+
     def gather(self, value: Any) -> list[Any]:
         """Return each process's JSON-able value, in order of rank."""
         if self.size == 1:
@@ -111,8 +115,23 @@ class ProcessGroup:
 
 def ranks() -> tuple[int, int, int]:
     """Return rank, size and local rank from torchrun's environment; (0, 1, 0) without it."""
-    rank, size, local = (os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
-    return (int(rank), int(size), int(local or 0)) if rank and size else (0, 1, 0)
+    given = {name: os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    rank, size, local = given.values()
+    if not (rank and size):
+        return 0, 1, 0
+    try:
+        numbers = (int(rank), int(size), int(local or 0))
+    except ValueError:
+        numbers = (-1, -1, -1)
+    address = [name for name in ("MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
+    if not 0 <= numbers[0] < numbers[1] or (numbers[1] > 1 and address):
+        shown = ", ".join(f"{name}={value}" for name, value in given.items() if value is not None)
+        lacking = f", without {' and '.join(address)}" if address else ""
+        raise UsageError(
+            f"the environment says {shown}{lacking}, which torchrun would not set so\n"
+            "unset RANK and WORLD_SIZE for one process, or start several with torchrun (docs/nodes.md)"
+        )
+    return numbers
 
 
 def join(device: Any) -> ProcessGroup:

@@ -41,6 +41,9 @@ def whole_files(*paths: Path, sync: bool = True):
     power leaves the former ones; without it only a crash of the process does.
     """
     paths = tuple(Path(os.path.realpath(path)) for path in paths)
+    for path in paths:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise FgdaError(f"cannot write {path}: it is no regular file, and would be replaced by one")
     partials = [path.with_name(_short(f".{path.name}", f".{os.getpid()}.part")) for path in paths]
     try:
         with writing(paths[0]):

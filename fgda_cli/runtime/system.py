@@ -44,14 +44,16 @@ def keep_freed_memory() -> bool:
 
 def stop_signals() -> tuple[int, ...]:
     """Return the signals that ask a process to stop, as far as this system has them (Windows lacks some)."""
-    names = ("SIGINT", "SIGTERM")
-    return tuple(getattr(signal, name) for name in names if hasattr(signal, name))
+    names = ("SIGINT", "SIGTERM", "SIGHUP")
+    numbers = (getattr(signal, name) for name in names if hasattr(signal, name))
+    # One that is ignored stays so: under nohup a run outlives its terminal.
+    return tuple(number for number in numbers if signal.getsignal(number) != signal.SIG_IGN)
 
 
 def on_signal(name: str, handler: Callable[[int, Any], Any] | int) -> None:
     """Install a handler where the signal exists and this thread may (the main one)."""
     number = getattr(signal, name, None)
-    if number is None:
+    if number is None or (name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN):
         return
     try:
         signal.signal(number, handler)

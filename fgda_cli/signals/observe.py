@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data.geometry import Size, resize_ids, resize_image
-from ..data.images import evenly_spaced
+from ..data.images import difference_hash, evenly_spaced, look_alike
 from ..data.loader import to_tensor
 from ..data.store import AnyDataset
 from ..inference.tta import forward, forward_logits
@@ -110,7 +110,7 @@ def observe(model: Segmenter, frames: Frames, precision: Precision) -> Observed:
                 other = forward_logits(model, view[None], precision)
                 looked.add_view(name, F.interpolate(other, logits.shape[-2:], mode="bilinear", align_corners=False))
     observed = looked.observed({"bn_distance": statistics.distance()})
-    observed.different = len({image.tobytes() for image in frames.images})
+    observed.different = different_views(frames.images)
     return observed
 
 
@@ -123,13 +123,22 @@ def views(image: np.ndarray) -> Iterator[tuple[str, Tensor]]:
     yield "light", to_tensor(cv2.GaussianBlur(light, (3, 3), 0.8))
 
 
+def different_views(images: list[np.ndarray]) -> int:
+    """Count the images that do not look like one counted before: a frame and its copy with noise tell no more than one."""
+    seen = np.zeros((0, 64), bool)
+    for image in images:
+        bits = difference_hash(image)
+        if not look_alike(seen, bits).any():
+            seen = np.concatenate([seen, bits[None]])
+    return len(seen)
+
+
 class _Looked:
     """Sums over the frames."""
 
     def __init__(self, num_classes: int):
         self.k = num_classes
-        self.entropy: list[float] = []
-        self.probs = torch.zeros(num_classes, dtype=torch.float64)
+        self.logits: list[Tensor] = []  # [1,K,h,w] of each frame
         self.shares = np.zeros(num_classes)
         self.matrices = {name: ConfusionMatrix(num_classes) for name in VIEWS}
         self.features: list[Tensor] = []
@@ -138,8 +147,7 @@ class _Looked:
         self.ids: list[np.ndarray] = []
 
     def add_plain(self, logits: Tensor, features: Tensor, number: int) -> None:
-        self.entropy.append(float(entropy_map(logits).mean()))
-        self.probs += torch.softmax(logits, 1).mean((0, 2, 3)).double().cpu()
+        self.logits.append(logits.cpu())
         self.ids.append(_ids(logits))
         self.shares += np.bincount(self.ids[-1].ravel(), minlength=self.k) / self.ids[-1].size
         self.moments.append(moments(features))
@@ -155,7 +163,7 @@ class _Looked:
 
     def observed(self, more: dict[str, float]) -> Observed:
         shares = self.shares / self.shares.sum()
-        entropy, mean = float(np.mean(self.entropy)), (self.probs / self.probs.sum()).numpy()
+        entropy, mean = sureness(self.logits)
         by_view = {name: np.nan_to_num(matrix.iou()) / 100 for name, matrix in self.matrices.items()}
         signals = {
             "entropy": entropy,
@@ -167,6 +175,27 @@ class _Looked:
             **more,
         }
         return Observed(signals, shares, np.mean(list(by_view.values()), axis=0), self.ids, spread_of(self.moments))
+
+
+CALIBRATED = 4.0  # deviation over the classes to which all networks' logits are brought
+
+
+def sureness(logits_by_frame: list[Tensor]) -> tuple[float, np.ndarray]:
+    """Return the mean entropy (0 to 1) and the mean class probabilities `[K]` over all frames' logits `[1,K,h,w]`.
+
+    Logits are first brought to one deviation over the classes, the same for every network. A network whose logits are
+    multiplied by a constant makes the same decisions, and methods that train at another temperature do just that: what
+    is compared must not move by it.
+    """
+    deviation = torch.cat([logits.double().var(1, unbiased=False).flatten() for logits in logits_by_frame]).mean().sqrt()
+    factor = CALIBRATED / float(deviation.clamp(min=1e-12))
+    entropies = []
+    probs = torch.zeros(logits_by_frame[0].shape[1], dtype=torch.float64)
+    for logits in logits_by_frame:
+        calibrated = logits.double() * factor
+        entropies.append(float(entropy_map(calibrated).mean()))
+        probs += torch.softmax(calibrated, 1).mean((0, 2, 3))
+    return float(np.mean(entropies)), (probs / probs.sum()).numpy()
 
 
 def moments(features: Tensor) -> Tensor:

@@ -126,8 +126,7 @@ def _check_oracle(job: stages.Job) -> None:
 
 def _oracle_preset(preset: Preset) -> Preset:
     """Return the preset with the target in the place of the source."""
-    target = preset.data.target
-    data = preset.data.model_copy(update={"source": target.model_copy(update={"labelled": None})})
+    data = preset.data.model_copy(update={"source": preset.data.target.as_source()})
     return preset.model_copy(update={"data": data})
 
 
@@ -166,7 +165,8 @@ def _evaluate(job: stages.Job, preset, final: Path, by_labels: bool) -> dict[str
             raise
         return {"result": None, "verdict": verdict}
     precision = make_precision("fp32", pick_device(job.device))
-    return {"result": evaluate_file(final, dataset, wanted.split, precision, job.reporter), "verdict": verdict}
+    result = evaluate_file(final, dataset, wanted.split, precision, job.reporter)
+    return {"result": result.to_json(), "verdict": verdict}
 
 
 def _read(record: Path) -> dict[str, dict]:

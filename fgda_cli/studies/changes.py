@@ -2,57 +2,57 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..data.classes import ClassMatch
 from ..data.store import PreparedDataset
-from ..inference.counts import EvaluationCounts, mean_of
-from ..inference.evaluate import AsEvaluated
-from ..inference.tta import TestTimeAugmentation
-from ..metrics import interval, resampled_iou
-from ..runtime.devices import Precision
+from ..inference.counts import mean_of
+from ..inference.evaluate import EvaluationResult
+from ..metrics import interval
 from ..visual import html
 from ..visual.colour import colourise, error_map
+
+if TYPE_CHECKING:
+    from .evaluation import Candidate
 
 LEAST = 0.1  # points of IoU: less is no change, however narrow its interval
 SHOWN = 4  # frames that lost most, and that gained most
 
 
-@dataclass(frozen=True)
-class Evaluated:
-    """A checkpoint's evaluation: its JSON, what was counted, and its images' own mIoU by name."""
-
-    heading: str
-    result: dict[str, Any]
-    totals: EvaluationCounts
-    scores: dict[str, float]
-
-
-def change(first: Evaluated, other: Evaluated) -> dict[str, Any]:
+def change(first: EvaluationResult, other: EvaluationResult) -> dict[str, Any]:
     """Return the JSON of a change in points of IoU: by class and in the mean, each with the interval over the same resampled
     images. `harmed` and `helped` name the classes whose interval excludes 0 and that changed by at least 0.1.
+
+    Both means are over the classes that the truth shows: one that a network calls where no label has it would enter one
+    mean and not the other. Raises ValueError for results of different data.
     """
-    names = first.result["classes"]
-    used = [names.index(name) for name in first.result["evaluated"]]
-    resamples = first.totals.extras.resamples
-    drawn = [resampled_iou(one.totals.per_image(), resamples)[:, used] for one in (first, other)]
-    exact = [np.array([one.result["iou"][names[k]] for k in used], float) for one in (first, other)]
-    by_class = {}
-    for column, k in enumerate(used):
-        value = exact[1][column] - exact[0][column]
-        if not np.isnan(value):
-            by_class[names[k]] = {"change": float(value), "interval": interval(drawn[1][:, column] - drawn[0][:, column])}
+    if first.data != other.data:
+        raise ValueError("results of different data cannot be compared")
+    shown = first.counts.shown()
+    names = first.classes.names
+    used = [names.index(name) for name in first.evaluated if shown[names.index(name)]]
+    drawn = [result.counts.resampled()[1] for result in (first, other)]
+    exact = [result.counts.matrix.iou() for result in (first, other)]
+    by_class = {
+        names[k]: {
+            "change": float(exact[1][k] - exact[0][k]),
+            "interval": None if drawn[0] is None else interval(drawn[1][:, k] - drawn[0][:, k]),
+        }
+        for k in used
+    }
     mean = {
-        "change": other.result["miou"] - first.result["miou"],
-        "interval": interval(mean_of(drawn[1]) - mean_of(drawn[0])),
+        "change": float(np.mean(exact[1][used]) - np.mean(exact[0][used])) if used else 0.0,
+        "interval": None if drawn[0] is None else interval(mean_of(drawn[1][:, used]) - mean_of(drawn[0][:, used])),
     }
     clear = {name: e for name, e in by_class.items() if e["interval"] is not None and abs(e["change"]) >= LEAST}
     return {
-        "from": first.result["checkpoint"],
+        "from": first.checkpoints[0],
+        "over": [names[k] for k in used],
+        "resamples": first.counts.extras.resamples,
+        "drawn": first.counts.drawn_units()[0],
         "miou": mean,
         "iou": by_class,
         "harmed": [name for name, entry in clear.items() if entry["interval"][1] < 0],
@@ -60,30 +60,33 @@ def change(first: Evaluated, other: Evaluated) -> dict[str, Any]:
     }
 
 
-def comparison_page(
-    judged: list[Evaluated], dataset: PreparedDataset, precision: Precision, tta: TestTimeAugmentation, look: str
-) -> str:
+def comparison_page(judged: list[Candidate], dataset: PreparedDataset, look: str) -> str:
     """Return a page of the first checkpoint against each of the others; `look` is the path of the page to look around in.
 
-    The images of both are predicted anew for the pictures.
+    Pictures are of the predictions that were scored.
     """
     first, *others = judged
-    facts = [f"{first.result['dataset']} / {first.result['split']}, {first.result['images']} images", f"from {first.heading}"]
-    figures = {one.heading: f"{one.result['miou']:.1f} %" for one in judged}
+    result = first.result
+    facts = [
+        f"{result.dataset} / {result.split}, {result.images} images, {result.tta.describe()}",
+        f"from {first.heading}",
+    ]
+    figures = {one.heading: f"{one.result.miou:.1f} %" for one in judged}
     sections = []
     for other in others:
-        change = other.result["change"]
+        change = other.result.change
         note = (
-            f"Points of IoU; intervals of 95 % over {first.totals.extras.resamples} draws of the images, the same for both. "
+            f"Points of IoU; intervals of 95 % over {change['resamples']} draws of the {change['drawn']}, the same for both. "
             "Red: worse beyond the interval (negative transfer), blue: better."
         )
         sections.append(html.section(f"{first.heading} → {other.heading}", _bars(change), note))
-        order = sorted(set(first.scores) & set(other.scores), key=lambda name: other.scores[name] - first.scores[name])
-        worst = [name for name in order[:SHOWN] if other.scores[name] < first.scores[name]]
-        best = [name for name in order[::-1][:SHOWN] if other.scores[name] > first.scores[name]]
+        before, after = result.counts.scores, other.result.counts.scores
+        order = sorted(set(before) & set(after), key=lambda name: after[name] - before[name])
+        worst = [name for name in order[:SHOWN] if after[name] < before[name]]
+        best = [name for name in order[::-1][:SHOWN] if after[name] > before[name]]
         for title, names in (("Frames that lost most", worst), ("Frames that gained most", best)):
             if names:
-                sections.append(html.section(title, _frames(names, first, other, dataset, precision, tta)))
+                sections.append(html.section(title, _frames(names, first, other, dataset)))
     return html.page("Comparison", facts, html.cards(figures), html.look_link(look), *sections)
 
 
@@ -103,24 +106,17 @@ def _bars(change: dict[str, Any]) -> str:
     return f"<table class='iou'>{head}<tbody>{''.join(rows)}</tbody></table>"
 
 
-def _frames(
-    names: list[str],
-    first: Evaluated,
-    other: Evaluated,
-    dataset: PreparedDataset,
-    precision: Precision,
-    tta: TestTimeAugmentation,
-) -> str:
-    items = {item.name: item for item in dataset.items(first.result["split"], labelled=True)}
-    networks = [AsEvaluated(one.result, precision, tta) for one in (first, other)]
+def _frames(names: list[str], first: Candidate, other: Candidate, dataset: PreparedDataset) -> str:
+    items = {item.name: item for item in dataset.items(first.result.split, labelled=True)}
     parts = []
     for name in names:
         image = np.ascontiguousarray(dataset.image(items[name]))
         figures = [html.image(image, "image", photo=True)]
-        for network, heading in zip(networks, (first.heading, other.heading), strict=True):
-            truth = ClassMatch(network.classes, dataset.classes).table()[dataset.label(items[name])]
-            ids = network(image, truth.shape[::-1])["train_ids"]
-            figures += [html.image(colourise(ids, network.classes), heading), html.image(error_map(image, truth, ids), "errors")]
-        score = f"mIoU {first.scores[name]:.1f} → {other.scores[name]:.1f} %"
-        parts.append(html.scene(name, score, figures))
+        for one in (first, other):
+            classes = one.result.classes
+            truth = ClassMatch(classes, dataset.classes).table()[dataset.label(items[name])]
+            ids = one.kept[name]["train_ids"]
+            figures += [html.image(colourise(ids, classes), one.heading), html.image(error_map(image, truth, ids), "errors")]
+        before, after = (one.result.counts.scores[name] for one in (first, other))
+        parts.append(html.scene(name, f"mIoU {before:.1f} → {after:.1f} %", figures))
     return "".join(parts)

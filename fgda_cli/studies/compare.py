@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import numpy as np
 from ..data.classes import ClassMatch, ClassSet, union_of
 from ..data.images import BadFile, evenly_spaced
 from ..data.store import PreparedDataset
+from ..data.video import Clip, frame_count
 from ..inference.inputs import collect, read_inputs
 from ..inference.predict import predict
 from ..models.checkpoint import load_model
@@ -23,36 +26,58 @@ from ..visual.sheets import grid, with_legend
 
 @dataclass(frozen=True)
 class Scene:
-    """An RGB image `[H,W,3]` and, when known, its train ids `[H,W]` in the terms of `classes`."""
+    """An RGB image `[H,W,3]` and, when known, its train ids `[H,W]` in the terms of `classes`; what checkpoints predict on it."""
 
     image: np.ndarray
     truth: np.ndarray | None = None
     classes: ClassSet | None = None
     name: str = ""
+    predictions: list[dict[str, np.ndarray]] = field(default_factory=list)  # of each checkpoint: train_ids, entropy
 
 
 def from_dataset(dataset: PreparedDataset, split: str, most: int) -> list[Scene]:
-    """Return scenes spread evenly over a labelled split."""
-    items = dataset.items(split, labelled=True)
-    chosen = evenly_spaced(items, most)
-    return [Scene(np.ascontiguousarray(dataset.image(item)), dataset.label(item), dataset.classes, item.name) for item in chosen]
+    """Return scenes spread evenly over a split, with their truth where it has labels."""
+    return [
+        Scene(
+            np.ascontiguousarray(dataset.image(item)),
+            None if item.label is None else dataset.label(item),
+            dataset.classes,
+            item.name,
+        )
+        for item in evenly_spaced(dataset.items(split), most)
+    ]
 
 
 def gather(inputs: list[str], root: Path, most: int, threads: int | None = None) -> list[Scene]:
-    """Return scenes of images, videos and folders, or of prepared data sets by folder or name. Raises FgdaError."""
+    """Return at most `most` scenes of images, videos and folders, or of prepared data sets by folder or name.
+
+    They are spread over all inputs, evenly within each. Raises FgdaError for an input that cannot be read.
+    """
     scenes: list[Scene] = []
-    for text in inputs:
-        folder = next((f for f in (Path(text), root / text) if (f / "manifest.json").is_file()), None)
-        if folder is not None:
-            scenes += from_dataset(PreparedDataset(folder), "val", most)
-            continue
-        for item, image in read_inputs(evenly_spaced(collect([text], recursive=False), most), threads):
+    for number, text in enumerate(inputs):
+        count = -(-(most - len(scenes)) // (len(inputs) - number))
+        if count:
+            scenes += _of_input(text, root, count, threads)
+    return scenes
+
+
+def _of_input(text: str, root: Path, count: int, threads: int | None) -> list[Scene]:
+    folder = next((folder for folder in (Path(text), root / text) if (folder / "manifest.json").is_file()), None)
+    if folder is not None:
+        dataset = PreparedDataset(folder)
+        return from_dataset(dataset, "val" if "val" in dataset.splits() else dataset.splits()[0], count)
+    scenes = []
+    items = collect([text], recursive=False)
+    chosen = evenly_spaced(items, count)
+    each = -(-count // len(chosen))
+    for item in chosen:
+        frames = frame_count(item.source) or 1 if item.is_video else 1
+        clip = Clip(every=max(1, frames // each)) if item.is_video else Clip()
+        for shown, image in islice(read_inputs([item], threads, clip=clip), each):
             if isinstance(image, BadFile):
                 raise FgdaError(f"{item.path}: {image}")
-            scenes.append(Scene(image, name=item.name))
-            if len(scenes) >= most:  # a video has more frames than one
-                break
-    return scenes[:most]
+            scenes.append(Scene(image, name=shown.name))
+    return scenes[:count]
 
 
 def networks_of(
@@ -65,6 +90,12 @@ def networks_of(
     return [precision.to_device(model) for model, _ in loaded], own, classes
 
 
+def predicted(scenes: list[Scene], models: list[Segmenter], precision: Precision) -> Iterator[Scene]:
+    """Yield the scenes with each network's prediction."""
+    for scene in scenes:
+        yield replace(scene, predictions=[predict(model, scene.image, precision) for model in models])
+
+
 def comparison(scenes: list[Scene], checkpoints: list[Path], names: list[str], precision: Precision) -> np.ndarray:
     """Draw two rows a scene: labels above, entropy (eq. 4) below; each picture has its image's own aspect, and colours follow
     class names.
@@ -72,8 +103,8 @@ def comparison(scenes: list[Scene], checkpoints: list[Path], names: list[str], p
     models, own, classes = networks_of(checkpoints, scenes, precision)
     has_truth = any(scene.truth is not None for scene in scenes)
     rows = []
-    for scene in scenes:
-        predictions = [predict(model, scene.image, precision) for model in models]
+    for scene in predicted(scenes, models, precision):
+        predictions = scene.predictions
         truth = [None if scene.truth is None else in_colours(scene.truth, scene.classes, classes)] if has_truth else []
         labels = [in_colours(result["train_ids"], theirs, classes) for result, theirs in zip(predictions, own, strict=True)]
         rows.append([scene.image, *truth, *labels])

@@ -43,7 +43,7 @@ def run_demo(
     reporter.say("4/4 evaluating both")
     wanted, precision = preset.data.evaluation, make_precision("fp32", pick_device(device))
     dataset = open_dataset(data, wanted.dataset)
-    results = [evaluate_file(path, dataset, wanted.split, precision, reporter) for path in (source_only, adapted)]
+    results = [evaluate_file(path, dataset, wanted.split, precision, reporter).to_json() for path in (source_only, adapted)]
     write_image(out / "comparison.png", sheet(dataset, wanted.split, [source_only, adapted], precision))
     summary = {"seed": preset.run.seed, "seconds": round(time.perf_counter() - start, 1), "source_only": results[0],
                "adapted": results[1], "gain": results[1]["miou"] - results[0]["miou"]}  # fmt: skip

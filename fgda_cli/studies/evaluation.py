@@ -1,29 +1,33 @@
-"""Evaluate one or several checkpoints: results, saved predictions, pages."""
+"""Evaluate one or several checkpoints on one data set: results, saved predictions, pages."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..data.classes import ClassSet
+from ..data.classes import ClassSet, union_of
+from ..data.images import evenly_spaced
 from ..data.store import Item, PreparedDataset, open_anywhere
-from ..inference.counts import EvaluationCounts, Extras
-from ..inference.evaluate import Manner, evaluate_file, headings
+from ..inference.counts import Extras
+from ..inference.evaluate import EvaluationResult, Manner, evaluate_file, headings
 from ..inference.outputs import Ids, SavedIds
-from ..inference.tta import TestTimeAugmentation
+from ..inference.tta import Decision, TestTimeAugmentation
 from ..metrics import ConfusionMatrix
 from ..models.checkpoint import load
 from ..runtime.devices import Precision
-from ..runtime.distributed import join
-from ..runtime.errors import FgdaError
+from ..runtime.distributed import ProcessGroup, join
+from ..runtime.errors import FgdaError, UsageError
 from ..runtime.reporter import Reporter
-from .changes import Evaluated, change, comparison_page
-from .compare import from_dataset
+from ..runtime.written import planned
+from .changes import change, comparison_page
+from .compare import Scene
+from .kept import KeptPredictions, kept_below
 from .look import LOOK, MOST_CHECKPOINTS, look_page
-from .report import ImageScores, evaluation_page, write_page
+from .report import evaluation_page, write_page
 from .verdict import start_of
 
 RESAMPLES = 1000  # of the images, for intervals
@@ -32,10 +36,10 @@ LOOKED_AT = 20  # images of the page to look in, evenly spaced
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """Options of `fgda evaluate`."""
+    """Options of `fgda evaluate`; data and split are what the checkpoints' presets name where None is given."""
 
-    data: str | None  # name or folder; None: what each checkpoint's preset names
-    split: str
+    data: str | None
+    split: str | None
     root: Path
     precision: Precision
     tta: TestTimeAugmentation = TestTimeAugmentation()
@@ -47,65 +51,137 @@ class EvaluationOptions:
     extras: Extras = Extras()
     mean: bool = False  # one result, of the mean of all checkpoints' probabilities
 
-    def dataset_for(self, content: dict[str, Any]) -> PreparedDataset:
-        name = self.data or content["preset"]["data"]["evaluation"]["dataset"]
-        return open_anywhere(self.root, name)
+
+@dataclass
+class Candidate:
+    """A checkpoint that is evaluated: its name in tables, its content, and the files whose mean it is the first of."""
+
+    path: Path
+    heading: str
+    content: dict[str, Any]
+    together: tuple[Path, ...] = ()
+    result: EvaluationResult | None = None
+    kept: KeptPredictions | None = None
+
+    @property
+    def folder(self) -> str:
+        """Return the name of its folder below those for predictions and pages."""
+        return self.heading.strip("./").replace("/", "_")
 
 
 @dataclass(frozen=True)
-class Keep:
-    """Keeps each evaluated image's score, and its ids when they are saved."""
+class Receivers:
+    """Hands each prediction to those that want it."""
 
-    scores: ImageScores
-    save: SavedIds | None
+    each: list[Any] = field(default_factory=list)
 
-    def __call__(self, item: Item, train_ids: np.ndarray, counts: ConfusionMatrix) -> None:
-        self.scores(item, train_ids, counts)
-        if self.save is not None:
-            self.save(item, train_ids)
+    def __call__(self, item: Item, decision: Decision, counts: ConfusionMatrix) -> None:
+        for receive in self.each:
+            receive(item, decision, counts)
 
 
-def evaluate_all(paths: list[Path], wanted: EvaluationOptions, reporter: Reporter) -> tuple[list[str], list[dict[str, Any]]]:
-    """Return a heading and the JSON of `evaluate` for each checkpoint; files go where `wanted` says."""
+def evaluate_all(paths: list[Path], wanted: EvaluationOptions, reporter: Reporter) -> tuple[list[str], list[EvaluationResult]]:
+    """Return a heading and the result for each checkpoint; files go where `wanted` says.
+
+    Raises UsageError for checkpoints whose presets name different data, before anything is evaluated.
+    """
     group = join(wanted.precision.device)
-    if not wanted.mean:
-        paths = start_first(paths, reporter)
-    names = headings(paths)
-    judged: list[Evaluated] = []
-    together = tuple(paths[1:]) if wanted.mean else ()
-    if together:
-        paths, names = paths[:1], [f"mean of {len(paths)}"]
-    for path, heading in zip(paths, names, strict=True):
-        content = load(path, exported=True)
-        try:
-            dataset, classes = wanted.dataset_for(content), ClassSet.from_json(content["classes"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise FgdaError(f"{path}: the checkpoint is inconsistent ({' '.join(str(error).split())[:120]})") from error
-        below = heading.strip("./").replace("/", "_") if len(paths) > 1 else ""
-        saved = wanted.save_predictions and SavedIds(wanted.save_predictions / below, Ids(wanted.ids, classes))
-        keep = Keep(ImageScores(), saved)
-        counted: list[EvaluationCounts] = []
-        manner = Manner(wanted.tta, wanted.extras, wanted.threads, group, keep, counted.append)
-        result = evaluate_file(
-            path, dataset, wanted.split, wanted.precision, reporter, manner, wanted.protocol, content, together
-        )
-        parts = group.gather(keep.scores.scores)
-        scores = {name: score for part in parts for name, score in part.items()}
-        judged.append(Evaluated(heading, result, counted[0], scores))
-        if len(judged) > 1 and wanted.extras.resamples and _comparable(judged[0], judged[-1], reporter):
-            result["change"] = change(judged[0], judged[-1])
+    candidates = _candidates(paths, wanted, reporter)
+    dataset, split = _one_dataset(candidates, wanted)
+    saved = [_saved(one, candidates, dataset, split, wanted, group) for one in candidates]
+    with kept_below(wanted.report, group) as folder:
+        for number, one in enumerate(candidates):
+            receivers = Receivers([] if saved[number] is None else [saved[number]])
+            if folder is not None:
+                one.kept = KeptPredictions(folder / str(number))
+                receivers.each.append(one.kept)
+            manner = Manner(
+                wanted.tta, wanted.extras, wanted.threads, group, receivers if receivers.each else None, folder is not None
+            )
+            one.result = evaluate_file(
+                one.path, dataset, split, wanted.precision, reporter, manner, wanted.protocol, one.content, one.together
+            )
+            first = candidates[0].result
+            if number and wanted.extras.resamples and _comparable(candidates[0], one, reporter):
+                one.result.change = change(first, one.result)
+        results = [one.result for one in candidates]
+        share_classes(results, reporter)
         if wanted.report is not None and group.is_first:
-            page = evaluation_page(result, scores, dataset, wanted.precision, wanted.tta, f"{'../' if below else ''}{LOOK}")
-            reporter.say(f"report: {write_page(wanted.report / below / 'index.html', page)}")
-    share_classes([one.result for one in judged], reporter)
-    changed = [judged[0], *(one for one in judged[1:] if "change" in one.result)]
-    if wanted.report is not None and group.is_first:
-        shown, scenes = paths[:MOST_CHECKPOINTS], from_dataset(dataset, judged[-1].result["split"], LOOKED_AT)
-        write_page(wanted.report / LOOK, look_page(scenes, shown, headings(shown), wanted.precision, reporter))
-    if wanted.report is not None and group.is_first and len(changed) > 1:
-        page = comparison_page(changed, dataset, wanted.precision, wanted.tta, LOOK)
-        reporter.say(f"comparison: {write_page(wanted.report / 'index.html', page)}")
-    return names, [one.result for one in judged]
+            _write_pages(candidates, dataset, split, wanted.report, reporter)
+    return [one.heading for one in candidates], results
+
+
+def _candidates(paths: list[Path], wanted: EvaluationOptions, reporter: Reporter) -> list[Candidate]:
+    if wanted.mean:
+        return [Candidate(paths[0], f"mean of {len(paths)}", load(paths[0], exported=True), tuple(paths[1:]))]
+    paths = start_first(paths, reporter)
+    return [Candidate(path, heading, load(path, exported=True)) for path, heading in zip(paths, headings(paths), strict=True)]
+
+
+def _one_dataset(candidates: list[Candidate], wanted: EvaluationOptions) -> tuple[PreparedDataset, str]:
+    """Return the data set and split of all candidates. Raises UsageError where their presets name different ones."""
+    named: dict[tuple[str, str], Candidate] = {}
+    for one in candidates:
+        try:
+            evaluation = {} if wanted.data and wanted.split else one.content["preset"]["data"]["evaluation"]
+            name = wanted.data or evaluation["dataset"]
+            split = wanted.split or ("val" if wanted.data else evaluation.get("split", "val"))
+            ClassSet.from_json(one.content["classes"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise FgdaError(f"{one.path}: the checkpoint is inconsistent ({' '.join(str(error).split())[:120]})") from error
+        named.setdefault((name, split), one)
+    opened = {key: open_anywhere(wanted.root, key[0]) for key in named}
+    data = {key: dataset.pixels(key[1]) for key, dataset in opened.items()}
+    if len(set(data.values())) > 1:
+        first, second, *_ = ((*key, one) for key, one in named.items())
+        raise UsageError(
+            f"{first[2].path} is evaluated on {first[0]} / {first[1]}, {second[2].path} on {second[0]} / {second[1]}: "
+            "they are compared on one data set\nname it with --data (and --split)"
+        )
+    key, dataset = next(iter(opened.items()))
+    return dataset, key[1]
+
+
+def _saved(
+    one: Candidate,
+    candidates: list[Candidate],
+    dataset: PreparedDataset,
+    split: str,
+    wanted: EvaluationOptions,
+    group: ProcessGroup,
+) -> SavedIds | None:
+    """Return what writes a candidate's predicted ids; None where they are not asked for."""
+    if wanted.save_predictions is None:
+        return None
+    out = wanted.save_predictions / (one.folder if len(candidates) > 1 else "")
+    ids = Ids(wanted.ids, ClassSet.from_json(one.content["classes"]))
+    names = [f"{item.name}.png" for item in dataset.items(split, labelled=True)]
+    return SavedIds(out, ids, planned(out, names, group))
+
+
+def _write_pages(candidates: list[Candidate], dataset: PreparedDataset, split: str, report: Path, reporter: Reporter) -> None:
+    several = len(candidates) > 1
+    for one in candidates:
+        page = evaluation_page(one.result, dataset, one.kept, f"{'../' if several else ''}{LOOK}")
+        place = report / (one.folder if several else "") / "index.html"
+        reporter.say(f"report: {write_page(place, page)}")
+    shown = candidates[:MOST_CHECKPOINTS]
+    own = [one.result.classes for one in shown]
+    items = evenly_spaced(dataset.items(split, labelled=True), LOOKED_AT)
+    scenes = reporter.track(_scenes(dataset, items, shown), "looking", len(items))
+    names = [one.heading for one in shown]
+    write_page(report / LOOK, look_page(scenes, names, own, union_of([*own, dataset.classes])))
+    changed = [one for one in candidates[1:] if one.result.change is not None]
+    if changed:
+        page = comparison_page([candidates[0], *changed], dataset, LOOK)
+        reporter.say(f"comparison: {write_page(report / 'index.html', page)}")
+
+
+def _scenes(dataset: PreparedDataset, items: list[Item], shown: list[Candidate]) -> Iterator[Scene]:
+    for item in items:
+        image = np.ascontiguousarray(dataset.image(item))
+        predictions = [one.kept[item.name] for one in shown]
+        yield Scene(image, dataset.label(item), dataset.classes, item.name, predictions)
 
 
 def start_first(paths: list[Path], reporter: Reporter) -> list[Path]:
@@ -118,23 +194,28 @@ def start_first(paths: list[Path], reporter: Reporter) -> list[Path]:
     return [*first, *(path for path in paths if path != first[0])]
 
 
-def share_classes(results: list[dict[str, Any]], reporter: Reporter) -> None:
+def share_classes(results: list[EvaluationResult], reporter: Reporter) -> None:
     """Add the mean over the classes that all results were evaluated on, where these differ; said."""
-    shared = [name for name in results[0]["evaluated"] if all(name in result["evaluated"] for result in results)]
-    if all(set(result["evaluated"]) == set(shared) for result in results):
+    shared = [name for name in results[0].evaluated if all(name in result.evaluated for result in results)]
+    if all(set(result.evaluated) == set(shared) for result in results):
         return
     reporter.decide(
         f"the checkpoints have different classes: compared on the {len(shared)} that all have ({', '.join(shared) or 'none'}); "
         "each one's own mIoU is over its own classes"
     )
     for result in results:
-        known = [result["iou"][name] for name in shared if result["iou"][name] is not None]
-        result["shared"] = {"classes": shared, "miou": float(np.mean(known)) if known else None}
+        known = [result.iou[name] for name in shared if result.iou[name] is not None]
+        result.shared = {
+            "classes": shared,
+            "miou": float(np.mean(known)) if known else None,
+            "interval": result.interval_of(tuple(shared)),
+        }
 
 
-def _comparable(first: Evaluated, other: Evaluated, reporter: Reporter) -> bool:
-    """Return whether both were counted on the same images in the same classes; report why not."""
-    same = first.result["classes"] == other.result["classes"] and first.totals.images.keys() == other.totals.images.keys()
+def _comparable(first: Candidate, other: Candidate, reporter: Reporter) -> bool:
+    """Return whether both were counted on the same data in the same classes; report why not."""
+    one, two = first.result, other.result
+    same = one.classes == two.classes and one.data == two.data and one.counts.images.keys() == two.counts.images.keys()
     if not same:
         reporter.decide(f"{other.heading} is not compared with {first.heading}: their classes or images differ")
     return same

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import colorsys
 import json
+from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,8 @@ import numpy as np
 
 from ..data.classes import ClassMatch, ClassSet
 from ..data.geometry import resize_ids, resize_image
-from ..inference.predict import predict
 from ..metrics import ConfusionMatrix
-from ..runtime.devices import Precision
-from ..runtime.reporter import Reporter
-from .compare import Scene, networks_of
+from .compare import Scene
 
 LOOK = "look.html"  # the page beside a report
 WIDEST = 1024  # pixels of a picture in the page
@@ -28,13 +26,11 @@ MOST_CHECKPOINTS = 4
 SAFE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
 
 
-def look_page(scenes: list[Scene], checkpoints: list[Path], names: list[str], precision: Precision, reporter: Reporter) -> str:
-    """Return the page's HTML, with up to MOST_CHECKPOINTS checkpoints."""
-    models, own, classes = networks_of(checkpoints, scenes, precision)
-    frames = [
-        _frame(scene, number, [predict(model, scene.image, precision) for model in models], own, classes)
-        for number, scene in enumerate(reporter.track(scenes, "looking", len(scenes)), 1)
-    ]
+def look_page(scenes: Iterable[Scene], names: list[str], own: list[ClassSet], classes: ClassSet) -> str:
+    """Return the page's HTML. Scenes hold a prediction for each of up to MOST_CHECKPOINTS checkpoints, whose names and classes
+    are `names` and `own`; `classes` has every class of theirs and of the scenes once.
+    """
+    frames = [_frame(scene, number, scene.predictions, own, classes) for number, scene in enumerate(scenes, 1)]
     data = {"names": names, "classes": list(classes.names), "frames": frames,
             "palettes": {"own": [list(colour) for colour in classes.palette], "safe": safe_palette(len(classes))}}  # fmt: skip
     folder = Path(__file__).parent.parent / "visual"

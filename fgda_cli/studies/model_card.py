@@ -14,13 +14,18 @@ from ..runtime.devices import Precision
 from ..runtime.errors import FgdaError
 from ..runtime.files import write_json, write_text
 from ..runtime.reporter import Reporter
+from ..runtime.written import Written
 from .evaluation import RESAMPLES, EvaluationOptions, evaluate_all
+
+FILES = ("card.md", "card.json")
 
 
 def write_card(path: Path, out: Path, root: Path, data: str | None, precision: Precision, reporter: Reporter) -> dict[str, Any]:
     """Write `card.md` and `card.json`; figures have intervals when the evaluation's data set is prepared, and their lack is
     reported.
     """
+    written = Written(out)
+    written.check(FILES)
     content = load(path)
     model, info = model_of(content, path)
     evaluation = None
@@ -32,10 +37,13 @@ def write_card(path: Path, out: Path, root: Path, data: str | None, precision: P
         reporter.decide(f"no figures in the card: {str(error).splitlines()[0]}")
     else:
         wanted = EvaluationOptions(data, split, root, precision, extras=Extras(calibration=True, resamples=RESAMPLES))
-        _, (evaluation,) = evaluate_all([path], wanted, reporter)
+        _, (result,) = evaluate_all([path], wanted, reporter)
+        evaluation = result.to_json()
     card = make_card(info, evaluation, licences_of(info["preset"]), weights_hash(content["model"]))
     write_text(out / "card.md", card_markdown(card))
     write_json(out / "card.json", card)
+    for name in FILES:
+        written.done(name)
     return card
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..data.classes import ClassSet
-from ..data.images import BadFile, difference_hash, look_alike, write_image
+from ..data.images import BadFile, difference_hash, look_alike, visible_files, write_image
 from ..data.prelabels import Prelabels
 from ..data.video import CutShort, frame_count
 from ..inference.evaluate import headings
@@ -25,6 +25,7 @@ from ..models.segmenter import Segmenter
 from ..runtime.devices import Precision
 from ..runtime.files import whole_file, write_json, write_text
 from ..runtime.reporter import Reporter
+from ..runtime.written import Written
 from ..visual.colour import overlay
 from ..visual.sheets import contact_sheet
 from .compare import Scene
@@ -173,7 +174,12 @@ def write_ranking(
     max_pixels: int | None = None,
     reporter: Reporter = Reporter(quiet=True),
 ) -> None:
-    """Write `ranking.json`, `contact.png`, `look.html`, and a folder with images for each kind of pre-labels."""
+    """Write `ranking.json`, `contact.png`, `look.html`, and a folder with images for each kind of pre-labels.
+
+    What an earlier ranking wrote there is deleted, unless a person changed it since: see `check_place`.
+    """
+    written = check_place(out, kinds)
+    written.finish(())
     order = {one.frame.item.name: number for number, one in enumerate(chosen)}
     cells: list = [None] * len(chosen)
     scenes: dict[int, Scene] = {}
@@ -181,24 +187,41 @@ def write_ranking(
     sources = list({one.frame.item.path: InputImage(_stem(one.frame.item), one.frame.item.path) for one in chosen}.values())
     for chunk in read_chunks(sources, max_pixels=max_pixels):
         wanted = [(item, image) for item, image in chunk if item.name in order and not isinstance(image, BadFile)]
-        results = predict_many(model, [image for _, image in wanted], precision, with_entropy=False)
+        results = predict_many(model, [image for _, image in wanted], precision)
         for (item, image), prediction in zip(wanted, results, strict=True):
             number = order[item.name]
             one = chosen[number]
             why = f"unsure {one.uncertainty:.2f} rare {one.rarity:.2f} new {one.novelty:.2f}"
             cells[number] = (overlay(image, prediction["train_ids"], classes, 0.35), f"{number + 1}  {item.name}", why)
             if number < LOOKED_AT:
-                scenes[number] = Scene(image, name=item.name)
+                scenes[number] = Scene(image, name=item.name, predictions=[prediction])
             for writer in writers:
                 writer.add(item.name, _copy_image(item, image, writer), prediction["train_ids"])
+                for path in writer.files[-2:]:
+                    written.done(path.relative_to(out).as_posix())
     for writer in writers:
         writer.close()
     write_image(out / "contact.png", contact_sheet([cell for cell in cells if cell is not None], classes))
     looked_at = [scene for _, scene in sorted(scenes.items())]
-    shown = [Path(result["checkpoint"])]
-    page = look_page(looked_at, shown, headings(shown), precision, reporter)
+    page = look_page(looked_at, headings([Path(result["checkpoint"])]), [classes], classes)
     write_text(out / LOOK, page)
     write_json(out / "ranking.json", result)
+    files = [*(out / name for name in SINGLE), *(path for writer in writers for path in writer.files)]
+    written.finish(path.relative_to(out).as_posix() for path in files)
+
+
+SINGLE = ("ranking.json", "contact.png", LOOK)
+
+
+def check_place(out: Path, kinds: tuple[str, ...]) -> Written:
+    """Return the record of what was written into a ranking's folder.
+
+    Raises UsageError where a person changed one of its files, or put others where pre-labels are to go.
+    """
+    written = Written(out)
+    below = [path.relative_to(out).as_posix() for kind in kinds for path in visible_files(out / kind) if (out / kind).is_dir()]
+    written.check([*written.all(), *SINGLE, *below])
+    return written
 
 
 def _stem(item: InputImage) -> str:
@@ -216,4 +239,5 @@ def _copy_image(item: InputImage, image: np.ndarray, writer: Prelabels) -> str:
     else:
         with whole_file(path) as partial:
             shutil.copyfile(item.path, partial)
+    writer.files.append(path)
     return f"{item.name}{suffix}"

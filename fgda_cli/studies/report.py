@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,7 @@ import numpy as np
 
 from ..data.classes import ClassMatch, ClassSet
 from ..data.store import Item, PreparedDataset
-from ..inference.evaluate import AsEvaluated
-from ..inference.tta import TestTimeAugmentation
-from ..metrics import ConfusionMatrix
-from ..runtime.devices import Precision
+from ..inference.evaluate import EvaluationResult
 from ..runtime.errors import FgdaError
 from ..runtime.files import write_text
 from ..runtime.record import METRICS, RECORD, measurements
@@ -23,59 +19,40 @@ from ..visual.colour import colourise, error_map
 from ..visual.heat import heat
 from ..visual.plots import curves, reliability
 from ..visual.tables import show
+from .kept import KeptPredictions
 
 SHOWN = 4  # best images, and worst
 MEANS = {"miou": "mIoU", "miou16": "mIoU, 16 classes", "miou13": "mIoU, 13 classes", "pixel_accuracy": "pixel accuracy"}
 
 
-@dataclass(frozen=True)
-class ImageScores:
-    """`on_prediction` that keeps each image's own mIoU in percent."""
-
-    scores: dict[str, float] = field(default_factory=dict)
-
-    def __call__(self, item: Item, prediction: np.ndarray, counts: ConfusionMatrix) -> None:
-        score = counts.miou()
-        if score is not None:
-            self.scores[item.name] = score
-
-
-def evaluation_page(
-    result: dict[str, Any],
-    scores: dict[str, float],
-    dataset: PreparedDataset,
-    precision: Precision,
-    tta: TestTimeAugmentation,
-    look: str,
-) -> str:
-    """Return the page of one checkpoint's evaluation; `scores` are its images' mIoU by name, `look` is the path of the page to
-    look around in.
+def evaluation_page(result: EvaluationResult, dataset: PreparedDataset, kept: KeptPredictions, look: str) -> str:
+    """Return the page of one evaluation, with pictures of the predictions that were scored (`kept`); `look` is the path of
+    the page to look around in.
     """
-    network = AsEvaluated(result, precision, tta)
-    info = network.info
-    figures = {name: f"{show(result[key])} %" for key, name in MEANS.items() if result[key] is not None}
+    tree = result.to_json()
+    scores = result.counts.scores
+    figures = {name: f"{show(tree[key])} %" for key, name in MEANS.items() if tree[key] is not None}
     order = sorted(scores, key=scores.get)
     worst, best = order[:SHOWN], order[SHOWN:][-SHOWN:][::-1]
-    items = {item.name: item for item in dataset.items(result["split"], labelled=True)}
+    items = {item.name: item for item in dataset.items(result.split, labelled=True)}
 
     def scenes(names: list[str]) -> str:
-        return "".join(_scene(items[name], scores[name], dataset, network) for name in names)
+        return "".join(_scene(items[name], scores[name], dataset, result.classes, kept[name]) for name in names)
 
     how = "Rows are the truth, columns the prediction, percent of each row."
     note = "Each image's mIoU is over the classes that it shows or was given. Errors are red, ignored pixels black."
-    views = f"{len(tta.scales)} scales{', mirrored too' if tta.flip else ''}" if tta != TestTimeAugmentation() else "one view"
-    together = "mean of " if result.get("with") else ""
+    together = "mean of " if len(result.checkpoints) > 1 else ""
     facts = [
-        together + ", ".join([result["checkpoint"], *result.get("with", ())]),
-        f"{info['stage']} {info['method']}, iteration {info['iteration']}",
-        f"{result['dataset']} / {result['split']}, {result['images']} images",
-        f"{views}, {result['seconds']:.0f} s",
+        together + ", ".join(result.checkpoints),
+        f"{result.info['stage']} {result.info['method']}, iteration {result.info['iteration']}",
+        f"{result.dataset} / {result.split}, {result.images} images (pixels {result.data})",
+        f"{result.tta.describe()}, protocol {result.protocol}, {result.seconds:.0f} s",
     ]
     return html.page(
         "Evaluation", facts, html.cards(figures), html.look_link(look),
-        html.section("IoU by class", html.iou_rows(result, info["classes"].palette)),
-        _calibration(result),
-        html.section("Confusions", html.confusion_heat(result), how),
+        html.section("IoU by class", html.iou_rows(tree, result.classes.palette)),
+        _calibration(tree),
+        html.section("Confusions", html.confusion_heat(tree), how),
         html.section("Worst images", scenes(worst), note),
         html.section("Best images", scenes(best)) if best else "",
     )  # fmt: skip
@@ -89,10 +66,9 @@ def _calibration(result: dict[str, Any]) -> str:
     return html.section("Calibration", html.figure_svg(reliability(calibration)), note)
 
 
-def _scene(item: Item, score: float, dataset: PreparedDataset, network: AsEvaluated) -> str:
-    image, classes = np.ascontiguousarray(dataset.image(item)), network.classes
+def _scene(item: Item, score: float, dataset: PreparedDataset, classes: ClassSet, prediction: dict[str, np.ndarray]) -> str:
+    image = np.ascontiguousarray(dataset.image(item))
     truth = ClassMatch(classes, dataset.classes).table()[dataset.label(item)]
-    prediction = network(image, truth.shape[::-1])
     wrong = 100 * float(np.mean(prediction["train_ids"][truth != 255] != truth[truth != 255]))
     figures = [html.image(image, "image", photo=True), *_maps(truth, prediction, image, classes)]
     return html.scene(item.name, f"mIoU {show(score)} %, {wrong:.1f} % of the pixels wrong", figures)

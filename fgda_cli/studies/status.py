@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ..runtime.errors import FgdaError
-from ..runtime.files import HOLDER
+from ..runtime.files import LOCK
 from ..runtime.record import METRICS, RECORD, measurements, recorded
 
 FINISHED, RUNNING, STOPPED, BROKEN = "finished", "running", "stopped", "broken"
@@ -82,14 +81,21 @@ def _state(folder: Path) -> str:
 
 
 def _is_held(folder: Path) -> bool:
-    """Return whether the process that holds the folder lives on this machine."""
-    try:
-        os.kill(int((folder / HOLDER).read_text(encoding="utf-8")), 0)
-    except PermissionError:
-        return True  # another user's
-    except (OSError, ValueError, OverflowError):
+    """Return whether a process holds the folder's lock, which ends with it; the lock itself is not kept."""
+    from filelock import FileLock, Timeout
+
+    path = folder / LOCK
+    if not path.is_file():
         return False
-    return True
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    except OSError:
+        return False  # a folder that cannot be written to: nothing trains there
+    lock.release()
+    return False
 
 
 def _score(logs: list[dict[str, Any]]) -> str:

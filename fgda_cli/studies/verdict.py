@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ from ..data.geometry import resize_ids
 from ..data.loader import training_split
 from ..data.store import open_anywhere
 from ..inference.inputs import spread_images
-from ..inference.predict import predict
 from ..models.checkpoint import load, load_model, weights_hash
 from ..models.segmenter import Segmenter
 from ..runtime.devices import Precision
@@ -25,7 +24,7 @@ from ..signals.observe import MEANINGS, Frames, Observed, feature_distance, fram
 from ..signals.score import Verdict, verdict_on
 from ..visual import html
 from ..visual.colour import colourise
-from .compare import Scene
+from .compare import Scene, predicted
 from .look import MOST_CHECKPOINTS, look_page
 
 SHOWN = 6  # frames on the page
@@ -174,24 +173,31 @@ def source_frames(wanted: VerdictOptions, info: dict, reporter: Reporter) -> tup
     return frames, counts / max(counts.sum(), 1)
 
 
-def look_around(study: Study, precision: Precision, reporter: Reporter) -> str:
-    """Return the page to look around in, with the frames and up to four checkpoints, the baseline first."""
+def scenes_of(study: Study, precision: Precision, reporter: Reporter) -> list[Scene]:
+    """Return the frames with every checkpoint's prediction, the baseline's first, for the pages."""
     scenes = [Scene(image, name=study.frames.name(number)) for number, image in enumerate(study.frames.images)]
+    models = [precision.to_device(load_model(one.path)[0]) for one in study.checkpoints]
+    return list(reporter.track(predicted(scenes, models, precision), "looking", len(scenes)))
+
+
+def look_around(study: Study, scenes: list[Scene]) -> str:
+    """Return the page to look around in, with the frames and up to four checkpoints, the baseline first."""
     shown = study.checkpoints[:MOST_CHECKPOINTS]
-    return look_page(scenes, [one.path for one in shown], [one.heading for one in shown], precision, reporter)
+    of_shown = [replace(scene, predictions=scene.predictions[: len(shown)]) for scene in scenes]
+    return look_page(of_shown, [one.heading for one in shown], [study.classes] * len(shown), study.classes)
 
 
-def verdict_page(study: Study, precision: Precision, look: str) -> str:
+def verdict_page(study: Study, scenes: list[Scene], look: str) -> str:
     """Return a page: the verdicts, the class shares, and the frames that changed most, before and after; `look` is the path of
     the page to look around in.
     """
     base, *others = study.checkpoints
     sections = [html.section("Signals", _signals_table(study))]
-    for one in others:
+    for position, one in enumerate(others, 1):
         note = one.verdict.in_words()
         words = "".join(f"<li>{escape(word)}</li>" for word in one.verdict.words)
         sections.append(html.section(one.heading, f"<ul>{words}</ul>{_shares_table(base, one, study.classes)}", note))
-        sections.append(html.section("Frames that changed most", _changed_frames(base, one, study, precision)))
+        sections.append(html.section("Frames that changed most", _changed_frames(base, one, position, study, scenes)))
     facts = [study.what, f"baseline {base.path}"]
     verdicts = html.cards({one.heading: one.verdict.kind for one in others})
     return html.page("Verdict without labels", facts, verdicts, html.look_link(look), *sections)
@@ -233,11 +239,11 @@ def changed_most(before: list[np.ndarray], after: list[np.ndarray], most: int) -
     return [(number, shares[number]) for number in order[:most]]
 
 
-def _changed_frames(base: ObservedCheckpoint, one: ObservedCheckpoint, study: Study, precision: Precision) -> str:
-    parts, models = [], [precision.to_device(load_model(judged.path)[0]) for judged in (base, one)]
+def _changed_frames(base: ObservedCheckpoint, one: ObservedCheckpoint, position: int, study: Study, scenes: list[Scene]) -> str:
+    parts = []
     for number, share in changed_most(base.observed.ids, one.observed.ids, SHOWN):
         image = study.frames.images[number]
-        maps = [predict(model, image, precision)["train_ids"] for model in models]
+        maps = [scenes[number].predictions[place]["train_ids"] for place in (0, position)]
         faint = (0.25 * image.mean(2, keepdims=True) + 0.7 * 255).astype(np.uint8)
         changed = np.where((maps[0] != maps[1])[..., None], image, faint)
         figures = [

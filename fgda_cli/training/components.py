@@ -132,13 +132,17 @@ def make_samples(preset: Preset, stage: Stage, data: Datasets, method: type[Meth
     blur = wanted.blur if stage.colour_jitter else 0.0
     augmentation = Augmentation(wanted.flip, jitter, blur, wanted.strong_jitter, wanted.strong_blur)
     views = tuple(
-        View(domain.size, domain.crop, domain.scale, domain.max_class_share, domain.border)
+        View(domain.size, domain.crop, domain.scale, domain.max_class_share, getattr(domain, "border", View.border))
         for domain in (wanted.source, wanted.target)
     )
     choice = Sampling(
-        method.sampling or wanted.sampling, data.untrained, wanted.rare_class_min_pixels, wanted.rare_class_crop_pixels,
-        wanted.rare_class_temperature, wanted.crop_tries,
-    )  # fmt: skip
+        kind=getattr(preset.method, "sampling", None) or wanted.sampling,
+        untrained=data.untrained,
+        rare_class_min_pixels=wanted.rare_class_min_pixels,
+        rare_class_crop_pixels=wanted.rare_class_crop_pixels,
+        rare_class_temperature=wanted.rare_class_temperature,
+        crop_tries=wanted.crop_tries,
+    )
     return PairedSamples(
         data.source, data.target, views, preset.run.seed, augmentation, choice, method.needs, data.labelled
     )  # fmt: skip

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from ..runtime.errors import FgdaError
-from ..runtime.files import writing
+from ..runtime.files import write_text, writing
 from ..settings import Preset
 
 PROJECT = __package__.partition(".")[0].removesuffix("_cli")  # under which runs stand, unless the environment says another
@@ -48,9 +49,13 @@ class WandB:
         wandb = library("wandb")
         name = f"{preset.name}-{header['method']}-seed{preset.run.seed}"
         self.run = wandb.init(
-            project=os.environ.get("WANDB_PROJECT", PROJECT), id=run_id(folder), name=name, resume="allow", dir=str(folder),
+            project=os.environ.get("WANDB_PROJECT", PROJECT),
+            id=run_id(folder, iteration),
+            name=name,
+            resume="allow",
+            dir=str(folder),
             config=preset.to_json() | {"stage": header["stage"], "method_name": header["method"]},
-        )  # fmt: skip
+        )
 
     def scalars(self, values: dict[str, float], iteration: int) -> None:
         self.run.log(values, step=iteration)
@@ -126,9 +131,18 @@ def library(name: str, extra: str | None = None) -> Any:
         raise FgdaError(f"run.loggers: {extra} needs the package {name}: pip install 'fgda[{extra}]'") from error
 
 
-def run_id(folder: Path) -> str:
-    """Return a run's id, which is the same for a folder at every call."""
-    return hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]
+def run_id(folder: Path, iteration: int = 0) -> str:
+    """Return a run's id for W&B: drawn when it begins, and kept in its folder, so that it goes on in it; `--fresh` deletes it.
+
+    A run that an earlier version began has an id made of its folder's name.
+    """
+    record = folder / "wandb-run.txt"
+    if record.is_file():
+        return record.read_text(encoding="utf-8").strip()
+    of_folder = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]
+    name = of_folder if iteration else uuid.uuid4().hex[:12]
+    write_text(record, name)
+    return name
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -14,17 +14,18 @@ from ..runtime.record import METRICS, RECORD, recorded
 from ..runtime.text import BadText, dump_yaml, parse_yaml, read_text
 from ..settings import Preset, Run
 
-# Keys that do not change what is computed, so that a resume may change them.
-FREE_KEYS = (
-    "run.workers",
-    "run.precision",
-    "run.compile",
-    "run.time_limit",
-    "run.patience",
-    "run.keep",
-    "run.loggers",
-    "model.checkpoint_activations",
-)
+# What a changed value does to a run that goes on. A key that stands here takes effect at once; every other one is refused.
+AT_ONCE = {
+    "run.workers": "how images are read",
+    "run.precision": "the number format from here on; said (stages.build)",
+    "run.compile": "how the same is computed",
+    "run.time_limit": "when it ends; a larger one plans the run anew",
+    "run.patience": "when it ends",
+    "run.keep": "which files it leaves",
+    "run.loggers": "where it logs",
+    "model.checkpoint_activations": "how the same is computed",
+}
+TRACKED = ("mlflow-run.txt", "wandb-run.txt")  # the ids under which trackers know the run (loggers.py)
 OTHER_STAGE = {
     "pretrain": ("adapt.", "data.target.labelled", "run.select"),
     "adapt": ("pretrain.", "methods.source-only."),
@@ -76,7 +77,7 @@ class RunFolder:
             found_hash, data = stage.get("init_hash"), stage.get("data") or identity.data  # an older run recorded none
         except (OSError, ValueError, KeyError, TypeError, AttributeError, BadText) as error:
             raise FgdaError(f"cannot read {self.record}: use --fresh to start over") from error
-        free = [*FREE_KEYS, *OTHER_STAGE[identity.stage], "stage.init", "stage.data"]
+        free = [*AT_ONCE, *OTHER_STAGE[identity.stage], "stage.init", "stage.data"]
         free += [f"{identity.stage}.{key}" for key in LENGTH_KEYS] if extend else []
         recorded, wanted = _with_defaults(recorded_run), json.loads(json.dumps(wanted))
         differing = [key for key in _differences(recorded, wanted) if not key.startswith(tuple(free))]
@@ -122,6 +123,7 @@ class RunFolder:
     def _clear(self) -> None:
         """Delete the run's own files, and nothing else that lies in the folder."""
         logs = [*self.folder.glob("events.out.tfevents.*"), self.metrics, self.folder / "log.txt"]
+        logs += [self.folder / name for name in TRACKED]  # a run of its own in W&B and MLflow too
         kept = self.checkpoints.glob("iteration-*.pth")
         for path in (self.last, self.best, self.final, *kept, *logs, self.record):
             path.unlink(missing_ok=True)

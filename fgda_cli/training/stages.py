@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from ..runtime.devices import make_precision, pick_device, tune_for_training
 from ..runtime.distributed import ProcessGroup, join
 from ..runtime.errors import FgdaError, UsageError
 from ..runtime.files import alone_in
+from ..runtime.record import recorded
 from ..runtime.reporter import Reporter
 from ..settings import Model, Preset, Stage
 from .components import (
@@ -55,7 +56,6 @@ class Job:
     fresh: bool = False
     reporter: Reporter = Reporter()
     extend: bool = False  # a finished run may be given more iterations
-    started: float = field(default_factory=time.monotonic)  # what run.time_limit counts from
     init_model: bool = False  # take `model` over from the checkpoint that adaptation starts from
 
     def default_folder(self, stage: str, method: str | None = None) -> Path:
@@ -183,7 +183,9 @@ def check_adapt(job: Job) -> None:
 def _run(
     job: Job, preset: Preset, stage: Stage, identity: Identity, method: type[Method], init: tuple[Path, dict] | None, folder: Path
 ) -> Path:
-    plan, run = check(job, preset, stage, identity, method, init), RunFolder(job.out or folder)
+    started = time.monotonic()
+    plan = check(job, preset, stage, identity, method, init)
+    run = RunFolder(job.out or folder)
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng([plan.device] if plan.device.type == "cuda" else []))  # the caller's stays
         state_of_run = _open(plan, run, stack)
@@ -196,11 +198,13 @@ def _run(
         state = build(plan, run, resumed)
         if resumed is not None:
             state.load_state_dict(resumed["train"])
-            state.stale = 0 if state_of_run == LONGER else state.stale
-            if state_of_run == LONGER or preset.run.time_limit is None or run.has_more_room(preset.run):
+            if state_of_run == LONGER:
+                for text in state.go_on_longer():
+                    job.reporter.decide(text)
+            elif preset.run.time_limit is None or run.has_more_room(preset.run):
                 state.planned = None
             job.reporter.say(f"resuming {run.folder} at iteration {state.iteration} of {stage.iterations}")
-        train(plan, run, state)
+        train(plan, run, state, started)
     return run.final
 
 
@@ -229,7 +233,12 @@ def build(plan: Plan, run: RunFolder, resumed: dict | None) -> TrainState:
     torch.manual_seed(preset.run.seed)
     model = checkpoint.build_model(preset.model, len(data.classes))
     began = initialise(model, preset, plan.init, data.classes) if resumed is None else None
-    wanted = resumed["train"]["precision"] if resumed else preset.run.precision
+    wanted = preset.run.precision
+    begun_in = resumed["train"]["precision"] if resumed else wanted
+    if wanted == "auto":
+        wanted = begun_in
+    elif wanted != begun_in:
+        job.reporter.decide(f"precision {wanted} from here on: the run was begun in {begun_in}")
     precision = make_precision(wanted, device, plan.group, model, job.reporter)
     if resumed is None and stage.batch_norm == "mixed":
         mix_statistics(precision.to_device(model), stage, plan.samples, job.reporter)
@@ -253,8 +262,8 @@ def build(plan: Plan, run: RunFolder, resumed: dict | None) -> TrainState:
     return state
 
 
-def train(plan: Plan, run: RunFolder, state: TrainState) -> None:
-    """Train to the end, or until a signal (Stopped)."""
+def train(plan: Plan, run: RunFolder, state: TrainState, started: float) -> None:
+    """Train to the end, or until a signal (Stopped); a time limit counts from `started` (time.monotonic)."""
     job, preset, data = plan.job, plan.preset, plan.data
     validators = make_validators(preset, plan.identity.stage, plan.method, data, state.precision, plan.group, job.reporter)
     if plan.group.is_first:
@@ -264,7 +273,7 @@ def train(plan: Plan, run: RunFolder, state: TrainState) -> None:
             run.note(line)
     header = {"stage": plan.identity.stage, "method": plan.identity.method, "classes": data.classes.to_json(),
               "input": data.rule.to_json(), "untaught": plan.samples.untaught()}  # fmt: skip
-    clock = Clock(preset.run.time_limit, job.started - state.spent)
+    clock = Clock(preset.run.time_limit, started - state.spent)
     Trainer(state, plan.samples, plan.stage, preset, run, header, validators, job.reporter, plan.group, clock=clock).train()
 
 
@@ -288,7 +297,8 @@ def _is_longer(job: Job, run: RunFolder, stage: Stage, identity: Identity) -> bo
     if before is None or reached is None or stage.iterations <= (reached if run.final.is_file() else before):
         return False
     rates = "the learning rates go on as planned"
-    if stage.iterations != before:
+    limited = recorded(run.folder, lambda record: record["run"]["time_limit"]) is not None
+    if stage.iterations != before or limited:
         rates = (
             "the rates follow the longer schedule from there, so they jump up at first: the result is not that of one run of "
             "this length"

@@ -43,10 +43,14 @@ class TrainState:
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         return {name: scheduled.optimizer for name, scheduled in self.scheduled.items()}
 
-    def set_rates(self, length: int) -> None:
-        """Set the learning rates of all optimisers from the iteration alone."""
+    def set_rates(self, length: int, pace: float = 1.0) -> None:
+        """Set the learning rates of all optimisers from the iteration alone; `length` is the schedule's.
+
+        Where a time limit leaves room for fewer iterations, the whole schedule, its warm-up too, runs at this `pace`.
+        """
+        position = self.iteration if pace == 1 else self.iteration * pace
         for name, (optimizer, schedule) in self.scheduled.items():
-            factor = schedule(self.iteration, length)
+            factor = schedule(position, length)
             for group, base in zip(optimizer.param_groups, self.base_lrs[name], strict=True):
                 group["lr"] = base * factor
 
@@ -98,6 +102,21 @@ class TrainState:
         """Return names of weights and buffers that hold a NaN or an infinity."""
         modules = {"model": self.method.model, **self.method.modules}
         return [f"{name}.{key}" for name, module in modules.items() for key in non_finite(module.state_dict())]
+
+    def go_on_longer(self) -> list[str]:
+        """Make a finished or limited run ready to go beyond its end; returns what to say of it.
+
+        Patience begins anew, the length is planned anew, and a mean of the last iterations is forgotten: those iterations
+        are no longer the last.
+        """
+        said = []
+        if self.averaged is not None:
+            said.append(f"the mean of the last {self.averages} iterations' weights is forgotten: averaging begins anew")
+        self.averaged = None
+        self.averages = 0
+        self.stale = 0
+        self.planned = None
+        return said
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -75,7 +75,7 @@ class Trainer:
                     clock, images = time.perf_counter(), 0
                 self.plan()
                 advance(1, self.soundness.loss, self.length)
-                signum = self.process_group.largest(request.signum or (OUT_OF_TIME if self.clock.is_out_of_time() else 0))
+                signum = self.stop_signal(request.signum)
                 if signum == OUT_OF_TIME or state.iteration >= self.length:
                     break
                 if signum:
@@ -94,12 +94,19 @@ class Trainer:
         return (iteration % self.stage.evaluate_every == 0 and self.affords_a_look()) or self.is_time_to_look()
 
     def affords_a_look(self) -> bool:
-        return self.clock.limit is None or bool(self.process_group.largest(int(self.clock.affords_a_look())))
+        return self.clock.limit is None or bool(self.process_group.first_says(self.clock.affords_a_look()))
 
     def is_time_to_look(self) -> bool:
         if self.clock.limit is None or not self.validators.picks_label_free:
             return False
-        return bool(self.process_group.largest(int(self.clock.is_time_to_look())))
+        return bool(self.process_group.first_says(self.clock.is_time_to_look()))
+
+    def stop_signal(self, asked: int | None) -> int:
+        """Return the signal that any process got, OUT_OF_TIME by the first one's clock, or 0."""
+        signum = self.process_group.largest(asked or 0)
+        if signum or self.clock.limit is None:
+            return signum
+        return OUT_OF_TIME if self.process_group.first_says(self.clock.is_out_of_time()) else 0
 
     @property
     def length(self) -> int:
@@ -110,7 +117,7 @@ class Trainer:
         """Set the length of training once its speed is known, within a time limit; the learning rates decay until then."""
         if self.clock.limit is None or self.state.planned is not None:
             return
-        fits = self.process_group.largest(self.clock.iterations_that_fit(self.state.iteration) or 0)
+        fits = self.process_group.first_says(self.clock.iterations_that_fit(self.state.iteration) or 0)
         if fits:
             self.state.planned = min(self.stage.iterations, fits)
             self.reporter.decide(
@@ -148,7 +155,7 @@ class Trainer:
     def train_iteration(self, batch: loader.Batch) -> dict[str, torch.Tensor]:
         """Run one step of the method and its optimisers."""
         state, method = self.state, self.state.method
-        state.set_rates(max(1, (self.stage.schedule_iterations or self.stage.iterations) * self.length // self.stage.iterations))
+        state.set_rates(self.stage.schedule_iterations or self.stage.iterations, self.stage.iterations / self.length)
         state.clear_gradients()
         method.model.begin_iteration(method.seed, state.iteration)
         method.begin_iteration(state.iteration, self.length, self.target_images)
@@ -243,7 +250,7 @@ class Trainer:
         self.state.validated = self.state.iteration
         if self.process_group.is_first:
             self.keep_validation(score, summary)
-        self.state.stale = self.process_group.largest(self.state.stale)
+        self.state.stale = self.process_group.first_says(self.state.stale)
         return summary
 
     def validate(self, weights: dict) -> tuple[float | None, dict]:
@@ -252,9 +259,12 @@ class Trainer:
         if validators.by_labels is not None:
             metrics = validators.by_labels(weights)
             metric = self.preset.data.evaluation.metric
-            score = metrics["miou"] if metrics.get(metric) is None else metrics[metric]  # 16 or 13 classes need Cityscapes'
+            # 16 or 13 classes need Cityscapes'.
+            measured = metrics["miou"] if metrics.get(metric) is None else metrics[metric]
             summary = {key: metrics[key] for key in ("miou", "miou16", "miou13") if metrics.get(key) is not None}
-            self.reporter.say(f"iteration {state.iteration}: mIoU {score:.2f}" if score is not None else "no class to evaluate")
+            shown = "no class to evaluate" if measured is None else f"mIoU {measured:.2f}"
+            self.reporter.say(f"iteration {state.iteration}: {shown}")
+            score = measured if validators.picks_by_labels else None
         if validators.by_source is not None:
             score = summary["source_miou"] = validators.by_source(weights)["miou"]
             state.curve.append((state.iteration, score))

@@ -137,6 +137,11 @@ def check_selection(preset: Preset, stage: str, method: type[Method], data: Data
             data.source.items(held_out, labelled=True)
         except FgdaError as error:
             raise UsageError(f"data.source.validation: {error}") from None
+    if stage == "pretrain" and wanted == "label-free" and held_out is None and preset.run.patience is not None:
+        raise UsageError(
+            "run.patience waits for a better score, and pretrain has none: run.select is label-free and data.source.validation "
+            "names no split\nhold one out (prepare … --hold-out 15, data.source.validation=val), or leave run.patience out"
+        )
     if wanted == "labels" and data.evaluation is None:
         raise UsageError("run.select: labels needs labelled images of the target (data.evaluation): set it to label-free")
     if wanted == "label-free" and data.target is None and stage == "adapt":
@@ -152,4 +157,5 @@ def _by_labels(
     group: ProcessGroup,
     state: dict,
 ) -> dict[str, Any]:
-    return evaluate_model(build(state), classes, dataset, split, precision, Reporter(quiet=True), Manner(process_group=group))
+    manner = Manner(process_group=group)
+    return evaluate_model(build(state), classes, dataset, split, precision, Reporter(quiet=True), manner).to_json()

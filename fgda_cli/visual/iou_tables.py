@@ -78,7 +78,8 @@ def _extra_means(results: list[dict[str, Any]]):
     if all(result.get("boundary") for result in results):
         rows.append(("boundary mIoU", lambda result: show(result["boundary"]["miou"])))
     if all(result.get("intervals") for result in results):
-        rows.append(("mIoU, 95 %", lambda result: show_interval(result["intervals"]["miou"])))
+        rows.append(("mIoU, 95 %", lambda result: show_interval((result.get("shared") or {}).get("interval")
+                                                                or result["intervals"]["miou"])))  # fmt: skip
     if all(result.get("calibration") for result in results):
         rows.append(("calibration error", lambda result: show(result["calibration"]["ece"])))
     return rows

@@ -16,7 +16,7 @@ import typer
 
 from fgda_cli.app import GROUPS, app
 from fgda_cli.commands._options import arrange
-from fgda_cli.data.images import write_image
+from fgda_cli.data.images import visible_files, write_image
 from tests.helpers import fgda, set_flags
 
 
@@ -120,7 +120,7 @@ def test_evaluate_prints_the_table_and_writes_the_json(checkpoint, data_root, tm
     assert "traffic light" in done.stdout and "mIoU (16)" in done.stdout
     result = json.loads((tmp_path / "r.json").read_text())
     assert list(result) == ["checkpoint", "dataset", "split", "images", "classes", "iou", "miou", "miou16", "miou13",
-                            "pixel_accuracy", "confusion", "seconds", "evaluated", "input"]  # fmt: skip
+                            "pixel_accuracy", "confusion", "seconds", "evaluated", "input", "data", "protocol", "views"]  # fmt: skip
     assert result["evaluated"] == result["classes"] and result["input"]["size"] == [64, 32]
     assert result["images"] == 3 and len(result["confusion"]) == 19
     assert len(list((tmp_path / "p").rglob("*.png"))) == 3
@@ -137,7 +137,8 @@ def test_evaluate_matches_an_independent_count(checkpoint, data_root, tmp_path):
     done = fgda("evaluate", checkpoint, "--data-root", data_root, "--json", "--save-predictions", tmp_path)
     counts = np.zeros((19, 19), np.int64)
     for path in tmp_path.rglob("*.png"):
-        truth = cv2.imread(str(data_root / "playground-street/labels/val" / path.relative_to(tmp_path)), cv2.IMREAD_UNCHANGED)
+        (folder,) = (data_root / "playground-street").glob("val-*/labels")
+        truth = cv2.imread(str(folder / path.relative_to(tmp_path)), cv2.IMREAD_UNCHANGED)
         found = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         for t, p in zip(truth.ravel(), found.ravel(), strict=True):
             if t != 255:
@@ -148,7 +149,7 @@ def test_evaluate_matches_an_independent_count(checkpoint, data_root, tmp_path):
 def test_predict_keeps_sizes_folders_and_names(checkpoint, photos, tmp_path):
     done = fgda("predict", checkpoint, photos, "--recursive", "--out", tmp_path / "out", "--ids", "label")
     assert done.returncode == 0, done.stderr
-    found = {p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*") if p.is_file()}
+    found = {p.relative_to(tmp_path / "out").as_posix() for p in visible_files(tmp_path / "out")}
     kinds = ("color", "ids", "overlay")
     assert found == {"legend.png"} | {f"{name}_{kind}.png" for name in ("beach", "trip/Zürich 1") for kind in kinds}
     ids = cv2.imread(str(tmp_path / "out/beach_ids.png"), cv2.IMREAD_UNCHANGED)

@@ -46,4 +46,4 @@ def test_the_file_is_named(command, named, trained, data_root, raw_playground, t
     last = done.stderr.splitlines()[-1]
     assert done.returncode == 1 and last.startswith("fgda: cannot write ") and "Traceback" not in done.stderr, done.stderr
     assert str(tmp_path) in last and named in last, last
-    assert not [path for path in tmp_path.rglob("*") if path.suffix == ".part" or path.name.startswith(".")]
+    assert not [path for path in tmp_path.rglob("*") if path.suffix == ".part"]

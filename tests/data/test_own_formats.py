@@ -40,7 +40,9 @@ class Own:
 
     def run(self, kind, **options):
         files = OwnFiles(**options)
-        how = How(self.root.with_name(f"{self.root.name}-out"), workers=1, reporter=Reporter(quiet=True, decisions=self.decisions))
+        how = How(
+            self.root.with_name(f"{self.root.name}-out"), workers=1, reporter=Reporter(quiet=True, decisions=self.decisions)
+        )
         summary = prepare_own(kind, files, "set", how)
         return summary, PreparedDataset(self.root.with_name(f"{self.root.name}-out") / "set")
 

@@ -26,6 +26,7 @@ from fgda_cli.losses import upsample
 from fgda_cli.models.segmenter import Segmenter
 from fgda_cli.runtime.devices import Precision
 from fgda_cli.runtime.reporter import Reporter
+from fgda_cli.runtime.written import Written
 from tests.helpers import fgda
 
 CPU, QUIET = Precision("fp32", torch.device("cpu")), Reporter(quiet=True)
@@ -97,7 +98,7 @@ def test_the_papers_protocol_is_pillows_bicubic_at_the_size(photos):
     model = Segmenter(19, "resnet18", width=8).eval()
     model.input_rule = with_protocol(InputRule((64, 32), (200, 150)), "paper")
     dataset, kept = PreparedDataset(photos / "x"), {}
-    keep = Manner(on_prediction=lambda item, ids, _: kept.update({item.name: ids}))
+    keep = Manner(on_prediction=lambda item, decision, _: kept.update({item.name: decision.train_ids}))
     evaluate_model(model, dataset.classes, dataset, "val", CPU, QUIET, keep)
     for number in range(4):
         image = Image.open(photos / f"i/{number}.png").convert("RGB").resize((64, 32), Image.Resampling.BICUBIC)
@@ -142,9 +143,9 @@ def test_a_subset_of_classes_is_evaluated_by_name_and_writes_label_ids(photos, t
     turned.load_state_dict({k: v.flip(0) if k.startswith(("head.", "aux_head.")) else v for k, v in model.state_dict().items()})
     turned.input_rule = model.input_rule
     for network, classes in ((model, sixteen), (turned, shuffled)):
-        save = SavedIds(tmp_path / "label", Ids("label", classes))
-        keep = Manner(on_prediction=lambda item, ids, _, save=save: save(item, ids))
-        results.append(evaluate_model(network, classes, dataset, "val", CPU, QUIET, keep))
+        save = SavedIds(tmp_path / "label", Ids("label", classes), Written(tmp_path / "label"))
+        keep = Manner(on_prediction=lambda item, decision, _, save=save: save(item, decision))
+        results.append(evaluate_model(network, classes, dataset, "val", CPU, QUIET, keep).to_json())
     first, second = results
     assert first["iou"] == second["iou"] and first["miou16"] is not None and first["miou13"] == second["miou13"]
     assert first["evaluated"] == list(sixteen.names) and first["miou"] == first["miou16"]

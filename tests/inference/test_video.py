@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from fgda_cli.data import video
-from fgda_cli.data.images import BadFile
+from fgda_cli.data.images import BadFile, visible_files
 from fgda_cli.data.video import Clip, frame_count, frames_of, parse_time
 from fgda_cli.inference.inputs import InputImage, collect, read_chunks
 from fgda_cli.inference.outputs import Ids, Pictures, Videos
@@ -27,6 +27,7 @@ from fgda_cli.models.checkpoint import load_model
 from fgda_cli.runtime.devices import Precision
 from fgda_cli.runtime.errors import FgdaError, UsageError
 from fgda_cli.runtime.reporter import Reporter
+from fgda_cli.runtime.written import Written
 from tests.helpers import fgda
 
 av = pytest.importorskip("av")
@@ -163,7 +164,7 @@ def test_the_library_is_asked_for_by_name(monkeypatch):
 def test_predict_writes_one_playable_file(drive, trained, tmp_path, shown, width):
     done = fgda("predict", trained, drive, "--out", tmp_path, "--save", "video", "--video", shown, "--every", "2")
     assert done.returncode == 0 and "10 predicted" in done.stdout, done.stderr
-    assert sorted(os.listdir(tmp_path)) == ["drive.mp4", "legend.png"]
+    assert sorted(path.name for path in visible_files(tmp_path)) == ["drive.mp4", "legend.png"]
     with av.open(str(tmp_path / "drive.mp4")) as container:
         stream = container.streams.video[0]
         assert (stream.width, stream.height, float(stream.average_rate)) == (width, 48, 5.0)
@@ -235,11 +236,11 @@ def test_an_interrupted_stream_is_finished_and_an_interrupted_file_is_not_left(t
 
     monkeypatch.setattr(inputs, "frames_of", frames)
     model, info = load_model(trained)
-    write = Videos(Pictures(tmp_path, info["classes"], (), Ids("train", info["classes"])), "overlay")
+    write = Videos(Pictures(tmp_path, info["classes"], (), Ids("train", info["classes"]), Written(tmp_path)), "overlay")
     with pytest.raises(KeyboardInterrupt):
         predict_inputs(model, [InputImage("cam", Path("cam.mp4"), stream)], CPU, QUIET, write)
     assert [len(levels(path)) for path in tmp_path.glob("*.mp4")] == ([kept] if kept else [])
-    assert not list(tmp_path.glob(".*"))
+    assert not list(tmp_path.glob(".*.part"))
 
 
 def test_memory_is_constant_over_a_long_video(trained, tmp_path, monkeypatch):
@@ -263,7 +264,7 @@ def test_memory_is_constant_over_a_long_video(trained, tmp_path, monkeypatch):
 
     monkeypatch.setattr(inputs, "frames_of", frames)
     model, info = load_model(trained)
-    write = Videos(Pictures(tmp_path, info["classes"], (), Ids("train", info["classes"])), "overlay")
+    write = Videos(Pictures(tmp_path, info["classes"], (), Ids("train", info["classes"]), Written(tmp_path)), "overlay")
     predict_inputs(model, [InputImage("v", Path("v.mp4"))], CPU, QUIET, write, reading=Reading(threads=2))
     assert len(levels(tmp_path / "v.mp4")) == 300 and most[0] < 40
 

@@ -60,7 +60,7 @@ def test_compare_draws_datasets_and_photos(data_root, tmp_path):
     run = fgda("pretrain", "--data-root", data_root, "--out", tmp_path / "pre", *set_flags())
     final = run.stdout.strip()
     street = data_root / "playground-street"
-    photo = next((street / "images/val").rglob("*.png"))
+    photo = next(street.glob("val-*/images/**/*.png"))
     done = fgda("compare", final, final, "--inputs", street, "--inputs", photo, "--out", tmp_path / "a.png", "--most", "4")
     assert done.returncode == 0, done.stderr
     height, width = cv2.imread(str(tmp_path / "a.png")).shape[:2]

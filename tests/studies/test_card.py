@@ -27,7 +27,7 @@ def test_card_with_figures(adapted, data_root, tmp_path):
     assert card["name"] == "playground-fgda-seed0" and card["weights_hash"] == checkpoint.weights_hash(
         checkpoint.load(adapted)["model"]
     )
-    assert card["evaluation"]["intervals"]["miou"] and card["evaluation"]["calibration"]["ece"] >= 0
+    assert card["evaluation"]["intervals"]["images"] == 3 and card["evaluation"]["calibration"]["ece"] >= 0
     assert card["training"]["target_labels"] == "none" and card["training"]["settings"]["optim"]["lr"] == 0.02
     assert card["verdict_without_labels"]["verdict"] and card["data_licences"]["playground-game"] == "drawn by fgda, none"
     text = (tmp_path / "card.md").read_text()

@@ -203,10 +203,10 @@ def test_predictions_and_evaluation_on_a_gpu_are_the_same(data_root, trained):
     images = [data.image(item) for item in data.items("val")]
     plain = Precision("fp32", CPU)
     expected = predict.predict_many(model, images, plain)
-    score = evaluate.evaluate_file(trained, data, "val", plain, QUIET)["miou"]
+    score = evaluate.evaluate_file(trained, data, "val", plain, QUIET).miou
     with pretended_gpu():
         there = Precision("fp32", DEVICE)
         found = predict.predict_many(there.to_device(model), images, there)
-        assert evaluate.evaluate_file(trained, data, "val", there, QUIET)["miou"] == score
+        assert evaluate.evaluate_file(trained, data, "val", there, QUIET).miou == score
     for one, two in zip(expected, found, strict=True):
         assert np.array_equal(one["train_ids"], two["train_ids"]) and np.array_equal(one["entropy"], two["entropy"])

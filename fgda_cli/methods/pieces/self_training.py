@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..offline import OfflineData
 
 
+Sampling = Literal["uniform", "class_balanced", "rare_class"]
 PRIOR_PIXELS = 500.0  # a class is trusted as if the teacher had been right on so many
 
 
@@ -39,6 +40,9 @@ class SelfTrainingSettings(MethodSettings):
     )
     mix_jitter_share: float = Field(0.8, ge=0, le=1, description="share of mixed images that are jittered")
     mix_blur_share: float = Field(0.5, ge=0, le=1, description="share of mixed images that are blurred")
+    sampling: Sampling | None = Field(
+        None, description="how source images are drawn while this method trains; null: as data.sampling says"
+    )
 
 
 class SelfTraining(Method):

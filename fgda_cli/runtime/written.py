@@ -1,0 +1,89 @@
+"""What a command wrote into a folder, so that it never writes over a file that a person made there, or has changed since."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from .distributed import ProcessGroup
+from .errors import UsageError
+from .files import append_line, make_folder
+
+JOURNAL = ".fgda-written.jsonl"
+
+
+class Written:
+    """The files of a folder that fgda wrote: a line in a journal for each, with its size and time.
+
+    `plan` names files before they are written. One that was planned and not recorded is ours: the process was killed between
+    the two. Any other file that exists and differs from its line is a person's.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = Path(folder)
+        self.lock = threading.Lock()
+        self.facts: dict[str, list[int] | None] = {}
+        with suppress(OSError):
+            for line in (self.folder / JOURNAL).read_text(encoding="utf-8", errors="replace").splitlines():
+                with suppress(ValueError, AttributeError, TypeError):
+                    self.facts.update(json.loads(line))
+
+    def is_ours(self, name: str) -> bool:
+        """Return whether a path below the folder is free, or holds what fgda wrote there."""
+        path = self.folder / name
+        if not path.exists() and not path.is_symlink():
+            return True
+        return name in self.facts and self.facts[name] in (None, _facts_of(path))
+
+    def check(self, names: Iterable[str]) -> None:
+        """Raise UsageError for the first file that a person made or changed."""
+        for name in names:
+            if self.is_ours(name):
+                continue
+            what = "was changed since fgda wrote it" if name in self.facts else "is there already, and fgda did not write it"
+            raise UsageError(f"{self.folder / name} {what}: choose another --out, or move it away")
+
+    def plan(self, names: Iterable[str]) -> None:
+        """Record files before they are written. Raises UsageError as `check` does, before anything is."""
+        names = list(names)
+        self.check(names)
+        self._append(dict.fromkeys(names))
+
+    def done(self, name: str) -> None:
+        """Record a file that was written."""
+        self._append({name: _facts_of(self.folder / name)})
+
+    def finish(self, names: Iterable[str]) -> None:
+        """Record all of these at once, and delete what an earlier call of the command wrote and this one did not."""
+        names = list(names)
+        for name in self.facts.keys() - set(names):
+            if self.is_ours(name):
+                with suppress(OSError):
+                    (self.folder / name).unlink()
+        self._append({name: _facts_of(self.folder / name) for name in names if (self.folder / name).is_file()})
+
+    def all(self) -> list[str]:
+        return list(self.facts)
+
+    def _append(self, facts: dict[str, list[int] | None]) -> None:
+        if not facts:
+            return
+        with self.lock:
+            make_folder(self.folder)
+            self.facts |= facts
+            append_line(self.folder / JOURNAL, json.dumps(facts))
+
+
+def planned(folder: Path, names: Iterable[str], process_group: ProcessGroup) -> Written:
+    """Return the record of a folder in which these files are planned, by the first process for all. Raises UsageError."""
+    names = list(names)
+    process_group.first_decides(lambda: Written(folder).plan(names) or 0)
+    return Written(folder)
+
+
+def _facts_of(path: Path) -> list[int]:
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
