@@ -34,6 +34,12 @@ def predict(
         Optional[str], typer.Option(metavar="TIME", help="Start time: seconds, or 1:30.", rich_help_panel="Video")
     ] = None,
     end: Annotated[Optional[str], typer.Option(metavar="TIME", help="End time.", rich_help_panel="Video")] = None,
+    stream: Annotated[
+        Optional[int], typer.Option(min=0, help="Video stream of a file that has several, from 0.", rich_help_panel="Video")
+    ] = None,
+    reconnect: Annotated[
+        bool, typer.Option("--reconnect", help="Open a network stream again when it breaks.", rich_help_panel="Video")
+    ] = False,
     ids: cli.Ids = "train",
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Include folders inside folders.")] = False,
     label_maps: cli.LabelMaps = False,
@@ -63,7 +69,7 @@ def predict(
     from ..runtime.distributed import join
     from ..runtime.written import planned
 
-    clip = Clip(every, parse_time(start, "--start") or 0.0, parse_time(end, "--end"))
+    clip = Clip(every, parse_time(start, "--start") or 0.0, parse_time(end, "--end"), stream, reconnect)
     if clip.end is not None and clip.end <= clip.start:
         raise UsageError(f"--end {end} is not after --start {start}")
     show = cli.reporter(context)

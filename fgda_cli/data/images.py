@@ -31,8 +31,9 @@ UNREAD_SUFFIXES = frozenset(
 # The only formats whose parsers see a file, whatever its name: Pillow knows some that run other programs (EPS).
 PILLOW_FORMATS = ("PNG", "JPEG", "MPO", "BMP", "DIB", "TIFF", "WEBP", "PPM", "AVIF", "HEIF")
 VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp"}
-)
+    {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp",
+     ".h264", ".h265", ".hevc", ".mjpeg", ".mjpg", ".ogv"}
+)  # fmt: skip
 MAX_PIXELS = 180_000_000  # of one image, unless more are asked for: a small file can claim any size
 HIDDEN_NAMES = {"thumbs.db", "__macosx"}
 Item = TypeVar("Item")

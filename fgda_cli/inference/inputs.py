@@ -6,6 +6,7 @@ import glob
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -14,20 +15,23 @@ import numpy as np
 
 from ..data.images import (
     IMAGE_SUFFIXES,
+    UNREAD_SUFFIXES,
     VIDEO_SUFFIXES,
     BadFile,
     evenly_spaced,
     image_files,
     is_hidden,
-    is_label_map,
+    label_maps_among,
+    natural_order,
     read_rgb,
+    suffixes_of,
     written_name,
 )
-from ..data.video import STDIN, STREAM, Clip, frames_of
-from ..runtime.distributed import ProcessGroup
-from ..runtime.errors import FgdaError
+from ..data.video import STDIN, STREAM, Clip, frames_of, is_live, without_secrets
+from ..runtime.distributed import ProcessGroup, ranks
+from ..runtime.errors import FgdaError, UsageError
 from ..runtime.reporter import Reporter
-from .pipeline import CHUNK, ahead, batched, read_ahead, share
+from .pipeline import CHUNK, ahead, batched, newest, read_ahead, share
 
 READABLE = IMAGE_SUFFIXES | VIDEO_SUFFIXES
 RESULT_ENDINGS = ("_color", "_ids", "_overlay", "_entropy")  # of the names that predict and entropy-map write
@@ -51,8 +55,13 @@ class InputImage:
 
     @property
     def source(self) -> str:
-        """Return the file or stream that the image is read from."""
+        """Return the file or stream that the image is read from; an address may hold a password."""
         return self.stream or str(self.path)
+
+    @property
+    def shown(self) -> str:
+        """Return the file or stream as messages show it, without a password."""
+        return without_secrets(self.source)
 
     @property
     def video(self) -> str:
@@ -74,11 +83,13 @@ def collect(
     """
     names: dict[Path, str] = {}
     left_out: list[Path] = []
+    unread: list[Path] = []
     folders = _folder_names([Path(text) for text in inputs if Path(text).is_dir()])
     streams = [text for text in inputs if text == STDIN or STREAM.match(text)]
 
     def photographs(files: list[Path]) -> list[Path]:
-        maps = {file for file in files if not label_maps and file.suffix.lower() in IMAGE_SUFFIXES and is_label_map(file)}
+        stills = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
+        maps = set() if label_maps else set(label_maps_among(stills))
         left_out.extend(sorted(maps))
         return [file for file in files if file not in maps and _is_what_it_says(file)]
 
@@ -89,6 +100,7 @@ def collect(
         if path.is_dir():
             prefix = f"{folders[path]}/" if len(inputs) > 1 else ""
             files = photographs(_without_results(image_files(path, recursive, READABLE), path, out))
+            unread += image_files(path, recursive, UNREAD_SUFFIXES)
             images = {file: prefix + file.relative_to(path).with_suffix("").as_posix() for file in files}
             if not images:
                 deeper = " (there are some in its folders: use --recursive)" if _more_below(path, recursive, out) else ""
@@ -96,13 +108,17 @@ def collect(
         elif path.is_file():
             images = {path: path.stem}
         else:
-            matches = [Path(p) for p in sorted(glob.glob(text, recursive=True))]
+            matches = sorted(map(Path, glob.glob(text, recursive=True)), key=natural_order)
             files = [p for p in matches if p.suffix.lower() in READABLE and not is_hidden(p) and p.is_file()]
             images = {p: p.stem for p in photographs(files)}
+            if not images and any(match.is_dir() for match in matches):
+                raise FgdaError(f"{text}: matches folders alone: name them, or end the pattern in /*")
             if not images:
                 raise FgdaError(f"{text}: no such image, folder or pattern{_maps_alone(left_out)}")
         for image, name in images.items():
             names.setdefault(image, name)
+    if unread:
+        reporter.decide(f"{len(unread)} files of types that are not read are left out: {suffixes_of(unread)}")
     if left_out:
         reporter.decide(f"{len(left_out)} label maps are left out, e.g. {left_out[0]} (--label-maps takes them as images)")
     distinct = _distinct(names)
@@ -127,14 +143,26 @@ def _is_what_it_says(file: Path) -> bool:
 def _stream(text: str) -> list[InputImage]:
     """A camera, an address, frames on standard input, or the images that it lists, a path a line."""
     if text != STDIN:
-        return [InputImage(re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-"), Path(text), stream=text)]
+        plain = without_secrets(text)
+        return [InputImage(re.sub(r"[^A-Za-z0-9]+", "-", plain).strip("-"), Path(plain), stream=text)]
+    if ranks()[1] > 1:
+        raise UsageError("standard input cannot be shared by several processes: start one, or name files")
     head = sys.stdin.buffer.peek(512)[:512]
     if not head:
         raise FgdaError("standard input is empty: images or their paths are expected")
-    if not _is_text(head):
+    ends_in_null = _is_null_list(head)
+    if not (ends_in_null or _is_text(head)):
         return [InputImage("stdin", Path(STDIN), stream=STDIN)]
-    listed = [os.fsdecode(line.strip()) for line in sys.stdin.buffer.read().splitlines() if line.strip()]
+    content = sys.stdin.buffer.read().removeprefix(b"\xef\xbb\xbf")
+    lines = content.split(b"\0") if ends_in_null else content.splitlines()
+    listed = [os.fsdecode(line.strip()) for line in lines if line.strip()]
     return _distinct({Path(line): Path(line).stem for line in listed})
+
+
+def _is_null_list(head: bytes) -> bool:
+    """Return whether the first bytes are a list of paths that each end in a null byte, as `find -print0` writes it."""
+    first, null, _ = head.partition(b"\0")
+    return bool(first and null) and _is_text(first) and os.path.exists(os.fsdecode(first))
 
 
 def _is_text(head: bytes) -> bool:
@@ -144,14 +172,13 @@ def _is_text(head: bytes) -> bool:
 
 def _folder_names(folders: list[Path]) -> dict[Path, str]:
     """The last part of each folder's path, or as many parts as tell them apart."""
+    parts_of = {folder: folder.resolve().parts for folder in folders}
+    endings = Counter(parts[-depth:] for parts in parts_of.values() for depth in range(1, len(parts) + 1))
     names: dict[Path, str] = {}
-    for folder in folders:
-        parts = folder.resolve().parts
-        for depth in range(1, len(parts) + 1):
-            name = "/".join(part for part in parts[-depth:] if part != "/")
-            if sum(other.resolve().parts[-depth:] == parts[-depth:] for other in dict.fromkeys(folders)) == 1:
-                break
-        names[folder] = name
+    for folder, parts in parts_of.items():
+        depths = range(1, len(parts) + 1)
+        depth = next((depth for depth in depths if endings[parts[-depth:]] == 1), len(parts))
+        names[folder] = "/".join(part for part in parts[-depth:] if part != "/")
     return names
 
 
@@ -270,10 +297,22 @@ def read_chunks(
 
 def _frames(item: InputImage, clip: Clip) -> Iterator[tuple[InputImage, np.ndarray | BadFile]]:
     """A video's frames as NAME/000001, NAME/000002, … by their number in the video; at the end, what was missing of it."""
+    noticed: list[BadFile] = []
+
+    def words() -> Iterator[tuple[InputImage, BadFile]]:
+        while noticed:
+            yield item, noticed.pop(0)
+
     try:
-        frames = frames_of(item.source, clip)
-        for order, frame in enumerate(frames if item.stream else ahead(frames, CHUNK)):
+        frames = frames_of(item.source, clip, noticed.append)
+        if item.stream is not None and is_live(item.source):
+            frames = newest(frames)
+        elif item.stream is None:
+            frames = ahead(frames, CHUNK)
+        for order, frame in enumerate(frames):
+            yield from words()
             name = f"{item.name}/{frame.number:06d}"
             yield InputImage(name, item.path, item.stream, order, clip.rate(frame.rate), frame.seconds), frame.image
     except BadFile as error:
-        yield item, error
+        noticed.append(error)
+    yield from words()

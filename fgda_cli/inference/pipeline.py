@@ -108,6 +108,44 @@ def ahead(items: Iterable[T], most: int) -> Iterator[T]:
         worker.join()
 
 
+def newest(items: Iterable[T]) -> Iterator[T]:
+    """Yield the newest item whenever one is asked for: a thread takes items as they come, and those not fetched in time are
+    dropped. What follows a camera may be slower than it, and does not lag.
+    """
+    waiting: deque = deque(maxlen=1)
+    arrived, stopped = Event(), Event()
+    ended: list[BaseException | None] = []
+
+    def take() -> None:
+        error = None
+        try:
+            for item in items:
+                waiting.append(item)
+                arrived.set()
+                if stopped.is_set():
+                    return
+        except BaseException as raised:  # noqa: BLE001 - raised again where the items are used
+            error = raised
+        finally:
+            ended.append(error)
+            arrived.set()
+
+    worker = Thread(target=take, daemon=True)
+    worker.start()
+    try:
+        while True:
+            arrived.wait()
+            arrived.clear()
+            while waiting:
+                yield waiting.popleft()
+            if ended and not waiting:
+                if ended[0] is not None:
+                    raise ended[0]
+                return
+    finally:
+        stopped.set()
+
+
 @contextmanager
 def write_behind(threads: int | None = None) -> Iterator[Callable]:
     """Yield `submit(task, *arguments)`: threads (None: chosen by the cores) run the tasks, few wait, and their errors are raised

@@ -130,7 +130,7 @@ def predict_inputs(
                     good = [(item, image) for item, image in chunk if not isinstance(image, BadFile)]
                     for item, reason in chunk:
                         if isinstance(reason, BadFile):
-                            reporter.warn(f"{item.source}: {reason}", of_own_share=True)
+                            reporter.warn(f"{item.shown}: {reason}", of_own_share=True)
                     bad += sum(isinstance(reason, BadFile) and not isinstance(reason, CutShort) for _, reason in chunk)
                     done += len(good)
                     with naming([item.name for item, _ in good]):

@@ -17,6 +17,9 @@ from ..data.video import library
 from ..runtime.files import whole_file
 
 TICK = Fraction(1, 90_000)  # in which times are written
+# Numbers of FFmpeg: colours are written as players assume them, and say so.
+LIMITED = 1
+BT709 = 1
 ENCODERS = ("libx264", "h264", "mpeg4")  # the first that the library has
 
 
@@ -44,6 +47,9 @@ class VideoFile:
         if picture.shape[1::-1] != size:
             picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
         frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+        frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709")
+        frame.color_range = LIMITED
+        frame.colorspace = BT709
         self.first = seconds if self.first is None else self.first
         self.last = max(self.last + 1, round((seconds - self.first) / TICK))
         frame.pts, frame.time_base = self.last, TICK
@@ -57,6 +63,9 @@ class VideoFile:
         self.stream = self.container.add_stream(encoder, rate=Fraction(self.rate).limit_denominator(1001))
         self.stream.width, self.stream.height = (max(2, side - side % 2) for side in picture.shape[1::-1])
         self.stream.pix_fmt, self.stream.codec_context.time_base = "yuv420p", TICK
+        coded = self.stream.codec_context
+        coded.color_range = LIMITED
+        coded.colorspace = coded.color_primaries = coded.color_trc = BT709
         if encoder == "libx264":
             self.stream.options = {"crf": "20", "preset": "veryfast"}
 

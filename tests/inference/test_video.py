@@ -213,15 +213,17 @@ def test_images_and_lists_on_standard_input(trained, tmp_path):
     nothing = fgda(*run, tmp_path / "none", stdin=b"")
     assert nothing.returncode == 1 and "standard input is empty" in nothing.stderr
     rubbish = fgda(*run, tmp_path / "none", stdin=b"\x00\x01rubbish" * 99)
-    assert rubbish.returncode == 1 and "no frames that can be read" in rubbish.stderr and "Traceback" not in rubbish.stderr
+    assert rubbish.returncode == 1 and "no video that can be read" in rubbish.stderr and "Traceback" not in rubbish.stderr
 
 
 def test_streams_have_names_of_their_own():
     found = collect(["camera:0", "rtsp://10.0.0.7:554/front"], False)
     assert [item.name for item in found] == ["camera-0", "rtsp-10-0-0-7-554-front"]
     assert all(item.is_video for item in found) and found[0].source == "camera:0"
-    with pytest.raises(BadFile, match="no video that can be read"):
+    with pytest.raises(BadFile, match="no such camera"):
         next(frames_of("camera:97"))
+    secret = collect(["rtsp://user:secret@10.0.0.7/front"], False)[0]
+    assert "secret" not in secret.name + secret.shown + str(secret.path) and "secret" in secret.source
 
 
 @pytest.mark.parametrize("stream, kept", [("camera:0", 5), (None, 0)])
@@ -229,7 +231,7 @@ def test_an_interrupted_stream_is_finished_and_an_interrupted_file_is_not_left(t
     """Ctrl-C ends a camera: what was recorded is playable."""
     from fgda_cli.inference import inputs
 
-    def frames(source, clip=Clip()):
+    def frames(source, clip=Clip(), notice=None):
         for number in range(1, 6):
             yield video.Frame(number, number / 10, grey(number), 10.0)
         raise KeyboardInterrupt
@@ -239,7 +241,8 @@ def test_an_interrupted_stream_is_finished_and_an_interrupted_file_is_not_left(t
     write = Videos(Pictures(tmp_path, info["classes"], (), Ids("train", info["classes"]), Written(tmp_path)), "overlay")
     with pytest.raises(KeyboardInterrupt):
         predict_inputs(model, [InputImage("cam", Path("cam.mp4"), stream)], CPU, QUIET, write)
-    assert [len(levels(path)) for path in tmp_path.glob("*.mp4")] == ([kept] if kept else [])
+    lengths = [len(levels(path)) for path in tmp_path.glob("*.mp4")]
+    assert lengths == [] if not kept else 1 <= lengths[0] <= kept  # a live source's frames that come too fast are dropped
     assert not list(tmp_path.glob(".*.part"))
 
 
@@ -254,7 +257,7 @@ def test_memory_is_constant_over_a_long_video(trained, tmp_path, monkeypatch):
             if self.base is None:
                 alive[0] -= 1
 
-    def frames(source, clip=Clip()):
+    def frames(source, clip=Clip(), notice=None):
         for number in range(1, 301):
             image = np.ndarray.__new__(Frame, (32, 64, 3), np.uint8)
             image[:] = number % 250
