@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from .base import Method, MethodSettings, losses, torch
+from .base import EVERY, Method, MethodSettings, Option, losses, torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +26,10 @@ class AdaBn(Method):
     """Trains no weight and reads no source: its one iteration reports the entropy with the new statistics."""
 
     Settings = AdaBnSettings
+    # It trains no weight.
+    supports = EVERY - {Option.LABELLED, Option.ACCUMULATE}
     uses_source = False
+    fixed_norms = True
     iterations = 1
 
     def before_training(self, data: OfflineData) -> None:

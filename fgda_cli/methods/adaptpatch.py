@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from .adaptsegnet import AdaptSegNet, BinarySettings
-from .base import Weight, torch
+from .base import EVERY, Option, Weight, torch
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -35,6 +35,8 @@ class AdaptPatch(AdaptSegNet):
     """L = CE + lambda_mode CE(H(x_s), mode) + lambda_patch BCE(D(softmax H(x_t)), source) + AdaptSegNet's global game."""
 
     Settings = AdaptPatchSettings
+    # How many patches have labels is known part by part alone.
+    supports = EVERY - {Option.ACCUMULATE}
 
     def __init__(self, model, settings, engine=None):
         from .pieces.patches import PatchDiscriminator, PatchHead

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from .base import Method, MethodSettings, Weight, losses, torch
+from .base import EVERY, Method, MethodSettings, Weight, losses, torch
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -26,6 +26,7 @@ class AdaptSegNet(Method):
     """The discriminator tells source (0) from target (1) by `maps(logits)`; the network makes the target look as 0."""
 
     Settings = BinarySettings
+    supports = EVERY
     levels = ("discriminator", "aux_discriminator")
 
     def __init__(self, model, settings, engine=None):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -31,6 +32,21 @@ else:  # imported at first use, so that the command line answers fast
 
 Weight = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 
+
+class Option(str, Enum):
+    """What a preset may ask of any method. A method says which of these it supports; all others are refused."""
+
+    DETAIL = "model.detail"  # two resolutions: the logits are not the head's of the features
+    AUXILIARY = "model.multi_level"  # a second head
+    LABELLED = "data.target.labelled"  # cross-entropy on labelled target images beside the method's step
+    ACCUMULATE = "accumulate"  # a step in parts, equal to the step of the whole batch
+    TRAINED_NORMS = "batch_norm: statistics, train or target"
+    MIXED_NORMS = "batch_norm: mixed"
+    PROCESSES = "several processes"
+    REDUCED = "precision bf16 or fp16"
+
+
+EVERY = frozenset(Option)
 
 DETAIL_SHARE = 0.1  # of the loss, a window's own where there are two resolutions
 
@@ -82,6 +98,8 @@ class Method:
     """
 
     Settings = MethodSettings
+    supports: frozenset[Option] = frozenset()  # refused by default
+    fixed_norms = False  # it sets batch norm itself, once: adapt.batch_norm is not used
     uses_target = True
     uses_source = True  # False: trained from a checkpoint, no source is opened
     guarded = False  # signals without labels pick the best, the start among them, unless run.select says labels
@@ -96,7 +114,9 @@ class Method:
         self.references: dict[str, nn.Module] = {}
         self.seed, self.target_statistics, self.class_weights = engine.seed, engine.target_statistics, engine.class_weights
         self.autocast, self.scale, self.process_group = engine.autocast, engine.scale, engine.process_group
-        self.part = (0, 1)  # which of how many parts of the step's images is worked off; the trainer counts
+        # Which of how many parts of the step's images is worked off, and all of them; the trainer counts.
+        self.part = (0, 1)
+        self.whole: Batch | None = None
 
     # what a method may change
 
@@ -183,11 +203,22 @@ class Method:
         `weight` `[B,H,W]` multiplies each pixel's loss, and so does the weight of its class where there are any
         (`by_class` False: labels that are no classes, or own guesses).
         """
-        pixels = self.process_group.mean((labels != 255).sum()).clamp(min=1 / self.process_group.size)
+        pixels = self.labelled_pixels(labels)
         if by_class and self.class_weights is not None:
             of_class = self.class_weights[labels.long()]
             weight = of_class if weight is None else weight * of_class
         return losses.segmentation_loss(logits, labels, pixels=pixels, weight=weight, align_corners=self.align_corners, **how)
+
+    def labelled_pixels(self, labels: Tensor) -> Tensor:
+        """Return how many pixels of a part of the batch are labelled, in the mean over its parts and processes, so that losses
+        of parts add up to that of the whole.
+        """
+        count = (labels != 255).sum()
+        for whole in (self.whole.labels, self.whole.labelled_ids) if self.whole is not None else ():
+            # A part of the batch's labels is a view of them.
+            if whole is not None and labels.untyped_storage().data_ptr() == whole.untyped_storage().data_ptr():
+                count = (whole != 255).sum() / self.part[1]
+        return self.process_group.mean(count).clamp(min=1 / self.process_group.size / self.part[1])
 
     def output_loss(self, output: Output, labels: Tensor, weight: Tensor | None = None, **how: Any) -> Tensor:
         """Return `cross_entropy` of an output; at two resolutions 0.9 of it plus 0.1 of the window's own ([HRDA] eq. 9)."""

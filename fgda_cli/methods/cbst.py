@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from .base import Method, MethodSettings, Weight, torch
+from .base import EVERY, Method, MethodSettings, Option, Weight, torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,6 +35,8 @@ class Cbst(Method):
     """
 
     Settings = CbstSettings
+    # Its pseudo-labels leave pixels out, and how many is known part by part alone.
+    supports = EVERY - {Option.ACCUMULATE}
 
     def __init__(self, model, settings, engine=None):
         super().__init__(model, settings, engine)

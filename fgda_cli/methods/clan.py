@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from .adaptsegnet import AdaptSegNet, BinarySettings
-from .base import Weight, losses, torch
+from .base import EVERY, Option, Weight, losses, torch
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -34,6 +34,8 @@ class Clan(AdaptSegNet):
     """
 
     Settings = ClanSettings
+    # What is shipped is the sum of two heads: a step through the model's alone would not train it.
+    supports = EVERY - {Option.DETAIL, Option.LABELLED}
     levels = ("discriminator",)  # CLAN plays on the last stage alone
 
     def __init__(self, model, settings, engine=None):

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from ..runtime.errors import UsageError
 from ..runtime.random import StepStream
-from .base import Method, MethodSettings, Weight, torch, transfer
+from .base import EVERY, Method, MethodSettings, Option, Weight, torch, transfer
 from .optimizers import Recipe, Scheduled, sgd
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ class Cycada(Method):
     """L = CE(translated x_s) + lambda_adv CE(D(C(x_t)), source), while D is right on more than `gate` of its pixels."""
 
     Settings = CycadaSettings
+    # The gate follows the discriminator's accuracy on the whole batch.
+    supports = EVERY - {Option.ACCUMULATE}
 
     def __init__(self, model, settings, engine=None):
         super().__init__(model, settings, engine)

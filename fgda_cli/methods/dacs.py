@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from .base import EVERY
 from .pieces.self_training import SelfTraining, SelfTrainingSettings
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ class Dacs(SelfTraining):
     """L = CE(x_s) + mean w CE(mixed)."""
 
     Settings = DacsSettings
+    supports = EVERY
     sees_target_alone = False
 
     def sure_share(self, probs: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from ..runtime.lazy import LazyModule
-from .base import Method, MethodSettings, Weight, losses, torch
+from .base import EVERY, Method, MethodSettings, Option, Weight, losses, torch
 from .optimizers import Recipe, Scheduled, adam
 
 if TYPE_CHECKING:
@@ -48,6 +48,8 @@ class Dise(Method):
     """
 
     Settings = DiseSettings
+    # Its decoders normalise by the batch.
+    supports = EVERY - {Option.ACCUMULATE}
 
     def __init__(self, model, settings, engine=None):
         from .pieces import reconstruction as nets

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from .base import Method, MethodSettings, Weight, losses, torch
+from .base import EVERY, Method, MethodSettings, Weight, losses, torch
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -40,6 +40,7 @@ class Fada(Method):
     """One fine-grained discriminator a level; the target's domain logits serve eq. 2 and eq. 3 alike and are computed once."""
 
     Settings = FineGrainedSettings
+    supports = EVERY
 
     def __init__(self, model, settings, engine=None):
         from ..models.discriminators import FineGrainedDiscriminator

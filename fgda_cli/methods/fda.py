@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from .base import Method, MethodSettings, Weight, losses, torch
+from .base import EVERY, Method, MethodSettings, Weight, losses, torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,6 +35,7 @@ class Fda(Method):
     self-training, CE on the target's pixels that the mean of other networks is sure of."""
 
     Settings = FdaSettings
+    supports = EVERY
 
     def __init__(self, model, settings, engine=None):
         super().__init__(model, settings, engine)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from .base import EVERY
 from .fgda import Fgda, FgdaSettings
 from .pieces.self_training import Sampling, SelfTraining, SelfTrainingSettings
 
@@ -16,6 +17,7 @@ class FgdaSt(SelfTraining, Fgda):
     """FGDA's step, then cross-entropy on source classes pasted over the target, labelled by the teacher."""
 
     Settings = FgdaStSettings
+    supports = EVERY
 
 
 METHOD = FgdaSt

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from ..runtime.random import StepStream
-from .base import Method, MethodSettings, Weight, torch, transfer
+from .base import EVERY, Method, MethodSettings, Weight, torch, transfer
 from .fgda import Fgda, FgdaSettings
 from .pieces.distillation import Distillation, DistillationSettings
 from .pieces.self_training import Sampling, SelfTraining, SelfTrainingSettings
@@ -57,6 +57,7 @@ class Mic(SelfTraining, Distillation, Fgda):
     """
 
     Settings = MicSettings
+    supports = EVERY
 
     def __init__(self, model, settings, engine=None):
         super().__init__(model, settings, engine)
@@ -98,7 +99,11 @@ class Mic(SelfTraining, Distillation, Fgda):
         with torch.no_grad(), self.autocast():
             reference = self.references["imagenet"](self.model.context(self.model.normalise(batch.source)))[-1].float()
         cells = thing_cells(batch.labels, reference.shape[-2:], self.things, self.settings.fd_share)
-        count = self.process_group.mean(cells.sum().float()).clamp(min=1 / self.process_group.size)
+        count = cells.sum().float()
+        if self.whole is not None:
+            of_batch = thing_cells(self.whole.labels, reference.shape[-2:], self.things, self.settings.fd_share)
+            count = of_batch.sum() / self.part[1]
+        count = self.process_group.mean(count).clamp(min=1 / self.process_group.size / self.part[1])
         return (distances(output.stages[-1].float(), reference) * cells).sum() / count
 
     def sure_share(self, probs: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from .base import Method, MethodSettings, Weight, losses
+from .base import EVERY, Method, MethodSettings, Weight, losses
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,6 +23,7 @@ class MinEnt(Method):
     """L_seg + lambda_ent mean E(x_t), E by eq. 4."""
 
     Settings = MinEntSettings
+    supports = EVERY
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         _, terms = self.source_pass(batch)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from .base import Method, MethodSettings, Weight, torch
+from .base import EVERY, Method, MethodSettings, Option, Weight, torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,6 +30,8 @@ class Pycda(Method):
     """
 
     Settings = PycdaSettings
+    # The shares of sure pixels and classes are of the whole batch.
+    supports = EVERY - {Option.ACCUMULATE}
 
     def __init__(self, model, settings, engine=None):
         super().__init__(model, settings, engine)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from .base import Weight, torch
+from .base import EVERY, Option, Weight, torch
 from .pieces.self_training import SelfTraining, SelfTrainingSettings
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ class Sfst(SelfTraining):
     """L = lambda_st CE(jittered x_t, teacher's labels) + lambda_div (1 - H(mean p) / log K)."""
 
     Settings = SfstSettings
+    # The diversity is that of the whole batch.
+    supports = EVERY - {Option.ACCUMULATE}
     uses_source = False
     guarded = True
 

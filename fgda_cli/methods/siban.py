@@ -13,7 +13,7 @@ from pydantic import Field
 
 from ..runtime.random import StepStream
 from .adaptsegnet import AdaptSegNet
-from .base import MethodSettings, Weight, torch, transfer
+from .base import EVERY, MethodSettings, Option, Weight, torch, transfer
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -39,6 +39,8 @@ class Siban(AdaptSegNet):
     """
 
     Settings = SibanSettings
+    # What is shipped is this method's own head; its multiplier follows the whole batch.
+    supports = EVERY - {Option.DETAIL, Option.LABELLED, Option.ACCUMULATE}
     levels = ()
 
     def __init__(self, model, settings, engine=None):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from ..runtime.errors import UsageError
-from .base import Method, MethodSettings, losses, torch
+from .base import EVERY, Method, MethodSettings, losses, torch
 from .optimizers import Recipe, Scheduled, adam
 
 if TYPE_CHECKING:
@@ -36,7 +36,9 @@ class Tent(Method):
     """
 
     Settings = TentSettings
+    supports = EVERY
     uses_source = False
+    fixed_norms = True
     guarded = True  # it minimises entropy alone: a collapse is its global optimum
 
     @classmethod

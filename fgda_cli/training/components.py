@@ -106,9 +106,23 @@ def check_network(preset: Preset, stage: Stage, method: type[Method], data: Data
     method.check(preset.method, model, data.source, data.target)
 
 
-def say_norms(model: Segmenter, preset: Preset, stage: Stage, stage_name: str, fresh: bool, reporter: Reporter) -> None:
-    """Say where the stage's batch_norm does not hold for the whole network; `fresh`: it starts from the encoder's own weights."""
+def say_norms(
+    model: Segmenter,
+    preset: Preset,
+    stage: Stage,
+    stage_name: str,
+    fresh: bool,
+    fixed: bool,
+    reporter: Reporter,
+) -> None:
+    """Say where the stage's batch_norm does not hold for the whole network.
+
+    `fresh`: it starts from the encoder's own weights; `fixed`: the method sets batch norm itself.
+    """
     in_encoder = batch_norms(model.backbone)
+    if fixed and stage.batch_norm != "frozen":
+        reporter.decide(f"{stage_name}.batch_norm: {stage.batch_norm} is not used: the method sets batch norm itself, once")
+        return
     if stage.batch_norm != "frozen" and not in_encoder:
         reporter.decide(f"{stage_name}.batch_norm: {stage.batch_norm} changes nothing: {preset.model.backbone} has no batch norm")
     if fresh and preset.model.weights == "none" and stage.batch_norm == "frozen" and in_encoder:

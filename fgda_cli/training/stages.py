@@ -12,7 +12,7 @@ import torch
 
 from ..data.loader import PairedSamples
 from ..data.store import contents_hash, open_domain
-from ..methods.base import Method
+from ..methods.base import Method, Option
 from ..methods.offline import OfflineData
 from ..methods.registry import method_class
 from ..models import checkpoint
@@ -167,6 +167,7 @@ def check(
     group = join(device)
     _check_batch(stage, identity.stage, group.size)
     check_network(preset, stage, method, data)
+    _check_support(preset, stage, identity, method, group.size)
     source, target = (samples.source, samples.source_items), (samples.target, samples.target_items)
     identity = replace(identity, data=contents_hash([source, target, (samples.labelled, samples.labelled_items)]))
     return Plan(job, preset, stage, identity, method, init, data, samples, device, group)
@@ -240,9 +241,10 @@ def build(plan: Plan, run: RunFolder, resumed: dict | None) -> TrainState:
     elif wanted != begun_in:
         job.reporter.decide(f"precision {wanted} from here on: the run was begun in {begun_in}")
     precision = make_precision(wanted, device, plan.group, model, job.reporter)
-    if resumed is None and stage.batch_norm == "mixed":
+    if resumed is None and stage.batch_norm == "mixed" and not plan.method.fixed_norms:
         mix_statistics(precision.to_device(model), stage, plan.samples, job.reporter)
-    say_norms(model, preset, stage, plan.identity.stage, plan.init is None, job.reporter)
+    is_fresh = plan.init is None
+    say_norms(model, preset, stage, plan.identity.stage, is_fresh, plan.method.fixed_norms, job.reporter)
     weights = plan.samples.class_weights(preset.data.class_balance)
     weights = None if weights is None else weights.to(device)
     method = prepare_method(plan.method, model, preset, stage, precision, plan.group, plan.init is None, weights)
@@ -305,6 +307,34 @@ def _is_longer(job: Job, run: RunFolder, stage: Stage, identity: Identity) -> bo
         )
     job.reporter.decide(f"{run.folder} goes on from iteration {reached} to {stage.iterations}; {rates}")
     return True
+
+
+REMEDIES = {
+    Option.DETAIL: "set model.detail=null",
+    Option.LABELLED: "leave data.target.labelled out, or choose another method",
+    Option.ACCUMULATE: "set accumulate=1, with a smaller crop or model.checkpoint_activations to save memory",
+    Option.AUXILIARY: "set model.multi_level=false",
+    Option.PROCESSES: "start it without torchrun",
+    Option.REDUCED: "set run.precision=fp32",
+}
+
+
+def _check_support(preset: Preset, stage: Stage, identity: Identity, method: type[Method], processes: int) -> None:
+    """Raise UsageError for an option that the preset asks for and the method does not say to support."""
+    asked = {
+        Option.DETAIL: preset.model.detail is not None,
+        Option.AUXILIARY: preset.model.multi_level,
+        Option.LABELLED: preset.data.target.labelled is not None and identity.stage == "adapt",
+        Option.ACCUMULATE: stage.accumulate > 1,
+        Option.TRAINED_NORMS: stage.batch_norm in ("statistics", "train", "target"),
+        Option.MIXED_NORMS: stage.batch_norm == "mixed",
+        Option.PROCESSES: processes > 1,
+        Option.REDUCED: preset.run.precision in ("bf16", "fp16"),
+    }
+    for option, is_asked in asked.items():
+        if is_asked and option not in method.supports:
+            remedy = REMEDIES.get(option, f"set {identity.stage}.batch_norm=frozen")
+            raise UsageError(f"method {identity.method} does not go with {option.value}: {remedy}")
 
 
 def _check_batch(stage: Stage, name: str, processes: int) -> None:

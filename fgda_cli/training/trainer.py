@@ -198,11 +198,12 @@ class Trainer:
         scale, terms_by_part = method.scale, []
         try:
             method.scale = lambda loss: scale(loss) / parts
+            method.whole = batch
             for number, part in enumerate(batch.split(parts)):
                 method.part = (number, parts)
                 terms_by_part.append({name: term.detach() for name, term in self.step_part(part).items()})
         finally:
-            method.scale, method.part = scale, (0, 1)
+            method.scale, method.part, method.whole = scale, (0, 1), None
         names = {name for terms in terms_by_part for name in terms}
         return {name: sum(terms[name] for terms in terms_by_part if name in terms) / parts for name in sorted(names)}
 

@@ -58,6 +58,7 @@ class SelfTraining(Method):
         super().__init__(model, settings, engine)
         self.modules["teacher"] = copy.deepcopy(model).without_drops().requires_grad_(False)
         self.iteration = 0
+        self.share_of_batch: Tensor | None = None
 
     def before_training(self, data: OfflineData) -> None:
         """Prepare the counts of the teacher's labels against true ones, by class, when the target has some labels; they are saved
@@ -142,8 +143,18 @@ class SelfTraining(Method):
         return (probs > self.settings.confidence).float().mean(dim=(1, 2), keepdim=True)
 
     def batch_share(self, probs: Tensor) -> Tensor:
-        """Return the share of sure pixels over all processes' images, one number."""
-        return self.process_group.mean((probs >= self.settings.confidence).float().mean())
+        """Return the share of sure pixels over all images of the batch, of all processes, one number.
+
+        Where the batch is worked off in parts, the first of them asks the teacher about all.
+        """
+        number, parts = self.part
+        if number == 0:
+            of_parts = [probs]
+            for part in self.whole.split(parts)[1:] if self.whole is not None else ():
+                of_parts.append(self.teach(part.target, part.target.shape[-2:])[0])
+            shares = [(one >= self.settings.confidence).float().mean() for one in of_parts]
+            self.share_of_batch = self.process_group.mean(torch.stack(shares).mean())
+        return self.share_of_batch
 
     def augment(self, images: Tensor, stream: int = StepStream.MIXED_IMAGES) -> Tensor:
         """Apply colour jitter and blur to each image, drawn by (seed, stream, iteration, position)."""
