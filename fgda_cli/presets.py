@@ -278,7 +278,7 @@ def _explain(error: ValidationError, tree: dict, schema: type[BaseModel], prefix
     if not origin and node is not None:
         dotted = f"--set {dotted}"
     if first["type"] == "extra_forbidden":
-        return f"{origin}unknown key '{dotted}'" + _nearest(keys, schema, prefix)
+        return f"{origin or '--set: '}unknown key '{'.'.join(keys)}'" + _nearest(keys, schema, prefix)
     if first["type"] == "missing":
         return f"preset lacks the key '{dotted}'"
     given = f" (given: {repr(first['input'])[:60]})" if not isinstance(first["input"], (dict, BaseModel)) else ""

@@ -25,9 +25,6 @@ class TentSettings(MethodSettings):
     )
     norm_lr: float = Field(1e-3, gt=0, description="Adam's rate of the norm layers' scales and shifts")
 
-    def idle(self) -> dict[str, str]:
-        return dict.fromkeys(("aux_seg", "seg_temperature", "lambda_labelled"), "this method reads no label")
-
 
 class Tent(Method):
     """L = mean E(x_t) (eq. 4) with the target's batch norm statistics; all but the norm layers' affine stays.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -53,31 +53,48 @@ def gather(inputs: list[str], root: Path, most: int, threads: int | None = None)
 
     They are spread over all inputs, evenly within each. Raises FgdaError for an input that cannot be read.
     """
-    scenes: list[Scene] = []
-    for number, text in enumerate(inputs):
-        count = -(-(most - len(scenes)) // (len(inputs) - number))
-        if count:
-            scenes += _of_input(text, root, count, threads)
-    return scenes
+    sources = [_source_of(text, root) for text in inputs]
+    counts = _shared_out(most, [size for size, _ in sources])
+    return [scene for count, (_, read) in zip(counts, sources, strict=True) if count for scene in read(count, threads)]
 
 
-def _of_input(text: str, root: Path, count: int, threads: int | None) -> list[Scene]:
+def _shared_out(most: int, sizes: list[int]) -> list[int]:
+    """How many of `most` each source gives: alike as far as it has so many."""
+    counts = [0] * len(sizes)
+    while sum(counts) < most and counts != sizes:
+        for number, size in enumerate(sizes):
+            if counts[number] < size and sum(counts) < most:
+                counts[number] += 1
+    return counts
+
+
+def _source_of(text: str, root: Path) -> tuple[int, Callable[[int, int | None], list[Scene]]]:
+    """How many scenes an input has, and what reads some of them."""
     folder = next((folder for folder in (Path(text), root / text) if (folder / "manifest.json").is_file()), None)
     if folder is not None:
         dataset = PreparedDataset(folder)
-        return from_dataset(dataset, "val" if "val" in dataset.splits() else dataset.splits()[0], count)
-    scenes = []
+        split = "val" if "val" in dataset.splits() else dataset.splits()[0]
+        return len(dataset.items(split)), lambda count, threads: from_dataset(dataset, split, count)
     items = collect([text], recursive=False)
-    chosen = evenly_spaced(items, count)
-    each = -(-count // len(chosen))
-    for item in chosen:
-        frames = frame_count(item.source) or 1 if item.is_video else 1
-        clip = Clip(every=max(1, frames // each)) if item.is_video else Clip()
-        for shown, image in islice(read_inputs([item], threads, clip=clip), each):
-            if isinstance(image, BadFile):
-                raise FgdaError(f"{item.path}: {image}")
-            scenes.append(Scene(image, name=shown.name))
-    return scenes[:count]
+    sizes = [frame_count(item.source) or 1 if item.is_video else 1 for item in items]
+
+    def read(count: int, threads: int | None) -> list[Scene]:
+        scenes = []
+        for number, (item, wanted) in enumerate(zip(items, _spread(count, sizes), strict=True)):
+            clip = Clip(every=max(1, sizes[number] // max(1, wanted))) if item.is_video else Clip()
+            for shown, image in islice(read_inputs([item] if wanted else [], threads, clip=clip), wanted):
+                if isinstance(image, BadFile):
+                    raise FgdaError(f"{item.shown}: {image}")
+                scenes.append(Scene(image, name=shown.name))
+        return scenes
+
+    return sum(sizes), read
+
+
+def _spread(count: int, sizes: list[int]) -> list[int]:
+    """How many of `count` scenes, evenly spaced over all, fall to each of the items in order."""
+    places = evenly_spaced([number for number, size in enumerate(sizes) for _ in range(size)], count)
+    return [places.count(number) for number in range(len(sizes))]
 
 
 def networks_of(

@@ -144,7 +144,7 @@ def test_pretraining_does_not_look_at_the_targets_labels(job, tiny_preset, tmp_p
 
 
 def test_the_source_takes_no_such_key(tiny_preset):
-    with pytest.raises(UsageError, match="labelled belongs to data.target"):
+    with pytest.raises(UsageError, match="unknown key 'data.source.labelled'"):
         tiny_preset("data.source.labelled=3")
 
 

@@ -68,7 +68,14 @@ def test_a_processor_is_left_as_it_is(monkeypatch):
 
 
 def test_signals_that_are_missing_or_out_of_reach(monkeypatch):
-    assert system.stop_signals() == (signal.SIGINT, signal.SIGTERM)
+    hangup = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        assert system.stop_signals() == (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        assert system.stop_signals() == (signal.SIGINT, signal.SIGTERM)  # under nohup
+    finally:
+        signal.signal(signal.SIGHUP, hangup)
+    monkeypatch.delattr(signal, "SIGHUP")
     monkeypatch.delattr(signal, "SIGTERM")
     assert system.stop_signals() == (signal.SIGINT,)
     system.on_signal("SIGTERM", signal.SIG_DFL)  # does nothing

@@ -10,7 +10,7 @@ import signal
 
 import pytest
 
-from fgda_cli.runtime.files import HOLDER
+from fgda_cli.runtime.files import HOLDER, LOCK, alone_in
 from fgda_cli.studies.status import runs_below, status_of
 from tests.helpers import fgda, same, set_flags, stop_at
 
@@ -55,10 +55,12 @@ def test_the_command_of_a_stopped_run_goes_on_to_the_same_end(data_root, tmp_pat
 def test_running_and_broken(trained, tmp_path):
     run = shutil.copytree(trained.parent.parent, tmp_path / "runs/one")
     (run / "checkpoints/final.pth").unlink()
-    (run / HOLDER).write_text(str(os.getpid()))
-    running = status_of(run)
+    with alone_in(run):
+        running = status_of(run)
     assert running.state == "running" and running.seconds is not None and running.goes_on is None
-    (run / HOLDER).write_text("999999999")
+    # Cases 126 and 188: the number of a process says nothing in another container.
+    (run / HOLDER).write_text(str(os.getpid()))
+    (run / LOCK).touch()
     assert status_of(run).state == "stopped"
     with open(run / "metrics.jsonl", "a") as log:
         log.write('{"iteration": 7, "se')  # cut short by a crash

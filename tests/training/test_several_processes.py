@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from fgda_cli.data.images import visible_files
 from fgda_cli.methods.registry import method_names
 from fgda_cli.models import checkpoint
 from fgda_cli.runtime.reporter import Reporter
@@ -42,7 +43,8 @@ def test_a_run_of_two_processes_equals_that_of_one(data_root, pretrained, tmp_pa
         # As one vector: single weights may differ more, where a rounding error turns a ReLU on or off.
         # Adam's first steps have a gradient's sign, also where it is mere rounding: DISE's encoders, from whose images the
         # network learns. All other methods are 3e-6 apart at most.
-        close, closest = (2e-2, 1e-2) if method == "dise" else (1e-4, 1e-3)
+        # CBST's thresholds may fall on the other side of a pixel's confidence: 2e-4 on a processor with AMX.
+        close, closest = {"dise": (2e-2, 1e-2), "cbst+target": (1e-3, 1e-3)}.get(method, (1e-4, 1e-3))
         assert apart <= (1e-5 if start else 1e-4) * distance(one["model"]) and apart <= close * moved, (method, apart, moved)
         for name, module in one["modules"].items():  # in norm: Adam divides gradients near zero by their own size
             for key, value in module.items():
@@ -65,9 +67,7 @@ def test_evaluation_and_prediction_are_the_same_to_the_bit(data_root, raw_playgr
             done = fgda(*command) if name == "one" else python("-m", "fgda_cli", *command, launcher=TORCHRUN)
             assert done.returncode == 0, done.stderr[-3000:]
             assert command[0] != "predict" or done.stdout.count("predicted") == 2  # the folder's name, and one line in all
-    files = [
-        {p.relative_to(tmp_path / n): p.read_bytes() for p in (tmp_path / n).rglob("*") if p.is_file()} for n in ("one", "two")
-    ]
+    files = [{p.relative_to(tmp_path / n): p.read_bytes() for p in visible_files(tmp_path / n)} for n in ("one", "two")]
     assert files[0].keys() == files[1].keys() and len(files[0]) > 30
     results = [json.loads(part.pop(Path("result.json"))) for part in files]
     assert np.sum(results[0]["confusion"]) > 0 and results[0]["images"] == 10
@@ -97,7 +97,7 @@ def test_what_cannot_be_shared_is_refused_before_anything_is_written(data_root, 
                   *set_flags("pretrain.batch_size=3"), launcher=TORCHRUN)  # fmt: skip
     assert "pretrain.batch_size is 3, over all processes: it must be a multiple of their number, 2" in done.stderr
     assert done.returncode != 0 and not (tmp_path / "run").exists()
-    environment = {"RANK": "0", "WORLD_SIZE": "2"}
+    environment = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29555"}
     before = dict(os.environ)
     try:
         os.environ.update(environment)

@@ -53,7 +53,7 @@ def test_a_source_without_that_split_is_refused_before_training(data_root, tiny_
     preset = tiny_preset("data.source.validation=val")
     with pytest.raises(UsageError, match="data.source.validation: .*val"):
         stages.pretrain(job_of(preset, data_root, tmp_path / "run"))
-    with pytest.raises(UsageError, match="validation belongs to data.source"):
+    with pytest.raises(UsageError, match="unknown key 'data.target.validation'"):
         load_preset("playground", ["data.target.validation=val"])
 
 

@@ -123,7 +123,7 @@ def test_a_time_limit_ends_in_time_with_the_best_and_a_larger_one_goes_on(job, t
     """Learning rates decay until the limit, and a finished run with a larger limit is not "finished already"."""
     long = ("adapt.iterations=100000", "adapt.evaluate_every=99999", "adapt.log_every=1", "run.select=label-free")
     limited, start = replace(job, preset=tiny_preset(*long, "run.time_limit=8s")), time.monotonic()
-    final = stages.adapt(replace(limited, started=start), trained)
+    final = stages.adapt(limited, trained)
     assert time.monotonic() - start < 20
     scores, content = validations(job.out), checkpoint.load(final)
     assert 2 <= len(scores) <= LOOKS + 2 and content["iteration"] in scores
@@ -134,7 +134,7 @@ def test_a_time_limit_ends_in_time_with_the_best_and_a_larger_one_goes_on(job, t
     rates = [one["lr"]["segmentation"] for one in records(job.out) if "lr" in one]
     assert rates[-1] < 0.5 * rates[0]  # without a plan it would hardly have moved
     assert stages.adapt(limited, trained) == final  # it is finished
-    again = replace(job, preset=tiny_preset(*long, "run.time_limit=13s"), started=time.monotonic())
+    again = replace(job, preset=tiny_preset(*long, "run.time_limit=13s"))
     assert stages.adapt(again, trained) == final
     more = checkpoint.load(job.out / "checkpoints/last.pth")["train"]
     assert more["iteration"] > last["iteration"] and 9 < more["spent"] < 14
