@@ -27,8 +27,13 @@ def interpolation(inputs: int, outputs: int, like: Tensor, align_corners: bool =
 
 @lru_cache(maxsize=64)
 def _interpolation(inputs: int, outputs: int, align_corners: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
-    pixels = torch.arange(outputs, dtype=torch.float64)
-    return reading_matrix(index_of(pixels, inputs, outputs, align_corners), inputs).to(device, dtype)
+    with torch.inference_mode(False):  # what is kept must serve training too
+        pixels = torch.arange(outputs, dtype=torch.float64)
+        return _matrix_of(pixels, inputs, outputs, align_corners).to(device, dtype)
+
+
+def _matrix_of(pixels: Tensor, inputs: int, outputs: int, align_corners: bool) -> Tensor:
+    return reading_matrix(index_of(pixels, inputs, outputs, align_corners), inputs)
 
 
 def index_of(pixels: Tensor, inputs: int, outputs: int, align_corners: bool) -> Tensor:

@@ -81,6 +81,9 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.", ric
 PrecisionName = Annotated[
     Optional[str], typer.Option("--precision", help="auto, fp32, bf16 or fp16. Default: the preset's.", rich_help_panel=COMPUTE)
 ]
+ComputedIn = Annotated[
+    Optional[str], typer.Option("--precision", help="auto, fp32, bf16 or fp16. Default: fp32.", rich_help_panel=COMPUTE)
+]
 Workers = Annotated[Optional[int], typer.Option(min=0, max=256, help="Processes that read data.", rich_help_panel=COMPUTE)]
 Threads = Annotated[
     Optional[int],

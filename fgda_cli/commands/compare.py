@@ -26,7 +26,7 @@ def compare(
     ] = None,
     data_root: cli.DataRoot = None,
     device: cli.Device = "auto",
-    precision: cli.PrecisionName = None,
+    precision: cli.ComputedIn = None,
     workers: cli.Threads = None,
 ) -> None:
     """Draw a sheet as the paper's Fig. 3, 6, 7 (image, truth, predictions, entropy), or make a page to look around in."""

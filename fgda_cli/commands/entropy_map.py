@@ -24,7 +24,7 @@ def entropy_map(
     overlap: cli.Overlap = 0.25,
     blend: cli.Blend = "taper",
     device: cli.Device = "auto",
-    precision: cli.PrecisionName = None,
+    precision: cli.ComputedIn = None,
     workers: cli.Threads = None,
     max_pixels: cli.MaxPixels = None,
 ) -> None:

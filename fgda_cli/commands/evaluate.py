@@ -57,7 +57,7 @@ def evaluate(
         Optional[Path], typer.Option(metavar="DIR", help="Write an HTML page with tables and pictures.", rich_help_panel="Result")
     ] = None,
     device: cli.Device = "auto",
-    precision: cli.PrecisionName = None,
+    precision: cli.ComputedIn = None,
     workers: cli.Threads = None,
 ) -> None:
     """Print IoU by class and mIoU; compare several checkpoints side by side."""

@@ -37,6 +37,9 @@ def export(
     int8: Annotated[
         bool, typer.Option("--int8", help="8-bit convolutions (onnx); needs --calibrate.", rich_help_panel="Result")
     ] = False,
+    opset: Annotated[
+        int, typer.Option(min=18, max=23, help="ONNX operator set: 18 runs on runtimes from 1.14 on.", rich_help_panel="Result")
+    ] = 18,
     calibrate: Annotated[
         Optional[str],
         typer.Option(
@@ -48,10 +51,11 @@ def export(
     from ..data.cache import parse_size
 
     pixels = parse_size(size)
-    kind = format_ or (BY_SUFFIX.get(out.suffix) if out is not None else "onnx")
+    suffix = None if out is None else out.suffix.lower()
+    kind = format_ or (BY_SUFFIX.get(suffix) if out is not None else "onnx")
     if format_ is not None and kind not in BY_SUFFIX.values():
         raise UsageError(f"--format {format_}: known are onnx, torchscript, openvino")
-    if kind is None or (out is not None and BY_SUFFIX.get(out.suffix) != kind):
+    if kind is None or (out is not None and BY_SUFFIX.get(suffix) != kind):
         raise UsageError(f"--out {out}: name it *.onnx, *.pt (torchscript) or *.xml (openvino)")
     if half and int8:
         raise UsageError("--half and --int8: one of them")
@@ -63,9 +67,9 @@ def export(
     from ..inference.export import export as write
     from ..inference.inputs import different_frames, spread_images
 
-    form = Form(kind, argmax, dynamic, "half" if half else "int8" if int8 else "fp32")
+    form = Form(kind, argmax, dynamic, "half" if half else "int8" if int8 else "fp32", opset)
     out = out or Path("model").with_suffix(SUFFIXES[kind])
-    frames = spread_images(calibrate, CALIBRATION) if calibrate is not None else None
+    frames = spread_images(calibrate, CALIBRATION, reporter=Reporter()) if calibrate is not None else None
     if int8 and (count := different_frames(frames)) < FEW_FRAMES:
         Reporter().warn(f"--int8 takes its ranges from {count} different frames: give it {CALIBRATION} like those it will see")
     made = write(checkpoint, out, form, pixels, frames)

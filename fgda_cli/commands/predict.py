@@ -40,6 +40,14 @@ def predict(
     reconnect: Annotated[
         bool, typer.Option("--reconnect", help="Open a network stream again when it breaks.", rich_help_panel="Video")
     ] = False,
+    skip_existing: Annotated[
+        bool,
+        typer.Option(
+            "--skip-existing",
+            help="Leave out images whose results an earlier run wrote.",
+            rich_help_panel="Result",
+        ),
+    ] = False,
     ids: cli.Ids = "train",
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Include folders inside folders.")] = False,
     label_maps: cli.LabelMaps = False,
@@ -49,7 +57,7 @@ def predict(
     overlap: cli.Overlap = 0.25,
     blend: cli.Blend = "taper",
     device: cli.Device = "auto",
-    precision: cli.PrecisionName = None,
+    precision: cli.ComputedIn = None,
     workers: cli.Threads = None,
     max_pixels: cli.MaxPixels = None,
 ) -> None:
@@ -67,7 +75,7 @@ def predict(
     from ..inference.predict import Reading, fail_on_bad, predict_inputs
     from ..models.checkpoint import load_model
     from ..runtime.distributed import join
-    from ..runtime.written import planned
+    from ..runtime.written import Written, planned
 
     clip = Clip(every, parse_time(start, "--start") or 0.0, parse_time(end, "--end"), stream, reconnect)
     if clip.end is not None and clip.end <= clip.start:
@@ -82,6 +90,11 @@ def predict(
     if "video" in kinds:
         library("--save video")
         check_videos(images, out, stills)
+    if skip_existing:
+        before = Written(out)
+        kept = [item for item in images if not before.holds(Pictures.names([item], stills)[1:])]
+        show.decide(f"{len(images) - len(kept)} images have results already")
+        images = kept
     names = Pictures.names(images, stills)
     if "video" in kinds:
         names += [f"{item.name}.mp4" for item in images if item.is_video]

@@ -28,7 +28,7 @@ def rank(
     label_maps: cli.LabelMaps = False,
     json: cli.Json = None,
     device: cli.Device = "auto",
-    precision: cli.PrecisionName = None,
+    precision: cli.ComputedIn = None,
     workers: cli.Threads = None,
     max_pixels: cli.MaxPixels = None,
 ) -> None:

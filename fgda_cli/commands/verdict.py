@@ -36,7 +36,7 @@ def verdict(
     ] = None,
     json: cli.Json = None,
     device: cli.Device = "auto",
-    precision: cli.PrecisionName = None,
+    precision: cli.ComputedIn = None,
     max_pixels: cli.MaxPixels = None,
 ) -> None:
     """Say without labels whether adaptation helped, and which classes it hurt."""

@@ -83,7 +83,9 @@ def fill(task: Task, listing: Listing, reporter: Reporter, workers: int) -> Summ
     """
     if not listing.pairs:
         first = f" (first: {listing.problems[0]['file']}: {listing.problems[0]['reason']})" if listing.problems else ""
-        raise FgdaError(f"no image with everything it needs was found for '{task.dataset}'{first}")
+        there = "".join(f"\nthere: {text}" for text in not_taken(task, listing)[:1])
+        only = f" by --only {' '.join(task.asked['only'])}" if task.asked.get("only") else ""
+        raise FgdaError(f"no image with everything it needs was found{only} for '{task.dataset}'{first}{there}")
     _refuse_shared_paths(task, listing)
     for note in (*listing.notes, *not_taken(task, listing)):
         reporter.decide(f"{task.dataset}: {note}")

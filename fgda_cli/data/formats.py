@@ -33,6 +33,8 @@ def read_label_values(path: Path) -> np.ndarray:
         with open_image(path) as image:
             if image.info.get("compression") in ("jpeg", "tiff_jpeg", "webp"):
                 raise BadFile("a TIFF with lossy compression cannot hold labels: export them as PNG")
+            if getattr(image, "n_frames", 1) > 1:
+                raise BadFile(f"holds {image.n_frames} pages, of which one would be read: save the label alone")
             if image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
                 raise BadFile(f"a {image.mode} image cannot hold labels: export them as PNG")
             if image.format in ("PNG", "TIFF", "PPM") and is_deep_colour(path, image):

@@ -102,6 +102,7 @@ class PairedSamples(Dataset):
     needs: frozenset[str] = frozenset()  # fields of Batch that the method asks for
     labelled: AnyDataset | None = None  # the target's labelled part
     draw_source: sampling.Draw = field(init=False)
+    orders: dict[int, tuple[int, np.ndarray]] = field(default_factory=dict)  # by stream: an epoch, and its order of items
 
     def __post_init__(self):
         self.source_items = self.source.items("train", labelled=True) if self.source else []
@@ -214,7 +215,9 @@ class PairedSamples(Dataset):
     def _in_epochs(self, items: list, position: int, stream: int):
         """The item of a position, in shuffled epochs so that each is seen equally often, and a generator for its changes."""
         epoch, rank = divmod(position, len(items))
-        order = np.random.default_rng([self.seed, stream, epoch]).permutation(len(items))
+        if self.orders.get(stream, (-1, None))[0] != epoch:
+            self.orders[stream] = (epoch, np.random.default_rng([self.seed, stream, epoch]).permutation(len(items)))
+        order = self.orders[stream][1]
         return items[order[rank]], np.random.default_rng([self.seed, stream + 1, position])
 
     def _target(self, position: int) -> dict[str, Tensor | str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,10 @@ from .formats import (
     from_train_ids,
     grey_values,
     id_table,
+    ids_or_colours,
     map_colours,
     read_label_values,
+    sample_of,
     sampled_values,
 )
 from .images import BadFile
@@ -61,6 +64,30 @@ class Mapping:
                 f"label {are} not in the mapping (add `{unknown[0]}: CLASS`, or `{unknown[0]}: ignore`{each}, or `rest: ignore`)"
             )
         return id_table(self.ids | {value: self.rest for value in unknown})[label]
+
+    @property
+    def rest_name(self) -> str:
+        return "ignore" if self.rest == IGNORE_INDEX else self.classes.names[self.rest or 0]
+
+    def taken_by_rest(self, labels: list[Path]) -> str:
+        """Return which values no line mentions and how many pixels they have, in a sample of the labels, in words."""
+        if self.rest is None or (self.ids is None and self.colours is None):
+            return ""
+        counts: Counter = Counter()
+        total = 0
+        for path in sample_of(labels):
+            try:
+                values = ids_or_colours(read_label_values(path))
+            except BadFile:
+                continue  # refused later, by name
+            total += values.shape[0] * values.shape[1]
+            flat = values.reshape(-1, 3) if values.ndim == 3 else values.reshape(-1, 1)
+            for value, count in zip(*np.unique(flat, axis=0, return_counts=True), strict=True):
+                key = tuple(value.tolist()) if values.ndim == 3 else int(value[0])
+                known = self.colours if values.ndim == 3 else self.ids
+                if key not in (known or {}) and key != IGNORE_INDEX:
+                    counts[key] += int(count)
+        return shown([f"{key} ({100 * count / max(total, 1):.2f} %)" for key, count in counts.most_common()], 8)
 
     @property
     def is_by_name(self) -> bool:

@@ -69,16 +69,20 @@ def inside(size: tuple[int, int], polygons: Sequence[Polygon]) -> np.ndarray:
     width, height = size
     filled = np.zeros((height, width), bool)
     for polygon in polygons:
-        toggles = np.zeros((height, width + 1), bool)
         points = _points(polygon)
+        # Its own box, not the whole image, is filled.
+        left, right = (int(np.clip(math.floor(x), 0, width)) for x in (points[:, 0].min(), points[:, 0].max() + 1))
+        top, bottom = (int(np.clip(math.floor(y), 0, height)) for y in (points[:, 1].min(), points[:, 1].max() + 1))
+        toggles = np.zeros((bottom - top, right - left + 1), bool)
         for (x0, y0), (x1, y1) in zip(points, np.roll(points, -1, axis=0), strict=True):
             if y0 > y1:
                 x0, y0, x1, y1 = x1, y1, x0, y0
-            rows = np.arange(max(0, math.ceil(y0 - 0.5)), min(height, math.ceil(y1 - 0.5)))
+            rows = np.arange(max(top, math.ceil(y0 - 0.5)), min(bottom, math.ceil(y1 - 0.5)))
             if len(rows):
                 crossings = x0 + (rows + 0.5 - y0) * ((x1 - x0) / (y1 - y0))
-                toggles[rows, np.clip(np.ceil(crossings - 0.5), 0, width).astype(np.int64)] ^= True
-        filled |= np.logical_xor.accumulate(toggles, axis=1)[:, :width]
+                columns = np.clip(np.ceil(crossings - 0.5), left, right).astype(np.int64)
+                toggles[rows - top, columns - left] ^= True
+        filled[top:bottom, left:right] |= np.logical_xor.accumulate(toggles, axis=1)[:, : right - left]
     return filled
 
 
@@ -98,7 +102,7 @@ def _points(polygon: Polygon) -> np.ndarray:
 def decode_runs(size: tuple[int, int], runs: Any) -> np.ndarray:
     """Decode COCO's run lengths (down the columns, zeros first, plain or compressed) to a mask `[H,W]`. Raises BadFile."""
     width, height = size
-    if not isinstance(runs, dict) or list(runs.get("size") or ()) != [height, width]:
+    if not isinstance(runs, dict) or runs.get("size") != [height, width]:
         raise BadFile(f"run lengths that are not of its size, {width}x{height}")
     counts = runs.get("counts")
     counts = _uncompressed(counts) if isinstance(counts, str) else counts

@@ -40,7 +40,7 @@ def make_card(
             "backbone": model["backbone"],
             "head": model["head"],
             "weights_from": UNKNOWN if is_import else model["weights"],
-            "weights_licence": None if is_import else described.get("licence"),
+            "weights_licence": None if is_import or model["weights"] == "none" else described.get("licence"),
         },
         "training": {
             "stage": info["stage"],
@@ -83,7 +83,7 @@ def card_markdown(card: dict[str, Any]) -> str:
         f"| classes | {', '.join(card['classes'])} |",
         f"| input | {card['input']} |",
         f"| network | {architecture['backbone']}, head {architecture['head']} |",
-        f"| began from | {architecture['weights_from']} weights (licence: {architecture['weights_licence'] or 'not known'}) |",
+        f"| began from | {_start(architecture)} |",
         *([f"| imported from | {training['origin']}; its authors' pages say how it was trained, and its licence |"]
           if "origin" in training else []),
         f"| method | {training['method']} ({training['stage']}), iteration {training['iteration']}, seed {training['seed']} |",
@@ -94,6 +94,12 @@ def card_markdown(card: dict[str, Any]) -> str:
         "## Limits", "", *(f"- {limit}" for limit in card["limits"]), "",
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+def _start(architecture: dict[str, Any]) -> str:
+    if architecture["weights_from"] == "none":
+        return "random weights"
+    return f"{architecture['weights_from']} weights (licence: {architecture['weights_licence'] or 'not known'})"
 
 
 def _names(value: Any) -> str:

@@ -26,6 +26,7 @@ from ..runtime.errors import FgdaError
 from ..runtime.files import whole_files, writing
 from .card_content import make_card
 
+OLDEST_IR = 8  # of ONNX files: what opset 18 came with
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt", "openvino": ".xml"}
 TOLERANCE = 1e-4  # of the coarse logits in fp32, relative to the largest where that is above 1
 SAME = {"fp32": 0.999, "half": 0.99, "int8": 0.0}  # least share of pixels of the same class; int8 is said, not judged
@@ -40,6 +41,7 @@ class Form:
     argmax: bool = False
     dynamic: bool = False
     numbers: str = "fp32"  # half, int8
+    opset: int = 18  # the oldest that the exporter writes: older runtimes (Jetson's, Triton's) read it
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -112,7 +114,9 @@ def export(
             raise FgdaError(f"{out} was not written: its logits differ from torch's by {apart[0]:.1e}")
         if apart[2] < SAME[form.numbers]:
             raise FgdaError(f"{out} was not written: {100 * (1 - apart[2]):.2f} % of the pixels have another class than by torch")
-        with whole_files(*(out.with_suffix(file.suffix) for file in made)) as partials:
+        # The file that was named; what else belongs to it (OpenVINO's weights) beside it.
+        targets = [out, *(out.with_suffix(file.suffix) for file in made[1:])]
+        with whole_files(*targets) as partials:
             for file, partial in zip(made, partials, strict=True):
                 file.replace(partial)
     return Exported((width, height), model.num_classes, *apart)
@@ -189,9 +193,11 @@ def _onnx_program(network: Network, images: Tensor, form: Form):
     with _quiet():
         program = torch.onnx.export(
             network, (example,), dynamo=True, input_names=["images"], output_names=list(form.outputs),
-            dynamic_shapes=({0: batch, **free},),
+            dynamic_shapes=({0: batch, **free},), opset_version=form.opset,
         )  # fmt: skip
-    return program.model_proto
+    proto = program.model_proto
+    proto.ir_version = min(proto.ir_version, OLDEST_IR)
+    return proto
 
 
 def _quantised(path: Path, images: Tensor, folder: Path) -> Path:
@@ -253,7 +259,7 @@ def write_torchscript(
 def write_openvino(network: Network, images: Tensor, facts: dict[str, Any], form: Form, folder: Path) -> tuple[list[Path], Run]:
     """Write `model.xml` and `model.bin` by way of ONNX; `half` stores the weights in 16 bits."""
     (openvino,) = _libraries("openvino", extra="openvino")
-    plain = Form("onnx", form.argmax, form.dynamic)
+    plain = Form("onnx", form.argmax, form.dynamic, opset=form.opset)
     (onnx_file,), _ = write_onnx(network, images, facts, plain, folder)
     made = folder / "model.xml"
     with _quiet():

@@ -258,7 +258,11 @@ def spread_images(
     reporter: Reporter = Reporter(quiet=True),
 ) -> list[np.ndarray]:
     """Read `count` images of a folder or glob, evenly spaced, RGB. Raises FgdaError when none can be read."""
-    inputs = [item for item in collect([text], recursive, None, label_maps, reporter) if not item.is_video]
+    found = collect([text], recursive, None, label_maps, reporter)
+    inputs = [item for item in found if not item.is_video]
+    if inputs and len(inputs) < len(found):
+        videos = len(found) - len(inputs)
+        reporter.decide(f"{text}: {videos} videos beside the images are not looked at (take frames of them first)")
     images = [
         image for _, image in read_inputs(evenly_spaced(inputs, count), max_pixels=max_pixels) if isinstance(image, np.ndarray)
     ]

@@ -66,7 +66,7 @@ class Dise(Method):
         self.image_judges = {name: nets.ImageDiscriminator(settings.image_width) for name in ("source_image", "target_image")}
         self.modules |= {**self.makers, **self.judges, **self.image_judges}
         if settings.perception == "own":
-            self.modules["perception"] = copy.deepcopy(model).requires_grad_(False)
+            self.modules["perception"] = copy.deepcopy(model).without_drops().requires_grad_(False)
             self.modules["perception"].set_batch_norm("frozen")
         self.iteration = 0
 

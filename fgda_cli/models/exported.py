@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.classes import ClassSet
-from ..data.geometry import InputRule
+from ..data.geometry import InputRule, Size
 from ..runtime.errors import FgdaError
 from .segmenter import Output
 
@@ -54,6 +55,22 @@ def read_facts(path: Path, session: Any) -> dict[str, Any]:
     return facts
 
 
+@dataclass(frozen=True)
+class FixedSize(InputRule):
+    """The checkpoint's own rule, in a file that computes at one size: images that would enter at another are refused."""
+
+    file_size: Size = (0, 0)
+
+    def __call__(self, width: int, height: int) -> Size:
+        wanted = super().__call__(width, height)
+        if wanted != self.file_size:
+            raise FgdaError(
+                "an image of {}x{} enters the network at {}x{}, and this exported file computes at {}x{} alone\n"
+                "use its checkpoint, or export one with --size for such images".format(width, height, *wanted, *self.file_size)
+            )
+        return wanted
+
+
 class ExportedModel(nn.Module):
     """Reads images of one size; `Output.logits` `[B,K,h,w]` alone is filled in."""
 
@@ -64,14 +81,16 @@ class ExportedModel(nn.Module):
         self.align_corners = bool(facts["align_corners"])
         rule = InputRule.from_json(facts["input"])
         self.size = tuple(facts["size"])
-        self.input_rule: InputRule | None = InputRule(self.size, rule.trained_on, rule.resample, squeeze_all=True)
+        self.input_rule: InputRule | None = FixedSize(**vars(rule), file_size=self.size)
         self.is_dynamic = bool(facts["dynamic"])
 
     def forward(self, images: Tensor) -> Output:
         width, height = images.shape[-1], images.shape[-2]
-        if (width, height) != self.size and not self.is_dynamic:
+        if (width, height) != self.size:
             wanted = "x".join(map(str, self.size))
-            raise FgdaError(f"{self.path} takes images of {wanted}, not {width}x{height}: export it with --size, or --dynamic")
+            raise FgdaError(
+                f"{self.path} takes images of {wanted}, not {width}x{height}: export it with --size, or use the checkpoint"
+            )
         pixels = images.round().clamp(0, 255).to(torch.uint8).cpu().numpy()
         (coarse,) = self.session.run(["coarse"], {"images": pixels})
         return Output(torch.from_numpy(coarse).float(), None, None, None)

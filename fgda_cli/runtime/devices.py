@@ -22,7 +22,7 @@ def pick_device(name: str) -> torch.device:
     if name in ("auto", "cuda") and torch.cuda.is_available() and ranks()[1] > 1:
         name = f"cuda:{ranks()[2]}"
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "cpu"  # a Mac's GPU, which is untested, only where it is asked for
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -150,5 +150,5 @@ def _step_seconds(precision: Precision, module: nn.Module, images: torch.Tensor)
     logits = output[0] if isinstance(output, tuple) else output
     logits.float().square().mean().backward()
     if precision.device.type == "cuda":
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(precision.device)
     return time.perf_counter() - start

@@ -38,6 +38,12 @@ class Written:
             return True
         return name in self.facts and self.facts[name] in (None, _facts_of(path))
 
+    def holds(self, names: Iterable[str]) -> bool:
+        """Return whether all of these were written whole, and are as they were."""
+        names = list(names)
+        are_whole = ((self.folder / name).exists() and self.facts.get(name) and self.is_ours(name) for name in names)
+        return bool(names) and all(are_whole)
+
     def check(self, names: Iterable[str]) -> None:
         """Raise UsageError for the first file that a person made or changed."""
         for name in names:

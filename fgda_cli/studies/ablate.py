@@ -62,7 +62,7 @@ def _run_cells(
             key = f"{method}-seed{seed}"
             job.reporter.say(f"cell {key}")
             final = _train(replace(job, preset=preset, reporter=replace(job.reporter, warned=[])), out, method, seed)
-            stamp = final.stat().st_mtime_ns
+            stamp = [final.stat().st_mtime_ns, _data_of(job, preset)]
             if cells.get(key, {}).get("stamp") != stamp:
                 cells[key] = {"stamp": stamp, "method": method, "seed": seed, **_evaluate(job, preset, final, by_labels)}
                 write_json(record, _summary(job.preset.name, metric, cells, by_labels))
@@ -169,6 +169,15 @@ def _evaluate(job: stages.Job, preset, final: Path, by_labels: bool) -> dict[str
     return {"result": result.to_json(), "verdict": verdict}
 
 
+def _data_of(job: stages.Job, preset: Preset) -> str | None:
+    """The hash of the images and labels that a cell is evaluated on; None without any."""
+    wanted = preset.data.evaluation
+    try:
+        return open_dataset(job.data_root, wanted.dataset).pixels(wanted.split)
+    except FgdaError:
+        return None
+
+
 def _read(record: Path) -> dict[str, dict]:
     if not record.is_file():
         return {}
@@ -182,7 +191,7 @@ def _summary(preset: str, metric: str, cells: dict[str, dict], by_labels: bool =
     rows: list[dict[str, Any]] = []
     for method in dict.fromkeys(cell["method"] for cell in cells.values()):
         ours = sorted((cell for cell in cells.values() if cell["method"] == method), key=lambda cell: cell["seed"])
-        scores = {cell["seed"]: cell["result"][metric] for cell in ours if cell["result"] is not None}
+        scores = {cell["seed"]: _score(cell["result"], metric) for cell in ours if cell["result"] is not None}
         values = list(scores.values())
         spread = statistics.stdev(values) if len(values) > 1 else None
         iou = _mean_iou([cell["result"].get("iou", {}) for cell in ours if cell["result"] is not None])
@@ -217,6 +226,11 @@ def _summary(preset: str, metric: str, cells: dict[str, dict], by_labels: bool =
         "rows": rows,
         "cells": cells,
     }
+
+
+def _score(result: dict[str, Any], metric: str) -> float | None:
+    """A cell's score: as in training, mIoU where SYNTHIA's classes are not there."""
+    return result["miou"] if result.get(metric) is None else result[metric]
 
 
 def _mean_score(verdicts: list[dict], seeds: int) -> float | None:

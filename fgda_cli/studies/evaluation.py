@@ -88,7 +88,7 @@ def evaluate_all(paths: list[Path], wanted: EvaluationOptions, reporter: Reporte
     group = join(wanted.precision.device)
     candidates = _candidates(paths, wanted, reporter)
     dataset, split = _one_dataset(candidates, wanted)
-    saved = [_saved(one, candidates, dataset, split, wanted, group) for one in candidates]
+    saved = [_saved(one, candidates, dataset, split, wanted, group, reporter) for one in candidates]
     with kept_below(wanted.report, group) as folder:
         for number, one in enumerate(candidates):
             receivers = Receivers([] if saved[number] is None else [saved[number]])
@@ -149,12 +149,15 @@ def _saved(
     split: str,
     wanted: EvaluationOptions,
     group: ProcessGroup,
+    reporter: Reporter,
 ) -> SavedIds | None:
     """Return what writes a candidate's predicted ids; None where they are not asked for."""
     if wanted.save_predictions is None:
         return None
     out = wanted.save_predictions / (one.folder if len(candidates) > 1 else "")
     ids = Ids(wanted.ids, ClassSet.from_json(one.content["classes"]))
+    if ids.note():
+        reporter.decide(ids.note())
     names = [f"{item.name}.png" for item in dataset.items(split, labelled=True)]
     return SavedIds(out, ids, planned(out, names, group))
 

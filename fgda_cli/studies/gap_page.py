@@ -29,7 +29,11 @@ def gap_page(gap: Gap) -> str:
         for name, value in gap.figures.items()
     )
     names = [f"{domain.name}, {domain.count} images, {domain.size[0]}x{domain.size[1]}" for domain in (gap.source, gap.target)]
-    spectra = {domain.name: list(enumerate(domain.spectrum.tolist())) for domain in (gap.source, gap.target)}
+    source, target = sides(gap)
+    spectra = {
+        source: list(enumerate(gap.source.spectrum.tolist())),
+        target: list(enumerate(gap.target.spectrum.tolist())),
+    }
     return html.page(
         "Gap", names,
         html.section("What to set", f"<table>{rows}</table>", "Rules of thumb: fgda verdict tells afterwards whether it helped."),
@@ -41,10 +45,16 @@ def gap_page(gap: Gap) -> str:
     )  # fmt: skip
 
 
+def sides(gap: Gap) -> tuple[str, str]:
+    """Return the names of both sides, told apart where they are equal."""
+    source, target = gap.source.name, gap.target.name
+    return (source, target) if source != target else (f"{source} (source)", f"{target} (target)")
+
+
 def _profiles(gap: Gap) -> dict[str, list[tuple[int, float]]]:
     return {
-        f"{domain.name}, {what}": list(enumerate(domain.profile[row].tolist()))
-        for domain in (gap.source, gap.target)
+        f"{name}, {what}": list(enumerate(domain.profile[row].tolist()))
+        for name, domain in zip(sides(gap), (gap.source, gap.target), strict=True)
         for row, what in enumerate(("brightness", "edges"))
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import colorsys
 import json
+import re
 from collections.abc import Iterable
 from html import escape
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 from ..data.classes import ClassMatch, ClassSet
 from ..data.geometry import resize_ids, resize_image
 from ..metrics import ConfusionMatrix
+from ..visual.html import policy
 from .compare import Scene
 
 LOOK = "look.html"  # the page beside a report
@@ -34,12 +36,16 @@ def look_page(scenes: Iterable[Scene], names: list[str], own: list[ClassSet], cl
     data = {"names": names, "classes": list(classes.names), "frames": frames,
             "palettes": {"own": [list(colour) for colour in classes.palette], "safe": safe_palette(len(classes))}}  # fmt: skip
     folder = Path(__file__).parent.parent / "visual"
-    text = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")  # no name ends the script
-    parts = {"@TITLE@": escape(" and ".join(names)), "@SCRIPT@": (folder / "look.js").read_text(encoding="utf-8"), "@DATA@": text}
+    script = (folder / "look.js").read_text(encoding="utf-8")
+    parts = {
+        "TITLE": escape(" and ".join(names)),
+        "POLICY": policy(script),
+        "SCRIPT": script,
+        # No name of a class or file ends the script.
+        "DATA": json.dumps(data, ensure_ascii=False).replace("<", "\\u003c"),
+    }
     page = (folder / "look.html").read_text(encoding="utf-8")
-    for mark, value in parts.items():
-        page = page.replace(mark, value)
-    return page
+    return re.sub("@(TITLE|POLICY|SCRIPT|DATA)@", lambda mark: parts[mark[1]], page)
 
 
 def _frame(scene: Scene, number: int, predictions: list[dict], own: list[ClassSet], classes: ClassSet) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from .kept import KeptPredictions
 
 SHOWN = 4  # best images, and worst
 MEANS = {"miou": "mIoU", "miou16": "mIoU, 16 classes", "miou13": "mIoU, 13 classes", "pixel_accuracy": "pixel accuracy"}
+SCORES = MEANS | {"source_miou": "mIoU on the source's held-out images", "label_free": "score without labels (points)"}
 
 
 def evaluation_page(result: EvaluationResult, dataset: PreparedDataset, kept: KeptPredictions, look: str) -> str:
@@ -100,10 +101,11 @@ def run_page(run: Path) -> str:
     finished = "finished" if (run / "checkpoints/final.pth").is_file() else "not finished"
     facts = [str(run), what, f"iteration {last}, {finished}"]
     best = {
-        name: f"{max(value for _, value in points):.1f} %" for name, points in series.get("validation", {}).items()
-    }  # fmt: skip
+        name: f"{max(value for _, value in points):.1f}{'' if name == 'label_free' else ' %'}"
+        for name, points in series.get("validation", {}).items()
+    }
     sections = [html.section(title, html.figure_svg(curves(group))) for title, group in series.items()]
-    heading = html.cards({f"best {MEANS[name]} in validation": value for name, value in best.items()})
+    heading = html.cards({f"best {SCORES.get(name, name)} in validation": value for name, value in best.items()})
     return html.page("Training run", facts, heading, *sections, html.section("Settings", f"<pre>{html.escape(settings)}</pre>"))
 
 
@@ -117,7 +119,7 @@ def _series(entries: list[dict]) -> dict[str, dict[str, list[tuple[int, float]]]
             parts["images/s"] = {"images/s": entry.pop("images_per_second")} if "images_per_second" in entry else {}
             parts["losses"] = entry
             values = [(group, name, float(value)) for group, part in parts.items() for name, value in part.items()]
-        except (ValueError, AttributeError, TypeError):
+        except (ValueError, AttributeError, TypeError, KeyError, OverflowError):
             continue  # another program's line
         for group, name, value in values:
             groups[group].setdefault(name, []).append((iteration, value))

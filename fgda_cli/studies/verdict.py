@@ -79,6 +79,10 @@ def run_verdict(
     paths = [baseline, *(path for path in checkpoints if path.resolve() != baseline.resolve())]
     if len(paths) == 1:
         raise UsageError(f"{baseline} is the baseline itself: name the checkpoints that were adapted from it")
+    own = {path: ClassSet.from_json(load(path)["classes"]).names for path in paths}
+    for path in paths[1:]:
+        if own[path] != own[baseline]:
+            raise FgdaError(f"{path} and {baseline} have different classes: no verdict can be given")
     names = dict(zip(checkpoints, headings, strict=True))
     study: Study | None = None
     for path in paths:
@@ -88,8 +92,6 @@ def run_verdict(
             frames, what = target_frames(wanted, model, info, reporter)
             source, prior = source_frames(wanted, info, reporter)
             study = Study([], info["classes"], frames, what)
-        elif info["classes"].names != study.classes.names:
-            raise FgdaError(f"{path} and {baseline} have different classes: no verdict can be given")
         reporter.say(f"looking at {path}")
         observed = observe(model, frames, precision)
         verdict = verdict_on(study.checkpoints[0].observed, observed, study.classes.names) if study.checkpoints else None

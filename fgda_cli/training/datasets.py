@@ -105,7 +105,10 @@ def _warn_of_seen(labelled: AnyDataset | None, evaluation: PreparedDataset | Non
     if labelled is None or evaluation is None:
         return
     evaluated = {(item.folder.resolve(), item.image) for item in evaluation.items(split)}
-    both = [item for item in labelled.items("train") if (item.folder.resolve(), item.image) in evaluated]
+    pixels = {item.raw_hash for item in evaluation.items(split) if item.raw_hash is not None}
+    both = [
+        item for item in labelled.items("train") if (item.folder.resolve(), item.image) in evaluated or item.raw_hash in pixels
+    ]
     if both:
         reporter.warn(
             f"{len(both)} images whose labels adaptation uses are also evaluated on, e.g. {both[0].name}: "

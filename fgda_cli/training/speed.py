@@ -39,7 +39,7 @@ def seconds_a_step(preset: Preset, stage: Stage, name: str, num_classes: int, de
             started = time.perf_counter()
             _step(state, batch, number, stage.iterations)
             if torch_device.type == "cuda":
-                torch.cuda.synchronize()
+                torch.cuda.synchronize(torch_device)
             times.append(time.perf_counter() - started)
     return statistics.median(times[WARM_UP:])
 

@@ -331,6 +331,12 @@ def _check_support(preset: Preset, stage: Stage, identity: Identity, method: typ
         Option.PROCESSES: processes > 1,
         Option.REDUCED: preset.run.precision in ("bf16", "fp16"),
     }
+    each = stage.batch_size // (processes * stage.accumulate)
+    if preset.model.head == "pyramid" and each < 2:
+        raise UsageError(
+            f"model.head: pyramid normalises by the images of a batch, and each pass has one\n"
+            f"set {identity.stage}.batch_size to {2 * processes * stage.accumulate} or more"
+        )
     for option, is_asked in asked.items():
         if is_asked and option not in method.supports:
             remedy = REMEDIES.get(option, f"set {identity.stage}.batch_norm=frozen")

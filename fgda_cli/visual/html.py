@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Iterable
 from html import escape
 from io import StringIO
@@ -42,10 +43,22 @@ svg { max-width: 100%; height: auto; } pre { background: #f5f7f9; padding: .8rem
 def page(title: str, facts: Iterable[str], *sections: str) -> str:
     """Return a whole document; `facts` stand below the title, sections are HTML."""
     head = f"<!doctype html>\n<html lang='en'><head><meta charset='utf-8'><title>{escape(title)}</title>"
-    view = "<meta name='viewport' content='width=device-width'>"
+    view = f"<meta name='viewport' content='width=device-width'>{policy()}"
     line = " · ".join(escape(str(fact)) for fact in facts)
     body = f"<h1>{escape(title)}</h1><p class='facts'>{line}</p>" + "\n".join(sections)
     return f"{head}{view}<style>{STYLE}</style></head><body>{body}</body></html>\n"
+
+
+def policy(script: str | None = None) -> str:
+    """Return the tag by which a browser loads nothing from elsewhere and runs no script but this one."""
+    allowed = "'none'"
+    if script is not None:
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        allowed = f"'sha256-{digest}'"
+    rules = (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {allowed}; base-uri 'none'; form-action 'none'"
+    )
+    return f'<meta http-equiv="Content-Security-Policy" content="{rules}">'
 
 
 def section(title: str, content: str, note: str = "") -> str:

@@ -14,13 +14,13 @@ def bars(path: Path, rows: list[dict[str, Any]], title: str) -> None:
 
     figure = Figure(figsize=(1.5 + 1.0 * len(rows), 3.6), layout="constrained")
     axes = figure.subplots()
-    names = [row["method"] for row in rows]
+    names = [plain(row["method"]) for row in rows]
     axes.bar(names, [row["mean"] for row in rows], yerr=[row["spread"] or 0 for row in rows], capsize=4, color="#4682b4")
     for position, row in enumerate(rows):
         axes.plot([position] * len(row["seeds"]), list(row["seeds"].values()), "o", color="#222222", markersize=3)
         axes.annotate(f"{row['mean']:.1f}", (position, 1), ha="center", va="bottom", color="white", fontweight="bold")
     axes.set_ylabel("mIoU %")
-    axes.set_title(title)
+    axes.set_title(plain(title))
     axes.tick_params(axis="x", rotation=30)
     with whole_file(path) as partial:
         figure.savefig(partial, format="png", dpi=120)
@@ -38,11 +38,11 @@ def label_curves(path: Path, curves: dict[str, list[dict[str, Any]]], title: str
         places = [ticks.index(row["labels"]) for row in rows]
         order = sorted(range(len(rows)), key=places.__getitem__)
         means, spreads = ([rows[n][key] or 0 for n in order] for key in ("mean", "spread"))
-        axes.errorbar([places[n] for n in order], means, yerr=spreads, marker="o", capsize=4, label=name)
+        axes.errorbar([places[n] for n in order], means, yerr=spreads, marker="o", capsize=4, label=plain(name))
     axes.set_xticks(range(len(ticks)), [Path(tick).name for tick in ticks])
     axes.set_xlabel("labelled target images")
     axes.set_ylabel("mIoU %")
-    axes.set_title(title)
+    axes.set_title(plain(title))
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
     with whole_file(path) as partial:
@@ -69,6 +69,11 @@ def reliability(calibration: dict[str, Any]):
     return figure
 
 
+def plain(text: str) -> str:
+    """Return a name as matplotlib shows it: no formula between dollar signs, and not hidden for a leading underscore."""
+    return text.replace("$", r"\$").replace("_", " _", 1) if text.startswith("_") else text.replace("$", r"\$")
+
+
 def curves(series: dict[str, list[tuple[int, float]]], over: str = "iteration", log: bool = True):
     """Draw one line a name; the axis is logarithmic (`log`) when the values span decades."""
     from matplotlib.figure import Figure
@@ -76,7 +81,8 @@ def curves(series: dict[str, list[tuple[int, float]]], over: str = "iteration", 
     figure = Figure(figsize=(10, 3.2), layout="constrained")
     axes = figure.subplots()
     for name, points in series.items():
-        axes.plot(*zip(*points, strict=True), label=name, linewidth=1.4, marker="o" if len(points) < 12 else None, markersize=3)
+        marker = "o" if len(points) < 12 else None
+        axes.plot(*zip(*points, strict=True), label=plain(name), linewidth=1.4, marker=marker, markersize=3)
     values = [value for points in series.values() for _, value in points if value > 0]
     if log and values and max(values) > 30 * min(values):
         axes.set_yscale("log")

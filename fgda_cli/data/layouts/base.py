@@ -161,7 +161,10 @@ def pair_by_name(
 def _by_stem(files: list[Path], root: Path, ending: str | None) -> dict[str, list[Path]]:
     by_stem: dict[str, list[Path]] = {}
     for path in files:
-        by_stem.setdefault(stem_below(path, root, ending), []).append(path)
+        stem = stem_below(path, root, ending)
+        if not stem.rpartition("/")[2]:
+            raise UsageError(f"the suffix {ending} is the whole name of {path}: nothing is left to pair it by")
+        by_stem.setdefault(stem, []).append(path)
     return by_stem
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from ...runtime.errors import UsageError
 from ..images import evenly_spaced, folders_of, image_files, label_maps_among
 from ..mapping import decided, load_mapping
-from .base import Listing, OwnFiles, Reader, pair_by_name, stem_below, unlabelled
+from .base import Listing, OwnFiles, Pair, Reader, pair_by_name, stem_below, unlabelled
 
 TITLE = "own images"
 NEEDS = "--images DIR (or videos) [--labels DIR] of equal names, --mapping or --label-ids"
@@ -27,6 +27,9 @@ def open_own(files: OwnFiles) -> tuple[Listing, Reader]:
     meaning = load_mapping(files.mapping, files.label_ids)
     listing = Listing(classes=meaning.classes)
     pair_folders(listing, files)
+    taken = meaning.taken_by_rest(listing.labels())
+    if taken:
+        listing.notes.append(f"`rest: {meaning.rest_name}` takes {taken} of the pixels looked at")
     return listing, decided(meaning, listing)
 
 
@@ -49,14 +52,52 @@ def pair_folders(listing: Listing, files: OwnFiles) -> None:
     label_files = files.chosen(found_labels, labels, files.label_suffix)
     endings = files.image_suffix, files.label_suffix
     pair_by_name(listing, images, label_files, folder, labels, files.split, endings=endings)
+    if not files.only:
+        refuse_neighbours(listing.pairs, listing.problems)
     if not listing.pairs and images and label_files and not any("of one name" in one["reason"] for one in listing.problems):
         suggested = suggest(images, label_files, folder, labels)
-        how = (
-            "try --image-suffix {} --label-suffix {}".format(*suggested)
-            if suggested
-            else "images and labels need the same names, or --image-suffix and --label-suffix"
-        )
+        how = "images and labels need the same names, or --image-suffix and --label-suffix"
+        if suggested:
+            how = "try --image-suffix {} --label-suffix {}".format(*suggested) + _left_out_by(suggested[1], label_files)
         raise UsageError(f"no image has a label of its name, e.g. {images[0].name} and {label_files[0].name}\n{how}")
+
+
+def _left_out_by(ending: str, labels: list[Path]) -> str:
+    """What a suggested ending would leave out, in words: with several masks an image, all but those of one class."""
+    others = [path for path in labels if not path.name.endswith(ending)]
+    if not others:
+        return ""
+    return f"\nthat leaves out {len(others)} of {len(labels)} label files, e.g. {others[0].name}: join masks of one image first"
+
+
+def refuse_neighbours(pairs: list[Pair], problems: list[dict]) -> None:
+    """Raise UsageError where labels are numbered from 1 and images from 0, or the other way: each would get its neighbour's.
+
+    Both folders then have as many files, and all pair but the first of one and the last of the other.
+    """
+    lone = {
+        reason: [Path(one["file"]) for one in problems if one["reason"] == reason]
+        for reason in ("image without a label", "label without an image")
+    }
+    images, labels = lone.values()
+    if len(images) != 1 or len(labels) != 1 or len(pairs) < 2:
+        return
+    numbers = sorted(number for pair in pairs if (number := _number(pair.image)) is not None)
+    image, label = _number(images[0]), _number(labels[0])
+    if len(numbers) < len(pairs) or image is None or label is None:
+        return
+    if (image == numbers[0] - 1 and label == numbers[-1] + 1) or (image == numbers[-1] + 1 and label == numbers[0] - 1):
+        raise UsageError(
+            f"images are numbered from {min(image, numbers[0])} and labels from {min(label, numbers[0])}: "
+            "each image would get its neighbour's label\nrenumber one of the folders, or take the files without a partner away "
+            "if their numbers are right"
+        )
+
+
+def _number(path: Path) -> int | None:
+    """The last number in a file's name."""
+    found = re.findall(r"[0-9]+", path.stem)
+    return int(found[-1]) if found else None
 
 
 def _list_unlabelled(listing: Listing, files: OwnFiles, folder: Path) -> None:

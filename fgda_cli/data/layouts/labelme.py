@@ -47,6 +47,8 @@ class NamedShapes:
         """Return a shape of the file; None when it has no area. Raises BadFile."""
         kind, points = tree.get("shape_type") or "polygon", tree.get("points")
         train_id = self.table.get(tree["label"], IGNORE_INDEX)
+        if not isinstance(kind, str):
+            raise BadFile("shape_type is not a text")
         if kind in WITHOUT_AREA:
             return None
         if kind == "polygon":

@@ -20,6 +20,7 @@ from ..images import image_files, visible_files
 from ..mapping import load_mapping
 from ..names import match_names
 from .base import Listing, OwnFiles, Pair, Reader, locate, pair_by_name, stem_below
+from .folder import refuse_neighbours
 
 TITLE = "Pascal VOC / CVAT masks"
 NEEDS = "--root with JPEGImages/ (or --images DIR), SegmentationClass/, labelmap.txt [--mapping]"
@@ -68,6 +69,8 @@ def open_own(files: OwnFiles) -> tuple[Listing, Reader]:
         stems = {stem_below(path, labels) for path in masks}
         pictures = [path for path in pictures if stem_below(path, images) in stems]
     pair_by_name(paired, pictures, masks, images, labels, files.split)
+    if not files.only:
+        refuse_neighbours(paired.pairs, paired.problems)
     _into_splits(listing, paired, root, files.split)
     kept = set(files.chosen([pair.image for pair in listing.pairs], images))
     listing.pairs = [pair for pair in listing.pairs if pair.image in kept]
