@@ -135,13 +135,19 @@ def written_into(func, args, kwargs) -> list[OnDevice]:
     return found
 
 
+def _without_gradients(mode=True):
+    """Stand for torch.inference_mode, as a decorator, as a call and as inference_mode(False)."""
+    return torch.no_grad(mode) if callable(mode) else torch.set_grad_enabled(not mode)
+
+
 @contextmanager
 def pretended_gpu() -> Iterator[PretendedGpu]:
     """Inside, `DEVICE` is a device like another."""
     before = torch._C._only_lift_cpu_tensors()
     torch._C._set_only_lift_cpu_tensors(True)  # else torch.tensor(…, device=DEVICE) passes the mode by
     try:
-        with mock.patch("torch.inference_mode", torch.no_grad), PretendedGpu() as gpu:  # wrapped tensors know no inference mode
+        # Wrapped tensors know no inference mode.
+        with mock.patch("torch.inference_mode", _without_gradients), PretendedGpu() as gpu:
             yield gpu
     finally:
         torch._C._set_only_lift_cpu_tensors(before)

@@ -114,8 +114,9 @@ class Method:
         self.references: dict[str, nn.Module] = {}
         self.seed, self.target_statistics, self.class_weights = engine.seed, engine.target_statistics, engine.class_weights
         self.autocast, self.scale, self.process_group = engine.autocast, engine.scale, engine.process_group
-        # Which of how many parts of the step's images is worked off, and all of them; the trainer counts.
+        # Which of how many parts of the step's images is worked off, the part and all of them; the trainer counts.
         self.part = (0, 1)
+        self.images: Batch | None = None
         self.whole: Batch | None = None
 
     # what a method may change
@@ -213,11 +214,15 @@ class Method:
         """Return how many pixels of a part of the batch are labelled, in the mean over its parts and processes, so that losses
         of parts add up to that of the whole.
         """
-        count = (labels != 255).sum()
-        for whole in (self.whole.labels, self.whole.labelled_ids) if self.whole is not None else ():
-            # A part of the batch's labels is a view of them.
-            if whole is not None and labels.untyped_storage().data_ptr() == whole.untyped_storage().data_ptr():
-                count = (whole != 255).sum() / self.part[1]
+        of_whole = labels
+        if self.whole is not None and self.images is not None:
+            if labels is self.images.labels:
+                of_whole = self.whole.labels
+            elif labels is self.images.labelled_ids:
+                of_whole = self.whole.labelled_ids
+        count = (of_whole != 255).sum()
+        if of_whole is not labels:
+            count = count / self.part[1]
         return self.process_group.mean(count).clamp(min=1 / self.process_group.size / self.part[1])
 
     def output_loss(self, output: Output, labels: Tensor, weight: Tensor | None = None, **how: Any) -> Tensor:

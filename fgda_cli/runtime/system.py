@@ -44,10 +44,11 @@ def keep_freed_memory() -> bool:
 
 def stop_signals() -> tuple[int, ...]:
     """Return the signals that ask a process to stop, as far as this system has them (Windows lacks some)."""
-    names = ("SIGINT", "SIGTERM", "SIGHUP")
-    numbers = (getattr(signal, name) for name in names if hasattr(signal, name))
-    # One that is ignored stays so: under nohup a run outlives its terminal.
-    return tuple(number for number in numbers if signal.getsignal(number) != signal.SIG_IGN)
+    names = ["SIGINT", "SIGTERM"]
+    # Under nohup, which ignores it, a run outlives its terminal.
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        names.append("SIGHUP")
+    return tuple(getattr(signal, name) for name in names if hasattr(signal, name))
 
 
 def on_signal(name: str, handler: Callable[[int, Any], Any] | int) -> None:

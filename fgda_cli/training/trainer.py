@@ -200,10 +200,10 @@ class Trainer:
             method.scale = lambda loss: scale(loss) / parts
             method.whole = batch
             for number, part in enumerate(batch.split(parts)):
-                method.part = (number, parts)
+                method.part, method.images = (number, parts), part
                 terms_by_part.append({name: term.detach() for name, term in self.step_part(part).items()})
         finally:
-            method.scale, method.part, method.whole = scale, (0, 1), None
+            method.scale, method.part, method.images, method.whole = scale, (0, 1), None, None
         names = {name for terms in terms_by_part for name in terms}
         return {name: sum(terms[name] for terms in terms_by_part if name in terms) / parts for name in sorted(names)}
 

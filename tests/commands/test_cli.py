@@ -69,7 +69,7 @@ def test_help_and_usage_errors_load_no_torch(arguments):
     "arguments, parts",
     [
         (["adapt", "--preset", "gta2cty"], ["no preset 'gta2cty'", "gta2city"]),
-        (["adapt", "--set", "optim.lrr=1"], ["--set optim.lrr", "optim.lr"]),
+        (["adapt", "--set", "optim.lrr=1"], ["--set: unknown key 'optim.lrr'", "optim.lr"]),
         (["adapt", "--set", "optim.lr=fast"], ["optim.lr", "number"]),
         (["adapt", "--method", "fdga"], ["unknown method 'fdga'", "fgda"]),
         (["pretrain", "--seed", "-1"], ["--seed"]),

@@ -12,7 +12,7 @@ import torch
 
 from fgda_cli.data.loader import Augmentation, PairedSamples, Positions, Sampling, View, batches
 from fgda_cli.data.store import JoinedDataset, open_dataset, open_domain
-from fgda_cli.methods.base import Method, MethodSettings
+from fgda_cli.methods.base import EVERY, Method, MethodSettings
 from fgda_cli.methods.offline import OfflineData
 from fgda_cli.methods.optimizers import Scheduled, constant_then_linear
 from fgda_cli.models import checkpoint
@@ -37,6 +37,7 @@ class Translator(Method):
 
     Settings = MethodSettings
     needs = ALL
+    supports = EVERY
     seen: list = []
 
     def __init__(self, model, settings, engine=None):
