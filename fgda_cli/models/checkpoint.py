@@ -15,7 +15,7 @@ from ..data.classes import ClassSet
 from ..data.geometry import InputRule
 from ..runtime.errors import FgdaError, UsageError
 from ..settings import FUNCTION_KEYS, Model
-from . import zoo
+from . import metadata, zoo
 from .exported import open_exported
 from .resolutions import TwoResolutions
 from .segmenter import Segmenter
@@ -59,6 +59,10 @@ def load(path: Path, exported: bool = False) -> dict[str, Any]:
         raise FgdaError(f"{path} is not an fgda checkpoint (a published one: fgda import)")
     if content.get("version") not in (1, VERSION):
         raise FgdaError(f"{path} has checkpoint version {content.get('version')}, this fgda reads 1 and {VERSION}")
+    try:
+        metadata.check(content)
+    except ValueError as error:
+        raise FgdaError(f"{path}: the checkpoint's metadata are damaged ({error})") from None
     return content
 
 
@@ -94,8 +98,11 @@ def input_rule(content: dict[str, Any]) -> InputRule:
 def restore_model(content: dict[str, Any], path: Path) -> Segmenter:
     """Return the segmentation model of a checkpoint, in eval mode. Raises FgdaError on a misfit."""
     try:
-        settings = Model.model_validate(content["preset"]["model"])
-        model = build_model(settings, len(ClassSet.from_json(content["classes"])))
+        settings, classes = Model.model_validate(content["preset"]["model"]), ClassSet.from_json(content["classes"])
+        # Names and shapes are compared before a network that a damaged file describes takes memory.
+        with torch.device("meta"):
+            _check_shapes(content["model"], build_model(settings, len(classes)).state_dict())
+        model = build_model(settings, len(classes))
         if any(tensor.is_complex() for tensor in content["model"].values()):
             raise ValueError("complex weights")
         check_finite(content["model"], str(path))
@@ -106,6 +113,17 @@ def restore_model(content: dict[str, Any], path: Path) -> Segmenter:
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise FgdaError(f"{path}: the checkpoint is inconsistent ({' '.join(str(error).split())[:120]})") from error
     return model.eval()
+
+
+def _check_shapes(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
+    """Raise ValueError unless weights have the network's names and shapes."""
+    missing, unknown = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
+    if missing or unknown:
+        some = ", ".join([*missing[:1], *unknown[:1]])
+        raise ValueError(f"{len(missing)} weights are missing, {len(unknown)} are of no layer: {some}")
+    for name, value in wanted.items():
+        if state[name].shape != value.shape:
+            raise ValueError(f"{name} has the shape {tuple(state[name].shape)}, not {tuple(value.shape)}")
 
 
 def load_model(path: str | Path, device: str = "cpu", exported: bool = False) -> tuple[Segmenter, dict[str, Any]]:

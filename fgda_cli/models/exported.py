@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..data.classes import ClassSet
 from ..data.geometry import InputRule, Size
 from ..runtime.errors import FgdaError
+from . import metadata
 from .segmenter import Output
 
 KEY, VERSION = "fgda", 1  # of the metadata
@@ -46,10 +46,8 @@ def read_facts(path: Path, session: Any) -> dict[str, Any]:
         facts = json.loads(text)
         if facts["version"] != VERSION:
             raise ValueError(f"version {facts['version']}")
-        ClassSet.from_json(facts["classes"]), InputRule.from_json(facts["input"])
-        width, height = facts["size"]
-        if not (isinstance(facts["preset"], dict) and min(width, height) > 0):
-            raise ValueError("no preset or size")
+        metadata.check(facts)
+        InputRule.from_json({"size": facts["size"]})
     except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise FgdaError(f"{path} was not written by fgda export ({' '.join(str(error).split())[:100]})") from error
     return facts

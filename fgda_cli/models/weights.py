@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 import warnings
+import zipfile
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import torch
@@ -45,6 +47,7 @@ def read_tensors(path: Path, trust: bool = False) -> dict:
         raise FgdaError(f"cannot read {path}: {error.strerror or error}") from error
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
+    _refuse_compressed(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of foreign pickles before it refuses them
@@ -53,7 +56,31 @@ def read_tensors(path: Path, trust: bool = False) -> dict:
         raise FgdaError(_why_refused(path, str(error))) from error
     if not isinstance(content, dict):
         raise FgdaError(f"{path} does not hold a dictionary of tensors")
+    _refuse_spread(content, path)
     return content
+
+
+def _refuse_compressed(path: Path) -> None:
+    """Raise FgdaError for an archive that would grow in memory: torch.save compresses nothing."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist()):
+                return
+    except (OSError, ValueError, RuntimeError, NotImplementedError, zipfile.BadZipFile):
+        # No archive: of torch's older format, or damaged, as torch will say.
+        return
+    raise FgdaError(f"{path} is a compressed archive, which torch.save does not write: unpack it first")
+
+
+def _refuse_spread(content: Any, path: Path) -> None:
+    """Raise FgdaError for a tensor that repeats few numbers of the file as many: copying it would take any amount of memory."""
+    values = content.values() if isinstance(content, dict) else content if isinstance(content, (list, tuple)) else ()
+    for value in values:
+        if isinstance(value, Tensor) and value.layout == torch.strided and value.device.type == "cpu":
+            if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+                raise FgdaError(f"{path} holds a tensor of {value.numel()} numbers in fewer bytes: it is damaged")
+        else:
+            _refuse_spread(value, path)
 
 
 def _read_safetensors(path: Path) -> dict:
@@ -85,10 +112,21 @@ def flat_state(content: dict) -> dict:
     return content
 
 
+WRAPPERS = ("_orig_mod.", "model.", "backbone.", "encoder.")  # of torch.compile, Lightning and mmsegmentation
+
+
 def plain_names(state: dict) -> dict[str, Tensor]:
-    """Return the tensors of a state dict, without the prefixes that wrappers leave (`module.`, `Scale.`)."""
+    """Return the tensors of a state dict, without the prefixes that wrappers leave: `module.` and `Scale.` of any, those of
+    WRAPPERS where all tensors have them.
+    """
     tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
-    return {re.sub(r"^(module\.|Scale\.)+", "", key): value for key, value in tensors.items()}
+    while tensors:
+        tensors = {re.sub(r"^(module\.|Scale\.)+", "", key): value for key, value in tensors.items()}
+        common = next((prefix for prefix in WRAPPERS if all(key.startswith(prefix) for key in tensors)), None)
+        if common is None:
+            break
+        tensors = {key.removeprefix(common): value for key, value in tensors.items()}
+    return tensors
 
 
 RECIPES = ("imagenet", "imagenet-v2", "package", "dinov2")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 
 import pytest
 import torch
@@ -33,16 +34,17 @@ def test_malicious_pickles_do_not_run(tmp_path):
         checkpoint.load(tmp_path / "x.pth")
 
 
-def test_a_failing_write_leaves_the_old_checkpoint_and_no_remains(tmp_path, monkeypatch):
+def test_a_failing_write_leaves_the_old_checkpoint_and_no_remains(trained, tmp_path, monkeypatch):
     path = tmp_path / "last.pth"
-    checkpoint.save(path, {"iteration": 1})
+    content = checkpoint.load(trained)
+    checkpoint.save(path, content | {"iteration": 1})
 
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(FgdaError, match="No space left on device"):
-        checkpoint.save(path, {"iteration": 2})
+        checkpoint.save(path, content | {"iteration": 2})
     assert checkpoint.load(path)["iteration"] == 1
     assert [p.name for p in tmp_path.iterdir()] == ["last.pth"]
 
@@ -84,3 +86,73 @@ def test_tensors_below_an_unknown_key_are_named(tmp_path):
     torch.save({"net": {"a.weight": torch.zeros(2)}}, tmp_path / "x.pth")
     with pytest.raises(FgdaError, match="holds its tensors under 'net'"):
         read_foreign(tmp_path / "x.pth", "advent")
+
+
+ODD = {
+    "iteration": b"\xff",
+    "method": 5,
+    "stage": ["adapt"],
+    "preset.data": 5,
+    "preset.data.source": [],
+    "preset.data.source.dataset": {"a": 1},
+    "preset.data.evaluation.split": 3.5,
+    "preset.data.evaluation.size": [0, 64],
+    "preset.name": None,
+    "preset.run.seed": "0",
+    "preset.model": [1],
+    "preset.model.backbone": 18,
+    "classes": "road",
+    "classes.palette": [[1, 2]],
+    "input": {"size": [16384, 16384]},
+    "input.size": "128x64",
+    "metrics": {"miou13": None},
+    "metrics.miou": float("nan"),
+    "verdict": [1, 2],
+    "verdict.words": "none",
+    "untaught": 7,
+    "source_validation": [5],
+    "model": [torch.zeros(1)],
+}
+
+
+@pytest.mark.parametrize("key", ODD)
+def test_odd_metadata_are_one_line_that_names_the_key(trained, tmp_path, key):
+    content = checkpoint.load(trained)
+    good = {"verdict": "improved", "score": 1.0, "confidence": 0.5, "words": []}
+    content = {**content, "verdict": good, "metrics": {"miou": 1.0}}
+    *path, last = key.split(".")
+    inside = content
+    for part in path:
+        inside = inside[part]
+    inside[last] = ODD[key]
+    torch.save(content, tmp_path / "odd.pth")
+    with pytest.raises(FgdaError, match="metadata are damaged") as caught:
+        checkpoint.load(tmp_path / "odd.pth")
+    assert "\n" not in str(caught.value) and f"({(path or [last])[0]}" in str(caught.value)
+
+
+def test_a_small_file_takes_little_memory(trained, tmp_path):
+    """Names, shapes and sizes are compared before anything that a damaged file describes is made."""
+    content = checkpoint.load(trained)
+    few = torch.zeros(1).expand(5 * 10**9)
+    torch.save(content | {"model": content["model"] | {"head.convs.0.bias": few}}, tmp_path / "spread.pth")
+    with pytest.raises(FgdaError, match="5000000000 numbers in fewer bytes"):
+        checkpoint.load(tmp_path / "spread.pth")
+    wide = content["preset"] | {"model": content["preset"]["model"] | {"width": 8192, "head_width": 8192}}
+    torch.save(content | {"preset": wide}, tmp_path / "wide.pth")
+    loaded = checkpoint.load(tmp_path / "wide.pth")
+    with pytest.raises(FgdaError, match="has the shape"):
+        checkpoint.restore_model(loaded, tmp_path / "wide.pth")
+    with zipfile.ZipFile(trained) as stored, zipfile.ZipFile(tmp_path / "deflated.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        for entry in stored.namelist():
+            archive.writestr(entry, stored.read(entry))
+    with pytest.raises(FgdaError, match="compressed archive"):
+        checkpoint.load(tmp_path / "deflated.pth")
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module._orig_mod.", "model.", "backbone.", "model.module."])
+def test_prefixes_that_all_weights_have_are_taken_away(prefix):
+    state = {"conv1.weight": torch.zeros(2), "layer1.0.bn1.bias": torch.zeros(1)}
+    assert weights.plain_names({prefix + key: value for key, value in state.items()}).keys() == state.keys()
+    other = {"backbone.conv1.weight": torch.zeros(2), "decode_head.conv.weight": torch.zeros(2)}
+    assert weights.plain_names(other).keys() == other.keys()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from torch import Tensor
 
-from ...data.geometry import InputRule
+from ...data.geometry import InputRule, Size
 from ...runtime.errors import FgdaError
 from ..encoders import mit
 from ..weights import flat_state, plain_names
@@ -74,11 +75,22 @@ def read(path: Path, content: dict, kind: str, trust: bool) -> Foreign:
     if kind == "hrda":
         keys, size = keys | {"detail": [512, 512]}, (2048, 1024)
         notes = ["its authors slide windows: evaluate and predict with --sliding 1024x1024 --overlap 0.5 --blend mean"]
-    iteration = (content.get("meta") or {}).get("iter") if isinstance(content.get("meta"), dict) else None
+    meta = content["meta"] if isinstance(content.get("meta"), dict) else {}
+    iteration = meta.get("iter")
+    size = tested_at(meta.get("config")) or size
     return Foreign(
         kind, weights, keys, classes_of(weights, "head.convs.0.bias"), iteration if isinstance(iteration, int) else None, notes,
         InputRule(size, None, "linear", within=True),
     )  # fmt: skip
+
+
+def tested_at(config: object) -> Size | None:
+    """Return the size at which the file's own configuration (mmsegmentation's Python text) tests; None where it says none, or
+    several.
+    """
+    tests = re.findall(r"MultiScaleFlipAug['\"],\s*img_scale=\((\d+),\s*(\d+)\)", config) if isinstance(config, str) else ()
+    sizes = {(int(width), int(height)) for width, height in tests}
+    return sizes.pop() if len(sizes) == 1 else None
 
 
 def student(state: dict[str, Tensor]) -> dict[str, Tensor]:
