@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
+from fgda_cli.data import survey as surveying
 from fgda_cli.data.classes import CITYSCAPES_IDS, PALETTE
 from fgda_cli.data.formats import read_label_values
 from fgda_cli.data.geometry import resize_ids, resize_image
@@ -123,6 +124,50 @@ def test_few_classes_leave_a_class_of_the_others(tmp_path):
     assert choose(found, None).rest == "ignore"
     with pytest.raises(UsageError, match="the labels have"):
         choose(found, ["tram"])
+
+
+def test_classes_that_hardly_occur_are_named(tmp_path):
+    images, labels = labels_in(tmp_path, 7, 26, 23, 11)
+    label = read_label_values(labels / "0.png").copy()
+    label[0, 0] = 24
+    write_image(labels / "0.png", label)
+    found = survey(images, labels)
+    assert "person" not in found.names and set(found.left_out) == {"person"}
+    assert found.left_out["person"] == pytest.approx(1 / (6 * 48 * 64))
+    write_image(tmp_path / "footage/0.png", np.full((60, 200, 3), 90, np.uint8))
+    footage = look_at(tmp_path / "footage")
+    result = write_start("try", tmp_path, look_at(images), labels, found, footage, 30, "cpu", lambda *_: 0.1)
+    assert any("too few pixels to be learned, left out: person (0.01 %)" in note for note in result.notes)
+
+
+def test_what_was_not_looked_at_is_not_ignored(tmp_path, monkeypatch):
+    """Without a look at all label files the mapping has no `rest:` line, so `prepare` refuses a value of the others."""
+    monkeypatch.setattr(surveying, "LOOKED_AT", 2)
+    images, labels = labels_in(tmp_path, 7, 26, 23, 11)
+    write_image(labels / "3.png", np.full((48, 64), 24, np.uint8))
+    found = survey(images, labels)
+    assert (found.looked_at, found.count, found.rest) == (2, 6, None) and "person" not in found.names
+    (tmp_path / "map.yaml").write_text(mapping_text(found))
+    assert load_mapping(tmp_path / "map.yaml").rest is None
+    done = fgda("prepare", "folder", "--images", images, "--labels", labels, "--mapping", tmp_path / "map.yaml",
+                "--name", "sim", "--size", "64x32", "--data-root", tmp_path / "data")  # fmt: skip
+    assert done.returncode == 1 and "id 24 is not in the mapping" in done.stdout + done.stderr
+    monkeypatch.setattr(surveying, "LOOKED_AT", 400)
+    assert survey(images, labels).rest == "ignore" and "person" in survey(images, labels).names
+
+
+def test_pictures_and_masks_in_one_folder_are_told_apart_or_refused(tmp_path):
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        write_image(tmp_path / f"mixed/{number}_rgb.png", rng.integers(0, 256, (48, 64, 3), dtype=np.uint8))
+        write_image(tmp_path / f"mixed/{number}_seg.png", np.repeat([[7, 26, 23, 11]], 48, 0).repeat(16, 1).astype(np.uint8))
+    folder = tmp_path / "mixed"
+    found = survey(folder, folder)
+    assert found.count == 6 and found.options == ("--image-suffix", "_rgb.png", "--label-suffix", "_seg.png")
+    for path in folder.glob("*_seg.png"):
+        path.unlink()
+    with pytest.raises(UsageError, match="lie in one folder"):
+        survey(folder, folder)
 
 
 def test_the_files_say_what_is_prepared(tmp_path):

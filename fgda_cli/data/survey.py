@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,13 +14,14 @@ import numpy as np
 from ..runtime.errors import FgdaError, UsageError
 from ..runtime.text import parse_yaml
 from .classes import CITYSCAPES_IDS, IGNORE_INDEX, NAMES, PALETTE
-from .formats import decide_label_ids, read_label_values, sample_of
-from .images import BadFile, image_files
+from .formats import decide_label_ids, read_label_values
+from .images import BadFile, evenly_spaced, image_files
 from .layouts.base import Listing, OwnFiles, pair_by_name
 from .layouts.carla import COLOURS, IDS, likely_version, raw_ids
-from .layouts.folder import pair_folders, suggest
+from .layouts.folder import pair_folders, refuse_neighbours, suggest, suggested_endings
 
 RARE = 0.0005  # share of the pixels below which a class is not worth training
+LOOKED_AT = 400  # label files that are read
 MOST = 0.8  # share of the pixels that the chosen classes should cover: else the others become a class of their own
 
 
@@ -30,6 +32,7 @@ class Line:
     key: str
     name: str | None
     share: float
+    rare: str | None = None  # the class that it would be if it occurred more often
 
 
 @dataclass(frozen=True)
@@ -41,12 +44,14 @@ class Survey:
     lines: tuple[Line, ...]  # by share, the largest first
     told_by: str  # in words, how the meaning was found
     count: int  # images that have a label
-    rest: str = "ignore"
+    looked_at: int  # of their label files
+    # The class of values without a line; None: `fgda prepare` refuses them, for not all files were looked at.
+    rest: str | None = None
 
     @property
     def names(self) -> list[str]:
         names = [line.name for line in self.lines if line.name is not None]
-        return list(dict.fromkeys(names + ([self.rest] if self.rest != "ignore" else [])))
+        return list(dict.fromkeys(names + ([self.rest] if self.rest not in (None, "ignore") else [])))
 
     @property
     def unnamed(self) -> list[Line]:
@@ -57,8 +62,17 @@ class Survey:
         """Return the share of each class, with the ignored pixels under `ignore`."""
         shares: Counter[str] = Counter()
         for line in self.lines:
-            shares[line.name or self.rest] += line.share
+            shares[line.name or self.rest or "ignore"] += line.share
         return dict(shares)
+
+    @property
+    def left_out(self) -> dict[str, float]:
+        """Return the classes that are ignored because they hardly occur, and their shares."""
+        rare: Counter[str] = Counter()
+        for line in self.lines:
+            if line.rare is not None:
+                rare[line.rare] += line.share
+        return dict(rare.most_common())
 
 
 def survey(images: Path, labels: Path, label_ids: str | None = None) -> Survey:
@@ -67,13 +81,14 @@ def survey(images: Path, labels: Path, label_ids: str | None = None) -> Survey:
     Raises UsageError where the values can mean two things, FgdaError for folders without pairs.
     """
     suffixes, files = _paired(images, labels)
-    values, is_red = _count(files)
+    sample = evenly_spaced(files, LOOKED_AT)
+    values, is_red = _count(sample)
     if not values:
-        raise FgdaError(f"--labels {labels}: no file of the {len(sample_of(files))} looked at can be read as a label image")
+        raise FgdaError(f"--labels {labels}: no file of the {len(sample)} looked at can be read as a label image")
     total = sum(values.values())
     shares = {value: number / total for value, number in values.most_common()}
     if all(isinstance(value, tuple) for value in shares):
-        result = Survey("folder", suffixes, _by_colour(shares), "the labels' colours", len(files))
+        result = Survey("folder", suffixes, _by_colour(shares), "the labels' colours", len(files), len(sample))
     elif any(isinstance(value, tuple) for value in shares):
         raise UsageError(f"--labels {labels}: some labels are grey and others have colours: keep one kind in the folder")
     elif is_red:
@@ -84,14 +99,15 @@ def survey(images: Path, labels: Path, label_ids: str | None = None) -> Survey:
             )
         options = ("--carla-version", version, *suffixes)
         told_by = f"CARLA's ids, {version} numbering: {reason}"
-        result = Survey("carla", options, _carla_lines(shares, version), told_by, len(files))
+        result = Survey("carla", options, _carla_lines(shares, version), told_by, len(files), len(sample))
     else:
         numbering = label_ids or decide_label_ids(set(shares)) or "label"
         ids = {"train": dict(enumerate(NAMES)), "label": dict(zip(CITYSCAPES_IDS, NAMES, strict=True)), "own": {}}[numbering]
         told_by = "ids of one's own" if numbering == "own" else f"Cityscapes' {numbering} ids"
         lines = tuple(_grey_line(value, share, ids, numbering) for value, share in shares.items())
-        result = Survey("folder", suffixes, lines, told_by, len(files))
-    return _without_rare(result)
+        result = Survey("folder", suffixes, lines, told_by, len(files), len(sample))
+    all_seen = len(sample) == len(files)
+    return replace(_without_rare(result), rest="ignore" if all_seen else None)
 
 
 def choose(known: Survey, classes: list[str] | None) -> Survey:
@@ -107,7 +123,9 @@ def choose(known: Survey, classes: list[str] | None) -> Survey:
             known, lines=tuple(replace(line, name=line.name if line.name in classes else None) for line in known.lines)
         )
     covered = sum(line.share for line in known.lines if line.name is not None)
-    return replace(known, rest="other") if classes is not None and covered < MOST else known
+    if classes is None:
+        return known
+    return replace(known, rest="other" if covered < MOST else "ignore")
 
 
 def rename(known: Survey, names: dict[str, str]) -> Survey:
@@ -123,9 +141,18 @@ def mapping_text(known: Survey) -> str:
         f"# Found by: {known.told_by}. Percentages: shares of the pixels of the labels looked at.",
         f"classes: [{', '.join(map(_quoted, known.names))}]",
     ]
-    lines = [f"{line.key}: {_quoted(line.name or known.rest)}".ljust(36) + f"# {100 * line.share:.2f} %" for line in known.lines]
-    rest = f"rest: {known.rest}".ljust(36) + "# every other value"
-    return "\n".join([*head, *lines, rest]) + "\n"
+    lines = [
+        f"{line.key}: {_quoted(line.name or known.rest or 'ignore')}".ljust(36) + f"# {100 * line.share:.2f} %"
+        for line in known.lines
+    ]
+    if known.rest is None:
+        rest = [
+            f"# {known.looked_at} of {known.count} label files were looked at. A value of the others that has no line here is",
+            "# refused by `fgda prepare`, by name; `rest: ignore` would ignore it.",
+        ]
+    else:
+        rest = [f"rest: {known.rest}".ljust(36) + "# every other value"]
+    return "\n".join([*head, *lines, *rest]) + "\n"
 
 
 def _quoted(name: str) -> str:
@@ -138,20 +165,28 @@ def _paired(images: Path, labels: Path) -> tuple[tuple[str, ...], list[Path]]:
     files, options, listing = OwnFiles(images, labels), (), Listing()
     files.folders()
     pictures, label_files = image_files(images), image_files(labels)
-    pair_by_name(listing, pictures, label_files, images, labels, files.split)
-    if not listing.pairs and (ends := suggest(pictures, label_files, images, labels)):
+    if images.resolve() == labels.resolve():
+        ends = suggested_endings(images, pictures)
+    else:
+        pair_by_name(listing, pictures, label_files, images, labels, files.split)
+        ends = None if listing.pairs else suggest(pictures, label_files, images, labels)
+    if ends:
         options = ("--image-suffix", ends[0], "--label-suffix", ends[1])
         pair_folders(listing, replace(files, image_suffix=ends[0], label_suffix=ends[1]))
+    if images.resolve() == labels.resolve() and not listing.pairs:
+        # It refuses, and shows the endings of the files.
+        pair_folders(listing, files)
     if not listing.pairs:
         raise FgdaError(f"no image of {images} has a label of its name in {labels}")
+    refuse_neighbours(listing.pairs, listing.problems)
     return options, listing.labels()
 
 
-def _count(files: list[Path]) -> tuple[Counter, bool]:
-    """Pixels by label value, an id or a colour, over a sample; and whether the ids stand in the red channel alone."""
+def _count(files: Sequence[Path]) -> tuple[Counter, bool]:
+    """Pixels by label value, an id or a colour; and whether the ids stand in the red channel alone."""
     values: Counter = Counter()
     red = False
-    for path in sample_of(files):
+    for path in files:
         try:
             label = read_label_values(path)
         except BadFile:
@@ -165,8 +200,11 @@ def _count(files: list[Path]) -> tuple[Counter, bool]:
             present, counts = np.unique(ids, return_counts=True)
             values.update(dict(zip(present.tolist(), counts.tolist(), strict=True)))
         else:
-            present, counts = np.unique(label.reshape(-1, 3), axis=0, return_counts=True)
-            values.update(dict(zip(map(tuple, present.tolist()), counts.tolist(), strict=True)))
+            # One number a colour: sorting rows of three takes twenty times longer.
+            packed = label.reshape(-1, 3).astype(np.uint32) @ np.array([65536, 256, 1], np.uint32)
+            present, counts = np.unique(packed, return_counts=True)
+            colours = [(value >> 16, value >> 8 & 255, value & 255) for value in present.tolist()]
+            values.update(dict(zip(colours, counts.tolist(), strict=True)))
     return values, red
 
 
@@ -197,7 +235,8 @@ def _grey_line(value: int, share: float, ids: dict[int, str], numbering: str) ->
 def _without_rare(known: Survey) -> Survey:
     """Leave out classes that hardly occur."""
     shares = known.shares()
-    return replace(
-        known,
-        lines=tuple(replace(line, name=line.name if line.name and shares[line.name] >= RARE else None) for line in known.lines),
+    lines = (
+        line if line.name is None or shares[line.name] >= RARE else replace(line, name=None, rare=line.name)
+        for line in known.lines
     )
+    return replace(known, lines=tuple(lines))

@@ -199,6 +199,13 @@ def _notes(source: Footage, meaning: Survey, target: Footage, sizes: Sizes) -> l
         notes.append(
             f"{target.others} of {target.looked_at} images of the footage have another shape than most and are cut (--cut)"
         )
+    if meaning.left_out:
+        rare = ", ".join(f"{name} ({100 * share:.2f} %)" for name, share in meaning.left_out.items())
+        notes.append(f"too few pixels to be learned, left out: {rare}")
+    if meaning.rest is None:
+        notes.append(
+            f"{meaning.looked_at} of {meaning.count} label files were looked at: prepare refuses a value that only others have"
+        )
     if meaning.unnamed:
         notes.append(f"nothing says what {len(meaning.unnamed)} label values are: name them in the mapping")
     if meaning.rest == "other":

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import lzma
 import shutil
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from ..models import checkpoint, zoo
 from ..models.zoo import Published
@@ -122,25 +124,70 @@ def _problem(entry: Published, file: Path, start: bytes, opened: BinaryIO) -> st
 @contextmanager
 def _checkpoint_in(entry: Published, file: Path) -> Iterator[Path]:
     """The checkpoint of a published file: the file itself, or the one in an archive, unpacked beside it while it is read."""
+    unpacked = file.with_suffix(".unpacked")
+    try:
+        yield unpacked if _unpack(entry, file, unpacked) else file
+    finally:
+        unpacked.unlink(missing_ok=True)
+
+
+def _unpack(entry: Published, file: Path, unpacked: Path) -> bool:
+    """Write the checkpoint of an archive; return whether the file is one. Raises FgdaError for a damaged or swollen one."""
     with ExitStack() as stack:
-        member = None
-        if tarfile.is_tarfile(file):
-            archive = stack.enter_context(tarfile.open(file))
-            chosen = _chosen(entry, file, [packed.name for packed in archive.getmembers() if packed.isfile()])
-            member = archive.extractfile(chosen)
-        elif zipfile.is_zipfile(file):
-            archive = stack.enter_context(zipfile.ZipFile(file))
-            names = archive.namelist()
-            if not any(name.endswith("data.pkl") for name in names):  # torch's own files are archives too
-                member = archive.open(_chosen(entry, file, names))
-        if member is None:
-            yield file
-            return
-        unpacked = file.with_suffix(".unpacked")
-        stack.callback(lambda: unpacked.unlink(missing_ok=True))
-        with writing(unpacked), member, open(unpacked, "wb") as out:
-            shutil.copyfileobj(member, out, BLOCK)
-        yield unpacked
+        with _reading(entry, file):
+            found = _member(entry, file, stack)
+        if found is None:
+            return False
+        archive, member, size = found
+        # Weights hardly shrink in an archive.
+        if size > 4 * file.stat().st_size + BLOCK:
+            raise FgdaError(f"{file} would unpack to {size / 2**30:.1f} GiB, far more than it holds: it is no checkpoint's")
+        free = shutil.disk_usage(unpacked.parent).free
+        if size > free:
+            raise FgdaError(f"{file} unpacks to {size / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free beside it")
+        with writing(unpacked), open(unpacked, "wb") as out:
+            while block := _next_block(entry, file, member):
+                out.write(block)
+        # The checksums of a compressed tar stand at its end.
+        while isinstance(archive, tarfile.TarFile) and _next_block(entry, file, archive.fileobj):
+            pass
+    return True
+
+
+def _next_block(entry: Published, file: Path, member: BinaryIO) -> bytes:
+    with _reading(entry, file):
+        return member.read(BLOCK)
+
+
+DAMAGED = (EOFError, OSError, tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError)
+
+
+@contextmanager
+def _reading(entry: Published, file: Path) -> Iterator[None]:
+    """Say of what an archive's reader raises that the file is damaged. Raises FgdaError."""
+    try:
+        yield
+    except DAMAGED as error:
+        text = " ".join(str(error).split())[:80]
+        advice = f"{_by_hand(entry, file)}, or delete it to have it fetched"
+        raise FgdaError(f"{file} is a damaged archive ({text})\n{advice}") from error
+
+
+def _member(entry: Published, file: Path, stack: ExitStack) -> tuple[Any, BinaryIO, int] | None:
+    """Return an archive, its checkpoint, open, and that one's size in bytes; None for a file that is the checkpoint itself."""
+    if tarfile.is_tarfile(file):
+        archive = stack.enter_context(tarfile.open(file))
+        packed = {one.name: one for one in archive.getmembers() if one.isfile()}
+        chosen = packed[_chosen(entry, file, list(packed))]
+        return archive, archive.extractfile(chosen), chosen.size
+    if zipfile.is_zipfile(file):
+        archive = stack.enter_context(zipfile.ZipFile(file))
+        names = archive.namelist()
+        # torch's own files are archives too.
+        if not any(name.endswith("data.pkl") for name in names):
+            chosen = archive.getinfo(_chosen(entry, file, names))
+            return archive, archive.open(chosen), chosen.file_size
+    return None
 
 
 def _chosen(entry: Published, file: Path, names: list[str]) -> str:

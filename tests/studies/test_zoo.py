@@ -252,3 +252,32 @@ def test_every_entry_can_be_imported_and_has_a_page():
         assert entry.format in FORMATS and entry.page.startswith("https://") and entry.code and entry.weights, name
         assert entry.url is None or entry.url.startswith(("https://", "http://vllab.ucmerced.edu/")), name
         assert "." not in name and "/" not in name, name
+
+
+@pytest.mark.parametrize("kind", ["zip", "gz", "xz"])
+@pytest.mark.parametrize("damage", ["cut", "flipped"])
+def test_a_damaged_archive_is_one_line_and_stays(server, monkeypatch, published, kind, damage):
+    """One that a person put there is not deleted either."""
+    offer(monkeypatch, member="latest.pth")
+    whole = bytearray(archived(kind, {"latest.pth": published}))
+    if damage == "cut":
+        del whole[len(whole) * 2 // 3 :]
+    else:
+        whole[len(whole) // 2] ^= 0x10
+    placed = zoo.folder() / f"{NAME}.published"
+    placed.parent.mkdir(parents=True, exist_ok=True)
+    placed.write_bytes(whole)
+    with pytest.raises(FgdaError) as caught:
+        study.get(NAME, QUIET)
+    assert str(placed) in str(caught.value) and str(caught.value).count("\n") <= 1
+    assert [path.name for path in zoo.folder().iterdir()] == [placed.name]
+
+
+def test_an_archive_is_not_unpacked_to_far_more_than_it_holds(server, monkeypatch):
+    offer(monkeypatch, member="latest.pth")
+    placed = zoo.folder() / f"{NAME}.published"
+    placed.parent.mkdir(parents=True, exist_ok=True)
+    placed.write_bytes(archived("gz", {"latest.pth": bytes(2**25)}))
+    with pytest.raises(FgdaError, match="would unpack to 0.0 GiB, far more than it holds"):
+        study.get(NAME, QUIET)
+    assert [path.name for path in zoo.folder().iterdir()] == [placed.name]

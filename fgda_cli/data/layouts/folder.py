@@ -118,17 +118,23 @@ def _outside(files: list[Path], other: Path, folder: Path) -> list[Path]:
     return [path for path in files if not path.resolve().is_relative_to(other.resolve())]
 
 
+def suggested_endings(folder: Path, found: list[Path]) -> tuple[str, str] | None:
+    """Return the endings that tell images from label maps which lie in one folder; None when nothing does."""
+    maps = label_maps_among(found)
+    pictures = [path for path in found if path not in set(maps)]
+    suggested = suggest(pictures, maps, folder, folder) if maps and pictures else None
+    return None if suggested is None or suggested[0] == suggested[1] else suggested
+
+
 def _refuse_one_folder(files: OwnFiles, found: list[Path]) -> None:
     """Raise UsageError unless suffixes tell images from labels that lie in one folder."""
     image_end, label_end = files.image_suffix, files.label_suffix
     if image_end and label_end and not (image_end.endswith(label_end) or label_end.endswith(image_end)):
         return
-    maps = label_maps_among(found)
-    pictures = [path for path in found if path not in set(maps)]
-    suggested = suggest(pictures, maps, files.images, files.images) if maps and pictures else None
+    suggested = suggested_endings(files.images, found)
     how = (
         "try --image-suffix {} --label-suffix {}".format(*suggested)
-        if suggested and suggested[0] != suggested[1]
+        if suggested
         else f"give --image-suffix and --label-suffix (endings there: {', '.join(list(_endings(found))[:6])})"
     )
     raise UsageError(f"images and labels lie in one folder, {files.images}: how do their names differ?\n{how}")
