@@ -155,10 +155,6 @@ class Data(Section):
     flip: bool = Field(True, description="mirror half of the images")
     colour_jitter: Jitter = Field((0.5, 0.5, 0.5, 0.2), description="brightness, contrast, saturation, hue of source images")
     blur: float = Field(0.0, ge=0, le=10, description="largest random blur of source images, sigma in pixels")
-    strong_jitter: Jitter = Field(
-        (0.25, 0.25, 0.25, 0.25), description="brightness, contrast, saturation, hue of the target's second view"
-    )
-    strong_blur: float = Field(1.15, ge=0, le=10, description="largest blur of the target's second view")
 
     @model_validator(mode="before")
     @classmethod

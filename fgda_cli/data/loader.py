@@ -25,20 +25,15 @@ from .store import AnyDataset
 
 
 class Batch(NamedTuple):
-    """Input of a method's step. Images are RGB uint8 `[B,3,H,W]`, ids uint8 `[B,H,W]`.
-
-    Fields with a name in quotes are there for methods that ask for them (`Method.needs`).
-    """
+    """Input of a method's step. Images are RGB uint8 `[B,3,H,W]`, ids uint8 `[B,H,W]`."""
 
     source: Tensor | None  # None where a method uses none
     labels: Tensor | None
     target: Tensor | None  # None in source-only training
-    target_strong: Tensor | None = None  # "strong_view": the same crop and mirror, colours and sharpness changed
-    target_valid: Tensor | None = None  # "valid_mask": bool `[B,H,W]`, False where a crop reaches beyond the image
-    target_names: list[str] | None = None  # "names": of the items, to look up what an offline step made of them
     labelled: Tensor | None = None  # images of the target's labelled part, where the preset names one
     labelled_ids: Tensor | None = None  # their train ids
-    target_border: Tensor | None = None  # "border": bool `[B,H,W]`, False in the target's border (View.border); None without
+    # bool `[B,H,W]`, False in the target's border (View.border), for methods that read it (`Method.reads_border`).
+    target_border: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         return Batch(*(value.to(device, non_blocking=True) if isinstance(value, Tensor) else value for value in self))
@@ -52,13 +47,11 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Augmentation of training images; `strong` is for the target's second view."""
+    """Augmentation of training images; colours and blur change the source's alone."""
 
     flip: bool = True
     colour_jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
     blur: float = 0.0
-    strong_jitter: tuple[float, float, float, float] = (0.25, 0.25, 0.25, 0.25)
-    strong_blur: float = 1.15
 
 
 @dataclass(frozen=True)
@@ -99,7 +92,7 @@ class PairedSamples(Dataset):
     seed: int
     augmentation: Augmentation = Augmentation()
     choice: Sampling = Sampling()
-    needs: frozenset[str] = frozenset()  # fields of Batch that the method asks for
+    reads_border: bool = False
     labelled: AnyDataset | None = None  # the target's labelled part
     draw_source: sampling.Draw = field(init=False)
     orders: dict[int, tuple[int, np.ndarray]] = field(default_factory=dict)  # by stream: an epoch, and its order of items
@@ -220,41 +213,36 @@ class PairedSamples(Dataset):
         order = self.orders[stream][1]
         return items[order[rank]], np.random.default_rng([self.seed, stream + 1, position])
 
-    def _target(self, position: int) -> dict[str, Tensor | str]:
+    def _target(self, position: int) -> dict[str, Tensor]:
         item, rng = self._in_epochs(self.target_items, position, SampleStream.TARGET_ORDER)
         if self.draw_target is not None:
             item = self.target_items[self.draw_target(np.random.default_rng([self.seed, SampleStream.JOINED_TARGETS, position]))]
         view = self.views[1]
         size = augment.scaled_size(view.size, view.scale, rng)
         image = resize_image(self.target.image(item), size, self.target.resample)
-        masks = self._masks(image.shape[:2], view)
+        border = self._border(image.shape[:2], view)
         if view.crop is not None:
             box = augment.random_box(size, view.crop, rng)
             image = augment.cut(image, box, view.crop, fill=0)
-            masks = {name: augment.cut(mask, box, view.crop, fill=0) for name, mask in masks.items()}
+            border = [augment.cut(mask, box, view.crop, fill=0) for mask in border]
         if self.augmentation.flip:
-            image, *flipped = augment.random_flip(rng, image, *masks.values())
-            masks = dict(zip(masks, flipped, strict=True))
-        sample: dict[str, Tensor | str] = {"target": to_tensor(image)}
-        if "strong_view" in self.needs:
-            strong = augment.colour_jitter(image, self.augmentation.strong_jitter, rng)
-            sample["target_strong"] = to_tensor(augment.random_blur(strong, self.augmentation.strong_blur, rng))
-        sample |= {name: torch.from_numpy(np.ascontiguousarray(mask)).bool() for name, mask in masks.items()}
-        if "names" in self.needs:
-            sample["target_names"] = item.name
+            image, *border = augment.random_flip(rng, image, *border)
+        sample = {"target": to_tensor(image)}
+        if border:
+            sample["target_border"] = torch.from_numpy(np.ascontiguousarray(border[0])).bool()
         return sample
 
-    def _masks(self, size: tuple[int, int], view: View) -> dict[str, np.ndarray]:
-        """Return the masks uint8 `[H,W]` of a whole target image (height, width) that the method asks for."""
-        masks = {"target_valid": np.ones(size, np.uint8)} if "valid_mask" in self.needs else {}
-        if "border" in self.needs and any(view.border):
-            (top, bottom), (left, right) = (
-                (int(first * side), side - int(last * side))
-                for side, first, last in zip(size, view.border[::2], view.border[1::2], strict=True)
-            )
-            masks["target_border"] = np.zeros(size, np.uint8)
-            masks["target_border"][top:bottom, left:right] = 1
-        return masks
+    def _border(self, size: tuple[int, int], view: View) -> list[np.ndarray]:
+        """Return the mask uint8 `[H,W]` of a whole target image (height, width) where the method reads it, else nothing."""
+        if not self.reads_border or not any(view.border):
+            return []
+        (top, bottom), (left, right) = (
+            (int(first * side), side - int(last * side))
+            for side, first, last in zip(size, view.border[::2], view.border[1::2], strict=True)
+        )
+        mask = np.zeros(size, np.uint8)
+        mask[top:bottom, left:right] = 1
+        return [mask]
 
     def target_images(self, rank: int = 0, processes: int = 1) -> Iterator[Tensor]:
         """Yield every target training image of this process once, uint8 `[3,H,W]`, for rounds of self-training."""

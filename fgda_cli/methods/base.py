@@ -105,7 +105,7 @@ class Method:
     guarded = False  # signals without labels pick the best, the start among them, unless run.select says labels
     iterations: int | None = None  # overrides adapt.iterations
     keeps_gradients = False  # zeroed between steps, not freed: less memory where the peak is not in the first pass of a step
-    needs: frozenset[str] = frozenset()  # of "strong_view", "valid_mask", "names": see data.loader.Batch
+    reads_border: bool = False  # of the target (data.target.border), in data.loader.Batch
 
     def __init__(self, model: Segmenter, settings: Any, engine: Engine | None = None):
         self.model, self.settings, engine = model, settings, engine or Engine()

@@ -144,7 +144,7 @@ def make_samples(preset: Preset, stage: Stage, data: Datasets, method: type[Meth
     wanted = preset.data
     jitter = wanted.colour_jitter if stage.colour_jitter else (0.0, 0.0, 0.0, 0.0)
     blur = wanted.blur if stage.colour_jitter else 0.0
-    augmentation = Augmentation(wanted.flip, jitter, blur, wanted.strong_jitter, wanted.strong_blur)
+    augmentation = Augmentation(wanted.flip, jitter, blur)
     views = tuple(
         View(domain.size, domain.crop, domain.scale, domain.max_class_share, getattr(domain, "border", View.border))
         for domain in (wanted.source, wanted.target)
@@ -158,7 +158,7 @@ def make_samples(preset: Preset, stage: Stage, data: Datasets, method: type[Meth
         crop_tries=wanted.crop_tries,
     )
     return PairedSamples(
-        data.source, data.target, views, preset.run.seed, augmentation, choice, method.needs, data.labelled
+        data.source, data.target, views, preset.run.seed, augmentation, choice, method.reads_border, data.labelled
     )  # fmt: skip
 
 

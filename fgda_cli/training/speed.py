@@ -53,9 +53,7 @@ def _batch(preset: Preset, stage: Stage, cls: type[Method], num_classes: int) ->
     labels = torch.randint(0, num_classes, (len(source), *source.shape[2:]), dtype=torch.uint8)
     if not cls.uses_target:
         return Batch(source, labels, None)
-    strong = target if "strong_view" in cls.needs else None
-    valid = torch.ones(len(target), *target.shape[2:], dtype=torch.bool) if "valid_mask" in cls.needs else None
-    return Batch(source, labels, target, strong, valid, [str(number) for number in range(len(target))])
+    return Batch(source, labels, target)
 
 
 def _step(state: TrainState, batch: Batch, number: int, length: int) -> None:

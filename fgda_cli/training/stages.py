@@ -161,7 +161,7 @@ def check(
     data = open_datasets(preset, job.data_root, method, job.reporter, init and init[1])
     samples = make_samples(preset, stage, data, method)
     check_selection(preset, identity.stage, method, data)
-    if any(preset.data.target.border) and identity.stage == "adapt" and "border" not in method.needs:
+    if any(preset.data.target.border) and identity.stage == "adapt" and not method.reads_border:
         job.reporter.decide(f"data.target.border: method {identity.method} has no teacher's pseudo-labels, so it does nothing")
     device = pick_device(job.device)
     group = join(device)

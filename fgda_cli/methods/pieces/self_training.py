@@ -49,7 +49,7 @@ class SelfTraining(Method):
     """The step of the class beside it (or the source loss alone), then cross-entropy on mixed images."""
 
     Settings = SelfTrainingSettings
-    needs = frozenset({"border"})
+    reads_border = True
     keeps_gradients = True
     first_update = 1  # number of the teacher's first update: 1 makes it the student's copy, 2 the mean of both
     sees_target_alone = True  # the step beside it runs the target through the model; else mixed images stand for it
