@@ -95,7 +95,7 @@ def globals_(
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     open_streams()
-    arguments = cli.arrange(sys.argv[1:] if arguments is None else arguments)
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
     for name in ("SIGTERM", "SIGHUP"):
         on_signal(name, cli.terminate)
     if hasattr(sys.stdout, "reconfigure"):
@@ -108,6 +108,8 @@ def main(arguments: list[str] | None = None) -> int:
         threading.excepthook = _thread_failed
     command = typer.main.get_command(app)
     try:
+        _refuse_empty(arguments)
+        arguments = cli.arrange(arguments)
         result = command.main(args=arguments, prog_name="fgda", standalone_mode=False)
         sys.stdout.flush()
         if result == 130:  # Typer turns Ctrl-C into this code without a word
@@ -117,6 +119,13 @@ def main(arguments: list[str] | None = None) -> int:
         if "--debug" in arguments and not isinstance(error, SystemExit):
             traceback.print_exc()
         return _exit_code(error)
+
+
+def _refuse_empty(arguments: list[str]) -> None:
+    """Raise UsageError for an empty word, as a shell's unset variable leaves: a path of none would be the working folder."""
+    for before, word in zip(["fgda", *arguments], arguments, strict=False):
+        if word == "" or (word.startswith("--") and word.endswith("=")):
+            raise UsageError(f"the word after {before} is empty" if word == "" else f"{word} has no value")
 
 
 def open_streams() -> None:

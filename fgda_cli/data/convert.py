@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,7 @@ from .geometry import Resample, cut_to, resize_ids, resize_image
 from .images import ORIENTATION, BadFile, open_image, read_picture, turned, write_image
 from .layouts.base import Pair, ReadLabel
 from .prelabels import areas_hash
-from .shapes import draw
+from .shapes import Shapes, draw
 
 CONVERSION = 3  # of the code below; 1 resized labels half a pixel off their image, 2 knew no hashes of pixels
 Cache = Literal["raw", "png"]
@@ -31,6 +32,7 @@ class Task:
     size: tuple[int, int] | None  # width, height of training images; None keeps theirs
     num_classes: int
     read_label: ReadLabel
+    read_shapes: Callable[[Path], Shapes] | None = None  # of layouts whose label files hold outlines
     reader: str = "folder"  # gta5, folder, …: what read the raw files
     raw: dict[str, str] = field(default_factory=dict)  # raw folders and files by their option, as absolute paths
     choice: dict[str, Any] = field(default_factory=dict)  # options that choose among the raw files: another data set each
@@ -67,7 +69,7 @@ def convert(task: Task, pair: Pair, folder: str) -> dict:
         label = None
         if pair.label is not None:
             reading = pair.label
-            label = task.read_label(pair.label) if pair.shapes is None else draw(pair.shapes)
+            label = _read_label(task, pair, image.shape[:2])
             label = upright_label(label, pair, orientation, image.shape[:2])
     except BadFile as error:
         return record | {"problem": str(error), "file": str(reading)}
@@ -93,6 +95,18 @@ def convert(task: Task, pair: Pair, folder: str) -> dict:
         image = cut_to(image, task.size)
         label = label if label is None else cut_to(label, task.size)
     return record | _cache(task, pair, image, label, folder)
+
+
+def _read_label(task: Task, pair: Pair, shape: tuple[int, int]) -> np.ndarray:
+    """Return a pair's label. Outlines for an image of another size, which may claim any, are refused before they are drawn."""
+    if pair.shapes is None and task.read_shapes is None:
+        return task.read_label(pair.label)
+    drawing = pair.shapes or task.read_shapes(pair.label)
+    width, height = drawing.size
+    # An image that its EXIF data turn may have been outlined as it is stored.
+    if (height, width) not in (shape, shape[::-1]):
+        raise BadFile(f"outlines of an image of {width}x{height}, not {shape[1]}x{shape[0]}")
+    return draw(drawing)
 
 
 def upright_label(label: np.ndarray, pair: Pair, orientation: int, shape: tuple[int, int]) -> np.ndarray:

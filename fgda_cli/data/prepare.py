@@ -179,6 +179,7 @@ def _fill(
         size=how.size,
         num_classes=len(reader.classes),
         read_label=reader.read_label,
+        read_shapes=getattr(reader, "read_shapes", None),
         reader=origin.reader,
         raw=origin.resolved(),
         choice=origin.choice,

@@ -63,11 +63,12 @@ class Fada(Method):
             shares = self.modules["shares"] = torch.nn.Module()
             shares.register_buffer("source", source.float())
             shares.register_buffer("target", torch.zeros_like(shares.source))
-            if data.resumed:
-                return  # with the estimate of the start
+            if data.resumed or self.settings.class_weighting == "none":
+                # A resumed run has the estimate of its start.
+                return
             prior = source if self.class_weights is None else source * self.class_weights[: len(source)]
             batches = (batch.to(data.device) for batch in data.samples.target_batches())
-            shares.target.copy_(estimate_shares(self.model, batches, prior))
+            shares.target.copy_(estimate_shares(self.model, batches, prior, len(data.samples.target_items)))
             names = data.samples.source.classes.names
             shown = ", ".join(f"{name} {100 * share:.1f}" for name, share in zip(names, shares.target.tolist(), strict=True))
             data.reporter.decide(f"class shares of the target, estimated without labels, percent: {shown}")

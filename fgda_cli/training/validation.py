@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from ..data.classes import ClassSet
@@ -94,11 +94,14 @@ def make_validators(
 ) -> Validators:
     """Return the validators that run.select asks for, and report the choice."""
 
+    # Random weights for each look would cost more than the look at few images.
+    network = cache(lambda: precision.to_device(checkpoint.build_model(preset.model, len(data.classes))).eval())
+
     def build(state: dict, rule: InputRule = data.rule) -> Segmenter:
-        model = checkpoint.build_model(preset.model, len(data.classes))
+        model = network()
         model.load_state_dict(state)
         model.input_rule = rule
-        return precision.to_device(model).eval()
+        return model
 
     wanted, classes = preset.run.select, data.classes
     split, by_labels = preset.data.evaluation.split, None

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...runtime.errors import FgdaError
 from ..formats import from_train_ids, grey_values, read_label_values
 from ..images import image_files
 from .base import Listing, locate, pair_by_name, unlabelled
@@ -21,6 +22,12 @@ SIZE = (1280, 720)
 
 
 def find(root: Path) -> Listing:
+    if (root / "seg/images").is_dir():
+        raise FgdaError(
+            f"--root {root} holds BDD100K's former folders (seg/images, seg/labels), which are read so:\n"
+            f"fgda prepare folder --images {root}/seg/images/val --labels {root}/seg/labels/val --label-ids train "
+            "--image-suffix .jpg --label-suffix _train_id.png"
+        )
     root, listing = locate(root, ("images/10k/train",), TITLE), Listing()
     images, labels = root / "images/10k", root / "labels/sem_seg/masks/val"
     unlabelled(listing, image_files(images / "train"), images / "train")

@@ -79,6 +79,11 @@ def read_tree(path: Path) -> dict[str, Any]:
         entries = tree.get(part) if isinstance(tree, dict) else None
         if not isinstance(entries, list):
             raise FgdaError(f"--labels {path}: not a COCO file: it needs a list `{part}`")
+        if part == "annotations" and entries and isinstance(entries[0], dict) and "segments_info" in entries[0]:
+            raise FgdaError(
+                f"--labels {path}: COCO's panoptic form, whose masks are PNG files of their own\n"
+                "make label maps of it (panopticapi's converter of panoptic to semantic), then: fgda prepare folder"
+            )
         for number, entry in enumerate(entries):
             missing = [key for key, kind in keys.items() if not (isinstance(entry, dict) and type(entry.get(key)) is kind)]
             if missing:

@@ -36,12 +36,16 @@ class NamedShapes:
 
     def read_label(self, path: Path) -> np.ndarray:
         """Train ids `[H,W]`. Raises BadFile."""
+        return draw(self.read_shapes(path))
+
+    def read_shapes(self, path: Path) -> Shapes:
+        """Return the outlines and the size that the file claims its image to have. Raises BadFile."""
         tree = read_json(path)
         size = tree.get("imageWidth"), tree.get("imageHeight")
         if not all(type(part) is int for part in size):
             raise BadFile("imageWidth and imageHeight are missing")
         shapes = (self.shape(shape) for shape in tree["shapes"])
-        return draw(Shapes(size, tuple(shape for shape in shapes if shape is not None)))
+        return Shapes(size, tuple(shape for shape in shapes if shape is not None))
 
     def shape(self, tree: dict) -> Shape | None:
         """Return a shape of the file; None when it has no area. Raises BadFile."""

@@ -12,18 +12,24 @@ from ...models.segmenter import Segmenter, evaluating
 
 Weighting = Literal["none", "source", "target", "importance"]
 EM_STEPS = 50
+PIXELS = 2**19  # 80 MB with 19 classes
 MAX_RATIO = 10.0  # an importance weight lies between 1 / this and this
 
 
-def estimate_shares(model: Segmenter, batches: Iterable[Tensor], prior: Tensor) -> Tensor:
-    """Return the shares `[K]` of the classes in images uint8 `[B,3,H,W]`, by expectation maximisation on soft predictions.
+def estimate_shares(model: Segmenter, batches: Iterable[Tensor], prior: Tensor, images: int) -> Tensor:
+    """Return the shares `[K]` of the classes in that many images uint8 `[B,3,H,W]`, by expectation maximisation on soft
+    predictions of PIXELS pixels at most, evenly spread.
 
     `prior` `[K]`: the class shares that the model's probabilities take for granted. Source: Saerens et al. 2002.
     """
+    probs = []
     with evaluating(model), torch.no_grad():
-        logits = [model(images).logits.float() for images in batches]
-    probs = torch.cat([torch.softmax(one, dim=1).movedim(1, -1).flatten(0, -2) for one in logits]).double()  # [pixels,K]
-    return maximise_expectation(probs, prior.to(probs))
+        for batch in batches:
+            of_batch = torch.softmax(model(batch).logits.float(), dim=1).movedim(1, -1).flatten(1, 2)  # [B,pixels,K]
+            count = min(of_batch.shape[1], max(1, PIXELS // images))
+            kept = torch.linspace(0, of_batch.shape[1] - 1, count, device=of_batch.device).round().long()
+            probs.append(of_batch[:, kept].flatten(0, 1).cpu())
+    return maximise_expectation(torch.cat(probs).double(), prior.double().cpu())
 
 
 def maximise_expectation(probs: Tensor, prior: Tensor) -> Tensor:
