@@ -31,7 +31,7 @@ from ..data.video import STDIN, STREAM, Clip, frames_of, is_live, without_secret
 from ..runtime.distributed import ProcessGroup, ranks
 from ..runtime.errors import FgdaError, UsageError
 from ..runtime.reporter import Reporter
-from .pipeline import CHUNK, ahead, batched, newest, read_ahead, share
+from .pipeline import CHUNK, ahead, batched, chunks_of, newest, read_ahead, share
 
 READABLE = IMAGE_SUFFIXES | VIDEO_SUFFIXES
 RESULT_ENDINGS = ("_color", "_ids", "_overlay", "_entropy")  # of the names that predict and entropy-map write
@@ -294,7 +294,7 @@ def read_chunks(
             return BadFile(f"cannot be read ({type(error).__name__}: {error})")
 
     stills = [item for item in inputs if not item.is_video]
-    yield from batched(read_ahead(read, share(stills, process_group), threads), CHUNK)
+    yield from chunks_of(read_ahead(read, share(stills, process_group), threads))
     for item in process_group.part([item for item in inputs if item.is_video]):
         yield from batched(_frames(item, clip), CHUNK if item.stream is None else 1)  # a stream's frames as they come
 

@@ -18,6 +18,7 @@ from ..runtime.system import io_threads
 
 T = TypeVar("T")
 CHUNK = 8  # images that are looked at together; those of one network size are computed in one or more batches
+MEMORY = 2**28  # bytes of images that wait at one place: beyond, fewer wait
 CPU_PIXELS, GPU_PIXELS = 1 << 17, 1 << 21  # of one batch: a processor's caches are small, a GPU wants work
 
 
@@ -39,6 +40,28 @@ def batched(items: Iterable[T], count: int) -> Iterator[list[T]]:
         yield batch
 
 
+def chunks_of(pairs: Iterable[tuple]) -> Iterator[list[tuple]]:
+    """Yield lists of CHUNK pairs in order, shorter ones where images are so large that they fill MEMORY."""
+    chunk: list[tuple] = []
+    for number, pair in enumerate(pairs, 1):
+        chunk.append(pair)
+        # Ends by count alone keep batches the same for any number of processes.
+        if number % CHUNK == 0 or sum(map(bytes_of, chunk)) >= MEMORY:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def bytes_of(value: object) -> int:
+    """Return the bytes of the arrays in a value, which may be a tuple or dictionary of them."""
+    if isinstance(value, (tuple, list)):
+        return sum(map(bytes_of, value))
+    if isinstance(value, dict):
+        return sum(map(bytes_of, value.values()))
+    return getattr(value, "nbytes", 0)
+
+
 def batched_by(key: Callable, items: Iterable[T], most: Callable) -> Iterator[tuple]:
     """Yield `(key, batch)`: neighbours of one key in order, at most `most(key)` of them."""
     batch: list[T] = []
@@ -55,18 +78,21 @@ def batched_by(key: Callable, items: Iterable[T], most: Callable) -> Iterator[tu
 
 
 def read_ahead(read: Callable, items: list, threads: int | None = None) -> Iterator:
-    """Yield `(item, read(item))` in order. Threads (None: chosen by the cores) read while the network computes; memory stays
-    constant.
+    """Yield `(item, read(item))` in order. Threads (None: chosen by the cores) read while the network computes; images of
+    MEMORY wait at most, as far as the size of one tells that of the next.
     """
     threads = io_threads(threads)
+    most, pending = 2 * threads, deque()
     with ThreadPoolExecutor(threads) as pool:
-        pending: deque = deque()
         for item in items:
             pending.append((item, pool.submit(read, item)))
-            if len(pending) > 2 * threads:
+            while len(pending) > most:
                 done, future = pending.popleft()
-                yield done, future.result()
-        for done, future in pending:
+                result = future.result()
+                most = max(1, min(2 * threads, MEMORY // max(1, bytes_of(result))))
+                yield done, result
+        while pending:
+            done, future = pending.popleft()
             yield done, future.result()
 
 
@@ -157,7 +183,7 @@ def write_behind(threads: int | None = None) -> Iterator[Callable]:
 
         def submit(task: Callable, *arguments) -> None:
             pending.append(pool.submit(task, *arguments))
-            while len(pending) > 2 * threads:
+            while len(pending) > min(2 * threads, MEMORY // max(1, bytes_of(arguments))):
                 pending.popleft().result()
 
         yield submit

@@ -11,6 +11,7 @@ from fgda_cli import chunked, losses
 from fgda_cli.data.classes import NAMES, named_classes
 from fgda_cli.data.geometry import InputRule
 from fgda_cli.data.loader import to_tensor
+from fgda_cli.inference import pipeline
 from fgda_cli.inference.inputs import collect
 from fgda_cli.inference.outputs import Ids
 from fgda_cli.inference.tta import TestTimeAugmentation, decide, view_logits
@@ -101,3 +102,21 @@ def test_train_ids_that_are_not_cityscapes_are_told(names, told):
     note = Ids("train", named_classes(names)).note()
     assert (note is None) == (told is None) and (told is None or told in note)
     assert told is None or Ids("label", named_classes(names)).note() is None
+
+
+def test_large_images_wait_in_few(monkeypatch):
+    """What waits is bounded by bytes, not by number alone; small images are chunks of eight as ever."""
+    monkeypatch.setattr(pipeline, "MEMORY", 1000)
+    begun: list[int] = []
+
+    def read(item):
+        begun.append(item)
+        return np.zeros(400, np.uint8)
+
+    waited = []
+    for number, _ in enumerate(pipeline.read_ahead(read, list(range(40)), 4)):
+        waited.append(len(begun) - number)
+    assert max(waited[4:-4]) <= 6
+    sizes = [[len(value) for _, value in chunk] for chunk in pipeline.chunks_of((n, np.zeros(400, np.uint8)) for n in range(10))]
+    assert [len(chunk) for chunk in sizes] == [3, 3, 2, 2]
+    assert [len(chunk) for chunk in pipeline.chunks_of((n, np.zeros(4, np.uint8)) for n in range(20))] == [8, 8, 4]
