@@ -64,9 +64,15 @@ def naming(images: list[str]) -> Iterator[None]:
 
 
 def forward(model: Segmenter, images: Tensor, precision: Precision) -> Output:
-    """Run the model on images uint8 or float `[B,3,H,W]`, without gradients, in the precision's type."""
+    """Run the model on images uint8 or float `[B,3,H,W]`, without gradients, in the precision's type.
+
+    Raises NotFinite for logits that are NaN or infinite, whose decisions mean nothing.
+    """
     with torch.inference_mode(), precision.autocast():
-        return model(send(images, precision.device))
+        output = model(send(images, precision.device))
+    if not torch.isfinite(output.logits).all():
+        raise NotFinite()
+    return output
 
 
 def forward_logits(model: Segmenter, images: Tensor, precision: Precision) -> Tensor:
@@ -94,12 +100,8 @@ def view_logits(
 
     def logits_of(each: Segmenter, images: Tensor) -> Tensor:
         if tta.window is None:
-            logits = forward_logits(each, images, precision)
-        else:
-            logits = sliding_logits(lambda part: forward_logits(each, part, precision), images, tta.window, each.align_corners)
-        if not torch.isfinite(logits).all():
-            raise NotFinite()
-        return logits
+            return forward_logits(each, images, precision)
+        return sliding_logits(lambda part: forward_logits(each, part, precision), images, tta.window, each.align_corners)
 
     views = []
     for scale in tta.scales:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -11,12 +12,14 @@ import torch
 from fgda_cli.data.store import open_dataset
 from fgda_cli.models.segmenter import Segmenter
 from fgda_cli.runtime.devices import Precision
+from fgda_cli.runtime.errors import FgdaError
 from fgda_cli.signals.observe import (
     VIEWS,
     Frames,
     Observed,
     border_rank,
     density,
+    different_views,
     feature_distance,
     frames_of,
     look_at_source,
@@ -226,3 +229,35 @@ def test_frames_that_are_the_same_count_once(data_root):
     assert observe(model, frames, cpu).different == 4
     assert observe(model, Frames([frames.images[0]] * 4), cpu).different == 1
     assert Observed.from_json(observe(model, frames, cpu).to_json()).different == 4
+
+
+@pytest.mark.parametrize("factor", [0.3, 1.8, 5.0])
+def test_scaled_logits_change_no_verdict(model, factor):
+    """A network whose logits are multiplied decides the same: no signal moves, however sure it says to be."""
+    frames = Frames(pictures(4))
+    before = observe(model, frames, CPU)
+    with torch.no_grad():
+        for conv in model.head.convs:
+            conv.weight *= factor
+            conv.bias *= factor
+    after = observe(model, frames, CPU)
+    assert after.signals["information"] == pytest.approx(before.signals["information"], abs=1e-5)
+    assert score(before, after) == pytest.approx(0, abs=1e-3)
+    assert verdict_on(before, after, NAMES).classes == {"vanished": [], "exploded": [], "unsteady": []}
+
+
+def test_logits_that_are_not_finite_are_refused(model):
+    with torch.no_grad():
+        model.head.convs[0].bias[1] = float("nan")
+    with pytest.raises(FgdaError, match="not finite|NaN"):
+        observe(model, Frames(pictures(1)), CPU)
+
+
+def test_frames_that_look_alike_count_once():
+    """A frame and its copy with noise tell no more than the frame."""
+    rng = np.random.default_rng(0)
+    smooth = cv2.resize(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8), (64, 48), interpolation=cv2.INTER_CUBIC)
+    other = cv2.resize(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8), (64, 48), interpolation=cv2.INTER_CUBIC)
+    noisy = np.clip(smooth.astype(int) + rng.integers(-2, 3, smooth.shape), 0, 255).astype(np.uint8)
+    assert different_views([smooth, noisy, smooth.copy()]) == 1
+    assert different_views([smooth, other]) == 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 import re
 import shutil
@@ -41,6 +43,15 @@ def test_images_of_a_folder_are_spread_evenly(tmp_path):
     for number in range(9):
         write_image(tmp_path / f"{number}.png", np.full((32, 64, 3), number, np.uint8))
     assert [scene.name for scene in gather([str(tmp_path)], tmp_path, 3)] == ["0", "4", "8"]
+
+
+def test_the_page_allows_its_own_script_alone(page_file):
+    text = page_file.read_text(encoding="utf-8")
+    (script,) = re.findall(r"<script>(.*?)</script>", text, re.S)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    (rules,) = re.findall(r'Content-Security-Policy" content="([^"]*)"', text)
+    assert f"script-src 'sha256-{digest}'" in rules and "default-src 'none'" in rules
+    assert text.index("Content-Security-Policy") < text.index("<script")
 
 
 @pytest.fixture
