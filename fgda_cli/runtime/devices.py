@@ -82,19 +82,25 @@ def use_onednn(module: nn.Module) -> None:
             layer.dilation = (2, 2)
 
 
+Shape = tuple[int, int, int, int]
+SMALL: Shape = (1, 3, 128, 256)
+
+
 def make_precision(
     name: str,
     device: torch.device,
     process_group: ProcessGroup = ProcessGroup(),
     model: nn.Module | None = None,
     reporter: Reporter = Reporter(quiet=True),
+    step: Shape | None = None,
 ) -> Precision:
     """Resolve a precision. `auto` is measured by the first process for all, on the model at hand if there is one, and reported.
+    `step` is the shape of a training step's images, at which a GPU is measured: small images leave it idle in any precision.
 
     Raises UsageError for fp16 on a CPU, which lacks kernels for it.
     """
     if name == "auto":
-        name = MEASURED[process_group.first_decides(lambda: _faster(device, model, reporter))]
+        name = MEASURED[process_group.first_decides(lambda: _faster(device, model, reporter, step))]
     if name == "fp16" and device.type == "cpu":
         raise UsageError("--precision fp16 needs a GPU: use bf16 or fp32 on the CPU")
     scaler = torch.amp.GradScaler(device.type) if name == "fp16" and device.type == "cuda" else None
@@ -115,9 +121,9 @@ MEASURED = ("fp32", "bf16")
 WORTH = 1.1  # bf16 is less exact: it is taken where it is at least so many times as fast
 
 
-def _faster(device: torch.device, model: nn.Module | None, reporter: Reporter) -> int:
+def _faster(device: torch.device, model: nn.Module | None, reporter: Reporter, step: Shape | None) -> int:
     """The index in MEASURED of what is taken; how much faster it is is said."""
-    seconds = measure_precision(device, model)
+    seconds = measure_precision(device, model, step if device.type != "cpu" and step else SMALL)
     ratio = seconds["fp32"] / seconds["bf16"]
     index = int(ratio > WORTH)
     reporter.decide(
@@ -126,14 +132,14 @@ def _faster(device: torch.device, model: nn.Module | None, reporter: Reporter) -
     return index
 
 
-def measure_precision(device: torch.device, model: nn.Module | None = None) -> dict[str, float]:
-    """Measure seconds of forward and backward by precision: of a small image through `model`, else of a dilated layer."""
+def measure_precision(device: torch.device, model: nn.Module | None = None, shape: Shape = SMALL) -> dict[str, float]:
+    """Measure seconds of forward and backward by precision: of images `[B,3,H,W]` through `model`, else of a dilated layer."""
     state = torch.random.get_rng_state()
     if model is None:
         module = nn.Sequential(nn.Conv2d(64, 64, 3, padding=2, dilation=2), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1))
         images = torch.randn(2, 64, 48, 96)
     else:
-        module, images = copy.deepcopy(model).eval(), torch.full((1, 3, 128, 256), 128, dtype=torch.uint8)
+        module, images = copy.deepcopy(model).eval(), torch.full(shape, 128, dtype=torch.uint8)
     torch.random.set_rng_state(state)
     seconds = {}
     for name in MEASURED:

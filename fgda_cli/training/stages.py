@@ -240,7 +240,9 @@ def build(plan: Plan, run: RunFolder, resumed: dict | None) -> TrainState:
         wanted = begun_in
     elif wanted != begun_in:
         job.reporter.decide(f"precision {wanted} from here on: the run was begun in {begun_in}")
-    precision = make_precision(wanted, device, plan.group, model, job.reporter)
+    width, height = preset.data.source.crop or preset.data.source.size
+    step = (max(1, stage.batch_size // (stage.accumulate * plan.group.size)), 3, height, width)
+    precision = make_precision(wanted, device, plan.group, model, job.reporter, step)
     if resumed is None and stage.batch_norm == "mixed" and not plan.method.fixed_norms:
         mix_statistics(precision.to_device(model), stage, plan.samples, job.reporter)
     is_fresh = plan.init is None

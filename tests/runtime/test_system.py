@@ -161,6 +161,14 @@ def test_auto_precision_is_measured_on_the_model_at_hand_without_touching_it_and
     assert measure_precision(torch.device("cpu")) == {"fp32": 1.0, "bf16": 0.5} and isinstance(found, Precision)
 
 
+@pytest.mark.parametrize(("device", "wanted"), [("cpu", (1, 3, 128, 256)), ("cuda", (2, 3, 512, 512))])
+def test_a_gpu_is_measured_at_the_steps_own_shape(monkeypatch, device, wanted):
+    """Small images leave a large GPU idle, so that both precisions take the same time; a processor would take minutes."""
+    asked = []
+    monkeypatch.setattr(devices, "measure_precision", lambda *how: asked.append(how[2]) or {"fp32": 1.0, "bf16": 0.5})
+    assert make_precision("auto", torch.device(device), step=(2, 3, 512, 512)).name == "bf16" and asked == [wanted]
+
+
 def test_processes_beside_the_first_warn_of_their_own_files_alone(capsys):
     reporter = Reporter(quiet=True, warns=False)
     reporter.warn("of all")
