@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from fgda_cli.data.store import PreparedDataset
-from fgda_cli.runtime import system
+from fgda_cli.runtime import devices, system
 from fgda_cli.runtime.devices import Precision, make_precision, measure_precision, tune_for_training
 from fgda_cli.runtime.reporter import Reporter
 from tests.helpers import set_flags
