@@ -24,6 +24,7 @@ def rank(
         Optional[Path],
         typer.Option(help="File with names of labelled frames: one a line, or a ranking.json.", rich_help_panel="Data"),
     ] = None,
+    every: Annotated[int, typer.Option(min=1, help="Every N-th frame of videos.", rich_help_panel="Data")] = 1,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Include folders inside folders.")] = False,
     label_maps: cli.LabelMaps = False,
     json: cli.Json = None,
@@ -39,6 +40,7 @@ def rank(
         raise UsageError(f"--export {export}: choose from cvat,coco,png")
     from ..data.labelled_subset import listed_names
     from ..data.prelabels import check_names
+    from ..data.video import Clip
     from ..inference.inputs import collect
     from ..inference.predict import fail_on_bad
     from ..models.checkpoint import load_model
@@ -56,7 +58,8 @@ def rank(
         check_names(kind, info["classes"])
     how = cli.precision_for(precision, device, show, model)
     how.to_device(model)
-    frames, bad = look(model, images, how, show, workers, max_pixels)
+    clip = Clip(every)
+    frames, bad = look(model, images, how, show, workers, max_pixels, clip)
     known = [frame for frame in frames if frame.item.name in names]
     if len(known) < len(names):
         show.warn(f"{labelled}: {len(names) - len(known)} of {len(names)} names are none of the images")
@@ -65,7 +68,7 @@ def rank(
     if len(chosen) < top:
         show.decide(f"{len(chosen)} frames, not {top}: of {len(fresh)}, {passed} look like another one")
     result = ranking_json(checkpoint, chosen, len(frames), passed, info["classes"])
-    write_ranking(out, model, info["classes"], chosen, result, kinds, how, max_pixels, show)
+    write_ranking(out, model, info["classes"], chosen, result, kinds, how, max_pixels, show, clip)
     if json is not None:
         cli.emit_json(result, json, show)
     if json != "-":

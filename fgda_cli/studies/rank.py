@@ -14,7 +14,7 @@ from torch import Tensor
 from ..data.classes import ClassSet
 from ..data.images import BadFile, difference_hash, look_alike, visible_files, write_image
 from ..data.prelabels import Prelabels
-from ..data.video import CutShort, frame_count
+from ..data.video import Clip, CutShort, frame_count
 from ..inference.evaluate import headings
 from ..inference.inputs import InputImage, read_chunks
 from ..inference.pipeline import batched, images_per_batch
@@ -64,13 +64,16 @@ def look(
     reporter: Reporter,
     threads: int | None = None,
     max_pixels: int | None = None,
+    clip: Clip = Clip(),
 ) -> tuple[list[Looked], int]:
-    """Return every frame that can be read, and how many cannot; memory holds a few numbers a frame."""
+    """Return every frame that can be read, of videos those that `clip` takes, and how many cannot; memory holds a few numbers
+    a frame.
+    """
     frames: list[Looked] = []
     bad = 0
-    total = sum((frame_count(item.source) or 1) if item.is_video else 1 for item in inputs)
+    total = sum((frame_count(item.source, clip) or 1) if item.is_video else 1 for item in inputs)
     with reporter.progress("rank", total) as advance:
-        for chunk in read_chunks(inputs, threads, max_pixels=max_pixels):
+        for chunk in read_chunks(inputs, threads, max_pixels=max_pixels, clip=clip):
             for item, reason in chunk:
                 if isinstance(reason, BadFile):
                     reporter.warn(f"{item.path}: {reason}")
@@ -173,6 +176,7 @@ def write_ranking(
     precision: Precision,
     max_pixels: int | None = None,
     reporter: Reporter = Reporter(quiet=True),
+    clip: Clip = Clip(),
 ) -> None:
     """Write `ranking.json`, `contact.png`, `look.html`, and a folder with images for each kind of pre-labels.
 
@@ -185,7 +189,7 @@ def write_ranking(
     scenes: dict[int, Scene] = {}
     writers = [Prelabels(kind, out / kind, classes) for kind in kinds]
     sources = list({one.frame.item.path: InputImage(_stem(one.frame.item), one.frame.item.path) for one in chosen}.values())
-    for chunk in read_chunks(sources, max_pixels=max_pixels):
+    for chunk in read_chunks(sources, max_pixels=max_pixels, clip=clip):
         wanted = [(item, image) for item, image in chunk if item.name in order and not isinstance(image, BadFile)]
         results = predict_many(model, [image for _, image in wanted], precision)
         for (item, image), prediction in zip(wanted, results, strict=True):

@@ -257,3 +257,19 @@ def test_our_own_png_export_is_prepared_as_it_lies(trained, data_root, tmp_path)
     files = OwnFiles(images=own / "images", labels=own / "labels", mapping=own / "mapping.yaml")
     summary = prepare_own("folder", files, "set", How(tmp_path / "data", None, 1, QUIET))
     assert summary.refused == 0 and summary.images["train"] >= 1
+
+
+def test_every_nth_frame_of_a_video(trained, tmp_path):
+    rng = np.random.default_rng(0)
+    video = cv2.VideoWriter(str(tmp_path / "drive.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 5, (64, 32))
+    for _ in range(7):
+        video.write(cv2.resize(rng.integers(0, 256, (4, 8, 3), dtype=np.uint8), (64, 32)))
+    video.release()
+    done = fgda(
+        "rank", trained, tmp_path / "drive.avi", "--every", "3", "--top", "2", "--out", tmp_path / "out", "--export", "png"
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "out/ranking.json").read_text())
+    assert result["looked_at"] == 3
+    assert {entry["name"] for entry in result["frames"]} <= {"drive/000001", "drive/000004", "drive/000007"}
+    assert len(list((tmp_path / "out/png/images").rglob("*.png"))) == len(result["frames"])
