@@ -25,6 +25,7 @@ def make_card(
     from .._version import __version__
 
     preset, is_import = info["preset"], info["stage"] == "import"
+    pixels = [] if is_import else info.get("pixels") or []
     model, data = preset["model"], preset["data"]
     described = getattr(family(model["backbone"]), "describe_weights", lambda name: {"licence": None})(model["backbone"])
     return {
@@ -47,6 +48,7 @@ def make_card(
             "method": info["method"],
             "iteration": info["iteration"],
             **(_not_told(info) if is_import else _told(preset)),
+            "pixels": [dict(zip(("domain", "dataset", "split", "pixels"), facts, strict=True)) for facts in pixels],
         },
         "data_licences": {} if is_import else licences or {},
         "validation_in_training": info.get("metrics") or {},
@@ -89,6 +91,10 @@ def card_markdown(card: dict[str, Any]) -> str:
         f"| method | {training['method']} ({training['stage']}), iteration {training['iteration']}, seed {training['seed']} |",
         f"| source | {_names(training['source'])} |",
         f"| target | {_names(training['target'])}, labels used: {training['target_labels']} |",
+        *(
+            f"| pixels of {one['dataset']}, {one['split']} ({one['domain']}) | {one['pixels']} |"
+            for one in training["pixels"]
+        ),
         *(f"| licence of {name} | {text} |" for name, text in card["data_licences"].items()),
         "", *_evaluation(card["evaluation"], card["validation_in_training"]), *_verdict(card["verdict_without_labels"]),
         "## Limits", "", *(f"- {limit}" for limit in card["limits"]), "",

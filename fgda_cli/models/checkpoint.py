@@ -139,7 +139,7 @@ def load_model(path: str | Path, device: str = "cpu", exported: bool = False) ->
 def model_of(content: dict[str, Any], path: Path) -> tuple[Segmenter, dict[str, Any]]:
     """Return `load_model` of a file that is loaded already."""
     model = content["exported"] if "exported" in content else restore_model(content, path)
-    info = {key: content.get(key) for key in ("stage", "method", "iteration", "preset", "metrics", "verdict", "origin")}
+    info = {key: content.get(key) for key in ("stage", "method", "iteration", "preset", "metrics", "verdict", "origin", "pixels")}
     info["classes"] = ClassSet.from_json(content["classes"])
     info["input"], info["size"] = model.input_rule, model.input_rule.size
     return model, info

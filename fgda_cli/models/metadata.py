@@ -76,6 +76,8 @@ class Metadata(Record):
     verdict: VerdictRecord | None = None
     origin: str | None = None
     untaught: list[str] | None = None
+    # domain, data set, split, hash of its images and labels
+    pixels: list[Annotated[list[str], Field(min_length=4, max_length=4)]] | None = None
     source_validation: list[Annotated[list[Any] | tuple[int, Number], Field(min_length=2, max_length=2)]] | None = None
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from ..data.classes import NOT_IN_SYNTHIA13, NOT_IN_SYNTHIA16, ClassSet, match_classes, mean_without
 from ..data.geometry import InputRule, same_aspect
 from ..data.labelled_subset import chosen_labels
-from ..data.store import AnyDataset, PartOf, PreparedDataset, open_dataset, open_domain, typical_size
+from ..data.store import AnyDataset, PartOf, PreparedDataset, contents_hash, open_dataset, open_domain, typical_size
 from ..methods.base import Method
 from ..runtime.errors import FgdaError, UsageError
 from ..runtime.reporter import Reporter
@@ -27,6 +27,19 @@ class Datasets:
     evaluation: PreparedDataset | None
     untrained: tuple[int, ...]
     rule: InputRule
+
+    def pixels(self) -> list[tuple[str, str, str, str]]:
+        """Return what training reads: (domain, data set, split, hash of its images and labels), a line for each data set."""
+        found = [
+            (domain, part.name, "train", part.pixels("train"))
+            for domain, dataset in (("source", self.source), ("target", self.target))
+            if dataset is not None
+            for part in getattr(dataset, "parts", [dataset])
+        ]
+        if self.labelled is not None:
+            images = self.labelled.items("train", labelled=True)
+            found.append(("labelled", self.labelled.name, "train", contents_hash([(self.labelled, images)])[:12]))
+        return found
 
 
 def open_datasets(

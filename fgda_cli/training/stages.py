@@ -273,10 +273,17 @@ def train(plan: Plan, run: RunFolder, state: TrainState, started: float) -> None
     if plan.group.is_first:
         what = f"preset {preset.name}, method {plan.identity.method}, seed {preset.run.seed}"
         warnings = [f"warning: {text}" for text in job.reporter.warned]
-        for line in (f"{what}: all settings in {run.record.name}", *(job.reporter.decisions or []), *warnings):
+        pixels = [f"{domain}: {name} of {split}, pixels {pixels}" for domain, name, split, pixels in data.pixels()]
+        for line in (f"{what}: all settings in {run.record.name}", *pixels, *(job.reporter.decisions or []), *warnings):
             run.note(line)
-    header = {"stage": plan.identity.stage, "method": plan.identity.method, "classes": data.classes.to_json(),
-              "input": data.rule.to_json(), "untaught": plan.samples.untaught()}  # fmt: skip
+    header = {
+        "stage": plan.identity.stage,
+        "method": plan.identity.method,
+        "classes": data.classes.to_json(),
+        "input": data.rule.to_json(),
+        "untaught": plan.samples.untaught(),
+        "pixels": [list(facts) for facts in data.pixels()],
+    }
     clock = Clock(preset.run.time_limit, started - state.spent)
     Trainer(state, plan.samples, plan.stage, preset, run, header, validators, job.reporter, plan.group, clock=clock).train()
 

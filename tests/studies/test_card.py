@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from fgda_cli.data.store import open_dataset
 from fgda_cli.inference.card_content import card_markdown, make_card
 from fgda_cli.models import checkpoint
 from fgda_cli.models.checkpoint import load_model
@@ -34,6 +35,22 @@ def test_card_with_figures(adapted, data_root, tmp_path):
     assert card["evaluation"]["intervals"]["miou"] is None  # of three images
     assert f"| **mean** | **{card['evaluation']['miou']:.1f}** | – |" in text
     assert "Did adaptation help, without labels?" in text and "## Limits" in text
+
+
+def test_a_run_its_checkpoint_and_its_card_say_which_pixels_it_read(adapted, data_root, tmp_path):
+    """Two tables can be told to come from the same pixels, wherever they lay."""
+    wanted = {name: open_dataset(data_root, name).pixels("train") for name in ("playground-game", "playground-street")}
+    content = checkpoint.load(adapted)
+    assert [(domain, name, split) for domain, name, split, _ in content["pixels"]] == [
+        ("source", "playground-game", "train"),
+        ("target", "playground-street", "train"),
+    ]
+    assert {name: pixels for _, name, _, pixels in content["pixels"]} == wanted
+    log = (adapted.parent.parent / "log.txt").read_text()
+    assert f"source: playground-game of train, pixels {wanted['playground-game']}" in log
+    done = fgda("card", adapted, "--out", tmp_path / "card", "--data-root", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert all(pixels in (tmp_path / "card/card.md").read_text() for pixels in wanted.values())
 
 
 def test_card_without_labels_says_so(adapted, tmp_path):
