@@ -150,8 +150,9 @@ def test_what_was_not_looked_at_is_not_ignored(tmp_path, monkeypatch):
     (tmp_path / "map.yaml").write_text(mapping_text(found))
     assert load_mapping(tmp_path / "map.yaml").rest is None
     done = fgda("prepare", "folder", "--images", images, "--labels", labels, "--mapping", tmp_path / "map.yaml",
-                "--name", "sim", "--size", "64x32", "--root", tmp_path / "data")  # fmt: skip
-    assert done.returncode == 1 and "id 24 is not in the mapping" in done.stdout + done.stderr
+                "--name", "sim", "--size", "64x32", "--out", tmp_path / "data")  # fmt: skip
+    assert "5 train, 1 refused" in done.stdout + done.stderr
+    assert "id 24 is not in the mapping" in (tmp_path / "data/sim/problems.json").read_text()
     monkeypatch.setattr(surveying, "LOOKED_AT", 400)
     assert survey(images, labels).rest == "ignore" and "person" in survey(images, labels).names
 

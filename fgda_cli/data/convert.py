@@ -105,7 +105,7 @@ def _read_label(task: Task, pair: Pair, shape: tuple[int, int]) -> np.ndarray:
     width, height = drawing.size
     # An image that its EXIF data turn may have been outlined as it is stored.
     if (height, width) not in (shape, shape[::-1]):
-        raise BadFile(f"outlines of an image of {width}x{height}, not {shape[1]}x{shape[0]}")
+        raise BadFile(f"sizes differ: image {shape[1]}x{shape[0]}, outlines of one of {width}x{height}")
     return draw(drawing)
 
 

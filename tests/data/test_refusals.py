@@ -122,7 +122,9 @@ def test_outlines_of_another_size_are_refused_before_they_are_drawn(tmp_path):
     done = fgda("prepare", "labelme", "--images", tmp_path / "set", "--name", "mine", "--size", "64x32",
                 "--out", tmp_path / "data")  # fmt: skip
     problems = json.loads((tmp_path / "data/mine/problems.json").read_text())
-    assert [problem["reason"] for problem in problems] == ["outlines of an image of 13000x13000, not 64x48"], done.stderr
+    assert [problem["reason"] for problem in problems] == ["sizes differ: image 64x48, outlines of one of 13000x13000"], (
+        done.stderr
+    )
 
 
 def test_cocos_panoptic_form_and_bdds_former_folders_have_a_hint(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -117,8 +118,7 @@ def test_pseudo_labels_of_image_and_mirror_image():
 
 def test_border_of_a_frame():
     view = View((200, 100), border=load_preset("gta2city-vfmuda", []).data.target.border)
-    owner = type("Samples", (), {"needs": frozenset({"border"})})
-    mask = PairedSamples._masks(owner, (100, 200), view)["target_border"]
+    (mask,) = PairedSamples._border(SimpleNamespace(reads_border=True), (100, 200), view)
     assert int(mask.sum()) == 13536 and mask.size - int(mask.sum()) == 6464
 
 

@@ -72,7 +72,7 @@ def batch_of(number: int, labelled: bool = False) -> Batch:
     images = torch.randint(0, 256, (3, 2, 3, 32, 64), dtype=torch.uint8, generator=generator)
     labels = torch.randint(0, 6, (2, 2, 32, 64), dtype=torch.uint8, generator=generator)
     labels[labels == 5] = 255
-    return Batch(images[0], labels[0], images[1], *((None, None, None, images[2], labels[1]) if labelled else ()))
+    return Batch(images[0], labels[0], images[1], *((images[2], labels[1]) if labelled else ()))
 
 
 def three_steps(trainer: Trainer, labelled: bool = False, gpu=None):
