@@ -94,12 +94,13 @@ def run_page(run: Path) -> str:
         what = f"{stage['stage']} {stage['method']}"
     except (OSError, ValueError, KeyError, TypeError, BadText) as error:
         raise FgdaError(f"{run} is not a run folder: it needs preset.yaml and metrics.jsonl") from error
-    series = _series(entries)
+    series, left_out = _series(entries)
     if not series:
         raise FgdaError(f"{run / METRICS} holds no measurement yet")
     last = max(points[-1][0] for group in series.values() for points in group.values())
     finished = "finished" if (run / "checkpoints/final.pth").is_file() else "not finished"
     facts = [str(run), what, f"iteration {last}, {finished}"]
+    facts += [f"{left_out} lines of {METRICS} are no measurement: left out"] if left_out else []
     best = {
         name: f"{max(value for _, value in points):.1f}{'' if name == 'label_free' else ' %'}"
         for name, points in series.get("validation", {}).items()
@@ -109,21 +110,23 @@ def run_page(run: Path) -> str:
     return html.page("Training run", facts, heading, *sections, html.section("Settings", f"<pre>{html.escape(settings)}</pre>"))
 
 
-def _series(entries: list[dict]) -> dict[str, dict[str, list[tuple[int, float]]]]:
-    """Return the log as {group: {name: [(iteration, value)]}}."""
+def _series(entries: list[dict]) -> tuple[dict[str, dict[str, list[tuple[int, float]]]], int]:
+    """Return the log as {group: {name: [(iteration, value)]}}, and how many of its entries are no measurement."""
+    left_out = 0
     groups: dict[str, dict[str, list[tuple[int, float]]]] = {"validation": {}, "losses": {}, "learning rate": {}, "images/s": {}}
     for entry in entries:
         try:
-            iteration = entry.pop("iteration")
+            iteration = int(entry.pop("iteration"))
             parts = {"validation": entry.pop("validation", {}), "learning rate": entry.pop("lr", {})}
             parts["images/s"] = {"images/s": entry.pop("images_per_second")} if "images_per_second" in entry else {}
             parts["losses"] = entry
             values = [(group, name, float(value)) for group, part in parts.items() for name, value in part.items()]
         except (ValueError, AttributeError, TypeError, KeyError, OverflowError):
-            continue  # another program's line
+            left_out += 1  # another program's line
+            continue
         for group, name, value in values:
             groups[group].setdefault(name, []).append((iteration, value))
-    return {group: values for group, values in groups.items() if values}
+    return {group: values for group, values in groups.items() if values}, left_out
 
 
 def write_page(path: Path, page: str) -> Path:
