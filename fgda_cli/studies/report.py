@@ -94,12 +94,13 @@ def run_page(run: Path) -> str:
         what = f"{stage['stage']} {stage['method']}"
     except (OSError, ValueError, KeyError, TypeError, BadText) as error:
         raise FgdaError(f"{run} is not a run folder: it needs preset.yaml and metrics.jsonl") from error
-    series, left_out = _series(entries)
+    series, count = _series(entries)
     if not series:
         raise FgdaError(f"{run / METRICS} holds no measurement yet")
     last = max(points[-1][0] for group in series.values() for points in group.values())
     finished = "finished" if (run / "checkpoints/final.pth").is_file() else "not finished"
     facts = [str(run), what, f"iteration {last}, {finished}"]
+    left_out = len((run / METRICS).read_bytes().splitlines()) - count
     facts += [f"{left_out} lines of {METRICS} are no measurement: left out"] if left_out else []
     best = {
         name: f"{max(value for _, value in points):.1f}{'' if name == 'label_free' else ' %'}"
@@ -111,8 +112,8 @@ def run_page(run: Path) -> str:
 
 
 def _series(entries: list[dict]) -> tuple[dict[str, dict[str, list[tuple[int, float]]]], int]:
-    """Return the log as {group: {name: [(iteration, value)]}}, and how many of its entries are no measurement."""
-    left_out = 0
+    """Return the log as {group: {name: [(iteration, value)]}}, and how many of its entries are measurements."""
+    count = 0
     groups: dict[str, dict[str, list[tuple[int, float]]]] = {"validation": {}, "losses": {}, "learning rate": {}, "images/s": {}}
     for entry in entries:
         try:
@@ -122,11 +123,11 @@ def _series(entries: list[dict]) -> tuple[dict[str, dict[str, list[tuple[int, fl
             parts["losses"] = entry
             values = [(group, name, float(value)) for group, part in parts.items() for name, value in part.items()]
         except (ValueError, AttributeError, TypeError, KeyError, OverflowError):
-            left_out += 1  # another program's line
-            continue
+            continue  # another program's line
+        count += 1
         for group, name, value in values:
             groups[group].setdefault(name, []).append((iteration, value))
-    return {group: values for group, values in groups.items() if values}, left_out
+    return {group: values for group, values in groups.items() if values}, count
 
 
 def write_page(path: Path, page: str) -> Path:

@@ -97,6 +97,16 @@ def test_training_curves_of_a_run(trained, tmp_path):
     assert pixels_of(picture, (31, 119, 180)) > 300  # the first line's colour
 
 
+def test_foreign_and_damaged_lines_of_a_log_are_counted(trained, tmp_path):
+    run = shutil.copytree(trained.parent.parent, tmp_path / "run")
+    with open(run / "metrics.jsonl", "a") as log:
+        log.write('{"iteration": "x", "loss": 1}\n[1]\n{"iteration": 7, "loss": {"a": []}}\n{"iteration": 1e999}\n{"cut')
+    done = fgda("report", run)
+    assert done.returncode == 0, done.stderr
+    assert "5 lines of metrics.jsonl are no measurement: left out" in (run / "report.html").read_text()
+    assert "no measurement" not in run_page(trained.parent.parent)
+
+
 def test_what_is_no_run_is_refused(trained, tmp_path):
     done = fgda("report", tmp_path / "nowhere")
     assert done.returncode == 2 and "no such run folder" in done.stderr
