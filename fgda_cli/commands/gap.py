@@ -38,10 +38,11 @@ def gap(
     from ..data.store import open_anywhere
     from ..studies.gap import gap_json, measure, predicted_shares, trained_on
     from ..studies.gap_page import gap_page
-    from ..studies.report import write_page
+    from ..studies.report import check_pages, write_page
     from ..visual.tables import gap_table
 
     show, root = cli.reporter(context), root_of(data_root)
+    check_pages(report)
     sides = [open_anywhere(root, name) for name in (source, target)]
     if model is None and (model := trained_on(sides[0])) is not None:
         show.decide(f"class shares of {sides[1].name} are those that {model} predicts (--model names another)")

@@ -18,6 +18,9 @@ def report(
     """Write the training curves of a run, finished or not, as one HTML page."""
     if not run.is_dir():
         raise UsageError(f"no such run folder: {run}")
-    from ..studies.report import run_page, write_page
+    from ..runtime.files import write_text
+    from ..studies.report import run_page
 
-    print(write_page(out or run / "report.html", run_page(run)))
+    place = out or run / "report.html"
+    write_text(place, run_page(run))
+    print(place)

@@ -45,11 +45,12 @@ def verdict(
     from ..data.store import data_root as root_of
     from ..inference.evaluate import headings
     from ..studies.look import LOOK
-    from ..studies.report import write_page
+    from ..studies.report import check_pages, write_page
     from ..studies.verdict import VerdictOptions, look_around, run_verdict, scenes_of, verdict_page
     from ..visual.tables import verdict_lines, verdict_table
 
     show = cli.reporter(context)
+    check_pages(report)
     how = cli.precision_for(precision, device, show)
     wanted = VerdictOptions(root_of(data_root), tuple(images or ()), data, baseline, frames, max_pixels, label_maps)
     study = run_verdict(checkpoints, headings(checkpoints), wanted, how, show)

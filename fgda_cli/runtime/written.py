@@ -50,7 +50,7 @@ class Written:
             if self.is_ours(name):
                 continue
             what = "was changed since fgda wrote it" if name in self.facts else "is there already, and fgda did not write it"
-            raise UsageError(f"{self.folder / name} {what}: choose another --out, or move it away")
+            raise UsageError(f"{self.folder / name} {what}: choose another folder, or move it away")
 
     def plan(self, names: Iterable[str]) -> None:
         """Record files before they are written. Raises UsageError as `check` does, before anything is."""

@@ -27,7 +27,7 @@ from .changes import change, comparison_page
 from .compare import Scene
 from .kept import KeptPredictions, kept_below
 from .look import LOOK, MOST_CHECKPOINTS, look_page
-from .report import evaluation_page, write_page
+from .report import check_pages, evaluation_page, write_page
 from .verdict import start_of
 
 RESAMPLES = 1000  # of the images, for intervals
@@ -88,6 +88,7 @@ def evaluate_all(paths: list[Path], wanted: EvaluationOptions, reporter: Reporte
     group = join(wanted.precision.device)
     candidates = _candidates(paths, wanted, reporter)
     dataset, split = _one_dataset(candidates, wanted)
+    check_pages(wanted.report, [one.folder for one in candidates] if len(candidates) > 1 else ())
     saved = [_saved(one, candidates, dataset, split, wanted, group, reporter) for one in candidates]
     with kept_below(wanted.report, group) as folder:
         for number, one in enumerate(candidates):

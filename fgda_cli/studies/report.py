@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ from ..runtime.errors import FgdaError
 from ..runtime.files import write_text
 from ..runtime.record import METRICS, RECORD, measurements
 from ..runtime.text import BadText, parse_yaml, read_text
+from ..runtime.written import Written
 from ..visual import html
 from ..visual.colour import colourise, error_map
 from ..visual.heat import heat
 from ..visual.plots import curves, reliability
 from ..visual.tables import show
 from .kept import KeptPredictions
+from .look import LOOK
 
 SHOWN = 4  # best images, and worst
 MEANS = {"miou": "mIoU", "miou16": "mIoU, 16 classes", "miou13": "mIoU, 13 classes", "pixel_accuracy": "pixel accuracy"}
@@ -130,6 +133,17 @@ def _series(entries: list[dict]) -> tuple[dict[str, dict[str, list[tuple[int, fl
     return {group: values for group, values in groups.items() if values}, count
 
 
+def check_pages(report: Path | None, folders: Iterable[str] = ("",)) -> None:
+    """Raise UsageError before work begins where a person has a page in a report's folder, or in these below it."""
+    if report is not None:
+        for folder in ("", *folders):
+            Written(report / folder).check(("index.html", LOOK))
+
+
 def write_page(path: Path, page: str) -> Path:
+    """Write a page of a report. Raises UsageError for one that a person made or changed."""
+    written = Written(path.parent)
+    written.check((path.name,))
     write_text(path, page)
+    written.done(path.name)
     return path

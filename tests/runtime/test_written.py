@@ -71,3 +71,21 @@ def test_predictions_that_a_person_corrected_stay_and_the_rest_goes_on(trained, 
     done = fgda("predict", trained, photos, "--out", out, "--device", "cpu")
     assert done.returncode == 2 and "was changed since fgda wrote it" in done.stderr
     assert maps[1].read_bytes() == b"corrected by hand"
+
+
+@pytest.mark.parametrize("command", ["evaluate", "verdict", "gap"])
+def test_a_page_of_a_person_in_a_reports_folder_stays(trained, data_root, tmp_path, command):
+    arguments = {
+        "evaluate": ("evaluate", trained),
+        "verdict": ("verdict", trained, "--baseline", trained, "--frames", "4"),
+        "gap": ("gap", "playground-game", "playground-street"),
+    }[command]
+    how = (*arguments, "--data-root", data_root, "--device", "cpu", "--report", tmp_path)
+    (tmp_path / "index.html").write_text("mine")
+    done = fgda(*how)
+    assert done.returncode == 2 and "index.html is there already, and fgda did not write it" in done.stderr, done.stderr
+    assert (tmp_path / "index.html").read_text() == "mine" and len(list(tmp_path.iterdir())) == 1
+    (tmp_path / "index.html").unlink()
+    # Its own page it writes again.
+    for _ in range(2):
+        assert fgda(*how).returncode == 0
