@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 from fgda_cli.runtime.errors import UsageError
@@ -75,9 +77,10 @@ def test_predictions_that_a_person_corrected_stay_and_the_rest_goes_on(trained, 
 
 @pytest.mark.parametrize("command", ["evaluate", "verdict", "gap"])
 def test_a_page_of_a_person_in_a_reports_folder_stays(trained, data_root, tmp_path, command):
+    other = shutil.copy(trained, tmp_path.parent / "other.pth")
     arguments = {
         "evaluate": ("evaluate", trained),
-        "verdict": ("verdict", trained, "--baseline", trained, "--frames", "4"),
+        "verdict": ("verdict", other, "--baseline", trained, "--frames", "4"),
         "gap": ("gap", "playground-game", "playground-street"),
     }[command]
     how = (*arguments, "--data-root", data_root, "--device", "cpu", "--report", tmp_path)
