@@ -177,7 +177,7 @@ class _Looked:
         return Observed(signals, shares, np.mean(list(by_view.values()), axis=0), self.ids, spread_of(self.moments))
 
 
-CALIBRATED = 4.0  # deviation over the classes to which all networks' logits are brought
+CALIBRATED = 3.0  # deviation over the classes to which all networks' logits are brought; most have about as much
 
 
 def sureness(logits_by_frame: list[Tensor]) -> tuple[float, np.ndarray]:

@@ -102,7 +102,7 @@ def test_a_network_of_one_class_is_steady_in_that_class_alone(model):
     found = observe(model, Frames(pictures()), CPU)
     assert found.shares.tolist() == [0, 1, 0, 0] and found.steady.tolist() == [0, 1, 0, 0]
     assert found.signals["steady_mirror"] == 0.25 and found.signals["diversity"] == pytest.approx(0, abs=1e-9)
-    assert found.signals["entropy"] < 0.01 and found.signals["edges"] == 0.5
+    assert found.signals["entropy"] < 0.02 and found.signals["edges"] == 0.5
 
 
 def test_a_mirrored_view_is_turned_back():
@@ -175,7 +175,7 @@ def test_verdicts_and_how_sure_they_are():
     assert unclear.kind == "cannot tell" and 0.5 < unclear.confidence < 0.84 and "cannot tell" in unclear.in_words()
     assert verdict_on(seen(), seen(information=0.7), NAMES).confidence > better.confidence
     same = verdict_on(seen(), seen(), NAMES)
-    assert same.kind == "no clear change" and same.score == 0 and 0.75 < same.confidence < 0.9
+    assert same.kind == "no clear change" and same.score == 0 and 0.6 < same.confidence < 0.75
     assert "sure that mIoU moved by less than 3 points" in same.in_words()
     assert better.to_json()["verdict"] == "helped" and "points of mIoU to expect" in better.in_words()
 
