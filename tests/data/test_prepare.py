@@ -8,10 +8,11 @@ import json
 import pytest
 
 from fgda_cli.data import cache as module
+from fgda_cli.data import playground
 from fgda_cli.data.layouts.base import OwnFiles
 from fgda_cli.data.prepare import How, prepare_layout, prepare_own
 from fgda_cli.data.store import PreparedDataset, open_dataset
-from fgda_cli.runtime.errors import FgdaError
+from fgda_cli.runtime.errors import FgdaError, UsageError
 from fgda_cli.runtime.reporter import Reporter
 
 QUIET = Reporter(quiet=True)
@@ -108,6 +109,13 @@ def test_playground_scenes_are_reproducible_and_hold_all_classes():
     for look in (GAME, STREET):
         seen = set().union(*(np.unique(draw(look, 0, index)[1]).tolist() for index in range(25)))
         assert set(range(19)) <= seen
+
+
+def test_scenes_of_another_seed_are_not_taken_for_those_asked_for(tmp_path):
+    playground.write_raw(tmp_path, 0, QUIET, 1, train=1, val=1)
+    playground.write_raw(tmp_path, 0, QUIET, 1, train=2, val=1)
+    with pytest.raises(UsageError, match="other scenes than those of --seed 1"):
+        playground.write_raw(tmp_path, 1, QUIET, 1, train=2, val=1)
 
 
 def _die(item):

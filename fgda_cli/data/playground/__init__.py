@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from ...runtime.errors import UsageError
 from ...runtime.files import whole_file
 from ...runtime.parallel import in_processes
 from ...runtime.reporter import Reporter
 from ..classes import CITYSCAPES_IDS, IGNORE_INDEX, PALETTE
-from ..images import write_image
+from ..images import read_rgb, write_image
 
 TRAIN, VAL = 400, 100  # images of each domain's train split, and of the street's val split
 CITY = "procedura"
@@ -71,10 +72,24 @@ def write_palette_png(path: Path, ids: np.ndarray) -> None:
 
 
 def write_raw(root: Path, seed: int, reporter: Reporter, workers: int, train: int = TRAIN, val: int = VAL) -> None:
-    """Draw what is not there yet."""
-    missing = [sheet for sheet in sheets(root, seed, train, val) if not sheet.image.is_file()]
+    """Draw what is not there yet. Raises UsageError where scenes of another seed are there."""
+    plan = sheets(root, seed, train, val)
+    missing = [sheet for sheet in plan if not sheet.image.is_file()]
+    _check_seed(root, next((sheet for sheet in plan if sheet.image.is_file()), None))
     if not missing:
         return
     with reporter.progress("drawing scenes", len(missing)) as advance:
         for _ in in_processes(write_sheet, missing, workers, chunk=8):
             advance(1)
+
+
+def _check_seed(root: Path, sheet: Sheet | None) -> None:
+    """Raise UsageError unless a scene that is there is the one that its seed draws."""
+    if sheet is None:
+        return
+    from .looks import GAME, STREET
+    from .scene import draw
+
+    image, _ = draw(GAME if sheet.look == "game" else STREET, sheet.seed, sheet.index)
+    if not np.array_equal(read_rgb(sheet.image), image):
+        raise UsageError(f"{root} holds other scenes than those of --seed {sheet.seed}: give another --root, or delete it")
