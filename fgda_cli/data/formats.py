@@ -121,18 +121,35 @@ def ids_or_colours(values: np.ndarray) -> np.ndarray:
     return grey_values(values) if is_grey else values
 
 
+def count_values(values: np.ndarray) -> dict[int | tuple[int, int, int], int]:
+    """Return how many pixels have each id of a label `[H,W]`, or each colour of one `[H,W,3]`, of 8 or 16 bits."""
+    if values.ndim == 2:
+        present, counts = np.unique(values, return_counts=True)
+        return dict(zip(present.tolist(), counts.tolist(), strict=True))
+    present, counts = np.unique(_packed(values), return_counts=True)
+    return dict(zip(map(_colour_of, present.tolist()), counts.tolist(), strict=True))
+
+
+def _packed(rgb: np.ndarray) -> np.ndarray:
+    """Return colours `[H,W,3]` as one number each: to sort rows of three takes twenty times as long."""
+    return (rgb[..., 0].astype(np.int64) << 32) | (rgb[..., 1].astype(np.int64) << 16) | rgb[..., 2]
+
+
+def _colour_of(packed: int) -> tuple[int, int, int]:
+    return (packed >> 32, packed >> 16 & 65535, packed & 65535)
+
+
 def map_colours(rgb: np.ndarray, table: dict[tuple[int, int, int], int], remedy: str = "", rest: int | None = None) -> np.ndarray:
     """Return RGB labels `[H,W,3]` as ids `[H,W]`; colours outside the table become `rest`, where it is given.
 
     Raises BadFile for colours outside the table, the commonest ones first, with the remedy, in which `{}` stands for a colour.
     """
-    packed = (rgb[..., 0].astype(np.int64) << 32) | (rgb[..., 1].astype(np.int64) << 16) | rgb[..., 2]
-    values, inverse, counts = np.unique(packed, return_inverse=True, return_counts=True)
+    values, inverse, counts = np.unique(_packed(rgb), return_inverse=True, return_counts=True)
     lookup = {(r << 32) | (g << 16) | b: value for (r, g, b), value in table.items()}
     unknown = [int(value) for value in values if int(value) not in lookup]
     if unknown and rest is None:
         pixels = {value: int(counts[np.searchsorted(values, value)]) for value in unknown}
-        colours = [(v >> 32, v >> 16 & 65535, v & 65535) for v in sorted(unknown, key=pixels.__getitem__, reverse=True)]
+        colours = [_colour_of(value) for value in sorted(unknown, key=pixels.__getitem__, reverse=True)]
         how = f" ({remedy.replace('{}', str(list(colours[0])))})" if remedy else ""
         raise BadFile(f"{len(unknown)} unknown label colours on {sum(pixels.values())} pixels: RGB {shown(colours, 5)}{how}")
     ids = np.array([lookup.get(int(value), rest) for value in values], np.uint8)

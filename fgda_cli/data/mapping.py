@@ -16,6 +16,7 @@ from .classes import CITYSCAPES, IGNORE_INDEX, NAMES, ClassMatch, ClassSet, name
 from .formats import (
     MAX_ID,
     LabelIds,
+    count_values,
     decide_label_ids,
     from_cityscapes_ids,
     from_train_ids,
@@ -81,12 +82,10 @@ class Mapping:
             except BadFile:
                 continue  # refused later, by name
             total += values.shape[0] * values.shape[1]
-            flat = values.reshape(-1, 3) if values.ndim == 3 else values.reshape(-1, 1)
-            for value, count in zip(*np.unique(flat, axis=0, return_counts=True), strict=True):
-                key = tuple(value.tolist()) if values.ndim == 3 else int(value[0])
-                known = self.colours if values.ndim == 3 else self.ids
-                if key not in (known or {}) and key != IGNORE_INDEX:
-                    counts[key] += int(count)
+            known = (self.colours if values.ndim == 3 else self.ids) or {}
+            for key, count in count_values(values).items():
+                if key not in known and key != IGNORE_INDEX:
+                    counts[key] += count
         return shown([f"{key} ({100 * count / max(total, 1):.2f} %)" for key, count in counts.most_common()], 8)
 
     @property

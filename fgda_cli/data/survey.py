@@ -9,12 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from ..runtime.errors import FgdaError, UsageError
 from ..runtime.text import parse_yaml
 from .classes import CITYSCAPES_IDS, IGNORE_INDEX, NAMES, PALETTE
-from .formats import decide_label_ids, read_label_values
+from .formats import count_values, decide_label_ids, read_label_values
 from .images import BadFile, evenly_spaced, image_files
 from .layouts.base import Listing, OwnFiles, pair_by_name
 from .layouts.carla import COLOURS, IDS, likely_version, raw_ids
@@ -196,15 +194,7 @@ def _count(files: Sequence[Path]) -> tuple[Counter, bool]:
             ids = label[..., 0]
         elif label.ndim == 3 and ids is not None and ids.any():
             red = True
-        if ids is not None:
-            present, counts = np.unique(ids, return_counts=True)
-            values.update(dict(zip(present.tolist(), counts.tolist(), strict=True)))
-        else:
-            # One number a colour: sorting rows of three takes twenty times longer.
-            packed = label.reshape(-1, 3).astype(np.uint32) @ np.array([65536, 256, 1], np.uint32)
-            present, counts = np.unique(packed, return_counts=True)
-            colours = [(value >> 16, value >> 8 & 255, value & 255) for value in present.tolist()]
-            values.update(dict(zip(colours, counts.tolist(), strict=True)))
+        values.update(count_values(label if ids is None else ids))
     return values, red
 
 

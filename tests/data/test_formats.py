@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fgda_cli.data.formats import read_label_values
+from fgda_cli.data.formats import count_values, read_label_values
 from fgda_cli.data.images import BadFile, write_image
 from fgda_cli.data.layouts.base import OwnFiles
 from fgda_cli.data.prepare import How, prepare_layout, prepare_own
@@ -368,3 +368,11 @@ def test_the_size_of_a_large_cache_is_said_before_it_is_written(monkeypatch, tmp
     monkeypatch.setattr(module.shutil, "disk_usage", lambda path: SimpleNamespace(free=3 * 10**10))
     with pytest.raises(FgdaError, match="69.0 GB .* 30.0 GB are free\nuse --cache png"):
         module._check_space(task, 24966, Listening())
+
+
+def test_values_are_counted_by_id_and_by_colour_of_8_and_16_bits():
+    ids = np.array([[7, 7], [300, 255]], np.uint16)
+    assert count_values(ids) == {7: 2, 255: 1, 300: 1}
+    colours = np.array([[[0, 1, 0], [0, 0, 256], [0, 1, 0]]], np.uint16)
+    assert count_values(colours) == {(0, 1, 0): 2, (0, 0, 256): 1}
+    assert count_values(np.array([[[128, 64, 128]]], np.uint8)) == {(128, 64, 128): 1}

@@ -14,7 +14,7 @@ import numpy as np
 
 from ...runtime.errors import UsageError
 from ..classes import CITYSCAPES, ClassSet
-from ..formats import id_table, ids_or_colours, map_colours, read_label_values, sample_of
+from ..formats import count_values, id_table, ids_or_colours, map_colours, read_label_values, sample_of
 from ..images import BadFile
 from ..renaming import renamed
 from .base import Listing, OwnFiles, Reader
@@ -91,7 +91,7 @@ def raw_ids(values: np.ndarray) -> np.ndarray | None:
     if not values[..., 1:].any():
         return values[..., 0]
     is_few = values[..., 0].max(initial=0) <= LARGEST["new"]
-    if is_few and any(tuple(colour) not in COLOURS for colour in np.unique(values.reshape(-1, 3), axis=0).tolist()):
+    if is_few and any(colour not in COLOURS for colour in count_values(values)):
         raise BadFile("looks like CARLA's instance camera (ids in red, objects in green and blue): use the semantic camera")
     return None
 
