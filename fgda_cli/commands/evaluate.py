@@ -83,12 +83,12 @@ def evaluate(
         data, split, root_of(data_root), how, tta, protocol, save_predictions, ids, report, workers, extras, mean
     )
     names, results = evaluate_all(checkpoints, wanted, show)
+    trees = [result.to_json() for result in results]
     if json is not None:
-        trees = [result.to_json() for result in results]
         cli.emit_json(trees[0] if len(trees) == 1 else trees, json, show)
     if json != "-":
         console = show.console(stderr=False)
-        console.print(iou_table(names, [result.to_json() for result in results]))
+        console.print(iou_table(names, trees))
         for name, result in zip(names, results, strict=True):
             if result.change is not None:
                 console.print(change_table(f"{names[0]} → {name}, points of IoU", result.change))

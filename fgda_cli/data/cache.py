@@ -26,6 +26,7 @@ from ..runtime.errors import FgdaError, UsageError
 from ..runtime.files import alone_in, append_line, make_folder, sync, write_json
 from ..runtime.parallel import in_processes
 from ..runtime.reporter import Reporter
+from ..settings import LARGEST_SIDE
 from .classes import IGNORE_INDEX
 from .convert import Task, convert, key_of, paths_of, stamp
 from .footage import is_frame
@@ -175,18 +176,18 @@ def _foreign(out: Path) -> Iterator[Path]:
     entries = [entry for items in (manifest["splits"].values() if manifest else ()) for entry in items]
     named = {out / entry[part] for entry in entries for part in ("image", "label") if entry.get(part)}
     top = {"manifest.json", PROBLEMS} | (OF_EARLIER_VERSIONS if manifest else set())
-    ours: set[Path] = set()
-    for folder in out.iterdir():
-        if folder.is_dir() and BUILT.fullmatch(folder.name) and (folder / JOURNAL).is_file():
-            ours |= set(_named_by(folder))
+    built = {folder.name for folder in out.iterdir() if _is_built(folder)}
     for path in visible_files(out):
-        below = path.relative_to(out)
-        of_video = below.parts[0] == FRAMES and is_frame(path)
-        if not (len(below.parts) == 1 and below.name in top) and path not in named and path not in ours and not of_video:
-            # Files of a stopped preparation that its journal does not name yet.
-            if BUILT.fullmatch(below.parts[0]) and (out / below.parts[0] / JOURNAL).is_file():
-                continue
+        first, *rest = path.relative_to(out).parts
+        of_video = first == FRAMES and is_frame(path)
+        is_ours = path in named or first in built or of_video or (not rest and first in top)
+        if not is_ours:
             yield path
+
+
+def _is_built(folder: Path) -> bool:
+    """Whether a folder is a split's, finished or not."""
+    return bool(BUILT.fullmatch(folder.name)) and (folder / JOURNAL).is_file()
 
 
 def former_manifest(out: Path) -> dict[str, Any] | None:
@@ -527,11 +528,12 @@ def made_from(task: Task, folder: str, items: list[dict]) -> dict[str, Any]:
 def _changed_facts(task: Task, listing: Listing, former: dict[str, Any] | None) -> list[str]:
     """Say what a data set of this name is now prepared with in place of what it was."""
     said = []
-    for split in dict.fromkeys(pair.split for pair in listing.pairs):
+    now = json.loads(json.dumps(made_from(task, "", [])))
+    splits = dict.fromkeys(pair.split for pair in listing.pairs)
+    for split in splits:
         before = (former or {}).get("made", {}).get(split)
         if before is None:
             continue
-        now = json.loads(json.dumps(made_from(task, "", [])))
         changes = [
             f"--{option} {_text(before['options'].get(option))}, now {_text(value)}"
             for option, value in now["options"].items()
@@ -541,8 +543,8 @@ def _changed_facts(task: Task, listing: Listing, former: dict[str, Any] | None) 
         if changes:
             said.append(f"{split} was prepared with {'; '.join(changes)} (another --name keeps both)")
     for split, made in ((former or {}).get("made") or {}).items():
-        is_kept = task.is_own and split not in {pair.split for pair in listing.pairs}
-        if is_kept and made["mapping"] != made_from(task, "", [])["mapping"]:
+        is_kept = task.is_own and split not in splits
+        if is_kept and made["mapping"] != now["mapping"]:
             said.append(f"the split {split}, which is kept, was prepared with other meanings of the labels or another reader")
     return said
 
@@ -557,7 +559,7 @@ def _sweep(out: Path, manifest: dict[str, Any]) -> None:
     """Delete the folders of splits that no manifest names any more: of each only the files that its journal names."""
     used = {made["folder"] for made in manifest["made"].values()}
     for folder in out.iterdir():
-        if not (folder.is_dir() and BUILT.fullmatch(folder.name) and (folder / JOURNAL).is_file()) or folder.name in used:
+        if not _is_built(folder) or folder.name in used:
             continue
         for path in [*folder.rglob(".*.part"), *_named_by(folder)]:
             with suppress(OSError):
@@ -643,9 +645,6 @@ def parse_size(text: str | None, option: str = "--size") -> tuple[int, int] | No
     if min(size) < 32 or max(size) > LARGEST_SIDE:
         raise UsageError(f"{option} {text}: write it as WIDTHxHEIGHT, from 32x32 to {LARGEST_SIDE} a side, e.g. 1280x720")
     return size
-
-
-LARGEST_SIDE = 16384
 
 
 def parse_rows(text: str | None) -> tuple[float, float] | None:

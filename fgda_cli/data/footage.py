@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import re
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,20 +85,17 @@ def _clips(below: Path, videos: list[Path], out: Path) -> dict[Path, Path]:
     """
     plain = {video: video.relative_to(below).with_suffix("").as_posix().replace(".", "_") for video in videos}
     whole = {video: video.relative_to(below).as_posix().replace(".", "_") for video in videos}
+    # On a disk that does not tell capitals from small letters.
+    of_plain, of_whole = (Counter(name.casefold() for name in names.values()) for names in (plain, whole))
     folders: dict[Path, Path] = {}
     for video in videos:
         name = plain[video]
-        if _count(plain, name) > 1:
+        if of_plain[name.casefold()] > 1:
             name = whole[video]
-        if _count(whole, name) > 1 or (name == whole[video] and _count(plain, name)):
+        if of_whole[name.casefold()] > 1 or (name == whole[video] and of_plain[name.casefold()]):
             name += "-" + hashlib.sha256(video.name.encode(errors="surrogateescape")).hexdigest()[:6]
         folders[video] = out / written_name(name)
     return folders
-
-
-def _count(names: dict[Path, str], name: str) -> int:
-    """How many of the names are equal on a disk that does not tell capitals from small letters."""
-    return sum(other.casefold() == name.casefold() for other in names.values())
 
 
 FRAME = re.compile(r"[0-9]{6,}_[0-9]+\.[0-9]{2}s\.jpg")  # NUMBER_TIMEs.jpg

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..runtime.errors import UsageError
 from .classes import CITYSCAPES_IDS, IGNORE_INDEX, NAMES
-from .images import BadFile, evenly_spaced, is_deep_colour, open_image, unreadable
+from .images import BadFile, deep_pixels, evenly_spaced, is_deep_colour, open_image, unreadable
 from .names import shown
 
 LabelIds = Literal["train", "label"]
@@ -38,7 +38,7 @@ def read_label_values(path: Path) -> np.ndarray:
             if image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
                 raise BadFile(f"a {image.mode} image cannot hold labels: export them as PNG")
             if image.format in ("PNG", "TIFF", "PPM") and is_deep_colour(path, image):
-                return _deep_colour(path)
+                return deep_pixels(path, "export it as a grey PNG")
             values = np.asarray(image.convert("RGB") if image.mode in ("RGBX", "RGBa") else image)
             return _plain(values, image.mode, _grey_step(head))
     except BadFile:
@@ -71,17 +71,6 @@ def _head(path: Path) -> bytes:
 
 def _is_png(head: bytes) -> bool:
     return head.startswith(b"\x89PNG\r\n\x1a\n") and len(head) >= 26
-
-
-def _deep_colour(path: Path) -> np.ndarray:
-    import cv2
-
-    pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
-    if pixels is None or pixels.dtype != np.uint16:
-        raise BadFile("16 bit a channel, in a form that cannot be read exactly: export it as a grey PNG")
-    if pixels.ndim == 2:
-        return pixels
-    return np.ascontiguousarray(pixels[..., 2::-1]) if pixels.shape[2] >= 3 else pixels[..., 0]  # BGR(A), or grey + alpha
 
 
 def _grey_step(head: bytes) -> int:

@@ -7,6 +7,8 @@ from typing import Literal
 
 import numpy as np
 
+from ..settings import LARGEST_SIDE
+
 Size = tuple[int, int]  # width, height
 Resample = Literal["area", "bicubic", "bilinear", "linear"]
 LARGEST_AREA = 2**25  # pixels that enter a network: 8K video
@@ -104,7 +106,7 @@ class InputRule:
 
         strict = with_config(ConfigDict(extra="forbid"))(cls)  # a key that is not known may decide what is computed
         rule = TypeAdapter(strict).validate_python(value)
-        too_large = max(rule.size) > 16384 or rule.size[0] * rule.size[1] > LARGEST_AREA
+        too_large = max(rule.size) > LARGEST_SIDE or rule.size[0] * rule.size[1] > LARGEST_AREA
         if min(*rule.size, *(rule.trained_on or rule.size)) < 1 or too_large:
             raise ValueError(f"an input size of {rule.size[0]}x{rule.size[1]}")
         return rule

@@ -165,7 +165,7 @@ def read_picture(path: Path, max_pixels: int | None = None) -> tuple[np.ndarray,
         with open_image(path, max_pixels) as image:
             orientation = int(image.getexif().get(ORIENTATION, 1) or 1)
             if image.format in ("PNG", "TIFF", "PPM") and is_deep_colour(path, image):
-                return turned(_from_deep(_deep_pixels(path)), orientation), orientation
+                return turned(_from_deep(deep_pixels(path, "save it with 8")), orientation), orientation
             return rgb_of(image), orientation
     except BadFile:
         raise
@@ -207,14 +207,17 @@ def is_deep_colour(path: Path, image: PillowImage.Image) -> bool:
     return image.format == "PPM" and head[:2] == b"P6" and int(head.split()[3]) > 255
 
 
-def _deep_pixels(path: Path) -> np.ndarray:
-    """RGB or grey uint16 `[H,W,3]` or `[H,W]` of a file of 16 bits a channel. Raises BadFile."""
+def deep_pixels(path: Path, remedy: str) -> np.ndarray:
+    """Return RGB or grey uint16 `[H,W,3]` or `[H,W]` of a file of 16 bits a channel, as it is stored.
+
+    Raises BadFile, with the remedy, where they cannot be read exactly.
+    """
     import cv2
 
     flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
     pixels = cv2.imdecode(np.fromfile(path, np.uint8), flags)
     if pixels is None or pixels.dtype != np.uint16:
-        raise BadFile("16 bit a channel, in a form that cannot be read exactly: save it with 8")
+        raise BadFile(f"16 bit a channel, in a form that cannot be read exactly: {remedy}")
     if pixels.ndim == 2 or pixels.shape[2] < 3:
         return pixels if pixels.ndim == 2 else pixels[..., 0]
     return np.ascontiguousarray(pixels[..., 2::-1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -79,8 +80,9 @@ class EvaluationCounts:
             return "sequences", np.array(sums, np.int64)
         return "images", np.array([self.images[name] for name in names], np.int64)
 
+    @cached_property
     def resampled(self) -> tuple[str, np.ndarray | None]:
-        """Return what is drawn, and IoU `[resamples,K]` of the draws; None where there are too few to draw from."""
+        """What is drawn, and IoU `[resamples,K]` of the draws; None where there are too few to draw from. Ask after `join`."""
         what, counts = self.drawn_units()
         return what, resampled_iou(counts, self.extras.resamples) if len(counts) >= LEAST_DRAWN else None
 
@@ -107,7 +109,7 @@ class EvaluationCounts:
         return scores
 
     def _intervals(self, names: tuple[str, ...], used: list[int]) -> dict[str, Any]:
-        what, drawn = self.resampled()
+        what, drawn = self.resampled
         by_class = {names[k]: None if drawn is None else interval(drawn[:, k]) for k in used}
         return {
             "resamples": self.extras.resamples,

@@ -95,7 +95,7 @@ class EvaluationResult:
 
     def interval_of(self, over: tuple[str, ...]) -> tuple[float, float] | None:
         """Return the interval of the mean over some classes; None where none was asked for, or images are too few."""
-        drawn = self.counts.resampled()[1] if self.counts.extras.resamples else None
+        drawn = self.counts.resampled[1] if self.counts.extras.resamples else None
         if drawn is None:
             return None
         return interval(mean_of(drawn[:, [self.classes.names.index(name) for name in over]]))
@@ -231,7 +231,7 @@ def evaluate_file(
 
 def extras_lack_images(result: EvaluationResult) -> bool:
     """Return whether intervals were asked for, of too few images."""
-    return bool(result.counts.extras.resamples) and result.counts.resampled()[1] is None
+    return bool(result.counts.extras.resamples) and result.counts.resampled[1] is None
 
 
 def _say_untaught(path: Path, content: dict[str, Any], iou: dict[str, float | None], reporter: Reporter) -> None:

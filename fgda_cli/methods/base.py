@@ -223,6 +223,10 @@ class Method:
         count = (of_whole != 255).sum()
         if of_whole is not labels:
             count = count / self.part[1]
+        return self.mean_count(count)
+
+    def mean_count(self, count: Tensor) -> Tensor:
+        """Return a count of this part in the mean over all processes, at least one over all processes and parts."""
         return self.process_group.mean(count).clamp(min=1 / self.process_group.size / self.part[1])
 
     def output_loss(self, output: Output, labels: Tensor, weight: Tensor | None = None, **how: Any) -> Tensor:

@@ -103,8 +103,7 @@ class Mic(SelfTraining, Distillation, Fgda):
         if self.whole is not None:
             of_batch = thing_cells(self.whole.labels, reference.shape[-2:], self.things, self.settings.fd_share)
             count = of_batch.sum() / self.part[1]
-        count = self.process_group.mean(count).clamp(min=1 / self.process_group.size / self.part[1])
-        return (distances(output.stages[-1].float(), reference) * cells).sum() / count
+        return (distances(output.stages[-1].float(), reference) * cells).sum() / self.mean_count(count)
 
     def sure_share(self, probs: Tensor) -> Tensor:
         """Return the share of sure pixels of all processes' images `[B,H,W]`, with 0 in the ignored rows."""

@@ -9,9 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..data.classes import ClassSet
 from ..data.geometry import InputRule
+from ..settings import LARGEST_SIDE
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
-Side = Annotated[int, Field(ge=1, le=16384)]
+Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
 
 
 class Record(BaseModel):

@@ -34,7 +34,7 @@ def change(first: EvaluationResult, other: EvaluationResult) -> dict[str, Any]:
     shown = first.counts.shown()
     names = first.classes.names
     used = [names.index(name) for name in first.evaluated if shown[names.index(name)]]
-    drawn = [result.counts.resampled()[1] for result in (first, other)]
+    drawn = [result.counts.resampled[1] for result in (first, other)]
     exact = [result.counts.matrix.iou() for result in (first, other)]
     by_class = {
         names[k]: {
@@ -52,7 +52,7 @@ def change(first: EvaluationResult, other: EvaluationResult) -> dict[str, Any]:
         "from": first.checkpoints[0],
         "over": [names[k] for k in used],
         "resamples": first.counts.extras.resamples,
-        "drawn": first.counts.drawn_units()[0],
+        "drawn": first.counts.resampled[0],
         "miou": mean,
         "iou": by_class,
         "harmed": [name for name, entry in clear.items() if entry["interval"][1] < 0],

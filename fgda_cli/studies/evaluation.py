@@ -20,7 +20,7 @@ from ..metrics import ConfusionMatrix
 from ..models.checkpoint import load
 from ..runtime.devices import Precision
 from ..runtime.distributed import ProcessGroup, join
-from ..runtime.errors import FgdaError, UsageError
+from ..runtime.errors import UsageError
 from ..runtime.reporter import Reporter
 from ..runtime.written import planned
 from .changes import change, comparison_page
@@ -123,13 +123,9 @@ def _one_dataset(candidates: list[Candidate], wanted: EvaluationOptions) -> tupl
     """Return the data set and split of all candidates. Raises UsageError where their presets name different ones."""
     named: dict[tuple[str, str], Candidate] = {}
     for one in candidates:
-        try:
-            evaluation = {} if wanted.data and wanted.split else one.content["preset"]["data"]["evaluation"]
-            name = wanted.data or evaluation["dataset"]
-            split = wanted.split or ("val" if wanted.data else evaluation.get("split", "val"))
-            ClassSet.from_json(one.content["classes"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise FgdaError(f"{one.path}: the checkpoint is inconsistent ({' '.join(str(error).split())[:120]})") from error
+        evaluation = one.content["preset"]["data"]["evaluation"]
+        name = wanted.data or evaluation["dataset"]
+        split = wanted.split or ("val" if wanted.data else evaluation.get("split", "val"))
         named.setdefault((name, split), one)
     opened = {key: open_anywhere(wanted.root, key[0]) for key in named}
     data = {key: dataset.pixels(key[1]) for key, dataset in opened.items()}

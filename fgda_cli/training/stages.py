@@ -270,11 +270,12 @@ def train(plan: Plan, run: RunFolder, state: TrainState, started: float) -> None
     """Train to the end, or until a signal (Stopped); a time limit counts from `started` (time.monotonic)."""
     job, preset, data = plan.job, plan.preset, plan.data
     validators = make_validators(preset, plan.identity.stage, plan.method, data, state.precision, plan.group, job.reporter)
+    pixels = data.pixels()
     if plan.group.is_first:
         what = f"preset {preset.name}, method {plan.identity.method}, seed {preset.run.seed}"
         warnings = [f"warning: {text}" for text in job.reporter.warned]
-        pixels = [f"{domain}: {name} of {split}, pixels {pixels}" for domain, name, split, pixels in data.pixels()]
-        for line in (f"{what}: all settings in {run.record.name}", *pixels, *(job.reporter.decisions or []), *warnings):
+        read = [f"{domain}: {name} of {split}, pixels {hashed}" for domain, name, split, hashed in pixels]
+        for line in (f"{what}: all settings in {run.record.name}", *read, *(job.reporter.decisions or []), *warnings):
             run.note(line)
     header = {
         "stage": plan.identity.stage,
@@ -282,7 +283,7 @@ def train(plan: Plan, run: RunFolder, state: TrainState, started: float) -> None
         "classes": data.classes.to_json(),
         "input": data.rule.to_json(),
         "untaught": plan.samples.untaught(),
-        "pixels": [list(facts) for facts in data.pixels()],
+        "pixels": [list(facts) for facts in pixels],
     }
     clock = Clock(preset.run.time_limit, started - state.spent)
     Trainer(state, plan.samples, plan.stage, preset, run, header, validators, job.reporter, plan.group, clock=clock).train()

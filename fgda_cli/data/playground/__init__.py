@@ -45,10 +45,7 @@ def sheets(root: Path, seed: int, train: int = TRAIN, val: int = VAL) -> list[Sh
 
 def write_sheet(sheet: Sheet) -> None:
     """Draw one scene; game labels are palette PNGs as GTA5's, street labels grey PNGs as Cityscapes'."""
-    from .looks import GAME, STREET
-    from .scene import draw
-
-    image, train_ids = draw(GAME if sheet.look == "game" else STREET, sheet.seed, sheet.index)
+    image, train_ids = _drawn(sheet)
     table = np.zeros(256, np.uint8)
     table[: len(CITYSCAPES_IDS)] = CITYSCAPES_IDS
     table[IGNORE_INDEX] = 0
@@ -58,6 +55,14 @@ def write_sheet(sheet: Sheet) -> None:
     else:
         write_image(sheet.label, ids)
     write_image(sheet.image, image)  # last: its presence says that the scene is complete
+
+
+def _drawn(sheet: Sheet) -> tuple[np.ndarray, np.ndarray]:
+    """The scene's image and train ids."""
+    from .looks import GAME, STREET
+    from .scene import draw
+
+    return draw(GAME if sheet.look == "game" else STREET, sheet.seed, sheet.index)
 
 
 def write_palette_png(path: Path, ids: np.ndarray) -> None:
@@ -87,9 +92,6 @@ def _check_seed(root: Path, sheet: Sheet | None) -> None:
     """Raise UsageError unless a scene that is there is the one that its seed draws."""
     if sheet is None:
         return
-    from .looks import GAME, STREET
-    from .scene import draw
-
-    image, _ = draw(GAME if sheet.look == "game" else STREET, sheet.seed, sheet.index)
+    image, _ = _drawn(sheet)
     if not np.array_equal(read_rgb(sheet.image), image):
         raise UsageError(f"{root} holds other scenes than those of --seed {sheet.seed}: give another --root, or delete it")
