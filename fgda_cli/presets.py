@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from .methods.registry import method_class, method_names
 from .runtime.errors import UsageError
 from .runtime.reporter import Reporter
 from .runtime.text import BadText, compose_yaml, construct_yaml, parse_yaml, read_text
-from .settings import Preset, seconds
+from .settings import IdleSetting, Preset, seconds
 
 PACKAGED = Path(__file__).parent / "_presets"
 DEFAULT_METHOD = "fgda"
@@ -29,6 +29,7 @@ class Value:
 
     value: Any
     place: str
+    layer: int = 0  # presets are laid over those that they extend, --set over all
 
 
 def preset_names() -> list[str]:
@@ -45,6 +46,9 @@ def load_preset(
 
     `method.KEY=VALUE` sets a key of the method that is chosen in the end, `methods.NAME.KEY=VALUE` one of any method. The
     reporter tells of method settings that a preset of an earlier version holds in the old place. Raises UsageError.
+
+    A setting that is inherited, and that a setting laid over it leaves without an effect, is dropped: one that changes
+    `batch_norm` need not know what its former mode had set.
     """
     tree = _load_tree(_find(name), (), reporter)
     tree.setdefault("name", Value(Path(name).stem, name))
@@ -62,10 +66,10 @@ def load_preset(
         keys = key.strip().split(".")
         _put(explicit, ["method", "name"] if keys == ["method"] else keys, _located(value, f"--set {key.strip()}"))
     of_method = explicit.pop("method", {})
-    _merge(tree, explicit)
+    _lay_over(tree, explicit)
     if "name" in of_method:
         tree["method"] = of_method.pop("name")
-    preset = _validate(tree, of_method)
+    preset = _validate(tree, _in_layer(of_method, _highest_layer(tree) + 1))
     own = getattr(preset.method, "sampling", None)
     if own is not None and "sampling" in explicit.get("data", {}):
         raise UsageError(
@@ -132,7 +136,7 @@ def _load_tree(path: Path, chain: tuple[Path, ...], reporter: Reporter) -> dict:
         base.pop("name", None)
     inherited = base.get("method")
     _move_method_settings(tree, inherited.value if isinstance(inherited, Value) else DEFAULT_METHOD, reporter)
-    _merge(base, tree)
+    _lay_over(base, tree)
     return base
 
 
@@ -215,6 +219,41 @@ def _merge(base: dict, over: dict) -> None:
             base[key] = value
 
 
+def _lay_over(base: dict, over: dict) -> None:
+    """Merge `over` into `base`, as a layer above it."""
+    _merge(base, _in_layer(over, _highest_layer(base) + 1))
+
+
+def _in_layer(tree, layer: int):
+    if isinstance(tree, dict):
+        return {key: _in_layer(inner, layer) for key, inner in tree.items()}
+    return replace(tree, layer=layer)
+
+
+def _highest_layer(tree) -> int:
+    if isinstance(tree, dict):
+        return max(map(_highest_layer, tree.values()), default=0)
+    return tree.layer
+
+
+def _drop_if_inherited(error: ValidationError, tree: dict) -> bool:
+    """Remove the first setting that does nothing if the one that makes it so lies in a layer above it."""
+    first = error.errors()[0]
+    cause = first.get("ctx", {}).get("error")
+    if not isinstance(cause, IdleSetting):
+        return False
+    section = tree
+    for key in first["loc"]:
+        section = section.get(key, {}) if isinstance(section, dict) else {}
+    if not isinstance(section, dict):
+        return False
+    idle, by = section.get(cause.key), section.get(cause.by)
+    if not isinstance(idle, Value) or not isinstance(by, Value) or by.layer <= idle.layer:
+        return False
+    del section[cause.key]
+    return True
+
+
 def _values(tree):
     return {key: _values(inner) for key, inner in tree.items()} if isinstance(tree, dict) else tree.value
 
@@ -237,9 +276,12 @@ def _validate(tree: dict, of_method: dict) -> Preset:
         place = _first_value(tree["source_only"])
         raise UsageError(f"{place.place if place else 'preset'}: unknown key 'source_only': did you mean 'methods.source-only'?")
     resolved = {"method": name, "source_only": "source-only"}
+    methods = {key: settings.get(own) or _defaults(own) for key, own in resolved.items()}
     try:
-        return Preset.model_validate(_values(tree) | {key: settings.get(own) or _defaults(own) for key, own in resolved.items()})
+        return Preset.model_validate(_values(tree) | methods)
     except ValidationError as error:
+        if _drop_if_inherited(error, tree):
+            return _validate(tree | {"methods": per_method, "method": wanted}, of_method)
         raise UsageError(_explain(error, tree, Preset, ())) from None
 
 
@@ -253,6 +295,8 @@ def _method_settings(name: str, own: dict, section: tuple[str, ...]) -> MethodSe
     try:
         return schema.model_validate(_values(own) | {"name": name})
     except ValidationError as error:
+        if _drop_if_inherited(error, own):
+            return _method_settings(name, own, section)
         tree: dict = {}
         _put(tree, list(section), own)
         raise UsageError(_explain(error, tree, schema, section)) from None

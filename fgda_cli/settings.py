@@ -44,8 +44,28 @@ def _no_truth_value(value: Any) -> Any:
 Seconds = Annotated[float, BeforeValidator(seconds), Field(gt=0, allow_inf_nan=False)]
 
 
+class IdleSetting(ValueError):
+    """A setting that another one, `by`, leaves without an effect."""
+
+    def __init__(self, key: str, by: str, why: str):
+        super().__init__(f"{key} does nothing: {why}")
+        self.key = key
+        self.by = by
+
+
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    def idle(self) -> dict[str, tuple[str, str]]:
+        """Return the settings that do nothing as the others stand: for each, the setting that makes it so, and why."""
+        return {}
+
+    @model_validator(mode="after")
+    def no_setting_is_idle(self):
+        for key, (by, why) in self.idle().items():
+            if getattr(self, key) != type(self).model_fields[key].default:
+                raise IdleSetting(key, by, why)
+        return self
 
 
 class Domain(Section):
@@ -97,11 +117,10 @@ class Target(Domain):
         "a line, or fgda rank's ranking.json), or a prepared data set",
     )
 
-    @model_validator(mode="after")
-    def crops_have_labels(self):
-        if self.max_class_share != 1 and self.labelled is None:
-            raise ValueError("max_class_share does nothing: crops of the target have no labels (data.target.labelled)")
-        return self
+    def idle(self) -> dict[str, tuple[str, str]]:
+        if self.labelled is not None:
+            return {}
+        return {"max_class_share": ("labelled", "crops of the target have no labels (data.target.labelled)")}
 
     @model_validator(mode="after")
     def border_leaves_something(self):
@@ -276,12 +295,10 @@ class Stage(Section):
     checkpoint_every: Count = Field(500, description="iterations between resumable checkpoints")
     evaluate_every: Count = Field(2000, description="iterations between validations that may set best.pth")
 
-    @model_validator(mode="after")
-    def share_is_used(self):
-        field = type(self).model_fields["batch_norm_target_share"]
-        if self.batch_norm != "mixed" and self.batch_norm_target_share != field.default:
-            raise ValueError("batch_norm_target_share does nothing: batch_norm is not mixed")
-        return self
+    def idle(self) -> dict[str, tuple[str, str]]:
+        if self.batch_norm == "mixed":
+            return {}
+        return {"batch_norm_target_share": ("batch_norm", "batch_norm is not mixed")}
 
 
 class Pretrain(Stage):

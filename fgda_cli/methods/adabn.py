@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class AdaBnSettings(MethodSettings):
     target_share: float = Field(1.0, ge=0, le=1, description="share of the target's statistics; the rest stays the source's")
 
-    def idle(self) -> dict[str, str]:
-        return dict.fromkeys(("aux_seg", "seg_temperature", "lambda_labelled"), "this method reads no label")
+    def idle(self) -> dict[str, tuple[str, str]]:
+        return dict.fromkeys(("aux_seg", "seg_temperature", "lambda_labelled"), ("name", "this method reads no label"))
 
 
 class AdaBn(Method):

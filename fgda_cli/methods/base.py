@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field
 
 from ..runtime.distributed import ProcessGroup
 from ..runtime.lazy import LazyModule
 from ..runtime.random import generator_of
+from ..settings import Section
 from .optimizers import Recipe, Scheduled, adam
 
 if TYPE_CHECKING:
@@ -51,26 +52,13 @@ EVERY = frozenset(Option)
 DETAIL_SHARE = 0.1  # of the loss, a window's own where there are two resolutions
 
 
-class MethodSettings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
+class MethodSettings(Section):
     name: str = Field(description="name of the method")
     aux_seg: Weight = Field(0.1, description="weight of the auxiliary head's segmentation loss")
     seg_temperature: float = Field(1.0, gt=0, description="temperature of the source's cross-entropy during adaptation")
     lambda_labelled: Weight = Field(
         1.0, description="weight of the cross-entropy on labelled target images (data.target.labelled)"
     )
-
-    def idle(self) -> dict[str, str]:
-        """Return settings that do nothing as the others stand, and why: one that was changed is refused."""
-        return {}
-
-    @model_validator(mode="after")
-    def no_setting_is_idle(self):
-        for key, why in self.idle().items():
-            if getattr(self, key) != type(self).model_fields[key].default:
-                raise ValueError(f"{key} does nothing: {why}")
-        return self
 
 
 def unscaled(loss: Tensor) -> Tensor:

@@ -44,10 +44,10 @@ class MicSettings(FgdaSettings, SelfTrainingSettings, DistillationSettings):
 
     sampling: Sampling | None = Field("rare_class", description="how source images are drawn; null: as data.sampling says")
 
-    def idle(self) -> dict[str, str]:
+    def idle(self) -> dict[str, tuple[str, str]]:
         """Return the settings of the paper's adversary, which is built only where it is asked for."""
         of_adversary = set(FgdaSettings.model_fields) - set(MethodSettings.model_fields) - {"lambda_adv"}
-        return {} if self.lambda_adv else dict.fromkeys(of_adversary, "lambda_adv is 0")
+        return {} if self.lambda_adv else dict.fromkeys(of_adversary, ("lambda_adv", "lambda_adv is 0"))
 
 
 class Mic(SelfTraining, Distillation, Fgda):

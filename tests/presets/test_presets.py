@@ -208,3 +208,28 @@ def test_a_preset_that_is_no_utf8_is_refused_in_one_line(tmp_path):
     (tmp_path / "mine.yaml").write_text("extends: gta2city\n", encoding="utf-16")
     with pytest.raises(UsageError, match=r"mine.yaml: not UTF-8 text: save it as UTF-8"):
         load_preset(str(tmp_path / "mine.yaml"))
+
+
+MIXED = """
+extends: playground
+adapt: {batch_norm: mixed, batch_norm_target_share: 0.5}
+methods: {mic: {lambda_adv: 0.1, eta: 3}}
+"""
+
+
+def test_an_inherited_setting_that_a_layer_above_makes_idle_is_dropped(tmp_path):
+    parent = write(tmp_path, MIXED, "parent.yaml")
+    assert load_preset(parent, ["adapt.batch_norm=train"]).adapt.batch_norm_target_share == 0.3
+    child = write(tmp_path, "extends: parent\nadapt: {batch_norm: train}\n")
+    assert load_preset(child).adapt.batch_norm_target_share == 0.3
+    assert load_preset(parent, ["method.lambda_adv=0"], "mic").method.eta == load_preset("playground", method="mic").method.eta
+    # The one that does nothing lies in the same layer as its cause, or above it.
+    with pytest.raises(UsageError, match="batch_norm_target_share does nothing"):
+        load_preset(child, ["adapt.batch_norm_target_share=0.5"])
+    with pytest.raises(UsageError, match="batch_norm_target_share does nothing"):
+        load_preset(parent, ["adapt.batch_norm=train", "adapt.batch_norm_target_share=0.7"])
+    with pytest.raises(UsageError, match="eta does nothing"):
+        load_preset(parent, ["method.lambda_adv=0", "method.eta=2"], "mic")
+    own = write(tmp_path, "extends: playground\nadapt: {batch_norm: train, batch_norm_target_share: 0.7}\n")
+    with pytest.raises(UsageError, match="mine.yaml, line 2: adapt.batch_norm_target_share"):
+        load_preset(own, ["adapt.lr=0.1"])
