@@ -1,4 +1,6 @@
-"""What benchmarks of one step share: each subject in a process of its own, so that its peak memory is its own."""
+"""What benchmarks of one step share: each subject in a process of its own, so that its peak memory
+is its own.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ def size(text: str) -> tuple[int, int]:
 
 
 def step_parser(description: str, side: tuple[int, int], batch: int) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--size", type=size, default=side, metavar="WxH")
     parser.add_argument("--batch", type=int, default=batch)
     parser.add_argument("--rounds", type=int, default=3)
@@ -33,8 +37,12 @@ def told(arguments: argparse.Namespace, measure: Callable) -> bool:
 
 
 def ask(script: str, name: str) -> dict:
-    """What `script`, with this process's options, measures of one subject. Ends the benchmark where that fails."""
-    done = subprocess.run([sys.executable, script, *sys.argv[1:], "--one", name], capture_output=True, text=True)
+    """What `script`, with this process's options, measures of one subject. Ends the benchmark where
+    that fails.
+    """
+    done = subprocess.run(
+        [sys.executable, script, *sys.argv[1:], "--one", name], capture_output=True, text=True
+    )
     if done.returncode:
         sys.exit(done.stderr)
     return json.loads(done.stdout.splitlines()[-1])
@@ -45,12 +53,16 @@ SMALL = {"vfmuda": {"distil_model": "timm:vit_tiny_patch16_224", "distil_weights
 
 
 def with_random_foundation(method):
-    """The method, its foundation model random where it has one, as if `before_training` had loaded it."""
+    """The method, its foundation model random where it has one, as if `before_training` had loaded
+    it.
+    """
     from fgda_cli.models.foundation import load_foundation
 
     if "feature_head" in method.modules:
         s = method.settings
-        method.references["foundation"] = load_foundation(s.distil_model, "none", s.distil_scale).eval().requires_grad_(False)
+        method.references["foundation"] = (
+            load_foundation(s.distil_model, "none", s.distil_scale).eval().requires_grad_(False)
+        )
     return method
 
 

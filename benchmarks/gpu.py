@@ -1,14 +1,16 @@
 """Whether all of it runs right on a GPU, and how fast: one command, eight minutes at most.
 
     python benchmarks/gpu.py --out gpu                                   # gpu/gpu.json, gpu/gpu.md
-    python benchmarks/gpu.py --out gpu --real --data-root DATA           # then sim2camvid with larger encoders (prepared data)
-    python benchmarks/gpu.py --out try --device cpu --quick              # the same code where there is no GPU
+    python benchmarks/gpu.py --out gpu --real --data-root DATA           # then sim2camvid with
+    larger encoders (prepared data) python benchmarks/gpu.py --out try --device cpu --quick
+    # the same code where there is no GPU
 
-In order: every method's step on the device against the processor (losses in fp32 to 1e-4, bf16 0.02, fp16 0.01) and how often
-its iterations make the host wait (gpu_checks.py), a resumed run, `evaluate` on both; then speed (gpu_speed.py): the paper's
-schedule extrapolated from real runs, bare passes and the plain published recipe beside, step time, images/s and peak memory of
-the presets, `predict`, the loader alone, and the step compiled. Both files are written after every row: what was measured is
-kept when it is cut off. What the time no longer allows is named as left out.
+In order: every method's step on the device against the processor (losses in fp32 to 1e-4, bf16
+0.02, fp16 0.01) and how often its iterations make the host wait (gpu_checks.py), a resumed run,
+`evaluate` on both; then speed (gpu_speed.py): the paper's schedule extrapolated from real runs,
+bare passes and the plain published recipe beside, step time, images/s and peak memory of the
+presets, `predict`, the loader alone, and the step compiled. Both files are written after every row:
+what was measured is kept when it is cut off. What the time no longer allows is named as left out.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ import torch
 
 from fgda_cli.runtime.files import write_json, write_text
 
-PARTS = (  # name, the seconds that it needs, and what it is
+# name, the seconds that it needs, and what it is
+PARTS = (
     ("methods", 5, checks.methods_part),
     ("waits", 5, checks.waits_part),
     ("resume and evaluate", 20, checks.resume_part),
@@ -43,21 +46,31 @@ class Report:
     """Both files, written anew after each row."""
 
     def __init__(self, out: Path, device: torch.device, minutes: float):
-        self.out, self.start, self.limit = out, time.monotonic(), 60 * minutes
+        self.out = out
+        self.start = time.monotonic()
+        self.limit = 60 * minutes
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else "processor"
-        self.tree = {"device": str(device), "name": name, "torch": torch.__version__, "cuda": torch.version.cuda,
-                     "tf32_convolutions": torch.backends.cudnn.allow_tf32, "parts": {}, "left_out": []}  # fmt: skip
+        self.tree = {
+            "device": str(device),
+            "name": name,
+            "torch": torch.__version__,
+            "cuda": torch.version.cuda,
+            "tf32_convolutions": torch.backends.cudnn.allow_tf32,
+            "parts": {},
+            "left_out": [],
+        }
 
     def left(self) -> float:
         return self.limit - (time.monotonic() - self.start)
 
     def part(self, name: str, needs: float, work: Callable[[], Iterable[dict]]) -> None:
-        """Do a part if its seconds are there, and keep each row as it comes; a part that fails is told as such, and the others go
-        on."""
+        """Do a part if its seconds are there, and keep each row as it comes; a part that fails is
+        told as such, and the others go on."""
         if self.left() < needs:
             self.tree["left_out"].append(name)
         else:
-            began, found = time.monotonic(), {"rows": []}
+            began = time.monotonic()
+            found = {"rows": []}
             self.tree["parts"][name] = found
             try:
                 for row in work():
@@ -81,7 +94,12 @@ def where(error: BaseException) -> str:
 
 
 def markdown(tree: dict) -> str:
-    lines = [f"# {tree['name']}", "", f"torch {tree['torch']}, CUDA {tree['cuda']}, {tree.get('seconds', 0):.0f} s", ""]
+    lines = [
+        f"# {tree['name']}",
+        "",
+        f"torch {tree['torch']}, CUDA {tree['cuda']}, {tree.get('seconds', 0):.0f} s",
+        "",
+    ]
     for name, part in tree["parts"].items():
         lines += [f"## {name}", ""]
         if part.get("error"):
@@ -89,8 +107,12 @@ def markdown(tree: dict) -> str:
         if part["rows"]:
             keys = list(dict.fromkeys(key for row in part["rows"] for key in row))
             lines += [f"| {' | '.join(keys)} |", "|---" * len(keys) + "|"]
-            lines += [f"| {' | '.join(shown(row.get(key)) for key in keys)} |" for row in part["rows"]] + [""]
-    return "\n".join([*lines, f"Left out for time: {', '.join(tree['left_out']) or 'nothing'}.", ""])
+            lines += [
+                f"| {' | '.join(shown(row.get(key)) for key in keys)} |" for row in part["rows"]
+            ] + [""]
+    return "\n".join(
+        [*lines, f"Left out for time: {', '.join(tree['left_out']) or 'nothing'}.", ""]
+    )
 
 
 def shown(value) -> str:
@@ -98,12 +120,18 @@ def shown(value) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=Path("gpu"))
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--minutes", type=float, default=8)
-    parser.add_argument("--quick", action="store_true", help="few methods, small images: whether this script runs")
-    parser.add_argument("--real", action="store_true", help="then sim2camvid with larger encoders (takes longer)")
+    parser.add_argument(
+        "--quick", action="store_true", help="few methods, small images: whether this script runs"
+    )
+    parser.add_argument(
+        "--real", action="store_true", help="then sim2camvid with larger encoders (takes longer)"
+    )
     parser.add_argument("--data-root", type=Path, default=Path("data"))
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
@@ -116,7 +144,11 @@ def main() -> None:
             report.part(name, 0.1 * needs if arguments.quick else needs, partial(work, bench))
         if arguments.real:
             report.limit += 3600
-            report.part("real", 60, partial(speed.real_part, bench, arguments.data_root, arguments.out / "runs"))
+            report.part(
+                "real",
+                60,
+                partial(speed.real_part, bench, arguments.data_root, arguments.out / "runs"),
+            )
 
 
 if __name__ == "__main__":

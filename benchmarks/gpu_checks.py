@@ -29,17 +29,30 @@ from fgda_cli.training.run_folder import RunFolder
 from fgda_cli.training.trainer import Trainer
 
 QUIET = Reporter(quiet=True)
-TOLERANCE = {"fp32": 1e-4, "bf16": 0.02, "fp16": 0.01}  # of a loss, relative to the processor's where that is above 1
+# of a loss, relative to the processor's where that is above 1
+TOLERANCE = {"fp32": 1e-4, "bf16": 0.02, "fp16": 0.01}
 TINY = (
-    "data.source.size=[64, 32]", "data.target.size=[64, 32]", "data.evaluation.size=[64, 32]", "model.width=8", "run.workers=0",
-    "pretrain.iterations=6", "pretrain.batch_size=2", "adapt.iterations=6", "adapt.batch_size=2", "run.precision=fp32",
-    "pretrain.evaluate_every=99", "adapt.evaluate_every=99", "adapt.checkpoint_every=2",
-)  # fmt: skip
+    "data.source.size=[64, 32]",
+    "data.target.size=[64, 32]",
+    "data.evaluation.size=[64, 32]",
+    "model.width=8",
+    "run.workers=0",
+    "pretrain.iterations=6",
+    "pretrain.batch_size=2",
+    "adapt.iterations=6",
+    "adapt.batch_size=2",
+    "run.precision=fp32",
+    "pretrain.evaluate_every=99",
+    "adapt.evaluate_every=99",
+    "adapt.checkpoint_every=2",
+)
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Where the parts of gpu.py run: a device, a folder for their data, and the seconds that are left."""
+    """Where the parts of gpu.py run: a device, a folder for their data, and the seconds that are
+    left.
+    """
 
     device: torch.device
     quick: bool
@@ -57,10 +70,15 @@ class Bench:
 
 def to_device(method: Method, device: torch.device, name: str = "fp32") -> Precision:
     """The method on the device, its steps in this precision."""
-    precision = Precision(name, device, torch.amp.GradScaler(device.type) if name == "fp16" and device.type == "cuda" else None)
+    precision = Precision(
+        name,
+        device,
+        torch.amp.GradScaler(device.type) if name == "fp16" and device.type == "cuda" else None,
+    )
     for module in (method.model, *method.modules.values(), *method.references.values()):
         precision.to_device(module)
-    method.autocast, method.scale = precision.autocast, precision.scale
+    method.autocast = precision.autocast
+    method.scale = precision.scale
     if getattr(method, "things", None) is not None:
         method.things = method.things.to(device)
     return precision
@@ -90,15 +108,20 @@ def terms_of(name: str, device: torch.device, precision: str) -> dict[str, float
 
 
 def methods_part(bench: Bench) -> Iterator[dict]:
-    """Each method's losses on the device beside the processor's, convolutions and products without TF32."""
+    """Each method's losses on the device beside the processor's, convolutions and products without
+    TF32.
+    """
     tf32 = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     try:
         for name in bench.methods:
-            wanted, row = terms_of(name, torch.device("cpu"), "fp32"), {"method": name}
+            wanted = terms_of(name, torch.device("cpu"), "fp32")
+            row = {"method": name}
             for kind in TOLERANCE:
                 found = terms_of(name, bench.device, kind)
-                row[kind] = max(abs(found[key] - value) / max(1.0, abs(value)) for key, value in wanted.items())
+                row[kind] = max(
+                    abs(found[key] - value) / max(1.0, abs(value)) for key, value in wanted.items()
+                )
             yield row | {"right": all(row[kind] <= TOLERANCE[kind] for kind in TOLERANCE)}
     finally:
         torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = tf32
@@ -106,7 +129,9 @@ def methods_part(bench: Bench) -> Iterator[dict]:
 
 @contextmanager
 def watched(device: torch.device) -> Iterator[Counter]:
-    """The lines at which the host waits for a GPU inside, by how often; on a processor there is nothing to wait for."""
+    """The lines at which the host waits for a GPU inside, by how often; on a processor there is
+    nothing to wait for.
+    """
     found: Counter[str] = Counter()
     if device.type != "cuda":
         yield found
@@ -128,14 +153,27 @@ def trainer_of(name: str, device: torch.device, precision: str) -> tuple[Trainer
     method, batch = small(name)
     preset = load_preset("playground", ["adapt.iterations=30"], name)
     found = to_device(method, device, precision)
-    state = components.make_state(method, preset, preset.adapt, found)
-    run, header = RunFolder(Path()), {"stage": "adapt", "method": name}
-    return Trainer(state, None, preset.adapt, preset, run, header, None, QUIET), batch.to(device)
+    state = components.make_state(method, preset, preset.adapt, precision=found)
+    run = RunFolder(Path())
+    header = {"stage": "adapt", "method": name}
+    return Trainer(
+        state,
+        None,
+        preset.adapt,
+        preset=preset,
+        run=run,
+        header=header,
+        validators=None,
+        reporter=QUIET,
+    ), batch.to(device)
 
 
 def waits_part(bench: Bench) -> Iterator[dict]:
-    """How often the third iteration of each method makes the host wait, and where first (the first two fill tables)."""
-    for name in [name for name in bench.methods if name != "adabn"]:  # its one iteration trains nothing
+    """How often the third iteration of each method makes the host wait, and where first (the first
+    two fill tables).
+    """
+    # its one iteration trains nothing
+    for name in [name for name in bench.methods if name != "adabn"]:
         for kind in ("bf16", "fp16") if bench.is_gpu else ("fp32",):
             trainer, batch = trainer_of(name, bench.device, kind)
             trainer.target_images = lambda batch=batch: iter(batch.target)
@@ -144,23 +182,33 @@ def waits_part(bench: Bench) -> Iterator[dict]:
             with watched(bench.device) as waits:
                 trainer.train_iteration(batch)
             where = ", ".join(f"{line} ({count})" for line, count in waits.items())
-            yield {"method": name, "precision": kind, "waits": sum(waits.values()), "where": where or None, "right": not waits}
+            yield {
+                "method": name,
+                "precision": kind,
+                "waits": sum(waits.values()),
+                "where": where or None,
+                "right": not waits,
+            }
 
 
 def prepared(root: Path) -> Path:
     """A small playground, prepared."""
     for sheet in playground.sheets(root / "raw", seed=0, train=12, val=4):
         playground.write_sheet(sheet)
-    how = How(root / "data", (128, 64), 1, QUIET)
-    prepare_layout("gta5", root / "raw/game", how, "playground-game")
-    prepare_layout("cityscapes", root / "raw/street", how, "playground-street")
+    how = How(root / "data", (128, 64), 1, reporter=QUIET)
+    prepare_layout("gta5", root / "raw/game", how, name="playground-game")
+    prepare_layout("cityscapes", root / "raw/street", how, name="playground-street")
     return root / "data"
 
 
 def resume_part(bench: Bench) -> list[dict]:
     """A run cut short beside one that was not, and evaluation on both devices."""
-    data, device, out = prepared(bench.folder / "small"), bench.device, bench.folder / "resume"
-    job = stages.Job(load_preset("playground", list(TINY)), data, out / "pre", str(device), reporter=QUIET)
+    data = prepared(bench.folder / "small")
+    device = bench.device
+    out = bench.folder / "resume"
+    job = stages.Job(
+        load_preset("playground", list(TINY)), data, out / "pre", device=str(device), reporter=QUIET
+    )
     start = stages.pretrain(job)
     whole = stages.adapt(replace(job, out=out / "whole"), start)
     original = Trainer.train_iteration
@@ -183,7 +231,22 @@ def resume_part(bench: Bench) -> list[dict]:
     values = []
     for where in (torch.device("cpu"), device):
         precision = make_precision("fp32", where)
-        values.append(evaluate_file(whole, open_dataset(data, "playground-street"), "val", precision, QUIET).miou)
+        values.append(
+            evaluate_file(
+                whole,
+                open_dataset(data, "playground-street"),
+                "val",
+                precision=precision,
+                reporter=QUIET,
+            ).miou
+        )
     difference = abs(values[0] - values[1])
-    return [{"resumed run, largest difference of a weight": apart, "mIoU cpu": values[0], "mIoU device": values[1],
-             "difference": difference, "right": apart <= 1e-3 and difference <= 0.1}]  # fmt: skip
+    return [
+        {
+            "resumed run, largest difference of a weight": apart,
+            "mIoU cpu": values[0],
+            "mIoU device": values[1],
+            "difference": difference,
+            "right": apart <= 1e-3 and difference <= 0.1,
+        }
+    ]

@@ -1,11 +1,14 @@
-"""The Dockerfile's steps in a clean root, where no container engine is at hand (Debian or Ubuntu, as root).
+"""The Dockerfile's steps in a clean root, where no container engine is at hand (Debian or Ubuntu,
+as root).
 
-    python benchmarks/image.py --root /tmp/image-root            # debootstrap makes the root; about five minutes
-    python benchmarks/image.py --root /tmp/image-root --keep     # run again in what is there
+    python benchmarks/image.py --root /tmp/image-root            # debootstrap makes the root; about
+    five minutes python benchmarks/image.py --root /tmp/image-root --keep     # run again in what is
+    there
 
-Reads the Dockerfile: ARG and ENV are set, COPY copies from the checkout, RUN runs by bash in a chroot as it is, USER is tried at
-the end by `fgda doctor`. This machine's certificates and its settings of pip (a mirror) are used in the root. `--torch-index` is
-the ARG of that name: PyPI, unless another is given.
+Reads the Dockerfile: ARG and ENV are set, COPY copies from the checkout, RUN runs by bash in a
+chroot as it is, USER is tried at the end by `fgda doctor`. This machine's certificates and its
+settings of pip (a mirror) are used in the root. `--torch-index` is the ARG of that name: PyPI,
+unless another is given.
 """
 
 from __future__ import annotations
@@ -23,7 +26,9 @@ HERE = Path(__file__).parent.parent
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--suite", default="bookworm")
     parser.add_argument("--mirror", default="http://deb.debian.org/debian")
@@ -33,14 +38,31 @@ def main() -> None:
     if os.geteuid() != 0:
         parser.error("chroot needs root")
     if not arguments.keep:
-        subprocess.run(["debootstrap", "--variant=minbase", arguments.suite, str(arguments.root), arguments.mirror], check=True)
+        subprocess.run(
+            [
+                "debootstrap",
+                "--variant=minbase",
+                arguments.suite,
+                str(arguments.root),
+                arguments.mirror,
+            ],
+            check=True,
+        )
     for name in ("/etc/resolv.conf", "/etc/hosts"):
         if Path(name).is_file():
             copy(Path(name), arguments.root / name.lstrip("/"), into=False)
-    environment = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
-    environment |= {key: value for key, value in os.environ.items() if key.startswith("PIP_") and key != "PIP_FIND_LINKS"}
+    environment = {
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME": "/root",
+    }
+    environment |= {
+        key: value
+        for key, value in os.environ.items()
+        if key.startswith("PIP_") and key != "PIP_FIND_LINKS"
+    }
     certificates = Path(os.environ.get("PIP_CERT", ""))
-    if certificates.is_file():  # under a name that no package writes over
+    # under a name that no package writes over
+    if certificates.is_file():
         copy(certificates, arguments.root / "opt/certificates.pem", into=False)
         environment["PIP_CERT"] = "/opt/certificates.pem"
     user = "0"
@@ -59,8 +81,12 @@ def main() -> None:
             inside(arguments.root, environment, ["/bin/bash", "-o", "pipefail", "-ec", rest])
         elif word == "USER":
             user = rest
-            accounts = (line.split(":") for line in (arguments.root / "etc/passwd").read_text().splitlines())
-            environment["HOME"] = next((account[5] for account in accounts if user in (account[0], account[2])), "/")
+            accounts = (
+                line.split(":") for line in (arguments.root / "etc/passwd").read_text().splitlines()
+            )
+            environment["HOME"] = next(
+                (account[5] for account in accounts if user in (account[0], account[2])), "/"
+            )
         elif word == "WORKDIR":
             (arguments.root / rest.lstrip("/")).mkdir(parents=True, exist_ok=True)
     inside(arguments.root, environment, ["fgda", "doctor"], user)
@@ -82,7 +108,9 @@ def copy(source: Path, target: Path, into: bool) -> None:
     place = target / source.name if into else target
     place.parent.mkdir(parents=True, exist_ok=True)
     if source.is_dir():
-        shutil.copytree(source, place, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            source, place, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__")
+        )
     else:
         shutil.copyfile(source, place)
 

@@ -1,10 +1,12 @@
-"""Training samples a second: our loader from the prepared cache against decoding and resizing full-size PNGs.
+"""Training samples a second: our loader from the prepared cache against decoding and resizing
+full-size PNGs.
 
     python benchmarks/loader.py --images 24 --repeats 5
 
-Draws files of GTA5's and Cityscapes' sizes (1914x1052 with palette labels, 2048x1024) with sensor noise, prepares them
-with both kinds of cache, and reads the same pairs with the same augmentation in three ways, in turn: `plain` opens,
-converts and resizes the raw files with Pillow as the public loaders do. One process, one thread.
+Draws files of GTA5's and Cityscapes' sizes (1914x1052 with palette labels, 2048x1024) with sensor
+noise, prepares them with both kinds of cache, and reads the same pairs with the same augmentation
+in three ways, in turn: `plain` opens, converts and resizes the raw files with Pillow as the public
+loaders do. One process, one thread.
 """
 
 from __future__ import annotations
@@ -32,10 +34,13 @@ from fgda_cli.data.store import open_dataset
 from fgda_cli.runtime.reporter import Reporter
 
 QUIET = Reporter(quiet=True)
-SOURCE, TARGET = (1280, 720), (1024, 512)
+SOURCE = (1280, 720)
+TARGET = (1024, 512)
 
 
-def enlarge(image: np.ndarray, ids: np.ndarray, size: tuple[int, int], seed: int) -> tuple[np.ndarray, np.ndarray]:
+def enlarge(
+    image: np.ndarray, ids: np.ndarray, size: tuple[int, int], seed: int
+) -> tuple[np.ndarray, np.ndarray]:
     """A scene at full size, with the noise that makes photographs hard to compress."""
     noise = np.random.default_rng(seed).normal(0, 2, (size[1], size[0], 3))
     large = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC) + noise
@@ -57,11 +62,19 @@ def write_raw(root: Path, images: int) -> None:
 
 
 class Plain:
-    """A raw data set where `PairedSamples` expects a prepared one: every reading decodes and resizes."""
+    """A raw data set where `PairedSamples` expects a prepared one: every reading decodes and
+    resizes.
+    """
 
-    def __init__(self, prepared, images: Path, labels: Path | None, size: tuple[int, int], suffix: str):
+    def __init__(
+        self, prepared, images: Path, labels: Path | None, size: tuple[int, int], suffix: str
+    ):
         self.resample = "area"
-        self.prepared, self.images, self.labels, self.size, self.suffix = prepared, images, labels, size, suffix
+        self.prepared = prepared
+        self.images = images
+        self.labels = labels
+        self.size = size
+        self.suffix = suffix
 
     def items(self, split: str, labelled: bool = False):
         return self.prepared.items(split, labelled)
@@ -86,7 +99,9 @@ def milliseconds(samples: PairedSamples, count: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--images", type=int, default=24, help="of each domain")
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
@@ -96,26 +111,48 @@ def main() -> None:
         root = Path(folder)
         write_raw(root, arguments.images)
         augmentation = Augmentation(True, (0.5, 0.5, 0.5, 0.2))
-        readers, disk, views = {}, {}, (View(SOURCE), View(TARGET))
+        readers = {}
+        disk = {}
+        views = (View(SOURCE), View(TARGET))
         for cache in ("raw", "png"):
             out = root / cache
-            prepare_layout("gta5", root / "gta5", How(out, SOURCE, 2, QUIET, cache=cache))
-            prepare_layout("cityscapes", root / "city", How(out, TARGET, 2, QUIET, cache=cache))
-            source, target = open_dataset(out, "gta5"), open_dataset(out, "cityscapes")
-            readers[cache] = PairedSamples(source, target, views, 0, augmentation)
-            disk[cache] = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / 2**20 / arguments.images
+            prepare_layout("gta5", root / "gta5", How(out, SOURCE, 2, reporter=QUIET, cache=cache))
+            prepare_layout(
+                "cityscapes", root / "city", How(out, TARGET, 2, reporter=QUIET, cache=cache)
+            )
+            source = open_dataset(out, "gta5")
+            target = open_dataset(out, "cityscapes")
+            readers[cache] = PairedSamples(source, target, views, seed=0, augmentation=augmentation)
+            disk[cache] = (
+                sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+                / 2**20
+                / arguments.images
+            )
         gta = Plain(source, root / "gta5/images", root / "gta5/labels", SOURCE, "")
         city = Plain(target, root / "city/leftImg8bit/train", None, TARGET, "_leftImg8bit")
-        readers = {"plain": PairedSamples(gta, city, views, 0, augmentation), **readers}
-        disk["plain"] = sum(path.stat().st_size for path in root.glob("*/[il]*/**/*.png")) / 2**20 / arguments.images
+        readers = {
+            "plain": PairedSamples(gta, city, views, seed=0, augmentation=augmentation),
+            **readers,
+        }
+        disk["plain"] = (
+            sum(path.stat().st_size for path in root.glob("*/[il]*/**/*.png"))
+            / 2**20
+            / arguments.images
+        )
         found = {name: [] for name in readers}
         for _ in range(arguments.repeats + 1):
             for name, samples in readers.items():
                 found[name].append(milliseconds(samples, arguments.images))
     medians = {name: statistics.median(values[1:]) for name, values in found.items()}
-    print(f"{arguments.images} pairs, {arguments.repeats} repeats, medians; source {SOURCE}, target {TARGET}")
+    print(
+        f"{arguments.images} pairs, {arguments.repeats} repeats, medians; source {SOURCE}, target"
+        f" {TARGET}"
+    )
     for name, value in medians.items():
-        print(f"{name:6} {value:7.1f} ms a pair ({medians['plain'] / value:4.1f}x)   {disk[name]:5.1f} MiB a pair on disk")
+        print(
+            f"{name:6} {value:7.1f} ms a pair ({medians['plain'] / value:4.1f}x)  "
+            f" {disk[name]:5.1f} MiB a pair on disk"
+        )
 
 
 if __name__ == "__main__":

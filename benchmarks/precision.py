@@ -1,9 +1,11 @@
-"""What `--precision auto` takes on dense, depthwise and transformer networks, against the better choice.
+"""What `--precision auto` takes on dense, depthwise and transformer networks, against the better
+choice.
 
     python benchmarks/precision.py --size 256x192 --repeats 3
 
-For each network: seconds a training step in fp32 and bf16 at the size given, medians of interleaved repeats; what auto takes
-from its own measurement; and how much slower that is than the better of the two (never more than 10 %).
+For each network: seconds a training step in fp32 and bf16 at the size given, medians of interleaved
+repeats; what auto takes from its own measurement; and how much slower that is than the better of
+the two (never more than 10 %).
 """
 
 from __future__ import annotations
@@ -37,14 +39,18 @@ def step(model: Segmenter, precision: Precision, images: torch.Tensor) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--size", default="256x192")
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
-    keep_freed_memory()  # as the command line does
+    # as the command line does
+    keep_freed_memory()
     width, height = map(int, arguments.size.split("x"))
-    cpu, images = torch.device("cpu"), torch.randint(0, 256, (arguments.batch, 3, height, width), dtype=torch.uint8)
+    cpu = torch.device("cpu")
+    images = torch.randint(0, 256, (arguments.batch, 3, height, width), dtype=torch.uint8)
     print(f"{'network':36} {'fp32':>8} {'bf16':>8}  auto  slower than the better")
     for label, (name, stride) in NETWORKS.items():
         head = "aspp" if name == "resnet18" else "fused"
@@ -58,7 +64,11 @@ def main() -> None:
                 seconds[kind].append(step(model, precision, images))
         medians = {kind: statistics.median(values[1:]) for kind, values in seconds.items()}
         loss = medians[taken] / min(medians.values()) - 1
-        print(f"{label:36} {medians['fp32']:7.3f}s {medians['bf16']:7.3f}s  {taken}  {100 * loss:.0f} %", flush=True)
+        print(
+            f"{label:36} {medians['fp32']:7.3f}s {medians['bf16']:7.3f}s  {taken} "
+            f" {100 * loss:.0f} %",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

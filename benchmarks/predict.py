@@ -2,10 +2,10 @@
 
     python benchmarks/predict.py --network resnet101 --images 6 --repeats 3
 
-Bare: the network on tensors that are in memory already, in the same batches. Evaluate: prepared images of the network's
-size and labels of `--label` size. Predict: PNG photographs of `--label` size; colour maps, ids and overlays are written.
-The variants run in turn in one process; medians. `--memory` also reads 10,000 images and prints the memory after each
-tenth.
+Bare: the network on tensors that are in memory already, in the same batches. Evaluate: prepared
+images of the network's size and labels of `--label` size. Predict: PNG photographs of `--label`
+size; colour maps, ids and overlays are written. The variants run in turn in one process; medians.
+`--memory` also reads 10,000 images and prints the memory after each tenth.
 """
 
 from __future__ import annotations
@@ -57,20 +57,38 @@ def write_data(root: Path, images: int, network: tuple[int, int], label: tuple[i
     for index in range(images):
         image, ids = draw(STREET, 0, index)
         noise = np.random.default_rng(index).normal(0, 2, (label[1], label[0], 3))
-        large = (cv2.resize(image, label, interpolation=cv2.INTER_CUBIC) + noise).clip(0, 255).astype(np.uint8)
+        large = (
+            (cv2.resize(image, label, interpolation=cv2.INTER_CUBIC) + noise)
+            .clip(0, 255)
+            .astype(np.uint8)
+        )
         write_image(root / f"photos/{index:05d}.png", large)
-        write_image(root / f"set/images/{index:05d}.bmp", cv2.resize(large, network, interpolation=cv2.INTER_AREA))
+        write_image(
+            root / f"set/images/{index:05d}.bmp",
+            cv2.resize(large, network, interpolation=cv2.INTER_AREA),
+        )
         write_image(root / f"set/labels/{index:05d}.png", resize_ids(ids, label))
-        names = {"name": f"{index:05d}", "image": f"images/{index:05d}.bmp", "label": f"labels/{index:05d}.png"}
+        names = {
+            "name": f"{index:05d}",
+            "image": f"images/{index:05d}.bmp",
+            "label": f"labels/{index:05d}.png",
+        }
         items.append(names | {"size": label})
-    manifest = {"format": "fgda-dataset", "version": 2, "dataset": "bench", "classes": CITYSCAPES.to_json(),
-                "splits": {"val": items}}  # fmt: skip
+    manifest = {
+        "format": "fgda-dataset",
+        "version": 2,
+        "dataset": "bench",
+        "classes": CITYSCAPES.to_json(),
+        "splits": {"val": items},
+    }
     (root / "set/manifest.json").write_text(json.dumps(manifest))
 
 
 def bare(model, dataset, network, precision) -> float:
     images = [to_tensor(dataset.image(item)) for item in dataset.items("val")]
-    batches = [torch.stack(batch) for batch in batched(images, images_per_batch(network, precision.device))]
+    batches = [
+        torch.stack(batch) for batch in batched(images, images_per_batch(network, precision.device))
+    ]
     start = time.perf_counter()
     for batch in batches:
         forward_logits(model, batch, precision)
@@ -93,21 +111,33 @@ def memory(model, root: Path, precision, images: int) -> None:
         seen.append(1)
         if len(seen) % (images // 10) == 0:
             pages = int(Path("/proc/self/statm").read_text().split()[1])
-            print(f"{len(seen):6} images: {pages * resource.getpagesize() / 2**20:.0f} MiB", flush=True)
+            print(
+                f"{len(seen):6} images: {pages * resource.getpagesize() / 2**20:.0f} MiB",
+                flush=True,
+            )
 
-    predict_inputs(model, many, precision, QUIET, write)
+    predict_inputs(model, many, precision, reporter=QUIET, write=write)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    keep_freed_memory()  # as the command line does
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    # as the command line does
+    keep_freed_memory()
     parser.add_argument("--network", choices=NETWORKS, default="resnet101")
-    parser.add_argument("--size", type=size, default=(1024, 512), help="of the network's input, WxH")
-    parser.add_argument("--label", type=size, default=(2048, 1024), help="of labels and photographs, WxH")
+    parser.add_argument(
+        "--size", type=size, default=(1024, 512), help="of the network's input, WxH"
+    )
+    parser.add_argument(
+        "--label", type=size, default=(2048, 1024), help="of labels and photographs, WxH"
+    )
     parser.add_argument("--images", type=int, default=6)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
-    parser.add_argument("--memory", type=int, default=0, metavar="N", help="predict N images and print the memory")
+    parser.add_argument(
+        "--memory", type=int, default=0, metavar="N", help="predict N images and print the memory"
+    )
     arguments = parser.parse_args()
     backbone, width, multi_level = NETWORKS[arguments.network]
     model = Segmenter(19, backbone, width=width, multi_level=multi_level).eval()
@@ -119,17 +149,28 @@ def main() -> None:
         write_data(root, arguments.images, arguments.size, arguments.label)
         if arguments.memory:
             return memory(model, root, precision, arguments.memory)
-        dataset, inputs = PreparedDataset(root / "set"), collect([str(root / "photos")], False)
+        dataset = PreparedDataset(root / "set")
+        inputs = collect([str(root / "photos")], False)
         runs = {
             "bare": lambda: bare(model, dataset, arguments.size, precision),
-            "evaluate": lambda: timed(lambda: evaluate_model(model, CITYSCAPES, dataset, "val", precision, QUIET)),
+            "evaluate": lambda: timed(
+                lambda: evaluate_model(
+                    model, CITYSCAPES, dataset, split="val", precision=precision, reporter=QUIET
+                )
+            ),
             "predict": lambda: timed(
                 lambda: predict_inputs(
                     model,
                     inputs,
                     precision,
-                    QUIET,
-                    Pictures(root / "out", CITYSCAPES, KINDS, Ids("train", CITYSCAPES), Written(root / "out")),
+                    reporter=QUIET,
+                    write=Pictures(
+                        root / "out",
+                        CITYSCAPES,
+                        KINDS,
+                        ids=Ids("train", CITYSCAPES),
+                        written=Written(root / "out"),
+                    ),
                     with_entropy=False,
                 )
             ),
@@ -138,11 +179,15 @@ def main() -> None:
         for repeat in range(arguments.repeats + 1):
             for name, run in runs.items():
                 seconds = run()
-                if repeat:  # the first round warms up
+                # the first round warms up
+                if repeat:
                     found[name].append(seconds / arguments.images)
     medians = {name: statistics.median(values) for name, values in found.items()}
-    print(f"{arguments.network} {arguments.precision}, {arguments.size} -> {arguments.label}, {arguments.images} images, "
-          f"{arguments.repeats} repeats, {torch.get_num_threads()} threads")  # fmt: skip
+    print(
+        f"{arguments.network} {arguments.precision}, {arguments.size} -> {arguments.label},"
+        f" {arguments.images} images, {arguments.repeats} repeats, {torch.get_num_threads()}"
+        " threads"
+    )
     for name, value in medians.items():
         print(f"{name:9} {1e3 * value:8.1f} ms an image ({value / medians['bare']:.2f})")
 

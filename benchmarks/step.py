@@ -1,14 +1,18 @@
-"""One adaptation step: our engine against a plain implementation of the published recipe, side by side.
+"""One adaptation step: our engine against a plain implementation of the published recipe, side by
+side.
 
     python benchmarks/step.py --network resnet101 --source 640x360 --target 512x256 --repeats 5
-    python benchmarks/step.py --like fada      # single level, no entropy: what the published FADA code itself computes
+    python benchmarks/step.py --like fada      # single level, no entropy: what the published FADA
+    code itself computes
 
-The plain recipe is the public code's: two target forwards of the discriminator, weight gradients of the adversarial pass
-computed and thrown away, one-sided 2K labels and 2K logits at full resolution, frozen batch norm as a multiplication and an
-addition of its own (which keeps no activation for the backward pass, as the published one), four dilated convolutions a
-head. `plain-batchnorm` calls torch's batch norm in evaluation mode instead, as codes that freeze it so do. `ours-malloc`
-leaves the C library's allocator as it is. Every variant runs in a process of its own (peak memory), in turn, several times;
-`cpu` is the process's own seconds, which other work on the machine disturbs less than the wall's.
+The plain recipe is the public code's: two target forwards of the discriminator, weight gradients of
+the adversarial pass computed and thrown away, one-sided 2K labels and 2K logits at full resolution,
+frozen batch norm as a multiplication and an addition of its own (which keeps no activation for the
+backward pass, as the published one), four dilated convolutions a head. `plain-batchnorm` calls
+torch's batch norm in evaluation mode instead, as codes that freeze it so do. `ours-malloc` leaves
+the C library's allocator as it is. Every variant runs in a process of its own (peak memory), in
+turn, several times; `cpu` is the process's own seconds, which other work on the machine disturbs
+less than the wall's.
 """
 
 from __future__ import annotations
@@ -39,9 +43,14 @@ def networks(arguments):
 
     torch.manual_seed(0)
     torch.set_num_threads(arguments.threads)
-    playground, name = arguments.network == "playground", "fada" if arguments.like == "fada" else "fgda"
-    model = Segmenter(19, "resnet18" if playground else arguments.network, width=32 if playground else 64,
-                      multi_level=not playground and name == "fgda")  # fmt: skip
+    playground = arguments.network == "playground"
+    name = "fada" if arguments.like == "fada" else "fgda"
+    model = Segmenter(
+        19,
+        "resnet18" if playground else arguments.network,
+        width=32 if playground else 64,
+        multi_level=not playground and name == "fgda",
+    )
     model.set_batch_norm("frozen")
     cls = method_class(name)
     method = cls(model, cls.Settings(name=name))
@@ -56,7 +65,8 @@ def batch(arguments):
     from fgda_cli.data.loader import Batch
 
     images = [
-        torch.randint(0, 256, (arguments.batch, 3, h, w), dtype=torch.uint8) for w, h in (arguments.source, arguments.target)
+        torch.randint(0, 256, (arguments.batch, 3, h, w), dtype=torch.uint8)
+        for w, h in (arguments.source, arguments.target)
     ]
     labels = torch.randint(0, 19, (arguments.batch, *images[0].shape[-2:]), dtype=torch.uint8)
     return Batch(images[0], labels, images[1])
@@ -65,7 +75,9 @@ def batch(arguments):
 def affine_norm(conv, norm, x, fixed):
     """Frozen batch norm as the published codes have it: no input of it is kept."""
     scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-    return conv(x) * scale.view(1, -1, 1, 1) + (norm.bias - norm.running_mean * scale).view(1, -1, 1, 1)
+    return conv(x) * scale.view(1, -1, 1, 1) + (norm.bias - norm.running_mean * scale).view(
+        1, -1, 1, 1
+    )
 
 
 @contextmanager
@@ -84,12 +96,15 @@ def published_layers(norm_kernel: bool = False) -> Iterator[None]:
 
 
 def plain_step(method, data):
-    """The public code's order; gradients are left in `.grad`. Soft labels are made once and kept, as there."""
+    """The public code's order; gradients are left in `.grad`. Soft labels are made once and kept,
+    as there.
+    """
     import torch
 
     from fgda_cli import losses
 
-    s, model = method.settings, method.model
+    s = method.settings
+    model = method.model
 
     def soft(pred, domain):
         code = torch.softmax(pred, dim=1).detach()
@@ -104,23 +119,33 @@ def plain_step(method, data):
         return {name: method.level(output, name) for name in method.discriminators}
 
     def predictions(output, shape):
-        return {name: losses.upsample(logits, shape) / s.temperature for name, (_, logits) in levels(output).items()}
+        return {
+            name: losses.upsample(logits, shape) / s.temperature
+            for name, (_, logits) in levels(output).items()
+        }
 
-    near, far = data.source.shape[-2:], data.target.shape[-2:]
+    near = data.source.shape[-2:]
+    far = data.target.shape[-2:]
     source = model(data.source)
     features_s = {name: features for name, (features, _) in levels(source).items()}
     pred_s = predictions(source, near)
     del source
     weights = {name: s.aux_seg if name.startswith("aux") else 1.0 for name in pred_s}
     cross_entropy = torch.nn.functional.cross_entropy
-    sum(weights[name] * cross_entropy(pred, data.labels.long(), ignore_index=255) for name, pred in pred_s.items()).backward()
+    sum(
+        weights[name] * cross_entropy(pred, data.labels.long(), ignore_index=255)
+        for name, pred in pred_s.items()
+    ).backward()
     soft_s = {name: soft(pred.detach(), "source") for name, pred in pred_s.items()}
     target = model(data.target)
-    features_t, loss = {name: features for name, (features, _) in levels(target).items()}, 0.0
+    features_t = {name: features for name, (features, _) in levels(target).items()}
+    loss = 0.0
     pred_t = predictions(target, far)
     for name, pred in pred_t.items():
         factor = s.lambda_adv * (s.aux_adv_factor if name.startswith("aux") else 1.0)
-        loss = loss + factor * losses.soft_label_cross_entropy(judged(name, features_t[name], far), soft(pred, "source"))
+        loss = loss + factor * losses.soft_label_cross_entropy(
+            judged(name, features_t[name], far), soft(pred, "source")
+        )
         if hasattr(s, "eta"):
             logits = method.level(target, name)[1]
             loss = loss + factor * s.eta * losses.entropy_loss(losses.upsample(logits, far))
@@ -134,13 +159,16 @@ def plain_step(method, data):
 
 
 def measure(arguments) -> None:
-    """One variant in this process: the median of its steps and the peak memory, as a line of JSON."""
+    """One variant in this process: the median of its steps and the peak memory, as a line of
+    JSON.
+    """
     import torch
 
     from fgda_cli.runtime.devices import Precision
     from fgda_cli.runtime.system import keep_freed_memory
 
-    method, data = networks(arguments), batch(arguments)
+    method = networks(arguments)
+    data = batch(arguments)
     plain = arguments.variant.startswith("plain")
     if not plain and arguments.variant != "ours-malloc":
         keep_freed_memory()
@@ -149,12 +177,15 @@ def measure(arguments) -> None:
     method.model.backbone.checkpoint_activations = "checkpoint" in arguments.variant
     for module in (method.model, *method.modules.values()) if not plain else ():
         precision.to_device(module)
-    before, seconds, cpu = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, [], []
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    seconds = []
+    cpu = []
     with published_layers(arguments.variant == "plain-batchnorm") if plain else nullcontext():
         for _ in range(arguments.steps + 1):
             for module in (method.model, *method.modules.values()):
                 module.zero_grad(set_to_none=True)
-            start, used = time.perf_counter(), time.process_time()
+            start = time.perf_counter()
+            used = time.process_time()
             plain_step(method, data) if plain else method.step(data)
             seconds.append(time.perf_counter() - start)
             cpu.append(time.process_time() - used)
@@ -164,9 +195,16 @@ def measure(arguments) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--network", default="resnet101", help="resnet18, 50, 101 or playground")
-    parser.add_argument("--like", choices=("fgda", "fada"), default="fgda", help="the paper's method, or the published FADA's")
+    parser.add_argument(
+        "--like",
+        choices=("fgda", "fada"),
+        default="fgda",
+        help="the paper's method, or the published FADA's",
+    )
     parser.add_argument("--source", type=size, default=(640, 360), help="WxH")
     parser.add_argument("--target", type=size, default=(512, 256), help="WxH")
     parser.add_argument("--batch", type=int, default=1)
@@ -178,19 +216,33 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.variant:
         return measure(arguments)
-    variants, found = arguments.variants.split(","), {}
+    variants = arguments.variants.split(",")
+    found = {}
     for _ in range(arguments.repeats):
         for variant in variants:
-            run = subprocess.run([sys.executable, *sys.argv, "--variant", variant], capture_output=True, text=True, check=True)
+            run = subprocess.run(
+                [sys.executable, *sys.argv, "--variant", variant],
+                capture_output=True,
+                text=True,
+                check=True,
+            )
             found.setdefault(variant, []).append(json.loads(run.stdout.splitlines()[-1]))
-    medians = {v: {key: statistics.median(r[key] for r in runs) for key in runs[0]} for v, runs in found.items()}
+    medians = {
+        v: {key: statistics.median(r[key] for r in runs) for key in runs[0]}
+        for v, runs in found.items()
+    }
     base = medians[variants[0]]
-    print(f"{arguments.like}, {arguments.network}, source {arguments.source}, target {arguments.target}, batch {arguments.batch}")
+    print(
+        f"{arguments.like}, {arguments.network}, source {arguments.source}, target"
+        f" {arguments.target}, batch {arguments.batch}"
+    )
     for variant, row in medians.items():
         ratio = {key: value / base[key] for key, value in row.items()}
-        print(f"{variant:16} {row['seconds']:7.3f} s ({ratio['seconds']:.2f}), cpu {row['cpu']:7.3f} s ({ratio['cpu']:.2f}), "
-              f"peak {row['peak_mib']:6.0f} MiB ({ratio['peak_mib']:.2f}), of the step {row['step_mib']:6.0f} MiB "
-              f"({ratio['step_mib']:.2f})")  # fmt: skip
+        print(
+            f"{variant:16} {row['seconds']:7.3f} s ({ratio['seconds']:.2f}), cpu {row['cpu']:7.3f}"
+            f" s ({ratio['cpu']:.2f}), peak {row['peak_mib']:6.0f} MiB ({ratio['peak_mib']:.2f}),"
+            f" of the step {row['step_mib']:6.0f} MiB ({ratio['step_mib']:.2f})"
+        )
 
 
 if __name__ == "__main__":

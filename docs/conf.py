@@ -1,4 +1,6 @@
-"""Sphinx: `make docs` builds build/docs from these pages, the commands' own help and the docstrings."""
+"""Sphinx: `make docs` builds build/docs from these pages, the commands' own help and the
+docstrings.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ def write_commands(_app) -> None:
         lines += [f"## {group}", ""]
         for name in commands:
             run = [sys.executable, "-m", "fgda_cli", name, "--help"]
-            text = subprocess.run(run, env=environment, capture_output=True, text=True, check=True).stdout
+            text = subprocess.run(
+                run, env=environment, capture_output=True, text=True, check=True
+            ).stdout
             body = "\n".join(line.rstrip() for line in text.strip("\n").splitlines())
             lines += [f"### fgda {name}", "", "```text", body, "```", ""]
     place = Path(__file__).parent / "generated" / "commands.md"

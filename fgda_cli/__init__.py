@@ -1,6 +1,7 @@
 """fgda: fine-grained domain adaptation for semantic segmentation.
 
-`load_model(path) -> (model, info)`, `predict(model, image) -> dict`, `pretrain`, `adapt`, `evaluate`, and the modules
+`load_model(path) -> (model, info)`, `predict(model, image) -> dict`, `pretrain`, `adapt`,
+`evaluate`, and the modules
 `losses` and `metrics` are the Python API's front door; importing the package alone loads no torch.
 """
 
@@ -10,7 +11,16 @@ from typing import Any
 
 from ._version import __version__
 
-__all__ = ["__version__", "adapt", "evaluate", "load_model", "losses", "metrics", "predict", "pretrain"]
+__all__ = [
+    "__version__",
+    "adapt",
+    "evaluate",
+    "load_model",
+    "losses",
+    "metrics",
+    "predict",
+    "pretrain",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -43,15 +43,27 @@ from .runtime.reporter import Reporter, tell
 from .runtime.system import keep_freed_memory, on_signal
 
 app = typer.Typer(
-    name="fgda", no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False,
+    name="fgda",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Adapt segmentation models from labelled synthetic to unlabelled real street scenes.",
-)  # fmt: skip
+)
 
-DATA, TRAIN, JUDGE, USE, ABOUT = "Data", "Train", "Judge", "Use", "Look up"
+DATA = "Data"
+TRAIN = "Train"
+JUDGE = "Judge"
+USE = "Use"
+ABOUT = "Look up"
 GROUPS = {
     DATA: {"start": start.start, "prepare": prepare.prepare, "gap": gap.gap},
-    TRAIN: {"demo": demo.demo, "pretrain": pretrain.pretrain, "adapt": adapt.adapt, "import": import_.import_},
+    TRAIN: {
+        "demo": demo.demo,
+        "pretrain": pretrain.pretrain,
+        "adapt": adapt.adapt,
+        "import": import_.import_,
+    },
     JUDGE: {
         "evaluate": evaluate.evaluate,
         "compare": compare.compare,
@@ -61,8 +73,18 @@ GROUPS = {
         "verdict": verdict.verdict,
         "rank": rank.rank,
     },
-    USE: {"predict": predict.predict, "entropy-map": entropy_map.entropy_map, "export": export.export, "card": card.card},
-    ABOUT: {"presets": presets.presets, "zoo": zoo.zoo, "backbones": backbones.backbones, "doctor": doctor.doctor},
+    USE: {
+        "predict": predict.predict,
+        "entropy-map": entropy_map.entropy_map,
+        "export": export.export,
+        "card": card.card,
+    },
+    ABOUT: {
+        "presets": presets.presets,
+        "zoo": zoo.zoo,
+        "backbones": backbones.backbones,
+        "doctor": doctor.doctor,
+    },
 }
 for group, commands in GROUPS.items():
     for name, function in commands.items():
@@ -79,17 +101,28 @@ def _version(wanted: bool) -> None:
 def globals_(
     context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Only results, warnings and errors.")] = False,
-    no_color: Annotated[bool, typer.Option("--no-color", help="No colours (as the NO_COLOR variable).")] = False,
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="Only results, warnings and errors.")
+    ] = False,
+    no_color: Annotated[
+        bool, typer.Option("--no-color", help="No colours (as the NO_COLOR variable).")
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
 ) -> None:
     rank, processes, _ = ranks()
     if processes > 1 and context.invoked_subcommand not in cli.SEVERAL_PROCESSES:
-        raise UsageError(f"{context.invoked_subcommand} runs in one process: start it without torchrun")
+        raise UsageError(
+            f"{context.invoked_subcommand} runs in one process: start it without torchrun"
+        )
     if rank > 0:
-        sys.stdout = open(os.devnull, "w")  # the first process speaks for all
+        # the first process speaks for all
+        sys.stdout = open(os.devnull, "w")
         warnings.simplefilter("ignore")
-    context.obj = Reporter(quiet or rank > 0, not (no_color or "NO_COLOR" in os.environ), decisions=[], warns=rank == 0)
+    context.obj = Reporter(
+        quiet or rank > 0, not (no_color or "NO_COLOR" in os.environ), decisions=[], warns=rank == 0
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -99,9 +132,11 @@ def main(arguments: list[str] | None = None) -> int:
     for name in ("SIGTERM", "SIGHUP"):
         on_signal(name, cli.terminate)
     if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names of files that are not UTF-8
+        # names of files that are not UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")
     for library, silent in (("OPENCV_LOG_LEVEL", "OFF"), ("OPENCV_FFMPEG_LOGLEVEL", "-8")):
-        os.environ.setdefault(library, silent)  # they would tell of damaged files in their own words
+        # they would tell of damaged files in their own words
+        os.environ.setdefault(library, silent)
     if "--no-color" in arguments:
         os.environ["NO_COLOR"] = "1"
     if "--debug" not in arguments:
@@ -112,7 +147,8 @@ def main(arguments: list[str] | None = None) -> int:
         arguments = cli.arrange(arguments)
         result = command.main(args=arguments, prog_name="fgda", standalone_mode=False)
         sys.stdout.flush()
-        if result == 130:  # Typer turns Ctrl-C into this code without a word
+        # Typer turns Ctrl-C into this code without a word
+        if result == 130:
             return _exit_code(KeyboardInterrupt())
         return result if isinstance(result, int) else 0
     except BaseException as error:  # noqa: BLE001 - the one place where every error becomes a line and a code
@@ -122,22 +158,28 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _refuse_empty(arguments: list[str]) -> None:
-    """Raise UsageError for an empty word, as a shell's unset variable leaves: a path of none would be the working folder."""
+    """Raise UsageError for an empty word, as a shell's unset variable leaves: a path of none would
+    be the working folder.
+    """
     for before, word in zip(["fgda", *arguments], arguments, strict=False):
         if word == "" or (word.startswith("--") and word.endswith("=")):
-            raise UsageError(f"the word after {before} is empty" if word == "" else f"{word} has no value")
+            raise UsageError(
+                f"the word after {before} is empty" if word == "" else f"{word} has no value"
+            )
 
 
 def open_streams() -> None:
-    """Give standard streams that are closed (daemons, cron) the null device: else files that are opened take their places."""
+    """Give standard streams that are closed (daemons, cron) the null device: else files that are
+    opened take their places.
+    """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))
 
 
 def _thread_failed(failure: threading.ExceptHookArgs) -> None:
-    """Ignore an error in a library's thread (TensorBoard's writer on a full disk): the main thread meets the same error and
-    reports it once.
+    """Ignore an error in a library's thread (TensorBoard's writer on a full disk): the main thread
+    meets the same error and reports it once.
     """
     if not isinstance(failure.exc_value, OSError):
         threading.__excepthook__(failure)
@@ -146,7 +188,8 @@ def _thread_failed(failure: threading.ExceptHookArgs) -> None:
 def _exit_code(error: BaseException) -> int:
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 1
-    if hasattr(error, "format_message"):  # the command line parser's own errors
+    # the command line parser's own errors
+    if hasattr(error, "format_message"):
         if type(error).__name__ == "NoArgsIsHelpError":
             tell(error.format_message())
             return 2
@@ -160,6 +203,8 @@ def _exit_code(error: BaseException) -> int:
 
 
 def run() -> None:
-    """Run the console script `fgda`, whose process is its own: a caller of the API keeps the memory settings it has."""
+    """Run the console script `fgda`, whose process is its own: a caller of the API keeps the memory
+    settings it has.
+    """
     keep_freed_memory()
     sys.exit(main())

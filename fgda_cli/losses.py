@@ -1,6 +1,7 @@
 """The paper's losses, eq. 1 to 6, as small pure functions of tensors and numbers.
 
-Sources: [Z22] Zhao, Tian, Li 2022; [FADA] Wang et al. 2020; [ADVENT] Vu et al. 2019; [CLAN] Luo et al. 2019.
+Sources: [Z22] Zhao, Tian, Li 2022; [FADA] Wang et al. 2020; [ADVENT] Vu et al. 2019; [CLAN] Luo et
+al. 2019.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ DomainName = Literal["source", "target"]
 
 
 def upsample(logits: Tensor, size: tuple[int, int], align_corners: bool = True) -> Tensor:
-    """Return logits `[B,C,h,w]` resized to `[B,C,H,W]`, bilinear; corners are aligned as in the DeepLab networks."""
+    """Return logits `[B,C,h,w]` resized to `[B,C,H,W]`, bilinear; corners are aligned as in the
+    DeepLab networks.
+    """
     return F.interpolate(logits, size=size, mode="bilinear", align_corners=align_corners)
 
 
@@ -32,42 +35,60 @@ def segmentation_loss(
     focal_gamma: float = 0.0,
     align_corners: bool = True,
 ) -> Tensor:
-    """Return eq. 1: the mean cross-entropy over the pixels that are not ignored; 0 (with gradient) when all are.
+    """Return eq. 1: the mean cross-entropy over the pixels that are not ignored; 0 (with gradient)
+    when all are.
 
-    logits `[B,K,h,w]`, upsampled chunk by chunk to the labels' size, train_ids `[B,H,W]` integer. `weight` `[B,H,W]`
-    multiplies each pixel's loss (self-training), `focal_gamma` lets (1 - p)^gamma do so ([CLAN]'s code). FADA divides by a
-    temperature in the adversarial stage. The sum is divided by `pixels` where the mean is over more than these images,
-    else by their own labelled pixels.
+    logits `[B,K,h,w]`, upsampled chunk by chunk to the labels' size, train_ids `[B,H,W]` integer.
+    `weight` `[B,H,W]` multiplies each pixel's loss (self-training), `focal_gamma` lets (1 -
+    p)^gamma do so ([CLAN]'s code). FADA divides by a temperature in the adversarial stage. The sum
+    is divided by `pixels` where the mean is over more than these images, else by their own labelled
+    pixels.
     """
 
     def chunk_loss(full: Tensor, rows: slice) -> Tensor:
         labels = train_ids[:, rows].long()
         if weight is None and not focal_gamma:
-            return F.cross_entropy(full / temperature, labels, ignore_index=ignore_index, reduction="sum")
-        losses = F.cross_entropy(full / temperature, labels, ignore_index=ignore_index, reduction="none")
+            return F.cross_entropy(
+                full / temperature, labels, ignore_index=ignore_index, reduction="sum"
+            )
+        losses = F.cross_entropy(
+            full / temperature, labels, ignore_index=ignore_index, reduction="none"
+        )
         if focal_gamma:
             losses = losses * (1 - torch.exp(-losses)).clamp(min=0) ** focal_gamma
         return (losses if weight is None else losses * weight[:, rows]).sum()
 
     if pixels is None:
         pixels = (train_ids != ignore_index).sum().clamp(min=1)
-    return chunked.total(logits, train_ids.shape[-2:], chunk_loss, align_corners) / pixels
+    return (
+        chunked.total(logits, train_ids.shape[-2:], chunk_loss, align_corners=align_corners)
+        / pixels
+    )
 
 
 def soft_label_cross_entropy(logits: Tensor, soft: Tensor) -> Tensor:
-    """Return the mean over B, H, W of -sum_c soft_c log softmax(logits)_c; both `[B,C,H,W]` ([FADA] eq. 5, [Z22] eq. 2, 3)."""
+    """Return the mean over B, H, W of -sum_c soft_c log softmax(logits)_c; both `[B,C,H,W]` ([FADA]
+    eq. 5, [Z22] eq. 2, 3).
+    """
     if logits.shape != soft.shape:
-        raise ValueError(f"logits {tuple(logits.shape)} and soft labels {tuple(soft.shape)} differ in shape")
+        raise ValueError(
+            f"logits {tuple(logits.shape)} and soft labels {tuple(soft.shape)} differ in shape"
+        )
     return -(soft * F.log_softmax(logits, dim=1)).sum(dim=1).mean()
 
 
 def class_encoding(logits: Tensor, temperature: float = 1.8, clip: float = 0.9) -> Tensor:
-    """Return a = min(softmax(logits / T), clip) `[B,K,H,W]`, detached and not renormalised ([FADA])."""
+    """Return a = min(softmax(logits / T), clip) `[B,K,H,W]`, detached and not renormalised
+    ([FADA]).
+    """
     return torch.softmax(logits.detach() / temperature, dim=1).clamp(max=clip)
 
 
-def domain_encoding(logits: Tensor, domain: DomainName, temperature: float = 1.8, clip: float = 0.9) -> Tensor:
-    """Return [a;0] for the source, [0;a] for the target, `[B,2K,H,W]`, detached ([FADA] §3.2, [Z22] eq. 2, 3).
+def domain_encoding(
+    logits: Tensor, domain: DomainName, temperature: float = 1.8, clip: float = 0.9
+) -> Tensor:
+    """Return [a;0] for the source, [0;a] for the target, `[B,2K,H,W]`, detached ([FADA] §3.2, [Z22]
+    eq. 2, 3).
 
     Raises ValueError for another domain.
     """
@@ -80,9 +101,11 @@ def domain_encoding(logits: Tensor, domain: DomainName, temperature: float = 1.8
 
 
 def domain_cross_entropy(domain_logits: Tensor, code: Tensor, domain: DomainName) -> Tensor:
-    """Return the soft cross-entropy of domain_logits against [a;0] or [0;a], without building the half that is zero.
+    """Return the soft cross-entropy of domain_logits against [a;0] or [0;a], without building the
+    half that is zero.
 
-    domain_logits `[B,2K,H,W]`, code a `[B,K,H,W]`: equals `soft_label_cross_entropy` with `domain_encoding`.
+    domain_logits `[B,2K,H,W]`, code a `[B,K,H,W]`: equals `soft_label_cross_entropy` with
+    `domain_encoding`.
     """
     classes = code.shape[1]
     half = domain_logits[:, :classes] if domain == "source" else domain_logits[:, classes:]
@@ -101,27 +124,36 @@ def domain_losses(
     class_weights: Tensor | None = None,
     min_confidence: float = 0.0,
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Return the soft cross-entropy at (H, W) against each of `domains`, and the gradient of each in domain_logits `[B,2K,h,w]`.
+    """Return the soft cross-entropy at (H, W) against each of `domains`, and the gradient of each
+    in domain_logits `[B,2K,h,w]`.
 
-    `class_weights` `[K]` multiplies the encoding class by class. Pixels whose largest class probability is below
+    `class_weights` `[K]` multiplies the encoding class by class. Pixels whose largest class
+    probability is below
     `min_confidence` add nothing; the mean stays one over all pixels.
 
-    a is the encoding of logits `[B,K,h',w']`. One pass gives what eq. 2 and eq. 3 need, a few rows at a time: neither
-    the 2K maps nor the encoding exist at full resolution. Both gradients share softmax(domain_logits) sum_k a_k; they differ in
-    the half from which a is taken off, so each exponential is computed once.
+    a is the encoding of logits `[B,K,h',w']`. One pass gives what eq. 2 and eq. 3 need, a few rows
+    at a time: neither the 2K maps nor the encoding exist at full resolution. Both gradients share
+    softmax(domain_logits) sum_k a_k; they differ in the half from which a is taken off, so each
+    exponential is computed once.
     """
-    codes, view = (chunked.Upsampled(maps.detach(), size, align_corners) for maps in (logits, domain_logits))
+    codes, view = (
+        chunked.Upsampled(maps.detach(), size, align_corners) for maps in (logits, domain_logits)
+    )
     classes = logits.shape[1]
     half = {"source": slice(None, classes), "target": slice(classes, None)}
-    shared, code_grad = torch.zeros_like(view.wide), torch.zeros_like(view.wide[:, :classes])
+    shared = torch.zeros_like(view.wide)
+    code_grad = torch.zeros_like(view.wide[:, :classes])
     sums = [domain_logits.new_zeros(()) for _ in domains]
     for rows in view.chunks():
-        class_logits, full = codes.rows(rows), view.rows(rows)
+        class_logits = codes.rows(rows)
+        full = view.rows(rows)
         code = class_encoding(class_logits, temperature, clip)
         if class_weights is not None:
             code = code * class_weights[:, None, None]
         if min_confidence:
-            code = code * (torch.softmax(class_logits, dim=1).amax(dim=1, keepdim=True) >= min_confidence)
+            code = code * (
+                torch.softmax(class_logits, dim=1).amax(dim=1, keepdim=True) >= min_confidence
+            )
         level = code.sum(dim=1, keepdim=True)
         for value, domain in zip(sums, domains, strict=True):
             value -= torch.dot(code.flatten(), full[:, half[domain]].flatten())
@@ -133,8 +165,10 @@ def domain_losses(
             value += normaliser
         view.back(probs.mul_(level / total), rows, shared)
         view.back(code, rows, code_grad)
-    shared, code_grad = view.narrow(shared), view.narrow(code_grad)
-    pixels, grads = logits.shape[0] * size[0] * size[1], []
+    shared = view.narrow(shared)
+    code_grad = view.narrow(code_grad)
+    pixels = logits.shape[0] * size[0] * size[1]
+    grads = []
     for domain in domains:
         grad = shared.clone()
         grad[:, half[domain]] -= code_grad
@@ -143,11 +177,15 @@ def domain_losses(
 
 
 def discriminator_loss(
-    source_domain_logits: Tensor, target_domain_logits: Tensor, source_code: Tensor, target_code: Tensor
+    source_domain_logits: Tensor,
+    target_domain_logits: Tensor,
+    source_code: Tensor,
+    target_code: Tensor,
 ) -> Tensor:
     """Return eq. 2: 1/2 SCE(D(F(x_s)), [a_s;0]) + 1/2 SCE(D(F(x_t)), [0;a_t]).
 
-    Domain logits `[B,2K,H,W]`, codes `[B,K,H,W]` from `class_encoding`; the caller detaches the features.
+    Domain logits `[B,2K,H,W]`, codes `[B,K,H,W]` from `class_encoding`; the caller detaches the
+    features.
     """
     source = domain_cross_entropy(source_domain_logits, source_code, "source")
     target = domain_cross_entropy(target_domain_logits, target_code, "target")
@@ -155,12 +193,16 @@ def discriminator_loss(
 
 
 def adversarial_loss(target_domain_logits: Tensor, target_code: Tensor) -> Tensor:
-    """Return eq. 3: SCE(D(F(x_t)), [a_t;0]), which makes the target look like the source of the same class."""
+    """Return eq. 3: SCE(D(F(x_t)), [a_t;0]), which makes the target look like the source of the
+    same class.
+    """
     return domain_cross_entropy(target_domain_logits, target_code, "source")
 
 
 def entropy_map(logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """Return eq. 4: E = -1/log K sum_k p_k log p_k `[B,H,W]` in [0,1] of logits `[B,K,H,W]`; finite for finite logits."""
+    """Return eq. 4: E = -1/log K sum_k p_k log p_k `[B,H,W]` in [0,1] of logits `[B,K,H,W]`; finite
+    for finite logits.
+    """
     log_probs = F.log_softmax(logits / temperature, dim=1)
     return -(log_probs.exp() * log_probs).sum(dim=1) / math.log(max(logits.shape[1], 2))
 
@@ -172,9 +214,11 @@ def entropy_loss(
     align_corners: bool = True,
     spared: Tensor | None = None,
 ) -> Tensor:
-    """Return eq. 5 as in its public code: the *mean* of the entropy map over all pixels, at (H, W) when `size` is given.
+    """Return eq. 5 as in its public code: the *mean* of the entropy map over all pixels, at (H, W)
+    when `size` is given.
 
-    Pixels whose likeliest class is one of `spared` (bool `[K]`) add nothing; the mean stays one over all pixels.
+    Pixels whose likeliest class is one of `spared` (bool `[K]`) add nothing; the mean stays one
+    over all pixels.
     """
 
     def chunk_loss(full: Tensor, _: slice) -> Tensor:
@@ -183,30 +227,39 @@ def entropy_loss(
 
     if size is None:
         return chunk_loss(logits, slice(None)) / logits[:, 0].numel()
-    total = chunked.total(logits, size, chunk_loss, align_corners)
+    total = chunked.total(logits, size, chunk_loss, align_corners=align_corners)
     return total / (logits.shape[0] * size[0] * size[1])
 
 
 def charbonnier_entropy(logits: Tensor, power: float = 2.0) -> Tensor:
-    """Return the mean of (E^2 + 1e-8)^power of the entropy map E of logits `[B,K,h,w]` ([FDA] eq. 4, 5)."""
+    """Return the mean of (E^2 + 1e-8)^power of the entropy map E of logits `[B,K,h,w]` ([FDA] eq.
+    4, 5).
+    """
     return (entropy_map(logits).square() + 1e-8).pow(power).mean()
 
 
 def weighted_self_information(probs: Tensor) -> Tensor:
-    """Return I = -p_k log2 p_k / log2 K `[B,K,H,W]` of probabilities of that shape ([ADVENT] eq. 6); 0 where p is 0.
+    """Return I = -p_k log2 p_k / log2 K `[B,K,H,W]` of probabilities of that shape ([ADVENT] eq.
+    6); 0 where p is 0.
 
-    The gradient, -inf at p = 0, is held at that of the smallest normal number, so that softmax's own 0 gives 0 and no NaN.
+    The gradient, -inf at p = 0, is held at that of the smallest normal number, so that softmax's
+    own 0 gives 0 and no NaN.
     """
     safe = probs.clamp(min=torch.finfo(probs.dtype).tiny)
     return -probs * safe.log() / math.log(max(probs.shape[1], 2))
 
 
-def binary_domain_loss(domain_logits: Tensor, domain: DomainName, weight: Tensor | None = None) -> Tensor:
-    """Return the mean binary cross-entropy of logits against source = 0, target = 1 ([ADVENT]); `weight` broadcasts."""
+def binary_domain_loss(
+    domain_logits: Tensor, domain: DomainName, weight: Tensor | None = None
+) -> Tensor:
+    """Return the mean binary cross-entropy of logits against source = 0, target = 1 ([ADVENT]);
+    `weight` broadcasts.
+    """
     label = torch.full_like(domain_logits, 0.0 if domain == "source" else 1.0)
     if weight is None:
         return F.binary_cross_entropy_with_logits(domain_logits, label)
-    by_element = F.binary_cross_entropy_with_logits(domain_logits, label, reduction="none")  # weight may need a gradient
+    # weight may need a gradient
+    by_element = F.binary_cross_entropy_with_logits(domain_logits, label, reduction="none")
     return (by_element * weight).mean()
 
 
@@ -216,5 +269,7 @@ def disagreement(first: Tensor, second: Tensor) -> Tensor:
 
 
 def weight_divergence(first: Tensor, second: Tensor) -> Tensor:
-    """Return 1 + cos of two flat vectors of weights and biases ([CLAN] eq. 6), smallest when they are opposite."""
+    """Return 1 + cos of two flat vectors of weights and biases ([CLAN] eq. 6), smallest when they
+    are opposite.
+    """
     return 1 + F.cosine_similarity(first, second, dim=0)

@@ -1,4 +1,6 @@
-"""Presets: YAML -> validated, frozen settings. `extends`, `--set`, and errors that name key, file and line."""
+"""Presets: YAML -> validated, frozen settings. `extends`, `--set`, and errors that name key, file
+and line.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,8 @@ class Value:
 
     value: Any
     place: str
-    layer: int = 0  # presets are laid over those that they extend, --set over all
+    # presets are laid over those that they extend, --set over all
+    layer: int = 0
 
 
 def preset_names() -> list[str]:
@@ -42,12 +45,15 @@ def load_preset(
     method: str | None = None,
     reporter: Reporter = Reporter(quiet=True),
 ) -> Preset:
-    """Return the preset `name` (or path/to.yaml) with `key=value` overrides and, if given, another method.
+    """Return the preset `name` (or path/to.yaml) with `key=value` overrides and, if given, another
+    method.
 
-    `method.KEY=VALUE` sets a key of the method that is chosen in the end, `methods.NAME.KEY=VALUE` one of any method. The
-    reporter tells of method settings that a preset of an earlier version holds in the old place. Raises UsageError.
+    `method.KEY=VALUE` sets a key of the method that is chosen in the end, `methods.NAME.KEY=VALUE`
+    one of any method. The reporter tells of method settings that a preset of an earlier version
+    holds in the old place. Raises UsageError.
 
-    A setting that is inherited, and that a setting laid over it leaves without an effect, is dropped: one that changes
+    A setting that is inherited, and that a setting laid over it leaves without an effect, is
+    dropped: one that changes
     `batch_norm` need not know what its former mode had set.
     """
     tree = _load_tree(_find(name), (), reporter)
@@ -64,7 +70,11 @@ def load_preset(
         except BadText as error:
             raise UsageError(f"--set {override[:200]}: {error.problem}") from None
         keys = key.strip().split(".")
-        _put(explicit, ["method", "name"] if keys == ["method"] else keys, _located(value, f"--set {key.strip()}"))
+        _put(
+            explicit,
+            ["method", "name"] if keys == ["method"] else keys,
+            _located(value, f"--set {key.strip()}"),
+        )
     of_method = explicit.pop("method", {})
     _lay_over(tree, explicit)
     if "name" in of_method:
@@ -73,14 +83,17 @@ def load_preset(
     own = getattr(preset.method, "sampling", None)
     if own is not None and "sampling" in explicit.get("data", {}):
         raise UsageError(
-            f"--set data.sampling: method {preset.method.name} draws source images by its own sampling, {own}\n"
-            "set method.sampling, or method.sampling=null to follow data.sampling"
+            f"--set data.sampling: method {preset.method.name} draws source images by its own"
+            f" sampling, {own}\nset method.sampling, or method.sampling=null to follow"
+            " data.sampling"
         )
     return preset
 
 
 def from_json(tree: dict, where: str) -> Preset:
-    """Return a resolved preset as a checkpoint or a run folder holds it, of this version or an earlier one. Raises UsageError."""
+    """Return a resolved preset as a checkpoint or a run folder holds it, of this version or an
+    earlier one. Raises UsageError.
+    """
     located = _located(tree, where)
     for *sections, key in RETIRED:
         section = located
@@ -93,7 +106,11 @@ def from_json(tree: dict, where: str) -> Preset:
 
 
 # Keys that did nothing where they stood; records of earlier versions hold them at their defaults.
-RETIRED = (("data", "source", "labelled"), ("data", "source", "border"), ("data", "target", "validation"))
+RETIRED = (
+    ("data", "source", "labelled"),
+    ("data", "source", "border"),
+    ("data", "target", "validation"),
+)
 
 
 def _find(name: str, beside: Path | None = None) -> Path:
@@ -108,9 +125,10 @@ def _find(name: str, beside: Path | None = None) -> Path:
     for candidate in [*near, FOLDER / f"{name}.yaml", Path(f"{name}.yaml")]:
         if candidate.is_file():
             return candidate
-    hint = difflib.get_close_matches(name, preset_names(), 1, 0.5)
+    hint = difflib.get_close_matches(name, preset_names(), 1, cutoff=0.5)
     raise UsageError(
-        f"no preset '{name}'" + (f": did you mean '{hint[0]}'?" if hint else f" (known: {', '.join(preset_names())})")
+        f"no preset '{name}'"
+        + (f": did you mean '{hint[0]}'?" if hint else f" (known: {', '.join(preset_names())})")
     )
 
 
@@ -122,35 +140,48 @@ def _load_tree(path: Path, chain: tuple[Path, ...], reporter: Reporter) -> dict:
     except OSError as error:
         raise UsageError(f"cannot read preset {path}: {error}") from error
     except BadText as error:
-        raise UsageError(f"{path}{f', line {error.line}' if error.line else ''}: {error.problem}") from error
+        raise UsageError(
+            f"{path}{f', line {error.line}' if error.line else ''}: {error.problem}"
+        ) from error
     tree = _convert(node, path) if node is not None else {}
     if not isinstance(tree, dict):
         raise UsageError(f"{path}: a preset is a mapping of keys")
-    if isinstance(tree.get("stage"), dict):  # a run's own record, which says in `stage` what the run is
+    # a run's own record, which says in `stage` what the run is
+    if isinstance(tree.get("stage"), dict):
         tree.pop("stage")
-    parent, base = tree.pop("extends", None), {}
+    parent = tree.pop("extends", None)
+    base = {}
     if parent is not None:
         if not isinstance(parent, Value) or not isinstance(parent.value, str):
             raise UsageError(f"{path}: extends takes the name of one preset")
         base = _load_tree(_find(parent.value, path.parent), (*chain, path.resolve()), reporter)
         base.pop("name", None)
     inherited = base.get("method")
-    _move_method_settings(tree, inherited.value if isinstance(inherited, Value) else DEFAULT_METHOD, reporter)
+    _move_method_settings(
+        tree, inherited.value if isinstance(inherited, Value) else DEFAULT_METHOD, reporter
+    )
     _lay_over(base, tree)
     return base
 
 
 def _move_method_settings(tree: dict, inherited: str, reporter: Reporter) -> None:
-    """Move settings that `method:` holds, as in earlier versions, to `methods.NAME`, and leave the name alone in `method:`.
+    """Move settings that `method:` holds, as in earlier versions, to `methods.NAME`, and leave the
+    name alone in `method:`.
 
-    `inherited` is the method of a mapping without a name. Settings that `methods.NAME` holds in the same file win, as before.
+    `inherited` is the method of a mapping without a name. Settings that `methods.NAME` holds in the
+    same file win, as before.
     """
     methods = tree.setdefault("methods", {})
     if not isinstance(methods, dict):
-        raise UsageError(f"{methods.place}: methods: write it as a mapping, e.g. methods: {{fgda: {{eta: 0.5}}}}")
+        raise UsageError(
+            f"{methods.place}: methods: write it as a mapping, e.g. methods: {{fgda: {{eta: 0.5}}}}"
+        )
     for name, settings in methods.items():
         if isinstance(settings, Value):
-            raise UsageError(f"{settings.place}: methods.{name}: write its settings as a mapping, e.g. {{eta: 0.5}}")
+            raise UsageError(
+                f"{settings.place}: methods.{name}: write its settings as a mapping, e.g. {{eta:"
+                " 0.5}"
+            )
     moved = tree.get("method")
     if not isinstance(moved, dict):
         return
@@ -161,10 +192,11 @@ def _move_method_settings(tree: dict, inherited: str, reporter: Reporter) -> Non
     if name is not None:
         tree["method"] = name
     if moved:
-        owner, first = str(inherited if name is None else name.value), _first_value(moved)
+        owner = str(inherited if name is None else name.value)
+        first = _first_value(moved)
         reporter.decide(
-            f"{first.place if first else 'preset'}: settings under `method:` ({', '.join(moved)}) are read as methods.{owner}: "
-            "each method has its own"
+            f"{first.place if first else 'preset'}: settings under `method:` ({', '.join(moved)})"
+            f" are read as methods.{owner}: each method has its own"
         )
         _merge(moved, methods.get(owner, {}))
         methods[owner] = moved
@@ -186,14 +218,19 @@ def _convert(node: yaml.Node, path: Path, name: str = "preset"):
         try:
             return Value(construct_yaml(node), origin)
         except BadText as error:
-            raise UsageError(f"{origin}: {name}: only plain numbers, texts and lists are read") from error
+            raise UsageError(
+                f"{origin}: {name}: only plain numbers, texts and lists are read"
+            ) from error
     tree: dict = {}
     for key_node, value_node in node.value:
-        key, line = str(key_node.value), key_node.start_mark.line + 1
+        key = str(key_node.value)
+        line = key_node.start_mark.line + 1
         if key in tree:
             raise UsageError(f"{path}, line {line}: key '{key}' is written twice")
         value = _convert(value_node, path, key)
-        tree[key] = Value(value.value, f"{path}, line {line}") if isinstance(value, Value) else value
+        tree[key] = (
+            Value(value.value, f"{path}, line {line}") if isinstance(value, Value) else value
+        )
     return tree
 
 
@@ -237,7 +274,9 @@ def _highest_layer(tree) -> int:
 
 
 def _drop_if_inherited(error: ValidationError, tree: dict) -> bool:
-    """Remove the first setting that does nothing if the one that makes it so lies in a layer above it."""
+    """Remove the first setting that does nothing if the one that makes it so lies in a layer above
+    it.
+    """
     first = error.errors()[0]
     cause = first.get("ctx", {}).get("error")
     if not isinstance(cause, IdleSetting):
@@ -247,7 +286,8 @@ def _drop_if_inherited(error: ValidationError, tree: dict) -> bool:
         section = section.get(key, {}) if isinstance(section, dict) else {}
     if not isinstance(section, dict):
         return False
-    idle, by = section.get(cause.key), section.get(cause.by)
+    idle = section.get(cause.key)
+    by = section.get(cause.by)
     if not isinstance(idle, Value) or not isinstance(by, Value) or by.layer <= idle.layer:
         return False
     del section[cause.key]
@@ -255,26 +295,45 @@ def _drop_if_inherited(error: ValidationError, tree: dict) -> bool:
 
 
 def _values(tree):
-    return {key: _values(inner) for key, inner in tree.items()} if isinstance(tree, dict) else tree.value
+    return (
+        {key: _values(inner) for key, inner in tree.items()}
+        if isinstance(tree, dict)
+        else tree.value
+    )
 
 
 def _validate(tree: dict, of_method: dict) -> Preset:
-    """Return the preset of a tree; `of_method` holds what --set gives the chosen method. Raises UsageError."""
-    per_method, wanted = tree.pop("methods", {}), tree.pop("method", Value(DEFAULT_METHOD, "default"))
+    """Return the preset of a tree; `of_method` holds what --set gives the chosen method. Raises
+    UsageError.
+    """
+    per_method = tree.pop("methods", {})
+    wanted = tree.pop("method", Value(DEFAULT_METHOD, "default"))
     if not isinstance(wanted, Value) or not isinstance(per_method, dict):
         raise UsageError("method: write the name of one method; its settings go to methods.NAME")
-    for name, place in {**{key: _first_value(value) for key, value in per_method.items()}, str(wanted.value): wanted}.items():
+    for name, place in {
+        **{key: _first_value(value) for key, value in per_method.items()},
+        str(wanted.value): wanted,
+    }.items():
         if name not in method_names():
-            hint = difflib.get_close_matches(name, method_names(), 1, 0.4)
+            hint = difflib.get_close_matches(name, method_names(), 1, cutoff=0.4)
             known = f"did you mean '{hint[0]}'?" if hint else f"known: {', '.join(method_names())}"
-            raise UsageError(f"{place.place if place else 'methods'}: unknown method '{name}' ({known})")
-    settings = {name: _method_settings(name, own, ("methods", name)) for name, own in per_method.items()}
+            raise UsageError(
+                f"{place.place if place else 'methods'}: unknown method '{name}' ({known})"
+            )
+    settings = {
+        name: _method_settings(name, own, ("methods", name)) for name, own in per_method.items()
+    }
     name = str(wanted.value)
     if of_method:
-        settings[name] = _method_settings(name, {**per_method.get(name, {}), **of_method}, ("method",))
+        settings[name] = _method_settings(
+            name, {**per_method.get(name, {}), **of_method}, ("method",)
+        )
     if "source_only" in tree:
         place = _first_value(tree["source_only"])
-        raise UsageError(f"{place.place if place else 'preset'}: unknown key 'source_only': did you mean 'methods.source-only'?")
+        raise UsageError(
+            f"{place.place if place else 'preset'}: unknown key 'source_only': did you mean"
+            " 'methods.source-only'?"
+        )
     resolved = {"method": name, "source_only": "source-only"}
     methods = {key: settings.get(own) or _defaults(own) for key, own in resolved.items()}
     try:
@@ -282,7 +341,7 @@ def _validate(tree: dict, of_method: dict) -> Preset:
     except ValidationError as error:
         if _drop_if_inherited(error, tree):
             return _validate(tree | {"methods": per_method, "method": wanted}, of_method)
-        raise UsageError(_explain(error, tree, Preset, ())) from None
+        raise UsageError(_explain(error, tree, Preset, prefix=())) from None
 
 
 def _defaults(name: str) -> MethodSettings:
@@ -290,7 +349,9 @@ def _defaults(name: str) -> MethodSettings:
 
 
 def _method_settings(name: str, own: dict, section: tuple[str, ...]) -> MethodSettings:
-    """Return a method's settings: its defaults and `own`, which stand in a section of the preset. Raises UsageError."""
+    """Return a method's settings: its defaults and `own`, which stand in a section of the preset.
+    Raises UsageError.
+    """
     schema = method_class(name).Settings
     try:
         return schema.model_validate(_values(own) | {"name": name})
@@ -299,11 +360,13 @@ def _method_settings(name: str, own: dict, section: tuple[str, ...]) -> MethodSe
             return _method_settings(name, own, section)
         tree: dict = {}
         _put(tree, list(section), own)
-        raise UsageError(_explain(error, tree, schema, section)) from None
+        raise UsageError(_explain(error, tree, schema, prefix=section)) from None
 
 
 def _explain(error: ValidationError, tree: dict, schema: type[BaseModel], prefix: tuple) -> str:
-    """The first problem of a validation as one line: place, key, what is wrong, the nearest valid key."""
+    """The first problem of a validation as one line: place, key, what is wrong, the nearest valid
+    key.
+    """
     first = error.errors()[0]
     keys = [*prefix, *(str(part) for part in first["loc"])]
     node = tree
@@ -322,10 +385,16 @@ def _explain(error: ValidationError, tree: dict, schema: type[BaseModel], prefix
     if not origin and node is not None:
         dotted = f"--set {dotted}"
     if first["type"] == "extra_forbidden":
-        return f"{origin or '--set: '}unknown key '{'.'.join(keys)}'" + _nearest(keys, schema, prefix)
+        return f"{origin or '--set: '}unknown key '{'.'.join(keys)}'" + _nearest(
+            keys, schema, prefix
+        )
     if first["type"] == "missing":
         return f"preset lacks the key '{dotted}'"
-    given = f" (given: {repr(first['input'])[:60]})" if not isinstance(first["input"], (dict, BaseModel)) else ""
+    given = (
+        f" (given: {repr(first['input'])[:60]})"
+        if not isinstance(first["input"], (dict, BaseModel))
+        else ""
+    )
     problem = first["msg"].removeprefix("Value error, ")
     return f"{origin}{dotted}: {problem[0].lower()}{problem[1:]}{given}"
 
@@ -342,13 +411,15 @@ def valid_keys(schema: type[BaseModel] = Preset, prefix: str = "") -> dict[str, 
 
 
 def _nearest(keys: list[str], schema: type[BaseModel], prefix: tuple) -> str:
-    """A hint: the closest key of the same section, else the closest anywhere, else the section's keys."""
+    """A hint: the closest key of the same section, else the closest anywhere, else the section's
+    keys.
+    """
     known = list(valid_keys(schema, "".join(f"{part}." for part in prefix)))
     section = ".".join(keys[:-1])
     siblings = {key.rsplit(".", 1)[-1]: key for key in known if key.rpartition(".")[0] == section}
     anywhere = {key.rsplit(".", 1)[-1]: key for key in reversed(known)}
     for choices, cutoff in ((siblings, 0.6), (anywhere, 0.8)):
-        close = difflib.get_close_matches(keys[-1], choices, 1, cutoff)
+        close = difflib.get_close_matches(keys[-1], choices, 1, cutoff=cutoff)
         if close:
             return f": did you mean '{choices[close[0]]}'?"
     names = sorted(siblings) or sorted({key.split(".")[0] for key in known})
@@ -359,5 +430,7 @@ def within_budget(text: str) -> list[str]:
     """Return the overrides that `--budget` stands for. Raises UsageError for what is no time."""
     limit = seconds(text)
     if not isinstance(limit, float) or not limit:
-        raise UsageError(f"--budget {text}: write a number and its unit, s, m or h, e.g. 90s, 30m or 2h")
+        raise UsageError(
+            f"--budget {text}: write a number and its unit, s, m or h, e.g. 90s, 30m or 2h"
+        )
     return ["run.select=label-free", f"run.time_limit={limit}"]

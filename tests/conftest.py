@@ -1,4 +1,6 @@
-"""Shared fixtures: one small prepared playground a test session, and a preset that trains on it in seconds."""
+"""Shared fixtures: one small prepared playground a test session, and a preset that trains on it in
+seconds.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # bit-identity is promised at one thread count
+# bit-identity is promised at one thread count
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from fgda_cli.data import playground
 from fgda_cli.data.prepare import How, prepare_layout
@@ -18,8 +21,10 @@ from fgda_cli.training import stages, validation
 from tests import pretend  # noqa: F401 - its device is there before anything is trained
 from tests.helpers import QUIET, TINY
 
-validation.FRAMES = 3  # a verdict looks at few frames here
-NEEDED = 2 << 30  # bytes that a run of all tests may hold at once
+# a verdict looks at few frames here
+validation.FRAMES = 3
+# bytes that a run of all tests may hold at once
+NEEDED = 2 << 30
 
 
 LONGEST = (
@@ -42,7 +47,11 @@ def pytest_configure(config):
     place = tempfile.gettempdir()
     free = shutil.disk_usage(place).free
     if free < NEEDED and not hasattr(config, "workerinput"):
-        pytest.exit(f"{place} has {free >> 20} MiB free, the tests need {NEEDED >> 20}: set TMPDIR to a larger disk", 1)
+        pytest.exit(
+            f"{place} has {free >> 20} MiB free, the tests need {NEEDED >> 20}: set TMPDIR to a"
+            " larger disk",
+            1,
+        )
 
 
 @pytest.fixture(scope="session")
@@ -58,9 +67,9 @@ def raw_playground(tmp_path_factory) -> Path:
 def data_root(raw_playground, tmp_path_factory) -> Path:
     """The same, prepared at 64x32."""
     out = tmp_path_factory.mktemp("data")
-    how = How(out, (64, 32), 1, QUIET)
-    prepare_layout("gta5", raw_playground / "game", how, "playground-game")
-    prepare_layout("cityscapes", raw_playground / "street", how, "playground-street")
+    how = How(out, (64, 32), 1, reporter=QUIET)
+    prepare_layout("gta5", raw_playground / "game", how, name="playground-game")
+    prepare_layout("cityscapes", raw_playground / "street", how, name="playground-street")
     return out
 
 
@@ -75,5 +84,11 @@ def tiny_preset():
 @pytest.fixture(scope="session")
 def trained(data_root, tiny_preset, tmp_path_factory) -> Path:
     """final.pth of a short pretrain."""
-    job = stages.Job(tiny_preset(), data_root, tmp_path_factory.mktemp("trained") / "run", "cpu", reporter=QUIET)
+    job = stages.Job(
+        tiny_preset(),
+        data_root,
+        tmp_path_factory.mktemp("trained") / "run",
+        device="cpu",
+        reporter=QUIET,
+    )
     return stages.pretrain(job)

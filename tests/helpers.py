@@ -1,4 +1,6 @@
-"""What tests share: small settings, the command line in this process or in one of its own, runs that are cut short."""
+"""What tests share: small settings, the command line in this process or in one of its own, runs
+that are cut short.
+"""
 
 from __future__ import annotations
 
@@ -30,15 +32,29 @@ QUIET = Reporter(quiet=True)
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "COLUMNS": "80", "TERM": "dumb", "NO_COLOR": "1"}
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 # mean and standard deviation `[1,3,1,1]` of ImageNet
-IMAGENET = [torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))]
+IMAGENET = [
+    torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+]
 VIEWS = (View((64, 32)), View((64, 32)))
 
 TINY = (
-    "data.source.size=[64, 32]", "data.target.size=[64, 32]", "data.evaluation.size=[64, 32]", "model.width=8",
-    "pretrain.iterations=6", "pretrain.batch_size=2", "pretrain.checkpoint_every=2", "pretrain.log_every=1",
-    "adapt.iterations=6", "adapt.batch_size=2", "adapt.checkpoint_every=2", "adapt.log_every=1",
-    "pretrain.evaluate_every=100", "adapt.evaluate_every=100", "run.precision=fp32", "run.workers=0",
-)  # fmt: skip
+    "data.source.size=[64, 32]",
+    "data.target.size=[64, 32]",
+    "data.evaluation.size=[64, 32]",
+    "model.width=8",
+    "pretrain.iterations=6",
+    "pretrain.batch_size=2",
+    "pretrain.checkpoint_every=2",
+    "pretrain.log_every=1",
+    "adapt.iterations=6",
+    "adapt.batch_size=2",
+    "adapt.checkpoint_every=2",
+    "adapt.log_every=1",
+    "pretrain.evaluate_every=100",
+    "adapt.evaluate_every=100",
+    "run.precision=fp32",
+    "run.workers=0",
+)
 
 
 def set_flags(*overrides: str) -> list[str]:
@@ -55,7 +71,9 @@ def needs(*packages: str) -> pytest.MarkDecorator:
 
 
 def fgda(*arguments, cwd=None, stdin: bytes | None = None) -> subprocess.CompletedProcess:
-    """Run a command in this process: a second less than in one of its own. What it changes of the process is put back."""
+    """Run a command in this process: a second less than in one of its own. What it changes of the
+    process is put back.
+    """
     command = [*map(str, arguments)]
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
     with _as_before(), redirect_stdout(out), redirect_stderr(err):
@@ -72,17 +90,24 @@ def fgda(*arguments, cwd=None, stdin: bytes | None = None) -> subprocess.Complet
 
 @contextmanager
 def _as_before() -> Iterator[None]:
-    """Environment, folder, signals, thread hook, standard input and torch's settings are afterwards what they were before."""
-    environment, folder, hook, stdin = dict(os.environ), os.getcwd(), threading.excepthook, sys.stdin
+    """Environment, folder, signals, thread hook, standard input and torch's settings are afterwards
+    what they were before.
+    """
+    environment = dict(os.environ)
+    folder = os.getcwd()
+    hook = threading.excepthook
+    stdin = sys.stdin
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    random, threads = torch.random.get_rng_state(), torch.get_num_threads()
+    random = torch.random.get_rng_state()
+    threads = torch.get_num_threads()
     try:
         yield
     finally:
         os.environ.clear()
         os.environ.update(environment)
         os.chdir(folder)
-        threading.excepthook, sys.stdin = hook, stdin
+        threading.excepthook = hook
+        sys.stdin = stdin
         for number, handler in handlers.items():
             signal.signal(number, handler)
         torch.random.set_rng_state(random)
@@ -90,7 +115,9 @@ def _as_before() -> Iterator[None]:
 
 
 def python(*arguments, launcher=(), popen=False):
-    """Run Python in a process of its own, or several by torchrun; with `popen`, return while it runs."""
+    """Run Python in a process of its own, or several by torchrun; with `popen`, return while it
+    runs.
+    """
     command = [sys.executable, *launcher, *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
     if popen:
@@ -127,26 +154,43 @@ def crash_at(monkeypatch, iteration: int, run: Callable[[], object]) -> None:
 
 def same(first: Path, second: Path) -> bool:
     """Whether two checkpoints hold the same bits."""
-    a, b = checkpoint.load(first)["model"], checkpoint.load(second)["model"]
+    a = checkpoint.load(first)["model"]
+    b = checkpoint.load(second)["model"]
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
 def distance(first: dict, second: dict | None = None) -> float:
     """Euclidean, of all weights as one vector; from zero without `second`."""
     values = {key: value.double() for key, value in first.items() if value.is_floating_point()}
-    return sum(float((value - (second[key].double() if second else 0)).square().sum()) for key, value in values.items()) ** 0.5
+    return (
+        sum(
+            float((value - (second[key].double() if second else 0)).square().sum())
+            for key, value in values.items()
+        )
+        ** 0.5
+    )
 
 
 def samples(data_root: Path, **how) -> PairedSamples:
-    """The small playground's training samples, mirrored, jittered and blurred unless told otherwise."""
-    source, target = open_dataset(data_root, "playground-game"), open_dataset(data_root, "playground-street")
+    """The small playground's training samples, mirrored, jittered and blurred unless told
+    otherwise.
+    """
+    source = open_dataset(data_root, "playground-game")
+    target = open_dataset(data_root, "playground-street")
     augmentation = how.pop("augmentation", Augmentation(True, (0.5, 0.5, 0.5, 0.2), 1.0))
-    return PairedSamples(source, target, how.pop("views", VIEWS), seed=0, augmentation=augmentation, **how)
+    return PairedSamples(
+        source, target, how.pop("views", VIEWS), seed=0, augmentation=augmentation, **how
+    )
 
 
 # small methods
-FOUNDATION = {"distil_model": "timm:vit_tiny_patch16_224", "distil_weights": "none", "distil_scale": 1.0}
-SMALL = {"vfmuda": FOUNDATION}  # settings of methods whose own are large
+FOUNDATION = {
+    "distil_model": "timm:vit_tiny_patch16_224",
+    "distil_weights": "none",
+    "distil_scale": 1.0,
+}
+# settings of methods whose own are large
+SMALL = {"vfmuda": FOUNDATION}
 
 
 def make(name: str, multi_level: bool, dtype=torch.float64, **settings):
@@ -163,7 +207,9 @@ def make(name: str, multi_level: bool, dtype=torch.float64, **settings):
 
 
 def give_foundation(method, *where) -> None:
-    """The method's foundation model, if it has one, as `before_training` gives it; `where`: a device or type."""
+    """The method's foundation model, if it has one, as `before_training` gives it; `where`: a
+    device or type.
+    """
     if "feature_head" in method.modules:
         s = method.settings
         twin = load_foundation(s.distil_model, s.distil_weights, s.distil_scale)
@@ -181,7 +227,12 @@ def batch() -> Batch:
 def gradients(method) -> dict:
     """Gradients of the model and the discriminators, by name."""
     modules = {"model": method.model, **method.discriminators}
-    return {f"{m}.{n}": p.grad for m, module in modules.items() for n, p in module.named_parameters() if p.requires_grad}
+    return {
+        f"{m}.{n}": p.grad
+        for m, module in modules.items()
+        for n, p in module.named_parameters()
+        if p.requires_grad
+    }
 
 
 # published files
@@ -198,7 +249,11 @@ def random_state(shapes) -> dict:
             state[key] = torch.rand(shape, generator=generator) + 0.5
         else:
             fan = max(1, torch.Size(shape[1:]).numel())
-            state[key] = torch.randn(shape, generator=generator) * (2 / fan) ** 0.5 * (0.3 if len(shape) == 1 else 1)
+            state[key] = (
+                torch.randn(shape, generator=generator)
+                * (2 / fan) ** 0.5
+                * (0.3 if len(shape) == 1 else 1)
+            )
     return state
 
 

@@ -1,8 +1,9 @@
-"""A GPU that is not there: tensors that say they lie on a device of their own, computed by the processor.
+"""A GPU that is not there: tensors that say they lie on a device of their own, computed by the
+processor.
 
-What a GPU refuses is refused here (a tensor of the processor among those of the device, `numpy()` without `cpu()`), and each wait
-of the host for the device is counted, by the line of ours that caused it. Numbers are the processor's own: what runs here must
-end in the same bits as without.
+What a GPU refuses is refused here (a tensor of the processor among those of the device, `numpy()`
+without `cpu()`), and each wait of the host for the device is counted, by the line of ours that
+caused it. Numbers are the processor's own: what runs here must end in the same bits as without.
 """
 
 from __future__ import annotations
@@ -21,27 +22,45 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 AVAILABLE = hasattr(backend_registration, "_setup_privateuseone_for_python_backend")
-needs_pretended_gpu = pytest.mark.skipif(not AVAILABLE, reason="this torch has no devices made of Python")
+needs_pretended_gpu = pytest.mark.skipif(
+    not AVAILABLE, reason="this torch has no devices made of Python"
+)
 
 
 class Module(getattr(backend_registration, "_DummyBackendModule", object)):
-    """Not offered to code that asks for any accelerator: other tests of the process, torch's own choices."""
+    """Not offered to code that asks for any accelerator: other tests of the process, torch's own
+    choices.
+    """
 
     def is_available(self) -> bool:
         return False
 
 
-if AVAILABLE:  # by conftest.py: autograd knows only the devices that there are at its first backward pass
-    backend_registration._setup_privateuseone_for_python_backend("pretended", backend_module=Module())
+# by conftest.py: autograd knows only the devices that there are at its first backward pass
+if AVAILABLE:
+    backend_registration._setup_privateuseone_for_python_backend(
+        "pretended", backend_module=Module()
+    )
 DEVICE = torch.device("pretended" if AVAILABLE else "cpu", 0)
 aten = torch.ops.aten
 # Kernels whose result's shape, or whose value on the host, hangs on what tensors hold.
 WAITING = {
-    aten._local_scalar_dense, aten.is_nonzero, aten.equal, aten.nonzero, aten.masked_select, aten._unique2, aten.unique_dim,
-    aten.unique_consecutive, aten.bincount, aten.histc, aten.repeat_interleave,
-}  # fmt: skip
-ON_HOST = {aten._local_scalar_dense, aten.is_nonzero, aten.equal}  # give numbers, not tensors
-INDEXED = {aten.index, aten.index_put_, aten._index_put_impl_}  # take indices of the processor, and wait for them
+    aten._local_scalar_dense,
+    aten.is_nonzero,
+    aten.equal,
+    aten.nonzero,
+    aten.masked_select,
+    aten._unique2,
+    aten.unique_dim,
+    aten.unique_consecutive,
+    aten.bincount,
+    aten.histc,
+    aten.repeat_interleave,
+}
+# give numbers, not tensors
+ON_HOST = {aten._local_scalar_dense, aten.is_nonzero, aten.equal}
+# take indices of the processor, and wait for them
+INDEXED = {aten.index, aten.index_put_, aten._index_put_impl_}
 
 
 class OnDevice(Tensor):
@@ -52,7 +71,12 @@ class OnDevice(Tensor):
 
     @staticmethod
     def __new__(cls, values: Tensor) -> OnDevice:
-        how = {"strides": values.stride(), "storage_offset": values.storage_offset(), "dtype": values.dtype, "device": DEVICE}
+        how = {
+            "strides": values.stride(),
+            "storage_offset": values.storage_offset(),
+            "dtype": values.dtype,
+            "device": DEVICE,
+        }
         made = Tensor._make_wrapper_subclass(cls, values.shape, **how)
         made.values = values
         return made
@@ -72,11 +96,16 @@ class PretendedGpu(TorchDispatchMode):
 
     def wait(self, func) -> None:
         ours = [frame for frame in traceback.extract_stack() if "/fgda_cli/" in frame.filename]
-        where = f"{ours[-1].filename.rsplit('/fgda_cli/', 1)[1]}:{ours[-1].lineno}" if ours else "a test"
+        where = (
+            f"{ours[-1].filename.rsplit('/fgda_cli/', 1)[1]}:{ours[-1].lineno}"
+            if ours
+            else "a test"
+        )
         self.waits[f"{where} {func}"] += 1
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        kwargs, packet = dict(kwargs or {}), func.overloadpacket
+        kwargs = dict(kwargs or {})
+        packet = func.overloadpacket
         if packet is aten._to_copy:
             return self.moved(func, args[0], kwargs)
         if packet is aten.copy_:
@@ -85,10 +114,19 @@ class PretendedGpu(TorchDispatchMode):
         goes_here = is_here(kwargs.get("device"))
         if not goes_here and not any(isinstance(tensor, OnDevice) for tensor in tensors):
             return func(*args, **kwargs)
-        strangers = [tensor for tensor in tensors if not isinstance(tensor, OnDevice) and tensor.ndim > 0]
+        strangers = [
+            tensor for tensor in tensors if not isinstance(tensor, OnDevice) and tensor.ndim > 0
+        ]
         if strangers and packet not in INDEXED:
-            raise RuntimeError(f"{func}: a tensor of the processor {tuple(strangers[0].shape)} among those of the GPU")
-        masks = [leaf for leaf in tree_leaves(args[1:2]) if isinstance(leaf, Tensor) and leaf.dtype in (torch.bool, torch.uint8)]
+            raise RuntimeError(
+                f"{func}: a tensor of the processor {tuple(strangers[0].shape)} among those of"
+                " the GPU"
+            )
+        masks = [
+            leaf
+            for leaf in tree_leaves(args[1:2])
+            if isinstance(leaf, Tensor) and leaf.dtype in (torch.bool, torch.uint8)
+        ]
         if packet in WAITING or packet in INDEXED and (masks or strangers):
             self.wait(func)
         if goes_here:
@@ -97,10 +135,16 @@ class PretendedGpu(TorchDispatchMode):
         if packet in ON_HOST:
             return found
         known = {id(leaf.values): leaf for leaf in written_into(func, args, kwargs)}
-        return tree_map_only(Tensor, lambda tensor: known[id(tensor)] if id(tensor) in known else OnDevice(tensor), found)
+        return tree_map_only(
+            Tensor,
+            lambda tensor: known[id(tensor)] if id(tensor) in known else OnDevice(tensor),
+            found,
+        )
 
     def moved(self, func, source: Tensor, kwargs: dict):
-        """Between the memories: the host waits for what comes here, and for what leaves it unless it asks not to."""
+        """Between the memories: the host waits for what comes here, and for what leaves it unless
+        it asks not to.
+        """
         was_here = isinstance(source, OnDevice)
         goes_here = was_here if kwargs.get("device") is None else is_here(kwargs["device"])
         if was_here != goes_here and not (goes_here and kwargs.get("non_blocking")):
@@ -130,7 +174,13 @@ def written_into(func, args, kwargs) -> list[OnDevice]:
     found = []
     for number, argument in enumerate(func._schema.arguments):
         if argument.alias_info is not None and argument.alias_info.is_write:
-            value = kwargs.get(argument.name) if argument.kwarg_only else args[number] if number < len(args) else None
+            value = (
+                kwargs.get(argument.name)
+                if argument.kwarg_only
+                else args[number]
+                if number < len(args)
+                else None
+            )
             found += [leaf for leaf in tree_leaves(value) if isinstance(leaf, OnDevice)]
     return found
 
@@ -144,7 +194,8 @@ def _without_gradients(mode=True):
 def pretended_gpu() -> Iterator[PretendedGpu]:
     """Inside, `DEVICE` is a device like another."""
     before = torch._C._only_lift_cpu_tensors()
-    torch._C._set_only_lift_cpu_tensors(True)  # else torch.tensor(…, device=DEVICE) passes the mode by
+    # else torch.tensor(…, device=DEVICE) passes the mode by
+    torch._C._set_only_lift_cpu_tensors(True)
     try:
         # Wrapped tensors know no inference mode.
         with mock.patch("torch.inference_mode", _without_gradients), PretendedGpu() as gpu:

@@ -1,4 +1,6 @@
-"""The Python interface: the commands' results, errors that can be caught, torch not loaded by an import."""
+"""The Python interface: the commands' results, errors that can be caught, torch not loaded by an
+import.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ from tests.helpers import TINY
 def run(data_root, tmp_path_factory):
     """A pretrain and an adaptation by functions."""
     out = tmp_path_factory.mktemp("api")
-    start = fgda_cli.pretrain("playground", sets=TINY, data_root=data_root, out=out / "pre", device="cpu", quiet=True)
+    start = fgda_cli.pretrain(
+        "playground", sets=TINY, data_root=data_root, out=out / "pre", device="cpu", quiet=True
+    )
     sets = {"adapt.iterations": 2, "data.source.size": [64, 32], "run.precision": "fp32"}
     more = [entry for entry in TINY if not entry.startswith(tuple(sets))]
     sets |= dict(entry.split("=", 1) for entry in more)
@@ -32,16 +36,27 @@ def test_functions_train_adapt_and_evaluate(run, data_root, capfd):
     start, final = run
     _, info = fgda_cli.load_model(final)
     assert info["method"] == "minent" and info["iteration"] == 2 and info["verdict"]["verdict"]
-    result = fgda_cli.evaluate(final, data_root=data_root, boundary=True, intervals=True, device="cpu", quiet=True)
+    result = fgda_cli.evaluate(
+        final, data_root=data_root, boundary=True, intervals=True, device="cpu", quiet=True
+    )
     assert (
-        result["dataset"] == "playground-street" and result["intervals"]["images"] == 3 and result["boundary"]["miou"] is not None
+        result["dataset"] == "playground-street"
+        and result["intervals"]["images"] == 3
+        and result["boundary"]["miou"] is not None
     )
     assert capfd.readouterr().out == ""
 
 
 def test_the_same_call_is_the_same_run(run, data_root):
     start, _ = run
-    again = fgda_cli.pretrain("playground", sets=TINY, data_root=data_root, out=start.parent.parent, device="cpu", quiet=True)
+    again = fgda_cli.pretrain(
+        "playground",
+        sets=TINY,
+        data_root=data_root,
+        out=start.parent.parent,
+        device="cpu",
+        quiet=True,
+    )
     assert again == start
 
 
@@ -49,7 +64,9 @@ def test_a_file_is_predicted_as_its_pixels_are(run, raw_playground, tmp_path):
     model, _ = fgda_cli.load_model(run[1])
     path = next((raw_playground / "street/leftImg8bit/val").rglob("*.png"))
     found = fgda_cli.predict(model, path)
-    assert np.array_equal(found["train_ids"], fgda_cli.predict(model, np.asarray(Image.open(path)))["train_ids"])
+    assert np.array_equal(
+        found["train_ids"], fgda_cli.predict(model, np.asarray(Image.open(path)))["train_ids"]
+    )
     (tmp_path / "broken.png").write_bytes(b"none")
     with pytest.raises(FgdaError, match="broken.png"):
         fgda_cli.predict(model, str(tmp_path / "broken.png"))
@@ -60,7 +77,9 @@ def test_seed_and_budget_are_settings_of_the_run(run, data_root, tmp_path):
     how = {"data_root": data_root, "device": "cpu", "quiet": True, "sets": TINY}
     other = fgda_cli.pretrain("playground", seed=5, out=tmp_path / "pre", **how)
     assert fgda_cli.load_model(other)[1]["preset"]["run"]["seed"] == 5
-    final = fgda_cli.adapt("playground", method="minent", init=start, budget="60s", out=tmp_path / "ad", **how)
+    final = fgda_cli.adapt(
+        "playground", method="minent", init=start, budget="60s", out=tmp_path / "ad", **how
+    )
     run = fgda_cli.load_model(final)[1]["preset"]["run"]
     assert run["time_limit"] == 60 and run["select"] == "label-free"
     with pytest.raises(UsageError, match="--budget soon"):
@@ -77,7 +96,10 @@ def test_errors_can_be_caught(data_root, tmp_path):
 
 
 def test_importing_loads_no_torch():
-    code = "import sys, fgda_cli, fgda_cli.api; sys.exit('torch' in sys.modules or 'cv2' in sys.modules)"
+    code = (
+        "import sys, fgda_cli, fgda_cli.api; sys.exit('torch' in sys.modules or 'cv2' in"
+        " sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
@@ -100,8 +122,17 @@ def test_a_notebook_sees_a_bar(monkeypatch):
 
 def test_the_package_shows_what_it_has():
     code = "import fgda_cli; print(fgda_cli.losses.entropy_loss.__name__, *dir(fgda_cli))"
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split()
-    assert shown[0] == "entropy_loss" and {"adapt", "evaluate", "load_model", "losses", "predict", "pretrain"} <= set(shown)
+    shown = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True
+    ).stdout.split()
+    assert shown[0] == "entropy_loss" and {
+        "adapt",
+        "evaluate",
+        "load_model",
+        "losses",
+        "predict",
+        "pretrain",
+    } <= set(shown)
 
 
 def test_a_pillow_image_is_predicted_as_its_pixels(run):
@@ -109,7 +140,10 @@ def test_a_pillow_image_is_predicted_as_its_pixels(run):
     pixels = np.random.default_rng(0).integers(0, 256, (32, 64, 3), dtype=np.uint8)
     found = fgda_cli.predict(model, Image.fromarray(pixels))
     assert (found["train_ids"] == fgda_cli.predict(model, pixels)["train_ids"]).all()
-    assert fgda_cli.predict(model, Image.fromarray(pixels).convert("L"))["train_ids"].shape == (32, 64)
+    assert fgda_cli.predict(model, Image.fromarray(pixels).convert("L"))["train_ids"].shape == (
+        32,
+        64,
+    )
     with pytest.raises(ValueError, match="predict takes RGB uint8"):
         fgda_cli.predict(model, [1.0, 2.0])
 
@@ -118,6 +152,12 @@ def test_training_leaves_the_callers_random_numbers_alone(data_root, tmp_path):
     torch.manual_seed(5)
     wanted = torch.rand(3)
     torch.manual_seed(5)
-    fgda_cli.pretrain("playground", sets=[*TINY, "pretrain.iterations=1"], data_root=data_root, out=tmp_path / "r", device="cpu",
-                      quiet=True)  # fmt: skip
+    fgda_cli.pretrain(
+        "playground",
+        sets=[*TINY, "pretrain.iterations=1"],
+        data_root=data_root,
+        out=tmp_path / "r",
+        device="cpu",
+        quiet=True,
+    )
     assert torch.equal(torch.rand(3), wanted)

@@ -1,4 +1,6 @@
-"""`benchmarks/gpu.py` where there is no GPU: it runs, checks what it says it checks, and keeps what it has when time is up."""
+"""`benchmarks/gpu.py` where there is no GPU: it runs, checks what it says it checks, and keeps what
+it has when time is up.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,16 @@ import torch
 from tests.pretend import DEVICE, needs_pretended_gpu, pretended_gpu
 
 ROOT = Path(__file__).parent.parent
-PARTS = ["methods", "waits", "resume and evaluate", "schedule", "presets", "predict", "loader", "compiled"]
+PARTS = [
+    "methods",
+    "waits",
+    "resume and evaluate",
+    "schedule",
+    "presets",
+    "predict",
+    "loader",
+    "compiled",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -38,14 +49,25 @@ def test_every_part_runs_on_a_processor_and_is_right(run, tmp_path, data_root):
     tree = run("--device", "cpu", "--quick", "--real", "--data-root", data_root)
     assert list(tree["parts"]) == [*PARTS, "real"]
     assert not any("error" in part for part in tree["parts"].values()) and tree["left_out"] == []
-    assert all(row["right"] for name in ("methods", "resume and evaluate") for row in tree["parts"][name]["rows"])
-    assert tree["parts"]["resume and evaluate"]["rows"][0]["resumed run, largest difference of a weight"] == 0
+    assert all(
+        row["right"]
+        for name in ("methods", "resume and evaluate")
+        for row in tree["parts"][name]["rows"]
+    )
+    assert (
+        tree["parts"]["resume and evaluate"]["rows"][0][
+            "resumed run, largest difference of a weight"
+        ]
+        == 0
+    )
     schedule = tree["parts"]["schedule"]["rows"][0]
     assert schedule["minutes"] == pytest.approx(
         (20_000 * schedule["pretrain iteration, s"] + 40_000 * schedule["adapt iteration, s"]) / 60
     )
     *trained, missing = tree["parts"]["real"]["rows"]
-    assert [row["method"] for row in trained] == ["source-only", "fgda"] and all(0 <= row["mIoU"] <= 100 for row in trained)
+    assert [row["method"] for row in trained] == ["source-only", "fgda"] and all(
+        0 <= row["mIoU"] <= 100 for row in trained
+    )
     assert missing["encoder"] == "resnet101" and "resnet101-63fe2227.pth" in missing["failed"]
     assert "| method | fp32 | bf16 | fp16 | right |" in (tmp_path / "gpu.md").read_text()
 
@@ -73,19 +95,31 @@ def test_a_part_that_fails_is_a_finding_and_the_others_go_on(tmp_path):
 
     def cut_off():
         yield {"measured": 1}
-        assert json.loads((tmp_path / "gpu.json").read_text())["parts"]["cut off"]["rows"] == [{"measured": 1}]
+        assert json.loads((tmp_path / "gpu.json").read_text())["parts"]["cut off"]["rows"] == [
+            {"measured": 1}
+        ]
         raise RuntimeError("out of memory")
 
     report.part("cut off", 0, cut_off)
     tree = json.loads((tmp_path / "gpu.json").read_text())
-    assert "ZeroDivisionError" in tree["parts"]["bad"]["error"] and tree["parts"]["good"]["rows"] == [{"a": 1.0, "b": None}]
-    assert tree["parts"]["cut off"]["rows"] == [{"measured": 1}] and "out of memory" in tree["parts"]["cut off"]["error"]
-    assert "**failed**" in (tmp_path / "gpu.md").read_text() and "| 1 | – |" in (tmp_path / "gpu.md").read_text()
+    assert "ZeroDivisionError" in tree["parts"]["bad"]["error"] and tree["parts"]["good"][
+        "rows"
+    ] == [{"a": 1.0, "b": None}]
+    assert (
+        tree["parts"]["cut off"]["rows"] == [{"measured": 1}]
+        and "out of memory" in tree["parts"]["cut off"]["error"]
+    )
+    assert (
+        "**failed**" in (tmp_path / "gpu.md").read_text()
+        and "| 1 | – |" in (tmp_path / "gpu.md").read_text()
+    )
 
 
 @needs_pretended_gpu
 def test_its_parts_run_where_a_device_is_not_the_processor(tmp_path, monkeypatch):
-    """What a first run on a GPU would stumble over: tensors left behind, files that cannot be read again."""
+    """What a first run on a GPU would stumble over: tensors left behind, files that cannot be read
+    again.
+    """
     from contextlib import nullcontext
 
     import gpu_checks as checks
@@ -98,7 +132,8 @@ def test_its_parts_run_where_a_device_is_not_the_processor(tmp_path, monkeypatch
     monkeypatch.setattr(stages, "pick_device", lambda name: DEVICE)
     monkeypatch.setattr(Precision, "autocast", lambda self: nullcontext())
     with pretended_gpu():
-        parts = (checks.resume_part, speed.schedule_part, speed.predict_part)  # methods and waits: tests/training/test_gpu.py
+        # methods and waits: tests/training/test_gpu.py
+        parts = (checks.resume_part, speed.schedule_part, speed.predict_part)
         rows = {part.__name__: list(part(bench)) for part in parts}
     assert all(row["right"] for row in rows["resume_part"])
     assert rows["schedule_part"][0]["times as fast"] > 0 and rows["predict_part"][0]["images/s"] > 0

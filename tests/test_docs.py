@@ -1,4 +1,6 @@
-"""The examples of docs/adding.md run as they are printed; the README is short; what the docs link to is there."""
+"""The examples of docs/adding.md run as they are printed; the README is short; what the docs link
+to is there.
+"""
 
 from __future__ import annotations
 
@@ -30,28 +32,45 @@ def project(tmp_path_factory):
         r"```(?:python|yaml)\n(.*?)```", (ROOT / "docs/adding.md").read_text(), re.S
     )
     for place, text in {
-        "fgda_cli/methods/sharpen.py": method, "presets/playground-sharpen.yaml": preset, "presets/simstreet.yaml": data_preset,
-        "fgda_cli/data/layouts/simstreet.py": layout, "fgda_cli/models/encoders/tinynet.py": encoder,
-    }.items():  # fmt: skip
+        "fgda_cli/methods/sharpen.py": method,
+        "presets/playground-sharpen.yaml": preset,
+        "presets/simstreet.yaml": data_preset,
+        "fgda_cli/data/layouts/simstreet.py": layout,
+        "fgda_cli/models/encoders/tinynet.py": encoder,
+    }.items():
         (copy / place).write_text(text)
     return copy
 
 
 def run(project, *commands):
     """The commands, one after another in one process of the copy; returns what they print."""
-    environment = {"PATH": "", "PYTHONPATH": str(project), "OMP_NUM_THREADS": "1", "HOME": str(project)}
-    code = "import sys, json; from fgda_cli.app import main; sys.exit(max(map(main, json.loads(sys.argv[1]))))"
+    environment = {
+        "PATH": "",
+        "PYTHONPATH": str(project),
+        "OMP_NUM_THREADS": "1",
+        "HOME": str(project),
+    }
+    code = (
+        "import sys, json; from fgda_cli.app import main; sys.exit(max(map(main,"
+        " json.loads(sys.argv[1]))))"
+    )
     command = [sys.executable, "-c", code, json.dumps([[*map(str, words)] for words in commands])]
-    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        command, cwd=project, env=environment, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def test_the_method(project, data_root, tmp_path):
-    """The commands of the page as they are printed, made short by settings alone; the playground is drawn already."""
+    """The commands of the page as they are printed, made short by settings alone; the playground is
+    drawn already.
+    """
     page = (ROOT / "docs/adding.md").read_text()
     printed = re.findall(r"^```(\w*)\n(.*?)^```", page, re.S | re.M)
-    printed = next(block for language, block in printed if not language and "playground-sharpen" in block)
+    printed = next(
+        block for language, block in printed if not language and "playground-sharpen" in block
+    )
     commands = [line.split()[1:] for line in printed.splitlines()]
     assert [command[0] for command in commands] == ["prepare", "pretrain", "adapt"]
     shutil.copytree(project / "fgda_cli", tmp_path / "fgda_cli")
@@ -59,7 +78,10 @@ def test_the_method(project, data_root, tmp_path):
     shutil.copytree(data_root, tmp_path / "data")
     short = ("--device", "cpu", *set_flags("pretrain.iterations=2", "adapt.iterations=2"))
     keys = run(tmp_path, *([*command, *short] for command in commands[1:]), ["presets", "--keys"])
-    assert '"sharp"' in (tmp_path / "runs/playground-sharpen/adapt-sharpen-seed0/metrics.jsonl").read_text()
+    assert (
+        '"sharp"'
+        in (tmp_path / "runs/playground-sharpen/adapt-sharpen-seed0/metrics.jsonl").read_text()
+    )
     assert "methods.sharpen.lambda_sharp" in keys
 
 
@@ -94,7 +116,10 @@ def test_named_files_and_functions_exist():
         for path in re.findall(r"`((?:fgda_cli/)?[a-z_]+/[a-z_/]+\.py)`", text):
             names = path.removeprefix("fgda_cli/")
             known = any((ROOT / base / names).exists() for base in ("fgda_cli", "."))
-            assert known or path.startswith("fgda_cli/") and page.name == "adding.md", (page.name, path)
+            assert known or path.startswith("fgda_cli/") and page.name == "adding.md", (
+                page.name,
+                path,
+            )
         for name in set(re.findall(r"`losses\.([a-z_]+)`", text)) - {"py"}:
             assert hasattr(losses, name), (page.name, name)
 
@@ -104,7 +129,9 @@ def test_the_readme_is_short():
 
 
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if page.name not in ("README.md", "index.md")], ids=lambda page: page.name
+    "page",
+    [page for page in PAGES if page.name not in ("README.md", "index.md")],
+    ids=lambda page: page.name,
 )
 def test_a_page_begins_with_who_needs_it(page):
     first = page.read_text().split("\n\n")[1]

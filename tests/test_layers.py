@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "fgda_cli"
-# From the bottom up, as docs/architecture.md draws them. A room may import from its own line and from those before it.
+# From the bottom up, as docs/architecture.md draws them. A room may import from its own line and
+# from those before it.
 LAYERS = (
     {"_version", "runtime", "settings"},
     {"data"},
@@ -30,19 +31,30 @@ def room_of(module: str) -> str | None:
 
 
 def imports_of(path: Path) -> list[str]:
-    """Modules of the package that a file imports, anywhere in it, as dotted names below the package."""
+    """Modules of the package that a file imports, anywhere in it, as dotted names below the
+    package.
+    """
     here = path.relative_to(PACKAGE).with_suffix("").parts
     package = here[:-1]
     found = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.level:
-            base = [*package[: len(package) - node.level + 1], *(node.module.split(".") if node.module else [])]
+            base = [
+                *package[: len(package) - node.level + 1],
+                *(node.module.split(".") if node.module else []),
+            ]
             names = [".".join([*base, alias.name]) for alias in node.names]
             found += [".".join(base)] if base else names
-        elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("fgda_cli."):
+        elif (
+            isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("fgda_cli.")
+        ):
             found.append(node.module.removeprefix("fgda_cli."))
         elif isinstance(node, ast.Import):
-            found += [a.name.removeprefix("fgda_cli.") for a in node.names if a.name.startswith("fgda_cli.")]
+            found += [
+                a.name.removeprefix("fgda_cli.")
+                for a in node.names
+                if a.name.startswith("fgda_cli.")
+            ]
     return found
 
 
@@ -72,17 +84,29 @@ def test_the_check_sees_what_goes_up():
     assert level("training") > level("inference") > level("methods")
 
 
-@pytest.mark.parametrize("path", sorted((PACKAGE / "training").glob("*.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", sorted((PACKAGE / "training").glob("*.py")), ids=lambda path: path.name
+)
 def test_the_engine_names_no_method(path):
     from fgda_cli.methods.registry import method_names
 
-    words = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
+    words = {
+        node.value
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant)
+    }
     assert not words & (set(method_names()) - {"source-only"})
 
 
-@pytest.mark.parametrize("path", sorted((PACKAGE / "methods").glob("*.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", sorted((PACKAGE / "methods").glob("*.py")), ids=lambda path: path.name
+)
 def test_no_method_knows_a_file_format(path):
     forbidden = {"cv2", "PIL", "yaml"}
-    found = {alias.name.split(".")[0] for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import)
-             for alias in node.names}  # fmt: skip
+    found = {
+        alias.name.split(".")[0]
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Import)
+        for alias in node.names
+    }
     assert not found & forbidden

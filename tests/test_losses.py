@@ -1,4 +1,6 @@
-"""Golden values worked by hand, gradients in float64, and the identities that the fast forms rely on."""
+"""Golden values worked by hand, gradients in float64, and the identities that the fast forms rely
+on.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ def logits_of(*probs: float) -> torch.Tensor:
 def test_segmentation_loss_is_minus_log_of_the_true_class_and_skips_ignored_pixels():
     logits = torch.cat([logits_of(0.2, 0.8), logits_of(0.5, 0.5), logits_of(0.9, 0.1)], dim=3)
     labels = torch.tensor([[[1, 0, 255]]])
-    assert losses.segmentation_loss(logits, labels).item() == pytest.approx(-(math.log(0.8) + math.log(0.5)) / 2)
+    assert losses.segmentation_loss(logits, labels).item() == pytest.approx(
+        -(math.log(0.8) + math.log(0.5)) / 2
+    )
 
 
 def test_segmentation_loss_of_ignored_pixels_only_is_zero_with_zero_gradient():
@@ -33,7 +37,9 @@ def test_segmentation_loss_of_ignored_pixels_only_is_zero_with_zero_gradient():
 def test_soft_label_cross_entropy_by_hand():
     soft = torch.tensor([0.25, 0.75], dtype=torch.float64).view(1, 2, 1, 1)
     expected = -(0.25 * math.log(0.2) + 0.75 * math.log(0.8))
-    assert losses.soft_label_cross_entropy(logits_of(0.2, 0.8), soft).item() == pytest.approx(expected)
+    assert losses.soft_label_cross_entropy(logits_of(0.2, 0.8), soft).item() == pytest.approx(
+        expected
+    )
 
 
 def test_soft_label_cross_entropy_refuses_other_shapes():
@@ -65,8 +71,10 @@ def test_domain_encoding_refuses_other_domains():
 @pytest.mark.parametrize("domain", ["source", "target"])
 def test_the_half_built_loss_equals_the_published_form_in_value_and_gradient(domain):
     torch.manual_seed(0)
-    logits, class_logits = torch.randn(2, 10, 3, 4, dtype=torch.float64), 3 * torch.randn(2, 5, 3, 4, dtype=torch.float64)
-    plain, fast = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    logits = torch.randn(2, 10, 3, 4, dtype=torch.float64)
+    class_logits = 3 * torch.randn(2, 5, 3, 4, dtype=torch.float64)
+    plain = logits.clone().requires_grad_()
+    fast = logits.clone().requires_grad_()
     expected = losses.soft_label_cross_entropy(plain, losses.domain_encoding(class_logits, domain))
     found = losses.domain_cross_entropy(fast, losses.class_encoding(class_logits), domain)
     expected.backward()
@@ -79,8 +87,11 @@ def test_discriminator_and_adversarial_loss_follow_eq_2_and_3():
     torch.manual_seed(1)
     d_source, d_target = torch.randn(2, 1, 6, 2, 2, dtype=torch.float64)
     c_source, c_target = torch.randn(2, 1, 3, 2, 2, dtype=torch.float64)
-    sce, encode = losses.soft_label_cross_entropy, losses.domain_encoding
-    eq2 = 0.5 * sce(d_source, encode(c_source, "source")) + 0.5 * sce(d_target, encode(c_target, "target"))
+    sce = losses.soft_label_cross_entropy
+    encode = losses.domain_encoding
+    eq2 = 0.5 * sce(d_source, encode(c_source, "source")) + 0.5 * sce(
+        d_target, encode(c_target, "target")
+    )
     eq3 = sce(d_target, encode(c_target, "source"))
     codes = losses.class_encoding(c_source), losses.class_encoding(c_target)
     torch.testing.assert_close(losses.discriminator_loss(d_source, d_target, *codes), eq2)
@@ -113,17 +124,24 @@ def test_weighted_self_information_sums_to_the_entropy_and_survives_zeros():
     logits = torch.randn(1, 5, 3, 3, dtype=torch.float64)
     information = losses.weighted_self_information(torch.softmax(logits, 1))
     torch.testing.assert_close(information.sum(1), losses.entropy_map(logits))
-    assert losses.weighted_self_information(torch.tensor([0.0, 1.0]).view(1, 2, 1, 1)).abs().sum() == 0
+    assert (
+        losses.weighted_self_information(torch.tensor([0.0, 1.0]).view(1, 2, 1, 1)).abs().sum() == 0
+    )
 
 
 def test_binary_domain_loss_by_hand():
     logits = torch.tensor([[2.0]]).view(1, 1, 1, 1)
-    assert losses.binary_domain_loss(logits, "source").item() == pytest.approx(math.log(1 + math.exp(2.0)))
-    assert losses.binary_domain_loss(logits, "target").item() == pytest.approx(math.log(1 + math.exp(-2.0)))
+    assert losses.binary_domain_loss(logits, "source").item() == pytest.approx(
+        math.log(1 + math.exp(2.0))
+    )
+    assert losses.binary_domain_loss(logits, "target").item() == pytest.approx(
+        math.log(1 + math.exp(-2.0))
+    )
 
 
 def test_disagreement_by_hand():
-    first, second = torch.tensor([0.6, 0.8]).view(1, 2, 1, 1), torch.tensor([0.8, 0.6]).view(1, 2, 1, 1)
+    first = torch.tensor([0.6, 0.8]).view(1, 2, 1, 1)
+    second = torch.tensor([0.8, 0.6]).view(1, 2, 1, 1)
     assert losses.disagreement(first, first).item() == pytest.approx(0.0, abs=1e-6)
     assert losses.disagreement(first, second).item() == pytest.approx(1 - 0.96, abs=1e-6)
 
@@ -139,18 +157,36 @@ def test_weighted_segmentation_loss_by_hand():
     logits = torch.cat([logits_of(0.2, 0.8), logits_of(0.5, 0.5)], dim=3)
     weight = torch.tensor([[[0.25, 2.0]]], dtype=torch.float64)
     expected = -(0.25 * math.log(0.8) + 2 * math.log(0.5)) / 2
-    assert losses.segmentation_loss(logits, torch.tensor([[[1, 0]]]), weight=weight).item() == pytest.approx(expected)
+    assert losses.segmentation_loss(
+        logits, torch.tensor([[[1, 0]]]), weight=weight
+    ).item() == pytest.approx(expected)
 
 
-CODE = torch.softmax(torch.randn(1, 3, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), 1)
+CODE = torch.softmax(
+    torch.randn(1, 3, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), 1
+)
 GRADIENTS = {
-    "segmentation": (lambda z: losses.segmentation_loss(z, torch.tensor([[[0, 1], [255, 2]]]), temperature=1.8), 3),
+    "segmentation": (
+        lambda z: losses.segmentation_loss(z, torch.tensor([[[0, 1], [255, 2]]]), temperature=1.8),
+        3,
+    ),
     "soft label": (lambda z: losses.soft_label_cross_entropy(z, CODE), 3),
     "adversarial": (lambda z: losses.adversarial_loss(z, CODE), 6),
-    "discriminator": (lambda z: losses.discriminator_loss(z, 2 * z, CODE, CODE.flip(1)), 6),
+    "discriminator": (
+        lambda z: losses.discriminator_loss(z, 2 * z, CODE, target_code=CODE.flip(1)),
+        6,
+    ),
     "entropy": (losses.entropy_loss, 3),
-    "self-information": (lambda z: losses.weighted_self_information(torch.softmax(z, 1)).square().mean(), 3),
-    "weighted": (lambda z: losses.segmentation_loss(z, torch.tensor([[[0, 1], [255, 2]]]), weight=CODE[:, 0]), 3),
+    "self-information": (
+        lambda z: losses.weighted_self_information(torch.softmax(z, 1)).square().mean(),
+        3,
+    ),
+    "weighted": (
+        lambda z: losses.segmentation_loss(
+            z, torch.tensor([[[0, 1], [255, 2]]]), weight=CODE[:, 0]
+        ),
+        3,
+    ),
     "disagreement": (lambda z: losses.disagreement(torch.softmax(z, 1), CODE).mean(), 3),
     "divergence": (lambda z: losses.weight_divergence(z.flatten(), CODE.flatten()), 3),
     "binary": (lambda z: losses.binary_domain_loss(z, "target", weight=CODE[:, :1]), 1),
@@ -161,12 +197,21 @@ GRADIENTS = {
 def test_gradients_in_float64(name):
     function, channels = GRADIENTS[name]
     torch.manual_seed(3)
-    assert torch.autograd.gradcheck(function, torch.randn(1, channels, 2, 2, dtype=torch.float64, requires_grad=True))
+    assert torch.autograd.gradcheck(
+        function, torch.randn(1, channels, 2, 2, dtype=torch.float64, requires_grad=True)
+    )
 
 
 @pytest.mark.parametrize("align", [True, False])
 @pytest.mark.parametrize(
-    "low, size", [((5, 7), (33, 50)), ((1, 4), (8, 9)), ((6, 6), (6, 6)), ((9, 5), (3, 17)), ((40, 5), (5, 600))]
+    "low, size",
+    [
+        ((5, 7), (33, 50)),
+        ((1, 4), (8, 9)),
+        ((6, 6), (6, 6)),
+        ((9, 5), (3, 17)),
+        ((40, 5), (5, 600)),
+    ],
 )
 def test_chunks_equal_the_upsampled_loss_in_value_and_gradient(low, size, align, monkeypatch):
     monkeypatch.setattr(chunked, "CHUNK_ELEMENTS", 700)  # several chunks
@@ -176,23 +221,27 @@ def test_chunks_equal_the_upsampled_loss_in_value_and_gradient(low, size, align,
     forms = {
         "segmentation": (
             lambda z: losses.segmentation_loss(z, labels, temperature=1.8, align_corners=align),
-            lambda z: torch.nn.functional.cross_entropy(losses.upsample(z, size, align) / 1.8, labels, ignore_index=255),
+            lambda z: torch.nn.functional.cross_entropy(
+                losses.upsample(z, size, align) / 1.8, labels, ignore_index=255
+            ),
         ),
         "entropy": (
-            lambda z: losses.entropy_loss(z, 1.3, size, align),
+            lambda z: losses.entropy_loss(z, 1.3, size, align_corners=align),
             lambda z: losses.entropy_loss(losses.upsample(z, size, align), 1.3),
         ),
     }
     for name, (by_chunks, whole) in forms.items():
         z = torch.randn(2, 4, *low, dtype=torch.float64, requires_grad=True)
-        found, expected = by_chunks(z), whole(z)
+        found = by_chunks(z)
+        expected = whole(z)
         torch.testing.assert_close(found, expected, msg=name)
         torch.testing.assert_close(by_chunks(z.detach()), expected.detach(), msg=name)
         grads = [torch.autograd.grad(3 * loss, z)[0] for loss in (found, expected)]
         torch.testing.assert_close(*grads, msg=name)
 
 
-@pytest.mark.parametrize("grid", [(4, 6), (7, 9)])  # of the logits; the discriminator's is 4x6
+# of the logits; the discriminator's is 4x6
+@pytest.mark.parametrize("grid", [(4, 6), (7, 9)])
 @pytest.mark.parametrize("align", [True, False])
 def test_the_domain_losses_equal_the_published_soft_label_losses(align, grid, monkeypatch):
     monkeypatch.setattr(chunked, "CHUNK_ELEMENTS", 700)
@@ -203,7 +252,9 @@ def test_the_domain_losses_equal_the_published_soft_label_losses(align, grid, mo
     values, grads = losses.domain_losses(domain_logits, logits, size, align_corners=align)
     for domain, value, grad in zip(("source", "target"), values, grads, strict=True):
         soft = losses.domain_encoding(losses.upsample(logits, size, align), domain)
-        expected = losses.soft_label_cross_entropy(losses.upsample(domain_logits, size, align), soft)
+        expected = losses.soft_label_cross_entropy(
+            losses.upsample(domain_logits, size, align), soft
+        )
         torch.testing.assert_close(value, expected.detach())
         torch.testing.assert_close(grad, torch.autograd.grad(expected, domain_logits)[0])
 
@@ -223,7 +274,9 @@ def test_every_loss_has_finite_gradients_at_extreme_logits(extreme):
     for loss in (
         lambda z: losses.entropy_loss(z),
         lambda z: losses.segmentation_loss(z, torch.zeros(1, 1, 1, dtype=torch.uint8)),
-        lambda z: losses.segmentation_loss(z, torch.zeros(1, 1, 1, dtype=torch.uint8), focal_gamma=2.0),
+        lambda z: losses.segmentation_loss(
+            z, torch.zeros(1, 1, 1, dtype=torch.uint8), focal_gamma=2.0
+        ),
         lambda z: losses.weighted_self_information(torch.softmax(z, 1)).sum(),
         lambda z: losses.disagreement(torch.softmax(z, 1), torch.softmax(-z, 1)).mean(),
     ):
@@ -234,10 +287,13 @@ def test_every_loss_has_finite_gradients_at_extreme_logits(extreme):
 
 
 def test_binary_domain_loss_weights_may_carry_a_gradient():
-    logits, weight = torch.randn(2, 1, 3, 4), torch.rand(2, 1, 3, 4).requires_grad_()
+    logits = torch.randn(2, 1, 3, 4)
+    weight = torch.rand(2, 1, 3, 4).requires_grad_()
     loss = losses.binary_domain_loss(logits, "target", weight)
     loss.backward()
-    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, torch.ones_like(logits), weight=weight.detach())
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(
+        logits, torch.ones_like(logits), weight=weight.detach()
+    )
     torch.testing.assert_close(loss.detach(), expected)
     assert (weight.grad > 0).all()
 

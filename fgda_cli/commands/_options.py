@@ -1,4 +1,6 @@
-"""Option types, the context, and the conversion of errors to one line and an exit code, for all commands."""
+"""Option types, the context, and the conversion of errors to one line and an exit code, for all
+commands.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,13 @@ from ..runtime.distributed import ranks
 from ..runtime.errors import FgdaError, UsageError
 from ..runtime.reporter import Reporter, tell
 
-SEVERAL_PROCESSES = ("pretrain", "adapt", "evaluate", "predict", "entropy-map")  # commands that torchrun may start
+# commands that torchrun may start
+SEVERAL_PROCESSES = ("pretrain", "adapt", "evaluate", "predict", "entropy-map")
 GLOBAL_FLAGS = ("--debug", "--quiet", "--no-color")
 
-COMPUTE, DATA, RESULT = "Compute", "Data", "Result"
+COMPUTE = "Compute"
+DATA = "Data"
+RESULT = "Result"
 
 
 def complete_presets() -> list[str]:
@@ -35,56 +40,112 @@ def complete_methods() -> list[str]:
 PresetName = Annotated[
     str,
     typer.Option(
-        "--preset", "-p", help="Preset name or path/to.yaml.", rich_help_panel="Preset", autocompletion=complete_presets
+        "--preset",
+        "-p",
+        help="Preset name or path/to.yaml.",
+        rich_help_panel="Preset",
+        autocompletion=complete_presets,
     ),
 ]
 SetValues = Annotated[
     Optional[list[str]],
     typer.Option(
-        "--set", metavar="KEY=VALUE", help="Override a key, e.g. optim.lr=1e-4; repeatable.", rich_help_panel="Preset"
-    ),  # fmt: skip
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a key, e.g. optim.lr=1e-4; repeatable.",
+        rich_help_panel="Preset",
+    ),
 ]
 MethodName = Annotated[
     Optional[str],
     typer.Option(
-        "--method", "-m", help="fgda, fada, … Default: the preset's.", rich_help_panel="Preset", autocompletion=complete_methods
+        "--method",
+        "-m",
+        help="fgda, fada, … Default: the preset's.",
+        rich_help_panel="Preset",
+        autocompletion=complete_methods,
     ),
 ]
-Out = Annotated[Optional[Path], typer.Option(help="Run folder. Default: runs/PRESET/STAGE-seedN.", rich_help_panel=RESULT)]
-OutFolder = Annotated[Path, typer.Option("--out", help="Folder for the results.", rich_help_panel=RESULT)]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Start over instead of resuming.", rich_help_panel=RESULT)]
-DataRoot = Annotated[
-    Optional[Path], typer.Option(help="Folder of prepared data sets. Default: $FGDA_DATA or ./data.", rich_help_panel=DATA)
+Out = Annotated[
+    Optional[Path],
+    typer.Option(help="Run folder. Default: runs/PRESET/STAGE-seedN.", rich_help_panel=RESULT),
 ]
-Ids = Annotated[str, typer.Option(help="Ids to write: train, or label (Cityscapes).", rich_help_panel=RESULT)]
-Flip = Annotated[bool, typer.Option("--flip", help="Also average over the mirrored image.", rich_help_panel=COMPUTE)]
+OutFolder = Annotated[
+    Path, typer.Option("--out", help="Folder for the results.", rich_help_panel=RESULT)
+]
+Fresh = Annotated[
+    bool, typer.Option("--fresh", help="Start over instead of resuming.", rich_help_panel=RESULT)
+]
+DataRoot = Annotated[
+    Optional[Path],
+    typer.Option(
+        help="Folder of prepared data sets. Default: $FGDA_DATA or ./data.", rich_help_panel=DATA
+    ),
+]
+Ids = Annotated[
+    str, typer.Option(help="Ids to write: train, or label (Cityscapes).", rich_help_panel=RESULT)
+]
+Flip = Annotated[
+    bool,
+    typer.Option("--flip", help="Also average over the mirrored image.", rich_help_panel=COMPUTE),
+]
 Scale = Annotated[
     Optional[list[float]],
-    typer.Option(help="Average over images of this scale; repeatable.", min=0.1, max=16, rich_help_panel=COMPUTE),
+    typer.Option(
+        help="Average over images of this scale; repeatable.",
+        min=0.1,
+        max=16,
+        rich_help_panel=COMPUTE,
+    ),
 ]
 Sliding = Annotated[
     Optional[str],
     typer.Option(
-        metavar="WxH", help="Slide a window of this size over the image instead of one forward pass.", rich_help_panel=COMPUTE
+        metavar="WxH",
+        help="Slide a window of this size over the image instead of one forward pass.",
+        rich_help_panel=COMPUTE,
     ),
 ]
 Overlap = Annotated[
-    float, typer.Option(min=0, max=0.9, help="Overlap of sliding windows, as a share of their size.", rich_help_panel=COMPUTE)
+    float,
+    typer.Option(
+        min=0,
+        max=0.9,
+        help="Overlap of sliding windows, as a share of their size.",
+        rich_help_panel=COMPUTE,
+    ),
 ]
 Blend = Annotated[
     str,
     typer.Option(
-        help="Weights of sliding windows: taper (fade at borders), or mean, as in published evaluations.", rich_help_panel=COMPUTE
+        help=(
+            "Weights of sliding windows: taper (fade at borders), or mean, as in published"
+            " evaluations."
+        ),
+        rich_help_panel=COMPUTE,
     ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.", rich_help_panel=COMPUTE)]
+Device = Annotated[
+    str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.", rich_help_panel=COMPUTE)
+]
 PrecisionName = Annotated[
-    Optional[str], typer.Option("--precision", help="auto, fp32, bf16 or fp16. Default: the preset's.", rich_help_panel=COMPUTE)
+    Optional[str],
+    typer.Option(
+        "--precision",
+        help="auto, fp32, bf16 or fp16. Default: the preset's.",
+        rich_help_panel=COMPUTE,
+    ),
 ]
 ComputedIn = Annotated[
-    Optional[str], typer.Option("--precision", help="auto, fp32, bf16 or fp16. Default: fp32.", rich_help_panel=COMPUTE)
+    Optional[str],
+    typer.Option(
+        "--precision", help="auto, fp32, bf16 or fp16. Default: fp32.", rich_help_panel=COMPUTE
+    ),
 ]
-Workers = Annotated[Optional[int], typer.Option(min=0, max=256, help="Processes that read data.", rich_help_panel=COMPUTE)]
+Workers = Annotated[
+    Optional[int],
+    typer.Option(min=0, max=256, help="Processes that read data.", rich_help_panel=COMPUTE),
+]
 Threads = Annotated[
     Optional[int],
     typer.Option(
@@ -97,18 +158,39 @@ Threads = Annotated[
 ]
 MaxPixels = Annotated[
     Optional[int],
-    typer.Option(min=1, metavar="N", help="Read images of up to N pixels. Default: 180 million.", rich_help_panel=COMPUTE),
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Read images of up to N pixels. Default: 180 million.",
+        rich_help_panel=COMPUTE,
+    ),
 ]
 LabelMaps = Annotated[
-    bool, typer.Option("--label-maps", help="Also take label maps that lie among images.", rich_help_panel=DATA)
+    bool,
+    typer.Option(
+        "--label-maps", help="Also take label maps that lie among images.", rich_help_panel=DATA
+    ),
 ]
 Extend = Annotated[
-    bool, typer.Option("--extend", help="Continue a finished run up to the iterations of the preset.", rich_help_panel=RESULT)
+    bool,
+    typer.Option(
+        "--extend",
+        help="Continue a finished run up to the iterations of the preset.",
+        rich_help_panel=RESULT,
+    ),
 ]
-Seed = Annotated[Optional[int], typer.Option(min=0, help="Random seed. Default: the preset's.", rich_help_panel=COMPUTE)]
+Seed = Annotated[
+    Optional[int],
+    typer.Option(min=0, help="Random seed. Default: the preset's.", rich_help_panel=COMPUTE),
+]
 Json = Annotated[
     Optional[str],
-    typer.Option("--json", metavar="[FILE.json]", help="Result as JSON to stdout, or to FILE.", rich_help_panel=RESULT),
+    typer.Option(
+        "--json",
+        metavar="[FILE.json]",
+        help="Result as JSON to stdout, or to FILE.",
+        rich_help_panel=RESULT,
+    ),
 ]
 
 
@@ -122,24 +204,32 @@ def overrides(sets, seed, precision, workers) -> list[str]:
     return [*(sets or []), *(f"{key}={value}" for key, value in extra.items() if value is not None)]
 
 
-def preset_from(context: typer.Context, name: str, sets, seed, precision, workers, method: str | None = None):
+def preset_from(
+    context: typer.Context, name: str, sets, seed, precision, workers, method: str | None = None
+):
     """Load the preset with the command line's short options applied as overrides."""
     from ..presets import load_preset
 
-    return load_preset(name, overrides(sets, seed, precision, workers), method, reporter(context))
+    return load_preset(
+        name, overrides(sets, seed, precision, workers=workers), method, reporter=reporter(context)
+    )
 
 
-def job_of(context: typer.Context, settings, data_root: Path | None, out: Path | None, device: str, **how):
+def job_of(
+    context: typer.Context, settings, data_root: Path | None, out: Path | None, device: str, **how
+):
     """Return a training job. This loads torch, so the preset is checked before."""
     from ..data import store
     from ..training.stages import Job
 
-    return Job(settings, store.data_root(data_root), out, device, reporter=reporter(context), **how)
+    return Job(
+        settings, store.data_root(data_root), out, device=device, reporter=reporter(context), **how
+    )
 
 
 def precision_for(name: str | None, device: str, show: Reporter, model=None):
-    """Return the precision of commands that only predict: fp32 unless the user asks for another, so that results do not depend on
-    the machine.
+    """Return the precision of commands that only predict: fp32 unless the user asks for another, so
+    that results do not depend on the machine.
     """
     from ..runtime.devices import make_precision, pick_device
 
@@ -149,7 +239,9 @@ def precision_for(name: str | None, device: str, show: Reporter, model=None):
 
 
 def plain_name(name: str) -> str:
-    """Check that --name is the name of a folder. Raises UsageError for a path that leads elsewhere."""
+    """Check that --name is the name of a folder. Raises UsageError for a path that leads
+    elsewhere.
+    """
     if Path(name).name != name or name in (".", ".."):
         raise UsageError(f"--name {name}: a plain name, without folders")
     return name
@@ -160,8 +252,16 @@ def check_ids(ids: str) -> None:
         raise UsageError(f"--ids {ids}: known are train and label")
 
 
-def views(flip: bool, scale: list[float] | None, sliding: str | None = None, overlap: float = 0.25, blend: str = "taper"):
-    """Return the test-time augmentation of --flip, --scale, --sliding, --overlap and --blend. Raises UsageError."""
+def views(
+    flip: bool,
+    scale: list[float] | None,
+    sliding: str | None = None,
+    overlap: float = 0.25,
+    blend: str = "taper",
+):
+    """Return the test-time augmentation of --flip, --scale, --sliding, --overlap and --blend.
+    Raises UsageError.
+    """
     from ..data.cache import parse_size
 
     window = parse_size(sliding, "--sliding")
@@ -170,12 +270,14 @@ def views(flip: bool, scale: list[float] | None, sliding: str | None = None, ove
     from ..inference.sliding import SlidingWindow
     from ..inference.tta import TestTimeAugmentation
 
-    return TestTimeAugmentation(flip, tuple(scale or (1.0,)), SlidingWindow(window, overlap, blend) if window else None)
+    return TestTimeAugmentation(
+        flip, tuple(scale or (1.0,)), SlidingWindow(window, overlap, blend) if window else None
+    )
 
 
 def emit_json(value, where: str, show: Reporter | None = None) -> None:
-    """Write a result as JSON to stdout ("-") or to the named file, from the first process. The decisions that were made for the
-    user are included.
+    """Write a result as JSON to stdout ("-") or to the named file, from the first process. The
+    decisions that were made for the user are included.
     """
     import json
 
@@ -183,7 +285,11 @@ def emit_json(value, where: str, show: Reporter | None = None) -> None:
 
     if show is not None and show.decisions:
         decided = {"decisions": show.decisions}
-        value = {**value, **decided} if isinstance(value, dict) else [{**one, **decided} for one in value]
+        value = (
+            {**value, **decided}
+            if isinstance(value, dict)
+            else [{**one, **decided} for one in value]
+        )
     if where == "-":
         print(json.dumps(value, ensure_ascii=False))
     elif ranks()[0] == 0:
@@ -193,10 +299,12 @@ def emit_json(value, where: str, show: Reporter | None = None) -> None:
 def arrange(arguments: list[str]) -> list[str]:
     """Let global flags stand anywhere on the command line, and read a bare `--json` as stdout.
 
-    It takes the next word only where that is a file for JSON (`*.json`, a device, `-`); any other name is given as
+    It takes the next word only where that is a file for JSON (`*.json`, a device, `-`); any other
+    name is given as
     `--json=FILE`.
     """
-    head, tail = [], []
+    head = []
+    tail = []
     rest = iter(range(len(arguments)))
     for index in rest:
         argument = arguments[index]
@@ -207,7 +315,11 @@ def arrange(arguments: list[str]) -> list[str]:
             head.append(argument)
         elif argument == "--json":
             following = arguments[index + 1] if index + 1 < len(arguments) else ""
-            is_value = following == "-" or following.lower().endswith(".json") or following.startswith("/dev/")
+            is_value = (
+                following == "-"
+                or following.lower().endswith(".json")
+                or following.startswith("/dev/")
+            )
             tail.append(f"--json={following if is_value else '-'}")
             if is_value:
                 next(rest, None)
@@ -232,8 +344,16 @@ def describe(error: BaseException) -> tuple[int, str]:
     if isinstance(error, BrokenPipeError):
         sys.stdout = open(os.devnull, "w")
         return 1, ""
-    if isinstance(error, ImportError) and any(word in str(error) for word in ("failed to map", "allocate memory")):
-        return 1, f"not enough memory to load {error.name or 'a library'}: the memory limit of this process is too small"
+    if isinstance(error, ImportError) and any(
+        word in str(error) for word in ("failed to map", "allocate memory")
+    ):
+        return (
+            1,
+            (
+                f"not enough memory to load {error.name or 'a library'}: the memory limit of this"
+                " process is too small"
+            ),
+        )
     if isinstance(error, OSError):
         return 1, f"{error.filename or 'input/output'}: {error.strerror or error}"
     if isinstance(error, MemoryError):

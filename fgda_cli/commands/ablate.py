@@ -18,12 +18,17 @@ def ablate(
     methods: Annotated[
         str,
         typer.Option(
-            help="table1, table2, table3, all, or names with commas; with settings of their own: mic,mic+lambda_fd=0; "
-            "source-only+ trains on as long as adaptation, oracle on the target's labels.",
+            help=(
+                "table1, table2, table3, all, or names with commas; with settings of their own:"
+                " mic,mic+lambda_fd=0; "
+                "source-only+ trains on as long as adaptation, oracle on the target's labels."
+            ),
             rich_help_panel="Preset",
         ),
     ] = "table3",
-    seeds: Annotated[str, typer.Option(help="Seeds, with commas.", rich_help_panel="Compute")] = "0,1,2",
+    seeds: Annotated[
+        str, typer.Option(help="Seeds, with commas.", rich_help_panel="Compute")
+    ] = "0,1,2",
     labels: Annotated[
         Optional[str],
         typer.Option(
@@ -33,10 +38,15 @@ def ablate(
     ] = None,
     select: Annotated[
         Optional[str],
-        typer.Option(help="Score that ranks the rows: labels, or label-free.", rich_help_panel="Preset"),
+        typer.Option(
+            help="Score that ranks the rows: labels, or label-free.", rich_help_panel="Preset"
+        ),
     ] = None,
     out: Annotated[
-        Optional[Path], typer.Option(help="Folder for all cells. Default: runs/PRESET/ablation.", rich_help_panel="Result")
+        Optional[Path],
+        typer.Option(
+            help="Folder for all cells. Default: runs/PRESET/ablation.", rich_help_panel="Result"
+        ),
     ] = None,
     data_root: cli.DataRoot = None,
     device: cli.Device = "auto",
@@ -53,14 +63,23 @@ def ablate(
         raise UsageError(f"--select {select}: known are labels and label-free")
     sets = [*(sets or []), *([] if select is None else [f"run.select={select}"])]
     counts = [part.strip() for part in (labels or "0").split(",") if part.strip()]
-    if not counts or not all(part.isdigit() or part == "all" or Path(part).is_file() for part in counts):
-        raise UsageError(f"--labels {labels}: numbers with commas, all, or files that list images, e.g. 0,5,20,all")
-    settings = cli.preset_from(context, preset, sets, None, precision, workers)
+    if not counts or not all(
+        part.isdigit() or part == "all" or Path(part).is_file() for part in counts
+    ):
+        raise UsageError(
+            f"--labels {labels}: numbers with commas, all, or files that list images, e.g."
+            " 0,5,20,all"
+        )
+    settings = cli.preset_from(
+        context, preset, sets, seed=None, precision=precision, workers=workers
+    )
     first = TABLES["table3"]
     named = {name: list(table) for name, table in TABLES.items()}
     named["all"] = [*first, *(name for name in method_names() if name not in first)]
     chosen = named.get(methods) or [name.strip() for name in methods.split(",") if name.strip()]
-    unknown = [name for name in chosen if name != ORACLE and name.partition("+")[0] not in method_names()]
+    unknown = [
+        name for name in chosen if name != ORACLE and name.partition("+")[0] not in method_names()
+    ]
     if unknown or not chosen:
         known = ", ".join((*named, *method_names(), CONTINUED, ORACLE))
         raise UsageError(f"--methods {methods}: known are {known}")
@@ -71,9 +90,17 @@ def ablate(
     from ..studies.ablate import run_ablation, with_labels
     from ..visual.tables import ablation_table
 
-    job = cli.job_of(context, settings, data_root, out, device)
-    chosen = list(dict.fromkeys(with_labels(method, count) for method in chosen for count in counts))
-    summary = run_ablation(job, preset, cli.overrides(sets, None, precision, workers), chosen, numbers)
+    job = cli.job_of(context, settings, data_root, out=out, device=device)
+    chosen = list(
+        dict.fromkeys(with_labels(method, count) for method in chosen for count in counts)
+    )
+    summary = run_ablation(
+        job,
+        preset,
+        cli.overrides(sets, None, precision, workers=workers),
+        methods=chosen,
+        seeds=numbers,
+    )
     if json is not None:
         cli.emit_json(summary, json, job.reporter)
     if json != "-":

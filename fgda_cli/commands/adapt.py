@@ -17,17 +17,28 @@ def adapt(
     method: cli.MethodName = None,
     init: Annotated[
         Optional[Path],
-        typer.Option(help="Checkpoint to start from. Default: the preset's newest pretrain.", rich_help_panel="Data"),
+        typer.Option(
+            help="Checkpoint to start from. Default: the preset's newest pretrain.",
+            rich_help_panel="Data",
+        ),
     ] = None,
     out: cli.Out = None,
     init_model: Annotated[
-        bool, typer.Option("--init-model", help="Take the model settings from that checkpoint.", rich_help_panel="Data")
+        bool,
+        typer.Option(
+            "--init-model",
+            help="Take the model settings from that checkpoint.",
+            rich_help_panel="Data",
+        ),
     ] = False,
     budget: Annotated[
         Optional[str],
         typer.Option(
             metavar="TIME",
-            help="Plan the training for this time in all (30m, 2h); end with the best checkpoint by label-free signals.",
+            help=(
+                "Plan the training for this time in all (30m, 2h); end with the best checkpoint by"
+                " label-free signals."
+            ),
             rich_help_panel="Result",
         ),
     ] = None,
@@ -43,8 +54,25 @@ def adapt(
     from ..presets import within_budget
 
     within = [] if budget is None else within_budget(budget)
-    settings = cli.preset_from(context, preset, [*(sets or []), *within], seed, precision, workers, method)
+    settings = cli.preset_from(
+        context,
+        preset,
+        [*(sets or []), *within],
+        seed=seed,
+        precision=precision,
+        workers=workers,
+        method=method,
+    )
     from ..training import stages
 
-    job = cli.job_of(context, settings, data_root, out, device, fresh=fresh, extend=extend, init_model=init_model)
+    job = cli.job_of(
+        context,
+        settings,
+        data_root,
+        out=out,
+        device=device,
+        fresh=fresh,
+        extend=extend,
+        init_model=init_model,
+    )
     print(stages.adapt(job, init))

@@ -11,7 +11,10 @@ from . import _options as cli
 
 def backbones(
     context: typer.Context,
-    pattern: Annotated[Optional[str], typer.Argument(help="Part of a name, or a pattern: efficientnet, 'vit*dinov2*'.")] = None,
+    pattern: Annotated[
+        Optional[str],
+        typer.Argument(help="Part of a name, or a pattern: efficientnet, 'vit*dinov2*'."),
+    ] = None,
     json: cli.Json = None,
 ) -> None:
     """List encoders: parameters, strides, source and licence of their weights."""

@@ -14,10 +14,16 @@ def card(
     context: typer.Context,
     checkpoint: Annotated[Path, typer.Argument(metavar="CKPT")],
     out: Annotated[
-        Optional[Path], typer.Option(help="Folder for card.md and card.json. Default: the run's.", rich_help_panel="Result")
+        Optional[Path],
+        typer.Option(
+            help="Folder for card.md and card.json. Default: the run's.", rich_help_panel="Result"
+        ),
     ] = None,
     data: Annotated[
-        Optional[str], typer.Option(help="Labelled data set of the figures. Default: the preset's.", rich_help_panel="Data")
+        Optional[str],
+        typer.Option(
+            help="Labelled data set of the figures. Default: the preset's.", rich_help_panel="Data"
+        ),
     ] = None,
     data_root: cli.DataRoot = None,
     device: cli.Device = "auto",
@@ -28,6 +34,17 @@ def card(
 
     show = cli.reporter(context)
     if out is None:
-        out = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
-    write_card(checkpoint, out, root_of(data_root), data, cli.precision_for(None, device, show), show)
+        out = (
+            checkpoint.parent.parent
+            if checkpoint.parent.name == "checkpoints"
+            else checkpoint.parent
+        )
+    write_card(
+        checkpoint,
+        out,
+        root_of(data_root),
+        data=data,
+        precision=cli.precision_for(None, device, show),
+        reporter=show,
+    )
     print(f"{out}: card.md, card.json")

@@ -14,14 +14,23 @@ from . import _options as cli
 def compare(
     context: typer.Context,
     checkpoints: Annotated[list[Path], typer.Argument(metavar="CKPT...", help="One column each.")],
-    inputs: Annotated[list[str], typer.Option(help="Images, folders, globs, or a prepared data set; repeatable.")],
+    inputs: Annotated[
+        list[str], typer.Option(help="Images, folders, globs, or a prepared data set; repeatable.")
+    ],
     out: Annotated[
-        Path, typer.Option(help="A PNG; or an HTML page (.html) to look around in, offline.", rich_help_panel="Result")
+        Path,
+        typer.Option(
+            help="A PNG; or an HTML page (.html) to look around in, offline.",
+            rich_help_panel="Result",
+        ),
     ],
     most: Annotated[
         Optional[int],
         typer.Option(
-            min=1, max=200, help="Images shown at most, evenly spread. Default: 4, in a page 50.", rich_help_panel="Result"
+            min=1,
+            max=200,
+            help="Images shown at most, evenly spread. Default: 4, in a page 50.",
+            rich_help_panel="Result",
         ),
     ] = None,
     data_root: cli.DataRoot = None,
@@ -29,7 +38,9 @@ def compare(
     precision: cli.ComputedIn = None,
     workers: cli.Threads = None,
 ) -> None:
-    """Draw a sheet as the paper's Fig. 3, 6, 7 (image, truth, predictions, entropy), or make a page to look around in."""
+    """Draw a sheet as the paper's Fig. 3, 6, 7 (image, truth, predictions, entropy), or make a page
+    to look around in.
+    """
     from ..data.images import write_image
     from ..data.store import data_root as root_of
     from ..inference.evaluate import headings
@@ -44,13 +55,15 @@ def compare(
     if any(Path(text).is_file() and Path(text).resolve() == out.resolve() for text in inputs):
         raise UsageError(f"--out {out} is one of the inputs: choose another name")
     if is_page and len(checkpoints) > MOST_CHECKPOINTS:
-        raise UsageError(f"a page shows up to {MOST_CHECKPOINTS} checkpoints, not {len(checkpoints)}")
+        raise UsageError(
+            f"a page shows up to {MOST_CHECKPOINTS} checkpoints, not {len(checkpoints)}"
+        )
     how = cli.precision_for(precision, device, show)
-    scenes = gather(inputs, root_of(data_root), most or (50 if is_page else 4), workers)
+    scenes = gather(inputs, root_of(data_root), most or (50 if is_page else 4), threads=workers)
     if is_page:
         models, own, classes = networks_of(checkpoints, scenes, how)
         shown = show.track(predicted(scenes, models, how), "looking", len(scenes))
-        write_text(out, look_page(shown, headings(checkpoints), own, classes))
+        write_text(out, look_page(shown, headings(checkpoints), own, classes=classes))
     else:
-        write_image(out, comparison(scenes, checkpoints, headings(checkpoints), how))
+        write_image(out, comparison(scenes, checkpoints, headings(checkpoints), precision=how))
     print(f"{out}: {len(scenes)} images, {len(checkpoints)} checkpoints")

@@ -22,15 +22,24 @@ def doctor(context: typer.Context, data_root: cli.DataRoot = None, json: cli.Jso
     from ..data import store
     from ..runtime.devices import measure_precision, pick_device
 
-    device, root = pick_device("auto"), store.data_root(data_root)
+    device = pick_device("auto")
+    root = store.data_root(data_root)
     seconds = measure_precision(device)
     report = {
-        "fgda": __version__, "python": platform.python_version(), "torch": torch.__version__,
-        "torchvision": torchvision.__version__, "opencv": cv2.__version__, "device": str(device),
-        "threads": torch.get_num_threads(), "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "fastest_precision": min(seconds, key=seconds.get), "weights": _weights(),
-        **_gpu(device), "data_root": str(root), "datasets": sorted(path.parent.name for path in root.glob("*/manifest.json")),
-    }  # fmt: skip
+        "fgda": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "opencv": cv2.__version__,
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "fastest_precision": min(seconds, key=seconds.get),
+        "weights": _weights(),
+        **_gpu(device),
+        "data_root": str(root),
+        "datasets": sorted(path.parent.name for path in root.glob("*/manifest.json")),
+    }
     if json is not None:
         cli.emit_json(report, json)
         return
@@ -45,8 +54,11 @@ def _gpu(device) -> dict[str, str]:
     if device.type != "cuda":
         return {}
     properties = torch.cuda.get_device_properties(device)
-    return {"gpu": f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB", "cuda": torch.version.cuda,
-            "fp32_convolutions": "tf32" if torch.backends.cudnn.allow_tf32 else "fp32"}  # fmt: skip
+    return {
+        "gpu": f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB",
+        "cuda": torch.version.cuda,
+        "fp32_convolutions": "tf32" if torch.backends.cudnn.allow_tf32 else "fp32",
+    }
 
 
 def _weights() -> list[str]:

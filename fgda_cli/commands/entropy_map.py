@@ -13,10 +13,17 @@ from . import _options as cli
 def entropy_map(
     context: typer.Context,
     checkpoint: Annotated[Path, typer.Argument(metavar="CKPT")],
-    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Images, folders, globs or videos.")],
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT...", help="Images, folders, globs or videos.")
+    ],
     out: cli.OutFolder,
-    raw: Annotated[bool, typer.Option("--raw", help="Also float32 [H,W] arrays (.npy).", rich_help_panel="Result")] = False,
-    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Include folders inside folders.")] = False,
+    raw: Annotated[
+        bool,
+        typer.Option("--raw", help="Also float32 [H,W] arrays (.npy).", rich_help_panel="Result"),
+    ] = False,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", "-r", help="Include folders inside folders.")
+    ] = False,
     label_maps: cli.LabelMaps = False,
     flip: cli.Flip = False,
     scale: cli.Scale = None,
@@ -38,15 +45,28 @@ def entropy_map(
     from ..runtime.written import planned
 
     show = cli.reporter(context)
-    images = collect(inputs, recursive, out, label_maps, show)
+    images = collect(inputs, recursive, out, label_maps=label_maps, reporter=show)
     model, _ = load_model(checkpoint, exported=True)
-    how, tta = cli.precision_for(precision, device, show, model), cli.views(flip, scale, sliding, overlap, blend)
+    how = cli.precision_for(precision, device, show, model=model)
+    tta = cli.views(flip, scale, sliding, overlap=overlap, blend=blend)
     how.to_device(model)
     process_group = join(how.device)
     names = EntropyMaps.names([item.name for item in images if not item.is_video], raw)
     write = EntropyMaps(out, planned(out, [*names, "entropy.json"], process_group), raw)
-    counts = predict_inputs(model, images, how, show, write, tta, Reading(workers, max_pixels), process_group, "entropy-map")
-    means = dict(sorted(pair for part in process_group.gather(write.means) for pair in part.items()))
+    counts = predict_inputs(
+        model,
+        images,
+        how,
+        reporter=show,
+        write=write,
+        tta=tta,
+        reading=Reading(workers, max_pixels),
+        process_group=process_group,
+        label="entropy-map",
+    )
+    means = dict(
+        sorted(pair for part in process_group.gather(write.means) for pair in part.items())
+    )
     if process_group.is_first:
         write_json(out / "entropy.json", means)
         write.written.done("entropy.json")

@@ -17,33 +17,67 @@ def export(
     context: typer.Context,
     checkpoint: Annotated[Path, typer.Argument(metavar="CKPT")],
     out: Annotated[
-        Optional[Path], typer.Option(help="File to write. Default: model.onnx, .pt or .xml.", rich_help_panel="Result")
+        Optional[Path],
+        typer.Option(
+            help="File to write. Default: model.onnx, .pt or .xml.", rich_help_panel="Result"
+        ),
     ] = None,
     format_: Annotated[
-        Optional[str], typer.Option("--format", help="onnx, torchscript, openvino. Default: by --out.", rich_help_panel="Result")
+        Optional[str],
+        typer.Option(
+            "--format",
+            help="onnx, torchscript, openvino. Default: by --out.",
+            rich_help_panel="Result",
+        ),
     ] = None,
     size: Annotated[
         Optional[str],
-        typer.Option(metavar="WxH", help="Input size of the network. Default: as trained.", rich_help_panel="Result"),
+        typer.Option(
+            metavar="WxH",
+            help="Input size of the network. Default: as trained.",
+            rich_help_panel="Result",
+        ),
     ] = None,
     argmax: Annotated[
-        bool, typer.Option("--argmax", help="Write train ids and entropy instead of logits.", rich_help_panel="Result")
+        bool,
+        typer.Option(
+            "--argmax",
+            help="Write train ids and entropy instead of logits.",
+            rich_help_panel="Result",
+        ),
     ] = False,
     dynamic: Annotated[
         bool,
-        typer.Option("--dynamic", help="Accept images of any size and resize them inside the file.", rich_help_panel="Result"),
+        typer.Option(
+            "--dynamic",
+            help="Accept images of any size and resize them inside the file.",
+            rich_help_panel="Result",
+        ),
     ] = False,
-    half: Annotated[bool, typer.Option("--half", help="16-bit weights.", rich_help_panel="Result")] = False,
+    half: Annotated[
+        bool, typer.Option("--half", help="16-bit weights.", rich_help_panel="Result")
+    ] = False,
     int8: Annotated[
-        bool, typer.Option("--int8", help="8-bit convolutions (onnx); needs --calibrate.", rich_help_panel="Result")
+        bool,
+        typer.Option(
+            "--int8", help="8-bit convolutions (onnx); needs --calibrate.", rich_help_panel="Result"
+        ),
     ] = False,
     opset: Annotated[
-        int, typer.Option(min=18, max=23, help="ONNX operator set: 18 runs on runtimes from 1.14 on.", rich_help_panel="Result")
+        int,
+        typer.Option(
+            min=18,
+            max=23,
+            help="ONNX operator set: 18 runs on runtimes from 1.14 on.",
+            rich_help_panel="Result",
+        ),
     ] = 18,
     calibrate: Annotated[
         Optional[str],
         typer.Option(
-            metavar="IMAGES", help="Images for the ranges of --int8 and for the comparison with torch.", rich_help_panel="Data"
+            metavar="IMAGES",
+            help="Images for the ranges of --int8 and for the comparison with torch.",
+            rich_help_panel="Data",
         ),
     ] = None,
 ) -> None:
@@ -60,22 +94,39 @@ def export(
     if half and int8:
         raise UsageError("--half and --int8: one of them")
     if int8 and (kind != "onnx" or calibrate is None):
-        raise UsageError("--int8 is for onnx, and needs --calibrate IMAGES: frames like those it will see")
+        raise UsageError(
+            "--int8 is for onnx, and needs --calibrate IMAGES: frames like those it will see"
+        )
     if half and kind == "torchscript":
         raise UsageError("--half is for onnx and openvino")
     from ..inference.export import CALIBRATION, FEW_FRAMES, SUFFIXES, Form
     from ..inference.export import export as write
     from ..inference.inputs import different_frames, spread_images
 
-    form = Form(kind, argmax, dynamic, "half" if half else "int8" if int8 else "fp32", opset)
+    form = Form(
+        kind, argmax, dynamic, numbers="half" if half else "int8" if int8 else "fp32", opset=opset
+    )
     out = out or Path("model").with_suffix(SUFFIXES[kind])
-    frames = spread_images(calibrate, CALIBRATION, reporter=Reporter()) if calibrate is not None else None
+    frames = (
+        spread_images(calibrate, CALIBRATION, reporter=Reporter())
+        if calibrate is not None
+        else None
+    )
     if int8 and (count := different_frames(frames)) < FEW_FRAMES:
-        Reporter().warn(f"--int8 takes its ranges from {count} different frames: give it {CALIBRATION} like those it will see")
-    made = write(checkpoint, out, form, pixels, frames)
+        Reporter().warn(
+            f"--int8 takes its ranges from {count} different frames: give it {CALIBRATION} like"
+            " those it will see"
+        )
+    made = write(checkpoint, out, form, size=pixels, frames=frames)
     width, height = ("W", "H") if dynamic else made.size
-    results = f"train ids uint8 and entropy [B,{height},{width}]" if argmax else f"logits [B,{made.classes},{height},{width}]"
+    results = (
+        f"train ids uint8 and entropy [B,{height},{width}]"
+        if argmax
+        else f"logits [B,{made.classes},{height},{width}]"
+    )
     print(f"{out}: RGB uint8 [B,3,{height},{width}] -> {results}")
     where = f"{len(frames)} frames" if frames else "noise (--calibrate IMAGES: on real frames)"
-    print(f"{100 * made.same:.2f} % of the pixels as by torch, on {where}; logits differ by {made.difference:.1e} at most "
-          f"(up to {made.largest:.1f})")  # fmt: skip
+    print(
+        f"{100 * made.same:.2f} % of the pixels as by torch, on {where}; logits differ by"
+        f" {made.difference:.1e} at most (up to {made.largest:.1f})"
+    )

@@ -12,23 +12,34 @@ from . import _options as cli
 
 def gap(
     context: typer.Context,
-    source: Annotated[str, typer.Argument(help="Prepared data set with labels, by name or folder.")],
+    source: Annotated[
+        str, typer.Argument(help="Prepared data set with labels, by name or folder.")
+    ],
     target: Annotated[str, typer.Argument(help="Prepared data set of the target.")],
     model: Annotated[
         Optional[Path],
         typer.Option(
             metavar="CKPT",
-            help="Model that predicts class shares. Default: the newest of the source, else a guess.",
+            help=(
+                "Model that predicts class shares. Default: the newest of the source, else a guess."
+            ),
             rich_help_panel="Data",
         ),
     ] = None,
     images: Annotated[
-        int, typer.Option(min=4, help="Number of images of each data set to look at.", rich_help_panel="Compute")
+        int,
+        typer.Option(
+            min=4, help="Number of images of each data set to look at.", rich_help_panel="Compute"
+        ),
     ] = 60,
     data_root: cli.DataRoot = None,
     report: Annotated[
         Optional[Path],
-        typer.Option(metavar="DIR", help="Write an HTML page with pictures of both data sets.", rich_help_panel="Result"),
+        typer.Option(
+            metavar="DIR",
+            help="Write an HTML page with pictures of both data sets.",
+            rich_help_panel="Result",
+        ),
     ] = None,
     json: cli.Json = None,
     device: cli.Device = "auto",
@@ -41,12 +52,20 @@ def gap(
     from ..studies.report import check_pages, write_page
     from ..visual.tables import gap_table
 
-    show, root = cli.reporter(context), root_of(data_root)
+    show = cli.reporter(context)
+    root = root_of(data_root)
     check_pages(report)
     sides = [open_anywhere(root, name) for name in (source, target)]
     if model is None and (model := trained_on(sides[0])) is not None:
-        show.decide(f"class shares of {sides[1].name} are those that {model} predicts (--model names another)")
-    shares = None if model is None else predicted_shares(model, *sides, images, cli.precision_for(None, device, show))
+        show.decide(
+            f"class shares of {sides[1].name} are those that {model} predicts (--model names"
+            " another)"
+        )
+    shares = (
+        None
+        if model is None
+        else predicted_shares(model, *sides, images, cli.precision_for(None, device, show))
+    )
     measured = measure(*sides, images, shares)
     if report is not None:
         show.say(f"report: {write_page(report / 'index.html', gap_page(measured))}")

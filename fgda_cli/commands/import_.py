@@ -10,20 +10,41 @@ import typer
 from ..runtime.errors import UsageError
 from . import _options as cli
 
-FORMATS = ("auto", "fada", "advent", "adaptsegnet", "clan", "crst", "dise", "fda", "dacs", "pycda", "daformer", "hrda", "vfmuda",
-           "vfmuda-teacher")  # fmt: skip
+FORMATS = (
+    "auto",
+    "fada",
+    "advent",
+    "adaptsegnet",
+    "clan",
+    "crst",
+    "dise",
+    "fda",
+    "dacs",
+    "pycda",
+    "daformer",
+    "hrda",
+    "vfmuda",
+    "vfmuda-teacher",
+)
 
 
 def import_(
     context: typer.Context,
     file: Annotated[Path, typer.Argument(help="A published checkpoint.")],
     out: Annotated[Path, typer.Option(help="Where ours goes.", rich_help_panel="Result")],
-    format: Annotated[str, typer.Option(help=f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}.")] = "auto",
+    format: Annotated[
+        str, typer.Option(help=f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}.")
+    ] = "auto",
     trust: Annotated[
-        bool, typer.Option("--trust", help="Run code in the file, if it asks to: for your own files alone.")
+        bool,
+        typer.Option(
+            "--trust", help="Run code in the file, if it asks to: for your own files alone."
+        ),
     ] = False,
 ) -> None:
-    """Convert a checkpoint of FADA, ADVENT, AdaptSegNet, CLAN, CRST, DISE, FDA, DACS, PyCDA, DAFormer, HRDA, MIC or VFM-UDA++."""
+    """Convert a checkpoint of FADA, ADVENT, AdaptSegNet, CLAN, CRST, DISE, FDA, DACS, PyCDA,
+    DAFormer, HRDA, MIC or VFM-UDA++.
+    """
     if not file.is_file():
         raise UsageError(f"no such file: {file}")
     if format not in FORMATS:
@@ -31,6 +52,9 @@ def import_(
     from ..models import checkpoint
     from ..studies.importing import import_checkpoint
 
-    content = import_checkpoint(file, format, cli.reporter(context), trust)
+    content = import_checkpoint(file, format, cli.reporter(context), trust=trust)
     checkpoint.save(out, content)
-    print(f"{out}: {content['method']}, {content['preset']['model']['backbone']}, {len(content['classes']['names'])} classes")
+    print(
+        f"{out}: {content['method']}, {content['preset']['model']['backbone']},"
+        f" {len(content['classes']['names'])} classes"
+    )

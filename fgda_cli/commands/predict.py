@@ -18,27 +18,49 @@ def predict(
     checkpoint: Annotated[Path, typer.Argument(metavar="CKPT")],
     inputs: Annotated[
         list[str],
-        typer.Argument(metavar="INPUT...", help="Images, folders, globs, videos, camera:0, rtsp://…, - (standard input)."),
+        typer.Argument(
+            metavar="INPUT...",
+            help="Images, folders, globs, videos, camera:0, rtsp://…, - (standard input).",
+        ),
     ],
     out: cli.OutFolder,
     save: Annotated[
         str,
-        typer.Option(help="Results to write: any of color,ids,overlay,video (one MP4 for each video).", rich_help_panel="Result"),
+        typer.Option(
+            help="Results to write: any of color,ids,overlay,video (one MP4 for each video).",
+            rich_help_panel="Result",
+        ),
     ] = "color,ids,overlay",
     video: Annotated[
         str,
-        typer.Option(help="Picture in the MP4: overlay, color, or side (image, overlay and entropy).", rich_help_panel="Video"),
+        typer.Option(
+            help="Picture in the MP4: overlay, color, or side (image, overlay and entropy).",
+            rich_help_panel="Video",
+        ),
     ] = "overlay",
-    every: Annotated[int, typer.Option(min=1, help="Every N-th frame.", rich_help_panel="Video")] = 1,
+    every: Annotated[
+        int, typer.Option(min=1, help="Every N-th frame.", rich_help_panel="Video")
+    ] = 1,
     start: Annotated[
-        Optional[str], typer.Option(metavar="TIME", help="Start time: seconds, or 1:30.", rich_help_panel="Video")
+        Optional[str],
+        typer.Option(metavar="TIME", help="Start time: seconds, or 1:30.", rich_help_panel="Video"),
     ] = None,
-    end: Annotated[Optional[str], typer.Option(metavar="TIME", help="End time.", rich_help_panel="Video")] = None,
+    end: Annotated[
+        Optional[str], typer.Option(metavar="TIME", help="End time.", rich_help_panel="Video")
+    ] = None,
     stream: Annotated[
-        Optional[int], typer.Option(min=0, help="Video stream of a file that has several, from 0.", rich_help_panel="Video")
+        Optional[int],
+        typer.Option(
+            min=0, help="Video stream of a file that has several, from 0.", rich_help_panel="Video"
+        ),
     ] = None,
     reconnect: Annotated[
-        bool, typer.Option("--reconnect", help="Open a network stream again when it breaks.", rich_help_panel="Video")
+        bool,
+        typer.Option(
+            "--reconnect",
+            help="Open a network stream again when it breaks.",
+            rich_help_panel="Video",
+        ),
     ] = False,
     skip_existing: Annotated[
         bool,
@@ -49,7 +71,9 @@ def predict(
         ),
     ] = False,
     ids: cli.Ids = "train",
-    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Include folders inside folders.")] = False,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", "-r", help="Include folders inside folders.")
+    ] = False,
     label_maps: cli.LabelMaps = False,
     flip: cli.Flip = False,
     scale: cli.Scale = None,
@@ -77,13 +101,20 @@ def predict(
     from ..runtime.distributed import join
     from ..runtime.written import Written, planned
 
-    clip = Clip(every, parse_time(start, "--start") or 0.0, parse_time(end, "--end"), stream, reconnect)
+    clip = Clip(
+        every,
+        parse_time(start, "--start") or 0.0,
+        parse_time(end, "--end"),
+        stream=stream,
+        reconnect=reconnect,
+    )
     if clip.end is not None and clip.end <= clip.start:
         raise UsageError(f"--end {end} is not after --start {start}")
     show = cli.reporter(context)
-    images = collect(inputs, recursive, out, label_maps, show)
+    images = collect(inputs, recursive, out, label_maps=label_maps, reporter=show)
     model, info = load_model(checkpoint, exported=True)
-    how, tta = cli.precision_for(precision, device, show, model), cli.views(flip, scale, sliding, overlap, blend)
+    how = cli.precision_for(precision, device, show, model=model)
+    tta = cli.views(flip, scale, sliding, overlap=overlap, blend=blend)
     how.to_device(model)
     stills = tuple(kind for kind in kinds if kind != "video")
     process_group = join(how.device)
@@ -99,20 +130,38 @@ def predict(
     if "video" in kinds:
         names += [f"{item.name}.mp4" for item in images if item.is_video]
     written = planned(out, names, process_group)
-    pictures = Pictures(out, info["classes"], stills, Ids(ids, info["classes"]), written)
+    pictures = Pictures(
+        out, info["classes"], stills, ids=Ids(ids, info["classes"]), written=written
+    )
     if "ids" in kinds and pictures.ids.note():
         show.decide(pictures.ids.note())
     write = Videos(pictures, video) if "video" in kinds else pictures
     if process_group.is_first:
         pictures.write_legend()
-    reading, with_entropy = Reading(workers, max_pixels, clip), "video" in kinds and video == "side"
-    counts = predict_inputs(model, images, how, show, write, tta, reading, process_group, with_entropy=with_entropy)
-    print(f"{out}: {counts.done} predicted" + (f", {counts.bad} could not be read" if counts.bad else ""))
+    reading = Reading(workers, max_pixels, clip)
+    with_entropy = "video" in kinds and video == "side"
+    counts = predict_inputs(
+        model,
+        images,
+        how,
+        reporter=show,
+        write=write,
+        tta=tta,
+        reading=reading,
+        process_group=process_group,
+        with_entropy=with_entropy,
+    )
+    print(
+        f"{out}: {counts.done} predicted"
+        + (f", {counts.bad} could not be read" if counts.bad else "")
+    )
     fail_on_bad(counts.bad, len(images))
 
 
 def check_videos(inputs, out: Path, stills) -> None:
-    """Check `--save video`. Raises UsageError when no input is a video, or when an output would overwrite one."""
+    """Check `--save video`. Raises UsageError when no input is a video, or when an output would
+    overwrite one.
+    """
     videos = [item for item in inputs if item.is_video]
     if not videos and not stills:
         raise UsageError("--save video: none of the inputs is a video")

@@ -12,10 +12,16 @@ from . import _options as cli
 
 def presets(
     context: typer.Context,
-    name: Annotated[Optional[str], typer.Argument(help="Preset to show, resolved; with --keys: a text to search for.")] = None,
+    name: Annotated[
+        Optional[str],
+        typer.Argument(help="Preset to show, resolved; with --keys: a text to search for."),
+    ] = None,
     sets: cli.SetValues = None,
     method: cli.MethodName = None,
-    keys: Annotated[bool, typer.Option("--keys", help="List keys with one line of help: all, or those with a text.")] = False,
+    keys: Annotated[
+        bool,
+        typer.Option("--keys", help="List keys with one line of help: all, or those with a text."),
+    ] = False,
 ) -> None:
     """List presets, show what would run with one (--method, --set), or list all keys."""
     from ..methods.registry import method_class, method_names
@@ -34,7 +40,12 @@ def presets(
             raise UsageError(f"--keys {name}: no key has this text, in its name or its help")
         print("\n\n".join(blocks))
     elif name is not None:
-        print(cli.preset_from(context, name, sets, None, None, None, method).to_yaml(), end="")
+        print(
+            cli.preset_from(
+                context, name, sets, seed=None, precision=None, workers=None, method=method
+            ).to_yaml(),
+            end="",
+        )
     elif sets or method:
         raise UsageError("--method and --set need a preset: fgda presets NAME")
     else:
@@ -48,4 +59,7 @@ def _with_text(rows: dict[str, str], text: str) -> dict[str, str]:
 def _lines(rows: dict[str, str]) -> str:
     import textwrap
 
-    return "\n".join(textwrap.fill(f"{key:28} {text}", 79, subsequent_indent=" " * 29) for key, text in rows.items())
+    return "\n".join(
+        textwrap.fill(f"{key:28} {text}", 79, subsequent_indent=" " * 29)
+        for key, text in rows.items()
+    )

@@ -21,8 +21,12 @@ def pretrain(
     seed: cli.Seed = None,
 ) -> None:
     """Train on the labelled source alone; the same command resumes a stopped run."""
-    settings = cli.preset_from(context, preset, sets, seed, precision, workers)
+    settings = cli.preset_from(
+        context, preset, sets, seed=seed, precision=precision, workers=workers
+    )
     from ..training import stages
 
-    job = cli.job_of(context, settings, data_root, out, device, fresh=fresh, extend=extend)
+    job = cli.job_of(
+        context, settings, data_root, out=out, device=device, fresh=fresh, extend=extend
+    )
     print(stages.pretrain(job))

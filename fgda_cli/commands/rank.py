@@ -14,18 +14,32 @@ from . import _options as cli
 def rank(
     context: typer.Context,
     checkpoint: Annotated[Path, typer.Argument(metavar="CKPT")],
-    inputs: Annotated[list[str], typer.Argument(metavar="IMAGES...", help="Images, folders, globs or videos.")],
-    top: Annotated[int, typer.Option(min=1, help="How many frames.", rich_help_panel="Result")] = 50,
-    out: Annotated[Path, typer.Option("--out", help="Folder for the results.", rich_help_panel="Result")] = Path("ranking"),
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="IMAGES...", help="Images, folders, globs or videos.")
+    ],
+    top: Annotated[
+        int, typer.Option(min=1, help="How many frames.", rich_help_panel="Result")
+    ] = 50,
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder for the results.", rich_help_panel="Result")
+    ] = Path("ranking"),
     export: Annotated[
-        Optional[str], typer.Option(help="Write pre-labels: any of cvat,coco,png.", rich_help_panel="Result")
+        Optional[str],
+        typer.Option(help="Write pre-labels: any of cvat,coco,png.", rich_help_panel="Result"),
     ] = None,
     labelled: Annotated[
         Optional[Path],
-        typer.Option(help="File with names of labelled frames: one a line, or a ranking.json.", rich_help_panel="Data"),
+        typer.Option(
+            help="File with names of labelled frames: one a line, or a ranking.json.",
+            rich_help_panel="Data",
+        ),
     ] = None,
-    every: Annotated[int, typer.Option(min=1, help="Every N-th frame of videos.", rich_help_panel="Data")] = 1,
-    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Include folders inside folders.")] = False,
+    every: Annotated[
+        int, typer.Option(min=1, help="Every N-th frame of videos.", rich_help_panel="Data")
+    ] = 1,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", "-r", help="Include folders inside folders.")
+    ] = False,
     label_maps: cli.LabelMaps = False,
     json: cli.Json = None,
     device: cli.Device = "auto",
@@ -33,7 +47,9 @@ def rank(
     workers: cli.Threads = None,
     max_pixels: cli.MaxPixels = None,
 ) -> None:
-    """Choose the frames to label next: unsure, with rare classes, unlike each other; write pre-labels."""
+    """Choose the frames to label next: unsure, with rare classes, unlike each other; write
+    pre-labels.
+    """
     kinds = tuple(dict.fromkeys(part.strip() for part in (export or "").split(",") if part.strip()))
     unknown = [kind for kind in kinds if kind not in ("cvat", "coco", "png")]
     if unknown:
@@ -48,35 +64,58 @@ def rank(
     from ..visual.tables import ranking_table
 
     show = cli.reporter(context)
-    images = collect(inputs, recursive, out, label_maps, show)
+    images = collect(inputs, recursive, out, label_maps=label_maps, reporter=show)
     if any(item.stream is not None for item in images):
-        raise UsageError("rank reads the chosen frames a second time: name files, not a camera, a stream or standard input")
+        raise UsageError(
+            "rank reads the chosen frames a second time: name files, not a camera, a stream or"
+            " standard input"
+        )
     names = set(listed_names(labelled)) if labelled is not None else set()
     check_place(out, kinds)
     model, info = load_model(checkpoint)
     for kind in kinds:
         check_names(kind, info["classes"])
-    how = cli.precision_for(precision, device, show, model)
+    how = cli.precision_for(precision, device, show, model=model)
     how.to_device(model)
     clip = Clip(every)
-    frames, bad = look(model, images, how, show, workers, max_pixels, clip)
+    frames, bad = look(
+        model, images, how, reporter=show, threads=workers, max_pixels=max_pixels, clip=clip
+    )
     known = [frame for frame in frames if frame.item.name in names]
     if len(known) < len(names):
-        show.warn(f"{labelled}: {len(names) - len(known)} of {len(names)} names are none of the images")
+        show.warn(
+            f"{labelled}: {len(names) - len(known)} of {len(names)} names are none of the images"
+        )
     fresh = [frame for frame in frames if frame.item.name not in names]
     chosen, passed = choose(fresh, top, known)
     if len(chosen) < top:
-        show.decide(f"{len(chosen)} frames, not {top}: of {len(fresh)}, {passed} look like another one")
-    result = ranking_json(checkpoint, chosen, len(frames), passed, info["classes"])
-    write_ranking(out, model, info["classes"], chosen, result, kinds, how, max_pixels, show, clip)
+        show.decide(
+            f"{len(chosen)} frames, not {top}: of {len(fresh)}, {passed} look like another one"
+        )
+    result = ranking_json(checkpoint, chosen, len(frames), passed=passed, classes=info["classes"])
+    write_ranking(
+        out,
+        model,
+        info["classes"],
+        chosen=chosen,
+        result=result,
+        kinds=kinds,
+        precision=how,
+        max_pixels=max_pixels,
+        reporter=show,
+        clip=clip,
+    )
     if json is not None:
         cli.emit_json(result, json, show)
     if json != "-":
         show.console(stderr=False).print(ranking_table(result))
-        print(f"{out}: ranking.json, contact.png, look.html{''.join(f', {kind}/' for kind in kinds)}")
+        print(
+            f"{out}: ranking.json, contact.png, look.html{''.join(f', {kind}/' for kind in kinds)}"
+        )
         if "cvat" in kinds:
             show.say(
-                f"CVAT: make a task of {out / 'cvat/JPEGImages'} with the labels of labelmap.txt, upload annotations.zip "
-                f"as Segmentation mask 1.1, correct it, export it in the same format and unpack that over {out / 'cvat'}"
+                f"CVAT: make a task of {out / 'cvat/JPEGImages'} with the labels of labelmap.txt,"
+                " upload annotations.zip as Segmentation mask 1.1, correct it, export it in the"
+                f" same format and unpack that over {out / 'cvat'}"
             )
     fail_on_bad(bad, len(images))

@@ -13,7 +13,10 @@ from ..runtime.errors import UsageError
 def report(
     context: typer.Context,
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder of pretrain or adapt.")],
-    out: Annotated[Optional[Path], typer.Option(help="The page. Default: RUN/report.html.", rich_help_panel="Result")] = None,
+    out: Annotated[
+        Optional[Path],
+        typer.Option(help="The page. Default: RUN/report.html.", rich_help_panel="Result"),
+    ] = None,
 ) -> None:
     """Write the training curves of a run, finished or not, as one HTML page."""
     if not run.is_dir():

@@ -13,26 +13,46 @@ from . import _options as cli
 
 def verdict(
     context: typer.Context,
-    checkpoints: Annotated[list[Path], typer.Argument(metavar="CKPT...", help="Adapted checkpoints.")],
+    checkpoints: Annotated[
+        list[Path], typer.Argument(metavar="CKPT...", help="Adapted checkpoints.")
+    ],
     images: Annotated[
         Optional[list[str]],
-        typer.Option(metavar="DIR", help="Target images, folders or globs; repeatable.", rich_help_panel="Data"),
+        typer.Option(
+            metavar="DIR",
+            help="Target images, folders or globs; repeatable.",
+            rich_help_panel="Data",
+        ),
     ] = None,
     label_maps: cli.LabelMaps = False,
     data: Annotated[
-        Optional[str], typer.Option(help="Prepared data set of target frames. Default: the preset's.", rich_help_panel="Data")
+        Optional[str],
+        typer.Option(
+            help="Prepared data set of target frames. Default: the preset's.",
+            rich_help_panel="Data",
+        ),
     ] = None,
     baseline: Annotated[
         Optional[Path],
-        typer.Option(help="Model before adaptation. Default: the checkpoint that each run started from.", rich_help_panel="Data"),
+        typer.Option(
+            help="Model before adaptation. Default: the checkpoint that each run started from.",
+            rich_help_panel="Data",
+        ),
     ] = None,
     frames: Annotated[
-        int, typer.Option(min=4, help="Number of frames to look at, evenly spaced.", rich_help_panel="Compute")
+        int,
+        typer.Option(
+            min=4, help="Number of frames to look at, evenly spaced.", rich_help_panel="Compute"
+        ),
     ] = 40,
     data_root: cli.DataRoot = None,
     report: Annotated[
         Optional[Path],
-        typer.Option(metavar="DIR", help="Write an HTML page with frames before and after.", rich_help_panel="Result"),
+        typer.Option(
+            metavar="DIR",
+            help="Write an HTML page with frames before and after.",
+            rich_help_panel="Result",
+        ),
     ] = None,
     json: cli.Json = None,
     device: cli.Device = "auto",
@@ -52,8 +72,16 @@ def verdict(
     show = cli.reporter(context)
     check_pages(report)
     how = cli.precision_for(precision, device, show)
-    wanted = VerdictOptions(root_of(data_root), tuple(images or ()), data, baseline, frames, max_pixels, label_maps)
-    study = run_verdict(checkpoints, headings(checkpoints), wanted, how, show)
+    wanted = VerdictOptions(
+        root_of(data_root),
+        tuple(images or ()),
+        data,
+        baseline=baseline,
+        frames=frames,
+        max_pixels=max_pixels,
+        label_maps=label_maps,
+    )
+    study = run_verdict(checkpoints, headings(checkpoints), wanted, precision=how, reporter=show)
     if report is not None:
         scenes = scenes_of(study, how, show)
         write_page(report / LOOK, look_around(study, scenes))
@@ -63,6 +91,8 @@ def verdict(
         cli.emit_json({"frames": study.what, "checkpoints": results}, json, show)
     if json != "-":
         console = show.console(stderr=False)
-        console.print(verdict_table(study.what, [one.heading for one in study.checkpoints], results))
+        console.print(
+            verdict_table(study.what, [one.heading for one in study.checkpoints], results)
+        )
         for line in verdict_lines([one.heading for one in study.checkpoints], results):
             console.print(line)

@@ -19,9 +19,15 @@ class Action(str, Enum):
 def zoo(
     context: typer.Context,
     action: Annotated[Action, typer.Argument(help="list what is known, or get one.")] = Action.list,
-    name: Annotated[Optional[str], typer.Argument(metavar="[NAME]", help="A name of the list, or a part of some.")] = None,
+    name: Annotated[
+        Optional[str],
+        typer.Argument(metavar="[NAME]", help="A name of the list, or a part of some."),
+    ] = None,
     trust: Annotated[
-        bool, typer.Option("--trust", help="Run code in the file, if it asks to: for authors you trust alone.")
+        bool,
+        typer.Option(
+            "--trust", help="Run code in the file, if it asks to: for authors you trust alone."
+        ),
     ] = False,
     json: cli.Json = None,
 ) -> None:
@@ -41,7 +47,9 @@ def zoo(
     from ..visual.tables import zoo_table
 
     rows = [
-        {"name": key, **entry._asdict(), "here": place_of(key).is_file()} for key, entry in ENTRIES.items() if (name or "") in key
+        {"name": key, **entry._asdict(), "here": place_of(key).is_file()}
+        for key, entry in ENTRIES.items()
+        if (name or "") in key
     ]
     if not rows:
         raise UsageError(f"no published checkpoint's name holds '{name}': fgda zoo lists all")

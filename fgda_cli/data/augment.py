@@ -1,4 +1,6 @@
-"""Random changes of a training image; every draw comes from the generator given, so that a resume repeats it."""
+"""Random changes of a training image; every draw comes from the generator given, so that a resume
+repeats it.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +12,17 @@ from .classes import IGNORE_INDEX
 GREY = np.array([0.299, 0.587, 0.114], np.float64)
 
 
-def colour_jitter(image: np.ndarray, strengths: tuple[float, float, float, float], rng: np.random.Generator) -> np.ndarray:
-    """Change brightness, contrast, saturation (factors 1 ± s) and hue (± s of the circle) in random order, as torchvision's
-    ColorJitter does.
+def colour_jitter(
+    image: np.ndarray, strengths: tuple[float, float, float, float], rng: np.random.Generator
+) -> np.ndarray:
+    """Change brightness, contrast, saturation (factors 1 ± s) and hue (± s of the circle) in random
+    order, as torchvision's ColorJitter does.
 
     RGB uint8 `[H,W,3]` in and out.
     """
     factors = [rng.uniform(max(0.0, 1 - s), 1 + s) for s in strengths[:3]]
-    hue, order = rng.uniform(-strengths[3], strengths[3]), rng.permutation(4)
+    hue = rng.uniform(-strengths[3], strengths[3])
+    order = rng.permutation(4)
     if not any(strengths):
         return image
     if not strengths[3]:
@@ -30,23 +35,31 @@ def colour_jitter(image: np.ndarray, strengths: tuple[float, float, float, float
 
 
 def _linear(image: np.ndarray, steps, factors: list[float]) -> np.ndarray:
-    """Brightness (0), contrast (1) and saturation (2) in the order given, as one 3x4 matrix in one pass."""
+    """Brightness (0), contrast (1) and saturation (2) in the order given, as one 3x4 matrix in one
+    pass.
+    """
     if not len(steps):
         return image
-    matrix, offset = np.eye(3), np.zeros(3)
+    matrix = np.eye(3)
+    offset = np.zeros(3)
     mean = np.array(cv2.mean(image)[:3])
     for step in steps:
         factor = factors[step]
         if step == 2:
             mix = factor * np.eye(3) + (1 - factor) * GREY[None]
-            matrix, offset = mix @ matrix, mix @ offset
-        elif step == 1:  # around the mean grey of the image as it is by then
+            matrix = mix @ matrix
+            offset = mix @ offset
+        # around the mean grey of the image as it is by then
+        elif step == 1:
             grey = GREY @ (matrix @ mean + offset)
-            matrix, offset = factor * matrix, factor * offset + (1 - factor) * grey
+            matrix = factor * matrix
+            offset = factor * offset + (1 - factor) * grey
         else:
-            matrix, offset = factor * matrix, factor * offset
+            matrix = factor * matrix
+            offset = factor * offset
     transform = np.concatenate([matrix, offset[:, None]], axis=1).astype(np.float32)
-    return cv2.transform(image, transform)  # rounds and saturates to uint8
+    # rounds and saturates to uint8
+    return cv2.transform(image, transform)
 
 
 def random_flip(rng: np.random.Generator, *planes: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -58,22 +71,32 @@ def random_flip(rng: np.random.Generator, *planes: np.ndarray) -> tuple[np.ndarr
 
 def random_blur(image: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
     """Blur an image by a Gaussian of random strength up to `sigma` pixels, half of the time."""
-    strength, is_blurred = rng.uniform(0.1, max(sigma, 0.1001)), rng.random() < 0.5
+    strength = rng.uniform(0.1, max(sigma, 0.1001))
+    is_blurred = rng.random() < 0.5
     return cv2.GaussianBlur(image, (0, 0), strength) if sigma and is_blurred else image
 
 
-def scaled_size(size: tuple[int, int], scale: tuple[float, float], rng: np.random.Generator) -> tuple[int, int]:
+def scaled_size(
+    size: tuple[int, int], scale: tuple[float, float], rng: np.random.Generator
+) -> tuple[int, int]:
     """Return (width, height) times a factor drawn from [low, high], at least 8 pixels a side."""
     factor = rng.uniform(*scale) if scale != (1.0, 1.0) else 1.0
     return tuple(max(8, round(side * factor)) for side in size)
 
 
-def random_box(size: tuple[int, int], crop: tuple[int, int], rng: np.random.Generator) -> tuple[int, int]:
-    """Draw left and top of a crop (width, height) in an image of `size`; 0 along a side where the crop does not fit."""
-    return tuple(int(rng.integers(max(0, whole - part) + 1)) for whole, part in zip(size, crop, strict=True))
+def random_box(
+    size: tuple[int, int], crop: tuple[int, int], rng: np.random.Generator
+) -> tuple[int, int]:
+    """Draw left and top of a crop (width, height) in an image of `size`; 0 along a side where the
+    crop does not fit.
+    """
+    return tuple(
+        int(rng.integers(max(0, whole - part) + 1)) for whole, part in zip(size, crop, strict=True)
+    )
 
 
-CROPS = 11  # drawn at most until one is accepted (one, and ten more); the last is taken as it is
+# drawn at most until one is accepted (one, and ten more); the last is taken as it is
+CROPS = 11
 
 
 def varied_box(
@@ -85,10 +108,12 @@ def varied_box(
     least: int = 0,
     tries: int | None = None,
 ) -> tuple[int, int]:
-    """Draw a `random_box` of a label `[H,W]` again while one class holds `most` or more of the crop's labelled pixels
-    (mmsegmentation's cat_max_ratio), or while class `wanted` has no more than `least` pixels ([DAFormer]'s rare-class crops).
+    """Draw a `random_box` of a label `[H,W]` again while one class holds `most` or more of the
+    crop's labelled pixels (mmsegmentation's cat_max_ratio), or while class `wanted` has no more
+    than `least` pixels ([DAFormer]'s rare-class crops).
 
-    With `tries`, so many crops are asked for both at once, and if none is accepted, one more is taken as it is ([VFMUDA++]).
+    With `tries`, so many crops are asked for both at once, and if none is accepted, one more is
+    taken as it is ([VFMUDA++]).
     """
     size = (label.shape[1], label.shape[0])
     asks_for_class = wanted is not None and bool(least)
@@ -108,11 +133,18 @@ def varied_box(
     return box if tries is None else random_box(size, crop, rng)
 
 
-def cut(pixels: np.ndarray, box: tuple[int, int], crop: tuple[int, int], fill: int = IGNORE_INDEX) -> np.ndarray:
+def cut(
+    pixels: np.ndarray, box: tuple[int, int], crop: tuple[int, int], fill: int = IGNORE_INDEX
+) -> np.ndarray:
     """Cut the crop (width, height) at (left, top); pixels beyond the image become `fill`."""
     left, top = box
     visible = pixels[top : top + crop[1], left : left + crop[0]]
-    below, right = crop[1] - visible.shape[0], crop[0] - visible.shape[1]
+    below = crop[1] - visible.shape[0]
+    right = crop[0] - visible.shape[1]
     if not (below or right):
         return visible
-    return np.pad(visible, ((0, below), (0, right), *(((0, 0),) if pixels.ndim == 3 else ())), constant_values=fill)
+    return np.pad(
+        visible,
+        ((0, below), (0, right), *(((0, 0),) if pixels.ndim == 3 else ())),
+        constant_values=fill,
+    )

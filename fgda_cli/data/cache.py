@@ -1,8 +1,10 @@
-"""A prepared data set is a value: each split is built aside, and a manifest puts all of it in place by one rename.
+"""A prepared data set is a value: each split is built aside, and a manifest puts all of it in place
+by one rename.
 
-A split is built in a folder of its own, `SPLIT-KEY`, where the key is a hash of everything that it depends on: raw files,
-reader, mapping, size, rows, cut, resampling. A journal in it names each finished file, so that a stopped preparation goes
-on. No manifest names the folder before the split is whole: until then the former data set is untouched and valid.
+A split is built in a folder of its own, `SPLIT-KEY`, where the key is a hash of everything that it
+depends on: raw files, reader, mapping, size, rows, cut, resampling. A journal in it names each
+finished file, so that a stopped preparation goes on. No manifest names the folder before the split
+is whole: until then the former data set is untouched and valid.
 """
 
 from __future__ import annotations
@@ -31,17 +33,28 @@ from .classes import IGNORE_INDEX
 from .convert import Task, convert, key_of, paths_of, stamp
 from .footage import is_frame
 from .geometry import same_aspect
-from .images import IMAGE_SUFFIXES, UNREAD_SUFFIXES, VIDEO_SUFFIXES, folders_of, suffixes_of, visible_files
+from .images import (
+    IMAGE_SUFFIXES,
+    UNREAD_SUFFIXES,
+    VIDEO_SUFFIXES,
+    folders_of,
+    suffixes_of,
+    visible_files,
+)
 from .layouts.base import Listing, Pair
 from .store import FORMAT, VERSION, is_dataset, pixels_hash, read_manifest
 
 JOURNAL = "journal.jsonl"
-PLANNED = "planned"  # key of its first line, which names all files that the folder will hold
+# key of its first line, which names all files that the folder will hold
+PLANNED = "planned"
 PROBLEMS = "problems.json"
-BUILT = re.compile(r"[a-z]+-[0-9a-f]{12}")  # names of splits' folders
+# names of splits' folders
+BUILT = re.compile(r"[a-z]+-[0-9a-f]{12}")
 OF_EARLIER_VERSIONS = frozenset({"class_statistics.json", JOURNAL})
-FRAMES = "frames"  # of videos: see footage.py
-WORTH_A_WORD = 1_000_000_000  # bytes of a cache from which its size is said before it is written
+# of videos: see footage.py
+FRAMES = "frames"
+# bytes of a cache from which its size is said before it is written
+WORTH_A_WORD = 1_000_000_000
 # Percent of labelled pixels below which a person should look twice, or be told.
 FEW_LABELLED = 2.0
 MOST_LABELLED = 80.0
@@ -49,8 +62,8 @@ MOST_LABELLED = 80.0
 
 @dataclass(frozen=True)
 class Summary:
-    """Result of a preparation; `labelled` is the share of labelled pixels by split in percent, `absent` the classes without a
-    pixel, `pixels` a hash of what was prepared by split.
+    """Result of a preparation; `labelled` is the share of labelled pixels by split in percent,
+    `absent` the classes without a pixel, `pixels` a hash of what was prepared by split.
     """
 
     folder: Path
@@ -80,54 +93,83 @@ class Summary:
 def fill(task: Task, listing: Listing, reporter: Reporter, workers: int) -> Summary:
     """Convert all pairs of a listing and put the data set in place; returns counts.
 
-    Raises FgdaError when nothing usable is found, UsageError for a place or a name that another data set has.
+    Raises FgdaError when nothing usable is found, UsageError for a place or a name that another
+    data set has.
     """
     if not listing.pairs:
-        first = f" (first: {listing.problems[0]['file']}: {listing.problems[0]['reason']})" if listing.problems else ""
+        first = (
+            f" (first: {listing.problems[0]['file']}: {listing.problems[0]['reason']})"
+            if listing.problems
+            else ""
+        )
         there = "".join(f"\nthere: {text}" for text in not_taken(task, listing)[:1])
         only = f" by --only {' '.join(task.asked['only'])}" if task.asked.get("only") else ""
-        raise FgdaError(f"no image with everything it needs was found{only} for '{task.dataset}'{first}{there}")
+        raise FgdaError(
+            f"no image with everything it needs was found{only} for '{task.dataset}'{first}{there}"
+        )
     _refuse_shared_paths(task, listing)
     for note in (*listing.notes, *not_taken(task, listing)):
         reporter.decide(f"{task.dataset}: {note}")
     if task.check_only:
-        records = {record["key"]: record for record in _convert_all(task, listing.pairs, {}, reporter, workers)}
-        return _judge(task, listing, records, 0)[0]
-    files = [path for pair in listing.pairs for path in (pair.image, pair.label) if path is not None]
-    check_destination(task.out, task.raw, [path for path in files if not path.is_relative_to(task.out / FRAMES)])
+        records = {
+            record["key"]: record
+            for record in _convert_all(task, listing.pairs, {}, reporter=reporter, workers=workers)
+        }
+        return _judge(task, listing, records, skipped=0)[0]
+    files = [
+        path for pair in listing.pairs for path in (pair.image, pair.label) if path is not None
+    ]
+    check_destination(
+        task.out, task.raw, [path for path in files if not path.is_relative_to(task.out / FRAMES)]
+    )
     with alone_in(task.out, "--name or --out"):
         former = former_manifest(task.out)
         _check_former(task, listing, former)
         for note in _changed_facts(task, listing, former):
             reporter.decide(f"{task.dataset}: {note}")
-        return _build(task, listing, former, reporter, workers)
+        return _build(task, listing, former, reporter=reporter, workers=workers)
 
 
-def _build(task: Task, listing: Listing, former: dict[str, Any] | None, reporter: Reporter, workers: int) -> Summary:
-    folders = {split: f"{split}-{_key(task, pairs)}" for split, pairs in _by_split(listing.pairs).items()}
+def _build(
+    task: Task, listing: Listing, former: dict[str, Any] | None, reporter: Reporter, workers: int
+) -> Summary:
+    folders = {
+        split: f"{split}-{_key(task, pairs)}" for split, pairs in _by_split(listing.pairs).items()
+    }
     journals = {split: task.out / folder / JOURNAL for split, folder in folders.items()}
     records: dict[str, dict] = {}
     for split, journal in journals.items():
         make_folder(journal.parent)
         if not journal.is_file():
-            planned = [path for pair in listing.pairs if pair.split == split for path in paths_of(task, pair, folders[split])]
+            planned = [
+                path
+                for pair in listing.pairs
+                if pair.split == split
+                for path in paths_of(task, pair, folders[split])
+            ]
             append_line(journal, json.dumps({"key": PLANNED, "paths": planned}))
         records |= _still_valid(task, listing.pairs, _read_journal(journal))
-        for record in _reused(task, listing.pairs, former, split, folders[split], records):
+        for record in _reused(
+            task, listing.pairs, former, split=split, folder=folders[split], records=records
+        ):
             records[record["key"]] = record
             append_line(journal, json.dumps(record))
     skipped = len(records)
     if skipped:
-        reporter.say(f"{task.dataset}: {skipped} of {len(listing.pairs)} images are prepared already")
+        reporter.say(
+            f"{task.dataset}: {skipped} of {len(listing.pairs)} images are prepared already"
+        )
     missing = [pair for pair in listing.pairs if key_of(pair) not in records]
     _check_space(task, len(missing), reporter)
-    for record in _convert_all(task, missing, folders, reporter, workers):
+    for record in _convert_all(task, missing, folders, reporter=reporter, workers=workers):
         records[record["key"]] = record
         append_line(journals[record["split"]], json.dumps(record))
-    summary, splits = _judge(task, listing, records, skipped)
-    manifest = _manifest(task, listing, splits, folders, former)
+    summary, splits = _judge(task, listing, records, skipped=skipped)
+    manifest = _manifest(task, listing, splits, folders=folders, former=former)
     summary.warnings.extend(_drop_shared_images(manifest, listing))
-    summary.images.update({split: len(items) for split, items in manifest["splits"].items() if split in splits})
+    summary.images.update(
+        {split: len(items) for split, items in manifest["splits"].items() if split in splits}
+    )
     summary.pixels.update({split: made["pixels"] for split, made in manifest["made"].items()})
     for journal in journals.values():
         sync(journal)
@@ -140,7 +182,9 @@ def _build(task: Task, listing: Listing, former: dict[str, Any] | None, reporter
 
 
 def check_destination(out: Path, raw: dict[str, str], files: Iterable[Path] = ()) -> None:
-    """Raise UsageError where a data set would be written into raw files, or over files that are not ours."""
+    """Raise UsageError where a data set would be written into raw files, or over files that are not
+    ours.
+    """
     here = out.resolve()
     for option, text in raw.items():
         there = Path(text).resolve()
@@ -148,23 +192,36 @@ def check_destination(out: Path, raw: dict[str, str], files: Iterable[Path] = ()
         if there.is_dir() and is_inside:
             raise UsageError(
                 f"the data set would be written to {out}, which "
-                + ("is" if here == there else "lies in" if here.is_relative_to(there) else "contains")
-                + f" the raw data of --{option} {text}: nothing is written there\ngive another --name or --out"
+                + (
+                    "is"
+                    if here == there
+                    else "lies in"
+                    if here.is_relative_to(there)
+                    else "contains"
+                )
+                + f" the raw data of --{option} {text}: nothing is written there\ngive another"
+                " --name or --out"
             )
         prepared = next((folder for folder in (there, *there.parents) if is_dataset(folder)), None)
         if prepared is not None:
-            raise UsageError(f"--{option} {text} lies in {prepared}, a prepared data set: name the raw images in its place")
+            raise UsageError(
+                f"--{option} {text} lies in {prepared}, a prepared data set: name the raw images in"
+                " its place"
+            )
     parents: dict[Path, Path] = {}
     for path in files:
         parent = parents.setdefault(path.parent, path.parent.resolve())
         real = path.resolve() if path.is_symlink() else parent / path.name
         if real.is_relative_to(here):
-            raise UsageError(f"{path} leads into {out}, to which the data set would be written: give another --name or --out")
+            raise UsageError(
+                f"{path} leads into {out}, to which the data set would be written: give another"
+                " --name or --out"
+            )
     foreign = next(_foreign(out), None)
     if foreign is not None:
         raise UsageError(
-            f"{out} holds {foreign.relative_to(out)}, which no data set of fgda names: nothing is written there\n"
-            "give another --name or --out"
+            f"{out} holds {foreign.relative_to(out)}, which no data set of fgda names: nothing is"
+            " written there\ngive another --name or --out"
         )
 
 
@@ -173,8 +230,12 @@ def _foreign(out: Path) -> Iterator[Path]:
     if not out.is_dir():
         return
     manifest = former_manifest(out)
-    entries = [entry for items in (manifest["splits"].values() if manifest else ()) for entry in items]
-    named = {out / entry[part] for entry in entries for part in ("image", "label") if entry.get(part)}
+    entries = [
+        entry for items in (manifest["splits"].values() if manifest else ()) for entry in items
+    ]
+    named = {
+        out / entry[part] for entry in entries for part in ("image", "label") if entry.get(part)
+    }
     top = {"manifest.json", PROBLEMS} | (OF_EARLIER_VERSIONS if manifest else set())
     built = {folder.name for folder in out.iterdir() if _is_built(folder)}
     for path in visible_files(out):
@@ -191,17 +252,22 @@ def _is_built(folder: Path) -> bool:
 
 
 def former_manifest(out: Path) -> dict[str, Any] | None:
-    """Return the manifest of the data set that is there; None where there is none that can be read."""
+    """Return the manifest of the data set that is there; None where there is none that can be
+    read.
+    """
     if not (out / "manifest.json").is_file():
         return None
     try:
         return read_manifest(out)
     except FgdaError:
-        return None  # of an older version, or damaged: nothing of it can be kept
+        # of an older version, or damaged: nothing of it can be kept
+        return None
 
 
 def _check_former(task: Task, listing: Listing, former: dict[str, Any] | None) -> None:
-    """Raise UsageError where the name belongs to other raw files, and FgdaError where kept splits have other classes."""
+    """Raise UsageError where the name belongs to other raw files, and FgdaError where kept splits
+    have other classes.
+    """
     if former is None:
         return
     splits = {pair.split for pair in listing.pairs}
@@ -221,22 +287,28 @@ def _check_former(task: Task, listing: Listing, former: dict[str, Any] | None) -
                 continue
             another = f"--{option} {was}" if was != "all" else f"every {option}"
             raise UsageError(
-                f"{task.out} was made from {another}, not from --{option} {now}\n"
-                f"--name {_other_name(task, now)} keeps both; to replace it, delete {task.out} first"
+                f"{task.out} was made from {another}, not from --{option} {now}\n--name"
+                f" {_other_name(task, now)} keeps both; to replace it, delete {task.out} first"
             )
     kept = _kept(task, listing, former)
     if kept and former["classes"] != listing.classes.to_json():
         raise FgdaError(
-            f"the splits {', '.join(kept)} of {task.out} were prepared with different classes: choose another --name or delete it"
+            f"the splits {', '.join(kept)} of {task.out} were prepared with different classes:"
+            " choose another --name or delete it"
         )
-    raw = {os.path.realpath(entry["raw"]): split for split, items in kept.items() for entry in items if entry.get("raw")}
+    raw = {
+        os.path.realpath(entry["raw"]): split
+        for split, items in kept.items()
+        for entry in items
+        if entry.get("raw")
+    }
     both = [pair for pair in listing.pairs if os.path.realpath(pair.image) in raw]
     if both:
         other = raw[os.path.realpath(both[0].image)]
         raise UsageError(
-            f"{len(both)} images stand in the split {other} of {task.out} already, e.g. {both[0].image}: "
-            f"no image may be in two splits\nleave them out, prepare {other} anew by the same command (--hold-out), "
-            "or give another --name"
+            f"{len(both)} images stand in the split {other} of {task.out} already, e.g."
+            f" {both[0].image}: no image may be in two splits\nleave them out, prepare {other} anew"
+            " by the same command (--hold-out), or give another --name"
         )
 
 
@@ -255,11 +327,16 @@ def _refuse_shared_paths(task: Task, listing: Listing) -> None:
     for pair in listing.pairs:
         other = seen.setdefault(os.path.realpath(pair.image), pair)
         if other.split != pair.split:
-            raise UsageError(f"{pair.image} is in the splits {other.split} and {pair.split}: no image may be in two")
+            raise UsageError(
+                f"{pair.image} is in the splits {other.split} and {pair.split}: no image may be"
+                " in two"
+            )
 
 
 def _drop_shared_images(manifest: dict[str, Any], listing: Listing) -> list[str]:
-    """Take images out of the split train that another split holds too, as copies; returns what to say of it."""
+    """Take images out of the split train that another split holds too, as copies; returns what to
+    say of it.
+    """
     if listing.shares_images:
         return []
     held = {
@@ -277,7 +354,10 @@ def _drop_shared_images(manifest: dict[str, Any], listing: Listing) -> list[str]
     kept = [entry for entry in train if entry["name"] not in names]
     if not kept:
         split, _ = held[both[0]["raw_hash"]]
-        raise FgdaError(f"every training image is an image of the split {split} too: no image may be in two splits")
+        raise FgdaError(
+            f"every training image is an image of the split {split} too: no image may be in two"
+            " splits"
+        )
     manifest["splits"]["train"] = kept
     manifest["made"].get("train", {})["pixels"] = pixels_hash(kept)
     split, other = held[both[0]["raw_hash"]]
@@ -288,19 +368,35 @@ def _drop_shared_images(manifest: dict[str, Any], listing: Listing) -> list[str]
 
 
 def not_taken(task: Task, listing: Listing) -> list[str]:
-    """Say which files below the raw folders look like images, labels or videos and are neither taken nor refused."""
-    used = {os.path.realpath(path) for pair in listing.pairs for path in (pair.image, pair.label) if path is not None}
+    """Say which files below the raw folders look like images, labels or videos and are neither
+    taken nor refused.
+    """
+    used = {
+        os.path.realpath(path)
+        for pair in listing.pairs
+        for path in (pair.image, pair.label)
+        if path is not None
+    }
     used |= {os.path.realpath(problem["file"]) for problem in listing.problems}
     used |= {os.path.realpath(path) for path in listing.used}
     pictures = IMAGE_SUFFIXES | UNREAD_SUFFIXES | VIDEO_SUFFIXES
     said = []
-    roots = {os.path.realpath(path): Path(path) for path in task.raw.values() if Path(path).is_dir()}
+    roots = {
+        os.path.realpath(path): Path(path) for path in task.raw.values() if Path(path).is_dir()
+    }
     for real, root in roots.items():
         if any(other != real and Path(real).is_relative_to(other) for other in roots):
-            continue  # a folder that lies in another one's
-        rest = [path for path in visible_files(root) if path.suffix.lower() in pictures and os.path.realpath(path) not in used]
+            # a folder that lies in another one's
+            continue
+        rest = [
+            path
+            for path in visible_files(root)
+            if path.suffix.lower() in pictures and os.path.realpath(path) not in used
+        ]
         if rest:
-            said.append(f"{len(rest)} files are not taken: {suffixes_of(rest)} ({folders_of(rest, root)})")
+            said.append(
+                f"{len(rest)} files are not taken: {suffixes_of(rest)} ({folders_of(rest, root)})"
+            )
     return said
 
 
@@ -328,7 +424,9 @@ def _reused(
     folder: str,
     records: dict[str, dict],
 ) -> Iterator[dict]:
-    """Yield records of images that the former data set holds exactly so, linked into the new folder."""
+    """Yield records of images that the former data set holds exactly so, linked into the new
+    folder.
+    """
     before = (former or {}).get("made", {}).get(split, {}).get("folder")
     if before is None or before == folder:
         return
@@ -345,7 +443,9 @@ def _reused(
 
 
 def _link(old: Path, new: Path) -> None:
-    """Give a finished file, which is never changed, a second name; a copy where the disk has no links."""
+    """Give a finished file, which is never changed, a second name; a copy where the disk has no
+    links.
+    """
     make_folder(new.parent)
     new.unlink(missing_ok=True)
     try:
@@ -355,20 +455,26 @@ def _link(old: Path, new: Path) -> None:
 
 
 def _check_space(task: Task, images: int, reporter: Reporter) -> None:
-    """Say how much disk space the images need. Raises FgdaError when they cannot fit; better now than after hours."""
+    """Say how much disk space the images need. Raises FgdaError when they cannot fit; better now
+    than after hours.
+    """
     if task.size is None:
         return
     pixels = task.size[0] * task.size[1] * images
-    needed = pixels * 3 if task.cache == "raw" else pixels  # PNG: a third or half of that, as photographs go
+    # PNG: a third or half of that, as photographs go
+    needed = pixels * 3 if task.cache == "raw" else pixels
     free = shutil.disk_usage(task.out).free
     if needed >= WORTH_A_WORD:
         smaller = f", --cache png about {_megabytes(pixels)}" if task.cache == "raw" else ""
-        reporter.say(f"{task.dataset}: {images} images need about {_megabytes(needed)} in {task.out}{smaller}")
+        reporter.say(
+            f"{task.dataset}: {images} images need about {_megabytes(needed)} in"
+            f" {task.out}{smaller}"
+        )
     if needed > free:
         smaller = "--cache png, or " if task.cache == "raw" else ""
         raise FgdaError(
-            f"{task.out} needs about {_megabytes(needed)} for {images} images, but {_megabytes(free)} are free\n"
-            f"use {smaller}a smaller --size, or another --out"
+            f"{task.out} needs about {_megabytes(needed)} for {images} images, but"
+            f" {_megabytes(free)} are free\nuse {smaller}a smaller --size, or another --out"
         )
 
 
@@ -376,10 +482,13 @@ def _megabytes(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.2f} MB"
 
 
-def _convert_all(task: Task, pairs: list[Pair], folders: dict[str, str], reporter: Reporter, workers: int):
+def _convert_all(
+    task: Task, pairs: list[Pair], folders: dict[str, str], reporter: Reporter, workers: int
+):
     label = f"{'check' if task.check_only else 'prepare'} {task.dataset}"
     with reporter.progress(label, len(pairs)) as advance:
-        few = len(pairs) < 8  # not worth starting processes for
+        # not worth starting processes for
+        few = len(pairs) < 8
         for record in in_processes(_Convert(task, folders), pairs, 1 if few else workers):
             yield record
             advance(1)
@@ -387,7 +496,9 @@ def _convert_all(task: Task, pairs: list[Pair], folders: dict[str, str], reporte
 
 @dataclass(frozen=True)
 class _Convert:
-    """`convert` with its task and the splits' folders bound, in a form that travels to a worker process."""
+    """`convert` with its task and the splits' folders bound, in a form that travels to a worker
+    process.
+    """
 
     task: Task
     folders: dict[str, str]
@@ -404,7 +515,8 @@ def _read_journal(path: Path) -> dict[str, dict]:
                 record = json.loads(line)
                 records[record["key"]] = record
             except (ValueError, KeyError, TypeError):
-                continue  # a line cut short by a crash: the pair is converted again
+                # a line cut short by a crash: the pair is converted again
+                continue
     except FileNotFoundError:
         pass
     return records
@@ -421,12 +533,19 @@ def _still_valid(task: Task, pairs: list[Pair], records: dict[str, dict]) -> dic
     return {
         key_of(pair): record
         for pair, record in recorded
-        if record and "problem" not in record and record["stamp"] == stamp(pair, task) and is_there(record)
+        if record
+        and "problem" not in record
+        and record["stamp"] == stamp(pair, task)
+        and is_there(record)
     }
 
 
-def _judge(task: Task, listing: Listing, records: dict[str, dict], skipped: int) -> tuple[Summary, dict[str, list[dict]]]:
-    """Return the summary, and the manifest's entries by split. Raises FgdaError where nothing is left, or on --check-only."""
+def _judge(
+    task: Task, listing: Listing, records: dict[str, dict], skipped: int
+) -> tuple[Summary, dict[str, list[dict]]]:
+    """Return the summary, and the manifest's entries by split. Raises FgdaError where nothing is
+    left, or on --check-only.
+    """
     splits: dict[str, list[dict]] = {}
     unchanged = 0
     for pair in listing.pairs:
@@ -437,12 +556,12 @@ def _judge(task: Task, listing: Listing, records: dict[str, dict], skipped: int)
         unchanged += bool(record.get("unchanged"))
         kept = ("name", "image", "label", "counts", "size", "raw", "raw_hash", "hash")
         splits.setdefault(pair.split, []).append({key: record[key] for key in kept})
-    summary = _summary(task, listing, splits, skipped)
+    summary = _summary(task, listing, splits, skipped=skipped)
     _warn_of_squeezed(task, splits.get("train", []), summary.warnings)
     if unchanged:
         summary.warnings.append(
-            f"{unchanged} of {sum(map(len, splits.values()))} labels are unchanged pre-labels of fgda rank: a model's guesses, "
-            "to be corrected first"
+            f"{unchanged} of {sum(map(len, splits.values()))} labels are unchanged pre-labels of"
+            " fgda rank: a model's guesses, to be corrected first"
         )
     if task.check_only:
         if listing.problems:
@@ -454,8 +573,8 @@ def _judge(task: Task, listing: Listing, records: dict[str, dict], skipped: int)
         commonest, count = next(iter(summary.reasons.items()))
         example = next(p for p in listing.problems if _kind_of(p["reason"]) == commonest)
         raise FgdaError(
-            f"every image of '{task.dataset}' was refused, {count} of {len(listing.problems)} as {example['file']}: "
-            f"{example['reason']}\nall reasons: {task.out / PROBLEMS}"
+            f"every image of '{task.dataset}' was refused, {count} of {len(listing.problems)} as"
+            f" {example['file']}: {example['reason']}\nall reasons: {task.out / PROBLEMS}"
         )
     return summary, splits
 
@@ -469,11 +588,17 @@ def _kept(task: Task, listing: Listing, former: dict[str, Any] | None) -> dict[s
 
 
 def _manifest(
-    task: Task, listing: Listing, splits: dict[str, list], folders: dict[str, str], former: dict[str, Any] | None
+    task: Task,
+    listing: Listing,
+    splits: dict[str, list],
+    folders: dict[str, str],
+    former: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """Return the manifest of the new data set: the splits made now, and those that are kept."""
     kept = _kept(task, listing, former)
-    made = {split: made for split, made in ((former or {}).get("made") or {}).items() if split in kept}
+    made = {
+        split: made for split, made in ((former or {}).get("made") or {}).items() if split in kept
+    }
     for split, items in splits.items():
         made[split] = made_from(task, folders[split], items)
     names = listing.classes.names
@@ -484,7 +609,9 @@ def _manifest(
         if total is not None
     }
     if task.rows is not None:
-        listing.notes.append("rows {:g} to {:g} % of each image's height are kept".format(*task.rows))
+        listing.notes.append(
+            "rows {:g} to {:g} % of each image's height are kept".format(*task.rows)
+        )
     if task.cut:
         listing.notes.append("training images are cut to the shape of {}x{}".format(*task.size))
     of_training = made.get("train", {}).get("options", {})
@@ -541,11 +668,16 @@ def _changed_facts(task: Task, listing: Listing, former: dict[str, Any] | None) 
         ]
         changes += ["other meanings of the labels"] if before["mapping"] != now["mapping"] else []
         if changes:
-            said.append(f"{split} was prepared with {'; '.join(changes)} (another --name keeps both)")
+            said.append(
+                f"{split} was prepared with {'; '.join(changes)} (another --name keeps both)"
+            )
     for split, made in ((former or {}).get("made") or {}).items():
         is_kept = task.is_own and split not in splits
         if is_kept and made["mapping"] != now["mapping"]:
-            said.append(f"the split {split}, which is kept, was prepared with other meanings of the labels or another reader")
+            said.append(
+                f"the split {split}, which is kept, was prepared with other meanings of the labels"
+                " or another reader"
+            )
     return said
 
 
@@ -556,7 +688,9 @@ def _text(value: Any) -> str:
 
 
 def _sweep(out: Path, manifest: dict[str, Any]) -> None:
-    """Delete the folders of splits that no manifest names any more: of each only the files that its journal names."""
+    """Delete the folders of splits that no manifest names any more: of each only the files that its
+    journal names.
+    """
     used = {made["folder"] for made in manifest["made"].values()}
     for folder in out.iterdir():
         if not _is_built(folder) or folder.name in used:
@@ -574,7 +708,11 @@ def _sweep(out: Path, manifest: dict[str, Any]) -> None:
 def _named_by(folder: Path) -> list[Path]:
     """The files of a split's folder that its journal names, the journal last."""
     planned = _read_journal(folder / JOURNAL).get(PLANNED, {}).get("paths", [])
-    inside = [path for path in planned if Path(path).parts[0] == folder.name and ".." not in Path(path).parts]
+    inside = [
+        path
+        for path in planned
+        if Path(path).parts[0] == folder.name and ".." not in Path(path).parts
+    ]
     return [*(folder.parent / path for path in inside), folder / JOURNAL]
 
 
@@ -582,7 +720,9 @@ def _named_by(folder: Path) -> list[Path]:
 
 
 def _warn_of_squeezed(task: Task, items: list[dict], warnings: list[str]) -> None:
-    """Warn of training images that do not have the shape that most have: one size squeezes them differently."""
+    """Warn of training images that do not have the shape that most have: one size squeezes them
+    differently.
+    """
     sizes = Counter(tuple(item["size"]) for item in items)
     if task.size is None or not sizes:
         return
@@ -590,8 +730,9 @@ def _warn_of_squeezed(task: Task, items: list[dict], warnings: list[str]) -> Non
     others = sum(count for size, count in sizes.items() if not same_aspect(size, most))
     if others:
         warnings.append(
-            f"train: {others} of {len(items)} images have another shape than most ({most[0]}x{most[1]}) and are squeezed to "
-            f"{task.size[0]}x{task.size[1]}: --cut keeps their middle instead"
+            f"train: {others} of {len(items)} images have another shape than most"
+            f" ({most[0]}x{most[1]}) and are squeezed to {task.size[0]}x{task.size[1]}: --cut keeps"
+            " their middle instead"
         )
 
 
@@ -610,27 +751,47 @@ def _summary(task: Task, listing: Listing, splits: dict[str, list], skipped: int
         pixels = _class_pixels(items)
         if pixels is None:
             continue
-        everything = sum(width * height for width, height in (item["size"] for item in items if item["counts"] is not None))
+        everything = sum(
+            width * height
+            for width, height in (item["size"] for item in items if item["counts"] is not None)
+        )
         labelled[split] = round(100 * float(pixels.sum()) / max(everything, 1), 2)
         absent[split] = [name for name, count in zip(names, pixels, strict=True) if not count]
         if labelled[split] < FEW_LABELLED:
-            warnings.append(f"{split}: only {labelled[split]:.1f} % of the pixels are labelled: is the mapping right?")
+            warnings.append(
+                f"{split}: only {labelled[split]:.1f} % of the pixels are labelled: is the mapping"
+                " right?"
+            )
         elif labelled[split] < MOST_LABELLED:
             warnings.append(
-                f"{split}: {100 - labelled[split]:.0f} % of the pixels are ignored; a model will call them one of your classes: "
-                "map them to a class of their own, e.g. `rest: other`"
+                f"{split}: {100 - labelled[split]:.0f} % of the pixels are ignored; a model will"
+                " call them one of your classes: map them to a class of their own, e.g. `rest:"
+                " other`"
             )
         never = [names[k] for k in sorted(task.mapped) if k < len(names) and not pixels[k]]
         if never:
             warnings.append(f"{split}: mapped, but never seen: {', '.join(never)}")
     reasons = Counter(_kind_of(problem["reason"]) for problem in listing.problems)
     images = {split: len(items) for split, items in splits.items()}
-    return Summary(task.out, images, len(listing.problems), skipped, labelled, absent, dict(reasons.most_common()), warnings)
+    return Summary(
+        task.out,
+        images,
+        len(listing.problems),
+        skipped=skipped,
+        labelled=labelled,
+        absent=absent,
+        reasons=dict(reasons.most_common()),
+        warnings=warnings,
+    )
 
 
 def _kind_of(reason: str) -> str:
     """A refusal without what differs from file to file."""
-    return reason.split(":")[0].split(" (")[0] if not reason.startswith(("label id", "train id")) else "an id outside the table"
+    return (
+        reason.split(":")[0].split(" (")[0]
+        if not reason.startswith(("label id", "train id"))
+        else "an id outside the table"
+    )
 
 
 # Options
@@ -643,7 +804,10 @@ def parse_size(text: str | None, option: str = "--size") -> tuple[int, int] | No
     match = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})", text.lower())
     size = (int(match[1]), int(match[2])) if match else (0, 0)
     if min(size) < 32 or max(size) > LARGEST_SIDE:
-        raise UsageError(f"{option} {text}: write it as WIDTHxHEIGHT, from 32x32 to {LARGEST_SIDE} a side, e.g. 1280x720")
+        raise UsageError(
+            f"{option} {text}: write it as WIDTHxHEIGHT, from 32x32 to {LARGEST_SIDE} a side, e.g."
+            " 1280x720"
+        )
     return size
 
 
@@ -656,5 +820,7 @@ def parse_rows(text: str | None) -> tuple[float, float] | None:
     except ValueError:
         top = bottom = math.nan
     if not 0 <= top < bottom <= 100:
-        raise UsageError(f"--rows {text}: write it as TOP:BOTTOM in percent of the height, e.g. 29:70")
+        raise UsageError(
+            f"--rows {text}: write it as TOP:BOTTOM in percent of the height, e.g. 29:70"
+        )
     return top, bottom

@@ -18,9 +18,11 @@ from .layouts.base import Pair, ReadLabel
 from .prelabels import areas_hash
 from .shapes import Shapes, draw
 
-CONVERSION = 3  # of the code below; 1 resized labels half a pixel off their image, 2 knew no hashes of pixels
+# of the code below; 1 resized labels half a pixel off their image, 2 knew no hashes of pixels
+CONVERSION = 3
 Cache = Literal["raw", "png"]
-CACHE_SUFFIX: dict[str, str] = {"raw": ".bmp", "png": ".png"}  # BMP: raw pixels that every viewer opens
+# BMP: raw pixels that every viewer opens
+CACHE_SUFFIX: dict[str, str] = {"raw": ".bmp", "png": ".png"}
 
 
 @dataclass(frozen=True)
@@ -29,40 +31,67 @@ class Task:
 
     dataset: str
     out: Path
-    size: tuple[int, int] | None  # width, height of training images; None keeps theirs
+    # width, height of training images; None keeps theirs
+    size: tuple[int, int] | None
     num_classes: int
     read_label: ReadLabel
-    read_shapes: Callable[[Path], Shapes] | None = None  # of layouts whose label files hold outlines
-    reader: str = "folder"  # gta5, folder, …: what read the raw files
-    raw: dict[str, str] = field(default_factory=dict)  # raw folders and files by their option, as absolute paths
-    choice: dict[str, Any] = field(default_factory=dict)  # options that choose among the raw files: another data set each
-    asked: dict[str, Any] = field(default_factory=dict)  # other options, for the manifest
+    # of layouts whose label files hold outlines
+    read_shapes: Callable[[Path], Shapes] | None = None
+    # gta5, folder, …: what read the raw files
+    reader: str = "folder"
+    # raw folders and files by their option, as absolute paths
+    raw: dict[str, str] = field(default_factory=dict)
+    # options that choose among the raw files: another data set each
+    choice: dict[str, Any] = field(default_factory=dict)
+    # other options, for the manifest
+    asked: dict[str, Any] = field(default_factory=dict)
     check_only: bool = False
     cache: Cache = "raw"
-    is_own: bool = False  # a user's own files hold one split at a time; published ones have all of theirs
+    # a user's own files hold one split at a time; published ones have all of theirs
+    is_own: bool = False
     resample: Resample = "area"
     max_pixels: int | None = None
-    rows: tuple[float, float] | None = None  # the part of an image's height that is kept, in percent from the top
-    cut: bool = False  # training images of another aspect than `size` lose their borders instead of being squeezed
-    label_facts: dict[str, Any] = field(default_factory=dict)  # what a converted label depends on besides its file
-    prelabels: dict[str, str] = field(default_factory=dict)  # hashes of what fgda rank wrote, by name
-    mapped: frozenset[int] = frozenset()  # train ids that the mapping can yield, where there is one
+    # the part of an image's height that is kept, in percent from the top
+    rows: tuple[float, float] | None = None
+    # training images of another aspect than `size` lose their borders instead of being squeezed
+    cut: bool = False
+    # what a converted label depends on besides its file
+    label_facts: dict[str, Any] = field(default_factory=dict)
+    # hashes of what fgda rank wrote, by name
+    prelabels: dict[str, str] = field(default_factory=dict)
+    # train ids that the mapping can yield, where there is one
+    mapped: frozenset[int] = frozenset()
 
     @cached_property
     def conversion(self) -> str:
-        """Return a short hash of everything that a cached label or image depends on, except the files."""
-        facts: list[Any] = [CONVERSION, self.size, self.cache, self.resample, self.num_classes, self.label_facts]
+        """Return a short hash of everything that a cached label or image depends on, except the
+        files.
+        """
+        facts: list[Any] = [
+            CONVERSION,
+            self.size,
+            self.cache,
+            self.resample,
+            self.num_classes,
+            self.label_facts,
+        ]
         facts += [self.rows] if self.rows is not None else []
         facts += ["cut"] if self.cut else []
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def convert(task: Task, pair: Pair, folder: str) -> dict:
-    """Convert one pair into `folder`, below the task's, and return its journal record: an item, or why it is refused.
+    """Convert one pair into `folder`, below the task's, and return its journal record: an item, or
+    why it is refused.
 
     A bad file never stops the others.
     """
-    record = {"key": key_of(pair), "split": pair.split, "name": pair.name, "stamp": stamp(pair, task)}
+    record = {
+        "key": key_of(pair),
+        "split": pair.split,
+        "name": pair.name,
+        "stamp": stamp(pair, task),
+    }
     reading = pair.image
     try:
         image, orientation = read_picture(pair.image, task.max_pixels)
@@ -70,15 +99,19 @@ def convert(task: Task, pair: Pair, folder: str) -> dict:
         if pair.label is not None:
             reading = pair.label
             label = _read_label(task, pair, image.shape[:2])
-            label = upright_label(label, pair, orientation, image.shape[:2])
+            label = upright_label(label, pair, orientation, shape=image.shape[:2])
     except BadFile as error:
         return record | {"problem": str(error), "file": str(reading)}
     except Exception as error:  # noqa: BLE001 - what no reader foresaw is that file's problem alone
-        return record | {"problem": f"cannot be read ({type(error).__name__}: {error})", "file": str(reading)}
+        return record | {
+            "problem": f"cannot be read ({type(error).__name__}: {error})",
+            "file": str(reading),
+        }
     if label is not None and label.shape != image.shape[:2]:
         sizes = f"image {image.shape[1]}x{image.shape[0]}, label {label.shape[1]}x{label.shape[0]}"
         return record | {"problem": f"sizes differ: {sizes}", "file": str(pair.image)}
-    is_plain = image.min() == image.max()  # a black frame shows nothing that two splits could share
+    # a black frame shows nothing that two splits could share
+    is_plain = image.min() == image.max()
     record["raw_hash"] = None if is_plain else hash_of(image)
     if label is not None and pair.name in task.prelabels:
         record["unchanged"] = areas_hash(label) == task.prelabels[pair.name]
@@ -94,26 +127,32 @@ def convert(task: Task, pair: Pair, folder: str) -> dict:
     if task.cut and task.size is not None and pair.split != "val":
         image = cut_to(image, task.size)
         label = label if label is None else cut_to(label, task.size)
-    return record | _cache(task, pair, image, label, folder)
+    return record | _cache(task, pair, image, label=label, folder=folder)
 
 
 def _read_label(task: Task, pair: Pair, shape: tuple[int, int]) -> np.ndarray:
-    """Return a pair's label. Outlines for an image of another size, which may claim any, are refused before they are drawn."""
+    """Return a pair's label. Outlines for an image of another size, which may claim any, are
+    refused before they are drawn.
+    """
     if pair.shapes is None and task.read_shapes is None:
         return task.read_label(pair.label)
     drawing = pair.shapes or task.read_shapes(pair.label)
     width, height = drawing.size
     # An image that its EXIF data turn may have been outlined as it is stored.
     if (height, width) not in (shape, shape[::-1]):
-        raise BadFile(f"sizes differ: image {shape[1]}x{shape[0]}, outlines of one of {width}x{height}")
+        raise BadFile(
+            f"sizes differ: image {shape[1]}x{shape[0]}, outlines of one of {width}x{height}"
+        )
     return draw(drawing)
 
 
-def upright_label(label: np.ndarray, pair: Pair, orientation: int, shape: tuple[int, int]) -> np.ndarray:
+def upright_label(
+    label: np.ndarray, pair: Pair, orientation: int, shape: tuple[int, int]
+) -> np.ndarray:
     """Return a label as its image is shown, upright, whose `shape` is (height, width).
 
-    Raises BadFile where only one of the two is turned by its EXIF data and the sizes do not tell in which frame the label
-    was drawn.
+    Raises BadFile where only one of the two is turned by its EXIF data and the sizes do not tell in
+    which frame the label was drawn.
     """
     own = 1 if pair.shapes is not None else exif_orientation(pair.label)
     if own == orientation:
@@ -122,14 +161,19 @@ def upright_label(label: np.ndarray, pair: Pair, orientation: int, shape: tuple[
     if sizes_tell:
         return label
     raise BadFile(
-        f"image and label are turned differently by their EXIF data (orientation {orientation} and {own}): save both upright"
+        f"image and label are turned differently by their EXIF data (orientation {orientation} and"
+        f" {own}): save both upright"
     )
 
 
 def exif_orientation(path: Path) -> int:
     """Return the EXIF orientation of a label file; 1 where it has none."""
     content = path.read_bytes()
-    if b"eXIf" not in content and b"Exif" not in content and path.suffix.lower() not in (".tif", ".tiff"):
+    if (
+        b"eXIf" not in content
+        and b"Exif" not in content
+        and path.suffix.lower() not in (".tif", ".tiff")
+    ):
         return 1
     with open_image(path) as image:
         return int(image.getexif().get(ORIENTATION, 1) or 1)
@@ -145,9 +189,17 @@ def hash_of(*pixels: np.ndarray | None) -> str:
     return digest.hexdigest()
 
 
-def _cache(task: Task, pair: Pair, image: np.ndarray, label: np.ndarray | None, folder: str) -> dict:
-    """Write image and label. Validation keeps both at their own size, at which they are evaluated and predicted."""
-    counts = None if label is None else np.bincount(label.ravel(), minlength=256)[: task.num_classes].tolist()
+def _cache(
+    task: Task, pair: Pair, image: np.ndarray, label: np.ndarray | None, folder: str
+) -> dict:
+    """Write image and label. Validation keeps both at their own size, at which they are evaluated
+    and predicted.
+    """
+    counts = (
+        None
+        if label is None
+        else np.bincount(label.ravel(), minlength=256)[: task.num_classes].tolist()
+    )
     own = (image.shape[1], image.shape[0])
     keeps_size = pair.split == "val" or task.size is None
     size = own if keeps_size else task.size
@@ -182,8 +234,12 @@ def key_of(pair: Pair) -> str:
 
 
 def stamp(pair: Pair, task: Task) -> list:
-    """Return everything that a cached file depends on; when it changes, the pair is converted again."""
-    facts: list = [task.conversion] if pair.shapes is None else [task.conversion, pair.shapes.stamp()]
+    """Return everything that a cached file depends on; when it changes, the pair is converted
+    again.
+    """
+    facts: list = (
+        [task.conversion] if pair.shapes is None else [task.conversion, pair.shapes.stamp()]
+    )
     for path in (pair.image, pair.label) if pair.shapes is None else (pair.image,):
         status = path.stat() if path is not None and path.exists() else None
         facts.append([str(path), status.st_size, status.st_mtime_ns] if status else None)

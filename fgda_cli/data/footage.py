@@ -1,4 +1,6 @@
-"""Frames of videos as images to prepare: every so many seconds or frames, without near-duplicates, named by clip and time."""
+"""Frames of videos as images to prepare: every so many seconds or frames, without near-duplicates,
+named by clip and time.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,16 @@ from pathlib import Path
 from ..runtime.errors import FgdaError, UsageError
 from ..runtime.files import make_folder, write_json
 from ..runtime.reporter import Reporter
-from .images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, BadFile, difference_hash, image_files, look_alike, write_image, written_name
+from .images import (
+    IMAGE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    BadFile,
+    difference_hash,
+    image_files,
+    look_alike,
+    write_image,
+    written_name,
+)
 
 DEFAULT_STEP = "1s"
 
@@ -37,29 +48,47 @@ def parse_step(text: str | None) -> Step:
 
 
 def videos_of(source: Path) -> list[Path]:
-    """Return the videos that a path names: itself, or those below it; none when it is a folder of images."""
+    """Return the videos that a path names: itself, or those below it; none when it is a folder of
+    images.
+    """
     if source.is_file():
         return [source] if source.suffix.lower() in VIDEO_SUFFIXES else []
     files = image_files(source, suffixes=IMAGE_SUFFIXES | VIDEO_SUFFIXES) if source.is_dir() else []
     return files if all(path.suffix.lower() in VIDEO_SUFFIXES for path in files) else []
 
 
-def extract(path: Path, videos: list[Path], out: Path, every: str | None, reporter: Reporter) -> Path:
-    """Write the videos' frames below `out` and return it; clips that are there already, unchanged, are not read again.
+def extract(
+    path: Path, videos: list[Path], out: Path, every: str | None, reporter: Reporter
+) -> Path:
+    """Write the videos' frames below `out` and return it; clips that are there already, unchanged,
+    are not read again.
 
-    A frame that looks like the one taken before it (difference hash) is passed over. Raises FgdaError where no video can be read.
+    A frame that looks like the one taken before it (difference hash) is passed over. Raises
+    FgdaError where no video can be read.
     """
-    step, taken, passed = parse_step(every), 0, 0
-    reporter.decide(f"frames are taken every {every or DEFAULT_STEP} (--every) from {len(videos)} video{'s' * (len(videos) > 1)}")
+    step = parse_step(every)
+    taken = 0
+    passed = 0
+    reporter.decide(
+        f"frames are taken every {every or DEFAULT_STEP} (--every) from {len(videos)}"
+        f" video{'s' * (len(videos) > 1)}"
+    )
     clips = _clips(path if path.is_dir() else path.parent, videos, out)
     make_folder(out)
-    for marker in out.rglob("*.json"):  # of videos that are not named any more
+    # of videos that are not named any more
+    for marker in out.rglob("*.json"):
         if marker.with_suffix("") not in clips.values():
             _delete_frames(marker.with_suffix(""))
             marker.unlink()
     for video, clip in reporter.track(clips.items(), "read videos", len(videos)):
         status = video.stat()
-        stamp = [str(video.resolve()), status.st_size, status.st_mtime_ns, step.seconds, step.frames]
+        stamp = [
+            str(video.resolve()),
+            status.st_size,
+            status.st_mtime_ns,
+            step.seconds,
+            step.frames,
+        ]
         done = clip.with_name(f"{clip.name}.json")
         record = _read(done)
         if record.get("stamp") != stamp:
@@ -70,30 +99,41 @@ def extract(path: Path, videos: list[Path], out: Path, every: str | None, report
                 reporter.warn(f"{video}: {error}")
                 continue
             write_json(done, record)
-        taken, passed = taken + record["taken"], passed + record["passed"]
+        taken = taken + record["taken"]
+        passed = passed + record["passed"]
         if record["cut"]:
             reporter.warn(f"{video}: {record['cut']}")
     if not taken:
         raise FgdaError(f"{path}: no frame of its {len(videos)} videos can be read")
-    reporter.decide(f"{taken} frames are taken, {passed} passed over because they look like the one before")
+    reporter.decide(
+        f"{taken} frames are taken, {passed} passed over because they look like the one before"
+    )
     return out
 
 
 def _clips(below: Path, videos: list[Path], out: Path) -> dict[Path, Path]:
-    """The folder of each video's frames, one for each: named as the video, its dots as `_`, with its suffix where two differ
-    by nothing else, and with a hash of its name where two would still have one folder.
+    """The folder of each video's frames, one for each: named as the video, its dots as `_`, with
+    its suffix where two differ by nothing else, and with a hash of its name where two would still
+    have one folder.
     """
-    plain = {video: video.relative_to(below).with_suffix("").as_posix().replace(".", "_") for video in videos}
+    plain = {
+        video: video.relative_to(below).with_suffix("").as_posix().replace(".", "_")
+        for video in videos
+    }
     whole = {video: video.relative_to(below).as_posix().replace(".", "_") for video in videos}
     # On a disk that does not tell capitals from small letters.
-    of_plain, of_whole = (Counter(name.casefold() for name in names.values()) for names in (plain, whole))
+    of_plain, of_whole = (
+        Counter(name.casefold() for name in names.values()) for names in (plain, whole)
+    )
     folders: dict[Path, Path] = {}
     for video in videos:
         name = plain[video]
         if of_plain[name.casefold()] > 1:
             name = whole[video]
         if of_whole[name.casefold()] > 1 or (name == whole[video] and of_plain[name.casefold()]):
-            name += "-" + hashlib.sha256(video.name.encode(errors="surrogateescape")).hexdigest()[:6]
+            name += (
+                "-" + hashlib.sha256(video.name.encode(errors="surrogateescape")).hexdigest()[:6]
+            )
         folders[video] = out / written_name(name)
     return folders
 
@@ -123,11 +163,15 @@ def _read(path: Path) -> dict:
 
 
 def _write_frames(video: Path, clip: Path, step: Step) -> dict:
-    """Write `CLIP/000123_4.10s.jpg` and so on: number in the video, and time. Raises BadFile where no frame can be read."""
+    """Write `CLIP/000123_4.10s.jpg` and so on: number in the video, and time. Raises BadFile where
+    no frame can be read.
+    """
     from .video import Clip, CutShort, frames_of
 
     taken = passed = 0
-    wanted, last, cut = -math.inf, None, None
+    wanted = -math.inf
+    last = None
+    cut = None
     try:
         for frame in frames_of(str(video), Clip(step.frames)):
             if frame.seconds < wanted - 1e-6:
@@ -137,7 +181,8 @@ def _write_frames(video: Path, clip: Path, step: Step) -> dict:
             if last is not None and look_alike(bits, last):
                 passed += 1
                 continue
-            last, taken = bits, taken + 1
+            last = bits
+            taken = taken + 1
             write_image(clip / f"{frame.number:06d}_{frame.seconds:.2f}s.jpg", frame.image)
     except CutShort as error:
         if not taken:

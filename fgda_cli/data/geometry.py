@@ -1,4 +1,6 @@
-"""Sizes: how images and labels are resized, and at which size an image enters the network (docs/input-size.md)."""
+"""Sizes: how images and labels are resized, and at which size an image enters the network
+(docs/input-size.md).
+"""
 
 from __future__ import annotations
 
@@ -11,15 +13,19 @@ from ..settings import LARGEST_SIDE
 
 Size = tuple[int, int]  # width, height
 Resample = Literal["area", "bicubic", "bilinear", "linear"]
-LARGEST_AREA = 2**25  # pixels that enter a network: 8K video
-SAME_ASPECT = 0.05  # relative difference up to which two aspects count as the same
+# pixels that enter a network: 8K video
+LARGEST_AREA = 2**25
+# relative difference up to which two aspects count as the same
+SAME_ASPECT = 0.05
 
 
 def resize_image(image: np.ndarray, size: Size, resample: Resample = "area") -> np.ndarray:
-    """Resize an RGB uint8 image to (width, height); an image of that size is returned as it is, without a copy.
+    """Resize an RGB uint8 image to (width, height); an image of that size is returned as it is,
+    without a copy.
 
-    `area`: mean over the covered pixels where it shrinks, bilinear where it grows. `bicubic` and `bilinear`: Pillow's, as the
-    published data loaders and evaluations resize. `linear`: OpenCV's between four pixels, as mmsegmentation does.
+    `area`: mean over the covered pixels where it shrinks, bilinear where it grows. `bicubic` and
+    `bilinear`: Pillow's, as the published data loaders and evaluations resize. `linear`: OpenCV's
+    between four pixels, as mmsegmentation does.
     """
     import cv2
 
@@ -28,16 +34,19 @@ def resize_image(image: np.ndarray, size: Size, resample: Resample = "area") -> 
     if resample in ("bicubic", "bilinear"):
         from PIL import Image
 
-        return np.asarray(Image.fromarray(image).resize(tuple(size), Image.Resampling[resample.upper()]))
+        return np.asarray(
+            Image.fromarray(image).resize(tuple(size), Image.Resampling[resample.upper()])
+        )
     how = cv2.INTER_AREA if resample == "area" and image.shape[1] > size[0] else cv2.INTER_LINEAR
     return cv2.resize(np.ascontiguousarray(image), tuple(size), interpolation=how)
 
 
 def resize_ids(ids: np.ndarray, size: Size) -> np.ndarray:
-    """Resize labels, masks or id maps `[H,W]` to (width, height): the pixel at the centre, as Pillow's nearest.
+    """Resize labels, masks or id maps `[H,W]` to (width, height): the pixel at the centre, as
+    Pillow's nearest.
 
-    OpenCV's plain INTER_NEAREST takes the pixel at the corner, which shifts labels half a pixel off their image; its
-    INTER_NEAREST_EXACT is Pillow's from OpenCV 5 on alone.
+    OpenCV's plain INTER_NEAREST takes the pixel at the corner, which shifts labels half a pixel off
+    their image; its INTER_NEAREST_EXACT is Pillow's from OpenCV 5 on alone.
     """
     if (ids.shape[1], ids.shape[0]) == tuple(size):
         return ids
@@ -45,16 +54,24 @@ def resize_ids(ids: np.ndarray, size: Size) -> np.ndarray:
 
 
 def cut_to(pixels: np.ndarray, like: Size) -> np.ndarray:
-    """Return the largest middle part of an image or label `[H,W,...]` that has the aspect of (width, height)."""
+    """Return the largest middle part of an image or label `[H,W,...]` that has the aspect of
+    (width, height).
+    """
     height, width = pixels.shape[:2]
     factor = min(width / like[0], height / like[1])
-    wide, high = (max(1, min(own, round(side * factor))) for own, side in ((width, like[0]), (height, like[1])))
-    left, top = (width - wide) // 2, (height - high) // 2
+    wide, high = (
+        max(1, min(own, round(side * factor)))
+        for own, side in ((width, like[0]), (height, like[1]))
+    )
+    left = (width - wide) // 2
+    top = (height - high) // 2
     return np.ascontiguousarray(pixels[top : top + high, left : left + wide])
 
 
 def _centres(inputs: int, outputs: int) -> np.ndarray:
-    """The input pixel in which the centre of each output pixel lies; centres are added up one by one, as Pillow does."""
+    """The input pixel in which the centre of each output pixel lies; centres are added up one by
+    one, as Pillow does.
+    """
     step = inputs / outputs
     return np.cumsum(np.concatenate([[step / 2], np.full(outputs - 1, step)])).astype(np.int64)
 
@@ -65,27 +82,36 @@ def same_aspect(first: Size, second: Size) -> bool:
 
 @dataclass(frozen=True)
 class InputRule:
-    """The size at which an image enters the network; one rule for validation, evaluate, predict, compare and report.
+    """The size at which an image enters the network; one rule for validation, evaluate, predict,
+    compare and report.
 
-    An image of the aspect of `size`, or of `trained_on` (the images that the preset squeezes to `size`), enters at `size`.
-    Every other image keeps its aspect and enters with as many pixels as `size` has. Several scales multiply this size.
+    An image of the aspect of `size`, or of `trained_on` (the images that the preset squeezes to
+    `size`), enters at `size`. Every other image keeps its aspect and enters with as many pixels as
+    `size` has. Several scales multiply this size.
     """
 
     size: Size
-    trained_on: Size | None = None  # width and height of the images that were resized to `size`; None: same aspect
+    # width and height of the images that were resized to `size`; None: same aspect
+    trained_on: Size | None = None
     resample: Resample = "area"
-    squeeze_all: bool = False  # every image enters at `size`, as in the published evaluations
-    within: bool = False  # every image keeps its aspect and fits into `size`, as mmsegmentation resizes
+    # every image enters at `size`, as in the published evaluations
+    squeeze_all: bool = False
+    # every image keeps its aspect and fits into `size`, as mmsegmentation resizes
+    within: bool = False
 
     def __call__(self, width: int, height: int) -> Size:
         """Return the network size of an image of this width and height."""
         if self.within:
             scale = min(self.size[0] / width, self.size[1] / height)
             return tuple(max(32, int(side * scale + 0.5)) for side in (width, height))
-        if self.squeeze_all or any(same_aspect((width, height), like) for like in (self.size, self.trained_on or self.size)):
+        if self.squeeze_all or any(
+            same_aspect((width, height), like) for like in (self.size, self.trained_on or self.size)
+        ):
             return self.size
         scale = (self.size[0] * self.size[1] / (width * height)) ** 0.5
-        return tuple(int(np.clip(round(side * scale / 8) * 8, 64, 8192)) for side in (width, height))
+        return tuple(
+            int(np.clip(round(side * scale / 8) * 8, 64, 8192)) for side in (width, height)
+        )
 
     def to_json(self) -> dict:
         return {
@@ -104,7 +130,8 @@ class InputRule:
         """Read an input rule. Raises ValueError (pydantic's) for a damaged one."""
         from pydantic import ConfigDict, TypeAdapter, with_config
 
-        strict = with_config(ConfigDict(extra="forbid"))(cls)  # a key that is not known may decide what is computed
+        # a key that is not known may decide what is computed
+        strict = with_config(ConfigDict(extra="forbid"))(cls)
         rule = TypeAdapter(strict).validate_python(value)
         too_large = max(rule.size) > LARGEST_SIDE or rule.size[0] * rule.size[1] > LARGEST_AREA
         if min(*rule.size, *(rule.trained_on or rule.size)) < 1 or too_large:

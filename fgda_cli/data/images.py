@@ -22,22 +22,32 @@ from ..runtime.files import write_bytes
 if TYPE_CHECKING:
     from PIL import Image as PillowImage
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".avif", ".heic", ".heif"})
-# Of files that hold pictures or labels which are not read: they are counted, so that none is missed in silence.
+IMAGE_SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".avif", ".heic", ".heif"}
+)
+# Of files that hold pictures or labels which are not read: they are counted, so that none is missed
+# in silence.
 UNREAD_SUFFIXES = frozenset(
-    {".gif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".exr", ".hdr", ".npy", ".npz", ".jxl",
-     ".jp2", ".j2k", ".tga", ".dds", ".psd", ".pgm", ".pbm", ".mat"}
+    {
+        ".gif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".exr", ".hdr",
+        ".npy", ".npz", ".jxl", ".jp2", ".j2k", ".tga", ".dds", ".psd", ".pgm", ".pbm", ".mat",
+    }
 )  # fmt: skip
-# The only formats whose parsers see a file, whatever its name: Pillow knows some that run other programs (EPS).
+# The only formats whose parsers see a file, whatever its name: Pillow knows some that run other
+# programs (EPS).
 PILLOW_FORMATS = ("PNG", "JPEG", "MPO", "BMP", "DIB", "TIFF", "WEBP", "PPM", "AVIF", "HEIF")
 VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp",
-     ".h264", ".h265", ".hevc", ".mjpeg", ".mjpg", ".ogv"}
+    {
+        ".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg",
+        ".wmv", ".flv", ".3gp", ".h264", ".h265", ".hevc", ".mjpeg", ".mjpg", ".ogv",
+    }
 )  # fmt: skip
-MAX_PIXELS = 180_000_000  # of one image, unless more are asked for: a small file can claim any size
+# of one image, unless more are asked for: a small file can claim any size
+MAX_PIXELS = 180_000_000
 HIDDEN_NAMES = {"thumbs.db", "__macosx"}
 Item = TypeVar("Item")
-_PILLOW = threading.Lock()  # around its limit of pixels, which belongs to the whole process
+# around its limit of pixels, which belongs to the whole process
+_PILLOW = threading.Lock()
 
 
 class BadFile(Exception):
@@ -45,20 +55,24 @@ class BadFile(Exception):
 
 
 def is_hidden(path: Path, below: Path | None = None) -> bool:
-    """Return whether the file, or a folder between it and `below`, is hidden from people (`.ipynb_checkpoints`, `__MACOSX`)."""
+    """Return whether the file, or a folder between it and `below`, is hidden from people
+    (`.ipynb_checkpoints`, `__MACOSX`).
+    """
     parts = path.relative_to(below).parts if below is not None else (path.name,)
     return any(part.startswith(".") or part.lower() in HIDDEN_NAMES for part in parts)
 
 
 def visible_files(folder: Path, pattern: str = "*", recursive: bool = True) -> list[Path]:
-    """Return every file below a folder, sorted, without hidden files and without files in hidden folders.
+    """Return every file below a folder, sorted, without hidden files and without files in hidden
+    folders.
 
-    A pattern with a slash is that of the end of its path, else of its name. Links to folders are followed, but no folder is read
-    twice: one that is reached without a link is read there.
+    A pattern with a slash is that of the end of its path, else of its name. Links to folders are
+    followed, but no folder is read twice: one that is reached without a link is read there.
     """
     files: list[Path] = []
     seen: set[str] = set()
-    waiting, links = [folder], []
+    waiting = [folder]
+    links = []
     while waiting or links:
         current = waiting.pop() if waiting else links.pop(0)
         real = os.path.realpath(current)
@@ -72,7 +86,9 @@ def visible_files(folder: Path, pattern: str = "*", recursive: bool = True) -> l
             if entry.is_dir() and recursive:
                 (links if entry.is_symlink() else waiting).append(path)
             elif entry.is_file() and (
-                path.relative_to(folder).match(pattern) if "/" in pattern else fnmatch(entry.name, pattern)
+                path.relative_to(folder).match(pattern)
+                if "/" in pattern
+                else fnmatch(entry.name, pattern)
             ):
                 files.append(path)
     return sorted(files, key=natural_order)
@@ -80,7 +96,10 @@ def visible_files(folder: Path, pattern: str = "*", recursive: bool = True) -> l
 
 def natural_order(path: Path | str) -> tuple:
     """Return a sort key by which `frame2` comes before `frame10`, folder by folder."""
-    return tuple(tuple(map(_order_of, filter(None, re.split(r"([0-9]+)", name)))) for name in Path(path).parts)
+    return tuple(
+        tuple(map(_order_of, filter(None, re.split(r"([0-9]+)", name))))
+        for name in Path(path).parts
+    )
 
 
 def _order_of(part: str) -> tuple[int, int, str]:
@@ -88,20 +107,40 @@ def _order_of(part: str) -> tuple[int, int, str]:
 
 
 def written_name(name: str) -> str:
-    """Return a name that can be written anywhere: bytes that are not UTF-8 become %XX, as in addresses."""
-    return "".join(f"%{ord(letter) - 0xDC00:02X}" if 0xDC80 <= ord(letter) <= 0xDCFF else letter for letter in name)
+    """Return a name that can be written anywhere: bytes that are not UTF-8 become %XX, as in
+    addresses.
+    """
+    return "".join(
+        f"%{ord(letter) - 0xDC00:02X}" if 0xDC80 <= ord(letter) <= 0xDCFF else letter
+        for letter in name
+    )
 
 
-def image_files(folder: Path, recursive: bool = True, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> list[Path]:
-    """Return the visible image files below a folder in reading order; other `suffixes` may be asked for."""
-    return [path for path in visible_files(folder, recursive=recursive) if path.suffix.lower() in suffixes]
+def image_files(
+    folder: Path, recursive: bool = True, suffixes: frozenset[str] = IMAGE_SUFFIXES
+) -> list[Path]:
+    """Return the visible image files below a folder in reading order; other `suffixes` may be asked
+    for.
+    """
+    return [
+        path
+        for path in visible_files(folder, recursive=recursive)
+        if path.suffix.lower() in suffixes
+    ]
 
 
 def folders_of(files: Iterable[Path], below: Path, most: int = 4) -> str:
-    """Return how many of the files lie in which folder below `below`, in words, the fullest first."""
+    """Return how many of the files lie in which folder below `below`, in words, the fullest
+    first.
+    """
     counts = Counter(path.parent.relative_to(below).as_posix() for path in files)
-    shown = [f"{count} in {below if folder == '.' else folder}" for folder, count in counts.most_common(most)]
-    return ", ".join(shown) + (f" and {len(counts) - most} more folders" if len(counts) > most else "")
+    shown = [
+        f"{count} in {below if folder == '.' else folder}"
+        for folder, count in counts.most_common(most)
+    ]
+    return ", ".join(shown) + (
+        f" and {len(counts) - most} more folders" if len(counts) > most else ""
+    )
 
 
 def suffixes_of(files: Iterable[Path]) -> str:
@@ -111,25 +150,37 @@ def suffixes_of(files: Iterable[Path]) -> str:
 
 
 def open_image(path: Path, max_pixels: int | None = None):
-    """Open a Pillow image and read its header. Raises BadFile when it claims more pixels than `max_pixels`."""
+    """Open a Pillow image and read its header. Raises BadFile when it claims more pixels than
+    `max_pixels`.
+    """
     from PIL import Image
 
     _load_plugins()
     has_library = path.suffix.lower() not in (".heic", ".heif") or _reads_heif()
-    with _PILLOW:  # its own guard warns in its own words; the size is checked here, before anything is decoded
-        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    # its own guard warns in its own words; the size is checked here, before anything is decoded
+    with _PILLOW:
+        before = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = None
         try:
-            image = Image.open(path, formats=[name for name in PILLOW_FORMATS if name in Image.OPEN])
+            image = Image.open(
+                path, formats=[name for name in PILLOW_FORMATS if name in Image.OPEN]
+            )
         except Image.UnidentifiedImageError:
             if has_library:
                 raise
-            raise BadFile("HEIC pictures need the package pillow-heif: pip install 'fgda[heif]'") from None
+            raise BadFile(
+                "HEIC pictures need the package pillow-heif: pip install 'fgda[heif]'"
+            ) from None
         finally:
             Image.MAX_IMAGE_PIXELS = before
-    pixels, most = image.width * image.height, max_pixels or MAX_PIXELS
+    pixels = image.width * image.height
+    most = max_pixels or MAX_PIXELS
     if pixels > most:
         image.close()
-        raise BadFile(f"{pixels / 1e6:.0f} megapixels, more than the {most / 1e6:.0f} that are read (--max-pixels)")
+        raise BadFile(
+            f"{pixels / 1e6:.0f} megapixels, more than the {most / 1e6:.0f} that are read"
+            " (--max-pixels)"
+        )
     return image
 
 
@@ -137,7 +188,8 @@ def open_image(path: Path, max_pixels: int | None = None):
 def _load_plugins() -> None:
     """Register the formats that are read, and no other."""
     for name in ("Png", "Jpeg", "Mpo", "Bmp", "Tiff", "WebP", "Ppm", "Avif"):
-        with suppress(ImportError):  # an older Pillow has no AVIF
+        # an older Pillow has no AVIF
+        with suppress(ImportError):
             import_module(f"PIL.{name}ImagePlugin")
 
 
@@ -151,27 +203,36 @@ def _reads_heif() -> bool:
     return True
 
 
-ORIENTATION = 0x0112  # EXIF's tag: how a picture is turned or mirrored for showing, 1 to 8
+# EXIF's tag: how a picture is turned or mirrored for showing, 1 to 8
+ORIENTATION = 0x0112
 
 
 def read_rgb(path: Path, max_pixels: int | None = None) -> np.ndarray:
-    """Read an image file as RGB uint8 `[H,W,3]`, with EXIF rotation applied and alpha dropped. Raises BadFile."""
+    """Read an image file as RGB uint8 `[H,W,3]`, with EXIF rotation applied and alpha dropped.
+    Raises BadFile.
+    """
     return read_picture(path, max_pixels)[0]
 
 
 def read_picture(path: Path, max_pixels: int | None = None) -> tuple[np.ndarray, int]:
-    """Return `read_rgb` of a file, and the EXIF orientation that was applied (1: none). Raises BadFile."""
+    """Return `read_rgb` of a file, and the EXIF orientation that was applied (1: none). Raises
+    BadFile.
+    """
     try:
         with open_image(path, max_pixels) as image:
             orientation = int(image.getexif().get(ORIENTATION, 1) or 1)
             if image.format in ("PNG", "TIFF", "PPM") and is_deep_colour(path, image):
-                return turned(_from_deep(deep_pixels(path, "save it with 8")), orientation), orientation
+                return (
+                    turned(_from_deep(deep_pixels(path, "save it with 8")), orientation),
+                    orientation,
+                )
             return rgb_of(image), orientation
     except BadFile:
         raise
     except FileNotFoundError:
         raise BadFile("no such file") from None
-    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error for damaged files
+    # Pillow raises OSError, SyntaxError, ValueError, struct.error for damaged files
+    except Exception as error:
         raise BadFile(unreadable(path, error)) from error
 
 
@@ -188,7 +249,9 @@ def rgb_of(image: PillowImage.Image) -> np.ndarray:
 
 
 def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Return an image or label `[H,W,...]` as EXIF's orientation (1 to 8) says that it is to be shown."""
+    """Return an image or label `[H,W,...]` as EXIF's orientation (1 to 8) says that it is to be
+    shown.
+    """
     if orientation in (5, 6, 7, 8):
         pixels = pixels.swapaxes(0, 1)
     upside_down = orientation in (3, 4, 7, 8)
@@ -197,7 +260,9 @@ def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def is_deep_colour(path: Path, image: PillowImage.Image) -> bool:
-    """Return whether an opened image has colours of 16 bits a channel, which Pillow cuts to 8 without a word."""
+    """Return whether an opened image has colours of 16 bits a channel, which Pillow cuts to 8
+    without a word.
+    """
     with open(path, "rb") as handle:
         head = handle.read(32)
     if image.format == "PNG":
@@ -208,7 +273,8 @@ def is_deep_colour(path: Path, image: PillowImage.Image) -> bool:
 
 
 def deep_pixels(path: Path, remedy: str) -> np.ndarray:
-    """Return RGB or grey uint16 `[H,W,3]` or `[H,W]` of a file of 16 bits a channel, as it is stored.
+    """Return RGB or grey uint16 `[H,W,3]` or `[H,W]` of a file of 16 bits a channel, as it is
+    stored.
 
     Raises BadFile, with the remedy, where they cannot be read exactly.
     """
@@ -226,20 +292,22 @@ def deep_pixels(path: Path, remedy: str) -> np.ndarray:
 def _from_deep(values: np.ndarray) -> np.ndarray:
     """Grey `[H,W]` or RGB `[H,W,3]` of more than 8 bits, or of floats, as RGB uint8.
 
-    Floats are 0 to 1, or 0 to 255 where a value is larger. Integers are of 16 bits where a value proves it.
-    Raises BadFile where it is not known which value is white: guessed file by file, the frames of one camera would
-    differ in brightness.
+    Floats are 0 to 1, or 0 to 255 where a value is larger. Integers are of 16 bits where a value
+    proves it. Raises BadFile where it is not known which value is white: guessed file by file, the
+    frames of one camera would differ in brightness.
     """
     if not np.isfinite(values).all() or values.min(initial=0) < 0:
         raise BadFile("holds negative or infinite values, so it is not a picture")
     most = float(values.max(initial=0))
     is_float = values.dtype.kind == "f"
     if is_float and most > 255:
-        raise BadFile(f"floats up to {most:g}: pictures are read with values from 0 to 1, or to 255")
+        raise BadFile(
+            f"floats up to {most:g}: pictures are read with values from 0 to 1, or to 255"
+        )
     if not is_float and most < 2**14:
         raise BadFile(
-            f"16 bits a value, with values up to {most:.0f}: white may be 255, 1023, 4095, 16383 or 65535; "
-            "save the whole folder with 8 bits, or scaled to 16"
+            f"16 bits a value, with values up to {most:.0f}: white may be 255, 1023, 4095, 16383 or"
+            " 65535; save the whole folder with 8 bits, or scaled to 16"
         )
     scale = 255.0 / 65535.0
     if is_float:
@@ -251,21 +319,42 @@ def _from_deep(values: np.ndarray) -> np.ndarray:
 
 LABEL_ENDINGS = ("_labelids", "_labeltrainids", "_instanceids")
 LABEL_FOLDERS = ("gtfine", "gtcoarse")
-# Endings and folders of label maps that may be coloured, and of some photographs: there the pixels decide.
-COLOURED = ("_color", "_ids", "_l", "_seg", "_mask", "_label", "_labels", "_gt", "_annot", "_semantic")
-COLOURED_FOLDERS = ("seg", "semantic", "segmentation", "segmentationclass", "masks", "mask", "labels", "label", "gt",
-                    "annotations", "annot", "trainannot", "valannot", "testannot")  # fmt: skip
-FEW_VALUES = 48  # of a palette or grey image: a photograph has more
+# Endings and folders of label maps that may be coloured, and of some photographs: there the pixels
+# decide.
+COLOURED = (
+    "_color",
+    "_ids",
+    "_l",
+    "_seg",
+    "_mask",
+    "_label",
+    "_labels",
+    "_gt",
+    "_annot",
+    "_semantic",
+)
+COLOURED_FOLDERS = (
+    "seg", "semantic", "segmentation", "segmentationclass", "masks", "mask", "labels", "label",
+    "gt", "annotations", "annot", "trainannot", "valannot", "testannot",
+)  # fmt: skip
+# of a palette or grey image: a photograph has more
+FEW_VALUES = 48
 
 
 def is_label_map(path: Path) -> bool:
-    """Return whether an image file looks like a label map: by its name, or as a palette or grey image of few values."""
+    """Return whether an image file looks like a label map: by its name, or as a palette or grey
+    image of few values.
+    """
     stem = path.stem.lower()
-    if stem.endswith(LABEL_ENDINGS) or any(part.lower() in LABEL_FOLDERS for part in path.parent.parts):
+    if stem.endswith(LABEL_ENDINGS) or any(
+        part.lower() in LABEL_FOLDERS for part in path.parent.parts
+    ):
         return True
     if path.suffix.lower() not in (".png", ".bmp", ".tif", ".tiff", ".ppm"):
         return False
-    may_be_coloured = stem.endswith(COLOURED) or any(part.lower() in COLOURED_FOLDERS for part in path.parent.parts[-3:])
+    may_be_coloured = stem.endswith(COLOURED) or any(
+        part.lower() in COLOURED_FOLDERS for part in path.parent.parts[-3:]
+    )
     modes = ("1", "L", "P", "I", "I;16", *(("RGB", "RGBA") if may_be_coloured else ()))
     try:
         with open_image(path) as image:
@@ -277,11 +366,14 @@ def is_label_map(path: Path) -> bool:
     return 1 < _distinct_values(values) <= FEW_VALUES
 
 
-PROBED = 3  # files of a folder and ending that are opened before all of them are
+# files of a folder and ending that are opened before all of them are
+PROBED = 3
 
 
 def label_maps_among(files: Sequence[Path]) -> list[Path]:
-    """Return the files that are label maps. Where a few of a folder's files of one ending are none, the rest is not opened."""
+    """Return the files that are label maps. Where a few of a folder's files of one ending are none,
+    the rest is not opened.
+    """
     groups: dict[tuple[Path, str], list[Path]] = {}
     for path in files:
         ending = re.sub(r"[0-9]+", "#", path.name)[-12:]
@@ -312,13 +404,16 @@ def unreadable(path: Path, error: Exception) -> str:
 
 
 def write_image(path: Path, image: np.ndarray, compression: int = 3, sync: bool = True) -> None:
-    """Write grey `[H,W]` or RGB `[H,W,3]` uint8 as PNG, or as uncompressed BMP when the path ends so.
+    """Write grey `[H,W]` or RGB `[H,W,3]` uint8 as PNG, or as uncompressed BMP when the path ends
+    so.
 
     `sync` waits until the disk has it (runtime/files.py).
     """
     import cv2
 
-    pixels = image if image.ndim == 2 else cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2BGR)
+    pixels = (
+        image if image.ndim == 2 else cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2BGR)
+    )
     how = [cv2.IMWRITE_PNG_COMPRESSION, compression] if path.suffix == ".png" else []
     done, buffer = cv2.imencode(path.suffix, pixels, how)
     if not done:
@@ -331,7 +426,8 @@ def evenly_spaced(items: Sequence[Item], count: int) -> list[Item]:
     return [items[int(index)] for index in np.linspace(0, len(items) - 1, min(count, len(items)))]
 
 
-SAME_BITS = 5  # of 64: difference hashes that differ in so few are of one view
+# of 64: difference hashes that differ in so few are of one view
+SAME_BITS = 5
 
 
 def look_alike(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -340,7 +436,9 @@ def look_alike(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def difference_hash(image: np.ndarray) -> np.ndarray:
-    """Return bool `[64]`: whether each of 8x8 places is brighter than its left neighbour, in a thumbnail of 9x8."""
+    """Return bool `[64]`: whether each of 8x8 places is brighter than its left neighbour, in a
+    thumbnail of 9x8.
+    """
     import cv2
 
     grey = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)

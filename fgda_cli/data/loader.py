@@ -1,4 +1,6 @@
-"""Training batches. Sample `position` is a pure function of (seed, stage, position): a resume needs no data state."""
+"""Training batches. Sample `position` is a pure function of (seed, stage, position): a resume needs
+no data state.
+"""
 
 from __future__ import annotations
 
@@ -27,22 +29,33 @@ from .store import AnyDataset
 class Batch(NamedTuple):
     """Input of a method's step. Images are RGB uint8 `[B,3,H,W]`, ids uint8 `[B,H,W]`."""
 
-    source: Tensor | None  # None where a method uses none
+    # None where a method uses none
+    source: Tensor | None
     labels: Tensor | None
-    target: Tensor | None  # None in source-only training
-    labelled: Tensor | None = None  # images of the target's labelled part, where the preset names one
+    # None in source-only training
+    target: Tensor | None
+    # images of the target's labelled part, where the preset names one
+    labelled: Tensor | None = None
     labelled_ids: Tensor | None = None  # their train ids
-    # bool `[B,H,W]`, False in the target's border (View.border), for methods that read it (`Method.reads_border`).
+    # bool `[B,H,W]`, False in the target's border (View.border), for methods that read it
+    # (`Method.reads_border`).
     target_border: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
-        return Batch(*(value.to(device, non_blocking=True) if isinstance(value, Tensor) else value for value in self))
+        return Batch(
+            *(
+                value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+                for value in self
+            )
+        )
 
     def split(self, parts: int) -> list[Batch]:
         """Return even parts of the batch, in order."""
         count = len(self.target if self.source is None else self.source) // parts
         spans = [slice(number * count, (number + 1) * count) for number in range(parts)]
-        return [Batch(*(None if value is None else value[span] for value in self)) for span in spans]
+        return [
+            Batch(*(None if value is None else value[span] for value in self)) for span in spans
+        ]
 
 
 @dataclass(frozen=True)
@@ -56,13 +69,17 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class View:
-    """Geometry of one domain: resized to `size` (width, height) times a random scale, then cropped."""
+    """Geometry of one domain: resized to `size` (width, height) times a random scale, then
+    cropped.
+    """
 
     size: tuple[int, int]
     crop: tuple[int, int] | None = None
     scale: tuple[float, float] = (1.0, 1.0)
-    max_class_share: float = 1.0  # of a labelled crop's pixels; crops with more of one class are drawn again
-    border: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)  # shares of the whole image: top, bottom, left, right
+    # of a labelled crop's pixels; crops with more of one class are drawn again
+    max_class_share: float = 1.0
+    # shares of the whole image: top, bottom, left, right
+    border: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -84,25 +101,33 @@ def training_split(dataset: AnyDataset) -> str:
 
 @dataclass
 class PairedSamples(Dataset):
-    """Samples by position: source image and label and, when there is a target, an unlabelled target image."""
+    """Samples by position: source image and label and, when there is a target, an unlabelled target
+    image.
+    """
 
     source: AnyDataset | None
     target: AnyDataset | None
-    views: tuple[View, View]  # of source and target
+    # of source and target
+    views: tuple[View, View]
     seed: int
     augmentation: Augmentation = Augmentation()
     choice: Sampling = Sampling()
     reads_border: bool = False
-    labelled: AnyDataset | None = None  # the target's labelled part
+    # the target's labelled part
+    labelled: AnyDataset | None = None
     draw_source: sampling.Draw = field(init=False)
-    orders: dict[int, tuple[int, np.ndarray]] = field(default_factory=dict)  # by stream: an epoch, and its order of items
+    # by stream: an epoch, and its order of items
+    orders: dict[int, tuple[int, np.ndarray]] = field(default_factory=dict)
 
     def __post_init__(self):
         self.source_items = self.source.items("train", labelled=True) if self.source else []
         self.target_items = self.target.items("train") if self.target else []
         self.labelled_items = self.labelled.items("train", labelled=True) if self.labelled else []
         shares = self.target.shares(self.target_items) if self.target else None
-        self.draw_target = None if shares is None else sampling.uniform(len(self.target_items), shares)  # None: in epochs
+        # None: in epochs
+        self.draw_target = (
+            None if shares is None else sampling.uniform(len(self.target_items), shares)
+        )
         self.untrained = np.array(self.choice.untrained, np.uint8)
         if self.source is None:
             return
@@ -111,14 +136,19 @@ class PairedSamples(Dataset):
             counts[:, list(self.choice.untrained)] = 0
         if not counts.any():
             raise FgdaError(
-                f"{self.source.name} has no labelled pixel of a trained class, so there is nothing to learn\n"
-                "check the mapping that it was prepared with, and data.untrained"
+                f"{self.source.name} has no labelled pixel of a trained class, so there is nothing"
+                " to learn\ncheck the mapping that it was prepared with, and data.untrained"
             )
         pixels = np.array([item.size[0] * item.size[1] for item in self.source_items])
         shares = self.source.shares(self.source_items)
         choice = self.choice
         self.draw_source = sampling.make(
-            choice.kind, counts, choice.rare_class_min_pixels, pixels, shares, choice.rare_class_temperature
+            choice.kind,
+            counts,
+            choice.rare_class_min_pixels,
+            image_pixels=pixels,
+            shares=shares,
+            temperature=choice.rare_class_temperature,
         )
 
     def __len__(self) -> int:
@@ -131,13 +161,21 @@ class PairedSamples(Dataset):
         return torch.from_numpy(totals / max(totals.sum(), 1))
 
     def untaught(self) -> list[str]:
-        """Return names of the classes that no training image of the source shows; none where there is no source."""
+        """Return names of the classes that no training image of the source shows; none where there
+        is no source.
+        """
         if self.source is None:
             return []
-        return [name for name, share in zip(self.source.classes.names, self.class_shares(), strict=True) if not share]
+        return [
+            name
+            for name, share in zip(self.source.classes.names, self.class_shares(), strict=True)
+            if not share
+        ]
 
     def class_weights(self, power: float) -> Tensor | None:
-        """Return class weights `[256]`: 1/share^power, 1 on average over the source's trained pixels; None for power 0."""
+        """Return class weights `[256]`: 1/share^power, 1 on average over the source's trained
+        pixels; None for power 0.
+        """
         if not power or self.source is None:
             return None
         shares = self.class_shares()
@@ -145,7 +183,9 @@ class PairedSamples(Dataset):
         if not present.any():
             return None
         weights = torch.ones(256, dtype=torch.float64)
-        weights[: len(shares)][present] = shares[present] ** -power / (shares[present] ** (1 - power)).sum()
+        weights[: len(shares)][present] = (
+            shares[present] ** -power / (shares[present] ** (1 - power)).sum()
+        )
         return weights.float()
 
     def __getitem__(self, position: int) -> dict[str, Tensor | str]:
@@ -153,18 +193,25 @@ class PairedSamples(Dataset):
         if self.source is not None:
             rng = np.random.default_rng([self.seed, SampleStream.SOURCE, position])
             index, wanted = self.draw_source.pick(rng)
-            drawn = self._labelled(self.source, self.source_items[index], self.views[0], rng, wanted)
+            drawn = self._labelled(
+                self.source, self.source_items[index], self.views[0], rng=rng, wanted=wanted
+            )
             sample = dict(zip(("source", "labels"), drawn, strict=True))
         if self.target is not None:
             sample |= self._target(position)
         if self.labelled_items:
             item, rng = self._in_epochs(self.labelled_items, position, SampleStream.LABELLED_ORDER)
-            drawn = self._labelled(self.labelled, item, self.views[1], rng)
+            drawn = self._labelled(self.labelled, item, self.views[1], rng=rng)
             sample |= dict(zip(("labelled", "labelled_ids"), drawn, strict=True))
         return sample
 
     def _labelled(
-        self, dataset: AnyDataset, item, view: View, rng: np.random.Generator, wanted: int | None = None
+        self,
+        dataset: AnyDataset,
+        item,
+        view: View,
+        rng: np.random.Generator,
+        wanted: int | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return image and train ids; `wanted` is the class for which the item was drawn."""
         size = augment.scaled_size(view.size, view.scale, rng)
@@ -173,16 +220,30 @@ class PairedSamples(Dataset):
         image = augment.colour_jitter(image, self.augmentation.colour_jitter, rng)
         image = augment.random_blur(image, self.augmentation.blur, rng)
         if view.crop is not None:
-            least, tries = self.choice.rare_class_crop_pixels, self.choice.crop_tries
-            box = augment.varied_box(label, view.crop, rng, view.max_class_share, wanted, least, tries)
-            image, label = augment.cut(image, box, view.crop, fill=0), augment.cut(label, box, view.crop)
+            least = self.choice.rare_class_crop_pixels
+            tries = self.choice.crop_tries
+            box = augment.varied_box(
+                label,
+                view.crop,
+                rng,
+                most=view.max_class_share,
+                wanted=wanted,
+                least=least,
+                tries=tries,
+            )
+            image = augment.cut(image, box, view.crop, fill=0)
+            label = augment.cut(label, box, view.crop)
         if self.augmentation.flip:
             image, label = augment.random_flip(rng, image, label)
         return to_tensor(image), torch.from_numpy(np.ascontiguousarray(label))
 
     def _label(self, dataset: AnyDataset, item, size: tuple[int, int]) -> np.ndarray:
         label = resize_ids(dataset.label(item), size)
-        return np.where(np.isin(label, self.untrained), np.uint8(IGNORE_INDEX), label) if len(self.untrained) else label
+        return (
+            np.where(np.isin(label, self.untrained), np.uint8(IGNORE_INDEX), label)
+            if len(self.untrained)
+            else label
+        )
 
     def use_source(self, dataset: AnyDataset) -> None:
         """Draw from another source from now on, of the same images in another look."""
@@ -190,11 +251,13 @@ class PairedSamples(Dataset):
         self.__post_init__()
 
     def any_source(self, generator: torch.Generator) -> Tensor:
-        """Return a source image that the generator draws, uint8 `[3,H,W]` at the size of its view, otherwise unchanged."""
-        return self._any(self.source, self.source_items, self.views[0], generator)
+        """Return a source image that the generator draws, uint8 `[3,H,W]` at the size of its view,
+        otherwise unchanged.
+        """
+        return self._any(self.source, self.source_items, self.views[0], generator=generator)
 
     def any_target(self, generator: torch.Generator) -> Tensor:
-        return self._any(self.target, self.target_items, self.views[1], generator)
+        return self._any(self.target, self.target_items, self.views[1], generator=generator)
 
     @staticmethod
     def _any(dataset: AnyDataset, items: list, view: View, generator: torch.Generator) -> Tensor:
@@ -203,20 +266,33 @@ class PairedSamples(Dataset):
 
     def source_label(self, index: int) -> Tensor:
         """Return a source item's train ids `[H,W]` at the size of its view, uncropped."""
-        return torch.from_numpy(np.ascontiguousarray(self._label(self.source, self.source_items[index], self.views[0].size)))
+        return torch.from_numpy(
+            np.ascontiguousarray(
+                self._label(self.source, self.source_items[index], self.views[0].size)
+            )
+        )
 
     def _in_epochs(self, items: list, position: int, stream: int):
-        """The item of a position, in shuffled epochs so that each is seen equally often, and a generator for its changes."""
+        """The item of a position, in shuffled epochs so that each is seen equally often, and a
+        generator for its changes.
+        """
         epoch, rank = divmod(position, len(items))
         if self.orders.get(stream, (-1, None))[0] != epoch:
-            self.orders[stream] = (epoch, np.random.default_rng([self.seed, stream, epoch]).permutation(len(items)))
+            self.orders[stream] = (
+                epoch,
+                np.random.default_rng([self.seed, stream, epoch]).permutation(len(items)),
+            )
         order = self.orders[stream][1]
         return items[order[rank]], np.random.default_rng([self.seed, stream + 1, position])
 
     def _target(self, position: int) -> dict[str, Tensor]:
         item, rng = self._in_epochs(self.target_items, position, SampleStream.TARGET_ORDER)
         if self.draw_target is not None:
-            item = self.target_items[self.draw_target(np.random.default_rng([self.seed, SampleStream.JOINED_TARGETS, position]))]
+            item = self.target_items[
+                self.draw_target(
+                    np.random.default_rng([self.seed, SampleStream.JOINED_TARGETS, position])
+                )
+            ]
         view = self.views[1]
         size = augment.scaled_size(view.size, view.scale, rng)
         image = resize_image(self.target.image(item), size, self.target.resample)
@@ -233,7 +309,9 @@ class PairedSamples(Dataset):
         return sample
 
     def _border(self, size: tuple[int, int], view: View) -> list[np.ndarray]:
-        """Return the mask uint8 `[H,W]` of a whole target image (height, width) where the method reads it, else nothing."""
+        """Return the mask uint8 `[H,W]` of a whole target image (height, width) where the method
+        reads it, else nothing.
+        """
         if not self.reads_border or not any(view.border):
             return []
         (top, bottom), (left, right) = (
@@ -245,9 +323,13 @@ class PairedSamples(Dataset):
         return [mask]
 
     def target_images(self, rank: int = 0, processes: int = 1) -> Iterator[Tensor]:
-        """Yield every target training image of this process once, uint8 `[3,H,W]`, for rounds of self-training."""
+        """Yield every target training image of this process once, uint8 `[3,H,W]`, for rounds of
+        self-training.
+        """
         for item in self.target_items[rank::processes]:
-            yield to_tensor(resize_image(self.target.image(item), self.views[1].size, self.target.resample))
+            yield to_tensor(
+                resize_image(self.target.image(item), self.views[1].size, self.target.resample)
+            )
 
     def target_batches(self, size: int = 8) -> Iterator[Tensor]:
         """Yield all of `target_images`, `size` at a time, uint8 `[n,3,H,W]`."""
@@ -259,7 +341,8 @@ class PairedSamples(Dataset):
 def to_tensor(image: np.ndarray) -> Tensor:
     """Return an RGB uint8 array `[H,W,3]` as a tensor `[3,H,W]`."""
     planes = np.empty((3, *image.shape[:2]), np.uint8)
-    cv2.split(np.ascontiguousarray(image), list(planes))  # three times as fast as a transposed copy
+    # three times as fast as a transposed copy
+    cv2.split(np.ascontiguousarray(image), list(planes))
     return torch.from_numpy(planes)
 
 
@@ -278,7 +361,9 @@ def _collate(samples: list[dict | FgdaError]) -> Batch | FgdaError:
 
 @dataclass
 class Told(Dataset):
-    """Samples whose errors are handed over as they are: raised in a worker, they would come wrapped in its traceback."""
+    """Samples whose errors are handed over as they are: raised in a worker, they would come wrapped
+    in its traceback.
+    """
 
     samples: PairedSamples
 
@@ -294,7 +379,9 @@ class Told(Dataset):
 
 @dataclass(frozen=True)
 class Positions:
-    """Positions of each batch of iterations first to last - 1: process `rank`'s even share of `batch_size`."""
+    """Positions of each batch of iterations first to last - 1: process `rank`'s even share of
+    `batch_size`.
+    """
 
     first: int
     last: int
@@ -312,13 +399,21 @@ class Positions:
             yield range(start, start + share)
 
 
-def batches(samples: PairedSamples, positions: Positions, workers: int, pin: bool) -> Iterator[Batch]:
+def batches(
+    samples: PairedSamples, positions: Positions, workers: int, pin: bool
+) -> Iterator[Batch]:
     """Yield a batch for each entry of `positions`, read ahead by `workers` processes."""
     loader = DataLoader(
-        Told(samples), batch_sampler=positions, num_workers=workers, worker_init_fn=_quiet_worker, pin_memory=pin,
-        persistent_workers=False, collate_fn=_collate,
-        generator=torch.Generator(),  # or each start of it, as in a resume, moves torch's own
-    )  # fmt: skip
+        Told(samples),
+        batch_sampler=positions,
+        num_workers=workers,
+        worker_init_fn=_quiet_worker,
+        pin_memory=pin,
+        persistent_workers=False,
+        collate_fn=_collate,
+        # or each start of it, as in a resume, moves torch's own
+        generator=torch.Generator(),
+    )
     for batch in loader:
         if isinstance(batch, FgdaError):
             raise batch
@@ -327,7 +422,8 @@ def batches(samples: PairedSamples, positions: Positions, workers: int, pin: boo
 
 @contextmanager
 def watched() -> Iterator[None]:
-    """Guard the code that uses `batches`: torch reports a killed worker by an error in the midst of any other work.
+    """Guard the code that uses `batches`: torch reports a killed worker by an error in the midst of
+    any other work.
 
     Raises FgdaError in its place.
     """
@@ -337,6 +433,7 @@ def watched() -> Iterator[None]:
         if "DataLoader worker" not in str(error):
             raise
         raise FgdaError(
-            "a process that reads images was killed: out of memory, or of shared memory (docker run --shm-size=2g)\n"
-            "run the same command to go on, with --set run.workers=0 if it happens again"
+            "a process that reads images was killed: out of memory, or of shared memory (docker run"
+            " --shm-size=2g)\nrun the same command to go on, with --set run.workers=0 if it happens"
+            " again"
         ) from error

@@ -1,4 +1,6 @@
-"""Predicted labels as files that annotation tools open: CVAT's masks, COCO's outlines, plain PNG."""
+"""Predicted labels as files that annotation tools open: CVAT's masks, COCO's outlines, plain
+PNG.
+"""
 
 from __future__ import annotations
 
@@ -16,18 +18,23 @@ from ..runtime.text import BadText, dump_yaml, read_text
 from .classes import IGNORE_INDEX, ClassSet
 from .images import write_image
 
-RECORD = "prelabels.json"  # beside the files: what each label map was when it was written
+# beside the files: what each label map was when it was written
+RECORD = "prelabels.json"
 
 
 def areas_hash(ids: np.ndarray) -> str:
-    """Return a hash of how a label map `[H,W]` divides its image, whatever the areas' ids or colours are."""
+    """Return a hash of how a label map `[H,W]` divides its image, whatever the areas' ids or
+    colours are.
+    """
     _, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
     order = np.argsort(np.argsort(first)).astype(np.uint16)
     return hashlib.sha256(repr(ids.shape).encode() + order[inverse].tobytes()).hexdigest()[:16]
 
 
 def read_record(*folders: Path | None) -> dict[str, str]:
-    """Return the hashes of pre-labels by name, from the first of the folders that has a record of them."""
+    """Return the hashes of pre-labels by name, from the first of the folders that has a record of
+    them.
+    """
     for folder in folders:
         try:
             if folder is not None:
@@ -43,7 +50,11 @@ def check_names(kind: str, classes: ClassSet) -> None:
     if kind != "cvat":
         return
     for name in classes.names:
-        if name.casefold() == "background" or any(letter in name for letter in ":\n\r") or name.startswith("#"):
+        if (
+            name.casefold() == "background"
+            or any(letter in name for letter in ":\n\r")
+            or name.startswith("#")
+        ):
             raise UsageError(
                 f"--export cvat: its labelmap.txt cannot hold a class named '{name}'\n"
                 "choose --export coco or png, or train with another name"
@@ -51,7 +62,9 @@ def check_names(kind: str, classes: ClassSet) -> None:
 
 
 class Prelabels:
-    """Writes one kind of pre-labels below `folder`: `add` for each image, then `close`. `files` are those that it wrote."""
+    """Writes one kind of pre-labels below `folder`: `add` for each image, then `close`. `files` are
+    those that it wrote.
+    """
 
     def __init__(self, kind: str, folder: Path, classes: ClassSet):
         self.kind = kind
@@ -93,23 +106,36 @@ class Prelabels:
         height, width = train_ids.shape
         self.images.append({"id": number, "file_name": file_name, "width": width, "height": height})
         for train_id, points, area in outlines(train_ids):
-            xs, ys = points[:, 0], points[:, 1]
+            xs = points[:, 0]
+            ys = points[:, 1]
             box = [float(xs.min()), float(ys.min()), float(np.ptp(xs)), float(np.ptp(ys))]
-            self.annotations.append({
-                "id": len(self.annotations) + 1, "image_id": number, "category_id": train_id + 1, "iscrowd": 0, "area": area,
-                "bbox": box, "segmentation": [points.ravel().tolist()],
-            })  # fmt: skip
+            self.annotations.append(
+                {
+                    "id": len(self.annotations) + 1,
+                    "image_id": number,
+                    "category_id": train_id + 1,
+                    "iscrowd": 0,
+                    "area": area,
+                    "bbox": box,
+                    "segmentation": [points.ravel().tolist()],
+                }
+            )
 
     def close(self) -> None:
-        """Write the files that exist once: the list of classes, COCO's one file, and the mapping by which `fgda prepare` reads it
-        back.
+        """Write the files that exist once: the list of classes, COCO's one file, and the mapping by
+        which `fgda prepare` reads it back.
         """
         if self.kind == "coco":
-            names = [{"id": number, "name": name} for number, name in enumerate(self.classes.names, 1)]
+            names = [
+                {"id": number, "name": name} for number, name in enumerate(self.classes.names, 1)
+            ]
             tree = {"images": self.images, "annotations": self.annotations, "categories": names}
             write_json(self.folder / "annotations.json", tree, indent=None)
         elif self.kind == "cvat":
-            rows = [f"{name}:{r},{g},{b}::" for name, (r, g, b) in zip(self.classes.names, self.colours(), strict=True)]
+            rows = [
+                f"{name}:{r},{g},{b}::"
+                for name, (r, g, b) in zip(self.classes.names, self.colours(), strict=True)
+            ]
             lines = ["# label:color_rgb:parts:actions", "background:0,0,0::", *rows]
             write_text(self.folder / "labelmap.txt", "\n".join(lines) + "\n")
             named = "".join(f"{entry['file_name']}\n" for entry in self.images)
@@ -124,10 +150,14 @@ class Prelabels:
             "coco": ["annotations.json"],
             "cvat": ["labelmap.txt", "ImageSets/Segmentation/default.txt", "annotations.zip"],
         }
-        self.files += [self.folder / name for name in (*once.get(self.kind, ()), RECORD, "mapping.yaml")]
+        self.files += [
+            self.folder / name for name in (*once.get(self.kind, ()), RECORD, "mapping.yaml")
+        ]
 
     def _pack(self) -> None:
-        """`annotations.zip`, which CVAT takes as "Segmentation mask 1.1" for a task of the images in `JPEGImages/`."""
+        """`annotations.zip`, which CVAT takes as "Segmentation mask 1.1" for a task of the images
+        in `JPEGImages/`.
+        """
         parts = [self.folder / "labelmap.txt", *sorted((self.folder / "ImageSets").rglob("*.txt"))]
         masks = self.folder / "SegmentationClass"
         parts += sorted(path for path in self.files if path.is_relative_to(masks))
@@ -140,16 +170,17 @@ class Prelabels:
 
 
 def outlines(train_ids: np.ndarray) -> list[tuple[int, np.ndarray, float]]:
-    """Return `(train id, points [N,2] of x and y, area)` of each connected region, larger ones first: drawn in this order, later
-    ones on top, they give the label map again. An outline runs a quarter of a pixel inside its region's edge, around all pixel
-    centres.
+    """Return `(train id, points [N,2] of x and y, area)` of each connected region, larger ones
+    first: drawn in this order, later ones on top, they give the label map again. An outline runs a
+    quarter of a pixel inside its region's edge, around all pixel centres.
     """
     import cv2
 
     outlined = []
     for train_id in np.unique(train_ids[train_ids != IGNORE_INDEX]).tolist():
         mask = (train_ids == train_id).astype(np.uint8)
-        _, parts, boxes, _ = cv2.connectedComponentsWithStats(mask, connectivity=4)  # by 8, two parts can cross at a corner
+        # by 8, two parts can cross at a corner
+        _, parts, boxes, _ = cv2.connectedComponentsWithStats(mask, connectivity=4)
         for number, (left, top, width, height, _) in enumerate(boxes[1:].tolist(), 1):
             region = (parts[top : top + height, left : left + width] == number).astype(np.uint8)
             doubled = np.repeat(np.repeat(region, 2, axis=0), 2, axis=1)

@@ -39,7 +39,8 @@ class How:
     max_pixels: int | None = None
     rows: tuple[float, float] | None = None
     cut: bool = False
-    hold_out: int = 0  # percent of one's own files that become the split `val`
+    # percent of one's own files that become the split `val`
+    hold_out: int = 0
 
 
 def default_workers(workers: int | None) -> int:
@@ -63,51 +64,65 @@ class Published:
 
 
 def prepare_layout(
-    kind: str, root: Path, how: How, name: str | None = None, condition: str | None = None, mapping: Path | None = None
+    kind: str,
+    root: Path,
+    how: How,
+    name: str | None = None,
+    condition: str | None = None,
+    mapping: Path | None = None,
 ) -> Summary:
-    """Prepare a data set with a layout of its own (`data/layouts/KIND.py`); a mapping renames or merges its classes.
+    """Prepare a data set with a layout of its own (`data/layouts/KIND.py`); a mapping renames or
+    merges its classes.
 
-    Raises UsageError for a condition where there are none, and for a mapping that names none of its classes.
+    Raises UsageError for a condition where there are none, and for a mapping that names none of its
+    classes.
     """
     layout = importlib.import_module(f"fgda_cli.data.layouts.{kind}")
     if condition is not None and not hasattr(layout, "CONDITIONS"):
         raise UsageError(f"--condition {condition}: {layout.TITLE} has no conditions")
     listing = layout.find(root) if condition is None else layout.find(root, condition)
-    reader: Reader = Published(kind, listing.classes, layout.read_label, getattr(layout, "VERSION", 1))
+    reader: Reader = Published(
+        kind, listing.classes, layout.read_label, version=getattr(layout, "VERSION", 1)
+    )
     if mapping is not None:
         reader = renamed(reader, mapping, listing)
     choice = {"condition": condition or "all"} if hasattr(layout, "CONDITIONS") else {}
     origin = Origin(kind, {"root": root}, choice)
-    return _fill(name or kind, listing, reader, replace(how, size=how.size or layout.SIZE), origin)
+    return _fill(
+        name or kind, listing, reader, how=replace(how, size=how.size or layout.SIZE), origin=origin
+    )
 
 
 def prepare_playground(root: Path, how: How, seed: int = 0) -> list[Summary]:
-    """Draw both domains below root, then prepare them with the code that reads GTA5 and Cityscapes."""
+    """Draw both domains below root, then prepare them with the code that reads GTA5 and
+    Cityscapes.
+    """
     from . import playground
 
-    playground.write_raw(root, seed, how.reporter, how.workers)
+    playground.write_raw(root, seed, how.reporter, workers=how.workers)
     how = replace(how, size=how.size or PLAYGROUND_SIZE)
     return [
-        prepare_layout("gta5", root / "game", how, "playground-game"),
-        prepare_layout("cityscapes", root / "street", how, "playground-street"),
+        prepare_layout("gta5", root / "game", how, name="playground-game"),
+        prepare_layout("cityscapes", root / "street", how, name="playground-street"),
     ]
 
 
 def prepare_own(kind: str, files: OwnFiles, name: str, how: How) -> Summary:
-    """Prepare the user's own files in one of the formats `layouts.OWN`, with labels if there are any.
+    """Prepare the user's own files in one of the formats `layouts.OWN`, with labels if there are
+    any.
 
     Raises UsageError for options that this format does not take.
     """
     layout = importlib.import_module(f"fgda_cli.data.layouts.{kind}")
     refuse_options(files, kind, layout.TAKES)
     asked = {"only": list(files.only), "hold_out": how.hold_out, "every": files.every}
-    origin = Origin(kind, files.raw(), {}, asked, is_own=True)
+    origin = Origin(kind, files.raw(), {}, asked=asked, is_own=True)
     if not how.check_only:
         check_destination(how.out / name, origin.resolved())
     videos = []
     if kind == "folder" and files.images is not None:
         videos = videos_of(files.images)
-        files = _with_frames(files, videos, how.out / name / FRAMES / files.split, how)
+        files = _with_frames(files, videos, how.out / name / FRAMES / files.split, how=how)
     try:
         listing, reader = layout.open_own(files)
     except UsageError as error:
@@ -116,43 +131,61 @@ def prepare_own(kind: str, files: OwnFiles, name: str, how: How) -> Summary:
     if how.hold_out:
         _hold_out(listing, how.hold_out)
     beside = (files.root, files.labels, files.labels and files.labels.parent)
-    return _fill(name, listing, reader, how, origin, prelabels=read_record(*beside))
+    return _fill(name, listing, reader, how=how, origin=origin, prelabels=read_record(*beside))
 
 
 def _hold_out(listing: Listing, percent: int) -> None:
-    """Make the last files by name the split `val`: one stretch, so that hardly any frame of it has its neighbour in training.
+    """Make the last files by name the split `val`: one stretch, so that hardly any frame of it has
+    its neighbour in training.
 
     Raises UsageError where one of the two splits would be empty.
     """
     pairs = sorted(listing.pairs, key=lambda pair: natural_order(pair.name))
     count = round(len(pairs) * percent / 100)
     if not 0 < count < len(pairs):
-        raise UsageError(f"--hold-out {percent}: of {len(pairs)} images that is {count}, and both splits need one")
+        raise UsageError(
+            f"--hold-out {percent}: of {len(pairs)} images that is {count}, and both splits"
+            " need one"
+        )
     listing.pairs = pairs[:-count] + [replace(pair, split="val") for pair in pairs[-count:]]
-    listing.notes.append(f"{count} of {len(pairs)} images, the last by name, from {pairs[-count].name} on, are the split val")
+    listing.notes.append(
+        f"{count} of {len(pairs)} images, the last by name, from {pairs[-count].name} on, are the"
+        " split val"
+    )
 
 
 def _with_frames(files: OwnFiles, videos: list[Path], out: Path, how: How) -> OwnFiles:
-    """The files with the frames of videos in the place of the videos. Raises UsageError for options that do not fit videos."""
+    """The files with the frames of videos in the place of the videos. Raises UsageError for options
+    that do not fit videos.
+    """
     if not videos:
         beside = image_files(files.images, suffixes=VIDEO_SUFFIXES) if files.images.is_dir() else []
         if beside:
             how.reporter.decide(
-                f"{len(beside)} videos beside the images are not taken, e.g. {beside[0].name}: prepare them by a command of "
-                "their own, with another --name"
+                f"{len(beside)} videos beside the images are not taken, e.g. {beside[0].name}:"
+                " prepare them by a command of their own, with another --name"
             )
         if files.every is not None:
-            raise UsageError(f"--every {files.every}: {files.images} holds no videos, or images beside them")
+            raise UsageError(
+                f"--every {files.every}: {files.images} holds no videos, or images beside them"
+            )
         return files
     if files.labels is not None or how.check_only:
         option = "--labels" if files.labels is not None else "--check-only"
-        raise UsageError(f"{option} does not go with videos, as {files.images}: frames are extracted first, and have no labels")
-    return replace(files, images=extract(files.images, videos, out, files.every, how.reporter))
+        raise UsageError(
+            f"{option} does not go with videos, as {files.images}: frames are extracted first, and"
+            " have no labels"
+        )
+    return replace(
+        files, images=extract(files.images, videos, out, every=files.every, reporter=how.reporter)
+    )
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where raw files come from: the reader, the folders that a user named, and the options that chose among their files."""
+    """Where raw files come from: the reader, the folders that a user named, and the options that
+    chose among their files.
+    """
 
     reader: str
     raw: dict[str, Path]
@@ -195,7 +228,7 @@ def _fill(
         prelabels=prelabels or {},
         mapped=frozenset(reader.mapped()),
     )
-    return fill(task, listing, how.reporter, how.workers)
+    return fill(task, listing, how.reporter, workers=how.workers)
 
 
 def refuse_options(files: OwnFiles, kind: str, takes: frozenset[str]) -> None:
@@ -203,10 +236,14 @@ def refuse_options(files: OwnFiles, kind: str, takes: frozenset[str]) -> None:
     for option in fields(files):
         if option.name not in takes and getattr(files, option.name) != option.default:
             raise UsageError(
-                f"prepare {kind} takes no --{option.name.replace('_', '-')} (fgda prepare --list says what it needs)"
+                f"prepare {kind} takes no --{option.name.replace('_', '-')} (fgda prepare --list"
+                " says what it needs)"
             )
 
 
 def layouts() -> dict[str, ModuleType]:
     """Return every data set and format by its name."""
-    return {name: importlib.import_module(f"fgda_cli.data.layouts.{name}") for name in (*layout_names(), *OWN)}
+    return {
+        name: importlib.import_module(f"fgda_cli.data.layouts.{name}")
+        for name in (*layout_names(), *OWN)
+    }

@@ -13,17 +13,21 @@ import numpy as np
 from .classes import IGNORE_INDEX
 from .images import MAX_PIXELS, BadFile
 
-FAR = 1e6  # pixels from the origin beyond which no outline reaches
+# pixels from the origin beyond which no outline reaches
+FAR = 1e6
 Polygon = Sequence[Sequence[float]]
 
 
 @dataclass(frozen=True)
 class Shape:
-    """An area of one class: the union of outlines, or run lengths (COCO), or a mask `[h,w]` at a place (Labelme)."""
+    """An area of one class: the union of outlines, or run lengths (COCO), or a mask `[h,w]` at a
+    place (Labelme).
+    """
 
     train_id: int
     polygons: tuple[Polygon, ...] = ()
-    runs: Any = None  # {"size": [H, W], "counts": list or string}
+    # {"size": [H, W], "counts": list or string}
+    runs: Any = None
     mask: tuple[int, int, np.ndarray] | None = None  # x, y, values
 
 
@@ -41,7 +45,8 @@ class Shapes:
 
 def draw(drawing: Shapes) -> np.ndarray:
     """Train ids `[H,W]` uint8; later shapes cover earlier ones, the rest is 255. Raises BadFile."""
-    (width, height), size = drawing.size, drawing.size
+    width, height = drawing.size
+    size = drawing.size
     if not (width > 0 and height > 0 and width * height <= MAX_PIXELS):
         raise BadFile(f"its image is said to be {width}x{height}")
     label = np.full((height, width), IGNORE_INDEX, np.uint8)
@@ -52,7 +57,8 @@ def draw(drawing: Shapes) -> np.ndarray:
             label[decode_runs(size, shape.runs)] = shape.train_id
         if shape.mask is not None:
             x, y, values = shape.mask
-            left, top = max(0, -x), max(0, -y)
+            left = max(0, -x)
+            top = max(0, -y)
             window = label[max(0, y) : y + values.shape[0], max(0, x) : x + values.shape[1]]
             mask = values[top : top + window.shape[0], left : left + window.shape[1]]
             window[mask > 0] = shape.train_id
@@ -60,19 +66,27 @@ def draw(drawing: Shapes) -> np.ndarray:
 
 
 def inside(size: tuple[int, int], polygons: Sequence[Polygon]) -> np.ndarray:
-    """Return the pixels `[H,W]` whose centre lies within any of the outlines; x and y count from the image's upper left corner.
+    """Return the pixels `[H,W]` whose centre lies within any of the outlines; x and y count from
+    the image's upper left corner.
 
-    Outlines are united, as pycocotools does: parts of one object may overlap, and neither COCO nor Labelme has holes. An outline
-    that crosses itself is filled by the even-odd rule. The drawing functions of image libraries colour every pixel that an
-    outline touches: a pole one pixel wide becomes two.
+    Outlines are united, as pycocotools does: parts of one object may overlap, and neither COCO nor
+    Labelme has holes. An outline that crosses itself is filled by the even-odd rule. The drawing
+    functions of image libraries colour every pixel that an outline touches: a pole one pixel wide
+    becomes two.
     """
     width, height = size
     filled = np.zeros((height, width), bool)
     for polygon in polygons:
         points = _points(polygon)
         # Its own box, not the whole image, is filled.
-        left, right = (int(np.clip(math.floor(x), 0, width)) for x in (points[:, 0].min(), points[:, 0].max() + 1))
-        top, bottom = (int(np.clip(math.floor(y), 0, height)) for y in (points[:, 1].min(), points[:, 1].max() + 1))
+        left, right = (
+            int(np.clip(math.floor(x), 0, width))
+            for x in (points[:, 0].min(), points[:, 0].max() + 1)
+        )
+        top, bottom = (
+            int(np.clip(math.floor(y), 0, height))
+            for y in (points[:, 1].min(), points[:, 1].max() + 1)
+        )
         toggles = np.zeros((bottom - top, right - left + 1), bool)
         for (x0, y0), (x1, y1) in zip(points, np.roll(points, -1, axis=0), strict=True):
             if y0 > y1:
@@ -82,7 +96,9 @@ def inside(size: tuple[int, int], polygons: Sequence[Polygon]) -> np.ndarray:
                 crossings = x0 + (rows + 0.5 - y0) * ((x1 - x0) / (y1 - y0))
                 columns = np.clip(np.ceil(crossings - 0.5), left, right).astype(np.int64)
                 toggles[rows - top, columns - left] ^= True
-        filled[top:bottom, left:right] |= np.logical_xor.accumulate(toggles, axis=1)[:, : right - left]
+        filled[top:bottom, left:right] |= np.logical_xor.accumulate(toggles, axis=1)[
+            :, : right - left
+        ]
     return filled
 
 
@@ -100,13 +116,17 @@ def _points(polygon: Polygon) -> np.ndarray:
 
 
 def decode_runs(size: tuple[int, int], runs: Any) -> np.ndarray:
-    """Decode COCO's run lengths (down the columns, zeros first, plain or compressed) to a mask `[H,W]`. Raises BadFile."""
+    """Decode COCO's run lengths (down the columns, zeros first, plain or compressed) to a mask
+    `[H,W]`. Raises BadFile.
+    """
     width, height = size
     if not isinstance(runs, dict) or runs.get("size") != [height, width]:
         raise BadFile(f"run lengths that are not of its size, {width}x{height}")
     counts = runs.get("counts")
     counts = _uncompressed(counts) if isinstance(counts, str) else counts
-    if not isinstance(counts, list) or not all(type(count) is int and 0 <= count <= width * height for count in counts):
+    if not isinstance(counts, list) or not all(
+        type(count) is int and 0 <= count <= width * height for count in counts
+    ):
         raise BadFile("run lengths that cannot be read")
     if sum(counts) != width * height:
         raise BadFile(f"run lengths of {sum(counts)} pixels, the image has {width * height}")
@@ -115,7 +135,9 @@ def decode_runs(size: tuple[int, int], runs: Any) -> np.ndarray:
 
 
 def _uncompressed(text: str) -> list[int]:
-    """Each count in groups of 5 bits from character 48 on, the lowest first; from the fourth on less the one two before."""
+    """Each count in groups of 5 bits from character 48 on, the lowest first; from the fourth on
+    less the one two before.
+    """
     counts: list[int] = []
     value = shift = 0
     for character in text:

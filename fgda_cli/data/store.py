@@ -1,4 +1,6 @@
-"""A prepared data set: a folder with a manifest, images at training resolution and train id labels."""
+"""A prepared data set: a folder with a manifest, images at training resolution and train id
+labels.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ from pydantic import AfterValidator, BaseModel, ValidationError, model_validator
 from ..runtime.errors import FgdaError
 from .classes import ClassSet
 
-FORMAT, VERSION = "fgda-dataset", 2  # 1: labels lay half a pixel off their image
+# 1: labels lay half a pixel off their image
+FORMAT = "fgda-dataset"
+VERSION = 2
 
 
 def _inside(path: str) -> str:
@@ -44,9 +48,11 @@ class Entry(BaseModel):
     label: Inside | None = None
     counts: tuple[int, ...] | None = None
     size: Annotated[tuple[int, int], AfterValidator(_positive)]
-    raw: str | None = None  # the raw image's path
+    # the raw image's path
+    raw: str | None = None
     raw_hash: str | None = None  # of its pixels
-    hash: str | None = None  # of the prepared image and label
+    # of the prepared image and label
+    hash: str | None = None
 
 
 class Made(BaseModel):
@@ -77,13 +83,18 @@ class Manifest(BaseModel):
     def counts_fit(self):
         for entry in (entry for split in self.splits.values() for entry in split):
             if entry.counts is not None and len(entry.counts) != len(self.classes):
-                raise ValueError(f"{entry.name!r} has {len(entry.counts)} class counts, there are {len(self.classes)} classes")
+                raise ValueError(
+                    f"{entry.name!r} has {len(entry.counts)} class counts, there are"
+                    f" {len(self.classes)} classes"
+                )
         return self
 
 
 @dataclass(frozen=True)
 class Item:
-    """One image: paths relative to `folder`, `counts` label pixels a class, `size` its own width and height before any cache."""
+    """One image: paths relative to `folder`, `counts` label pixels a class, `size` its own width
+    and height before any cache.
+    """
 
     name: str
     image: str
@@ -95,7 +106,9 @@ class Item:
     hash: str | None = None
 
     def facts(self) -> tuple:
-        """Return what tells this image from others: its name, sizes and counts, and a hash of its pixels and labels."""
+        """Return what tells this image from others: its name, sizes and counts, and a hash of its
+        pixels and labels.
+        """
         return (self.name, self.size, self.counts, self.hash)
 
 
@@ -104,22 +117,29 @@ class PreparedDataset:
 
     def __init__(self, folder: Path):
         self.folder = Path(folder)
-        self.inside = self.folder.resolve()  # no image is read outside it
+        # no image is read outside it
+        self.inside = self.folder.resolve()
         self.manifest = read_manifest(self.folder)
         self.name: str = self.manifest["dataset"]
         self.classes = ClassSet.from_json(self.manifest["classes"])
-        self.size: tuple[int, int] | None = tuple(self.manifest["size"]) if self.manifest.get("size") else None
+        self.size: tuple[int, int] | None = (
+            tuple(self.manifest["size"]) if self.manifest.get("size") else None
+        )
         self.resample: str = self.manifest.get("resample", "area")
 
     def splits(self) -> list[str]:
         return sorted(self.manifest["splits"])
 
     def items(self, split: str, labelled: bool = False) -> list[Item]:
-        """Return items of a split; `labelled` demands labels. Raises FgdaError for a missing or empty split."""
+        """Return items of a split; `labelled` demands labels. Raises FgdaError for a missing or
+        empty split.
+        """
         raw = self.manifest["splits"].get(split)
         if not raw:
             known = ", ".join(self.splits()) or "none"
-            raise FgdaError(f"data set {self.folder} has no images in split '{split}' (splits: {known})")
+            raise FgdaError(
+                f"data set {self.folder} has no images in split '{split}' (splits: {known})"
+            )
         items = [item_of(entry, self.folder) for entry in raw]
         if labelled and any(item.label is None for item in items):
             raise FgdaError(f"split '{split}' of {self.folder} has no labels: they are needed here")
@@ -130,7 +150,9 @@ class PreparedDataset:
         return pixels_hash(self.manifest["splits"].get(split, []))
 
     def made_from(self, split: str) -> dict[str, Any]:
-        """Return what a split was made from: reader, raw folders, options; empty where an earlier version prepared it."""
+        """Return what a split was made from: reader, raw folders, options; empty where an earlier
+        version prepared it.
+        """
         return self.manifest.get("made", {}).get(split, {})
 
     def shares(self, items: list[Item]) -> None:
@@ -158,8 +180,14 @@ class PreparedDataset:
         try:
             raw = np.fromfile(path, np.uint8)
         except OSError as error:
-            raise FgdaError(f"cannot read {path}: {error.strerror}; run fgda prepare again") from error
-        pixels = cv2.imdecode(raw, cv2.IMREAD_COLOR if colour else cv2.IMREAD_UNCHANGED) if raw.size else None
+            raise FgdaError(
+                f"cannot read {path}: {error.strerror}; run fgda prepare again"
+            ) from error
+        pixels = (
+            cv2.imdecode(raw, cv2.IMREAD_COLOR if colour else cv2.IMREAD_UNCHANGED)
+            if raw.size
+            else None
+        )
         if pixels is None:
             raise FgdaError(f"{path} is damaged: delete it and run fgda prepare again")
         return pixels
@@ -172,32 +200,37 @@ def item_of(entry: dict[str, Any], folder: Path) -> Item:
         entry["name"],
         entry["image"],
         entry.get("label"),
-        counts,
-        tuple(entry["size"]),
-        folder,
+        counts=counts,
+        size=tuple(entry["size"]),
+        folder=folder,
         raw_hash=entry.get("raw_hash"),
         hash=entry.get("hash"),
     )
 
 
 def pixels_hash(entries: list[dict[str, Any]]) -> str:
-    """Return a hash of a split's images and labels from its entries in a manifest, whatever folder they lie in."""
+    """Return a hash of a split's images and labels from its entries in a manifest, whatever folder
+    they lie in.
+    """
     facts = sorted(repr(item_of(entry, Path()).facts()) for entry in entries)
     return hashlib.sha256("\n".join(facts).encode(errors="surrogateescape")).hexdigest()[:12]
 
 
 class JoinedDataset:
-    """Several prepared data sets as one domain of the same classes. Reads like a PreparedDataset."""
+    """Several prepared data sets as one domain of the same classes. Reads like a
+    PreparedDataset.
+    """
 
     def __init__(self, parts: list[PreparedDataset], weights: tuple[float, ...] | None = None):
-        self.parts, self.weights = parts, weights
+        self.parts = parts
+        self.weights = weights
         self.by_folder = {part.folder: part for part in parts}
         self.name = "+".join(part.name for part in parts)
-        self.classes, self.folder = parts[0].classes, parts[0].folder
+        self.classes = parts[0].classes
+        self.folder = parts[0].folder
         caches = [part.size for part in parts if part.size is not None]
-        self.size = (
-            min(caches, key=lambda size: size[0] * size[1]) if caches else None
-        )  # the coarsest cache, for the warning of enlarged images
+        # the coarsest cache, for the warning of enlarged images
+        self.size = min(caches, key=lambda size: size[0] * size[1]) if caches else None
         self.resample = parts[0].resample
         for part in parts[1:]:
             if part.resample != self.resample:
@@ -207,8 +240,9 @@ class JoinedDataset:
                 )
             if part.classes.names != self.classes.names:
                 raise FgdaError(
-                    f"data sets of one domain need the same classes: {self.name} has {', '.join(self.classes.names)}\n"
-                    f"{part.name} has {', '.join(part.classes.names)}"
+                    f"data sets of one domain need the same classes: {self.name} has"
+                    f" {', '.join(self.classes.names)}\n{part.name} has"
+                    f" {', '.join(part.classes.names)}"
                 )
 
     def splits(self) -> list[str]:
@@ -242,9 +276,15 @@ class PartOf:
     """Some images of a data set, in its training split. Reads like a PreparedDataset."""
 
     def __init__(self, whole: PreparedDataset | JoinedDataset, chosen: list[Item]):
-        self.whole, self.chosen = whole, chosen
-        self.name, self.classes, self.resample, self.size = whole.name, whole.classes, whole.resample, whole.size
-        self.image, self.label, self.shares = whole.image, whole.label, whole.shares
+        self.whole = whole
+        self.chosen = chosen
+        self.name = whole.name
+        self.classes = whole.classes
+        self.resample = whole.resample
+        self.size = whole.size
+        self.image = whole.image
+        self.label = whole.label
+        self.shares = whole.shares
         self.pixels = whole.pixels
 
     def items(self, split: str, labelled: bool = False) -> list[Item]:
@@ -255,7 +295,9 @@ AnyDataset = PreparedDataset | JoinedDataset | PartOf
 
 
 def fingerprint(items: list[Item]) -> str:
-    """Return a hash that changes when an image or label of these items is prepared again: of names, sizes and times of files."""
+    """Return a hash that changes when an image or label of these items is prepared again: of names,
+    sizes and times of files.
+    """
     digest = hashlib.sha256()
     for item in items:
         for path in (item.image, item.label):
@@ -266,8 +308,8 @@ def fingerprint(items: list[Item]) -> str:
 
 
 def contents_hash(domains: list[tuple[AnyDataset | None, list[Item]]]) -> str:
-    """Return a hash of what was prepared for training, from the manifests alone: classes, cached sizes, and each image's name
-    and pixels. A copy on another disk has the same.
+    """Return a hash of what was prepared for training, from the manifests alone: classes, cached
+    sizes, and each image's name and pixels. A copy on another disk has the same.
     """
     digest = hashlib.sha256()
     for dataset, items in domains:
@@ -288,19 +330,30 @@ def read_manifest(folder: Path) -> dict:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise FgdaError(f"no prepared data set in {folder}: run `fgda prepare` first (or give --data-root)") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise FgdaError(f"cannot read {path}: {str(error).splitlines()[0]}; run fgda prepare again") from error
-    if isinstance(manifest, dict) and manifest.get("format") == FORMAT and manifest.get("version") == 1:
         raise FgdaError(
-            f"{folder} was prepared by an earlier fgda, whose labels lie half a pixel off their images: run fgda prepare again"
+            f"no prepared data set in {folder}: run `fgda prepare` first (or give --data-root)"
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise FgdaError(
+            f"cannot read {path}: {str(error).splitlines()[0]}; run fgda prepare again"
+        ) from error
+    if (
+        isinstance(manifest, dict)
+        and manifest.get("format") == FORMAT
+        and manifest.get("version") == 1
+    ):
+        raise FgdaError(
+            f"{folder} was prepared by an earlier fgda, whose labels lie half a pixel off their"
+            " images: run fgda prepare again"
         )
     try:
         Manifest.model_validate(manifest)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise FgdaError(f"{path}: {key}{': ' if key else ''}{first['msg']}; run fgda prepare again") from error
+        raise FgdaError(
+            f"{path}: {key}{': ' if key else ''}{first['msg']}; run fgda prepare again"
+        ) from error
     return manifest
 
 
@@ -330,7 +383,9 @@ def data_root(option: Path | None) -> Path:
 
 
 def open_dataset(root: Path, name: str) -> PreparedDataset:
-    """Return the prepared data set `name` below root. Raises FgdaError that says which command makes it."""
+    """Return the prepared data set `name` below root. Raises FgdaError that says which command
+    makes it.
+    """
     folder = root / name
     if not (folder / "manifest.json").is_file():
         raise FgdaError(f"data set '{name}' is not prepared in {root}{_remedy(root, name)}")
@@ -345,26 +400,37 @@ def _remedy(root: Path, name: str) -> str:
     if len(parts) > 1:
         return f": name one data set at a time ({' and '.join(parts)} are there)"
     if name in layout_names() or name.startswith("playground"):
-        return f": run `fgda prepare {'playground' if name.startswith('playground') else name} --root RAW --out {root}`"
+        return (
+            f": run `fgda prepare {'playground' if name.startswith('playground') else name} --root"
+            f" RAW --out {root}`"
+        )
     there = sorted(path.parent.name for path in root.glob("*/manifest.json"))
-    near = difflib.get_close_matches(name, there, 1, 0.5)
+    near = difflib.get_close_matches(name, there, 1, cutoff=0.5)
     if near:
         return f": did you mean '{near[0]}'? (there are: {', '.join(there)})"
-    own = f": run `fgda prepare folder --name {name} --images … --out {root}`" if name.lower() not in ("none", "null") else ""
+    own = (
+        f": run `fgda prepare folder --name {name} --images … --out {root}`"
+        if name.lower() not in ("none", "null")
+        else ""
+    )
     return f"{own} (there are: {', '.join(there)})" if there else own
 
 
 def open_domain(
     root: Path, names: str | tuple[str, ...], weights: tuple[float, ...] | None = None
 ) -> PreparedDataset | JoinedDataset:
-    """Return one prepared data set, or several as one domain, from which images come by the sets' weights."""
+    """Return one prepared data set, or several as one domain, from which images come by the sets'
+    weights.
+    """
     if isinstance(names, str):
         return open_dataset(root, names)
     return JoinedDataset([open_dataset(root, name) for name in names], weights)
 
 
 def open_anywhere(root: Path, names: str | list[str]) -> PreparedDataset | JoinedDataset:
-    """Open a domain as `open_domain` does; one name may be the folder of a prepared data set itself."""
+    """Open a domain as `open_domain` does; one name may be the folder of a prepared data set
+    itself.
+    """
     if isinstance(names, str) and (Path(names) / "manifest.json").is_file():
         return PreparedDataset(Path(names))
     return open_domain(root, names if isinstance(names, str) else tuple(names))

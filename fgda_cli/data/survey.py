@@ -1,4 +1,6 @@
-"""A guess at the meaning of a folder of label images from their values: the layout that reads them, and a mapping to classes."""
+"""A guess at the meaning of a folder of label images from their values: the layout that reads them,
+and a mapping to classes.
+"""
 
 from __future__ import annotations
 
@@ -18,19 +20,26 @@ from .layouts.base import Listing, OwnFiles, pair_by_name
 from .layouts.carla import COLOURS, IDS, likely_version, raw_ids
 from .layouts.folder import pair_folders, refuse_neighbours, suggest, suggested_endings
 
-RARE = 0.0005  # share of the pixels below which a class is not worth training
-LOOKED_AT = 400  # label files that are read
-MOST = 0.8  # share of the pixels that the chosen classes should cover: else the others become a class of their own
+# share of the pixels below which a class is not worth training
+RARE = 0.0005
+# label files that are read
+LOOKED_AT = 400
+# share of the pixels that the chosen classes should cover: else the others become a class of their
+# own
+MOST = 0.8
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a mapping: the label value as YAML, its class (None: ignored), and its share of the pixels looked at."""
+    """A line of a mapping: the label value as YAML, its class (None: ignored), and its share of the
+    pixels looked at.
+    """
 
     key: str
     name: str | None
     share: float
-    rare: str | None = None  # the class that it would be if it occurred more often
+    # the class that it would be if it occurred more often
+    rare: str | None = None
 
 
 @dataclass(frozen=True)
@@ -39,22 +48,35 @@ class Survey:
 
     command: str  # folder or carla
     options: tuple[str, ...]
-    lines: tuple[Line, ...]  # by share, the largest first
-    told_by: str  # in words, how the meaning was found
-    count: int  # images that have a label
-    looked_at: int  # of their label files
-    # The class of values without a line; None: `fgda prepare` refuses them, for not all files were looked at.
+    # by share, the largest first
+    lines: tuple[Line, ...]
+    # in words, how the meaning was found
+    told_by: str
+    # images that have a label
+    count: int
+    # of their label files
+    looked_at: int
+    # The class of values without a line; None: `fgda prepare` refuses them, for not all files were
+    # looked at.
     rest: str | None = None
 
     @property
     def names(self) -> list[str]:
         names = [line.name for line in self.lines if line.name is not None]
-        return list(dict.fromkeys(names + ([self.rest] if self.rest not in (None, "ignore") else [])))
+        return list(
+            dict.fromkeys(names + ([self.rest] if self.rest not in (None, "ignore") else []))
+        )
 
     @property
     def unnamed(self) -> list[Line]:
-        """Return the lines whose class is named after its value, because nothing says what the class is."""
-        return [line for line in self.lines if line.name is not None and line.name.startswith(("id ", "colour "))]
+        """Return the lines whose class is named after its value, because nothing says what the
+        class is.
+        """
+        return [
+            line
+            for line in self.lines
+            if line.name is not None and line.name.startswith(("id ", "colour "))
+        ]
 
     def shares(self) -> dict[str, float]:
         """Return the share of each class, with the ignored pixels under `ignore`."""
@@ -74,7 +96,8 @@ class Survey:
 
 
 def survey(images: Path, labels: Path, label_ids: str | None = None) -> Survey:
-    """Look at a sample of label images. `label_ids`: what grey values below 34 are, `train`, `label` (Cityscapes') or `own`.
+    """Look at a sample of label images. `label_ids`: what grey values below 34 are, `train`,
+    `label` (Cityscapes') or `own`.
 
     Raises UsageError where the values can mean two things, FgdaError for folders without pairs.
     """
@@ -82,43 +105,79 @@ def survey(images: Path, labels: Path, label_ids: str | None = None) -> Survey:
     sample = evenly_spaced(files, LOOKED_AT)
     values, is_red = _count(sample)
     if not values:
-        raise FgdaError(f"--labels {labels}: no file of the {len(sample)} looked at can be read as a label image")
+        raise FgdaError(
+            f"--labels {labels}: no file of the {len(sample)} looked at can be read as a label"
+            " image"
+        )
     total = sum(values.values())
     shares = {value: number / total for value, number in values.most_common()}
     if all(isinstance(value, tuple) for value in shares):
-        result = Survey("folder", suffixes, _by_colour(shares), "the labels' colours", len(files), len(sample))
+        result = Survey(
+            "folder",
+            suffixes,
+            _by_colour(shares),
+            told_by="the labels' colours",
+            count=len(files),
+            looked_at=len(sample),
+        )
     elif any(isinstance(value, tuple) for value in shares):
-        raise UsageError(f"--labels {labels}: some labels are grey and others have colours: keep one kind in the folder")
+        raise UsageError(
+            f"--labels {labels}: some labels are grey and others have colours: keep one kind in the"
+            " folder"
+        )
     elif is_red:
         version, clear, reason = likely_version(shares)
         if not clear:
             raise UsageError(
-                f"--labels {labels} look like CARLA's, but of which numbering? ({reason})\nwrite the mapping yourself"
+                f"--labels {labels} look like CARLA's, but of which numbering? ({reason})\nwrite"
+                " the mapping yourself"
             )
         options = ("--carla-version", version, *suffixes)
         told_by = f"CARLA's ids, {version} numbering: {reason}"
-        result = Survey("carla", options, _carla_lines(shares, version), told_by, len(files), len(sample))
+        result = Survey(
+            "carla",
+            options,
+            _carla_lines(shares, version),
+            told_by=told_by,
+            count=len(files),
+            looked_at=len(sample),
+        )
     else:
         numbering = label_ids or decide_label_ids(set(shares)) or "label"
-        ids = {"train": dict(enumerate(NAMES)), "label": dict(zip(CITYSCAPES_IDS, NAMES, strict=True)), "own": {}}[numbering]
+        ids = {
+            "train": dict(enumerate(NAMES)),
+            "label": dict(zip(CITYSCAPES_IDS, NAMES, strict=True)),
+            "own": {},
+        }[numbering]
         told_by = "ids of one's own" if numbering == "own" else f"Cityscapes' {numbering} ids"
-        lines = tuple(_grey_line(value, share, ids, numbering) for value, share in shares.items())
-        result = Survey("folder", suffixes, lines, told_by, len(files), len(sample))
+        lines = tuple(
+            _grey_line(value, share, ids, numbering=numbering) for value, share in shares.items()
+        )
+        result = Survey(
+            "folder", suffixes, lines, told_by=told_by, count=len(files), looked_at=len(sample)
+        )
     all_seen = len(sample) == len(files)
     return replace(_without_rare(result), rest="ignore" if all_seen else None)
 
 
 def choose(known: Survey, classes: list[str] | None) -> Survey:
-    """Keep only these classes; the others are ignored, or become the class `other` where they cover much.
+    """Keep only these classes; the others are ignored, or become the class `other` where they cover
+    much.
 
     Raises UsageError for a class that the labels do not have.
     """
     if classes is not None:
         unknown = [name for name in classes if name not in known.names]
         if unknown:
-            raise UsageError(f"--classes {', '.join(unknown)}: the labels have {', '.join(known.names)}")
+            raise UsageError(
+                f"--classes {', '.join(unknown)}: the labels have {', '.join(known.names)}"
+            )
         known = replace(
-            known, lines=tuple(replace(line, name=line.name if line.name in classes else None) for line in known.lines)
+            known,
+            lines=tuple(
+                replace(line, name=line.name if line.name in classes else None)
+                for line in known.lines
+            ),
         )
     covered = sum(line.share for line in known.lines if line.name is not None)
     if classes is None:
@@ -129,23 +188,33 @@ def choose(known: Survey, classes: list[str] | None) -> Survey:
 def rename(known: Survey, names: dict[str, str]) -> Survey:
     """Give classes other names; `ignore` leaves one out."""
     given = {old: None if new.strip() == "ignore" else new.strip() for old, new in names.items()}
-    return replace(known, lines=tuple(replace(line, name=given.get(line.name, line.name)) for line in known.lines))
+    return replace(
+        known,
+        lines=tuple(replace(line, name=given.get(line.name, line.name)) for line in known.lines),
+    )
 
 
 def mapping_text(known: Survey) -> str:
     """Return the mapping as YAML, with each line's share of the pixels as a comment."""
     head = [
-        "# What the label values mean: VALUE: CLASS. Two lines with one class merge them, `ignore` leaves a value out.",
+        (
+            "# What the label values mean: VALUE: CLASS. Two lines with one class merge them,"
+            " `ignore` leaves a value out."
+        ),
         f"# Found by: {known.told_by}. Percentages: shares of the pixels of the labels looked at.",
         f"classes: [{', '.join(map(_quoted, known.names))}]",
     ]
     lines = [
-        f"{line.key}: {_quoted(line.name or known.rest or 'ignore')}".ljust(36) + f"# {100 * line.share:.2f} %"
+        f"{line.key}: {_quoted(line.name or known.rest or 'ignore')}".ljust(36)
+        + f"# {100 * line.share:.2f} %"
         for line in known.lines
     ]
     if known.rest is None:
         rest = [
-            f"# {known.looked_at} of {known.count} label files were looked at. A value of the others that has no line here is",
+            (
+                f"# {known.looked_at} of {known.count} label files were looked at. A value of the"
+                " others that has no line here is"
+            ),
             "# refused by `fgda prepare`, by name; `rest: ignore` would ignore it.",
         ]
     else:
@@ -155,19 +224,28 @@ def mapping_text(known: Survey) -> str:
 
 def _quoted(name: str) -> str:
     """The name as YAML reads it back, in quotes where it must."""
-    return name if re.fullmatch(r"[A-Za-z_][\w -]*", name) and parse_yaml(name) == name else json.dumps(name, ensure_ascii=False)
+    return (
+        name
+        if re.fullmatch(r"[A-Za-z_][\w -]*", name) and parse_yaml(name) == name
+        else json.dumps(name, ensure_ascii=False)
+    )
 
 
 def _paired(images: Path, labels: Path) -> tuple[tuple[str, ...], list[Path]]:
     """The suffix options under which names agree, and the labels that have an image."""
-    files, options, listing = OwnFiles(images, labels), (), Listing()
+    files = OwnFiles(images, labels)
+    options = ()
+    listing = Listing()
     files.folders()
-    pictures, label_files = image_files(images), image_files(labels)
+    pictures = image_files(images)
+    label_files = image_files(labels)
     if images.resolve() == labels.resolve():
         ends = suggested_endings(images, pictures)
     else:
-        pair_by_name(listing, pictures, label_files, images, labels, files.split)
-        ends = None if listing.pairs else suggest(pictures, label_files, images, labels)
+        pair_by_name(
+            listing, pictures, label_files, image_root=images, label_root=labels, split=files.split
+        )
+        ends = None if listing.pairs else suggest(pictures, label_files, images, label_root=labels)
     if ends:
         options = ("--image-suffix", ends[0], "--label-suffix", ends[1])
         pair_folders(listing, replace(files, image_suffix=ends[0], label_suffix=ends[1]))
@@ -181,14 +259,17 @@ def _paired(images: Path, labels: Path) -> tuple[tuple[str, ...], list[Path]]:
 
 
 def _count(files: Sequence[Path]) -> tuple[Counter, bool]:
-    """Pixels by label value, an id or a colour; and whether the ids stand in the red channel alone."""
+    """Pixels by label value, an id or a colour; and whether the ids stand in the red channel
+    alone.
+    """
     values: Counter = Counter()
     red = False
     for path in files:
         try:
             label = read_label_values(path)
         except BadFile:
-            continue  # refused later, by name
+            # refused later, by name
+            continue
         ids = raw_ids(label) if label.ndim == 3 else label
         if ids is None and (label == label[..., :1]).all():
             ids = label[..., 0]
@@ -226,7 +307,11 @@ def _without_rare(known: Survey) -> Survey:
     """Leave out classes that hardly occur."""
     shares = known.shares()
     lines = (
-        line if line.name is None or shares[line.name] >= RARE else replace(line, name=None, rare=line.name)
+        (
+            line
+            if line.name is None or shares[line.name] >= RARE
+            else replace(line, name=None, rare=line.name)
+        )
         for line in known.lines
     )
     return replace(known, lines=tuple(lines))

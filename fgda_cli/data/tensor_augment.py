@@ -1,4 +1,6 @@
-"""Colour jitter and blur of images that are tensors already: for what a method mixes or views anew inside its step."""
+"""Colour jitter and blur of images that are tensors already: for what a method mixes or views anew
+inside its step.
+"""
 
 from __future__ import annotations
 
@@ -22,18 +24,22 @@ def strong_view(
     kind: str = "kornia",
     grey_share: float = 0.0,
 ) -> Tensor:
-    """Return the image after a colour jitter within ± `jitter`, without colour, and after a blur, each on a share of the images.
+    """Return the image after a colour jitter within ± `jitter`, without colour, and after a blur,
+    each on a share of the images.
 
-    `jitter`: one strength, or those of brightness, contrast, saturation and hue. RGB uint8 `[3,H,W]` 0-255 in. The defaults are
-    DACS's. `kind` says what the jitter computes: "kornia" as the published codes (float `[3,H,W]` 0-255 out, not rounded),
-    "torchvision" as torchvision's ColorJitter (uint8 out).
+    `jitter`: one strength, or those of brightness, contrast, saturation and hue. RGB uint8
+    `[3,H,W]` 0-255 in. The defaults are DACS's. `kind` says what the jitter computes: "kornia" as
+    the published codes (float `[3,H,W]` 0-255 out, not rounded), "torchvision" as torchvision's
+    ColorJitter (uint8 out).
     """
     from torchvision.transforms.v2 import functional as F
 
-    jittered, blurred = draw(generator) < jitter_share, draw(generator) < blur_share
+    jittered = draw(generator) < jitter_share
+    blurred = draw(generator) < blur_share
     strengths = jitter if isinstance(jitter, tuple) else (jitter,) * 4
     factors = [draw(generator, 1 - strength, 1 + strength) for strength in strengths[:3]]
-    hue, sigma = draw(generator, -strengths[3], strengths[3]), draw(generator, *blur)
+    hue = draw(generator, -strengths[3], strengths[3])
+    sigma = draw(generator, *blur)
     order = torch.randperm(4, generator=generator).tolist()
     grey = bool(grey_share) and draw(generator) < grey_share
     image = image.float() if kind == "kornia" else image
@@ -48,7 +54,9 @@ def strong_view(
 
 
 def jitter_torchvision(image: Tensor, factors: list[float], order: list[int]) -> Tensor:
-    """Return the image after factors of brightness, contrast (around the mean grey), saturation (from grey) and a turn of hue."""
+    """Return the image after factors of brightness, contrast (around the mean grey), saturation
+    (from grey) and a turn of hue.
+    """
     from torchvision.transforms.v2 import functional as F
 
     steps = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation, F.adjust_hue)
@@ -58,16 +66,20 @@ def jitter_torchvision(image: Tensor, factors: list[float], order: list[int]) ->
 
 
 def jitter_kornia(image: Tensor, factors: list[float], order: list[int]) -> Tensor:
-    """Return the image after the colour jitter of kornia 0.5, which DACS, DAFormer, HRDA and MIC use: float 0-255 in and out.
+    """Return the image after the colour jitter of kornia 0.5, which DACS, DAFormer, HRDA and MIC
+    use: float 0-255 in and out.
 
-    Brightness *adds* (factor - 1) x 255, contrast multiplies the pixel (not its distance from a mean), saturation multiplies
-    HSV's, hue turns by `factors[3]` of the circle; each step is clipped to the range.
+    Brightness *adds* (factor - 1) x 255, contrast multiplies the pixel (not its distance from a
+    mean), saturation multiplies HSV's, hue turns by `factors[3]` of the circle; each step is
+    clipped to the range.
     """
     from torchvision.transforms.v2 import functional as F
 
     def saturate(x: Tensor) -> Tensor:
-        value, least = x.amax(0, keepdim=True), x.amin(0, keepdim=True)
-        most = value / (value - least).clamp(min=1e-6)  # the factor at which HSV's saturation reaches 1
+        value = x.amax(0, keepdim=True)
+        least = x.amin(0, keepdim=True)
+        # the factor at which HSV's saturation reaches 1
+        most = value / (value - least).clamp(min=1e-6)
         return value - (value - x) * most.clamp(max=factors[2])
 
     steps = (

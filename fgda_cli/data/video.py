@@ -19,12 +19,14 @@ from .images import BadFile
 
 STREAM = re.compile(r"^(camera:\d+|(rtsp|rtsps|rtmp|http|https|udp|tcp|srt)://\S+)$", re.IGNORECASE)
 STDIN = "-"
-USUAL_RATE = 25.0  # frames/s, where a stream does not say its own
+# frames/s, where a stream does not say its own
+USUAL_RATE = 25.0
 
 
 @dataclass(frozen=True)
 class Clip:
-    """Selection of a video's frames: every N-th, from `start` to `end` seconds, of one of its streams (from 0; None: the best).
+    """Selection of a video's frames: every N-th, from `start` to `end` seconds, of one of its
+    streams (from 0; None: the best).
 
     `reconnect` opens a network stream again when it breaks.
     """
@@ -65,9 +67,11 @@ class Frame(NamedTuple):
     """A frame of a video."""
 
     number: int  # from 1 on
-    seconds: float  # its own time, from 0 on
+    # its own time, from 0 on
+    seconds: float
     image: np.ndarray  # RGB [H,W,3]
-    rate: float  # frames a second, on average
+    # frames a second, on average
+    rate: float
 
 
 class CutShort(BadFile):
@@ -79,21 +83,31 @@ class Noticed(CutShort):
 
 
 class Broken(BadFile):
-    """A network stream or camera that ended, though it has no end; its frames up to there were read."""
+    """A network stream or camera that ended, though it has no end; its frames up to there were
+    read.
+    """
 
 
 # Time where it is known, pixels, frames a second.
 Reader = Iterator[tuple[float | None, Callable[[], np.ndarray], float]]
 Notice = Callable[[BadFile], None]
-MISSING = 0.02  # share of the frames that a header may count too many: some containers only estimate
-TIMEOUT = 20.0  # seconds without an answer of a network stream
-PROBED = 1000  # packets that tell a video from a cover
-LONGEST_WAIT = 30.0  # seconds between two attempts to open a stream again
+# share of the frames that a header may count too many: some containers only estimate
+MISSING = 0.02
+# seconds without an answer of a network stream
+TIMEOUT = 20.0
+# packets that tell a video from a cover
+PROBED = 1000
+# seconds between two attempts to open a stream again
+LONGEST_WAIT = 30.0
 
 
 def is_live(source: str) -> bool:
-    """Return whether a source gives frames as they come: a camera, or an address that is no file with an end."""
-    return bool(STREAM.match(source)) and (source.lower().startswith("camera:") or not _has_end(source))
+    """Return whether a source gives frames as they come: a camera, or an address that is no file
+    with an end.
+    """
+    return bool(STREAM.match(source)) and (
+        source.lower().startswith("camera:") or not _has_end(source)
+    )
 
 
 def without_secrets(text: str) -> str:
@@ -101,11 +115,15 @@ def without_secrets(text: str) -> str:
     return re.sub(r"(?i)\b([a-z][a-z0-9+.-]*://)[^/\s@]*@", r"\1", text)
 
 
-def frames_of(source: str, clip: Clip = Clip(), notice: Notice = lambda what: None) -> Iterator[Frame]:
-    """Yield the frames of a file, camera, address or standard input that a clip takes, with their own times.
+def frames_of(
+    source: str, clip: Clip = Clip(), notice: Notice = lambda what: None
+) -> Iterator[Frame]:
+    """Yield the frames of a file, camera, address or standard input that a clip takes, with their
+    own times.
 
-    `notice` is called with what is worth a word while frames come. Raises BadFile where there is no frame, CutShort after
-    the last one of a damaged video, and Broken where a stream without an end has ended.
+    `notice` is called with what is worth a word while frames come. Raises BadFile where there is no
+    frame, CutShort after the last one of a damaged video, and Broken where a stream without an end
+    has ended.
     """
     begun = taken = number = 0
     ended = False
@@ -113,7 +131,13 @@ def frames_of(source: str, clip: Clip = Clip(), notice: Notice = lambda what: No
     damaged: BadFile | None = None
     try:
         for number, (known, read, rate) in enumerate(_reader(source, clip, notice), 1):
-            seconds = known if known is not None and known > last else last + 1 / rate if number > 1 else 0.0
+            seconds = (
+                known
+                if known is not None and known > last
+                else last + 1 / rate
+                if number > 1
+                else 0.0
+            )
             last = seconds
             if clip.end is not None and seconds >= clip.end:
                 ended = True
@@ -124,11 +148,13 @@ def frames_of(source: str, clip: Clip = Clip(), notice: Notice = lambda what: No
             if (begun - 1) % clip.every:
                 continue
             taken += 1
-            yield Frame(number, seconds, read(), rate)
+            yield Frame(number, seconds, read(), rate=rate)
     except (CutShort, Broken) as error:
         damaged = error
     if not taken:
-        raise damaged or BadFile("no video that can be read" if clip.is_whole else "no frame between --start and --end")
+        raise damaged or BadFile(
+            "no video that can be read" if clip.is_whole else "no frame between --start and --end"
+        )
     if damaged is not None and not ended:
         raise damaged
 
@@ -147,16 +173,23 @@ def _from_camera(source: str) -> Reader:
         rate = capture.get(cv2.CAP_PROP_FPS)
         rate = rate if 0.1 < rate < 1000 else USUAL_RATE
         count = 0
-        while capture.grab():  # decoded only where it is wanted
+        # decoded only where it is wanted
+        while capture.grab():
             count += 1
             yield None, lambda: np.ascontiguousarray(capture.retrieve()[1][..., ::-1]), rate
-        raise Broken(f"the camera gives no more frames after {count}") if count else BadFile("no such camera")
+        raise (
+            Broken(f"the camera gives no more frames after {count}")
+            if count
+            else BadFile("no such camera")
+        )
     finally:
         capture.release()
 
 
 def _from_network(source: str, clip: Clip, notice: Notice) -> Reader:
-    """Frames of an address; with `clip.reconnect` it is opened again whenever it breaks, and times go on."""
+    """Frames of an address; with `clip.reconnect` it is opened again whenever it breaks, and times
+    go on.
+    """
     offset = latest = 0.0
     wait = 1.0
     while True:
@@ -179,7 +212,8 @@ def _from_network(source: str, clip: Clip, notice: Notice) -> Reader:
 
 
 def _from_container(source: str, clip: Clip, notice: Notice) -> Reader:
-    """Frames of a file, an address or standard input: any container, or a row of JPEG or PNG images.
+    """Frames of a file, an address or standard input: any container, or a row of JPEG or PNG
+    images.
 
     Packets that cannot be decoded are passed over, so that a hole costs its own frames alone.
     """
@@ -187,7 +221,7 @@ def _from_container(source: str, clip: Clip, notice: Notice) -> Reader:
     count = holes = 0
     try:
         with _opened(av, source) as container:
-            stream = _chosen(av, source, container, clip, notice)
+            stream = _chosen(av, source, container, clip=clip, notice=notice)
             rate = float(stream.average_rate or 0)
             rate = rate if 0.1 < rate < 1000 else USUAL_RATE
             first = None
@@ -203,9 +237,19 @@ def _from_container(source: str, clip: Clip, notice: Notice) -> Reader:
                     first = frame.time if first is None else first
                     seconds = None if frame.time is None or first is None else frame.time - first
                     if size is not None and size != (frame.width, frame.height):
-                        notice(Noticed("its frames change from {}x{} to {}x{}".format(*size, frame.width, frame.height)))
+                        notice(
+                            Noticed(
+                                "its frames change from {}x{} to {}x{}".format(
+                                    *size, frame.width, frame.height
+                                )
+                            )
+                        )
                     size = (frame.width, frame.height)
-                    yield seconds, lambda frame=frame: _upright(frame, stream.sample_aspect_ratio), rate
+                    yield (
+                        seconds,
+                        lambda frame=frame: _upright(frame, stream.sample_aspect_ratio),
+                        rate,
+                    )
             expected = stream.frames
     except av.FFmpegError as error:
         reason = without_secrets(getattr(error, "strerror", None) or str(error))
@@ -215,7 +259,10 @@ def _from_container(source: str, clip: Clip, notice: Notice) -> Reader:
     except UnicodeEncodeError:
         raise BadFile("a video whose name is not UTF-8 cannot be opened: rename it") from None
     if count < expected - max(1, MISSING * expected):
-        raise CutShort(f"{count} of the {expected} frames that its header counts can be read: the file is damaged or cut short")
+        raise CutShort(
+            f"{count} of the {expected} frames that its header counts can be read: the file is"
+            " damaged or cut short"
+        )
     if holes and count:
         raise CutShort(f"{count} frames can be read, {holes} parts of the video are damaged")
 
@@ -235,13 +282,17 @@ def _opened(av: Any, source: str) -> Iterator[Any]:
 
 
 def _chosen(av: Any, source: str, container: Any, clip: Clip, notice: Notice) -> Any:
-    """The video stream to read: the one asked for, else the largest real one; covers and thumbnails are none. Others are said."""
+    """The video stream to read: the one asked for, else the largest real one; covers and thumbnails
+    are none. Others are said.
+    """
     streams = list(container.streams.video)
     if not streams:
         raise BadFile("it holds no video stream")
     if clip.stream is not None:
         if clip.stream >= len(streams):
-            raise BadFile(f"--stream {clip.stream}: it has {len(streams)} video streams, counted from 0")
+            raise BadFile(
+                f"--stream {clip.stream}: it has {len(streams)} video streams, counted from 0"
+            )
         return streams[clip.stream]
     if len(streams) == 1:
         return streams[0]
@@ -251,11 +302,20 @@ def _chosen(av: Any, source: str, container: Any, clip: Clip, notice: Notice) ->
     def has_motion(stream: Any) -> bool:
         return counts.get(stream.index, stream.frames) not in (1, 2)
 
-    best = max(real, key=lambda stream: (has_motion(stream), stream.width * stream.height, -stream.index))
+    best = max(
+        real, key=lambda stream: (has_motion(stream), stream.width * stream.height, -stream.index)
+    )
     others = [stream for stream in real if stream is not best and has_motion(stream)]
     if others:
-        shown = ", ".join(f"{streams.index(stream)} ({stream.width}x{stream.height})" for stream in others)
-        notice(Noticed(f"stream {streams.index(best)} is read; other video streams: {shown} (--stream reads another)"))
+        shown = ", ".join(
+            f"{streams.index(stream)} ({stream.width}x{stream.height})" for stream in others
+        )
+        notice(
+            Noticed(
+                f"stream {streams.index(best)} is read; other video streams: {shown} (--stream"
+                " reads another)"
+            )
+        )
     return best
 
 
@@ -266,7 +326,9 @@ def _is_cover(av: Any, stream: Any) -> bool:
 
 
 def _packets(av: Any, source: str) -> dict[int, int]:
-    """Return how many packets each video stream has at a file's beginning; nothing for what cannot be read twice."""
+    """Return how many packets each video stream has at a file's beginning; nothing for what cannot
+    be read twice.
+    """
     if source == STDIN or STREAM.match(source):
         return {}
     with _opened(av, source) as container:
@@ -277,11 +339,15 @@ def _packets(av: Any, source: str) -> dict[int, int]:
 
 
 def _upright(frame: Any, shape: Fraction | None = None) -> np.ndarray:
-    """RGB `[H,W,3]` in square pixels, turned as the video's metadata say (a telephone held upright)."""
+    """RGB `[H,W,3]` in square pixels, turned as the video's metadata say (a telephone held
+    upright).
+    """
     image = frame.to_ndarray(format="rgb24")
     if shape and shape != 1:
         size = (max(1, round(image.shape[1] * float(shape))), image.shape[0])
-        image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR if shape > 1 else cv2.INTER_AREA)
+        image = cv2.resize(
+            image, size, interpolation=cv2.INTER_LINEAR if shape > 1 else cv2.INTER_AREA
+        )
     turns = round(getattr(frame, "rotation", 0) / 90) % 4
     return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
 
@@ -305,12 +371,13 @@ def frame_count(source: str, clip: Clip = Clip()) -> int | None:
     av = library("reading videos")
     try:
         with _opened(av, source) as container:
-            stream = _chosen(av, source, container, clip, lambda what: None)
+            stream = _chosen(av, source, container, clip=clip, notice=lambda what: None)
             rate = float(stream.average_rate or USUAL_RATE)
             frames = stream.frames or round((container.duration or 0) / 1e6 * rate)
             return clip.length(max(1, frames), rate)
     except (av.FFmpegError, OSError, BadFile, UnicodeEncodeError):
-        return 1  # refused by name when it is read
+        # refused by name when it is read
+        return 1
 
 
 def library(what: str) -> Any:

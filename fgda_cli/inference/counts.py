@@ -9,16 +9,26 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..metrics import BoundaryCounts, Calibration, ConfusionMatrix, class_counts, interval, resampled_iou
+from ..metrics import (
+    BoundaryCounts,
+    Calibration,
+    ConfusionMatrix,
+    class_counts,
+    interval,
+    resampled_iou,
+)
 from ..runtime.distributed import ProcessGroup
 from .tta import Decision
 
-LEAST_DRAWN = 10  # images, or sequences, from which an interval is drawn: of fewer it would be too narrow
+# images, or sequences, from which an interval is drawn: of fewer it would be too narrow
+LEAST_DRAWN = 10
 
 
 @dataclass(frozen=True)
 class Extras:
-    """Scores beside IoU: boundary IoU, calibration, intervals from a number of resamples of the images (0: none)."""
+    """Scores beside IoU: boundary IoU, calibration, intervals from a number of resamples of the
+    images (0: none).
+    """
 
     boundary: bool = False
     calibration: bool = False
@@ -33,7 +43,8 @@ class EvaluationCounts:
         self.matrix = ConfusionMatrix(num_classes)
         self.boundary = BoundaryCounts(num_classes) if extras.boundary else None
         self.calibration = Calibration() if extras.calibration else None
-        # By image: pixels by class, right ones, the truth's, those predicted; and the image's own mIoU.
+        # By image: pixels by class, right ones, the truth's, those predicted; and the image's own
+        # mIoU.
         self.images: dict[str, list[list[int]]] = {}
         self.scores: dict[str, float] = {}
 
@@ -69,25 +80,35 @@ class EvaluationCounts:
     def drawn_units(self) -> tuple[str, np.ndarray]:
         """Return what intervals draw, and its counts by class `[N,3,K]` in the order of names.
 
-        Frames of one sequence are alike, so sequences are drawn where names have enough folders, else images.
+        Frames of one sequence are alike, so sequences are drawn where names have enough folders,
+        else images.
         """
         names = sorted(self.images)
         by_folder: dict[str, list[str]] = {}
         for name in names:
             by_folder.setdefault(name.rpartition("/")[0], []).append(name)
         if len(by_folder) >= LEAST_DRAWN:
-            sums = [np.sum([self.images[name] for name in group], axis=0) for group in by_folder.values()]
+            sums = [
+                np.sum([self.images[name] for name in group], axis=0)
+                for group in by_folder.values()
+            ]
             return "sequences", np.array(sums, np.int64)
         return "images", np.array([self.images[name] for name in names], np.int64)
 
     @cached_property
     def resampled(self) -> tuple[str, np.ndarray | None]:
-        """What is drawn, and IoU `[resamples,K]` of the draws; None where there are too few to draw from. Ask after `join`."""
+        """What is drawn, and IoU `[resamples,K]` of the draws; None where there are too few to draw
+        from. Ask after `join`.
+        """
         what, counts = self.drawn_units()
-        return what, resampled_iou(counts, self.extras.resamples) if len(counts) >= LEAST_DRAWN else None
+        return what, (
+            resampled_iou(counts, self.extras.resamples) if len(counts) >= LEAST_DRAWN else None
+        )
 
     def extra_json(self, names: tuple[str, ...], shared: tuple[str, ...]) -> dict[str, Any]:
-        """Return the scores beside IoU, in percent, of the classes that model and data set share."""
+        """Return the scores beside IoU, in percent, of the classes that model and data set
+        share.
+        """
         used = [names.index(name) for name in shared]
         scores: dict[str, Any] = {}
         if self.boundary is not None:
@@ -102,8 +123,11 @@ class EvaluationCounts:
         if self.calibration is not None:
             pixels, right, confidence = (row.tolist() for row in self.calibration.counts)
             scores["calibration"] = {
-                "ece": self.calibration.error(), "pixels": pixels, "right": right, "confidence": confidence,
-            }  # fmt: skip
+                "ece": self.calibration.error(),
+                "pixels": pixels,
+                "right": right,
+                "confidence": confidence,
+            }
         if self.extras.resamples:
             scores["intervals"] = self._intervals(names, used)
         return scores
@@ -121,7 +145,8 @@ class EvaluationCounts:
 
 
 def mean_of(drawn: np.ndarray) -> np.ndarray:
-    """Return the mean `[R]` of resampled IoU `[R,K]` over all classes that any resample has, NaN for one that misses a class.
+    """Return the mean `[R]` of resampled IoU `[R,K]` over all classes that any resample has, NaN
+    for one that misses a class.
 
     A mean over fewer classes would be of something else: without its rarest class, it is higher.
     """

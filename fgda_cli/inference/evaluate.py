@@ -1,4 +1,6 @@
-"""Evaluation: images enter by the model's input rule, logits at the label's own size, exact counts, classes by name."""
+"""Evaluation: images enter by the model's input rule, logits at the label's own size, exact counts,
+classes by name.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from ..data.classes import NOT_IN_SYNTHIA13, NOT_IN_SYNTHIA16, ClassMatch, ClassSet, match_classes, mean_without
+from ..data.classes import (
+    NOT_IN_SYNTHIA13,
+    NOT_IN_SYNTHIA16,
+    ClassMatch,
+    ClassSet,
+    match_classes,
+    mean_without,
+)
 from ..data.geometry import InputRule
 from ..data.names import shown
 from ..data.store import AnyDataset, Item
@@ -24,7 +33,8 @@ from .counts import LEAST_DRAWN, EvaluationCounts, Extras, mean_of
 from .pipeline import batched_by, images_per_batch, read_ahead, share, write_behind
 from .tta import Decision, TestTimeAugmentation, decide_each, naming, view_logits
 
-OnPrediction = Callable[[Item, Decision, ConfusionMatrix], None]  # an image, its prediction, its own counts
+# an image, its prediction, its own counts
+OnPrediction = Callable[[Item, Decision, ConfusionMatrix], None]
 
 
 @dataclass(frozen=True)
@@ -44,10 +54,11 @@ class Manner:
 
 @dataclass
 class EvaluationResult:
-    """An evaluation of one network, or of the mean of several: what was evaluated on what, how, and all counts.
+    """An evaluation of one network, or of the mean of several: what was evaluated on what, how, and
+    all counts.
 
-    Everything that shows or compares evaluations reads it. `data` is a hash of the images and labels: two results are of the
-    same data only where it is equal.
+    Everything that shows or compares evaluations reads it. `data` is a hash of the images and
+    labels: two results are of the same data only where it is equal.
     """
 
     checkpoints: tuple[str, ...]
@@ -60,9 +71,12 @@ class EvaluationResult:
     protocol: str
     tta: TestTimeAugmentation
     seconds: float
-    info: dict[str, Any] = field(default_factory=dict)  # the first checkpoint's own facts
-    change: dict[str, Any] | None = None  # from another result
-    shared: dict[str, Any] | None = None  # the mean over the classes that several results have
+    # the first checkpoint's own facts
+    info: dict[str, Any] = field(default_factory=dict)
+    # from another result
+    change: dict[str, Any] | None = None
+    # the mean over the classes that several results have
+    shared: dict[str, Any] | None = None
 
     @property
     def classes(self) -> ClassSet:
@@ -79,9 +93,14 @@ class EvaluationResult:
 
     @property
     def iou(self) -> dict[str, float | None]:
-        """Return IoU in percent by class; None for one that is not evaluated, or that neither truth nor prediction has."""
+        """Return IoU in percent by class; None for one that is not evaluated, or that neither truth
+        nor prediction has.
+        """
         values = dict(zip(self.classes.names, self.counts.matrix.iou(), strict=True))
-        return {name: float(value) if name in self.evaluated and not np.isnan(value) else None for name, value in values.items()}
+        return {
+            name: float(value) if name in self.evaluated and not np.isnan(value) else None
+            for name, value in values.items()
+        }
 
     @property
     def miou(self) -> float | None:
@@ -91,20 +110,30 @@ class EvaluationResult:
         """Return the mean IoU over some classes; None without any."""
         if over is None:
             return None
-        return self.counts.matrix.miou(tuple(k for k, name in enumerate(self.classes.names) if name not in over))
+        return self.counts.matrix.miou(
+            tuple(k for k, name in enumerate(self.classes.names) if name not in over)
+        )
 
     def interval_of(self, over: tuple[str, ...]) -> tuple[float, float] | None:
-        """Return the interval of the mean over some classes; None where none was asked for, or images are too few."""
+        """Return the interval of the mean over some classes; None where none was asked for, or
+        images are too few.
+        """
         drawn = self.counts.resampled[1] if self.counts.extras.resamples else None
         if drawn is None:
             return None
         return interval(mean_of(drawn[:, [self.classes.names.index(name) for name in over]]))
 
     def unlabelled_classes(self) -> list[str]:
-        """Return classes that were predicted though no label shows them: they enter the mean with 0."""
+        """Return classes that were predicted though no label shows them: they enter the mean with
+        0.
+        """
         shown = self.counts.shown()
         predicted = self.counts.matrix.counts.sum(0) > 0
-        return [name for k, name in enumerate(self.classes.names) if name in self.evaluated and predicted[k] and not shown[k]]
+        return [
+            name
+            for k, name in enumerate(self.classes.names)
+            if name in self.evaluated and predicted[k] and not shown[k]
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON of `fgda evaluate`."""
@@ -146,26 +175,36 @@ def evaluate_model(
 ) -> EvaluationResult:
     """Return the result of a network that is in memory; each of several processes gets the whole.
 
-    Class probabilities are averaged with those of `others`, networks of the same classes. `classes` are the model's; the data
-    set's are matched to them by name. Raises FgdaError when they do not fit.
+    Class probabilities are averaged with those of `others`, networks of the same classes. `classes`
+    are the model's; the data set's are matched to them by name. Raises FgdaError when they do not
+    fit.
     """
     start = time.perf_counter()
     extras = manner.extras
     process_group = manner.process_group
-    match = match_classes(classes, dataset.classes, "the model", dataset.name)
+    match = match_classes(classes, dataset.classes, "the model", what_theirs=dataset.name)
     to_ours = None if match.is_identity else match.table()
     items = dataset.items(split, labelled=True)
-    totals, mine = EvaluationCounts(len(classes), extras), share(items, process_group)
-    pairs = read_ahead(lambda item: (dataset.image(item), dataset.label(item)), mine, manner.threads)
+    totals = EvaluationCounts(len(classes), extras)
+    mine = share(items, process_group)
+    pairs = read_ahead(
+        lambda item: (dataset.image(item), dataset.label(item)), mine, manner.threads
+    )
     tracked = reporter.track(pairs, f"evaluate {dataset.name}", len(mine))
     rule = model.input_rule
-    batches = batched_by(lambda pair: rule(*pair[0].size), tracked, lambda size: images_per_batch(size, precision.device))
+    batches = batched_by(
+        lambda pair: rule(*pair[0].size),
+        tracked,
+        lambda size: images_per_batch(size, precision.device),
+    )
     with write_behind(manner.threads) as submit:
         for size, batch in batches:
             labels = [label if to_ours is None else to_ours[label] for _, (_, label) in batch]
             images = [image for _, (image, _) in batch]
             with naming([item.name for item, _ in batch]):
-                views = view_logits(model, images, size, precision, manner.tta, others)
+                views = view_logits(
+                    model, images, size, precision=precision, tta=manner.tta, others=others
+                )
             sizes = [(label.shape[1], label.shape[0]) for label in labels]
             decisions = decide_each(
                 views,
@@ -204,26 +243,46 @@ def evaluate_file(
     content: dict[str, Any] | None = None,
     with_paths: tuple[Path, ...] = (),
 ) -> EvaluationResult:
-    """Evaluate one checkpoint as its input rule says, or as `protocol` does ("paper": squeezed by Pillow's bicubic).
+    """Evaluate one checkpoint as its input rule says, or as `protocol` does ("paper": squeezed by
+    Pillow's bicubic).
 
-    `content` is the file's, where it is loaded already; `with_paths` are checkpoints whose probabilities are averaged with its.
-    Raises UsageError for those of other classes, sizes or ways to enlarge.
+    `content` is the file's, where it is loaded already; `with_paths` are checkpoints whose
+    probabilities are averaged with its. Raises UsageError for those of other classes, sizes or ways
+    to enlarge.
     """
-    model, info, others = open_networks(path, with_paths, precision, content)
-    if protocol == "paper" and info["stage"] == "import" and model.input_rule.resample not in ("area", "bicubic"):
-        reporter.decide(f"{path}: --protocol paper is not applied: images enter as this file's authors resize them")
+    model, info, others = open_networks(path, with_paths, precision, content=content)
+    if (
+        protocol == "paper"
+        and info["stage"] == "import"
+        and model.input_rule.resample not in ("area", "bicubic")
+    ):
+        reporter.decide(
+            f"{path}: --protocol paper is not applied: images enter as this file's authors resize"
+            " them"
+        )
     elif protocol is not None:
         model.input_rule = with_protocol(model.input_rule, protocol)
-    match = match_classes(info["classes"], dataset.classes, str(path), dataset.name)
+    match = match_classes(info["classes"], dataset.classes, str(path), what_theirs=dataset.name)
     if match.describe():
         reporter.decide(f"{dataset.name}: {match.describe()}")
-    result = evaluate_model(model, info["classes"], dataset, split, precision, reporter, manner, others)
+    result = evaluate_model(
+        model,
+        info["classes"],
+        dataset,
+        split=split,
+        precision=precision,
+        reporter=reporter,
+        manner=manner,
+        others=others,
+    )
     result.checkpoints = tuple(map(str, (path, *with_paths)))
     result.info = info
-    _say_untaught(path, content or {}, result.iou, reporter)
+    _say_untaught(path, content or {}, result.iou, reporter=reporter)
     unlabelled = result.unlabelled_classes()
     if unlabelled:
-        reporter.decide(f"{path}: predicted, but no label shows it (IoU 0 in the mean): {shown(unlabelled)}")
+        reporter.decide(
+            f"{path}: predicted, but no label shows it (IoU 0 in the mean): {shown(unlabelled)}"
+        )
     if extras_lack_images(result):
         reporter.decide(f"no intervals: {result.images} images, at least {LEAST_DRAWN} are needed")
     return result
@@ -234,22 +293,30 @@ def extras_lack_images(result: EvaluationResult) -> bool:
     return bool(result.counts.extras.resamples) and result.counts.resampled[1] is None
 
 
-def _say_untaught(path: Path, content: dict[str, Any], iou: dict[str, float | None], reporter: Reporter) -> None:
+def _say_untaught(
+    path: Path, content: dict[str, Any], iou: dict[str, float | None], reporter: Reporter
+) -> None:
     """Say which classes of the mean the source never showed, and the mean without them."""
     absent = [name for name in content.get("untaught") or () if iou.get(name) is not None]
     taught = [value for name, value in iou.items() if value is not None and name not in absent]
     if absent and taught:
         reporter.decide(
-            f"{path}: its source never shows {shown(absent)}; mIoU over the other {len(taught)} classes: {np.mean(taught):.1f}"
+            f"{path}: its source never shows {shown(absent)}; mIoU over the other {len(taught)}"
+            f" classes: {np.mean(taught):.1f}"
         )
 
 
 def open_networks(
-    path: Path, with_paths: tuple[Path, ...], precision: Precision, content: dict[str, Any] | None = None
+    path: Path,
+    with_paths: tuple[Path, ...],
+    precision: Precision,
+    content: dict[str, Any] | None = None,
 ) -> tuple[Segmenter, dict[str, Any], tuple[Segmenter, ...]]:
-    """Return a checkpoint's network and facts, and the networks whose probabilities are averaged with its.
+    """Return a checkpoint's network and facts, and the networks whose probabilities are averaged
+    with its.
 
-    `content` is the file's, where it is loaded already. Raises UsageError for others that do not fit.
+    `content` is the file's, where it is loaded already. Raises UsageError for others that do not
+    fit.
     """
     from ..models.checkpoint import load, load_model, model_of
 
@@ -263,7 +330,9 @@ def open_networks(
             ("align_corners", other.align_corners, model.align_corners),
         ):
             if theirs != ours:
-                raise UsageError(f"{other_path} and {path} have other {what}: their mean cannot be taken")
+                raise UsageError(
+                    f"{other_path} and {path} have other {what}: their mean cannot be taken"
+                )
         others.append(precision.to_device(other))
     return precision.to_device(model), info, tuple(others)
 
@@ -275,5 +344,11 @@ def with_protocol(rule: InputRule, protocol: str) -> InputRule:
 
 def headings(paths: list[Path]) -> list[str]:
     """Return short distinct names of checkpoints: the run folder's where there is one."""
-    names = [path.parent.parent.name if path.parent.name == "checkpoints" else path.stem for path in paths]
-    return [name if names.count(name) == 1 else str(path) for name, path in zip(names, paths, strict=True)]
+    names = [
+        path.parent.parent.name if path.parent.name == "checkpoints" else path.stem
+        for path in paths
+    ]
+    return [
+        name if names.count(name) == 1 else str(path)
+        for name, path in zip(names, paths, strict=True)
+    ]

@@ -1,4 +1,6 @@
-"""Inputs that a user names: images, folders, globs, videos, streams, standard input; each with the name of its results."""
+"""Inputs that a user names: images, folders, globs, videos, streams, standard input; each with the
+name of its results.
+"""
 
 from __future__ import annotations
 
@@ -34,17 +36,21 @@ from ..runtime.reporter import Reporter
 from .pipeline import CHUNK, ahead, batched, chunks_of, newest, read_ahead, share
 
 READABLE = IMAGE_SUFFIXES | VIDEO_SUFFIXES
-RESULT_ENDINGS = ("_color", "_ids", "_overlay", "_entropy")  # of the names that predict and entropy-map write
+# of the names that predict and entropy-map write
+RESULT_ENDINGS = ("_color", "_ids", "_overlay", "_entropy")
 
 
 @dataclass(frozen=True)
 class InputImage:
-    """One image or video; `name` is its path below the folder given, without suffix. A video's frame knows its place among those
-    that are taken (`order`, from 0), how many come a second on average, and its own time."""
+    """One image or video; `name` is its path below the folder given, without suffix. A video's
+    frame knows its place among those that are taken (`order`, from 0), how many come a second on
+    average, and its own time.
+    """
 
     name: str
     path: Path
-    stream: str | None = None  # a camera, an address, or "-" for frames on standard input
+    # a camera, an address, or "-" for frames on standard input
+    stream: str | None = None
     order: int = 0
     rate: float = 0.0
     seconds: float = 0.0
@@ -76,10 +82,12 @@ def collect(
     label_maps: bool = False,
     reporter: Reporter = Reporter(quiet=True),
 ) -> list[InputImage]:
-    """List the images of files, folders and globs, each once. Raises FgdaError for an input that gives none.
+    """List the images of files, folders and globs, each once. Raises FgdaError for an input that
+    gives none.
 
-    With several inputs, a folder's name stands before those of its images. Left out of folders and globs, and said: what an
-    earlier run wrote to `out`, and label maps, unless `label_maps` asks for them.
+    With several inputs, a folder's name stands before those of its images. Left out of folders and
+    globs, and said: what an earlier run wrote to `out`, and label maps, unless `label_maps` asks
+    for them.
     """
     names: dict[Path, str] = {}
     left_out: list[Path] = []
@@ -101,26 +109,43 @@ def collect(
             prefix = f"{folders[path]}/" if len(inputs) > 1 else ""
             files = photographs(_without_results(image_files(path, recursive, READABLE), path, out))
             unread += image_files(path, recursive, UNREAD_SUFFIXES)
-            images = {file: prefix + file.relative_to(path).with_suffix("").as_posix() for file in files}
+            images = {
+                file: prefix + file.relative_to(path).with_suffix("").as_posix() for file in files
+            }
             if not images:
-                deeper = " (there are some in its folders: use --recursive)" if _more_below(path, recursive, out) else ""
+                deeper = (
+                    " (there are some in its folders: use --recursive)"
+                    if _more_below(path, recursive, out)
+                    else ""
+                )
                 raise FgdaError(f"{path} holds no image or video{deeper}{_maps_alone(left_out)}")
         elif path.is_file():
             images = {path: path.stem}
         else:
             matches = sorted(map(Path, glob.glob(text, recursive=True)), key=natural_order)
-            files = [p for p in matches if p.suffix.lower() in READABLE and not is_hidden(p) and p.is_file()]
+            files = [
+                p
+                for p in matches
+                if p.suffix.lower() in READABLE and not is_hidden(p) and p.is_file()
+            ]
             images = {p: p.stem for p in photographs(files)}
             if not images and any(match.is_dir() for match in matches):
-                raise FgdaError(f"{text}: matches folders alone: name them, or end the pattern in /*")
+                raise FgdaError(
+                    f"{text}: matches folders alone: name them, or end the pattern in /*"
+                )
             if not images:
                 raise FgdaError(f"{text}: no such image, folder or pattern{_maps_alone(left_out)}")
         for image, name in images.items():
             names.setdefault(image, name)
     if unread:
-        reporter.decide(f"{len(unread)} files of types that are not read are left out: {suffixes_of(unread)}")
+        reporter.decide(
+            f"{len(unread)} files of types that are not read are left out: {suffixes_of(unread)}"
+        )
     if left_out:
-        reporter.decide(f"{len(left_out)} label maps are left out, e.g. {left_out[0]} (--label-maps takes them as images)")
+        reporter.decide(
+            f"{len(left_out)} label maps are left out, e.g. {left_out[0]} (--label-maps takes them"
+            " as images)"
+        )
     distinct = _distinct(names)
     for item in distinct:
         if "%" in item.name and written_name(item.path.stem) != item.path.stem:
@@ -129,11 +154,17 @@ def collect(
 
 
 def _maps_alone(left_out: list[Path]) -> str:
-    return f" but {len(left_out)} label maps, e.g. {left_out[0]} (--label-maps takes them as images)" if left_out else ""
+    return (
+        f" but {len(left_out)} label maps, e.g. {left_out[0]} (--label-maps takes them as images)"
+        if left_out
+        else ""
+    )
 
 
 def _is_what_it_says(file: Path) -> bool:
-    """Return whether a .ts file is a video (a transport stream begins with its sync byte) and no program text."""
+    """Return whether a .ts file is a video (a transport stream begins with its sync byte) and no
+    program text.
+    """
     if file.suffix.lower() != ".ts":
         return True
     with open(file, "rb") as handle:
@@ -141,12 +172,18 @@ def _is_what_it_says(file: Path) -> bool:
 
 
 def _stream(text: str) -> list[InputImage]:
-    """A camera, an address, frames on standard input, or the images that it lists, a path a line."""
+    """A camera, an address, frames on standard input, or the images that it lists, a path a
+    line.
+    """
     if text != STDIN:
         plain = without_secrets(text)
-        return [InputImage(re.sub(r"[^A-Za-z0-9]+", "-", plain).strip("-"), Path(plain), stream=text)]
+        return [
+            InputImage(re.sub(r"[^A-Za-z0-9]+", "-", plain).strip("-"), Path(plain), stream=text)
+        ]
     if ranks()[1] > 1:
-        raise UsageError("standard input cannot be shared by several processes: start one, or name files")
+        raise UsageError(
+            "standard input cannot be shared by several processes: start one, or name files"
+        )
     head = sys.stdin.buffer.peek(512)[:512]
     if not head:
         raise FgdaError("standard input is empty: images or their paths are expected")
@@ -160,20 +197,28 @@ def _stream(text: str) -> list[InputImage]:
 
 
 def _is_null_list(head: bytes) -> bool:
-    """Return whether the first bytes are a list of paths that each end in a null byte, as `find -print0` writes it."""
+    """Return whether the first bytes are a list of paths that each end in a null byte, as `find
+    -print0` writes it.
+    """
     first, null, _ = head.partition(b"\0")
     return bool(first and null) and _is_text(first) and os.path.exists(os.fsdecode(first))
 
 
 def _is_text(head: bytes) -> bool:
-    """Return whether the first bytes are text: images and videos begin with bytes that no text has."""
-    return not any(byte < 32 and byte not in b"\t\r\n" for byte in head) and not head.startswith((b"\xff\xd8", b"\x89PNG"))
+    """Return whether the first bytes are text: images and videos begin with bytes that no text
+    has.
+    """
+    return not any(byte < 32 and byte not in b"\t\r\n" for byte in head) and not head.startswith(
+        (b"\xff\xd8", b"\x89PNG")
+    )
 
 
 def _folder_names(folders: list[Path]) -> dict[Path, str]:
     """The last part of each folder's path, or as many parts as tell them apart."""
     parts_of = {folder: folder.resolve().parts for folder in folders}
-    endings = Counter(parts[-depth:] for parts in parts_of.values() for depth in range(1, len(parts) + 1))
+    endings = Counter(
+        parts[-depth:] for parts in parts_of.values() for depth in range(1, len(parts) + 1)
+    )
     names: dict[Path, str] = {}
     for folder, parts in parts_of.items():
         depths = range(1, len(parts) + 1)
@@ -183,10 +228,13 @@ def _folder_names(folders: list[Path]) -> dict[Path, str]:
 
 
 def _without_results(files: list[Path], folder: Path, out: Path | None) -> list[Path]:
-    """The files that are not results of an earlier run into `out`, be it a folder in this one or this one itself."""
+    """The files that are not results of an earlier run into `out`, be it a folder in this one or
+    this one itself.
+    """
     if out is None:
         return files
-    inside, here = out.resolve(), folder.resolve()
+    inside = out.resolve()
+    here = folder.resolve()
     if inside == here:
         stems = {file.with_suffix("") for file in files}
         return [file for file in files if not _is_result(file, stems)]
@@ -198,7 +246,11 @@ def _without_results(files: list[Path], folder: Path, out: Path | None) -> list[
 def _is_result(file: Path, stems: set[Path]) -> bool:
     if file.name == "legend.png":
         return True
-    bases = (file.with_name(file.stem.removesuffix(ending)) for ending in RESULT_ENDINGS if file.stem.endswith(ending))
+    bases = (
+        file.with_name(file.stem.removesuffix(ending))
+        for ending in RESULT_ENDINGS
+        if file.stem.endswith(ending)
+    )
     return any(base in stems for base in bases)
 
 
@@ -209,8 +261,9 @@ def _more_below(path: Path, recursive: bool, out: Path | None) -> bool:
 def _distinct(files: dict[Path, str]) -> list[InputImage]:
     """An input for each file, under names that no other has.
 
-    `a.png` and `a.jpg` keep their suffix; files of one name in several folders get as much of their path as tells them apart;
-    a video's name gives way to a folder of that name, in which its frames would lie.
+    `a.png` and `a.jpg` keep their suffix; files of one name in several folders get as much of their
+    path as tells them apart; a video's name gives way to a folder of that name, in which its frames
+    would lie.
     """
     unique: dict[Path, tuple[Path, str]] = {}
     for path, name in files.items():
@@ -226,9 +279,13 @@ def _distinct(files: dict[Path, str]) -> list[InputImage]:
                 names |= with_suffix
             else:
                 longer = (path.absolute().with_suffix("").parts[-depth:] for path in group)
-                names |= {path: written_name("/".join(part for part in parts if part != "/"))
-                          for path, parts in zip(group, longer, strict=True)}  # fmt: skip
-    folders = {parent.as_posix() for name in names.values() for parent in PurePosixPath(name).parents}
+                names |= {
+                    path: written_name("/".join(part for part in parts if part != "/"))
+                    for path, parts in zip(group, longer, strict=True)
+                }
+    folders = {
+        parent.as_posix() for name in names.values() for parent in PurePosixPath(name).parents
+    }
     for path, name in names.items():
         if path.suffix.lower() in VIDEO_SUFFIXES and name in folders:
             names[path] = f"{name}{path.suffix}"
@@ -243,10 +300,19 @@ def _by_name(names: dict[Path, str]) -> list[list[Path]]:
 
 
 def read_inputs(
-    inputs: list[InputImage], threads: int | None = None, max_pixels: int | None = None, clip: Clip = Clip()
+    inputs: list[InputImage],
+    threads: int | None = None,
+    max_pixels: int | None = None,
+    clip: Clip = Clip(),
 ) -> Iterator[tuple]:
-    """Yield each image, read ahead. A file that cannot be read yields its reason instead, so that the others go on."""
-    return (pair for chunk in read_chunks(inputs, threads, max_pixels=max_pixels, clip=clip) for pair in chunk)
+    """Yield each image, read ahead. A file that cannot be read yields its reason instead, so that
+    the others go on.
+    """
+    return (
+        pair
+        for chunk in read_chunks(inputs, threads, max_pixels=max_pixels, clip=clip)
+        for pair in chunk
+    )
 
 
 def spread_images(
@@ -257,14 +323,21 @@ def spread_images(
     label_maps: bool = False,
     reporter: Reporter = Reporter(quiet=True),
 ) -> list[np.ndarray]:
-    """Read `count` images of a folder or glob, evenly spaced, RGB. Raises FgdaError when none can be read."""
-    found = collect([text], recursive, None, label_maps, reporter)
+    """Read `count` images of a folder or glob, evenly spaced, RGB. Raises FgdaError when none can
+    be read.
+    """
+    found = collect([text], recursive, None, label_maps=label_maps, reporter=reporter)
     inputs = [item for item in found if not item.is_video]
     if inputs and len(inputs) < len(found):
         videos = len(found) - len(inputs)
-        reporter.decide(f"{text}: {videos} videos beside the images are not looked at (take frames of them first)")
+        reporter.decide(
+            f"{text}: {videos} videos beside the images are not looked at (take frames of them"
+            " first)"
+        )
     images = [
-        image for _, image in read_inputs(evenly_spaced(inputs, count), max_pixels=max_pixels) if isinstance(image, np.ndarray)
+        image
+        for _, image in read_inputs(evenly_spaced(inputs, count), max_pixels=max_pixels)
+        if isinstance(image, np.ndarray)
     ]
     if not images:
         raise FgdaError(f"{text} holds no readable image (videos: take frames of them first)")
@@ -283,7 +356,9 @@ def read_chunks(
     max_pixels: int | None = None,
     clip: Clip = Clip(),
 ) -> Iterator[list[tuple]]:
-    """Yield this process's share of the images in chunks, and then its videos' frames, video by video."""
+    """Yield this process's share of the images in chunks, and then its videos' frames, video by
+    video.
+    """
 
     def read(item: InputImage) -> np.ndarray | BadFile:
         try:
@@ -296,11 +371,14 @@ def read_chunks(
     stills = [item for item in inputs if not item.is_video]
     yield from chunks_of(read_ahead(read, share(stills, process_group), threads))
     for item in process_group.part([item for item in inputs if item.is_video]):
-        yield from batched(_frames(item, clip), CHUNK if item.stream is None else 1)  # a stream's frames as they come
+        # a stream's frames as they come
+        yield from batched(_frames(item, clip), CHUNK if item.stream is None else 1)
 
 
 def _frames(item: InputImage, clip: Clip) -> Iterator[tuple[InputImage, np.ndarray | BadFile]]:
-    """A video's frames as NAME/000001, NAME/000002, … by their number in the video; at the end, what was missing of it."""
+    """A video's frames as NAME/000001, NAME/000002, … by their number in the video; at the end,
+    what was missing of it.
+    """
     noticed: list[BadFile] = []
 
     def words() -> Iterator[tuple[InputImage, BadFile]]:
@@ -316,7 +394,17 @@ def _frames(item: InputImage, clip: Clip) -> Iterator[tuple[InputImage, np.ndarr
         for order, frame in enumerate(frames):
             yield from words()
             name = f"{item.name}/{frame.number:06d}"
-            yield InputImage(name, item.path, item.stream, order, clip.rate(frame.rate), frame.seconds), frame.image
+            yield (
+                InputImage(
+                    name,
+                    item.path,
+                    item.stream,
+                    order=order,
+                    rate=clip.rate(frame.rate),
+                    seconds=frame.seconds,
+                ),
+                frame.image,
+            )
     except BadFile as error:
         noticed.append(error)
     yield from words()

@@ -23,14 +23,19 @@ from .video import InOrder, VideoFile
 
 @dataclass(frozen=True)
 class Ids:
-    """Train ids as they are ("train"), or as Cityscapes label ids ("label"), by name. Raises UsageError for other classes."""
+    """Train ids as they are ("train"), or as Cityscapes label ids ("label"), by name. Raises
+    UsageError for other classes.
+    """
 
     kind: str
     classes: ClassSet
 
     def __post_init__(self):
         if self.kind == "label" and self.classes.label_ids() is None:
-            raise UsageError(f"--ids label needs a model of Cityscapes' classes, not {', '.join(self.classes.names)}")
+            raise UsageError(
+                "--ids label needs a model of Cityscapes' classes, not"
+                f" {', '.join(self.classes.names)}"
+            )
 
     def note(self) -> str | None:
         """Say, for the user, when ids are Cityscapes' by name but not by number; None otherwise."""
@@ -39,12 +44,17 @@ class Ids:
             return None
         number = next(k for k, name in enumerate(names) if name != NAMES[k])
         return (
-            f"--ids train: ids 0 to {len(names) - 1} are this model's own ({number} is {names[number]}, Cityscapes' is "
-            f"{NAMES[number]}); --ids label writes Cityscapes' label ids"
+            f"--ids train: ids 0 to {len(names) - 1} are this model's own ({number} is"
+            f" {names[number]}, Cityscapes' is {NAMES[number]}); --ids label writes Cityscapes'"
+            " label ids"
         )
 
     def __call__(self, train_ids: np.ndarray) -> np.ndarray:
-        return train_ids if self.kind == "train" else np.array(self.classes.label_ids(), np.uint8)[train_ids]
+        return (
+            train_ids
+            if self.kind == "train"
+            else np.array(self.classes.label_ids(), np.uint8)[train_ids]
+        )
 
 
 @dataclass(frozen=True)
@@ -62,7 +72,9 @@ class SavedIds:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Writes `NAME_color.png`, `NAME_ids.png`, `NAME_overlay.png` at the input's own size, and `legend.png` once."""
+    """Writes `NAME_color.png`, `NAME_ids.png`, `NAME_overlay.png` at the input's own size, and
+    `legend.png` once.
+    """
 
     out: Path
     classes: ClassSet
@@ -73,7 +85,10 @@ class Pictures:
     @staticmethod
     def names(inputs: list[InputImage], kinds: tuple[str, ...]) -> list[str]:
         """Return the files that still images will have."""
-        return ["legend.png", *(f"{item.name}_{kind}.png" for item in inputs if not item.is_video for kind in kinds)]
+        return [
+            "legend.png",
+            *(f"{item.name}_{kind}.png" for item in inputs if not item.is_video for kind in kinds),
+        ]
 
     def write_legend(self) -> None:
         write_image(self.out / "legend.png", legend(self.classes))
@@ -85,19 +100,27 @@ class Pictures:
             if item.is_video:
                 self.written.check([name])
             # Level 1: twice as fast as the default, a tenth larger.
-            write_image(self.out / name, self.picture(kind, image, result["train_ids"]), compression=1)
+            write_image(
+                self.out / name, self.picture(kind, image, result["train_ids"]), compression=1
+            )
             self.written.done(name)
 
     def picture(self, kind: str, image: np.ndarray, train_ids: np.ndarray) -> np.ndarray:
         if kind == "ids":
             return self.ids(train_ids)
-        return colourise(train_ids, self.classes) if kind == "color" else overlay(image, train_ids, self.classes)
+        return (
+            colourise(train_ids, self.classes)
+            if kind == "color"
+            else overlay(image, train_ids, self.classes)
+        )
 
 
 @dataclass
 class Videos:
-    """Writes one `NAME.mp4` of each video's frames: overlay, colour map, or image, overlay and entropy side by side; and, of all
-    frames and images, what `pictures` writes. Threads hand in frames in any order."""
+    """Writes one `NAME.mp4` of each video's frames: overlay, colour map, or image, overlay and
+    entropy side by side; and, of all frames and images, what `pictures` writes. Threads hand in
+    frames in any order.
+    """
 
     pictures: Pictures
     kind: str
@@ -121,7 +144,13 @@ class Videos:
     def picture(self, image: np.ndarray, result: dict) -> np.ndarray:
         if self.kind != "side":
             return self.pictures.picture(self.kind, image, result["train_ids"])
-        return np.hstack([image, self.pictures.picture("overlay", image, result["train_ids"]), heat(result["entropy"])])
+        return np.hstack(
+            [
+                image,
+                self.pictures.picture("overlay", image, result["train_ids"]),
+                heat(result["entropy"]),
+            ]
+        )
 
     def finish(self, video: str) -> None:
         if video in self.files:

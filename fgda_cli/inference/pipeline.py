@@ -17,9 +17,13 @@ from ..runtime.distributed import ProcessGroup
 from ..runtime.system import io_threads
 
 T = TypeVar("T")
-CHUNK = 8  # images that are looked at together; those of one network size are computed in one or more batches
-MEMORY = 2**28  # bytes of images that wait at one place: beyond, fewer wait
-CPU_PIXELS, GPU_PIXELS = 1 << 17, 1 << 21  # of one batch: a processor's caches are small, a GPU wants work
+# images that are looked at together; those of one network size are computed in one or more batches
+CHUNK = 8
+# bytes of images that wait at one place: beyond, fewer wait
+MEMORY = 2**28
+# of one batch: a processor's caches are small, a GPU wants work
+CPU_PIXELS = 1 << 17
+GPU_PIXELS = 1 << 21
 
 
 def images_per_batch(size: tuple[int, int], device: torch.device) -> int:
@@ -28,7 +32,9 @@ def images_per_batch(size: tuple[int, int], device: torch.device) -> int:
 
 
 def share(items: list[T], process_group: ProcessGroup) -> list[T]:
-    """Return this process's items: whole chunks, so that a batch holds the same images for any number of processes."""
+    """Return this process's items: whole chunks, so that a batch holds the same images for any
+    number of processes.
+    """
     chunks = [items[first : first + CHUNK] for first in range(0, len(items), CHUNK)]
     return [item for chunk in process_group.part(chunks) for item in chunk]
 
@@ -41,7 +47,9 @@ def batched(items: Iterable[T], count: int) -> Iterator[list[T]]:
 
 
 def chunks_of(pairs: Iterable[tuple]) -> Iterator[list[tuple]]:
-    """Yield lists of CHUNK pairs in order, shorter ones where images are so large that they fill MEMORY."""
+    """Yield lists of CHUNK pairs in order, shorter ones where images are so large that they fill
+    MEMORY.
+    """
     chunk: list[tuple] = []
     for number, pair in enumerate(pairs, 1):
         chunk.append(pair)
@@ -78,11 +86,13 @@ def batched_by(key: Callable, items: Iterable[T], most: Callable) -> Iterator[tu
 
 
 def read_ahead(read: Callable, items: list, threads: int | None = None) -> Iterator:
-    """Yield `(item, read(item))` in order. Threads (None: chosen by the cores) read while the network computes; images of
-    MEMORY wait at most, as far as the size of one tells that of the next.
+    """Yield `(item, read(item))` in order. Threads (None: chosen by the cores) read while the
+    network computes; images of MEMORY wait at most, as far as the size of one tells that of the
+    next.
     """
     threads = io_threads(threads)
-    most, pending = 2 * threads, deque()
+    most = 2 * threads
+    pending = deque()
     with ThreadPoolExecutor(threads) as pool:
         for item in items:
             pending.append((item, pool.submit(read, item)))
@@ -97,9 +107,12 @@ def read_ahead(read: Callable, items: list, threads: int | None = None) -> Itera
 
 
 def ahead(items: Iterable[T], most: int) -> Iterator[T]:
-    """Yield the same items in order, made by a thread with at most `most` waiting; its errors are raised here."""
+    """Yield the same items in order, made by a thread with at most `most` waiting; its errors are
+    raised here.
+    """
     waiting: Queue = Queue(maxsize=most)
-    stopped, end = Event(), object()
+    stopped = Event()
+    end = object()
 
     def put(entry) -> bool:
         while not stopped.is_set():
@@ -135,11 +148,12 @@ def ahead(items: Iterable[T], most: int) -> Iterator[T]:
 
 
 def newest(items: Iterable[T]) -> Iterator[T]:
-    """Yield the newest item whenever one is asked for: a thread takes items as they come, and those not fetched in time are
-    dropped. What follows a camera may be slower than it, and does not lag.
+    """Yield the newest item whenever one is asked for: a thread takes items as they come, and those
+    not fetched in time are dropped. What follows a camera may be slower than it, and does not lag.
     """
     waiting: deque = deque(maxlen=1)
-    arrived, stopped = Event(), Event()
+    arrived = Event()
+    stopped = Event()
     ended: list[BaseException | None] = []
 
     def take() -> None:
@@ -174,8 +188,8 @@ def newest(items: Iterable[T]) -> Iterator[T]:
 
 @contextmanager
 def write_behind(threads: int | None = None) -> Iterator[Callable]:
-    """Yield `submit(task, *arguments)`: threads (None: chosen by the cores) run the tasks, few wait, and their errors are raised
-    here.
+    """Yield `submit(task, *arguments)`: threads (None: chosen by the cores) run the tasks, few
+    wait, and their errors are raised here.
     """
     threads = io_threads(threads)
     with ThreadPoolExecutor(threads) as pool:

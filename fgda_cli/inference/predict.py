@@ -26,7 +26,9 @@ from .tta import TestTimeAugmentation, decide, naming, view_logits
 
 
 def network_size(model: Segmenter, image: np.ndarray) -> tuple[int, int]:
-    """Return width and height at which an RGB image `[H,W,3]` enters the network: by the model's rule, or its own."""
+    """Return width and height at which an RGB image `[H,W,3]` enters the network: by the model's
+    rule, or its own.
+    """
     height, width = image.shape[:2]
     return (width, height) if model.input_rule is None else model.input_rule(width, height)
 
@@ -39,11 +41,12 @@ def predict(
     out_size: tuple[int, int] | None = None,
     others: tuple[Segmenter, ...] = (),
 ) -> dict:
-    """Return `train_ids` uint8 `[H,W]`, `entropy` float32 `[H,W]` in [0,1] (eq. 4) of an RGB uint8 `[H,W,3]`, PIL image or file.
+    """Return `train_ids` uint8 `[H,W]`, `entropy` float32 `[H,W]` in [0,1] (eq. 4) of an RGB uint8
+    `[H,W,3]`, PIL image or file.
 
-    out_size (width, height), when given, is the size of the result, as evaluation wants the label's. Class probabilities are
-    averaged with those of `others`. Raises ValueError for an array of another kind, FgdaError
-    for an unreadable file.
+    out_size (width, height), when given, is the size of the result, as evaluation wants the
+    label's. Class probabilities are averaged with those of `others`. Raises ValueError for an array
+    of another kind, FgdaError for an unreadable file.
     """
     if isinstance(image, (str, Path)):
         image = _read(Path(image))
@@ -51,7 +54,9 @@ def predict(
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise ValueError(f"predict takes RGB uint8 [H,W,3], not {image.dtype} {list(image.shape)}")
     precision = precision or Precision("fp32", next(model.parameters(), torch.empty(0)).device)
-    views = view_logits(model, [image], network_size(model, image), precision, tta, others)
+    views = view_logits(
+        model, [image], network_size(model, image), precision=precision, tta=tta, others=others
+    )
     size = out_size or (image.shape[1], image.shape[0])
     decision = decide(views, size, with_entropy=True, align_corners=model.align_corners)
     return {"train_ids": decision.train_ids, "entropy": decision.entropy}
@@ -79,10 +84,14 @@ def predict_many(
     results: dict[int, dict] = {}
     for size, indices in groups.items():
         for batch in batched(indices, images_per_batch(size, precision.device)):
-            views = view_logits(model, [images[index] for index in batch], size, precision, tta)
+            views = view_logits(
+                model, [images[index] for index in batch], size, precision=precision, tta=tta
+            )
             for position, index in enumerate(batch):
                 own = [logits[position : position + 1] for logits in views]
-                decision = decide(own, images[index].shape[1::-1], with_entropy, align_corners=model.align_corners)
+                decision = decide(
+                    own, images[index].shape[1::-1], with_entropy, align_corners=model.align_corners
+                )
                 results[index] = {"train_ids": decision.train_ids, "entropy": decision.entropy}
     return [results[index] for index in range(len(images))]
 
@@ -115,26 +124,43 @@ def predict_inputs(
     label: str = "predict",
     with_entropy: bool = True,
 ) -> Counts:
-    """Call `write(input, image, result of predict)`, in threads, for each input that can be read; warn about the others.
+    """Call `write(input, image, result of predict)`, in threads, for each input that can be read;
+    warn about the others.
 
-    Where `write` has a `finish`, it is called with a video's name when all its frames are written. A stream ends when it is
-    interrupted: what was written of it is finished too. The counts are those of all processes.
+    Where `write` has a `finish`, it is called with a video's name when all its frames are written.
+    A stream ends when it is interrupted: what was written of it is finished too. The counts are
+    those of all processes.
     """
     done = bad = 0
     parts = _one_by_one(inputs, process_group)
-    with reporter.progress(label, _total([item for part in parts for item in part], reading.clip)) as advance:
+    with reporter.progress(
+        label, _total([item for part in parts for item in part], reading.clip)
+    ) as advance:
         clock = Rate()
         for part in parts:
             with _finished(part, write), write_behind(reading.threads) as submit:
-                for chunk in read_chunks(part, reading.threads, max_pixels=reading.max_pixels, clip=reading.clip):
-                    good = [(item, image) for item, image in chunk if not isinstance(image, BadFile)]
+                for chunk in read_chunks(
+                    part, reading.threads, max_pixels=reading.max_pixels, clip=reading.clip
+                ):
+                    good = [
+                        (item, image) for item, image in chunk if not isinstance(image, BadFile)
+                    ]
                     for item, reason in chunk:
                         if isinstance(reason, BadFile):
                             reporter.warn(f"{item.shown}: {reason}", of_own_share=True)
-                    bad += sum(isinstance(reason, BadFile) and not isinstance(reason, CutShort) for _, reason in chunk)
+                    bad += sum(
+                        isinstance(reason, BadFile) and not isinstance(reason, CutShort)
+                        for _, reason in chunk
+                    )
                     done += len(good)
                     with naming([item.name for item, _ in good]):
-                        results = predict_many(model, [image for _, image in good], precision, tta, with_entropy)
+                        results = predict_many(
+                            model,
+                            [image for _, image in good],
+                            precision,
+                            tta=tta,
+                            with_entropy=with_entropy,
+                        )
                     for (item, image), result in zip(good, results, strict=True):
                         submit(write, item, image, result)
                     advance(len(chunk), clock(len(chunk)))
@@ -145,7 +171,10 @@ def predict_inputs(
 def _one_by_one(inputs: list[InputImage], process_group: ProcessGroup) -> list[list[InputImage]]:
     """Return this process's images, then each of its videos."""
     videos = process_group.part([item for item in inputs if item.is_video])
-    return [share([item for item in inputs if not item.is_video], process_group), *([item] for item in videos)]
+    return [
+        share([item for item in inputs if not item.is_video], process_group),
+        *([item] for item in videos),
+    ]
 
 
 def _total(inputs: list[InputImage], clip: Clip) -> int | None:
@@ -161,7 +190,11 @@ def _finished(frames: list[InputImage], write: Callable) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if video is not None and video.stream is not None and isinstance(error, (KeyboardInterrupt, Stopped)):
+        if (
+            video is not None
+            and video.stream is not None
+            and isinstance(error, (KeyboardInterrupt, Stopped))
+        ):
             write.finish(video.name)
         elif video is not None:
             write.give_up(video.name, error)
@@ -177,7 +210,8 @@ class Rate:
         self.marks: deque = deque([(time.monotonic(), 0)], maxlen=50)
 
     def __call__(self, count: int) -> str:
-        now, total = time.monotonic(), self.marks[-1][1] + count
+        now = time.monotonic()
+        total = self.marks[-1][1] + count
         self.marks.append((now, total))
         then, before = self.marks[0]
         seconds = now - then
@@ -185,6 +219,8 @@ class Rate:
 
 
 def fail_on_bad(bad: int, total: int) -> None:
-    """Raise FgdaError when inputs could not be read; called last, after the results of the others are written."""
+    """Raise FgdaError when inputs could not be read; called last, after the results of the others
+    are written.
+    """
     if bad:
         raise FgdaError(f"{bad} of {total} inputs could not be read (see the warnings above)")

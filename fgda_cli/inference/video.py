@@ -16,28 +16,35 @@ import numpy as np
 from ..data.video import library
 from ..runtime.files import whole_file
 
-TICK = Fraction(1, 90_000)  # in which times are written
+# in which times are written
+TICK = Fraction(1, 90_000)
 # Numbers of FFmpeg: colours are written as players assume them, and say so.
 LIMITED = 1
 BT709 = 1
-ENCODERS = ("libx264", "h264", "mpeg4")  # the first that the library has
+# the first that the library has
+ENCODERS = ("libx264", "h264", "mpeg4")
 
 
 @dataclass
 class VideoFile:
-    """One MP4, written frame by frame as they come in order; it takes its name when it is closed."""
+    """One MP4, written frame by frame as they come in order; it takes its name when it is
+    closed.
+    """
 
     path: Path
-    rate: float  # frames a second, on average
+    # frames a second, on average
+    rate: float
     stack: ExitStack = field(default_factory=ExitStack)
     container: Any = None
     stream: Any = None
-    first: float | None = None  # time of the first frame
-    last: int = -1  # the time of the one before, in ticks
+    # time of the first frame
+    first: float | None = None
+    # the time of the one before, in ticks
+    last: int = -1
 
     def add(self, picture: np.ndarray, seconds: float) -> None:
-        """Add an RGB picture `[H,W,3]`, shown at its own time, counted from the first one's. Later pictures are resized to the
-        first one's size, whose sides are made even, as the format asks.
+        """Add an RGB picture `[H,W,3]`, shown at its own time, counted from the first one's. Later
+        pictures are resized to the first one's size, whose sides are made even, as the format asks.
         """
         av = library("--save video")
         if self.container is None:
@@ -52,7 +59,8 @@ class VideoFile:
         frame.colorspace = BT709
         self.first = seconds if self.first is None else self.first
         self.last = max(self.last + 1, round((seconds - self.first) / TICK))
-        frame.pts, frame.time_base = self.last, TICK
+        frame.pts = self.last
+        frame.time_base = TICK
         for packet in self.stream.encode(frame):
             self.container.mux(packet)
 
@@ -60,9 +68,14 @@ class VideoFile:
         partial = self.stack.enter_context(whole_file(self.path))
         self.container = self.stack.enter_context(av.open(str(partial), mode="w", format="mp4"))
         encoder = next(name for name in ENCODERS if name in av.codecs_available)
-        self.stream = self.container.add_stream(encoder, rate=Fraction(self.rate).limit_denominator(1001))
-        self.stream.width, self.stream.height = (max(2, side - side % 2) for side in picture.shape[1::-1])
-        self.stream.pix_fmt, self.stream.codec_context.time_base = "yuv420p", TICK
+        self.stream = self.container.add_stream(
+            encoder, rate=Fraction(self.rate).limit_denominator(1001)
+        )
+        self.stream.width, self.stream.height = (
+            max(2, side - side % 2) for side in picture.shape[1::-1]
+        )
+        self.stream.pix_fmt = "yuv420p"
+        self.stream.codec_context.time_base = TICK
         coded = self.stream.codec_context
         coded.color_range = LIMITED
         coded.colorspace = coded.color_primaries = coded.color_trc = BT709
@@ -81,10 +94,15 @@ class VideoFile:
 
 
 class InOrder:
-    """Calls `act(item)` for items that threads hand in with their numbers 0, 1, 2, … in any order, in order."""
+    """Calls `act(item)` for items that threads hand in with their numbers 0, 1, 2, … in any order,
+    in order.
+    """
 
     def __init__(self, act: Callable[[Any], None]):
-        self.act, self.lock, self.waiting, self.next = act, threading.Lock(), {}, 0
+        self.act = act
+        self.lock = threading.Lock()
+        self.waiting = {}
+        self.next = 0
 
     def put(self, number: int, item: Any) -> None:
         with self.lock:

@@ -1,4 +1,6 @@
-"""AdaBN: the target's batch norm statistics in the trained network, and nothing else ([ADABN], [SCHNEIDER])."""
+"""AdaBN: the target's batch norm statistics in the trained network, and nothing else ([ADABN],
+[SCHNEIDER]).
+"""
 
 from __future__ import annotations
 
@@ -16,14 +18,21 @@ if TYPE_CHECKING:
 
 
 class AdaBnSettings(MethodSettings):
-    target_share: float = Field(1.0, ge=0, le=1, description="share of the target's statistics; the rest stays the source's")
+    target_share: float = Field(
+        1.0, ge=0, le=1, description="share of the target's statistics; the rest stays the source's"
+    )
 
     def idle(self) -> dict[str, tuple[str, str]]:
-        return dict.fromkeys(("aux_seg", "seg_temperature", "lambda_labelled"), ("name", "this method reads no label"))
+        return dict.fromkeys(
+            ("aux_seg", "seg_temperature", "lambda_labelled"),
+            ("name", "this method reads no label"),
+        )
 
 
 class AdaBn(Method):
-    """Trains no weight and reads no source: its one iteration reports the entropy with the new statistics."""
+    """Trains no weight and reads no source: its one iteration reports the entropy with the new
+    statistics.
+    """
 
     Settings = AdaBnSettings
     # It trains no weight.

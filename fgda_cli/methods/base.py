@@ -1,4 +1,6 @@
-"""The base of all methods: settings, networks, and `step(batch) -> loss terms`. Importing this loads no torch."""
+"""The base of all methods: settings, networks, and `step(batch) -> loss terms`. Importing this
+loads no torch.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
     from ..models.segmenter import Output, Segmenter
     from ..runtime import transfer
     from .offline import OfflineData
-else:  # imported at first use, so that the command line answers fast
+# imported at first use, so that the command line answers fast
+else:
     torch = LazyModule("torch")
     losses = LazyModule("fgda_cli.losses")
     transfer = LazyModule("fgda_cli.runtime.transfer")
@@ -35,12 +38,17 @@ Weight = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 
 
 class Option(str, Enum):
-    """What a preset may ask of any method. A method says which of these it supports; all others are refused."""
+    """What a preset may ask of any method. A method says which of these it supports; all others are
+    refused.
+    """
 
-    DETAIL = "model.detail"  # two resolutions: the logits are not the head's of the features
+    # two resolutions: the logits are not the head's of the features
+    DETAIL = "model.detail"
     AUXILIARY = "model.multi_level"  # a second head
-    LABELLED = "data.target.labelled"  # cross-entropy on labelled target images beside the method's step
-    ACCUMULATE = "accumulate"  # a step in parts, equal to the step of the whole batch
+    # cross-entropy on labelled target images beside the method's step
+    LABELLED = "data.target.labelled"
+    # a step in parts, equal to the step of the whole batch
+    ACCUMULATE = "accumulate"
     TRAINED_NORMS = "batch_norm: statistics, train or target"
     MIXED_NORMS = "batch_norm: mixed"
     PROCESSES = "several processes"
@@ -49,15 +57,19 @@ class Option(str, Enum):
 
 EVERY = frozenset(Option)
 
-DETAIL_SHARE = 0.1  # of the loss, a window's own where there are two resolutions
+# of the loss, a window's own where there are two resolutions
+DETAIL_SHARE = 0.1
 
 
 class MethodSettings(Section):
     name: str = Field(description="name of the method")
     aux_seg: Weight = Field(0.1, description="weight of the auxiliary head's segmentation loss")
-    seg_temperature: float = Field(1.0, gt=0, description="temperature of the source's cross-entropy during adaptation")
+    seg_temperature: float = Field(
+        1.0, gt=0, description="temperature of the source's cross-entropy during adaptation"
+    )
     lambda_labelled: Weight = Field(
-        1.0, description="weight of the cross-entropy on labelled target images (data.target.labelled)"
+        1.0,
+        description="weight of the cross-entropy on labelled target images (data.target.labelled)",
     )
 
 
@@ -69,40 +81,59 @@ def unscaled(loss: Tensor) -> Tensor:
 class Engine:
     """Values that the training loop gives to a method."""
 
-    seed: int = 0  # of the run: every draw of a method comes from (seed, stream, iteration, position)
-    target_statistics: bool = False  # batch norm's running statistics follow the target alone
-    class_weights: Tensor | None = None  # [256] by train id, on the device: of every cross-entropy
+    # of the run: every draw of a method comes from (seed, stream, iteration, position)
+    seed: int = 0
+    # batch norm's running statistics follow the target alone
+    target_statistics: bool = False
+    # [256] by train id, on the device: of every cross-entropy
+    class_weights: Tensor | None = None
     autocast: Callable = nullcontext
-    scale: Callable[[Tensor], Tensor] = unscaled  # loss scaling (fp16); the trainer adds a part's share of the step
-    process_group: ProcessGroup = ProcessGroup()  # the processes that share each batch
+    # loss scaling (fp16); the trainer adds a part's share of the step
+    scale: Callable[[Tensor], Tensor] = unscaled
+    # the processes that share each batch
+    process_group: ProcessGroup = ProcessGroup()
 
 
 class Method:
     """Base of all methods: supervised training on the source.
 
-    A subclass adds `step` terms and the networks in `self.modules` (saved, moved, trained and resumed with the run);
-    discriminators go into `self.discriminators` too and get an Adam of their own. Networks that are only looked at (an
-    ImageNet backbone, a former teacher) go into `self.references`: moved, never trained, never saved.
+    A subclass adds `step` terms and the networks in `self.modules` (saved, moved, trained and
+    resumed with the run); discriminators go into `self.discriminators` too and get an Adam of their
+    own. Networks that are only looked at (an ImageNet backbone, a former teacher) go into
+    `self.references`: moved, never trained, never saved.
     """
 
     Settings = MethodSettings
     supports: frozenset[Option] = frozenset()  # refused by default
-    fixed_norms = False  # it sets batch norm itself, once: adapt.batch_norm is not used
+    # it sets batch norm itself, once: adapt.batch_norm is not used
+    fixed_norms = False
     uses_target = True
-    uses_source = True  # False: trained from a checkpoint, no source is opened
-    guarded = False  # signals without labels pick the best, the start among them, unless run.select says labels
-    iterations: int | None = None  # overrides adapt.iterations
-    keeps_gradients = False  # zeroed between steps, not freed: less memory where the peak is not in the first pass of a step
-    reads_border: bool = False  # of the target (data.target.border), in data.loader.Batch
+    # False: trained from a checkpoint, no source is opened
+    uses_source = True
+    # signals without labels pick the best, the start among them, unless run.select says labels
+    guarded = False
+    # overrides adapt.iterations
+    iterations: int | None = None
+    # zeroed between steps, not freed: less memory where the peak is not in the first pass of a step
+    keeps_gradients = False
+    # of the target (data.target.border), in data.loader.Batch
+    reads_border: bool = False
 
     def __init__(self, model: Segmenter, settings: Any, engine: Engine | None = None):
-        self.model, self.settings, engine = model, settings, engine or Engine()
+        self.model = model
+        self.settings = settings
+        engine = engine or Engine()
         self.modules: dict[str, nn.Module] = {}
         self.discriminators: dict[str, nn.Module] = {}
         self.references: dict[str, nn.Module] = {}
-        self.seed, self.target_statistics, self.class_weights = engine.seed, engine.target_statistics, engine.class_weights
-        self.autocast, self.scale, self.process_group = engine.autocast, engine.scale, engine.process_group
-        # Which of how many parts of the step's images is worked off, the part and all of them; the trainer counts.
+        self.seed = engine.seed
+        self.target_statistics = engine.target_statistics
+        self.class_weights = engine.class_weights
+        self.autocast = engine.autocast
+        self.scale = engine.scale
+        self.process_group = engine.process_group
+        # Which of how many parts of the step's images is worked off, the part and all of them; the
+        # trainer counts.
         self.part = (0, 1)
         self.images: Batch | None = None
         self.whole: Batch | None = None
@@ -110,37 +141,56 @@ class Method:
     # what a method may change
 
     @classmethod
-    def check(cls, settings: Any, model: Segmenter, source: AnyDataset | None, target: AnyDataset | None) -> None:
-        """Raise UsageError for a network (on the meta device) or data that this method cannot train, before any work."""
+    def check(
+        cls, settings: Any, model: Segmenter, source: AnyDataset | None, target: AnyDataset | None
+    ) -> None:
+        """Raise UsageError for a network (on the meta device) or data that this method cannot
+        train, before any work.
+        """
 
     def before_training(self, data: OfflineData) -> None:
-        """Prepare what training needs (offline steps, class statistics); called at every start, before the state is resumed.
+        """Prepare what training needs (offline steps, class statistics); called at every start,
+        before the state is resumed.
 
-        What takes long is made by `data.product` once, kept, and made anew only when what it depends on has changed.
+        What takes long is made by `data.product` once, kept, and made anew only when what it
+        depends on has changed.
         """
 
     def optimizers(self, recipe: Recipe) -> dict[str, Scheduled]:
-        """Return optimisers by name: "segmentation" is the preset's on the model, each discriminator has an Adam of its own."""
+        """Return optimisers by name: "segmentation" is the preset's on the model, each
+        discriminator has an Adam of its own.
+        """
         groups = self.segmentation_groups(recipe.lr, recipe.head_lr_factor)
         optimizers = {"segmentation": recipe.make(groups, self.model)}
         for name, discriminator in self.discriminators.items():
-            optimizers[name] = adam(discriminator.parameters(), lr=self.settings.discriminator_lr, betas=(0.9, 0.99))
-        return {name: Scheduled(optimizer, recipe.schedule) for name, optimizer in optimizers.items()}
+            optimizers[name] = adam(
+                discriminator.parameters(), lr=self.settings.discriminator_lr, betas=(0.9, 0.99)
+            )
+        return {
+            name: Scheduled(optimizer, recipe.schedule) for name, optimizer in optimizers.items()
+        }
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
-        """Run one iteration forward and backward, leave gradients in `.grad`, and return the loss terms."""
+        """Run one iteration forward and backward, leave gradients in `.grad`, and return the loss
+        terms.
+        """
         _, terms = self.source_pass(batch)
         return terms
 
     def labelled_step(self, batch: Batch) -> dict[str, Tensor]:
         """Run eq. 1 on labelled target images, where there are any; called after `step`."""
         output = self.forward(batch.labelled)
-        loss = self.settings.lambda_labelled * sum(Method.segmentation(self, output, batch.labelled_ids).values())
+        loss = self.settings.lambda_labelled * sum(
+            Method.segmentation(self, output, batch.labelled_ids).values()
+        )
         self.backward(loss)
         return {"labelled": loss}
 
-    def begin_iteration(self, iteration: int, total: int, target_images: Callable[[], Iterable[Tensor]]) -> None:
-        """Prepare an iteration; `target_images()` yields this process's share of the unlabelled training images.
+    def begin_iteration(
+        self, iteration: int, total: int, target_images: Callable[[], Iterable[Tensor]]
+    ) -> None:
+        """Prepare an iteration; `target_images()` yields this process's share of the unlabelled
+        training images.
 
         Each image comes once, uint8 `[3,H,W]`, to one of the processes.
         """
@@ -153,22 +203,32 @@ class Method:
         return self.model.state_dict()
 
     def head_parameters(self) -> list[nn.Parameter]:
-        """Return parameters of the method's own networks that learn with the model's heads, at their rate."""
+        """Return parameters of the method's own networks that learn with the model's heads, at
+        their rate.
+        """
         return []
 
     def segmentation_groups(self, lr: float, head_lr_factor: float) -> list[dict]:
-        """Return the optimiser groups of the model, backbone and heads, and of what learns with the heads."""
+        """Return the optimiser groups of the model, backbone and heads, and of what learns with the
+        heads.
+        """
         backbone, heads = self.model.parameter_groups(lr, head_lr_factor)
         return [backbone, heads | {"params": [*heads["params"], *self.head_parameters()]}]
 
     # helpers
 
     def forward(self, images: Tensor, is_target: bool = True) -> Output:
-        """Return the model's output with fp32 logits; with `target_statistics`, source images do not update statistics."""
+        """Return the model's output with fp32 logits; with `target_statistics`, source images do
+        not update statistics.
+        """
         keep = self.target_statistics and not is_target
         with self.model.untracked_statistics() if keep else nullcontext(), self.autocast():
             output = self.model(images)
-        detail = None if output.detail is None else output.detail._replace(logits=output.detail.logits.float())
+        detail = (
+            None
+            if output.detail is None
+            else output.detail._replace(logits=output.detail.logits.float())
+        )
         aux = None if output.aux_logits is None else output.aux_logits.float()
         return output._replace(logits=output.logits.float(), aux_logits=aux, detail=detail)
 
@@ -185,22 +245,30 @@ class Method:
         self.scale(loss).backward()
 
     def cross_entropy(
-        self, logits: Tensor, labels: Tensor, weight: Tensor | None = None, by_class: bool = True, **how: Any
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        weight: Tensor | None = None,
+        by_class: bool = True,
+        **how: Any,
     ) -> Tensor:
-        """Return eq. 1, its mean over the labelled pixels of all processes (times their number, because gradients are averaged).
+        """Return eq. 1, its mean over the labelled pixels of all processes (times their number,
+        because gradients are averaged).
 
-        `weight` `[B,H,W]` multiplies each pixel's loss, and so does the weight of its class where there are any
-        (`by_class` False: labels that are no classes, or own guesses).
+        `weight` `[B,H,W]` multiplies each pixel's loss, and so does the weight of its class where
+        there are any (`by_class` False: labels that are no classes, or own guesses).
         """
         pixels = self.labelled_pixels(labels)
         if by_class and self.class_weights is not None:
             of_class = self.class_weights[labels.long()]
             weight = of_class if weight is None else weight * of_class
-        return losses.segmentation_loss(logits, labels, pixels=pixels, weight=weight, align_corners=self.align_corners, **how)
+        return losses.segmentation_loss(
+            logits, labels, pixels=pixels, weight=weight, align_corners=self.align_corners, **how
+        )
 
     def labelled_pixels(self, labels: Tensor) -> Tensor:
-        """Return how many pixels of a part of the batch are labelled, in the mean over its parts and processes, so that losses
-        of parts add up to that of the whole.
+        """Return how many pixels of a part of the batch are labelled, in the mean over its parts
+        and processes, so that losses of parts add up to that of the whole.
         """
         of_whole = labels
         if self.whole is not None and self.images is not None:
@@ -214,39 +282,60 @@ class Method:
         return self.mean_count(count)
 
     def mean_count(self, count: Tensor) -> Tensor:
-        """Return a count of this part in the mean over all processes, at least one over all processes and parts."""
+        """Return a count of this part in the mean over all processes, at least one over all
+        processes and parts.
+        """
         return self.process_group.mean(count).clamp(min=1 / self.process_group.size / self.part[1])
 
-    def output_loss(self, output: Output, labels: Tensor, weight: Tensor | None = None, **how: Any) -> Tensor:
-        """Return `cross_entropy` of an output; at two resolutions 0.9 of it plus 0.1 of the window's own ([HRDA] eq. 9)."""
+    def output_loss(
+        self, output: Output, labels: Tensor, weight: Tensor | None = None, **how: Any
+    ) -> Tensor:
+        """Return `cross_entropy` of an output; at two resolutions 0.9 of it plus 0.1 of the
+        window's own ([HRDA] eq. 9).
+        """
         loss = self.cross_entropy(output.logits, labels, weight, **how)
         if output.detail is None:
             return loss
         crop_weight = None if weight is None else output.detail.crop(weight.expand(labels.shape))
-        detail = self.cross_entropy(output.detail.logits, output.detail.crop(labels), crop_weight, **how)
+        detail = self.cross_entropy(
+            output.detail.logits, output.detail.crop(labels), crop_weight, **how
+        )
         return (1 - DETAIL_SHARE) * loss + DETAIL_SHARE * detail
 
     def place(self, index: int, count: int) -> int:
-        """Return the position of image `index`, of this process's `count`, in the batch of all processes."""
+        """Return the position of image `index`, of this process's `count`, in the batch of all
+        processes.
+        """
         number, parts = self.part
         return (self.process_group.rank * parts + number) * count + index
 
     def draws(self, stream: int, iteration: int, count: int) -> list[torch.Generator]:
-        """Return a generator for each of this process's `count` images, from (seed, stream, iteration, position)."""
-        return [generator_of(self.seed, stream, iteration, self.place(index, count)) for index in range(count)]
+        """Return a generator for each of this process's `count` images, from (seed, stream,
+        iteration, position).
+        """
+        return [
+            generator_of(self.seed, stream, iteration, self.place(index, count))
+            for index in range(count)
+        ]
 
     def views(self, images: Tensor, stream: int, iteration: int, **how: Any) -> Tensor:
-        """Return images `[B,3,H,W]` in other colours and blurred, as `tensor_augment.strong_view` does `how`."""
+        """Return images `[B,3,H,W]` in other colours and blurred, as `tensor_augment.strong_view`
+        does `how`.
+        """
         from ..data.tensor_augment import strong_view
 
         draws = self.draws(stream, iteration, len(images))
-        return torch.stack([strong_view(image, draw, **how) for image, draw in zip(images, draws, strict=True)])
+        return torch.stack(
+            [strong_view(image, draw, **how) for image, draw in zip(images, draws, strict=True)]
+        )
 
     def mean_of_all(self, values: Tensor) -> Tensor:
-        """Return the mean over all processes of a mean over this process's images. The gradient reaches this process's part,
-        because gradients are averaged after the step.
+        """Return the mean over all processes of a mean over this process's images. The gradient
+        reaches this process's part, because gradients are averaged after the step.
         """
-        return self.process_group.mean(values.detach()).to(values.dtype) + (values - values.detach())
+        return self.process_group.mean(values.detach()).to(values.dtype) + (
+            values - values.detach()
+        )
 
     def segmentation(self, output: Output, labels: Tensor) -> dict[str, Tensor]:
         """Return eq. 1 on the main head and, weighted, on the auxiliary one."""
@@ -258,7 +347,9 @@ class Method:
         return terms
 
     def source_pass(self, batch: Batch) -> tuple[Output, dict[str, Tensor]]:
-        """Run the source forward and its segmentation loss backward; return output and loss terms."""
+        """Run the source forward and its segmentation loss backward; return output and loss
+        terms.
+        """
         output = self.forward(batch.source, is_target=False)
         terms = self.segmentation(output, batch.labels)
         self.backward(sum(terms.values()))

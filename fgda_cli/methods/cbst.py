@@ -15,23 +15,30 @@ if TYPE_CHECKING:
 
     from ..data.loader import Batch
 
-# Confidences are counted by their log-odds log p/(1-p): bins of equal width there tell 1 - 1e-7 from 1 - 1e-8, where bins of p
+# Confidences are counted by their log-odds log p/(1-p): bins of equal width there tell 1 - 1e-7
+# from 1 - 1e-8, where bins of p
 # (and p itself in fp32) do not. A round over any number of pixels takes constant memory.
-BINS, LOWEST, HIGHEST = 6000, -10.0, 50.0
+BINS = 6000
+LOWEST = -10.0
+HIGHEST = 50.0
 
 
 class CbstSettings(MethodSettings):
     rounds: int = Field(5, ge=1, le=100, description="self-training rounds over the run")
-    first_portion: float = Field(0.2, gt=0, le=1, description="portion of each class's pixels labelled in round 1")
+    first_portion: float = Field(
+        0.2, gt=0, le=1, description="portion of each class's pixels labelled in round 1"
+    )
     portion_step: float = Field(0.05, ge=0, le=1, description="added each round")
     last_portion: float = Field(0.5, gt=0, le=1, description="upper end of the portion")
     lambda_pseudo: Weight = Field(1.0, description="weight of the pseudo-label loss")
 
 
 class Cbst(Method):
-    """Each round freezes a copy of the network, finds a threshold t_k a class, and labels pixels with p_k / t_k >= 1.
+    """Each round freezes a copy of the network, finds a threshold t_k a class, and labels pixels
+    with p_k / t_k >= 1.
 
-    Pseudo-labels are those of the round's frozen network, computed when an image comes by: nothing is written.
+    Pseudo-labels are those of the round's frozen network, computed when an image comes by: nothing
+    is written.
     """
 
     Settings = CbstSettings
@@ -42,46 +49,62 @@ class Cbst(Method):
         super().__init__(model, settings, engine)
         self.labeller = copy.deepcopy(model).eval().requires_grad_(False)
         thresholds = torch.nn.Module()
-        # The bin that holds t_k, and the share of that bin's pixels that still belong to the portion.
-        thresholds.register_buffer("bins", torch.full((model.num_classes,), BINS, dtype=torch.int64))
+        # The bin that holds t_k, and the share of that bin's pixels that still belong to the
+        # portion.
+        thresholds.register_buffer(
+            "bins", torch.full((model.num_classes,), BINS, dtype=torch.int64)
+        )
         thresholds.register_buffer("admitted", torch.zeros(model.num_classes))
         self.modules |= {"labeller": self.labeller, "thresholds": thresholds}
 
-    def begin_iteration(self, iteration: int, total: int, target_images: Callable[[], Iterable[Tensor]]) -> None:
+    def begin_iteration(
+        self, iteration: int, total: int, target_images: Callable[[], Iterable[Tensor]]
+    ) -> None:
         length = -(-total // self.settings.rounds)
         if iteration % length:
             return
         number = iteration // length
-        portion = min(self.settings.first_portion + number * self.settings.portion_step, self.settings.last_portion)
+        portion = min(
+            self.settings.first_portion + number * self.settings.portion_step,
+            self.settings.last_portion,
+        )
         self.labeller.load_state_dict(self.model.state_dict())
         self.find_thresholds(target_images(), portion)
 
     def predict(self, images: Tensor) -> Tensor:
         """Return logits `[B,K,h,w]` of the round's frozen network.
 
-        Where batch norm follows the target, the labeller normalises by the images before it: in round 1 its running
-        statistics are still those of the source, and thresholds found with them keep the errors for the whole run.
+        Where batch norm follows the target, the labeller normalises by the images before it: in
+        round 1 its running statistics are still those of the source, and thresholds found with them
+        keep the errors for the whole run.
         """
         self.labeller.train(self.target_statistics)
         with torch.no_grad(), self.labeller.untracked_statistics(), self.autocast():
             return self.labeller(images).logits.float()
 
     def find_thresholds(self, images: Iterable[Tensor], portion: float) -> None:
-        """Return, by class, the lowest confidence among the most confident `portion` of the pixels predicted as k, ties included.
+        """Return, by class, the lowest confidence among the most confident `portion` of the pixels
+        predicted as k, ties included.
 
-        A class with so few pixels that its portion is less than one keeps t_k = 1: it is not labelled, as published.
+        A class with so few pixels that its portion is less than one keeps t_k = 1: it is not
+        labelled, as published.
         """
-        bins, admitted = self.modules["thresholds"].bins, self.modules["thresholds"].admitted
+        bins = self.modules["thresholds"].bins
+        admitted = self.modules["thresholds"].admitted
         counts = torch.zeros(len(bins), BINS, dtype=torch.int64)
-        with self.labeller.own_statistics():  # processes may have different numbers of images
+        # processes may have different numbers of images
+        with self.labeller.own_statistics():
             for image in images:
-                confidence, labels = log_odds(self.predict(image[None].to(bins.device)).cpu()).max(dim=1)
+                confidence, labels = log_odds(self.predict(image[None].to(bins.device)).cpu()).max(
+                    dim=1
+                )
                 cells = (labels * BINS + to_bins(confidence)).flatten()
                 counts += torch.bincount(cells, minlength=counts.numel()).view_as(counts)
         counts = self.process_group.sum(counts)
         from_top = counts.flip(1).cumsum(1)
         wanted = (portion * from_top[:, -1].double()).floor().long()
-        reached = (from_top < wanted[:, None]).sum(dim=1).clamp(max=BINS - 1)  # bins from the top that are taken whole
+        # bins from the top that are taken whole
+        reached = (from_top < wanted[:, None]).sum(dim=1).clamp(max=BINS - 1)
         thresholds = torch.where(wanted > 0, BINS - 1 - reached, torch.full_like(reached, BINS))
         here = counts.gather(1, thresholds.clamp(max=BINS - 1)[:, None])[:, 0]
         above = from_top.gather(1, reached[:, None])[:, 0] - here
@@ -89,17 +112,24 @@ class Cbst(Method):
         admitted.copy_((wanted - above).double() / here.clamp(min=1))
 
     def pseudo_labels(self, images: Tensor) -> Tensor:
-        """Return argmax of p_k / t_k `[B,h,w]` where it reaches 1, else 255. In a bin that the portion cuts, only its share of
-        the pixels is labelled.
+        """Return argmax of p_k / t_k `[B,h,w]` where it reaches 1, else 255. In a bin that the
+        portion cuts, only its share of the pixels is labelled.
         """
-        bins, admitted = self.modules["thresholds"].bins, self.modules["thresholds"].admitted
+        bins = self.modules["thresholds"].bins
+        admitted = self.modules["thresholds"].admitted
         odds = log_odds(self.predict(images))
         edges = LOWEST + bins.double() * ((HIGHEST - LOWEST) / BINS)
-        ratio = torch.nn.functional.logsigmoid(odds) - torch.nn.functional.logsigmoid(edges).view(1, -1, 1, 1)  # log p_k / t_k
+        # log p_k / t_k
+        ratio = torch.nn.functional.logsigmoid(odds) - torch.nn.functional.logsigmoid(edges).view(
+            1, -1, 1, 1
+        )
         labels = ratio.max(dim=1).indices
         bin_of_pixel = to_bins(odds.gather(1, labels[:, None])[:, 0])
-        limit, share = bins[labels], admitted[labels]
-        sure = (bin_of_pixel > limit) | ((bin_of_pixel == limit) & (even_pattern(labels.shape[-2:], labels.device) < share))
+        limit = bins[labels]
+        share = admitted[labels]
+        sure = (bin_of_pixel > limit) | (
+            (bin_of_pixel == limit) & (even_pattern(labels.shape[-2:], labels.device) < share)
+        )
         return torch.where(sure, labels, torch.full_like(labels, 255))
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
@@ -126,8 +156,8 @@ def to_bins(odds: Tensor) -> Tensor:
 
 
 def even_pattern(size: tuple[int, int], device) -> Tensor:
-    """Return a number in [0,1) for each pixel `[h,w]`, evenly spread and the same for every image; it decides which of equal
-    pixels are taken.
+    """Return a number in [0,1) for each pixel `[h,w]`, evenly spread and the same for every image;
+    it decides which of equal pixels are taken.
     """
     rows, columns = (torch.arange(n, dtype=torch.float64, device=device) for n in size)
     return (rows[:, None] * 0.7548776662466927 + columns[None] * 0.5698402909980532) % 1.0

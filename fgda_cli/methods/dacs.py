@@ -1,4 +1,6 @@
-"""DACS: cross-domain mixed sampling ([DACS]): source loss and an EMA teacher's labels on mixed images, no adversary."""
+"""DACS: cross-domain mixed sampling ([DACS]): source loss and an EMA teacher's labels on mixed
+images, no adversary.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,12 @@ if TYPE_CHECKING:
 
 
 class DacsSettings(SelfTrainingSettings):
-    ema: float = Field(0.99, ge=0, lt=1, description="upper end of the teacher's EMA factor, which is 1 - 1/(it + 1) at first")
+    ema: float = Field(
+        0.99,
+        ge=0,
+        lt=1,
+        description="upper end of the teacher's EMA factor, which is 1 - 1/(it + 1) at first",
+    )
 
 
 class Dacs(SelfTraining):
@@ -25,7 +32,9 @@ class Dacs(SelfTraining):
     sees_target_alone = False
 
     def sure_share(self, probs: Tensor) -> Tensor:
-        """Return one weight for the batch of all processes: the share of its pixels that are sure."""
+        """Return one weight for the batch of all processes: the share of its pixels that are
+        sure.
+        """
         return self.batch_share(probs).expand(len(probs), 1, 1)
 
 

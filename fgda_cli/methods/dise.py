@@ -1,4 +1,6 @@
-"""DISE: structure and texture taken apart; the source, translated by them, is trained on too ([DISE])."""
+"""DISE: structure and texture taken apart; the source, translated by them, is trained on too
+([DISE]).
+"""
 
 from __future__ import annotations
 
@@ -22,29 +24,49 @@ if TYPE_CHECKING:
 
 translation = LazyModule("fgda_cli.methods.pieces.translation")
 
-IMAGE_EVERY = 5  # iterations between updates of the image discriminators
+# iterations between updates of the image discriminators
+IMAGE_EVERY = 5
 
 
 class DiseSettings(MethodSettings):
     lambda_main: Weight = Field(0.001, description="adversarial weight of the class maps")
-    lambda_aux: Weight = Field(0.0002, description="adversarial weight of the auxiliary level's class maps")
-    lambda_translated: Weight = Field(1.0, description="weight of the segmentation loss on translated source images")
-    lambda_reconstruction: Weight = Field(0.5, description="perceptual weight of an image against itself put together again")
-    lambda_image: Weight = Field(0.01, description="least-squares adversarial weight of translations")
-    lambda_translation: Weight = Field(0.05, description="perceptual weight of a translation against structure and texture")
+    lambda_aux: Weight = Field(
+        0.0002, description="adversarial weight of the auxiliary level's class maps"
+    )
+    lambda_translated: Weight = Field(
+        1.0, description="weight of the segmentation loss on translated source images"
+    )
+    lambda_reconstruction: Weight = Field(
+        0.5, description="perceptual weight of an image against itself put together again"
+    )
+    lambda_image: Weight = Field(
+        0.01, description="least-squares adversarial weight of translations"
+    )
+    lambda_translation: Weight = Field(
+        0.05, description="perceptual weight of a translation against structure and texture"
+    )
     perception: Literal["own", "vgg19"] = Field(
         "own", description="network whose features compare images: the start's, or VGG-19"
     )
     decoder_width: int = Field(256, ge=8, description="channels of the decoder")
-    image_width: int = Field(64, ge=1, description="channels of the first layer of texture encoders and image discriminators")
-    reconstruction_lr: float = Field(1e-3, gt=0, description="learning rate of texture encoders and decoder (Adam)")
-    discriminator_lr: float = Field(1e-4, gt=0, description="learning rate of all discriminators (Adam)")
+    image_width: int = Field(
+        64,
+        ge=1,
+        description="channels of the first layer of texture encoders and image discriminators",
+    )
+    reconstruction_lr: float = Field(
+        1e-3, gt=0, description="learning rate of texture encoders and decoder (Adam)"
+    )
+    discriminator_lr: float = Field(
+        1e-4, gt=0, description="learning rate of all discriminators (Adam)"
+    )
 
 
 class Dise(Method):
     """The segmentation network is the structure encoder.
 
-    Images are compared by the features of the network as it began, frozen, or by VGG-19's (as published; a download of 548 MB).
+    Images are compared by the features of the network as it began, frozen, or by VGG-19's (as
+    published; a download of 548 MB).
     """
 
     Settings = DiseSettings
@@ -63,7 +85,10 @@ class Dise(Method):
         self.judges = {"main": nets.OutputDiscriminator(model.num_classes)}
         if model.aux_head is not None:
             self.judges["aux"] = nets.OutputDiscriminator(model.num_classes)
-        self.image_judges = {name: nets.ImageDiscriminator(settings.image_width) for name in ("source_image", "target_image")}
+        self.image_judges = {
+            name: nets.ImageDiscriminator(settings.image_width)
+            for name in ("source_image", "target_image")
+        }
         self.modules |= {**self.makers, **self.judges, **self.image_judges}
         if settings.perception == "own":
             self.modules["perception"] = copy.deepcopy(model).without_drops().requires_grad_(False)
@@ -74,7 +99,8 @@ class Dise(Method):
         if self.settings.perception == "vgg19":
             from ..models.perception import load_vgg19, vgg19_file
 
-            data.process_group.first_decides(lambda: int(vgg19_file().is_file()))  # one of them downloads
+            # one of them downloads
+            data.process_group.first_decides(lambda: int(vgg19_file().is_file()))
             self.references["perception"] = load_vgg19()
 
     def begin_iteration(self, iteration, total, target_images) -> None:
@@ -93,64 +119,102 @@ class Dise(Method):
         }
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
-        source, target = self.forward(batch.source, is_target=False), self.forward(batch.target)
+        source = self.forward(batch.source, is_target=False)
+        target = self.forward(batch.target)
         images = self.put_together(source, target, batch)
         with fixed(*self.judges.values(), *self.image_judges.values()):
-            terms = self.segmentation(source, batch.labels) | self.maker_terms(images, target, batch)
+            terms = self.segmentation(source, batch.labels) | self.maker_terms(
+                images, target, batch
+            )
             self.backward(sum(terms.values()))
         translated = self.forward(to_pixels(images["s2t"].detach()), is_target=False)
         terms_of_translated = self.segmentation(translated, batch.labels)
-        again = {f"{name}_translated": self.settings.lambda_translated * term for name, term in terms_of_translated.items()}
+        again = {
+            f"{name}_translated": self.settings.lambda_translated * term
+            for name, term in terms_of_translated.items()
+        }
         self.backward(sum(again.values()))
-        disc = self.judge_terms(images, source, target, batch)
+        disc = self.judge_terms(images, source, target, batch=batch)
         self.backward(sum(disc.values()))
         return terms | again | disc
 
     def put_together(self, source: Output, target: Output, batch: Batch) -> dict[str, Tensor]:
-        """Return images in [-1, 1]: source and target reconstructed (`s2s`, `t2t`), and each in the other's texture (`s2t`,
+        """Return images in [-1, 1]: source and target reconstructed (`s2s`, `t2t`), and each in the
+        other's texture (`s2t`,
         `t2s`).
         """
         sizes = {"s": batch.source.shape[-2:], "t": batch.target.shape[-2:]}
         structure = {"s": source.stages[-1], "t": target.stages[-1]}
         with self.autocast():
-            texture = {"s": self.makers["source_texture"](source.stages[0]), "t": self.makers["target_texture"](target.stages[0])}
+            texture = {
+                "s": self.makers["source_texture"](source.stages[0]),
+                "t": self.makers["target_texture"](target.stages[0]),
+            }
             return {
-                f"{one}2{two}": self.makers["decoder"](structure[one], texture[two], two == "t", sizes[one]).float()
+                f"{one}2{two}": (
+                    self.makers["decoder"](
+                        structure[one], texture[two], two == "t", sizes[one]
+                    ).float()
+                )
                 for one in "st"
                 for two in "st"
             }
 
-    def maker_terms(self, images: dict[str, Tensor], target: Output, batch: Batch) -> dict[str, Tensor]:
+    def maker_terms(
+        self, images: dict[str, Tensor], target: Output, batch: Batch
+    ) -> dict[str, Tensor]:
         """Return the weighted losses of the networks that make images and class maps."""
-        s, size = self.settings, batch.target.shape[-2:]
+        s = self.settings
+        size = batch.target.shape[-2:]
         seen = {"s": self.perceive(batch.source), "t": self.perceive(batch.target)}
         made = {name: self.perceive(to_pixels(image)) for name, image in images.items()}
-        terms = {"reconstruction": s.lambda_reconstruction * sum(reconstruction_loss(made[f"{d}2{d}"], seen[d]) for d in "st")}
+        terms = {
+            "reconstruction": (
+                s.lambda_reconstruction
+                * sum(reconstruction_loss(made[f"{d}2{d}"], seen[d]) for d in "st")
+            )
+        }
         terms["translation"] = s.lambda_translation * sum(
-            translation_loss(made[f"{one}2{two}"], seen[one], seen[two]) for one, two in ("st", "ts")
+            translation_loss(made[f"{one}2{two}"], seen[one], seen[two])
+            for one, two in ("st", "ts")
         )
         fooled = (self.look("target_image", images["s2t"]) - 1).square().mean()
         fooled = fooled + (self.look("source_image", images["t2s"]) - 1).square().mean()
         terms["image_adv"] = s.lambda_image * fooled
         for name in self.judges:
             weight = s.lambda_main if name == "main" else s.lambda_aux
-            terms[f"{name}_adv"] = weight * losses.binary_domain_loss(self.judged(name, target, size), "target")  # 1: the source
+            # 1: the source
+            terms[f"{name}_adv"] = weight * losses.binary_domain_loss(
+                self.judged(name, target, size), "target"
+            )
         return terms
 
-    def judge_terms(self, images: dict[str, Tensor], source: Output, target: Output, batch: Batch) -> dict[str, Tensor]:
+    def judge_terms(
+        self, images: dict[str, Tensor], source: Output, target: Output, batch: Batch
+    ) -> dict[str, Tensor]:
         """Return the discriminators' losses; the image discriminators' every fifth iteration."""
         terms = {}
         for name in self.judges:
-            on_source = losses.binary_domain_loss(self.judged(name, source, batch.source.shape[-2:], True), "target")
-            on_target = losses.binary_domain_loss(self.judged(name, target, batch.target.shape[-2:], True), "source")
+            on_source = losses.binary_domain_loss(
+                self.judged(name, source, batch.source.shape[-2:], detached=True), "target"
+            )
+            on_target = losses.binary_domain_loss(
+                self.judged(name, target, batch.target.shape[-2:], detached=True), "source"
+            )
             terms[f"{name}_disc"] = 0.5 * (on_source + on_target)
         if self.iteration % IMAGE_EVERY == 0:
-            for name, real, fake in (("target_image", batch.target, "s2t"), ("source_image", batch.source, "t2s")):
-                as_real, as_fake = self.look(name, translation.to_unit(real)), self.look(name, images[fake].detach())
+            for name, real, fake in (
+                ("target_image", batch.target, "s2t"),
+                ("source_image", batch.source, "t2s"),
+            ):
+                as_real = self.look(name, translation.to_unit(real))
+                as_fake = self.look(name, images[fake].detach())
                 terms[f"{name}_disc"] = translation.real_and_fake_loss(as_real, as_fake)
         return terms
 
-    def judged(self, name: str, output: Output, size: tuple[int, int], detached: bool = False) -> Tensor:
+    def judged(
+        self, name: str, output: Output, size: tuple[int, int], detached: bool = False
+    ) -> Tensor:
         logits = output.logits if name == "main" else output.aux_logits
         maps = torch.softmax(self.upsample(logits.detach() if detached else logits, size), dim=1)
         with self.autocast():
@@ -177,20 +241,27 @@ def to_pixels(images: Tensor) -> Tensor:
 
 
 def reconstruction_loss(made: list[Tensor], seen: list[Tensor]) -> Tensor:
-    """Return the weighted mean absolute differences of features: the coarsest weighs 1, the one before 1/4, each finer one half
-    of that.
+    """Return the weighted mean absolute differences of features: the coarsest weighs 1, the one
+    before 1/4, each finer one half of that.
     """
     weights = [*(0.5 ** (len(made) - number) for number in range(len(made) - 1)), 1.0]
-    return sum(weight * (one - two.detach()).abs().mean() for weight, one, two in zip(weights, made, seen, strict=True))
+    return sum(
+        weight * (one - two.detach()).abs().mean()
+        for weight, one, two in zip(weights, made, seen, strict=True)
+    )
 
 
 def translation_loss(made: list[Tensor], structure: list[Tensor], texture: list[Tensor]) -> Tensor:
-    """Compare the last two stages (weights 1/4, 1) with the structure's image, and channel means of the other stages with the
-    texture's.
+    """Compare the last two stages (weights 1/4, 1) with the structure's image, and channel means of
+    the other stages with the texture's.
     """
-    deep = sum(w * (made[k] - structure[k].detach()).abs().mean() for k, w in ((-2, 0.25), (-1, 1.0)))
+    deep = sum(
+        w * (made[k] - structure[k].detach()).abs().mean() for k, w in ((-2, 0.25), (-1, 1.0))
+    )
     pairs = zip(made[:-2], texture[:-2], strict=True)
-    return deep + sum((one.mean(dim=(2, 3)) - two.detach().mean(dim=(2, 3))).abs().mean() for one, two in pairs)
+    return deep + sum(
+        (one.mean(dim=(2, 3)) - two.detach().mean(dim=(2, 3))).abs().mean() for one, two in pairs
+    )
 
 
 @contextmanager

@@ -1,4 +1,6 @@
-"""FDA: the source in the target's low frequencies, a robust entropy of the target, and rounds of self-training ([FDA])."""
+"""FDA: the source in the target's low frequencies, a robust entropy of the target, and rounds of
+self-training ([FDA]).
+"""
 
 from __future__ import annotations
 
@@ -15,24 +17,42 @@ if TYPE_CHECKING:
     from ..data.loader import Batch
     from .offline import OfflineData
 
-BINS = 10_000  # of confidence, from 0 to 1
+# of confidence, from 0 to 1
+BINS = 10_000
 
 
 class FdaSettings(MethodSettings):
-    beta: float = Field(0.01, gt=0, le=0.5, description="share of the image's smaller side whose frequencies are swapped")
+    beta: float = Field(
+        0.01,
+        gt=0,
+        le=0.5,
+        description="share of the image's smaller side whose frequencies are swapped",
+    )
     lambda_ent: Weight = Field(0.005, description="weight of the target's entropy")
     power: float = Field(2.0, gt=0, le=10, description="power of the squared entropy (Charbonnier)")
     labels_from: tuple[str, ...] = Field(
-        (), description="checkpoints whose mean prediction gives pseudo-labels (published: three betas)"
+        (),
+        description=(
+            "checkpoints whose mean prediction gives pseudo-labels (published: three betas)"
+        ),
     )
     lambda_pseudo: Weight = Field(1.0, description="weight of the loss on these pseudo-labels")
-    portion: float = Field(0.66, ge=0, lt=1, description="share of a class's pixels that is left out, the least confident ones")
-    ceiling: float = Field(0.9, gt=0, le=1, description="class probability above which a pixel is always labelled")
+    portion: float = Field(
+        0.66,
+        ge=0,
+        lt=1,
+        description="share of a class's pixels that is left out, the least confident ones",
+    )
+    ceiling: float = Field(
+        0.9, gt=0, le=1, description="class probability above which a pixel is always labelled"
+    )
 
 
 class Fda(Method):
-    """L = CE(x_s in the target's style) + lambda mean (E^2 + 1e-8)^power, E at the logits' resolution, and, in rounds of
-    self-training, CE on the target's pixels that the mean of other networks is sure of."""
+    """L = CE(x_s in the target's style) + lambda mean (E^2 + 1e-8)^power, E at the logits'
+    resolution, and, in rounds of self-training, CE on the target's pixels that the mean of other
+    networks is sure of.
+    """
 
     Settings = FdaSettings
     supports = EVERY
@@ -44,69 +64,109 @@ class Fda(Method):
             self.modules["thresholds"].register_buffer("values", torch.ones(model.num_classes))
 
     def before_training(self, data: OfflineData) -> None:
-        """Load the networks that label, and find each class's threshold once; it is kept beside the run."""
+        """Load the networks that label, and find each class's threshold once; it is kept beside the
+        run.
+        """
         s = self.settings
         if not s.labels_from:
             return
         networks = [data.network(Path(path)) for path in s.labels_from]
-        self.references |= {f"labeller{number}": network for number, (network, _) in enumerate(networks)}
-        facts = {"by": [digest for _, digest in networks], "portion": s.portion, "ceiling": s.ceiling,
-                 "target": data.domains()["target"]}  # fmt: skip
-        self.modules["thresholds"].values.copy_(data.tensor("thresholds", facts, lambda: self.find_thresholds(data)))
+        self.references |= {
+            f"labeller{number}": network for number, (network, _) in enumerate(networks)
+        }
+        facts = {
+            "by": [digest for _, digest in networks],
+            "portion": s.portion,
+            "ceiling": s.ceiling,
+            "target": data.domains()["target"],
+        }
+        self.modules["thresholds"].values.copy_(
+            data.tensor("thresholds", facts, lambda: self.find_thresholds(data))
+        )
 
     def find_thresholds(self, data: OfflineData) -> Tensor:
         counts = torch.zeros(self.model.num_classes, BINS, dtype=torch.int64)
-        with data.reporter.progress("thresholds of the target's labels", len(data.samples.target_items)) as advance:
+        with data.reporter.progress(
+            "thresholds of the target's labels", len(data.samples.target_items)
+        ) as advance:
             for images in data.samples.target_batches():
-                confidence, labels = (values.cpu().flatten() for values in self.guess(images.to(data.device)))
+                confidence, labels = (
+                    values.cpu().flatten() for values in self.guess(images.to(data.device))
+                )
                 cells = labels * BINS + (confidence * BINS).long().clamp(max=BINS - 1)
                 counts += torch.bincount(cells, minlength=counts.numel()).view_as(counts)
                 advance(len(images))
         return thresholds(counts, self.settings.portion, self.settings.ceiling)
 
     def guess(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return confidence and train ids `[B,H,W]` of the labelling networks' mean probabilities."""
+        """Return confidence and train ids `[B,H,W]` of the labelling networks' mean
+        probabilities.
+        """
         with torch.no_grad(), self.autocast():
-            maps = [(network(images).logits.float(), network.align_corners) for network in self.references.values()]
+            maps = [
+                (network(images).logits.float(), network.align_corners)
+                for network in self.references.values()
+            ]
             size = images.shape[-2:]
-            probs = sum(losses.upsample(torch.softmax(logits, dim=1), size, align) for logits, align in maps) / len(maps)
+            probs = sum(
+                losses.upsample(torch.softmax(logits, dim=1), size, align) for logits, align in maps
+            ) / len(maps)
         return probs.max(dim=1)
 
     def pseudo_labels(self, images: Tensor) -> Tensor:
         confidence, labels = self.guess(images)
-        return torch.where(confidence >= self.modules["thresholds"].values[labels], labels, torch.full_like(labels, 255))
+        return torch.where(
+            confidence >= self.modules["thresholds"].values[labels],
+            labels,
+            torch.full_like(labels, 255),
+        )
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         _, terms = self.source_pass(batch._replace(source=self.in_target_style(batch)))
         target = self.forward(batch.target)
-        losses_of_target = {"entropy": self.settings.lambda_ent * losses.charbonnier_entropy(target.logits, self.settings.power)}
+        losses_of_target = {
+            "entropy": (
+                self.settings.lambda_ent
+                * losses.charbonnier_entropy(target.logits, self.settings.power)
+            )
+        }
         if self.settings.labels_from:
             labels = self.pseudo_labels(batch.target)
-            losses_of_target["pseudo"] = self.settings.lambda_pseudo * self.cross_entropy(target.logits, labels, by_class=False)
+            losses_of_target["pseudo"] = self.settings.lambda_pseudo * self.cross_entropy(
+                target.logits, labels, by_class=False
+            )
         self.backward(sum(losses_of_target.values()))
         return terms | losses_of_target
 
     def in_target_style(self, batch: Batch) -> Tensor:
-        """Give each source image the amplitude of the target image beside it; raw float values 0-255, not clipped."""
+        """Give each source image the amplitude of the target image beside it; raw float values
+        0-255, not clipped.
+        """
         from .pieces.fourier import low_frequencies_of
 
-        source, target = batch.source.float(), batch.target.float()
-        if source.shape[-2:] != target.shape[-2:]:  # published: equal sizes; the same share of frequencies is swapped here
+        source = batch.source.float()
+        target = batch.target.float()
+        # published: equal sizes; the same share of frequencies is swapped here
+        if source.shape[-2:] != target.shape[-2:]:
             how = {"mode": "bilinear", "align_corners": False, "antialias": True}
             target = torch.nn.functional.interpolate(target, source.shape[-2:], **how)
         return low_frequencies_of(source, target, self.settings.beta)
 
 
 def thresholds(counts: Tensor, portion: float, ceiling: float) -> Tensor:
-    """Return, by class, the confidence at rank round(portion n) of its n pixels in rising order, at most `ceiling`; counts are
+    """Return, by class, the confidence at rank round(portion n) of its n pixels in rising order, at
+    most `ceiling`; counts are
     `[K,BINS]`.
 
     A class that is never guessed keeps the ceiling.
     """
     rising = counts.cumsum(1)
     rank = (portion * rising[:, -1:].double()).round().long()
-    cells = (rising <= rank).sum(dim=1).clamp(max=BINS - 1)  # those that end before the place
-    return torch.where(rising[:, -1] > 0, cells.float() / BINS, torch.ones(len(counts))).clamp(max=ceiling)
+    # those that end before the place
+    cells = (rising <= rank).sum(dim=1).clamp(max=BINS - 1)
+    return torch.where(rising[:, -1] > 0, cells.float() / BINS, torch.ones(len(counts))).clamp(
+        max=ceiling
+    )
 
 
 METHOD = Fda

@@ -16,13 +16,20 @@ if TYPE_CHECKING:
 
 
 class FgdaSettings(FineGrainedSettings):
-    eta: Weight = Field(1.0, description="weight of the target entropy inside the adversarial term (eq. 7)")
-    entropy_temperature: float = Field(1.0, gt=0, description="temperature of the softmax whose entropy is minimised")
+    eta: Weight = Field(
+        1.0, description="weight of the target entropy inside the adversarial term (eq. 7)"
+    )
+    entropy_temperature: float = Field(
+        1.0, gt=0, description="temperature of the softmax whose entropy is minimised"
+    )
     entropy_min_share: float = Field(
         0.0,
         ge=0,
         lt=1,
-        description="entropy is not minimised where the likeliest class has a smaller share of the source than this",
+        description=(
+            "entropy is not minimised where the likeliest class has a smaller share of the source"
+            " than this"
+        ),
     )
 
 
@@ -33,7 +40,9 @@ class Fgda(Fada):
 
     @property
     def needs_shares(self) -> bool:
-        return super().needs_shares or (bool(self.discriminators) and self.settings.entropy_min_share > 0)
+        return super().needs_shares or (
+            bool(self.discriminators) and self.settings.entropy_min_share > 0
+        )
 
     def target_terms(self, target: Output, size: tuple[int, int]) -> dict[str, Tensor]:
         levels = {"entropy": (target.logits, 1.0)}
@@ -41,9 +50,21 @@ class Fgda(Fada):
             levels["aux_entropy"] = (target.aux_logits, self.settings.aux_adv_factor)
         s = self.settings
         weight = s.lambda_adv * s.eta
-        spared = self.modules["shares"].source < s.entropy_min_share if s.entropy_min_share else None
+        spared = (
+            self.modules["shares"].source < s.entropy_min_share if s.entropy_min_share else None
+        )
         return {
-            name: weight * factor * losses.entropy_loss(logits, s.entropy_temperature, size, self.align_corners, spared)
+            name: (
+                weight
+                * factor
+                * losses.entropy_loss(
+                    logits,
+                    s.entropy_temperature,
+                    size,
+                    align_corners=self.align_corners,
+                    spared=spared,
+                )
+            )
             for name, (logits, factor) in levels.items()
         }
 

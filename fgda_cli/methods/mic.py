@@ -1,5 +1,5 @@
-"""MIC: self-training whose student also reads masked images ([MIC]), with DAFormer's feature distance; the paper's adversary and
-entropy can be switched on in it."""
+"""MIC: self-training whose student also reads masked images ([MIC]), with DAFormer's feature
+distance; the paper's adversary and entropy can be switched on in it."""
 
 from __future__ import annotations
 
@@ -20,38 +20,81 @@ if TYPE_CHECKING:
     from ..models.segmenter import Output
     from .offline import OfflineData
 
-THINGS = ("traffic light", "traffic sign", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle")
+THINGS = (
+    "traffic light",
+    "traffic sign",
+    "person",
+    "rider",
+    "car",
+    "truck",
+    "bus",
+    "train",
+    "motorcycle",
+    "bicycle",
+)
 
 
 class MicSettings(FgdaSettings, SelfTrainingSettings, DistillationSettings):
     lambda_adv: Weight = Field(
-        0.0, description="weight of the paper's adversarial loss; 0: no discriminator (eta then does nothing)"
+        0.0,
+        description=(
+            "weight of the paper's adversarial loss; 0: no discriminator (eta then does nothing)"
+        ),
     )
-    seg_temperature: float = Field(1.0, gt=0, description="temperature of the source's cross-entropy")
-    mix_jitter: float = Field(0.2, ge=0, le=0.5, description="strength of the colour jitter of mixed and masked images")
-    lambda_masked: Weight = Field(1.0, description="weight of the loss on masked target images; 0 turns it off")
+    seg_temperature: float = Field(
+        1.0, gt=0, description="temperature of the source's cross-entropy"
+    )
+    mix_jitter: float = Field(
+        0.2, ge=0, le=0.5, description="strength of the colour jitter of mixed and masked images"
+    )
+    lambda_masked: Weight = Field(
+        1.0, description="weight of the loss on masked target images; 0 turns it off"
+    )
     mask_block: int = Field(64, ge=1, description="side of the squares that are masked, pixels")
     mask_ratio: float = Field(0.7, ge=0, lt=1, description="share of the squares that are masked")
-    lambda_fd: Weight = Field(0.005, description="weight of the distance of things' features from those of the ImageNet encoder")
+    lambda_fd: Weight = Field(
+        0.005,
+        description="weight of the distance of things' features from those of the ImageNet encoder",
+    )
     fd_things: tuple[str, ...] = Field(THINGS, description="names of the classes that are things")
-    fd_share: float = Field(0.75, gt=0, le=1, description="share of a feature cell's pixels that its class must cover")
-    ignore_top: int = Field(0, ge=0, description="rows at the top whose pseudo-labels are ignored (Cityscapes at 512 rows: 15)")
+    fd_share: float = Field(
+        0.75, gt=0, le=1, description="share of a feature cell's pixels that its class must cover"
+    )
+    ignore_top: int = Field(
+        0,
+        ge=0,
+        description="rows at the top whose pseudo-labels are ignored (Cityscapes at 512 rows: 15)",
+    )
     ignore_bottom: int = Field(
         0,
         ge=0,
-        description="rows at the bottom, the car's own bonnet, whose pseudo-labels are ignored (Cityscapes at 512 rows: 120)",
+        description=(
+            "rows at the bottom, the car's own bonnet, whose pseudo-labels are ignored (Cityscapes"
+            " at 512 rows: 120)"
+        ),
     )
 
-    sampling: Sampling | None = Field("rare_class", description="how source images are drawn; null: as data.sampling says")
+    sampling: Sampling | None = Field(
+        "rare_class", description="how source images are drawn; null: as data.sampling says"
+    )
 
     def idle(self) -> dict[str, tuple[str, str]]:
-        """Return the settings of the paper's adversary, which is built only where it is asked for."""
-        of_adversary = set(FgdaSettings.model_fields) - set(MethodSettings.model_fields) - {"lambda_adv"}
-        return {} if self.lambda_adv else dict.fromkeys(of_adversary, ("lambda_adv", "lambda_adv is 0"))
+        """Return the settings of the paper's adversary, which is built only where it is asked
+        for.
+        """
+        of_adversary = (
+            set(FgdaSettings.model_fields) - set(MethodSettings.model_fields) - {"lambda_adv"}
+        )
+        return (
+            {}
+            if self.lambda_adv
+            else dict.fromkeys(of_adversary, ("lambda_adv", "lambda_adv is 0"))
+        )
 
 
 class Mic(SelfTraining, Distillation, Fgda):
-    """L = CE(x_s) + lambda_fd FD + mean w CE(mixed) + lambda_masked mean w CE(masked x_t), w the batch's share of sure pixels.
+    """L = CE(x_s) + lambda_fd FD + mean w CE(mixed) + lambda_masked mean w CE(masked x_t), w the
+    batch's share of sure pixels.
 
     Where it is asked for, plus lambda_distil times the distance from a foundation model's features.
     """
@@ -65,21 +108,30 @@ class Mic(SelfTraining, Distillation, Fgda):
             for name in list(self.discriminators):
                 del self.discriminators[name], self.modules[name]
         self.sees_target_alone = bool(settings.lambda_adv)
-        self.things: Tensor | None = None  # bool [K]; None: no features are held
+        # bool [K]; None: no features are held
+        self.things: Tensor | None = None
 
     def before_training(self, data: OfflineData) -> None:
-        """Load the frozen twin with the encoder's ImageNet weights, if it has any and some classes are things."""
+        """Load the frozen twin with the encoder's ImageNet weights, if it has any and some classes
+        are things.
+        """
         super().before_training(data)
-        s, names = self.settings, data.samples.source.classes.names
+        s = self.settings
+        names = data.samples.source.classes.names
         things = torch.tensor([name in s.fd_things for name in names])
         if not s.lambda_fd:
             return
         twin = data.imagenet_encoder() if bool(things.any()) else None
         if twin is None:
-            why = "the encoder has no ImageNet weights" if bool(things.any()) else "no class is one of method.fd_things"
+            why = (
+                "the encoder has no ImageNet weights"
+                if bool(things.any())
+                else "no class is one of method.fd_things"
+            )
             data.reporter.decide(f"mic without feature distance: {why}")
             return
-        self.references["imagenet"], self.things = twin, things.to(data.device)
+        self.references["imagenet"] = twin
+        self.things = things.to(data.device)
 
     def paired_step(self, batch: Batch) -> dict[str, Tensor]:
         return super().paired_step(batch) if self.discriminators else Method.step(self, batch)
@@ -88,26 +140,41 @@ class Mic(SelfTraining, Distillation, Fgda):
         output = self.forward(batch.source, is_target=False)
         terms = self.segmentation(output, batch.labels)
         if self.things is not None:
-            terms["feature_distance"] = self.settings.lambda_fd * self.feature_distance(output, batch)
+            terms["feature_distance"] = self.settings.lambda_fd * self.feature_distance(
+                output, batch
+            )
         self.backward(sum(terms.values()))
         return output, terms
 
     def feature_distance(self, output: Output, batch: Batch) -> Tensor:
-        """Return the mean distance of the last stage from the twin's over the source's thing cells ([DAFormer] eq. 6-8)."""
+        """Return the mean distance of the last stage from the twin's over the source's thing cells
+        ([DAFormer] eq. 6-8).
+        """
         from .pieces.consistency import distances, thing_cells
 
         with torch.no_grad(), self.autocast():
-            reference = self.references["imagenet"](self.model.context(self.model.normalise(batch.source)))[-1].float()
-        cells = thing_cells(batch.labels, reference.shape[-2:], self.things, self.settings.fd_share)
+            reference = self.references["imagenet"](
+                self.model.context(self.model.normalise(batch.source))
+            )[-1].float()
+        cells = thing_cells(
+            batch.labels, reference.shape[-2:], self.things, share=self.settings.fd_share
+        )
         count = cells.sum().float()
         if self.whole is not None:
-            of_batch = thing_cells(self.whole.labels, reference.shape[-2:], self.things, self.settings.fd_share)
+            of_batch = thing_cells(
+                self.whole.labels, reference.shape[-2:], self.things, share=self.settings.fd_share
+            )
             count = of_batch.sum() / self.part[1]
-        return (distances(output.stages[-1].float(), reference) * cells).sum() / self.mean_count(count)
+        return (distances(output.stages[-1].float(), reference) * cells).sum() / self.mean_count(
+            count
+        )
 
     def sure_share(self, probs: Tensor) -> Tensor:
-        """Return the share of sure pixels of all processes' images `[B,H,W]`, with 0 in the ignored rows."""
-        weight, height = self.batch_share(probs).expand(probs.shape).clone(), probs.shape[1]
+        """Return the share of sure pixels of all processes' images `[B,H,W]`, with 0 in the ignored
+        rows.
+        """
+        weight = self.batch_share(probs).expand(probs.shape).clone()
+        height = probs.shape[1]
         weight[:, : self.settings.ignore_top] = 0
         weight[:, max(0, height - self.settings.ignore_bottom) :] = 0
         return weight
@@ -119,20 +186,28 @@ class Mic(SelfTraining, Distillation, Fgda):
         return terms | self.distil_terms(batch, self.iteration)
 
     def masked_pass(self, batch: Batch, guess: Tensor, sure: Tensor) -> Tensor:
-        """Run forward and backward on masked images; a function of its own frees the output before the next pass."""
+        """Run forward and backward on masked images; a function of its own frees the output before
+        the next pass.
+        """
         output = self.forward(self.masked(batch.target), is_target=not self.sees_target_alone)
         loss = self.settings.lambda_masked * self.output_loss(output, guess, sure)
         self.backward(loss)
         return loss
 
     def masked(self, images: Tensor) -> Tensor:
-        """Return images `[B,3,H,W]` in other colours with squares replaced by the encoder's mean colour; float 0-255."""
+        """Return images `[B,3,H,W]` in other colours with squares replaced by the encoder's mean
+        colour; float 0-255.
+        """
         from .pieces.consistency import block_mask
 
-        s, normalise = self.settings, self.model.normalise
+        s = self.settings
+        normalise = self.model.normalise
         mean = normalise.mean.flip(1) if normalise.flip else normalise.mean
         draws = self.draws(StepStream.MASKS, self.iteration, len(images))
-        kept = [block_mask(images.shape[-2:], s.mask_block, s.mask_ratio, draw) for draw in draws]
+        kept = [
+            block_mask(images.shape[-2:], s.mask_block, s.mask_ratio, generator=draw)
+            for draw in draws
+        ]
         changed = self.augment(images, stream=StepStream.MASKED_IMAGES).to(mean.dtype)
         return torch.where(transfer.send(torch.stack(kept)[:, None], images.device), changed, mean)
 

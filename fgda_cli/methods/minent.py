@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 class MinEntSettings(MethodSettings):
     lambda_ent: Weight = Field(0.001, description="weight of the target entropy")
-    lambda_ent_aux: Weight = Field(0.0002, description="weight of the auxiliary head's target entropy")
+    lambda_ent_aux: Weight = Field(
+        0.0002, description="weight of the auxiliary head's target entropy"
+    )
 
 
 class MinEnt(Method):
@@ -27,12 +29,18 @@ class MinEnt(Method):
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         _, terms = self.source_pass(batch)
-        target, size = self.forward(batch.target), batch.target.shape[-2:]
+        target = self.forward(batch.target)
+        size = batch.target.shape[-2:]
         extra = {
-            "entropy": self.settings.lambda_ent * losses.entropy_loss(target.logits, size=size, align_corners=self.align_corners)
+            "entropy": (
+                self.settings.lambda_ent
+                * losses.entropy_loss(target.logits, size=size, align_corners=self.align_corners)
+            )
         }
         if target.aux_logits is not None:
-            aux = losses.entropy_loss(target.aux_logits, size=size, align_corners=self.align_corners)
+            aux = losses.entropy_loss(
+                target.aux_logits, size=size, align_corners=self.align_corners
+            )
             extra["aux_entropy"] = self.settings.lambda_ent_aux * aux
         self.backward(sum(extra.values()))
         return terms | extra

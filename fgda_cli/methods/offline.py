@@ -1,4 +1,6 @@
-"""Products that a method makes before training (translated images, clusters): resumable, kept and reused."""
+"""Products that a method makes before training (translated images, clusters): resumable, kept and
+reused.
+"""
 
 from __future__ import annotations
 
@@ -23,14 +25,16 @@ if TYPE_CHECKING:
     from ..data.loader import PairedSamples
     from ..models.segmenter import Segmenter
 
-RECORD = "product.json"  # its presence says that the product is whole
+# its presence says that the product is whole
+RECORD = "product.json"
 
 
 @dataclass
 class OfflineData:
     """The samples that training will draw from, and a folder for products made of them.
 
-    A step may put another source in the place of `samples.source` (translated images, prepared as a data set).
+    A step may put another source in the place of `samples.source` (translated images, prepared as a
+    data set).
     """
 
     samples: PairedSamples
@@ -38,12 +42,17 @@ class OfflineData:
     device: torch.device
     reporter: Reporter = Reporter()
     process_group: ProcessGroup = ProcessGroup()
-    iterations: int = 0  # of the training that follows
-    imagenet_encoder: Callable[[], nn.Module | None] = lambda: None  # the encoder as it was pretrained; None: it never was
-    resumed: bool = False  # the run's state, networks and all, is loaded afterwards
+    # of the training that follows
+    iterations: int = 0
+    # the encoder as it was pretrained; None: it never was
+    imagenet_encoder: Callable[[], nn.Module | None] = lambda: None
+    # the run's state, networks and all, is loaded afterwards
+    resumed: bool = False
 
     def domains(self) -> dict[str, Any]:
-        """Return a record of both domains' images and the source's labels, for products that depend on them."""
+        """Return a record of both domains' images and the source's labels, for products that depend
+        on them.
+        """
         from ..data.store import fingerprint
 
         samples = self.samples
@@ -56,7 +65,8 @@ class OfflineData:
         }
 
     def network(self, path: Path) -> tuple[Segmenter, str]:
-        """Return a checkpoint's network, on the device and in eval mode, and the hash of its weights.
+        """Return a checkpoint's network, on the device and in eval mode, and the hash of its
+        weights.
 
         Raises FgdaError for one that cannot be read, UsageError for one of other classes.
         """
@@ -64,10 +74,14 @@ class OfflineData:
 
         model, info = load_model(path)
         if info["classes"].names != self.samples.source.classes.names:
-            raise UsageError(f"{path} has different classes from the source: it cannot label for this run")
+            raise UsageError(
+                f"{path} has different classes from the source: it cannot label for this run"
+            )
         return model.to(self.device), weights_hash(model.state_dict())
 
-    def tensor(self, name: str, depends_on: dict[str, Any], make: Callable[[], torch.Tensor]) -> torch.Tensor:
+    def tensor(
+        self, name: str, depends_on: dict[str, Any], make: Callable[[], torch.Tensor]
+    ) -> torch.Tensor:
         """Return the tensor that `make` computes, kept as a `product`."""
         import torch
 
@@ -78,8 +92,12 @@ class OfflineData:
 
         return torch.load(self.product(name, depends_on, build) / f"{name}.pth", weights_only=True)
 
-    def derive_source(self, out: Path, change: Callable[[torch.Tensor], torch.Tensor], most: int = 8) -> None:
-        """Write the source's images after `change` (uint8 `[3,H,W]` to the same) as a data set, with a sheet of examples."""
+    def derive_source(
+        self, out: Path, change: Callable[[torch.Tensor], torch.Tensor], most: int = 8
+    ) -> None:
+        """Write the source's images after `change` (uint8 `[3,H,W]` to the same) as a data set,
+        with a sheet of examples.
+        """
         from ..data.changed_images import derive
         from ..data.images import write_image
         from ..data.loader import to_tensor
@@ -89,9 +107,14 @@ class OfflineData:
             return change(to_tensor(image)).permute(1, 2, 0).contiguous().numpy()
 
         before = self.samples.source
-        after = derive(before, out, f"{before.name}-translated", changed, self.reporter)
+        after = derive(
+            before, out, f"{before.name}-translated", change=changed, reporter=self.reporter
+        )
         pairs = list(zip(before.items("train"), after.items("train"), strict=True))
-        rows = [[before.image(one), after.image(two)] for one, two in pairs[:: max(1, len(pairs) // most)][:most]]
+        rows = [
+            [before.image(one), after.image(two)]
+            for one, two in pairs[:: max(1, len(pairs) // most)][:most]
+        ]
         write_image(out.parent / "before-after.png", grid(rows, ["source", "translated"]))
         self.reporter.say(f"before and after: {out.parent / 'before-after.png'}")
 
@@ -102,11 +125,15 @@ class OfflineData:
         self.samples.use_source(PreparedDataset(folder))
 
     def product(self, name: str, depends_on: dict[str, Any], build: Callable[[Path], None]) -> Path:
-        """Return the folder `name` that `build` fills; it is reused while `depends_on` stays the same.
+        """Return the folder `name` that `build` fills; it is reused while `depends_on` stays the
+        same.
 
-        A build that is stopped finds what it wrote when it is called again for the same dependencies: it skips what is there.
+        A build that is stopped finds what it wrote when it is called again for the same
+        dependencies: it skips what is there.
         """
-        stamp = hashlib.sha256(json.dumps(depends_on, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        stamp = hashlib.sha256(
+            json.dumps(depends_on, sort_keys=True, default=str).encode()
+        ).hexdigest()[:16]
         folder = self.folder / f"{name}-{stamp}"
 
         def make() -> int:
@@ -114,7 +141,8 @@ class OfflineData:
                 self.reporter.say(f"{name}: reusing {folder}")
                 return 0
             for old in self.folder.glob(f"{name}-*"):
-                if old != folder and re.fullmatch(rf"{re.escape(name)}-[0-9a-f]{{16}}", old.name):  # of other dependencies
+                # of other dependencies
+                if old != folder and re.fullmatch(rf"{re.escape(name)}-[0-9a-f]{{16}}", old.name):
                     shutil.rmtree(old)
             make_folder(folder)
             build(folder)

@@ -1,4 +1,6 @@
-"""Optimisers with their schedules, as `Method.optimizers` returns them. The trainer steps them and sets their rates."""
+"""Optimisers with their schedules, as `Method.optimizers` returns them. The trainer steps them and
+sets their rates.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,11 @@ if TYPE_CHECKING:
 
     from ..models.segmenter import Segmenter
 
-Schedule = Callable[[int, int], float]  # (iteration, length of the schedule) -> factor of every group's rate
-FUSED = ("cuda",)  # devices where one kernel steps all parameters, without waiting for the host with loss scaling either
+# (iteration, length of the schedule) -> factor of every group's rate
+Schedule = Callable[[int, int], float]
+# devices where one kernel steps all parameters, without waiting for the host with loss scaling
+# either
+FUSED = ("cuda",)
 
 
 class Scheduled(NamedTuple):
@@ -38,7 +43,9 @@ class Recipe(NamedTuple):
     layer_decay: float = 1.0
 
     def make(self, groups: list[dict], model: Segmenter) -> torch.optim.Optimizer:
-        """Return the optimiser of the segmentation network's groups. Raises UsageError for an encoder without layers to count."""
+        """Return the optimiser of the segmentation network's groups. Raises UsageError for an
+        encoder without layers to count.
+        """
         groups = refine(groups, model, self)
         if self.kind == "adamw":
             return adamw(groups, betas=self.betas, weight_decay=self.weight_decay)
@@ -62,13 +69,17 @@ def _made(name: str, parameters: Iterable, settings: dict) -> torch.optim.Optimi
     import torch
 
     groups = list(parameters)
-    flat = [p for group in groups for p in (group["params"] if isinstance(group, dict) else [group])]
+    flat = [
+        p for group in groups for p in (group["params"] if isinstance(group, dict) else [group])
+    ]
     fused = bool(flat) and all(p.device.type in FUSED and p.is_floating_point() for p in flat)
     return getattr(torch.optim, name)(groups, **settings, **({"fused": True} if fused else {}))
 
 
 def refine(groups: list[dict], model: Segmenter, recipe: Recipe) -> list[dict]:
-    """Return the groups, split by weight decay and by the depth of their layer where the recipe asks for it."""
+    """Return the groups, split by weight decay and by the depth of their layer where the recipe
+    asks for it.
+    """
     without = {True: (), False: norms(model)}.get(recipe.decay_norms, norms(model.backbone))
     free = {id(p) for layer in without for p in layer.parameters(recurse=False)}
     factors = _layer_factors(model, recipe.layer_decay) if recipe.layer_decay < 1 else {}
@@ -77,8 +88,12 @@ def refine(groups: list[dict], model: Segmenter, recipe: Recipe) -> list[dict]:
     refined: dict[tuple, dict] = {}
     for number, group in enumerate(groups):
         for parameter in group["params"]:
-            factor, is_free = factors.get(id(parameter), 1.0), id(parameter) in free
-            like = {key: value for key, value in group.items() if key != "params"} | {"params": [], "lr": group["lr"] * factor}
+            factor = factors.get(id(parameter), 1.0)
+            is_free = id(parameter) in free
+            like = {key: value for key, value in group.items() if key != "params"} | {
+                "params": [],
+                "lr": group["lr"] * factor,
+            }
             if is_free:
                 like["weight_decay"] = 0.0
             refined.setdefault((number, factor, is_free), like)["params"].append(parameter)
@@ -91,13 +106,16 @@ def norms(model: nn.Module) -> list[nn.Module]:
 
 
 def _layer_factors(model: Segmenter, decay: float) -> dict[int, float]:
-    """Return decay^(layers above) for each encoder parameter; the encoder's layers count from its first, the heads come last.
+    """Return decay^(layers above) for each encoder parameter; the encoder's layers count from its
+    first, the heads come last.
 
     Parts of the encoder that learn with the heads are not in it.
     """
     depths = model.backbone.layer_depths() if hasattr(model.backbone, "layer_depths") else None
     if depths is None:
-        raise UsageError("optim.layer_decay: this encoder has no transformer blocks to count: set it to 1")
+        raise UsageError(
+            "optim.layer_decay: this encoder has no transformer blocks to count: set it to 1"
+        )
     last = max(depths.values()) + 1
     new = {id(p) for p in model.new_in_encoder()}
     own = [(name, p) for name, p in model.backbone.named_parameters() if id(p) not in new]
@@ -105,15 +123,20 @@ def _layer_factors(model: Segmenter, decay: float) -> dict[int, float]:
 
 
 def poly(power: float, warmup: int = 0, times_decay: bool = False) -> Schedule:
-    """Return the schedule (1 - it/max)^power after a linear warm-up: from 0, as in the public codes of the paper's time, or
-    (`times_decay`) from a millionth and times the decay, as in mmsegmentation.
+    """Return the schedule (1 - it/max)^power after a linear warm-up: from 0, as in the public codes
+    of the paper's time, or (`times_decay`) from a millionth and times the decay, as in
+    mmsegmentation.
     """
 
     def factor(iteration: int, length: int) -> float:
         decay = max(0.0, 1 - iteration / length) ** power
         if iteration >= warmup:
             return decay
-        return decay * (1 - (1 - iteration / warmup) * (1 - 1e-6)) if times_decay else iteration / warmup
+        return (
+            decay * (1 - (1 - iteration / warmup) * (1 - 1e-6))
+            if times_decay
+            else iteration / warmup
+        )
 
     return factor
 

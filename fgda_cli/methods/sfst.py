@@ -1,4 +1,6 @@
-"""Self-training without a source: a slow teacher's surest labels of each class, and predictions that stay varied ([SHOT])."""
+"""Self-training without a source: a slow teacher's surest labels of each class, and predictions
+that stay varied ([SHOT]).
+"""
 
 from __future__ import annotations
 
@@ -18,9 +20,15 @@ if TYPE_CHECKING:
 
 class SfstSettings(SelfTrainingSettings):
     portion: float = Field(
-        0.5, gt=0, le=1, description="share of each class's pixels that is used, the teacher's most confident ones"
+        0.5,
+        gt=0,
+        le=1,
+        description="share of each class's pixels that is used, the teacher's most confident ones",
     )
-    lambda_div: Weight = Field(0.1, description="weight of the diversity term: 1 - entropy of the mean prediction over log K")
+    lambda_div: Weight = Field(
+        0.1,
+        description="weight of the diversity term: 1 - entropy of the mean prediction over log K",
+    )
 
 
 class Sfst(SelfTraining):
@@ -44,27 +52,39 @@ class Sfst(SelfTraining):
         return terms
 
     def surest(self, probs: Tensor, guess: Tensor) -> Tensor:
-        """Return `[B,H,W]`: 1 for the `portion` of each class's pixels of which the teacher is surest, image by image."""
+        """Return `[B,H,W]`: 1 for the `portion` of each class's pixels of which the teacher is
+        surest, image by image.
+        """
         classes = guess.flatten(1)
-        limits = _class_quantiles(probs.flatten(1), classes, self.model.num_classes, 1 - self.settings.portion)
+        limits = _class_quantiles(
+            probs.flatten(1), classes, self.model.num_classes, share=1 - self.settings.portion
+        )
         return (probs >= limits.gather(1, classes).view_as(probs)).to(probs.dtype)
 
     def uniformity(self, logits: Tensor) -> Tensor:
-        """Return 1 - H(p) / log K of the mean prediction p over the pixels of all processes' images."""
+        """Return 1 - H(p) / log K of the mean prediction p over the pixels of all processes'
+        images.
+        """
         mean = self.mean_of_all(torch.softmax(logits, 1).mean(dim=(0, 2, 3)))
         entropy = -(mean * mean.clamp(min=1e-12).log()).sum()
         return 1 - entropy / math.log(max(logits.shape[1], 2))
 
 
 def _class_quantiles(probs: Tensor, classes: Tensor, count: int, share: float) -> Tensor:
-    """The probability below which `share` of each class's pixels lie, `[B,count]` of `[B,N]` twice; any number for no pixels.
+    """The probability below which `share` of each class's pixels lie, `[B,count]` of `[B,N]` twice;
+    any number for no pixels.
 
-    One sort of class + probability / 2 in float64 (exact), and no count that the host would have to hear.
+    One sort of class + probability / 2 in float64 (exact), and no count that the host would have to
+    hear.
     """
     order = (classes + probs.double() / 2).sort(dim=1).values
     pixels = torch.zeros(len(probs), count, dtype=torch.int64, device=probs.device)
     pixels.scatter_add_(1, classes, torch.ones_like(classes))
-    index = torch.minimum((share * pixels.double()).long(), (pixels - 1).clamp(min=0)) + pixels.cumsum(1) - pixels
+    index = (
+        torch.minimum((share * pixels.double()).long(), (pixels - 1).clamp(min=0))
+        + pixels.cumsum(1)
+        - pixels
+    )
     numbers = torch.arange(count, device=probs.device)
     return ((order.gather(1, index.clamp(max=probs.shape[1] - 1)) - numbers) * 2).to(probs.dtype)
 

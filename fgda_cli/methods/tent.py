@@ -1,4 +1,6 @@
-"""TENT: entropy minimisation in the scales and shifts of norm layers alone, without a source ([TENT])."""
+"""TENT: entropy minimisation in the scales and shifts of norm layers alone, without a source
+([TENT]).
+"""
 
 from __future__ import annotations
 
@@ -21,30 +23,41 @@ if TYPE_CHECKING:
 
 class TentSettings(MethodSettings):
     target_share: float = Field(
-        1.0, ge=0, le=1, description="share of the target's batch norm statistics; the rest stays the source's"
+        1.0,
+        ge=0,
+        le=1,
+        description="share of the target's batch norm statistics; the rest stays the source's",
     )
-    norm_lr: float = Field(1e-3, gt=0, description="Adam's rate of the norm layers' scales and shifts")
+    norm_lr: float = Field(
+        1e-3, gt=0, description="Adam's rate of the norm layers' scales and shifts"
+    )
 
 
 class Tent(Method):
-    """L = mean E(x_t) (eq. 4) with the target's batch norm statistics; all but the norm layers' affine stays.
+    """L = mean E(x_t) (eq. 4) with the target's batch norm statistics; all but the norm layers'
+    affine stays.
 
-    Differs from [TENT]: the statistics are of all target images, not of each batch, and stay in the network that is shipped.
+    Differs from [TENT]: the statistics are of all target images, not of each batch, and stay in the
+    network that is shipped.
     """
 
     Settings = TentSettings
     supports = EVERY
     uses_source = False
     fixed_norms = True
-    guarded = True  # it minimises entropy alone: a collapse is its global optimum
+    # it minimises entropy alone: a collapse is its global optimum
+    guarded = True
 
     @classmethod
-    def check(cls, settings: TentSettings, model: Segmenter, source: AnyDataset | None, target: AnyDataset) -> None:
+    def check(
+        cls, settings: TentSettings, model: Segmenter, source: AnyDataset | None, target: AnyDataset
+    ) -> None:
         affine(model)
 
     def before_training(self, data: OfflineData) -> None:
         self.model.mix_statistics(data.samples.target_batches(), self.settings.target_share)
-        self.model.set_batch_norm("frozen")  # whatever the stage says: norms stay in evaluation mode
+        # whatever the stage says: norms stay in evaluation mode
+        self.model.set_batch_norm("frozen")
         for parameter in self.model.parameters():
             parameter.requires_grad_(False)
         for parameter in affine(self.model):
@@ -56,18 +69,29 @@ class Tent(Method):
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         output = self.forward(batch.target)
-        entropy = losses.entropy_loss(output.logits, size=batch.target.shape[-2:], align_corners=self.align_corners)
+        entropy = losses.entropy_loss(
+            output.logits, size=batch.target.shape[-2:], align_corners=self.align_corners
+        )
         self.backward(entropy)
         return {"entropy": entropy}
 
 
 def affine(model: Segmenter) -> list[nn.Parameter]:
-    """Return the scales and shifts of batch, layer and group norms. Raises UsageError for a network that has none."""
+    """Return the scales and shifts of batch, layer and group norms. Raises UsageError for a network
+    that has none.
+    """
     kinds = (torch.nn.BatchNorm2d, torch.nn.LayerNorm, torch.nn.GroupNorm)
     layers = [module for module in model.modules() if isinstance(module, kinds)]
-    parameters = [parameter for layer in layers for parameter in (layer.weight, layer.bias) if parameter is not None]
+    parameters = [
+        parameter
+        for layer in layers
+        for parameter in (layer.weight, layer.bias)
+        if parameter is not None
+    ]
     if not parameters:
-        raise UsageError("method tent needs norm layers with scales and shifts: this network has none")
+        raise UsageError(
+            "method tent needs norm layers with scales and shifts: this network has none"
+        )
     return parameters
 
 

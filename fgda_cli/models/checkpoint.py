@@ -1,4 +1,6 @@
-"""Checkpoints: one dictionary of tensors and plain values, written whole, read without running code."""
+"""Checkpoints: one dictionary of tensors and plain values, written whole, read without running
+code.
+"""
 
 from __future__ import annotations
 
@@ -21,17 +23,24 @@ from .resolutions import TwoResolutions
 from .segmenter import Segmenter
 from .weights import check_finite, read_tensors, save_tensors
 
-NOT_OF_THE_NETWORK = ("weights", "checkpoint_activations", "detail")  # keys of `model` that a Segmenter does not take
-FORMAT, VERSION = "fgda-checkpoint", 2  # 1 had no input rule; its weights are still read
+# keys of `model` that a Segmenter does not take
+NOT_OF_THE_NETWORK = ("weights", "checkpoint_activations", "detail")
+# 1 had no input rule; its weights are still read
+FORMAT = "fgda-checkpoint"
+VERSION = 2
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
-    """Write a checkpoint whole or not at all; its tensors come to the processor's memory. Raises FgdaError."""
+    """Write a checkpoint whole or not at all; its tensors come to the processor's memory. Raises
+    FgdaError.
+    """
     save_tensors(path, {"format": FORMAT, "version": VERSION, **_on_host(content)})
 
 
 def _on_host(content: Any) -> Any:
-    """Return the content with its tensors in the processor's memory, since files are read on machines without the device."""
+    """Return the content with its tensors in the processor's memory, since files are read on
+    machines without the device.
+    """
     if isinstance(content, Tensor):
         return content.cpu()
     if isinstance(content, dict):
@@ -40,25 +49,38 @@ def _on_host(content: Any) -> Any:
 
 
 def load(path: Path, exported: bool = False) -> dict[str, Any]:
-    """Load a checkpoint by its path, or by the name of a published one that was fetched (`fgda zoo`).
+    """Load a checkpoint by its path, or by the name of a published one that was fetched (`fgda
+    zoo`).
 
-    Raises FgdaError for a file that is not an fgda checkpoint. With `exported`, a model that `fgda export` wrote is one too.
+    Raises FgdaError for a file that is not an fgda checkpoint. With `exported`, a model that `fgda
+    export` wrote is one too.
     """
     path = zoo.find(Path(path))
     if path.suffix == ".onnx":
         if not exported:
-            raise FgdaError(f"{path} is an exported model, which predicts and evaluates alone: name its checkpoint")
+            raise FgdaError(
+                f"{path} is an exported model, which predicts and evaluates alone: name its"
+                " checkpoint"
+            )
         return open_exported(path)
     if path.suffix == ".xml" or is_torchscript(path):
         what = "OpenVINO" if path.suffix == ".xml" else "TorchScript"
-        raise FgdaError(f"{path} is an exported model ({what}), which {what} runs; fgda reads its checkpoint, or an ONNX export")
+        raise FgdaError(
+            f"{path} is an exported model ({what}), which {what} runs; fgda reads its checkpoint,"
+            " or an ONNX export"
+        )
     if path.is_dir():
-        raise FgdaError(f"{path} is a folder: name a checkpoint in it, e.g. {path}/checkpoints/final.pth")
+        raise FgdaError(
+            f"{path} is a folder: name a checkpoint in it, e.g. {path}/checkpoints/final.pth"
+        )
     content = read_tensors(path)
     if content.get("format") != FORMAT:
         raise FgdaError(f"{path} is not an fgda checkpoint (a published one: fgda import)")
     if content.get("version") not in (1, VERSION):
-        raise FgdaError(f"{path} has checkpoint version {content.get('version')}, this fgda reads 1 and {VERSION}")
+        raise FgdaError(
+            f"{path} has checkpoint version {content.get('version')}, this fgda reads 1 and"
+            f" {VERSION}"
+        )
     try:
         metadata.check(content)
     except ValueError as error:
@@ -70,20 +92,28 @@ def is_torchscript(path: Path) -> bool:
     """Return whether a file is a TorchScript trace, such as `fgda export` writes."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return any(name.endswith(("/constants.pkl", "/extra/fgda.json")) for name in archive.namelist())
-    except (OSError, ValueError, RuntimeError, NotImplementedError, zipfile.BadZipFile):  # what damaged archives raise
+            return any(
+                name.endswith(("/constants.pkl", "/extra/fgda.json")) for name in archive.namelist()
+            )
+    # what damaged archives raise
+    except (OSError, ValueError, RuntimeError, NotImplementedError, zipfile.BadZipFile):
         return False
 
 
 def build_model(settings: Model, num_classes: int) -> Segmenter:
     """Return a network with random weights. Raises UsageError for an unknown backbone."""
-    network = {key: getattr(settings, key) for key in Model.model_fields if key not in NOT_OF_THE_NETWORK}
+    network = {
+        key: getattr(settings, key) for key in Model.model_fields if key not in NOT_OF_THE_NETWORK
+    }
     try:
         if settings.detail is None:
             return Segmenter(num_classes, **network)
         return TwoResolutions(num_classes, settings.detail, **network)
     except KeyError as error:
-        raise UsageError(f"model.backbone: no encoder {error} (our resnets, or timm:NAME: fgda backbones lists them)") from None
+        raise UsageError(
+            f"model.backbone: no encoder {error} (our resnets, or timm:NAME: fgda backbones lists"
+            " them)"
+        ) from None
     except ValueError as error:
         raise UsageError(f"model.backbone: {error}") from None
 
@@ -98,7 +128,8 @@ def input_rule(content: dict[str, Any]) -> InputRule:
 def restore_model(content: dict[str, Any], path: Path) -> Segmenter:
     """Return the segmentation model of a checkpoint, in eval mode. Raises FgdaError on a misfit."""
     try:
-        settings, classes = Model.model_validate(content["preset"]["model"]), ClassSet.from_json(content["classes"])
+        settings = Model.model_validate(content["preset"]["model"])
+        classes = ClassSet.from_json(content["classes"])
         # Names and shapes are compared before a network that a damaged file describes takes memory.
         with torch.device("meta"):
             _check_shapes(content["model"], build_model(settings, len(classes)).state_dict())
@@ -111,26 +142,38 @@ def restore_model(content: dict[str, Any], path: Path) -> Segmenter:
     except FgdaError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise FgdaError(f"{path}: the checkpoint is inconsistent ({' '.join(str(error).split())[:120]})") from error
+        raise FgdaError(
+            f"{path}: the checkpoint is inconsistent ({' '.join(str(error).split())[:120]})"
+        ) from error
     return model.eval()
 
 
 def _check_shapes(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
     """Raise ValueError unless weights have the network's names and shapes."""
-    missing, unknown = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
+    missing = sorted(wanted.keys() - state.keys())
+    unknown = sorted(state.keys() - wanted.keys())
     if missing or unknown:
         some = ", ".join([*missing[:1], *unknown[:1]])
-        raise ValueError(f"{len(missing)} weights are missing, {len(unknown)} are of no layer: {some}")
+        raise ValueError(
+            f"{len(missing)} weights are missing, {len(unknown)} are of no layer: {some}"
+        )
     for name, value in wanted.items():
         if state[name].shape != value.shape:
-            raise ValueError(f"{name} has the shape {tuple(state[name].shape)}, not {tuple(value.shape)}")
+            raise ValueError(
+                f"{name} has the shape {tuple(state[name].shape)}, not {tuple(value.shape)}"
+            )
 
 
-def load_model(path: str | Path, device: str = "cpu", exported: bool = False) -> tuple[Segmenter, dict[str, Any]]:
-    """Return `(model, info)`: the network in eval mode (input RGB 0-255 `[B,3,H,W]`) and the checkpoint's description.
+def load_model(
+    path: str | Path, device: str = "cpu", exported: bool = False
+) -> tuple[Segmenter, dict[str, Any]]:
+    """Return `(model, info)`: the network in eval mode (input RGB 0-255 `[B,3,H,W]`) and the
+    checkpoint's description.
 
-    info: `stage`, `method`, `iteration`, `preset` (dict), `classes` (ClassSet), `size` (width, height at which images enter),
-    `input` (InputRule), `verdict` (what adaptation did, without labels). An `exported` model (ONNX) is run by onnxruntime.
+    info: `stage`, `method`, `iteration`, `preset` (dict), `classes` (ClassSet), `size` (width,
+    height at which images enter),
+    `input` (InputRule), `verdict` (what adaptation did, without labels). An `exported` model (ONNX)
+    is run by onnxruntime.
     """
     model, info = model_of(load(Path(path), exported), Path(path))
     return model.to(device), info
@@ -139,29 +182,54 @@ def load_model(path: str | Path, device: str = "cpu", exported: bool = False) ->
 def model_of(content: dict[str, Any], path: Path) -> tuple[Segmenter, dict[str, Any]]:
     """Return `load_model` of a file that is loaded already."""
     model = content["exported"] if "exported" in content else restore_model(content, path)
-    info = {key: content.get(key) for key in ("stage", "method", "iteration", "preset", "metrics", "verdict", "origin", "pixels")}
+    info = {
+        key: content.get(key)
+        for key in (
+            "stage",
+            "method",
+            "iteration",
+            "preset",
+            "metrics",
+            "verdict",
+            "origin",
+            "pixels",
+        )
+    }
     info["classes"] = ClassSet.from_json(content["classes"])
-    info["input"], info["size"] = model.input_rule, model.input_rule.size
+    info["input"] = model.input_rule
+    info["size"] = model.input_rule.size
     return model, info
 
 
 def differing_keys(settings: Model, content: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Return keys of `model` that make another function of the same weights: name -> (the preset's value, the checkpoint's)."""
+    """Return keys of `model` that make another function of the same weights: name -> (the preset's
+    value, the checkpoint's).
+    """
     theirs = Model.model_validate(content["preset"]["model"])
     pairs = {key: (getattr(settings, key), getattr(theirs, key)) for key in FUNCTION_KEYS}
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def weights_hash(state: dict[str, Tensor]) -> str:
-    """Return a short hash of a model's weights, which tells whether a run's start is still the same."""
+    """Return a short hash of a model's weights, which tells whether a run's start is still the
+    same.
+    """
     digest = hashlib.sha256()
     for name, value in sorted(state.items()):
         digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(
+            value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+        )
     return digest.hexdigest()[:16]
 
 
 def reorder_head(state: dict[str, Tensor], order: list[int]) -> dict[str, Tensor]:
-    """Return the weights with their classes in another order: `order[k]` is the old position of new class k."""
-    last = re.compile(r"(aux_|attention_)?head\.(\w+\.)*convs\.")  # what a head has before these knows no classes
-    return {name: value[order] if last.match(name) and value.ndim else value for name, value in state.items()}
+    """Return the weights with their classes in another order: `order[k]` is the old position of new
+    class k.
+    """
+    # what a head has before these knows no classes
+    last = re.compile(r"(aux_|attention_)?head\.(\w+\.)*convs\.")
+    return {
+        name: value[order] if last.match(name) and value.ndim else value
+        for name, value in state.items()
+    }

@@ -1,4 +1,6 @@
-"""Discriminators: the fine-grained one of FADA and the paper, the binary one of AdaptSegNet and ADVENT."""
+"""Discriminators: the fine-grained one of FADA and the paper, the binary one of AdaptSegNet and
+ADVENT.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,8 @@ from torch import Tensor, nn
 
 
 class FineGrainedDiscriminator(nn.Module):
-    """Features `[B,C,h,w]` -> domain logits `[B,2K,h,w]`: first K "source, class k", then K "target, class k".
+    """Features `[B,C,h,w]` -> domain logits `[B,2K,h,w]`: first K "source, class k", then K
+    "target, class k".
 
     3x3 convolutions {256, 128, K + K}, LeakyReLU 0.2, stride 1 ([FADA] code, [Z22] §3.1).
     """
@@ -15,9 +18,11 @@ class FineGrainedDiscriminator(nn.Module):
     def __init__(self, channels: int, num_classes: int, widths: tuple[int, int] = (256, 128)):
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(channels, widths[0], 3, padding=1), nn.LeakyReLU(0.2, inplace=True),
-            nn.Conv2d(widths[0], widths[1], 3, padding=1), nn.LeakyReLU(0.2, inplace=True),
-        )  # fmt: skip
+            nn.Conv2d(channels, widths[0], 3, padding=1),
+            nn.LeakyReLU(0.2, inplace=True),
+            nn.Conv2d(widths[0], widths[1], 3, padding=1),
+            nn.LeakyReLU(0.2, inplace=True),
+        )
         self.source = nn.Conv2d(widths[1], num_classes, 3, padding=1)
         self.target = nn.Conv2d(widths[1], num_classes, 3, padding=1)
 
@@ -27,7 +32,8 @@ class FineGrainedDiscriminator(nn.Module):
 
 
 class BinaryDiscriminator(nn.Module):
-    """Class maps `[B,K,H,W]` -> domain logits `[B,1,H/32,W/32]`: five 4x4 convolutions of stride 2 ([ADAPT]).
+    """Class maps `[B,K,H,W]` -> domain logits `[B,1,H/32,W/32]`: five 4x4 convolutions of stride 2
+    ([ADAPT]).
 
     `last` is stride and padding of the fifth.
     """
@@ -37,7 +43,10 @@ class BinaryDiscriminator(nn.Module):
         channels = (num_classes, width, width * 2, width * 4, width * 8)
         layers: list[nn.Module] = []
         for inputs, outputs in zip(channels, channels[1:], strict=False):
-            layers += [nn.Conv2d(inputs, outputs, 4, 2, 1), nn.LeakyReLU(0.2, inplace=True)]
+            layers += [
+                nn.Conv2d(inputs, outputs, 4, stride=2, padding=1),
+                nn.LeakyReLU(0.2, inplace=True),
+            ]
         self.layers = nn.Sequential(*layers, nn.Conv2d(channels[-1], 1, 4, *last))
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -45,15 +54,19 @@ class BinaryDiscriminator(nn.Module):
 
 
 class FeatureDiscriminator(nn.Module):
-    """Features `[B,C,h,w]` -> domain logits `[B,1,h,w]`: 3x3 convolutions {256, 128, 1}, LeakyReLU 0.2, stride 1."""
+    """Features `[B,C,h,w]` -> domain logits `[B,1,h,w]`: 3x3 convolutions {256, 128, 1}, LeakyReLU
+    0.2, stride 1.
+    """
 
     def __init__(self, channels: int, widths: tuple[int, int] = (256, 128)):
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Conv2d(channels, widths[0], 3, padding=1), nn.LeakyReLU(0.2, inplace=True),
-            nn.Conv2d(widths[0], widths[1], 3, padding=1), nn.LeakyReLU(0.2, inplace=True),
+            nn.Conv2d(channels, widths[0], 3, padding=1),
+            nn.LeakyReLU(0.2, inplace=True),
+            nn.Conv2d(widths[0], widths[1], 3, padding=1),
+            nn.LeakyReLU(0.2, inplace=True),
             nn.Conv2d(widths[1], 1, 3, padding=1),
-        )  # fmt: skip
+        )
 
     def forward(self, features: Tensor) -> Tensor:
         return self.layers(features)

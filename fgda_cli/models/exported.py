@@ -1,4 +1,6 @@
-"""An exported network (ONNX) in the place of one of ours: it predicts and evaluates, by onnxruntime."""
+"""An exported network (ONNX) in the place of one of ours: it predicts and evaluates, by
+onnxruntime.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from ..runtime.errors import FgdaError
 from . import metadata
 from .segmenter import Output
 
-KEY, VERSION = "fgda", 1  # of the metadata
+# of the metadata
+KEY = "fgda"
+VERSION = 1
 
 
 def runtime() -> Any:
@@ -23,7 +27,9 @@ def runtime() -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise FgdaError("an exported model needs the package onnxruntime: pip install 'fgda[export]'") from error
+        raise FgdaError(
+            "an exported model needs the package onnxruntime: pip install 'fgda[export]'"
+        ) from error
     return onnxruntime
 
 
@@ -36,11 +42,15 @@ def open_session(path: Path) -> Any:
     try:
         return library.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # noqa: BLE001 - onnxruntime raises a dozen kinds of its own
-        raise FgdaError(f"{path}: not an ONNX model that can be run ({' '.join(str(error).split())[:120]})") from error
+        raise FgdaError(
+            f"{path}: not an ONNX model that can be run ({' '.join(str(error).split())[:120]})"
+        ) from error
 
 
 def read_facts(path: Path, session: Any) -> dict[str, Any]:
-    """Return the file's metadata as a checkpoint's content without weights. Raises FgdaError for a file that is not ours."""
+    """Return the file's metadata as a checkpoint's content without weights. Raises FgdaError for a
+    file that is not ours.
+    """
     try:
         text = session.get_modelmeta().custom_metadata_map[KEY]
         facts = json.loads(text)
@@ -49,22 +59,29 @@ def read_facts(path: Path, session: Any) -> dict[str, Any]:
         metadata.check(facts)
         InputRule.from_json({"size": facts["size"]})
     except (KeyError, ValueError, TypeError, RecursionError) as error:
-        raise FgdaError(f"{path} was not written by fgda export ({' '.join(str(error).split())[:100]})") from error
+        raise FgdaError(
+            f"{path} was not written by fgda export ({' '.join(str(error).split())[:100]})"
+        ) from error
     return facts
 
 
 @dataclass(frozen=True)
 class FixedSize(InputRule):
-    """The checkpoint's own rule, in a file that computes at one size: images that would enter at another are refused."""
+    """The checkpoint's own rule, in a file that computes at one size: images that would enter at
+    another are refused.
+    """
 
     file_size: Size = (0, 0)
 
     def __call__(self, width: int, height: int) -> Size:
         wanted = super().__call__(width, height)
         if wanted != self.file_size:
+            entered = "{}x{}".format(*wanted)
+            computed = "{}x{}".format(*self.file_size)
             raise FgdaError(
-                "an image of {}x{} enters the network at {}x{}, and this exported file computes at {}x{} alone\n"
-                "use its checkpoint, or export one with --size for such images".format(width, height, *wanted, *self.file_size)
+                f"an image of {width}x{height} enters the network at {entered}, and this exported"
+                f" file computes at {computed} alone\n"
+                "use its checkpoint, or export one with --size for such images"
             )
         return wanted
 
@@ -74,7 +91,9 @@ class ExportedModel(nn.Module):
 
     def __init__(self, path: Path, session: Any, facts: dict[str, Any]):
         super().__init__()
-        self.path, self.session, self.facts = path, session, facts
+        self.path = path
+        self.session = session
+        self.facts = facts
         self.num_classes = len(facts["classes"]["names"])
         self.align_corners = bool(facts["align_corners"])
         rule = InputRule.from_json(facts["input"])
@@ -83,15 +102,17 @@ class ExportedModel(nn.Module):
         self.is_dynamic = bool(facts["dynamic"])
 
     def forward(self, images: Tensor) -> Output:
-        width, height = images.shape[-1], images.shape[-2]
+        width = images.shape[-1]
+        height = images.shape[-2]
         if (width, height) != self.size:
             wanted = "x".join(map(str, self.size))
             raise FgdaError(
-                f"{self.path} takes images of {wanted}, not {width}x{height}: export it with --size, or use the checkpoint"
+                f"{self.path} takes images of {wanted}, not {width}x{height}: export it with"
+                " --size, or use the checkpoint"
             )
         pixels = images.round().clamp(0, 255).to(torch.uint8).cpu().numpy()
         (coarse,) = self.session.run(["coarse"], {"images": pixels})
-        return Output(torch.from_numpy(coarse).float(), None, None, None)
+        return Output(torch.from_numpy(coarse).float(), None, None, aux_features=None)
 
 
 def open_exported(path: Path) -> dict[str, Any]:

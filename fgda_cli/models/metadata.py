@@ -1,4 +1,6 @@
-"""What a checkpoint says of itself, checked once, when the file is read: whoever reads it later may rely on it."""
+"""What a checkpoint says of itself, checked once, when the file is read: whoever reads it later may
+rely on it.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
 
 
 class Record(BaseModel):
-    """A part of the metadata. Keys beyond the named ones are of other versions, and are left alone."""
+    """A part of the metadata. Keys beyond the named ones are of other versions, and are left
+    alone.
+    """
 
     model_config = ConfigDict(extra="allow", strict=True)
 
@@ -79,7 +83,9 @@ class Metadata(Record):
     untaught: list[str] | None = None
     # domain, data set, split, hash of its images and labels
     pixels: list[Annotated[list[str], Field(min_length=4, max_length=4)]] | None = None
-    source_validation: list[Annotated[list[Any] | tuple[int, Number], Field(min_length=2, max_length=2)]] | None = None
+    source_validation: (
+        list[Annotated[list[Any] | tuple[int, Number], Field(min_length=2, max_length=2)]] | None
+    ) = None
 
 
 def check(content: dict[str, Any]) -> None:

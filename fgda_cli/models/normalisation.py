@@ -1,5 +1,5 @@
-"""What normalises: images before the encoder, and batch norm, also over the batches of all processes
-(torch's SyncBatchNorm has no CPU kernel)."""
+"""What normalises: images before the encoder, and batch norm, also over the batches of all
+processes (torch's SyncBatchNorm has no CPU kernel)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from .encoders import Input
 
 
 class Normalise(nn.Module):
-    """RGB 0-255 `[B,3,H,W]` (uint8 or float) to the encoder's input; constants travel in the checkpoint."""
+    """RGB 0-255 `[B,3,H,W]` (uint8 or float) to the encoder's input; constants travel in the
+    checkpoint.
+    """
 
     def __init__(self, wanted: Input):
         super().__init__()
@@ -37,18 +39,25 @@ def batch_norms(module: nn.Module) -> list[nn.BatchNorm2d]:
 
 @torch.no_grad()
 def mix_statistics(model: nn.Module, batches: Iterable[Tensor], share: float) -> bool:
-    """Set running statistics to (1 - share) x their own + share x those of `batches`, mean and variance ([SCHNEIDER] eq. 3).
+    """Set running statistics to (1 - share) x their own + share x those of `batches`, mean and
+    variance ([SCHNEIDER] eq. 3).
 
-    Each layer normalises by the mix of its own and the batch's while the later ones are measured, as it will afterwards.
-    Every call of a layer counts by its images: a network of two resolutions calls it for the whole image and for each window.
-    Return False, and compute nothing, where there is no batch norm.
+    Each layer normalises by the mix of its own and the batch's while the later ones are measured,
+    as it will afterwards. Every call of a layer counts by its images: a network of two resolutions
+    calls it for the whole image and for each window. Return False, and compute nothing, where there
+    is no batch norm.
     """
-    layers, training = batch_norms(model), model.training
+    layers = batch_norms(model)
+    training = model.training
     if not layers:
         return False
     own = {layer: (layer.running_mean.clone(), layer.running_var.clone()) for layer in layers}
-    sums = {layer: [torch.zeros_like(values, dtype=torch.float64) for values in own[layer]] for layer in layers}
-    counts = dict.fromkeys(layers, 0)  # images that each layer was called with
+    sums = {
+        layer: [torch.zeros_like(values, dtype=torch.float64) for values in own[layer]]
+        for layer in layers
+    }
+    # images that each layer was called with
+    counts = dict.fromkeys(layers, 0)
 
     def measure(layer: nn.BatchNorm2d, inputs: tuple[Tensor]) -> None:
         values = inputs[0].float()
@@ -59,10 +68,12 @@ def mix_statistics(model: nn.Module, batches: Iterable[Tensor], share: float) ->
         ):
             total += len(values) * moment.double()
             running.copy_(torch.lerp(before, moment, share))
-        layer.eval()  # it normalises by these
+        # it normalises by these
+        layer.eval()
 
     def listen(layer: nn.BatchNorm2d, *_: Any) -> None:
-        layer.train()  # a fixed layer may be folded into the convolution before it, and is not called then
+        # a fixed layer may be folded into the convolution before it, and is not called then
+        layer.train()
 
     hooks = [layer.register_forward_pre_hook(measure) for layer in layers]
     hooks += [layer.register_forward_hook(listen) for layer in layers]
@@ -78,8 +89,14 @@ def mix_statistics(model: nn.Module, batches: Iterable[Tensor], share: float) ->
         model.train(training)
         for layer in layers:
             count = counts[layer]
-            for running, before, total in zip((layer.running_mean, layer.running_var), own[layer], sums[layer], strict=True):
-                running.copy_(torch.lerp(before, (total / max(count, 1)).to(before.dtype), share if count else 0.0))
+            for running, before, total in zip(
+                (layer.running_mean, layer.running_var), own[layer], sums[layer], strict=True
+            ):
+                running.copy_(
+                    torch.lerp(
+                        before, (total / max(count, 1)).to(before.dtype), share if count else 0.0
+                    )
+                )
     return True
 
 
@@ -97,9 +114,11 @@ class _MeanOverProcesses(torch.autograd.Function):
 
 
 class _Shared:
-    """Batch norm that normalises in training by the moments of every process's images, as one process with all of them would.
+    """Batch norm that normalises in training by the moments of every process's images, as one
+    process with all of them would.
 
-    Mixed into the class of a batch norm that exists already, timm's with a built-in activation among them.
+    Mixed into the class of a batch norm that exists already, timm's with a built-in activation
+    among them.
     """
 
     process_group = ProcessGroup()
@@ -107,7 +126,8 @@ class _Shared:
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.process_group.size == 1:
             return super().forward(x)
-        values, axes = x.float(), (0, 2, 3)
+        values = x.float()
+        axes = (0, 2, 3)
         mean = _MeanOverProcesses.apply(values.mean(axes), self.process_group)
         centred = values - mean.view(1, -1, 1, 1)
         variance = _MeanOverProcesses.apply(centred.square().mean(axes), self.process_group)

@@ -14,7 +14,8 @@ from .normalisation import Normalise
 from .weights import check_finite, download, plain_names, read_tensors, weight_folder
 
 WEIGHTS = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
-SEEN = (1, 6, 11, 20, 29)  # of its layers: relu1_1, 2_1, 3_1, 4_1, 5_1
+# of its layers: relu1_1, 2_1, 3_1, 4_1, 5_1
+SEEN = (1, 6, 11, 20, 29)
 
 
 class Vgg19(nn.Module):
@@ -22,12 +23,14 @@ class Vgg19(nn.Module):
 
     def __init__(self):
         super().__init__()
-        with torch.device("meta"):  # weights are put in; its classifier is never made
+        # weights are put in; its classifier is never made
+        with torch.device("meta"):
             self.features = vgg19(weights=None).features[: SEEN[-1] + 1]
         self.normalise = Normalise(IMAGENET)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        x, features = self.normalise(images), []
+        x = self.normalise(images)
+        features = []
         for number, layer in enumerate(self.features):
             x = layer(x)
             if number in SEEN:
@@ -36,7 +39,9 @@ class Vgg19(nn.Module):
 
 
 def vgg19_file() -> Path:
-    """Return torchvision's ImageNet weights, downloaded once. Raises FgdaError that says which file goes where."""
+    """Return torchvision's ImageNet weights, downloaded once. Raises FgdaError that says which file
+    goes where.
+    """
     path = weight_folder() / WEIGHTS.rsplit("/", 1)[1]
     if not path.is_file():
         download(WEIGHTS, path)
@@ -45,9 +50,13 @@ def vgg19_file() -> Path:
 
 def load_vgg19() -> Vgg19:
     """Load the network. Raises FgdaError for weights that cannot be had, or that do not fit."""
-    path, network = vgg19_file(), Vgg19()
+    path = vgg19_file()
+    network = Vgg19()
     wanted = network.features.state_dict().keys()
-    named = {key.removeprefix("features."): value for key, value in plain_names(read_tensors(path)).items()}
+    named = {
+        key.removeprefix("features."): value
+        for key, value in plain_names(read_tensors(path)).items()
+    }
     state = {key: named[key] for key in wanted if key in named}
     check_finite(state, str(path))
     try:

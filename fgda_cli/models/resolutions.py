@@ -1,4 +1,6 @@
-"""Two resolutions: the whole image at half size for context, windows at full size for detail, weighed by attention ([HRDA])."""
+"""Two resolutions: the whole image at half size for context, windows at full size for detail,
+weighed by attention ([HRDA]).
+"""
 
 from __future__ import annotations
 
@@ -15,25 +17,38 @@ from .heads.segformer import SegformerNeck
 from .segmenter import Detail, Output, Segmenter
 from .shapes import sides
 
-STRIDE = 8  # of the pixels at which windows may begin: those that both resolutions' maps have
-GPU_PIXELS = 1 << 22  # of the windows that are computed together
-Box = tuple[int, int, int, int]  # top, bottom, left, right in pixels of the full image
+# of the pixels at which windows may begin: those that both resolutions' maps have
+STRIDE = 8
+# of the windows that are computed together
+GPU_PIXELS = 1 << 22
+# top, bottom, left, right in pixels of the full image
+Box = tuple[int, int, int, int]
 
 
 class TwoResolutions(Segmenter):
-    """logits = up((1 - a) z_context) + up(a) z_detail at the detail's resolution, a = sigmoid of a second head on the context.
+    """logits = up((1 - a) z_context) + up(a) z_detail at the detail's resolution, a = sigmoid of a
+    second head on the context.
 
-    In evaluation windows overlap by half and are averaged. In training one window of all images, drawn for each forward from
-    (seed, iteration), stands for them, and a is 0 outside it ([HRDA] §3.3); without draws (a teacher's network) all are read.
+    In evaluation windows overlap by half and are averaged. In training one window of all images,
+    drawn for each forward from (seed, iteration), stands for them, and a is 0 outside it ([HRDA]
+    §3.3); without draws (a teacher's network) all are read.
     """
 
     def __init__(self, num_classes: int, detail: tuple[int, int], **network: Any):
         super().__init__(num_classes, **network)
         if self.aux_head is not None:
             raise ValueError("model.detail has no auxiliary level: set model.multi_level to false")
-        if self.neck is None or len(self.backbone.channels) < 4 or any(side % STRIDE for side in detail):
-            raise ValueError(f"model.detail needs a head with a neck (daformer), four stages, and sides that {STRIDE} divides")
-        self.detail = detail  # width, height of a window
+        if (
+            self.neck is None
+            or len(self.backbone.channels) < 4
+            or any(side % STRIDE for side in detail)
+        ):
+            raise ValueError(
+                "model.detail needs a head with a neck (daformer), four stages, and sides that"
+                f" {STRIDE} divides"
+            )
+        # width, height of a window
+        self.detail = detail
         width = self.feature_channels
         self.attention_neck = SegformerNeck(self.backbone.channels, width)
         self.attention_head = LinearHead(width, self.num_classes)
@@ -41,7 +56,8 @@ class TwoResolutions(Segmenter):
         self.forwards = 0
 
     def begin_iteration(self, seed: int, iteration: int) -> None:
-        self.draws, self.forwards = (seed, iteration), 0
+        self.draws = (seed, iteration)
+        self.forwards = 0
 
     def context(self, images: Tensor) -> Tensor:
         """Return half of the (normalised) images, both sides multiples of 4."""
@@ -55,7 +71,10 @@ class TwoResolutions(Segmenter):
         stages = tuple(self.backbone(context))
         features = self.neck(stages)
         coarse = self.head(self.dropout(features))
-        attention = resize(torch.sigmoid(self.attention_head(self.dropout(self.attention_neck(stages)))), sides(coarse))
+        attention = resize(
+            torch.sigmoid(self.attention_head(self.dropout(self.attention_neck(stages)))),
+            sides(coarse),
+        )
         size = tuple(2 * side for side in sides(coarse))
         box = self.draw_box(sides(images)) if self.training and self.draws is not None else None
         detail = None
@@ -63,51 +82,69 @@ class TwoResolutions(Segmenter):
             fine = self.all_details(images, size)
         else:
             own = self.detail_logits(images, [box])
-            fine, detail = _put(own, box, size, images), Detail(own, box, sides(images))
+            fine = _put(own, box, size, images=images)
+            detail = Detail(own, box, sides(images))
             attention = attention * _inside(attention, box, sides(images))
         fused = resize((1 - attention) * coarse, size) + resize(attention, size) * fine
-        return Output(fused, None, features, stages[-2], stages, detail)
+        return Output(fused, None, features, aux_features=stages[-2], stages=stages, detail=detail)
 
     def detail_logits(self, images: Tensor, boxes: list[Box]) -> Tensor:
-        """Return logits `[n B,K,h,w]` of each image's window in the first box, then in the second."""
-        windows = torch.cat([images[..., top:bottom, left:right] for top, bottom, left, right in boxes])
+        """Return logits `[n B,K,h,w]` of each image's window in the first box, then in the
+        second.
+        """
+        windows = torch.cat(
+            [images[..., top:bottom, left:right] for top, bottom, left, right in boxes]
+        )
         return self.head(self.dropout(self.neck(tuple(self.backbone(windows)))))
 
     def all_details(self, images: Tensor, size: tuple[int, int]) -> Tensor:
-        """Return the mean of all windows' logits. In training, batch norm sees all windows together, as published."""
-        boxes, total = self.boxes(sides(images)), None
+        """Return the mean of all windows' logits. In training, batch norm sees all windows
+        together, as published.
+        """
+        boxes = self.boxes(sides(images))
+        total = None
         once = len(boxes) if self.training else self.windows_at_once(images)
         for first in range(0, len(boxes), once):
             group = boxes[first : first + once]
-            for logits, box in zip(self.detail_logits(images, group).unflatten(0, (len(group), -1)), group, strict=True):
+            for logits, box in zip(
+                self.detail_logits(images, group).unflatten(0, (len(group), -1)), group, strict=True
+            ):
                 if total is None:
                     total = logits.new_zeros(*logits.shape[:2], *size)
                     count = logits.new_zeros(size)
-                total = total + _put(logits, box, size, images)
+                total = total + _put(logits, box, size, images=images)
                 rows, columns = _place(box, size, sides(images))
                 count[rows, columns] += 1
         return total / count
 
     def windows_at_once(self, images: Tensor) -> int:
-        """Return how many windows run together: one on a processor, which is as fast and needs less memory; several on a GPU."""
+        """Return how many windows run together: one on a processor, which is as fast and needs less
+        memory; several on a GPU.
+        """
         if images.device.type == "cpu":
             return 1
         return max(1, GPU_PIXELS // (len(images) * self.detail[0] * self.detail[1]))
 
     def boxes(self, size: tuple[int, int]) -> list[Box]:
-        """Return windows that cover (H, W), each half a window after the one before, the last at the end."""
-        high, wide = min(self.detail[1], size[0]), min(self.detail[0], size[1])
-        tops, lefts = _starts(size[0], high), _starts(size[1], wide)
+        """Return windows that cover (H, W), each half a window after the one before, the last at
+        the end.
+        """
+        high = min(self.detail[1], size[0])
+        wide = min(self.detail[0], size[1])
+        tops = _starts(size[0], high)
+        lefts = _starts(size[1], wide)
         return [(top, top + high, left, left + wide) for top in tops for left in lefts]
 
     def draw_box(self, size: tuple[int, int]) -> Box:
         seed, iteration = self.draws
         generator = generator_of(seed, StepStream.DETAIL_WINDOWS, iteration, self.forwards)
         self.forwards += 1
-        high, wide = min(self.detail[1], size[0]), min(self.detail[0], size[1])
+        high = min(self.detail[1], size[0])
+        wide = min(self.detail[0], size[1])
+        # as published: not the last
         top, left = (
             STRIDE
-            * int(torch.randint(max(1, (whole - part + 1) // STRIDE), (), generator=generator))  # as published: not the last
+            * int(torch.randint(max(1, (whole - part + 1) // STRIDE), (), generator=generator))
             for whole, part in zip(size, (high, wide), strict=True)
         )
         return top, top + high, left, left + wide
@@ -125,8 +162,11 @@ def _starts(length: int, window: int) -> list[int]:
 def _place(box: Box, size: tuple[int, int], pixels: tuple[int, int]) -> tuple[slice, slice]:
     """The rows and columns of a map of `size` that a box of an image of `pixels` has."""
     top, bottom, left, right = box
-    down, across = size[0] / pixels[0], size[1] / pixels[1]
-    return slice(round(top * down), round(bottom * down)), slice(round(left * across), round(right * across))
+    down = size[0] / pixels[0]
+    across = size[1] / pixels[1]
+    return slice(round(top * down), round(bottom * down)), slice(
+        round(left * across), round(right * across)
+    )
 
 
 def _put(logits: Tensor, box: Box, size: tuple[int, int], images: Tensor) -> Tensor:

@@ -1,4 +1,6 @@
-"""The segmentation network: an encoder, a head on its last stage and, multi-level, one before ([ADAPT], [Z22] §4.2)."""
+"""The segmentation network: an encoder, a head on its last stage and, multi-level, one before
+([ADAPT], [Z22] §4.2).
+"""
 
 from __future__ import annotations
 
@@ -19,30 +21,44 @@ BatchNormMode = Literal["frozen", "statistics", "train", "target", "mixed"]
 class Detail(NamedTuple):
     """Output of a window at full resolution, where there are two resolutions."""
 
-    logits: Tensor  # [B,K,h,w] of the window alone
-    box: tuple[int, int, int, int]  # top, bottom, left, right
-    size: tuple[int, int]  # H, W of the image that the box lies in
+    # [B,K,h,w] of the window alone
+    logits: Tensor
+    # top, bottom, left, right
+    box: tuple[int, int, int, int]
+    # H, W of the image that the box lies in
+    size: tuple[int, int]
 
     def crop(self, maps: Tensor) -> Tensor:
         """Return the window's part of maps `[B,H,W]` of the image."""
         down, across = (whole / own for whole, own in zip(maps.shape[-2:], self.size, strict=True))
         top, bottom, left, right = self.box
-        return maps[..., round(top * down) : round(bottom * down), round(left * across) : round(right * across)]
+        return maps[
+            ...,
+            round(top * down) : round(bottom * down),
+            round(left * across) : round(right * across),
+        ]
 
 
 class Output(NamedTuple):
     """Output of a forward pass, at the encoder's stride but for the first stages."""
 
     logits: Tensor  # [B,K,h,w]
-    aux_logits: Tensor | None  # [B,K,h,w] from the stage before the last, multi-level only
-    features: Tensor  # [B,C,h,w] the head's and the discriminator's input: the last stage, or the fused ones
-    aux_features: Tensor  # [B,C',h,w] of the stage before
-    stages: tuple[Tensor, ...] = ()  # the encoder's features, coarse ones last
-    detail: Detail | None = None  # in training at two resolutions
+    # [B,K,h,w] from the stage before the last, multi-level only
+    aux_logits: Tensor | None
+    # [B,C,h,w] the head's and the discriminator's input: the last stage, or the fused ones
+    features: Tensor
+    # [B,C',h,w] of the stage before
+    aux_features: Tensor
+    # the encoder's features, coarse ones last
+    stages: tuple[Tensor, ...] = ()
+    # in training at two resolutions
+    detail: Detail | None = None
 
 
 class Segmenter(nn.Module):
-    """A segmentation network, DeepLab-V2 by default; input RGB 0-255 `[B,3,H,W]`, normalisation included."""
+    """A segmentation network, DeepLab-V2 by default; input RGB 0-255 `[B,3,H,W]`, normalisation
+    included.
+    """
 
     def __init__(
         self,
@@ -68,56 +84,89 @@ class Segmenter(nn.Module):
         for layer in normalisation.batch_norms(self.backbone) if batch_norm_eps is not None else ():
             layer.eps = batch_norm_eps
         *_, self.aux_channels, self.feature_channels = self.backbone.channels
-        built = heads.build(head, num_classes, self.backbone.channels, self.backbone.strides, head_width, dilations, multi_level)
+        built = heads.build(
+            head,
+            num_classes,
+            self.backbone.channels,
+            strides=self.backbone.strides,
+            width=head_width,
+            dilations=dilations,
+            multi_level=multi_level,
+        )
         self.neck, self.head, self.aux_head = built
         self.dropout = nn.Dropout2d(dropout)
         self.feature_channels = self.feature_channels if self.neck is None else head_width
         self.num_classes = num_classes
-        self.kept_in_eval: list[nn.BatchNorm2d] = []  # norms that a training mode does not reach
-        self.input_rule: InputRule | None = None  # at which size an image enters (set from a checkpoint)
+        # norms that a training mode does not reach
+        self.kept_in_eval: list[nn.BatchNorm2d] = []
+        # at which size an image enters (set from a checkpoint)
+        self.input_rule: InputRule | None = None
 
     def forward(self, images: Tensor) -> Output:
         stages = tuple(self.backbone(self.normalise(images)))
-        aux_logits = self.aux_head(stages[-2]) if self.aux_head is not None and self.training else None
+        aux_logits = (
+            self.aux_head(stages[-2]) if self.aux_head is not None and self.training else None
+        )
         features = stages[-1] if self.neck is None else self.neck(stages)
-        return Output(self.head(self.dropout(features)), aux_logits, features, stages[-2], stages)
+        return Output(
+            self.head(self.dropout(features)),
+            aux_logits,
+            features,
+            aux_features=stages[-2],
+            stages=stages,
+        )
 
     def begin_iteration(self, seed: int, iteration: int) -> None:
         """Set the numbers from which the network draws in training."""
 
     def without_drops(self) -> Segmenter:
-        """Turn off dropout and drop path for good, as a teacher needs ([DAFormer]), and return the model."""
+        """Turn off dropout and drop path for good, as a teacher needs ([DAFormer]), and return the
+        model.
+        """
         for module in self.modules():
             if isinstance(module, nn.modules.dropout._DropoutNd):
                 module.p = 0.0
-            elif hasattr(module, "drop_prob"):  # of the libraries' stochastic depth
+            # of the libraries' stochastic depth
+            elif hasattr(module, "drop_prob"):
                 module.drop_prob = 0.0
         return self
 
     def context(self, images: Tensor) -> Tensor:
-        """Return the input of `Output.stages`: the (normalised) images, or half of them at two resolutions."""
+        """Return the input of `Output.stages`: the (normalised) images, or half of them at two
+        resolutions.
+        """
         return images
 
     def set_batch_norm(self, mode: BatchNormMode, fresh_heads: bool = False) -> None:
         """Set how batch norm trains.
 
-        `frozen` (statistics and affine stay, [Z22] §4.2), `statistics` (they run, affine stays, as ADVENT and AdaptSegNet
-        train), `train`, or `target` (as train; the method lets the statistics follow the target). `mixed` is frozen after
-        `mix_statistics`. With `fresh_heads`, norms outside the encoder have never seen an image: they train in every mode.
+        `frozen` (statistics and affine stay, [Z22] §4.2), `statistics` (they run, affine stays, as
+        ADVENT and AdaptSegNet train), `train`, or `target` (as train; the method lets the
+        statistics follow the target). `mixed` is frozen after
+        `mix_statistics`. With `fresh_heads`, norms outside the encoder have never seen an image:
+        they train in every mode.
         """
         layers = normalisation.batch_norms(self)
-        fresh = set(layers) - set(normalisation.batch_norms(self.backbone)) if fresh_heads else set()
-        self.kept_in_eval = [layer for layer in layers if mode in ("frozen", "mixed") and layer not in fresh]
+        fresh = (
+            set(layers) - set(normalisation.batch_norms(self.backbone)) if fresh_heads else set()
+        )
+        self.kept_in_eval = [
+            layer for layer in layers if mode in ("frozen", "mixed") and layer not in fresh
+        ]
         for layer in layers:
             layer.requires_grad_(layer in fresh or mode in ("train", "target"))
         self.train(self.training)
 
     def untracked_statistics(self) -> AbstractContextManager[None]:
-        """Let forward passes in training mode normalise by the batch, but keep the running statistics unchanged inside."""
+        """Let forward passes in training mode normalise by the batch, but keep the running
+        statistics unchanged inside.
+        """
         return _momentum(normalisation.batch_norms(self), 0.0)
 
     def mix_statistics(self, batches: Iterable[Tensor], share: float) -> bool:
-        """Blend the statistics of these images (RGB 0-255 `[B,3,H,W]`) into batch norm's; False where there is none."""
+        """Blend the statistics of these images (RGB 0-255 `[B,3,H,W]`) into batch norm's; False
+        where there is none.
+        """
         return normalisation.mix_statistics(self, batches, share)
 
     def share_batch_norm(self, process_group: ProcessGroup) -> None:
@@ -139,15 +188,23 @@ class Segmenter(nn.Module):
         return [module for module in (self.neck, self.head, self.aux_head) if module is not None]
 
     def new_in_encoder(self) -> list[nn.Parameter]:
-        """Return the encoder's own parts that learn with the heads, where it names some (`head_parameters`)."""
+        """Return the encoder's own parts that learn with the heads, where it names some
+        (`head_parameters`).
+        """
         return self.backbone.head_parameters() if hasattr(self.backbone, "head_parameters") else []
 
     def parameter_groups(self, lr: float, head_lr_factor: float) -> list[dict]:
-        """Return optimiser groups: the backbone at `lr`, the heads at `lr * head_lr_factor`; frozen parameters are left out."""
+        """Return optimiser groups: the backbone at `lr`, the heads at `lr * head_lr_factor`; frozen
+        parameters are left out.
+        """
         new = self.new_in_encoder()
         known = {id(p) for p in new}
         body = [p for p in self.backbone.parameters() if p.requires_grad and id(p) not in known]
-        head = [p for p in (*new, *(p for module in self.head_modules() for p in module.parameters())) if p.requires_grad]
+        head = [
+            p
+            for p in (*new, *(p for module in self.head_modules() for p in module.parameters()))
+            if p.requires_grad
+        ]
         return [{"params": body, "lr": lr}, {"params": head, "lr": lr * head_lr_factor}]
 
 

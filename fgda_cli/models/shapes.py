@@ -6,6 +6,8 @@ from torch import Tensor
 
 
 def sides(maps: Tensor) -> tuple[int, int]:
-    """Return height and width of maps `[B,C,H,W]` as numbers; in a trace (TorchScript) a shape holds tensors."""
+    """Return height and width of maps `[B,C,H,W]` as numbers; in a trace (TorchScript) a shape
+    holds tensors.
+    """
     height, width = maps.shape[-2:]
     return int(height), int(width)

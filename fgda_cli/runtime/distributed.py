@@ -1,8 +1,10 @@
-"""The processes of one run: `torchrun` starts several, each with its part of every batch; else there is one.
+"""The processes of one run: `torchrun` starts several, each with its part of every batch; else
+there is one.
 
-Methods run several backward passes and take gradients with `autograd.grad`, which DistributedDataParallel's hooks on
-single backward passes do not see: gradients are averaged here, once an iteration, after the method's step. Numbers of the host
-(flags, decisions) travel by gloo between the hosts: a GPU is not waited for.
+Methods run several backward passes and take gradients with `autograd.grad`, which
+DistributedDataParallel's hooks on single backward passes do not see: gradients are averaged here,
+once an iteration, after the method's step. Numbers of the host (flags, decisions) travel by gloo
+between the hosts: a GPU is not waited for.
 """
 
 from __future__ import annotations
@@ -24,12 +26,15 @@ if TYPE_CHECKING:
 torch = LazyModule("torch")
 dist = LazyModule("torch.distributed")
 
-BUCKET_ELEMENTS = 8_000_000  # gradients averaged in one message: 32 MB
+# gradients averaged in one message: 32 MB
+BUCKET_ELEMENTS = 8_000_000
 
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """This process's place among `size`; with one process every method returns what it was given."""
+    """This process's place among `size`; with one process every method returns what it was
+    given.
+    """
 
     rank: int = 0
     size: int = 1
@@ -56,7 +61,13 @@ class ProcessGroup:
         """Average named scalars in one message: one process's NaN becomes everybody's."""
         if self.size == 1:
             return terms
-        return dict(zip(terms, self.mean(torch.stack([term.detach() for term in terms.values()])).unbind(), strict=True))
+        return dict(
+            zip(
+                terms,
+                self.mean(torch.stack([term.detach() for term in terms.values()])).unbind(),
+                strict=True,
+            )
+        )
 
     def largest(self, number: int) -> int:
         if self.size == 1:
@@ -70,19 +81,25 @@ class ProcessGroup:
             return
         grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
         while grads:
-            bucket, count = [], 0
+            bucket = []
+            count = 0
             while grads and (not bucket or count + grads[0].numel() <= BUCKET_ELEMENTS):
                 count += grads[0].numel()
                 bucket.append(grads.pop(0))
             flat = self.mean(torch.cat([grad.flatten() for grad in bucket]))
-            for grad, values in zip(bucket, flat.split([grad.numel() for grad in bucket]), strict=True):
+            for grad, values in zip(
+                bucket, flat.split([grad.numel() for grad in bucket]), strict=True
+            ):
                 grad.copy_(values.view_as(grad))
 
     def first_decides(self, action: Callable[[], int]) -> int:
-        """Let process 0 act and tell the number it found; when it fails, all end. Raises what it raises, else FgdaError."""
+        """Let process 0 act and tell the number it found; when it fails, all end. Raises what it
+        raises, else FgdaError.
+        """
         if self.size == 1:
             return action()
-        failure, answer = None, -1
+        failure = None
+        answer = -1
         if self.is_first:
             try:
                 answer = action()
@@ -97,7 +114,9 @@ class ProcessGroup:
         return int(told)
 
     def first_says(self, number: int | bool) -> int:
-        """Return the number that process 0 gives, whatever the others do: of clocks and counters that it alone keeps."""
+        """Return the number that process 0 gives, whatever the others do: of clocks and counters
+        that it alone keeps.
+        """
         return self.first_decides(lambda: int(number))
 
     def gather(self, value: Any) -> list[Any]:
@@ -106,7 +125,8 @@ class ProcessGroup:
             return [value]
         text = torch.tensor(list(json.dumps(value).encode()), dtype=torch.uint8)
         longest = self.largest(len(text))
-        padded = torch.full((longest,), 32, dtype=torch.uint8)  # spaces: JSON does not mind them
+        # spaces: JSON does not mind them
+        padded = torch.full((longest,), 32, dtype=torch.uint8)
         padded[: len(text)] = text
         gathered = [torch.empty_like(padded) for _ in range(self.size)]
         dist.all_gather(gathered, padded)
@@ -128,8 +148,8 @@ def ranks() -> tuple[int, int, int]:
         shown = ", ".join(f"{name}={value}" for name, value in given.items() if value is not None)
         lacking = f", without {' and '.join(address)}" if address else ""
         raise UsageError(
-            f"the environment says {shown}{lacking}, which torchrun would not set so\n"
-            "unset RANK and WORLD_SIZE for one process, or start several with torchrun (docs/nodes.md)"
+            f"the environment says {shown}{lacking}, which torchrun would not set so\nunset RANK"
+            " and WORLD_SIZE for one process, or start several with torchrun (docs/nodes.md)"
         )
     return numbers
 
@@ -140,21 +160,27 @@ def join(device: Any) -> ProcessGroup:
     if process_group.size > 1 and not dist.is_initialized():
         import atexit
 
-        # Its functions take the group of the moment of their import as a default argument. Imported later (torch._dynamo
-        # does), they would keep it until the interpreter is gone and its threads cannot be joined: SIGABRT at the end.
+        # Its functions take the group of the moment of their import as a default argument. Imported
+        # later (torch._dynamo
+        # does), they would keep it until the interpreter is gone and its threads cannot be joined:
+        # SIGABRT at the end.
         import torch.distributed.nn.functional  # noqa: F401
 
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        # The others wait while the first makes what a method needs before training, for hours with a translation.
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=timedelta(days=7))
+        # The others wait while the first makes what a method needs before training, for hours with
+        # a translation.
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=timedelta(days=7)
+        )
         atexit.register(leave)
     return process_group
 
 
 def leave() -> None:
-    """End the group. Older torch (seen in 2.4) joins gloo's threads with the interpreter locked, and waits forever for a thread
-    that still holds the last message's tensor; so the threads get time to release it.
+    """End the group. Older torch (seen in 2.4) joins gloo's threads with the interpreter locked,
+    and waits forever for a thread that still holds the last message's tensor; so the threads get
+    time to release it.
     """
     time.sleep(0.1)
     dist.destroy_process_group()

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from .errors import FgdaError, UsageError
 
-LOCK, HOLDER = ".fgda.lock", ".fgda.pid"
+LOCK = ".fgda.lock"
+HOLDER = ".fgda.pid"
 
 
 @contextmanager
@@ -35,15 +36,19 @@ def make_folder(path: Path) -> None:
 
 @contextmanager
 def whole_files(*paths: Path, sync: bool = True):
-    """Yield a temporary path in the same folder for each file; they take the real names only when the block ends well.
+    """Yield a temporary path in the same folder for each file; they take the real names only when
+    the block ends well.
 
-    A link is followed: the file that it leads to is replaced. `sync` waits until the disk has the files, so that a loss of
-    power leaves the former ones; without it only a crash of the process does.
+    A link is followed: the file that it leads to is replaced. `sync` waits until the disk has the
+    files, so that a loss of power leaves the former ones; without it only a crash of the process
+    does.
     """
     paths = tuple(Path(os.path.realpath(path)) for path in paths)
     for path in paths:
         if path.exists() and not (path.is_file() or path.is_dir()):
-            raise FgdaError(f"cannot write {path}: it is no regular file, and would be replaced by one")
+            raise FgdaError(
+                f"cannot write {path}: it is no regular file, and would be replaced by one"
+            )
     partials = [path.with_name(_short(f".{path.name}", f".{os.getpid()}.part")) for path in paths]
     try:
         with writing(paths[0]):
@@ -56,15 +61,19 @@ def whole_files(*paths: Path, sync: bool = True):
                 partial.replace(path)
     finally:
         for partial in partials:
-            with suppress(OSError):  # the reason for which the write failed is the one to tell
+            # the reason for which the write failed is the one to tell
+            with suppress(OSError):
                 partial.unlink(missing_ok=True)
 
 
-LONGEST_NAME = 255  # bytes of a file's name
+# bytes of a file's name
+LONGEST_NAME = 255
 
 
 def _short(name: str, ending: str) -> str:
-    """A name with an ending, cut and told apart by a hash where a file's name could not be as long."""
+    """A name with an ending, cut and told apart by a hash where a file's name could not be as
+    long.
+    """
     if len(os.fsencode(name + ending)) <= LONGEST_NAME:
         return name + ending
     digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
@@ -89,7 +98,8 @@ def write_bytes(path: Path, content: bytes, sync: bool = True) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    write_bytes(path, text.encode(errors="backslashreplace"))  # names that are not UTF-8; in JSON the result is an escape
+    # names that are not UTF-8; in JSON the result is an escape
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def append_line(path: Path, line: str) -> None:
@@ -109,27 +119,33 @@ def write_json(path: Path, value, indent: int | None = 1) -> None:
 
 @contextmanager
 def alone_in(folder: Path, other: str = "--out") -> Iterator[None]:
-    """Keep other fgda processes out of the folder inside. Raises UsageError that names the process that works there.
+    """Keep other fgda processes out of the folder inside. Raises UsageError that names the process
+    that works there.
 
-    The lock is the operating system's: it ends with the process, whatever ends that. `other` is the option that names another
-    folder.
+    The lock is the operating system's: it ends with the process, whatever ends that. `other` is the
+    option that names another folder.
     """
     from filelock import FileLock, Timeout
 
     make_folder(folder)
-    lock, holder = FileLock(folder / LOCK), folder / HOLDER
+    lock = FileLock(folder / LOCK)
+    holder = folder / HOLDER
     try:
         lock.acquire(timeout=0)
-    except Timeout:  # an OSError too, so it comes first
+    # an OSError too, so it comes first
+    except Timeout:
         try:
             other = f"process {int(holder.read_text())}"
         except (OSError, ValueError):
             other = "another process"
-        raise UsageError(f"{other} is at work in {folder}: wait until it has ended, or choose another {other}") from None
+        raise UsageError(
+            f"{other} is at work in {folder}: wait until it has ended, or choose another {other}"
+        ) from None
     except OSError as error:
         raise FgdaError(f"cannot write {folder / LOCK}: {error.strerror or error}") from error
     try:
-        with suppress(FgdaError):  # a full disk: then the other one is not named
+        # a full disk: then the other one is not named
+        with suppress(FgdaError):
             write_text(holder, str(os.getpid()))
         yield
     finally:

@@ -1,4 +1,6 @@
-"""Modules that are imported at their first use, so that help and usage errors answer without loading torch."""
+"""Modules that are imported at their first use, so that help and usage errors answer without
+loading torch.
+"""
 
 from __future__ import annotations
 

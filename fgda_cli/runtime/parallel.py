@@ -19,7 +19,8 @@ def _worker() -> None:
 
 
 def in_processes(function: Callable, items: Iterable, workers: int, chunk: int = 4) -> Iterator:
-    """Yield `function` of each item, in order. When the caller stops early, items that have not begun are dropped.
+    """Yield `function` of each item, in order. When the caller stops early, items that have not
+    begun are dropped.
 
     Raises FgdaError when a worker process is killed (by a person, or for want of memory).
     """
@@ -30,6 +31,8 @@ def in_processes(function: Callable, items: Iterable, workers: int, chunk: int =
     try:
         yield from pool.map(function, items, chunksize=chunk)
     except BrokenProcessPool:
-        raise FgdaError("a worker process was killed (out of memory?): run the same command to go on") from None
+        raise FgdaError(
+            "a worker process was killed (out of memory?): run the same command to go on"
+        ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

@@ -1,4 +1,6 @@
-"""Random numbers that are pure functions of a seed, a named stream and a position, so that a resumed run draws the same."""
+"""Random numbers that are pure functions of a seed, a named stream and a position, so that a
+resumed run draws the same.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ if TYPE_CHECKING:
 
 
 class SampleStream(IntEnum):
-    """Streams of the samples, numpy's generator of (seed, stream, position). The numbers belong to published results."""
+    """Streams of the samples, numpy's generator of (seed, stream, position). The numbers belong to
+    published results.
+    """
 
     SOURCE = 1
     TARGET_ORDER = 2
@@ -22,11 +26,14 @@ class SampleStream(IntEnum):
 
 
 class StepStream(IntEnum):
-    """Streams of what methods and networks draw in a step, torch's generator of (seed, stream, iteration, position)."""
+    """Streams of what methods and networks draw in a step, torch's generator of (seed, stream,
+    iteration, position).
+    """
 
     PASTED_CLASSES = 1
     MIXED_IMAGES = 2
-    BOTTLENECK = 3  # and 4: source and target
+    # and 4: source and target
+    BOTTLENECK = 3
     MASKS = 5
     MASKED_IMAGES = 6
     DETAIL_WINDOWS = 8
@@ -36,7 +43,8 @@ class StepStream(IntEnum):
     WEAK_TARGET = 12
     DISTILLED_SOURCE = 13
     DISTILLED_TARGET = 14
-    CYCADA_DROPOUT = 20  # and the numbers after it: two for each layer
+    # and the numbers after it: two for each layer
+    CYCADA_DROPOUT = 20
 
 
 def generator_of(*numbers: int) -> torch.Generator:

@@ -12,13 +12,17 @@ from .text import visible
 
 
 def tell(text: str) -> None:
-    """Print a line on standard error. Where that is closed, full or broken the line is lost, and the work goes on."""
+    """Print a line on standard error. Where that is closed, full or broken the line is lost, and
+    the work goes on.
+    """
     with suppress(OSError, ValueError):
         print(visible(text), file=sys.stderr, flush=True)
 
 
-Advance = Callable[..., None]  # advance(count=1, note="", total=None): a total replaces the one so far
-PLAIN_EVERY = 5.0  # seconds between progress lines when stderr is no terminal
+# advance(count=1, note="", total=None): a total replaces the one so far
+Advance = Callable[..., None]
+# seconds between progress lines when stderr is no terminal
+PLAIN_EVERY = 5.0
 
 
 @dataclass(frozen=True)
@@ -27,19 +31,29 @@ class Reporter:
 
     quiet: bool = False
     color: bool = True
-    decisions: list[str] | None = None  # what was decided for the user, for log.txt and --json; kept where a list is given
-    warned: list[str] = field(default_factory=list)  # every warning, for log.txt
-    warns: bool = True  # False: for a check whose warnings come again when the work begins, and for processes beside the first
+    # what was decided for the user, for log.txt and --json; kept where a list is given
+    decisions: list[str] | None = None
+    # every warning, for log.txt
+    warned: list[str] = field(default_factory=list)
+    # False: for a check whose warnings come again when the work begins, and for processes beside
+    # the first
+    warns: bool = True
 
     def console(self, stderr: bool = True):
-        """Return a console that shows texts as they are: names hold no markup, and their control characters are escaped."""
+        """Return a console that shows texts as they are: names hold no markup, and their control
+        characters are escaped.
+        """
         from rich.console import Console
 
         class Plain(Console):
             def render_str(self, text: str, **how):
-                return super().render_str(visible(text), **(how | {"markup": False, "emoji": False}))
+                return super().render_str(
+                    visible(text), **(how | {"markup": False, "emoji": False})
+                )
 
-        return Plain(stderr=stderr, no_color=not self.color, highlight=False, markup=False, emoji=False)
+        return Plain(
+            stderr=stderr, no_color=not self.color, highlight=False, markup=False, emoji=False
+        )
 
     def say(self, text: str) -> None:
         if not self.quiet:
@@ -54,21 +68,36 @@ class Reporter:
             self.say(text)
 
     def warn(self, text: str, of_own_share: bool = False) -> None:
-        """Print a warning; with `of_own_share`, about a file that this process alone has met, from any process."""
+        """Print a warning; with `of_own_share`, about a file that this process alone has met, from
+        any process.
+        """
         if self.warns or of_own_share:
             self.warned.append(text)
             tell(f"fgda: warning: {text}")
 
     @contextmanager
     def progress(self, label: str, total: int | None, done: int = 0) -> Iterator[Advance]:
-        """Yield `advance(count, note, total)`: a bar on a terminal, else a line every few seconds. Total None has no end."""
+        """Yield `advance(count, note, total)`: a bar on a terminal, else a line every few seconds.
+        Total None has no end.
+        """
         if self.quiet or not (sys.stderr.isatty() or self.console().is_jupyter):
-            yield _Plain(label, total, done, self.quiet)
+            yield _Plain(label, total, done, quiet=self.quiet)
             return
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
 
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=20), MofNCompleteColumn(),
-                   TimeRemainingColumn(), TextColumn("{task.fields[note]}", markup=False))  # fmt: skip
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
+        )
         with Progress(*columns, console=self.console(), transient=True) as bar:
             task = bar.add_task(label, total=total, completed=done, note="")
             yield lambda count=1, note="", total=None: bar.update(
@@ -86,14 +115,20 @@ class _Plain:
     """Progress as plain lines, for files and pipes."""
 
     def __init__(self, label: str, total: int | None, done: int, quiet: bool):
-        self.label, self.total, self.done, self.first, self.quiet = label, total, done, done, quiet
+        self.label = label
+        self.total = total
+        self.done = done
+        self.first = done
+        self.quiet = quiet
         self.start = self.last = time.monotonic()
 
     def __call__(self, count: int = 1, note: str = "", total: int | None = None) -> None:
         self.done += count
         self.total = total or self.total
         now = time.monotonic()
-        if self.quiet or (now - self.last < PLAIN_EVERY and (self.total is None or self.done < self.total)):
+        if self.quiet or (
+            now - self.last < PLAIN_EVERY and (self.total is None or self.done < self.total)
+        ):
             return
         self.last = now
         if self.total is None:

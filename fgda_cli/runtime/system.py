@@ -12,23 +12,28 @@ from typing import Any
 
 
 def usable_cores() -> int:
-    """Return the number of cores that this process may use: its affinity if the system tells it, else all of the machine."""
+    """Return the number of cores that this process may use: its affinity if the system tells it,
+    else all of the machine.
+    """
     affinity = getattr(os, "sched_getaffinity", None)
     return max(1, len(affinity(0)) if affinity is not None else os.cpu_count() or 1)
 
 
 def io_threads(asked: int | None = None) -> int:
-    """Return the number of threads that read images ahead and write results: as asked, else chosen by the cores. A GPU computes
-    faster than two of them decode; more than six would hold many large images.
+    """Return the number of threads that read images ahead and write results: as asked, else chosen
+    by the cores. A GPU computes faster than two of them decode; more than six would hold many large
+    images.
     """
     return asked or max(2, min(6, usable_cores() // 3))
 
 
 def keep_freed_memory() -> bool:
-    """Let the C library (glibc) keep freed memory, and return whether it can; for processes of the command line alone.
+    """Let the C library (glibc) keep freed memory, and return whether it can; for processes of the
+    command line alone.
 
-    By default every tensor above 32 MB, and many below, is mapped anew and unmapped again: the kernel clears its pages
-    each time, which on a virtual machine costs as much as the convolution that fills them (benchmarks/step.py).
+    By default every tensor above 32 MB, and many below, is mapped anew and unmapped again: the
+    kernel clears its pages each time, which on a virtual machine costs as much as the convolution
+    that fills them (benchmarks/step.py).
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -36,14 +41,18 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):  # another C library
         return False
-    trim_threshold, mmap_max = -1, -4  # of malloc.h
+    # of malloc.h
+    trim_threshold = -1
+    mmap_max = -4
     mallopt(mmap_max, 0)
     mallopt(trim_threshold, 2**31 - 1)
     return True
 
 
 def stop_signals() -> tuple[int, ...]:
-    """Return the signals that ask a process to stop, as far as this system has them (Windows lacks some)."""
+    """Return the signals that ask a process to stop, as far as this system has them (Windows lacks
+    some).
+    """
     names = ["SIGINT", "SIGTERM"]
     # Under nohup, which ignores it, a run outlives its terminal.
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
@@ -58,12 +67,15 @@ def on_signal(name: str, handler: Callable[[int, Any], Any] | int) -> None:
         return
     try:
         signal.signal(number, handler)
-    except ValueError:  # not the main thread: a notebook, a server
+    # not the main thread: a notebook, a server
+    except ValueError:
         pass
 
 
 def end_with_parent() -> None:
-    """Wait until the parent process is gone, then end this one: a worker of a killed parent would wait for work forever."""
+    """Wait until the parent process is gone, then end this one: a worker of a killed parent would
+    wait for work forever.
+    """
     parent = multiprocessing.parent_process()
     if parent is None:
         return

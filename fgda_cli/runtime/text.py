@@ -1,4 +1,6 @@
-"""The one door for text: files in UTF-8, YAML as version 1.2 reads it and within bounds, names that a terminal can show."""
+"""The one door for text: files in UTF-8, YAML as version 1.2 reads it and within bounds, names that
+a terminal can show.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import yaml
 
-DEEPEST = 40  # levels of a YAML document
-MOST_NODES = 100_000  # of a YAML document, aliases counted as often as they are used
-LONGEST_FILE = 16_000_000  # bytes of a file that a person writes
+# levels of a YAML document
+DEEPEST = 40
+# of a YAML document, aliases counted as often as they are used
+MOST_NODES = 100_000
+# bytes of a file that a person writes
+LONGEST_FILE = 16_000_000
 
 
 class BadText(Exception):
@@ -25,8 +30,13 @@ class BadText(Exception):
 
 
 def visible(text: str) -> str:
-    """Return a text with control characters as escapes, so that no name can move the cursor or colour a terminal."""
-    return "".join(letter if letter in "\n\t" or not _is_control(letter) else f"\\x{ord(letter):02x}" for letter in text)
+    """Return a text with control characters as escapes, so that no name can move the cursor or
+    colour a terminal.
+    """
+    return "".join(
+        letter if letter in "\n\t" or not _is_control(letter) else f"\\x{ord(letter):02x}"
+        for letter in text
+    )
 
 
 def _is_control(letter: str) -> bool:
@@ -36,7 +46,9 @@ def _is_control(letter: str) -> bool:
 
 
 def read_text(path: Path) -> str:
-    """Read a file in UTF-8, with or without a byte order mark, whatever the locale is. Raises OSError and BadText."""
+    """Read a file in UTF-8, with or without a byte order mark, whatever the locale is. Raises
+    OSError and BadText.
+    """
     with open(path, "rb") as handle:
         content = handle.read(LONGEST_FILE + 1)
     if len(content) > LONGEST_FILE:
@@ -56,7 +68,8 @@ def parse_yaml(text: str) -> Any:
 def compose_yaml(text: str) -> yaml.Node | None:
     """Return the nodes of a YAML document, which know their lines; None for an empty one.
 
-    Raises BadText for what is not YAML, nested too deep, too large once its aliases are followed, or contains itself.
+    Raises BadText for what is not YAML, nested too deep, too large once its aliases are followed,
+    or contains itself.
     """
     import yaml
 
@@ -74,7 +87,9 @@ def compose_yaml(text: str) -> yaml.Node | None:
 
 
 def construct_yaml(node: yaml.Node) -> Any:
-    """Return the plain values of a composed node; lists that are keys become tuples. Raises BadText."""
+    """Return the plain values of a composed node; lists that are keys become tuples. Raises
+    BadText.
+    """
     import yaml
 
     loader = _loader()("")
@@ -82,7 +97,9 @@ def construct_yaml(node: yaml.Node) -> Any:
         return loader.construct_document(node)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None) or node.start_mark
-        raise BadText(getattr(error, "problem", None) or str(error).splitlines()[0], mark.line + 1) from None
+        raise BadText(
+            getattr(error, "problem", None) or str(error).splitlines()[0], mark.line + 1
+        ) from None
     except (ValueError, TypeError) as error:
         raise BadText(f"cannot be read ({str(error)[:60]})", node.start_mark.line + 1) from None
     finally:
@@ -90,7 +107,9 @@ def construct_yaml(node: yaml.Node) -> Any:
 
 
 def _check_bounds(root: yaml.Node) -> None:
-    """Raise BadText for a document that is too deep, too large, or contains itself. Aliases lead to one node from many places."""
+    """Raise BadText for a document that is too deep, too large, or contains itself. Aliases lead to
+    one node from many places.
+    """
     import yaml
 
     seen = 0
@@ -113,7 +132,11 @@ def _check_bounds(root: yaml.Node) -> None:
             continue
         above.add(id(node))
         waiting.append((node, depth, True))
-        parts = node.value if isinstance(node, yaml.SequenceNode) else [part for pair in node.value for part in pair]
+        parts = (
+            node.value
+            if isinstance(node, yaml.SequenceNode)
+            else [part for pair in node.value for part in pair]
+        )
         waiting += [(part, depth + 1, False) for part in parts]
 
 
@@ -128,13 +151,16 @@ def dump_yaml(tree: Any) -> str:
 
     def represent(dumper: yaml.Dumper, text: str) -> yaml.Node:
         is_plain = resolver.resolve(yaml.ScalarNode, text, (True, False)) == "tag:yaml.org,2002:str"
-        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if is_plain else "'")
+        return dumper.represent_scalar(
+            "tag:yaml.org,2002:str", text, style=None if is_plain else "'"
+        )
 
     Dumper.add_representer(str, represent)
     return yaml.dump(tree, Dumper=Dumper, sort_keys=False, allow_unicode=True)
 
 
-# The scalars of YAML 1.2's core schema. Version 1.1, PyYAML's own, reads 010 as 8, 1:30 as 90 and `no` as false.
+# The scalars of YAML 1.2's core schema. Version 1.1, PyYAML's own, reads 010 as 8, 1:30 as 90 and
+# `no` as false.
 RESOLVERS = (
     ("tag:yaml.org,2002:null", r"(?:~|null|Null|NULL|)", ["~", "n", "N", ""]),
     ("tag:yaml.org,2002:bool", r"(?:true|True|TRUE|false|False|FALSE)", list("tTfF")),
@@ -168,8 +194,13 @@ def _loader() -> Any:
                         None, None, "a list or mapping cannot be a key here", key_node.start_mark
                     ) from None
                 if is_twice:
-                    problem = f"key {key} stands in line {lines[key]} and in line {line}: keep one of them"
-                    raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
+                    problem = (
+                        f"key {key} stands in line {lines[key]} and in line {line}: keep one of"
+                        " them"
+                    )
+                    raise yaml.constructor.ConstructorError(
+                        None, None, problem, key_node.start_mark
+                    )
                 lines[key] = line
                 tree[key] = self.construct_object(value_node, deep=True)
             return tree

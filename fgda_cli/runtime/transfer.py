@@ -10,8 +10,12 @@ from torch import Tensor
 
 
 def send(values: Tensor, like: Tensor | torch.device) -> Tensor:
-    """Copy to the device (and dtype) of `like`, through pinned memory, so that the host goes on at once."""
-    device, dtype = (like, values.dtype) if isinstance(like, torch.device) else (like.device, like.dtype)
+    """Copy to the device (and dtype) of `like`, through pinned memory, so that the host goes on at
+    once.
+    """
+    device, dtype = (
+        (like, values.dtype) if isinstance(like, torch.device) else (like.device, like.dtype)
+    )
     if device.type == "cuda" and values.device.type == "cpu":
         values = values.pin_memory()
     return values.to(device, dtype, non_blocking=True)
@@ -20,20 +24,26 @@ def send(values: Tensor, like: Tensor | torch.device) -> Tensor:
 class Readings:
     """Numbers that steps leave on the device, with what the host knows of them (`note`).
 
-    On a processor they are read at once, elsewhere one call later: while the host reads the last step's, the device computes.
+    On a processor they are read at once, elsewhere one call later: while the host reads the last
+    step's, the device computes.
     """
 
     def __init__(self):
         self.pending: tuple[Any, Tensor, torch.cuda.Event | None] | None = None
 
     def put(self, note: Any, numbers: Sequence[Tensor]) -> tuple[Any, list[float]] | None:
-        """Add numbers, and return the newest that can be read without waiting for them; None before there are any."""
+        """Add numbers, and return the newest that can be read without waiting for them; None before
+        there are any.
+        """
         values = torch.stack([number.detach().float() for number in numbers])
         if values.device.type == "cpu":
             return note, values.tolist()
-        before, event = self.rest(), None
-        if values.device.type == "cuda":  # copied as soon as they are computed, or the copy would wait for the next step
-            stream, event = torch.cuda.current_stream(values.device), torch.cuda.Event()
+        before = self.rest()
+        event = None
+        # copied as soon as they are computed, or the copy would wait for the next step
+        if values.device.type == "cuda":
+            stream = torch.cuda.current_stream(values.device)
+            event = torch.cuda.Event()
             values = values.to("cpu", non_blocking=True)
             event.record(stream)
         self.pending = (note, values, event)

@@ -1,4 +1,6 @@
-"""What a command wrote into a folder, so that it never writes over a file that a person made there, or has changed since."""
+"""What a command wrote into a folder, so that it never writes over a file that a person made there,
+or has changed since.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,9 @@ JOURNAL = ".fgda-written.jsonl"
 class Written:
     """The files of a folder that fgda wrote: a line in a journal for each, with its size and time.
 
-    `plan` names files before they are written. One that was planned and not recorded is ours: the process was killed between
-    the two. Any other file that exists and differs from its line is a person's.
+    `plan` names files before they are written. One that was planned and not recorded is ours: the
+    process was killed between the two. Any other file that exists and differs from its line is a
+    person's.
     """
 
     def __init__(self, folder: Path):
@@ -27,7 +30,9 @@ class Written:
         self.lock = threading.Lock()
         self.facts: dict[str, list[int] | None] = {}
         with suppress(OSError):
-            for line in (self.folder / JOURNAL).read_text(encoding="utf-8", errors="replace").splitlines():
+            for line in (
+                (self.folder / JOURNAL).read_text(encoding="utf-8", errors="replace").splitlines()
+            ):
                 with suppress(ValueError, AttributeError, TypeError):
                     self.facts.update(json.loads(line))
 
@@ -41,7 +46,10 @@ class Written:
     def holds(self, names: Iterable[str]) -> bool:
         """Return whether all of these were written whole, and are as they were."""
         names = list(names)
-        are_whole = ((self.folder / name).exists() and self.facts.get(name) and self.is_ours(name) for name in names)
+        are_whole = (
+            (self.folder / name).exists() and self.facts.get(name) and self.is_ours(name)
+            for name in names
+        )
         return bool(names) and all(are_whole)
 
     def check(self, names: Iterable[str]) -> None:
@@ -49,11 +57,17 @@ class Written:
         for name in names:
             if self.is_ours(name):
                 continue
-            what = "was changed since fgda wrote it" if name in self.facts else "is there already, and fgda did not write it"
+            what = (
+                "was changed since fgda wrote it"
+                if name in self.facts
+                else "is there already, and fgda did not write it"
+            )
             raise UsageError(f"{self.folder / name} {what}: choose another folder, or move it away")
 
     def plan(self, names: Iterable[str]) -> None:
-        """Record files before they are written. Raises UsageError as `check` does, before anything is."""
+        """Record files before they are written. Raises UsageError as `check` does, before anything
+        is.
+        """
         names = list(names)
         self.check(names)
         self._append(dict.fromkeys(names))
@@ -63,13 +77,21 @@ class Written:
         self._append({name: _facts_of(self.folder / name)})
 
     def finish(self, names: Iterable[str]) -> None:
-        """Record all of these at once, and delete what an earlier call of the command wrote and this one did not."""
+        """Record all of these at once, and delete what an earlier call of the command wrote and
+        this one did not.
+        """
         names = list(names)
         for name in self.facts.keys() - set(names):
             if self.is_ours(name):
                 with suppress(OSError):
                     (self.folder / name).unlink()
-        self._append({name: _facts_of(self.folder / name) for name in names if (self.folder / name).is_file()})
+        self._append(
+            {
+                name: _facts_of(self.folder / name)
+                for name in names
+                if (self.folder / name).is_file()
+            }
+        )
 
     def all(self) -> list[str]:
         return list(self.facts)
@@ -84,7 +106,9 @@ class Written:
 
 
 def planned(folder: Path, names: Iterable[str], process_group: ProcessGroup) -> Written:
-    """Return the record of a folder in which these files are planned, by the first process for all. Raises UsageError."""
+    """Return the record of a folder in which these files are planned, by the first process for all.
+    Raises UsageError.
+    """
     names = list(names)
     process_group.first_decides(lambda: Written(folder).plan(names) or 0)
     return Written(folder)

@@ -1,5 +1,7 @@
-"""What a network does on frames without labels, in figures: how sure it is, how steady under other views, how varied, whether its
-borders lie on the image's, and how far the frames are from what its batch norm was trained on."""
+"""What a network does on frames without labels, in figures: how sure it is, how steady under other
+views, how varied, whether its borders lie on the image's, and how far the frames are from what its
+batch norm was trained on.
+"""
 
 from __future__ import annotations
 
@@ -25,10 +27,13 @@ from ..models.normalisation import batch_norms
 from ..models.segmenter import Segmenter, evaluating
 from ..runtime.devices import Precision
 
-FEATURES = 24  # pixels of a frame whose features are compared
-DENSITY_TEMPERATURE = 0.05  # of soft neighbourhood density ([SND])
+# pixels of a frame whose features are compared
+FEATURES = 24
+# of soft neighbourhood density ([SND])
+DENSITY_TEMPERATURE = 0.05
 VIEWS = ("mirror", "scale", "light")
-# What each signal says; all are means over the frames, from 0 to 1 but for bn_distance and feature_distance.
+# What each signal says; all are means over the frames, from 0 to 1 but for bn_distance and
+# feature_distance.
 MEANINGS = {
     "entropy": "how unsure it is of each pixel; methods minimise it, so a lower one proves nothing",
     "diversity": "how evenly its predictions spread over the classes",
@@ -38,14 +43,20 @@ MEANINGS = {
     "steady_mirror": "agreement with its prediction on the mirrored frame (mean IoU)",
     "steady_scale": "agreement with its prediction on the frame enlarged by a quarter",
     "steady_light": "agreement with its prediction in other light, slightly blurred",
-    "bn_distance": "distance of the frames from batch norm's running statistics, in standard deviations",
-    "feature_distance": "distance of the target's features from the source's, in standard deviations",
+    "bn_distance": (
+        "distance of the frames from batch norm's running statistics, in standard deviations"
+    ),
+    "feature_distance": (
+        "distance of the target's features from the source's, in standard deviations"
+    ),
 }
 
 
 @dataclass(frozen=True)
 class Frames:
-    """RGB images `[H,W,3]` at the network's input size, with train ids `[H,W]` and names where they have some."""
+    """RGB images `[H,W,3]` at the network's input size, with train ids `[H,W]` and names where they
+    have some.
+    """
 
     images: list[np.ndarray]
     labels: list[np.ndarray] | None = None
@@ -57,8 +68,8 @@ class Frames:
 
 @dataclass
 class Observed:
-    """Behaviour of a network on frames: `signals` by name; by class `[K]` the `shares` of pixels and, in [0,1], how `steady` it
-    is under other views.
+    """Behaviour of a network on frames: `signals` by name; by class `[K]` the `shares` of pixels
+    and, in [0,1], how `steady` it is under other views.
     """
 
     signals: dict[str, float]
@@ -66,7 +77,8 @@ class Observed:
     steady: np.ndarray
     ids: list[np.ndarray] = field(default_factory=list)
     features: np.ndarray | None = None
-    different: int | None = None  # frames that are not the same as another; None: not known (a run of an earlier version)
+    # frames that are not the same as another; None: not known (a run of an earlier version)
+    different: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -82,10 +94,15 @@ class Observed:
         return cls(dict(value["signals"]), *arrays, different=value.get("different"))
 
 
-def frames_of(dataset: AnyDataset, split: str, size: Any, count: int, labelled: bool = False) -> Frames:
-    """Return `count` images, evenly spread over the split, at `size`: (width, height), or a function of an image's own size."""
+def frames_of(
+    dataset: AnyDataset, split: str, size: Any, count: int, labelled: bool = False
+) -> Frames:
+    """Return `count` images, evenly spread over the split, at `size`: (width, height), or a
+    function of an image's own size.
+    """
     items = dataset.items(split, labelled=labelled)
-    images, labels = [], []
+    images = []
+    labels = []
     spread = evenly_spaced(items, count)
     for item in spread:
         image = np.ascontiguousarray(dataset.image(item))
@@ -97,7 +114,9 @@ def frames_of(dataset: AnyDataset, split: str, size: Any, count: int, labelled: 
 
 
 def observe(model: Segmenter, frames: Frames, precision: Precision) -> Observed:
-    """Return the signals of a model on frames, each seen plain, mirrored, enlarged by a quarter, and in other light."""
+    """Return the signals of a model on frames, each seen plain, mirrored, enlarged by a quarter,
+    and in other light.
+    """
     looked = _Looked(model.num_classes)
     with evaluating(model), _batch_statistics(model) as statistics:
         for number, image in enumerate(frames.images):
@@ -108,23 +127,32 @@ def observe(model: Segmenter, frames: Frames, precision: Precision) -> Observed:
             looked.add_border(image, upsample(logits, image.shape[:2], model.align_corners))
             for name, view in views(image):
                 other = forward_logits(model, view[None], precision)
-                looked.add_view(name, F.interpolate(other, logits.shape[-2:], mode="bilinear", align_corners=False))
+                looked.add_view(
+                    name,
+                    F.interpolate(other, logits.shape[-2:], mode="bilinear", align_corners=False),
+                )
     observed = looked.observed({"bn_distance": statistics.distance()})
     observed.different = different_views(frames.images)
     return observed
 
 
 def views(image: np.ndarray) -> Iterator[tuple[str, Tensor]]:
-    """Yield views of an image, uint8 `[3,H,W]`: mirrored; a quarter larger; in other light and blurred."""
+    """Yield views of an image, uint8 `[3,H,W]`: mirrored; a quarter larger; in other light and
+    blurred.
+    """
     yield "mirror", to_tensor(np.ascontiguousarray(image[:, ::-1]))
     larger: Size = tuple(max(8, round(1.25 * side / 8) * 8) for side in image.shape[1::-1])
     yield "scale", to_tensor(resize_image(image, larger))
-    light = np.clip(128 + 1.15 * (image.astype(np.float32) - 128) * [1.04, 1.0, 0.96] - 8, 0, 255).astype(np.uint8)
+    light = np.clip(
+        128 + 1.15 * (image.astype(np.float32) - 128) * [1.04, 1.0, 0.96] - 8, 0, 255
+    ).astype(np.uint8)
     yield "light", to_tensor(cv2.GaussianBlur(light, (3, 3), 0.8))
 
 
 def different_views(images: list[np.ndarray]) -> int:
-    """Count the images that do not look like one counted before: a frame and its copy with noise tell no more than one."""
+    """Count the images that do not look like one counted before: a frame and its copy with noise
+    tell no more than one.
+    """
     seen = np.zeros((0, 64), bool)
     for image in images:
         bits = difference_hash(image)
@@ -138,11 +166,13 @@ class _Looked:
 
     def __init__(self, num_classes: int):
         self.k = num_classes
-        self.logits: list[Tensor] = []  # [1,K,h,w] of each frame
+        # [1,K,h,w] of each frame
+        self.logits: list[Tensor] = []
         self.shares = np.zeros(num_classes)
         self.matrices = {name: ConfusionMatrix(num_classes) for name in VIEWS}
         self.features: list[Tensor] = []
-        self.moments: list[Tensor] = []  # [2,C]: means of features and of their squares
+        # [2,C]: means of features and of their squares
+        self.moments: list[Tensor] = []
         self.edges: list[float] = []
         self.ids: list[np.ndarray] = []
 
@@ -159,12 +189,16 @@ class _Looked:
         self.edges.append(border_rank(image, _ids(logits)))
 
     def add_view(self, name: str, logits: Tensor) -> None:
-        self.matrices[name].update(self.ids[-1], _ids(logits.flip(-1) if name == "mirror" else logits))
+        self.matrices[name].update(
+            self.ids[-1], _ids(logits.flip(-1) if name == "mirror" else logits)
+        )
 
     def observed(self, more: dict[str, float]) -> Observed:
         shares = self.shares / self.shares.sum()
         entropy, mean = sureness(self.logits)
-        by_view = {name: np.nan_to_num(matrix.iou()) / 100 for name, matrix in self.matrices.items()}
+        by_view = {
+            name: np.nan_to_num(matrix.iou()) / 100 for name, matrix in self.matrices.items()
+        }
         signals = {
             "entropy": entropy,
             "diversity": normalised_entropy(shares),
@@ -174,20 +208,32 @@ class _Looked:
             **{f"steady_{name}": float(iou.mean()) for name, iou in by_view.items()},
             **more,
         }
-        return Observed(signals, shares, np.mean(list(by_view.values()), axis=0), self.ids, spread_of(self.moments))
+        return Observed(
+            signals,
+            shares,
+            np.mean(list(by_view.values()), axis=0),
+            ids=self.ids,
+            features=spread_of(self.moments),
+        )
 
 
-CALIBRATED = 3.0  # deviation over the classes to which all networks' logits are brought; most have about as much
+# deviation over the classes to which all networks' logits are brought; most have about as much
+CALIBRATED = 3.0
 
 
 def sureness(logits_by_frame: list[Tensor]) -> tuple[float, np.ndarray]:
-    """Return the mean entropy (0 to 1) and the mean class probabilities `[K]` over all frames' logits `[1,K,h,w]`.
+    """Return the mean entropy (0 to 1) and the mean class probabilities `[K]` over all frames'
+    logits `[1,K,h,w]`.
 
-    Logits are first brought to one deviation over the classes, the same for every network. A network whose logits are
-    multiplied by a constant makes the same decisions, and methods that train at another temperature do just that: what
-    is compared must not move by it.
+    Logits are first brought to one deviation over the classes, the same for every network. A
+    network whose logits are multiplied by a constant makes the same decisions, and methods that
+    train at another temperature do just that: what is compared must not move by it.
     """
-    deviation = torch.cat([logits.double().var(1, unbiased=False).flatten() for logits in logits_by_frame]).mean().sqrt()
+    deviation = (
+        torch.cat([logits.double().var(1, unbiased=False).flatten() for logits in logits_by_frame])
+        .mean()
+        .sqrt()
+    )
     factor = CALIBRATED / float(deviation.clamp(min=1e-12))
     entropies = []
     probs = torch.zeros(logits_by_frame[0].shape[1], dtype=torch.float64)
@@ -211,7 +257,9 @@ def spread_of(moments_by_frame: list[Tensor]) -> np.ndarray:
 
 
 def feature_distance(first: np.ndarray, second: np.ndarray) -> float:
-    """Return the distance of two domains' features `[2,C]`: root mean square difference of means, in standard deviations."""
+    """Return the distance of two domains' features `[2,C]`: root mean square difference of means,
+    in standard deviations.
+    """
     spread = np.maximum((first[1] + second[1]) / 2, 1e-12)
     return float(np.sqrt(np.mean((first[0] - second[0]) ** 2 / spread)))
 
@@ -221,12 +269,18 @@ def _ids(logits: Tensor) -> np.ndarray:
 
 
 def normalised_entropy(shares: np.ndarray) -> float:
-    """Return the entropy of shares `[K]` over log K: 1 where all are alike, 0 where there is one."""
-    return float(-(shares * np.log(np.clip(shares, 1e-12, None))).sum() / np.log(max(len(shares), 2)))
+    """Return the entropy of shares `[K]` over log K: 1 where all are alike, 0 where there is
+    one.
+    """
+    return float(
+        -(shares * np.log(np.clip(shares, 1e-12, None))).sum() / np.log(max(len(shares), 2))
+    )
 
 
 def density(features: Tensor) -> float:
-    """Return soft neighbourhood density ([SND]) of normed features `[n,c]`: mean entropy of their similarities."""
+    """Return soft neighbourhood density ([SND]) of normed features `[n,c]`: mean entropy of their
+    similarities.
+    """
     similarity = features @ features.T / DENSITY_TEMPERATURE
     similarity.fill_diagonal_(float("-inf"))
     probs = torch.softmax(similarity, 1)
@@ -234,30 +288,43 @@ def density(features: Tensor) -> float:
 
 
 def border_rank(image: np.ndarray, ids: np.ndarray) -> float:
-    """Return the mean rank (0 to 1) of the image gradient on a prediction's borders: 0.5 by chance, NaN without a border."""
+    """Return the mean rank (0 to 1) of the image gradient on a prediction's borders: 0.5 by chance,
+    NaN without a border.
+    """
     border = np.zeros(ids.shape, bool)
     border[:, 1:] |= ids[:, 1:] != ids[:, :-1]
     border[1:] |= ids[1:] != ids[:-1]
     if not border.any():
         return float("nan")
-    grey = cv2.GaussianBlur(cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY).astype(np.float32), (0, 0), 1.0)
+    grey = cv2.GaussianBlur(
+        cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY).astype(np.float32),
+        (0, 0),
+        1.0,
+    )
     gradient = np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
-    gradient = cv2.dilate(gradient, np.ones((3, 3), np.uint8))  # a border one pixel off is on the edge still
-    return float(np.searchsorted(np.sort(gradient.ravel()), gradient[border]).mean() / gradient.size)
+    # a border one pixel off is on the edge still
+    gradient = cv2.dilate(gradient, np.ones((3, 3), np.uint8))
+    return float(
+        np.searchsorted(np.sort(gradient.ravel()), gradient[border]).mean() / gradient.size
+    )
 
 
 class _Statistics:
-    """Means and squares of what entered each batch norm, call by call (two resolutions call a layer for each window)."""
+    """Means and squares of what entered each batch norm, call by call (two resolutions call a layer
+    for each window).
+    """
 
     def __init__(self, layers: list[nn.BatchNorm2d]):
-        self.layers, self.counting = layers, False
+        self.layers = layers
+        self.counting = False
         self.sums: list[Tensor | None] = [None] * len(layers)
         self.calls = [0] * len(layers)
 
     @contextmanager
     def counted(self) -> Iterator[None]:
-        """Count one frame inside. Layers are in training mode until they are called; otherwise they would be folded into the
-        convolution before them and never be called. They normalise by their running statistics all the same.
+        """Count one frame inside. Layers are in training mode until they are called; otherwise they
+        would be folded into the convolution before them and never be called. They normalise by
+        their running statistics all the same.
         """
         self.counting = True
         for layer in self.layers:
@@ -271,7 +338,11 @@ class _Statistics:
         def add(layer, inputs):
             if self.counting:
                 batch_moments = moments(inputs[0])
-                self.sums[number] = batch_moments if self.sums[number] is None else self.sums[number] + batch_moments
+                self.sums[number] = (
+                    batch_moments
+                    if self.sums[number] is None
+                    else self.sums[number] + batch_moments
+                )
                 self.calls[number] += 1
                 layer.eval()
 
@@ -282,14 +353,15 @@ class _Statistics:
             layer.train()
 
     def distance(self) -> float:
-        """Return the mean over layers and channels of KL(frames || running statistics) of Gaussians, 20 at most; 0 without batch
-        norm.
+        """Return the mean over layers and channels of KL(frames || running statistics) of
+        Gaussians, 20 at most; 0 without batch norm.
         """
         divergences = []
         for layer, sums, calls in zip(self.layers, self.sums, self.calls, strict=True):
             if sums is not None:
                 mean, square = sums / calls
-                centre, running = layer.running_mean.cpu(), layer.running_var.clamp(min=1e-8).cpu()
+                centre = layer.running_mean.cpu()
+                running = layer.running_var.clamp(min=1e-8).cpu()
                 var = (square - mean.square()).clamp(min=1e-8)
                 kl = 0.5 * ((var + (mean - centre).square()) / running - 1 - (var / running).log())
                 divergences.append(float(kl.clamp(max=20).mean()))
@@ -298,8 +370,13 @@ class _Statistics:
 
 @contextmanager
 def _batch_statistics(model: nn.Module) -> Iterator[_Statistics]:
-    statistics = _Statistics([layer for layer in batch_norms(model) if layer.running_mean is not None])
-    handles = [layer.register_forward_pre_hook(statistics.before(n)) for n, layer in enumerate(statistics.layers)]
+    statistics = _Statistics(
+        [layer for layer in batch_norms(model) if layer.running_mean is not None]
+    )
+    handles = [
+        layer.register_forward_pre_hook(statistics.before(n))
+        for n, layer in enumerate(statistics.layers)
+    ]
     handles += [layer.register_forward_hook(statistics.after) for layer in statistics.layers]
     try:
         yield statistics
@@ -308,12 +385,17 @@ def _batch_statistics(model: nn.Module) -> Iterator[_Statistics]:
             handle.remove()
 
 
-def look_at_source(model: Segmenter, frames: Frames, precision: Precision) -> tuple[float | None, np.ndarray]:
+def look_at_source(
+    model: Segmenter, frames: Frames, precision: Precision
+) -> tuple[float | None, np.ndarray]:
     """Return mIoU in percent on labelled source frames, and the model's features there `[2,C]`."""
-    matrix, moments_by_frame = ConfusionMatrix(model.num_classes), []
+    matrix = ConfusionMatrix(model.num_classes)
+    moments_by_frame = []
     with evaluating(model):
         for image, label in zip(frames.images, frames.labels, strict=True):
             output = forward(model, to_tensor(image)[None], precision)
             moments_by_frame.append(moments(output.features))
-            matrix.update(label, _ids(upsample(output.logits.float(), label.shape, model.align_corners)))
+            matrix.update(
+                label, _ids(upsample(output.logits.float(), label.shape, model.align_corners))
+            )
     return matrix.miou(), spread_of(moments_by_frame)

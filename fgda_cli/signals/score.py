@@ -1,8 +1,9 @@
 """The label-free score and verdict: a model's signals against those of the model that it began as.
 
-The score is the change of mIoU that the signals let expect, by a linear rule fitted on runs whose labels are known
-(docs/experiments.md; `python benchmarks/verdicts.py` makes the table anew). Entropy alone is not in it: methods minimise it, and
-a collapsed network has the least. Neither is agreement between views, which self-training raises whether it is right or not.
+The score is the change of mIoU that the signals let expect, by a linear rule fitted on runs whose
+labels are known (docs/experiments.md; `python benchmarks/verdicts.py` makes the table anew).
+Entropy alone is not in it: methods minimise it, and a collapsed network has the least. Neither is
+agreement between views, which self-training raises whether it is right or not.
 """
 
 from __future__ import annotations
@@ -18,52 +19,75 @@ from .observe import Observed
 
 Kind = Literal["helped", "no clear change", "cannot tell", "collapsed or harmful"]
 
-# Points of mIoU for a change by 1 of each signal, fitted on 86 runs before logits were brought to one spread.
+# Points of mIoU for a change by 1 of each signal, fitted on 86 runs before logits were brought to
+# one spread.
 WEIGHTS = {"edges": 50.5, "information": 41.3}
-# Points that the score errs by: 2.3 on pairs that it was not fitted on, 7.1 on 11 later runs of a barely trained source model.
+# Points that the score errs by: 2.3 on pairs that it was not fitted on, 7.1 on 11 later runs of a
+# barely trained source model.
 SPREAD = 3.2
-FEW_FRAMES = 10  # different ones: fewer are worth a word
-FITTED_ON = 40  # frames that each network was looked at on
-SMALL = 1.0  # a score up to this reads "no clear change"
-SURE, LIKELY = 0.84, 0.5  # probabilities from which the sign of a change, or that it is small, is told; below: "cannot tell"
-FEWER = 0.65  # of the diversity that it had: below, a network has collapsed, whatever else
-SEEN = 0.003  # share of pixels from which a class counts as seen
-VANISHED = 0.1  # of its share: what has less left is gone
-EXPLODED = (0.05, 3.0)  # share of all pixels, and times its own before
-MOVED = 0.03  # change of a class's share of all pixels that is worth a look
-UNSTEADY = 0.12  # fall of a class's agreement between views
+# different ones: fewer are worth a word
+FEW_FRAMES = 10
+# frames that each network was looked at on
+FITTED_ON = 40
+# a score up to this reads "no clear change"
+SMALL = 1.0
+# probabilities from which the sign of a change, or that it is small, is told; below: "cannot tell"
+SURE = 0.84
+LIKELY = 0.5
+# of the diversity that it had: below, a network has collapsed, whatever else
+FEWER = 0.65
+# share of pixels from which a class counts as seen
+SEEN = 0.003
+# of its share: what has less left is gone
+VANISHED = 0.1
+# share of all pixels, and times its own before
+EXPLODED = (0.05, 3.0)
+# change of a class's share of all pixels that is worth a look
+MOVED = 0.03
+# fall of a class's agreement between views
+UNSTEADY = 0.12
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A verdict: `score` in points of mIoU, `confidence` that its sign (or smallness) is right, `words` on classes."""
+    """A verdict: `score` in points of mIoU, `confidence` that its sign (or smallness) is right,
+    `words` on classes.
+    """
 
     kind: Kind
     score: float
     confidence: float
     words: tuple[str, ...]
-    classes: dict[str, list[str]]  # "vanished", "exploded", "unsteady" -> names
+    # "vanished", "exploded", "unsteady" -> names
+    classes: dict[str, list[str]]
 
     def in_words(self) -> str:
         return in_words(self.to_json())
 
     def to_json(self) -> dict[str, Any]:
-        return {"verdict": self.kind, "score": round(self.score, 3), "confidence": round(self.confidence, 3),
-                "words": list(self.words), **self.classes}  # fmt: skip
+        return {
+            "verdict": self.kind,
+            "score": round(self.score, 3),
+            "confidence": round(self.confidence, 3),
+            "words": list(self.words),
+            **self.classes,
+        }
 
 
 def in_words(verdict: dict[str, Any]) -> str:
     """Return the sentence of a verdict as it is saved."""
     if verdict["score"] <= COLLAPSED:
         return "collapsed"
-    of_what = " that mIoU moved by less than 3 points" if verdict["verdict"] == "no clear change" else ""
+    of_what = (
+        " that mIoU moved by less than 3 points" if verdict["verdict"] == "no clear change" else ""
+    )
     sure = f"{100 * verdict['confidence']:.0f} % sure{of_what}"
     return f"{verdict['verdict']} ({verdict['score']:+.1f} points of mIoU to expect, {sure})"
 
 
 def changes(before: Observed, after: Observed) -> dict[str, float]:
-    """Return the score's parts: the differences of how often class borders lie on edges of the image, and of how varied and yet
-    sure the predictions are.
+    """Return the score's parts: the differences of how often class borders lie on edges of the
+    image, and of how varied and yet sure the predictions are.
     """
     return {name: after.signals[name] - before.signals[name] for name in WEIGHTS}
 
@@ -73,7 +97,9 @@ def has_collapsed(before: Observed, after: Observed) -> bool:
 
 
 def score(before: Observed, after: Observed) -> float:
-    """Return the expected change of mIoU in points; -100 for a collapsed model. Compare models of one start by it."""
+    """Return the expected change of mIoU in points; -100 for a collapsed model. Compare models of
+    one start by it.
+    """
     if has_collapsed(before, after):
         return COLLAPSED
     return sum(WEIGHTS[name] * value for name, value in changes(before, after).items())
@@ -81,22 +107,36 @@ def score(before: Observed, after: Observed) -> float:
 
 def verdict_on(before: Observed, after: Observed, names: tuple[str, ...]) -> Verdict:
     """Return the verdict on a model that began as `before`; `names` are its classes."""
-    class_names, value = classes_in_words(before, after, names), score(before, after)
+    class_names = classes_in_words(before, after, names)
+    value = score(before, after)
     frames = after.different or FITTED_ON
-    spread = SPREAD * max(1.0, FITTED_ON / frames) ** 0.75  # more cautious than 1/2, chance alone: few frames are alike too
-    below = 0.5 * (1 + math.erf(-value / spread / math.sqrt(2)))  # probability that mIoU fell
+    # more cautious than 1/2, chance alone: few frames are alike too
+    spread = SPREAD * max(1.0, FITTED_ON / frames) ** 0.75
+    # probability that mIoU fell
+    below = 0.5 * (1 + math.erf(-value / spread / math.sqrt(2)))
     if value <= COLLAPSED:
-        kind, confidence = "collapsed or harmful", 1.0
+        kind = "collapsed or harmful"
+        confidence = 1.0
     elif abs(value) <= SMALL:
         confidence = _within(value, 3.0, spread)
         kind = "no clear change" if confidence >= LIKELY else "cannot tell"
     else:
         confidence = max(below, 1 - below)
-        kind = "cannot tell" if confidence < SURE else "helped" if value > 0 else "collapsed or harmful"
-    words = _words(before, after, names, class_names)
+        kind = (
+            "cannot tell"
+            if confidence < SURE
+            else "helped"
+            if value > 0
+            else "collapsed or harmful"
+        )
+    words = _words(before, after, names, class_names=class_names)
     if frames < FEW_FRAMES:
-        words.insert(0, f"only {frames} different frame{'s' if frames > 1 else ''} looked at: too few to tell by")
-    return Verdict(kind, value, confidence, tuple(words), class_names)
+        words.insert(
+            0,
+            f"only {frames} different frame{'s' if frames > 1 else ''} looked at: too few to"
+            " tell by",
+        )
+    return Verdict(kind, value, confidence, words=tuple(words), classes=class_names)
 
 
 def _within(value: float, reach: float, spread: float) -> float:
@@ -105,36 +145,61 @@ def _within(value: float, reach: float, spread: float) -> float:
     return 0.5 * (math.erf(high) - math.erf(low))
 
 
-def classes_in_words(before: Observed, after: Observed, names: tuple[str, ...]) -> dict[str, list[str]]:
-    """Return names of the classes that vanished, exploded, or agree less between views (signs of negative transfer)."""
-    was, now = before.shares, after.shares
+def classes_in_words(
+    before: Observed, after: Observed, names: tuple[str, ...]
+) -> dict[str, list[str]]:
+    """Return names of the classes that vanished, exploded, or agree less between views (signs of
+    negative transfer).
+    """
+    was = before.shares
+    now = after.shares
     vanished = (was >= SEEN) & (now < VANISHED * was)
     exploded = (now >= EXPLODED[0]) & (now > EXPLODED[1] * was)
     unsteady = (was >= SEEN) & ~vanished & (after.steady < before.steady - UNSTEADY)
     groups = {"vanished": vanished, "exploded": exploded, "unsteady": unsteady}
-    return {key: [name for name, is_so in zip(names, mask, strict=True) if is_so] for key, mask in groups.items()}
+    return {
+        key: [name for name, is_so in zip(names, mask, strict=True) if is_so]
+        for key, mask in groups.items()
+    }
 
 
-def _words(before: Observed, after: Observed, names: tuple[str, ...], class_names: dict[str, list[str]]) -> list[str]:
+def _words(
+    before: Observed, after: Observed, names: tuple[str, ...], class_names: dict[str, list[str]]
+) -> list[str]:
     def share(name: str) -> str:
         k = names.index(name)
-        return f"{name} ({100 * before.shares[k]:.1f} % of the pixels, now {100 * after.shares[k]:.1f})"
+        return (
+            f"{name} ({100 * before.shares[k]:.1f} % of the pixels, now"
+            f" {100 * after.shares[k]:.1f})"
+        )
 
     said = []
     if has_collapsed(before, after):
         most = int(after.shares.argmax())
-        said.append(f"collapsed: {names[most]} takes {100 * after.shares[most]:.0f} % of the pixels")
+        said.append(
+            f"collapsed: {names[most]} takes {100 * after.shares[most]:.0f} % of the pixels"
+        )
     if class_names["vanished"]:
         said.append(f"vanished: {', '.join(map(share, class_names['vanished']))}")
     if class_names["exploded"]:
         said.append(f"exploded: {', '.join(map(share, class_names['exploded']))}")
     named = {*class_names["vanished"], *class_names["exploded"]}
     moves = np.abs(after.shares - before.shares)
-    moved = [names[i] for i in np.argsort(-moves, kind="stable") if moves[i] >= MOVED and names[i] not in named]
+    moved = [
+        names[i]
+        for i in np.argsort(-moves, kind="stable")
+        if moves[i] >= MOVED and names[i] not in named
+    ]
     if moved:
-        said.append(f"takes or gives many pixels, look whether rightly: {', '.join(map(share, moved))}")
+        said.append(
+            f"takes or gives many pixels, look whether rightly: {', '.join(map(share, moved))}"
+        )
     if class_names["unsteady"]:
         k = [names.index(name) for name in class_names["unsteady"]]
-        fell = [f"{names[i]} (agrees {100 * after.steady[i]:.0f} %, before {100 * before.steady[i]:.0f})" for i in k]
+        fell = [
+            f"{names[i]} (agrees {100 * after.steady[i]:.0f} %, before"
+            f" {100 * before.steady[i]:.0f})"
+            for i in k
+        ]
         said.append(f"looks like negative transfer: {', '.join(fell)}")
     return said

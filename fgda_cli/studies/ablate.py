@@ -1,4 +1,6 @@
-"""The paper's Table 3 (and the rows of Tables 1 and 2) on any preset: one cell a method and seed, each resumable."""
+"""The paper's Table 3 (and the rows of Tables 1 and 2) on any preset: one cell a method and seed,
+each resumable.
+"""
 
 from __future__ import annotations
 
@@ -27,30 +29,44 @@ from .published import ROWS, by_name
 
 LABELLED = "data.target.labelled="
 SOURCE_ONLY = "source-only"
-CONTINUED = "source-only+"  # plain training on, for as long as adaptation: what a gain is to be measured by
-ORACLE = "oracle"  # trained on the target's labels: what is left to gain
+# plain training on, for as long as adaptation: what a gain is to be measured by
+CONTINUED = "source-only+"
+# trained on the target's labels: what is left to gain
+ORACLE = "oracle"
 
 
-def run_ablation(job: stages.Job, preset_name: str, overrides: list[str], methods: list[str], seeds: list[int]) -> dict[str, Any]:
-    """Train and evaluate what is missing, write ablation.json after every cell, table and plots at the end.
+def run_ablation(
+    job: stages.Job, preset_name: str, overrides: list[str], methods: list[str], seeds: list[int]
+) -> dict[str, Any]:
+    """Train and evaluate what is missing, write ablation.json after every cell, table and plots at
+    the end.
 
-    A method may carry settings of its own, `mic+lambda_fd=0+adapt.lr=1e-4`: a row of their own, from the same source model.
-    Where run.select is label-free, rows are in the order of their score without labels, and the target needs none.
-    Raises UsageError for settings that cannot be, before anything is trained.
+    A method may carry settings of its own, `mic+lambda_fd=0+adapt.lr=1e-4`: a row of their own,
+    from the same source model. Where run.select is label-free, rows are in the order of their score
+    without labels, and the target needs none. Raises UsageError for settings that cannot be, before
+    anything is trained.
     """
     for method in methods:
         preset = load_preset(preset_name, [*overrides, *settings_of(method)], base_of(method))
         if method == ORACLE:
             _check_oracle(job)
         elif adapts(method):
-            stages.check_adapt(replace(job, preset=preset, reporter=Reporter(quiet=True, warns=False)))
+            stages.check_adapt(
+                replace(job, preset=preset, reporter=Reporter(quiet=True, warns=False))
+            )
     out = job.out or Path("runs") / job.preset.name / "ablation"
-    with alone_in(out):  # two at once would train the same cells and write over each other's record
-        return _run_cells(job, preset_name, overrides, methods, seeds, out)
+    # two at once would train the same cells and write over each other's record
+    with alone_in(out):
+        return _run_cells(job, preset_name, overrides, methods=methods, seeds=seeds, out=out)
 
 
 def _run_cells(
-    job: stages.Job, preset_name: str, overrides: list[str], methods: list[str], seeds: list[int], out: Path
+    job: stages.Job,
+    preset_name: str,
+    overrides: list[str],
+    methods: list[str],
+    seeds: list[int],
+    out: Path,
 ) -> dict[str, Any]:
     by_labels = job.preset.run.select != "label-free"
     record = out / "ablation.json"
@@ -58,19 +74,39 @@ def _run_cells(
     metric = job.preset.data.evaluation.metric
     for seed in seeds:
         for method in dict.fromkeys((SOURCE_ONLY, *methods)):
-            preset = load_preset(preset_name, [*overrides, *settings_of(method), f"run.seed={seed}"], base_of(method))
+            preset = load_preset(
+                preset_name, [*overrides, *settings_of(method), f"run.seed={seed}"], base_of(method)
+            )
             key = f"{method}-seed{seed}"
             job.reporter.say(f"cell {key}")
-            final = _train(replace(job, preset=preset, reporter=replace(job.reporter, warned=[])), out, method, seed)
+            final = _train(
+                replace(job, preset=preset, reporter=replace(job.reporter, warned=[])),
+                out,
+                method,
+                seed=seed,
+            )
             stamp = [final.stat().st_mtime_ns, _data_of(job, preset)]
             if cells.get(key, {}).get("stamp") != stamp:
-                cells[key] = {"stamp": stamp, "method": method, "seed": seed, **_evaluate(job, preset, final, by_labels)}
-                write_json(record, _summary(job.preset.name, metric, cells, by_labels))
-    chosen = {key: cell for key, cell in cells.items() if cell["seed"] in seeds and cell["method"] in methods}
-    summary = _summary(job.preset.name, metric, chosen, by_labels)
+                cells[key] = {
+                    "stamp": stamp,
+                    "method": method,
+                    "seed": seed,
+                    **_evaluate(job, preset, final, by_labels=by_labels),
+                }
+                write_json(record, _summary(job.preset.name, metric, cells, by_labels=by_labels))
+    chosen = {
+        key: cell
+        for key, cell in cells.items()
+        if cell["seed"] in seeds and cell["method"] in methods
+    }
+    summary = _summary(job.preset.name, metric, chosen, by_labels=by_labels)
     write_text(out / "ablation.md", markdown(summary))
     if any(row["mean"] is not None for row in summary["rows"]):
-        bars(out / "ablation.png", [row for row in summary["rows"] if row["mean"] is not None], f"{job.preset.name}: {metric}")
+        bars(
+            out / "ablation.png",
+            [row for row in summary["rows"] if row["mean"] is not None],
+            f"{job.preset.name}: {metric}",
+        )
     curves = curves_of(summary["rows"])
     if curves:
         label_curves(out / "labels.png", curves, f"{job.preset.name}: {metric}")
@@ -78,17 +114,29 @@ def _run_cells(
 
 
 def curves_of(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Return the rows of one method by the number of target labels, for methods that have several such rows."""
+    """Return the rows of one method by the number of target labels, for methods that have several
+    such rows.
+    """
     rows_by_method: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         rows_by_method.setdefault(without_labels(row["method"]), []).append(row)
-    curves = {name: ones for name, ones in rows_by_method.items() if any(row["labels"] != "0" for row in ones) and len(ones) > 1}
-    return {name: ones for name, ones in curves.items() if all(row["mean"] is not None for row in ones)}
+    curves = {
+        name: ones
+        for name, ones in rows_by_method.items()
+        if any(row["labels"] != "0" for row in ones) and len(ones) > 1
+    }
+    return {
+        name: ones for name, ones in curves.items() if all(row["mean"] is not None for row in ones)
+    }
 
 
 def with_labels(method: str, labels: str) -> str:
     """Return the row of a method with this many target labels."""
-    return method if labels == "0" or not method_class(base_of(method)).uses_target else f"{method}+{LABELLED}{labels}"
+    return (
+        method
+        if labels == "0" or not method_class(base_of(method)).uses_target
+        else f"{method}+{LABELLED}{labels}"
+    )
 
 
 def without_labels(method: str) -> str:
@@ -97,7 +145,10 @@ def without_labels(method: str) -> str:
 
 def labels_of(method: str) -> str:
     """Return how many target labels a row used, as it was asked for: "0", "20", "all", a file."""
-    return next((part.removeprefix(LABELLED) for part in method.split("+") if part.startswith(LABELLED)), "0")
+    return next(
+        (part.removeprefix(LABELLED) for part in method.split("+") if part.startswith(LABELLED)),
+        "0",
+    )
 
 
 def base_of(method: str) -> str:
@@ -112,11 +163,15 @@ def adapts(method: str) -> bool:
 
 def _check_oracle(job: stages.Job) -> None:
     """Raise UsageError unless the target's training images have labels of the source's classes."""
-    source, target = (open_domain(job.data_root, domain.dataset) for domain in (job.preset.data.source, job.preset.data.target))
+    source, target = (
+        open_domain(job.data_root, domain.dataset)
+        for domain in (job.preset.data.source, job.preset.data.target)
+    )
     if target.classes.names != source.classes.names:
         raise UsageError(
-            f"--methods {ORACLE}: {target.name} has different classes from {source.name}: {', '.join(target.classes.names)}\n"
-            f"prepare it with a mapping to the source's: {', '.join(source.classes.names)}"
+            f"--methods {ORACLE}: {target.name} has different classes from {source.name}:"
+            f" {', '.join(target.classes.names)}\nprepare it with a mapping to the source's:"
+            f" {', '.join(source.classes.names)}"
         )
     try:
         target.items("train", labelled=True)
@@ -131,7 +186,8 @@ def _oracle_preset(preset: Preset) -> Preset:
 
 
 def settings_of(method: str) -> list[str]:
-    """Return the overrides that follow a method's name; those without a section are the method's own.
+    """Return the overrides that follow a method's name; those without a section are the method's
+    own.
 
     Raises UsageError for what would change the source model too, which all cells of a seed share.
     """
@@ -140,14 +196,17 @@ def settings_of(method: str) -> list[str]:
     for part in overrides:
         if "=" not in part or not part.startswith(("method.", "adapt.", LABELLED)):
             raise UsageError(
-                f"--methods {method}: a row sets keys of its method, adapt or data.target.labelled as NAME=VALUE (else --set)"
+                f"--methods {method}: a row sets keys of its method, adapt or data.target.labelled"
+                " as NAME=VALUE (else --set)"
             )
     return overrides
 
 
 def _train(job: stages.Job, out: Path, method: str, seed: int) -> Path:
     if method == ORACLE:
-        return stages.pretrain(replace(job, preset=_oracle_preset(job.preset), out=out / f"{ORACLE}-seed{seed}"))
+        return stages.pretrain(
+            replace(job, preset=_oracle_preset(job.preset), out=out / f"{ORACLE}-seed{seed}")
+        )
     source_only = stages.pretrain(replace(job, out=out / f"{SOURCE_ONLY}-seed{seed}"))
     if not adapts(method):
         return source_only
@@ -155,8 +214,11 @@ def _train(job: stages.Job, out: Path, method: str, seed: int) -> Path:
 
 
 def _evaluate(job: stages.Job, preset, final: Path, by_labels: bool) -> dict[str, Any]:
-    """The evaluation by labels (None where there are none and none are asked for), and the verdict without."""
-    wanted, verdict = preset.data.evaluation, checkpoint.load(final).get("verdict")
+    """The evaluation by labels (None where there are none and none are asked for), and the verdict
+    without.
+    """
+    wanted = preset.data.evaluation
+    verdict = checkpoint.load(final).get("verdict")
     try:
         dataset = open_dataset(job.data_root, wanted.dataset)
         dataset.items(wanted.split, labelled=True)
@@ -165,7 +227,7 @@ def _evaluate(job: stages.Job, preset, final: Path, by_labels: bool) -> dict[str
             raise
         return {"result": None, "verdict": verdict}
     precision = make_precision("fp32", pick_device(job.device))
-    result = evaluate_file(final, dataset, wanted.split, precision, job.reporter)
+    result = evaluate_file(final, dataset, wanted.split, precision=precision, reporter=job.reporter)
     return {"result": result.to_json(), "verdict": verdict}
 
 
@@ -187,14 +249,25 @@ def _read(record: Path) -> dict[str, dict]:
         raise FgdaError(f"cannot read {record}: delete it to evaluate all cells again") from error
 
 
-def _summary(preset: str, metric: str, cells: dict[str, dict], by_labels: bool = True) -> dict[str, Any]:
+def _summary(
+    preset: str, metric: str, cells: dict[str, dict], by_labels: bool = True
+) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     for method in dict.fromkeys(cell["method"] for cell in cells.values()):
-        ours = sorted((cell for cell in cells.values() if cell["method"] == method), key=lambda cell: cell["seed"])
-        scores = {cell["seed"]: _score(cell["result"], metric) for cell in ours if cell["result"] is not None}
+        ours = sorted(
+            (cell for cell in cells.values() if cell["method"] == method),
+            key=lambda cell: cell["seed"],
+        )
+        scores = {
+            cell["seed"]: _score(cell["result"], metric)
+            for cell in ours
+            if cell["result"] is not None
+        }
         values = list(scores.values())
         spread = statistics.stdev(values) if len(values) > 1 else None
-        iou = _mean_iou([cell["result"].get("iou", {}) for cell in ours if cell["result"] is not None])
+        iou = _mean_iou(
+            [cell["result"].get("iou", {}) for cell in ours if cell["result"] is not None]
+        )
         verdicts = [cell["verdict"] for cell in ours if cell.get("verdict")]
         paper = ROWS.get(preset, {}).get(method)
         rows.append(
@@ -213,12 +286,18 @@ def _summary(preset: str, metric: str, cells: dict[str, dict], by_labels: bool =
             }
         )
     means = {row["method"]: row["mean"] for row in rows}
-    start, most = means.get(SOURCE_ONLY), means.get(ORACLE)
+    start = means.get(SOURCE_ONLY)
+    most = means.get(ORACLE)
     if start is not None and most is not None and most != start:
         for row in rows:
-            row["gap_closed"] = None if row["mean"] is None else 100 * (row["mean"] - start) / (most - start)
+            row["gap_closed"] = (
+                None if row["mean"] is None else 100 * (row["mean"] - start) / (most - start)
+            )
     if not by_labels:
-        rows.sort(key=lambda row: -math.inf if row["label_free"] is None else row["label_free"], reverse=True)
+        rows.sort(
+            key=lambda row: -math.inf if row["label_free"] is None else row["label_free"],
+            reverse=True,
+        )
     return {
         "preset": preset,
         "metric": metric,
@@ -234,8 +313,8 @@ def _score(result: dict[str, Any], metric: str) -> float | None:
 
 
 def _mean_score(verdicts: list[dict], seeds: int) -> float | None:
-    """The mean score without labels; None where a seed has none (a run of an earlier version). A method that collapsed on one
-    seed has collapsed: no mean tells so."""
+    """The mean score without labels; None where a seed has none (a run of an earlier version). A
+    method that collapsed on one seed has collapsed: no mean tells so."""
     if not verdicts or len(verdicts) != seeds:
         return None
     scores = [verdict["score"] for verdict in verdicts]
@@ -256,10 +335,21 @@ def markdown(summary: dict[str, Any]) -> str:
     heads = ["method", "mIoU", "seeds", "without labels", "paper"]
     with_gap = any("gap_closed" in row for row in summary["rows"])
     heads += ["gap closed, %"] if with_gap else []
-    lines = [f"# {summary['preset']}: {summary['metric']} by method", "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    lines = [
+        f"# {summary['preset']}: {summary['metric']} by method",
+        "",
+        f"| {' | '.join(heads)} |",
+        "|---" * len(heads) + "|",
+    ]
     for row in summary["rows"]:
         seeds = ", ".join(f"{seed}: {value:.1f}" for seed, value in row["seeds"].items())
-        cells = [row["method"], mean_text(row), seeds, signed(row.get("label_free")), paper_text(row, summary)]
+        cells = [
+            row["method"],
+            mean_text(row),
+            seeds,
+            signed(row.get("label_free")),
+            paper_text(row, summary),
+        ]
         cells += [show(row.get("gap_closed"))] if with_gap else []
         lines.append(f"| {' | '.join(cells)} |")
     notes = [*footnotes(summary), *harms(summary)]
@@ -267,9 +357,19 @@ def markdown(summary: dict[str, Any]) -> str:
     classes = list(summary["rows"][0]["iou"])
     if classes:
         heads = " | ".join(("method", *classes))
-        lines += ["", "IoU by class, mean over the seeds:", "", f"| {heads} |", "|---" * (len(classes) + 1) + "|"]
+        lines += [
+            "",
+            "IoU by class, mean over the seeds:",
+            "",
+            f"| {heads} |",
+            "|---" * (len(classes) + 1) + "|",
+        ]
         lines += [_class_row(row["method"], row["iou"], classes) for row in summary["rows"]]
-        lines += [_class_row(f"{row['method']}, paper", row["paper_iou"], classes) for row in summary["rows"] if row["paper_iou"]]
+        lines += [
+            _class_row(f"{row['method']}, paper", row["paper_iou"], classes)
+            for row in summary["rows"]
+            if row["paper_iou"]
+        ]
     return "\n".join(lines) + "\n"
 
 

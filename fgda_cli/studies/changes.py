@@ -1,4 +1,6 @@
-"""Changes from one checkpoint to another on the same labelled images: by class with intervals, and the frames that show them."""
+"""Changes from one checkpoint to another on the same labelled images: by class with intervals, and
+the frames that show them.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +20,19 @@ from ..visual.colour import colourise, error_map
 if TYPE_CHECKING:
     from .evaluation import Candidate
 
-LEAST = 0.1  # points of IoU: less is no change, however narrow its interval
-SHOWN = 4  # frames that lost most, and that gained most
+# points of IoU: less is no change, however narrow its interval
+LEAST = 0.1
+# frames that lost most, and that gained most
+SHOWN = 4
 
 
 def change(first: EvaluationResult, other: EvaluationResult) -> dict[str, Any]:
-    """Return the JSON of a change in points of IoU: by class and in the mean, each with the interval over the same resampled
-    images. `harmed` and `helped` name the classes whose interval excludes 0 and that changed by at least 0.1.
+    """Return the JSON of a change in points of IoU: by class and in the mean, each with the
+    interval over the same resampled images. `harmed` and `helped` name the classes whose interval
+    excludes 0 and that changed by at least 0.1.
 
-    Both means are over the classes that the truth shows: one that a network calls where no label has it would enter one
-    mean and not the other. Raises ValueError for results of different data.
+    Both means are over the classes that the truth shows: one that a network calls where no label
+    has it would enter one mean and not the other. Raises ValueError for results of different data.
     """
     if first.data != other.data:
         raise ValueError("results of different data cannot be compared")
@@ -45,9 +50,17 @@ def change(first: EvaluationResult, other: EvaluationResult) -> dict[str, Any]:
     }
     mean = {
         "change": float(np.mean(exact[1][used]) - np.mean(exact[0][used])) if used else 0.0,
-        "interval": None if drawn[0] is None else interval(mean_of(drawn[1][:, used]) - mean_of(drawn[0][:, used])),
+        "interval": (
+            None
+            if drawn[0] is None
+            else interval(mean_of(drawn[1][:, used]) - mean_of(drawn[0][:, used]))
+        ),
     }
-    clear = {name: e for name, e in by_class.items() if e["interval"] is not None and abs(e["change"]) >= LEAST}
+    clear = {
+        name: e
+        for name, e in by_class.items()
+        if e["interval"] is not None and abs(e["change"]) >= LEAST
+    }
     return {
         "from": first.checkpoints[0],
         "over": [names[k] for k in used],
@@ -61,7 +74,8 @@ def change(first: EvaluationResult, other: EvaluationResult) -> dict[str, Any]:
 
 
 def comparison_page(judged: list[Candidate], dataset: PreparedDataset, look: str) -> str:
-    """Return a page of the first checkpoint against each of the others; `look` is the path of the page to look around in.
+    """Return a page of the first checkpoint against each of the others; `look` is the path of the
+    page to look around in.
 
     Pictures are of the predictions that were scored.
     """
@@ -76,32 +90,40 @@ def comparison_page(judged: list[Candidate], dataset: PreparedDataset, look: str
     for other in others:
         change = other.result.change
         note = (
-            f"Points of IoU; intervals of 95 % over {change['resamples']} draws of the {change['drawn']}, the same for both. "
-            "Red: worse beyond the interval (negative transfer), blue: better."
+            f"Points of IoU; intervals of 95 % over {change['resamples']} draws of the"
+            f" {change['drawn']}, the same for both. Red: worse beyond the interval (negative"
+            " transfer), blue: better."
         )
         sections.append(html.section(f"{first.heading} → {other.heading}", _bars(change), note))
-        before, after = result.counts.scores, other.result.counts.scores
+        before = result.counts.scores
+        after = other.result.counts.scores
         order = sorted(set(before) & set(after), key=lambda name: after[name] - before[name])
         worst = [name for name in order[:SHOWN] if after[name] < before[name]]
         best = [name for name in order[::-1][:SHOWN] if after[name] > before[name]]
         for title, names in (("Frames that lost most", worst), ("Frames that gained most", best)):
             if names:
-                sections.append(html.section(title, _frames(names, first, other, dataset)))
+                sections.append(html.section(title, _frames(names, first, other, dataset=dataset)))
     return html.page("Comparison", facts, html.cards(figures), html.look_link(look), *sections)
 
 
 def _bars(change: dict[str, Any]) -> str:
     """A table with a bar from 0 for each class and its interval as a line."""
     entries = {"mean": change["miou"], **change["iou"]}
-    reach = max(abs(bound) for e in entries.values() for bound in (e["change"], *(e["interval"] or ()))) or 1.0
+    reach = (
+        max(abs(bound) for e in entries.values() for bound in (e["change"], *(e["interval"] or ())))
+        or 1.0
+    )
     rows = []
     for name, entry in entries.items():
         low, high = entry["interval"] or (entry["change"], entry["change"])
         clear = abs(entry["change"]) >= LEAST
         colour = "#c43c28" if clear and high < 0 else "#2271b1" if clear and low > 0 else "#9aa5b1"
         span = f"{low:+.1f} to {high:+.1f}" if entry["interval"] else "–"
-        bar = html.change_bar(entry["change"] / reach, low / reach, high / reach, colour)
-        rows.append(f"<tr><td>{escape(name)}</td><td>{entry['change']:+.1f}</td><td>{span}</td><td class='track'>{bar}</td></tr>")
+        bar = html.change_bar(entry["change"] / reach, low / reach, high / reach, colour=colour)
+        rows.append(
+            f"<tr><td>{escape(name)}</td><td>{entry['change']:+.1f}</td><td>{span}</td><td"
+            f" class='track'>{bar}</td></tr>"
+        )
     head = "<thead><tr><th>class</th><th>change</th><th>95 %</th><th></th></tr></thead>"
     return f"<table class='iou'>{head}<tbody>{''.join(rows)}</tbody></table>"
 
@@ -116,7 +138,10 @@ def _frames(names: list[str], first: Candidate, other: Candidate, dataset: Prepa
             classes = one.result.classes
             truth = ClassMatch(classes, dataset.classes).table()[dataset.label(items[name])]
             ids = one.kept[name]["train_ids"]
-            figures += [html.image(colourise(ids, classes), one.heading), html.image(error_map(image, truth, ids), "errors")]
+            figures += [
+                html.image(colourise(ids, classes), one.heading),
+                html.image(error_map(image, truth, ids), "errors"),
+            ]
         before, after = (one.result.counts.scores[name] for one in (first, other))
         parts.append(html.scene(name, f"mIoU {before:.1f} → {after:.1f} %", figures))
     return "".join(parts)

@@ -1,4 +1,6 @@
-"""Comparison sheets: image, truth when there is one, and under each checkpoint its labels and its entropy."""
+"""Comparison sheets: image, truth when there is one, and under each checkpoint its labels and its
+entropy.
+"""
 
 from __future__ import annotations
 
@@ -26,13 +28,16 @@ from ..visual.sheets import grid, with_legend
 
 @dataclass(frozen=True)
 class Scene:
-    """An RGB image `[H,W,3]` and, when known, its train ids `[H,W]` in the terms of `classes`; what checkpoints predict on it."""
+    """An RGB image `[H,W,3]` and, when known, its train ids `[H,W]` in the terms of `classes`; what
+    checkpoints predict on it.
+    """
 
     image: np.ndarray
     truth: np.ndarray | None = None
     classes: ClassSet | None = None
     name: str = ""
-    predictions: list[dict[str, np.ndarray]] = field(default_factory=list)  # of each checkpoint: train_ids, entropy
+    # of each checkpoint: train_ids, entropy
+    predictions: list[dict[str, np.ndarray]] = field(default_factory=list)
 
 
 def from_dataset(dataset: PreparedDataset, split: str, most: int) -> list[Scene]:
@@ -42,20 +47,27 @@ def from_dataset(dataset: PreparedDataset, split: str, most: int) -> list[Scene]
             np.ascontiguousarray(dataset.image(item)),
             None if item.label is None else dataset.label(item),
             dataset.classes,
-            item.name,
+            name=item.name,
         )
         for item in evenly_spaced(dataset.items(split), most)
     ]
 
 
 def gather(inputs: list[str], root: Path, most: int, threads: int | None = None) -> list[Scene]:
-    """Return at most `most` scenes of images, videos and folders, or of prepared data sets by folder or name.
+    """Return at most `most` scenes of images, videos and folders, or of prepared data sets by
+    folder or name.
 
-    They are spread over all inputs, evenly within each. Raises FgdaError for an input that cannot be read.
+    They are spread over all inputs, evenly within each. Raises FgdaError for an input that cannot
+    be read.
     """
     sources = [_source_of(text, root) for text in inputs]
     counts = _shared_out(most, [size for size, _ in sources])
-    return [scene for count, (_, read) in zip(counts, sources, strict=True) if count for scene in read(count, threads)]
+    return [
+        scene
+        for count, (_, read) in zip(counts, sources, strict=True)
+        if count
+        for scene in read(count, threads)
+    ]
 
 
 def _shared_out(most: int, sizes: list[int]) -> list[int]:
@@ -70,7 +82,10 @@ def _shared_out(most: int, sizes: list[int]) -> list[int]:
 
 def _source_of(text: str, root: Path) -> tuple[int, Callable[[int, int | None], list[Scene]]]:
     """How many scenes an input has, and what reads some of them."""
-    folder = next((folder for folder in (Path(text), root / text) if (folder / "manifest.json").is_file()), None)
+    folder = next(
+        (folder for folder in (Path(text), root / text) if (folder / "manifest.json").is_file()),
+        None,
+    )
     if folder is not None:
         dataset = PreparedDataset(folder)
         split = "val" if "val" in dataset.splits() else dataset.splits()[0]
@@ -82,7 +97,9 @@ def _source_of(text: str, root: Path) -> tuple[int, Callable[[int, int | None], 
         scenes = []
         for number, (item, wanted) in enumerate(zip(items, _spread(count, sizes), strict=True)):
             clip = Clip(every=max(1, sizes[number] // max(1, wanted))) if item.is_video else Clip()
-            for shown, image in islice(read_inputs([item] if wanted else [], threads, clip=clip), wanted):
+            for shown, image in islice(
+                read_inputs([item] if wanted else [], threads, clip=clip), wanted
+            ):
                 if isinstance(image, BadFile):
                     raise FgdaError(f"{item.shown}: {image}")
                 scenes.append(Scene(image, name=shown.name))
@@ -93,39 +110,58 @@ def _source_of(text: str, root: Path) -> tuple[int, Callable[[int, int | None], 
 
 def _spread(count: int, sizes: list[int]) -> list[int]:
     """How many of `count` scenes, evenly spaced over all, fall to each of the items in order."""
-    places = evenly_spaced([number for number, size in enumerate(sizes) for _ in range(size)], count)
+    places = evenly_spaced(
+        [number for number, size in enumerate(sizes) for _ in range(size)], count
+    )
     return [places.count(number) for number in range(len(sizes))]
 
 
 def networks_of(
     checkpoints: list[Path], scenes: list[Scene], precision: Precision
 ) -> tuple[list[Segmenter], list[ClassSet], ClassSet]:
-    """Return the checkpoints' networks on the device, the classes of each, and every class of theirs and of the scenes once."""
+    """Return the checkpoints' networks on the device, the classes of each, and every class of
+    theirs and of the scenes once.
+    """
     loaded = [load_model(path, exported=True) for path in checkpoints]
     own = [info["classes"] for _, info in loaded]
     classes = union_of([*own, *(scene.classes for scene in scenes if scene.classes is not None)])
     return [precision.to_device(model) for model, _ in loaded], own, classes
 
 
-def predicted(scenes: list[Scene], models: list[Segmenter], precision: Precision) -> Iterator[Scene]:
+def predicted(
+    scenes: list[Scene], models: list[Segmenter], precision: Precision
+) -> Iterator[Scene]:
     """Yield the scenes with each network's prediction."""
     for scene in scenes:
-        yield replace(scene, predictions=[predict(model, scene.image, precision) for model in models])
+        yield replace(
+            scene, predictions=[predict(model, scene.image, precision) for model in models]
+        )
 
 
-def comparison(scenes: list[Scene], checkpoints: list[Path], names: list[str], precision: Precision) -> np.ndarray:
-    """Draw two rows a scene: labels above, entropy (eq. 4) below; each picture has its image's own aspect, and colours follow
-    class names.
+def comparison(
+    scenes: list[Scene], checkpoints: list[Path], names: list[str], precision: Precision
+) -> np.ndarray:
+    """Draw two rows a scene: labels above, entropy (eq. 4) below; each picture has its image's own
+    aspect, and colours follow class names.
     """
     models, own, classes = networks_of(checkpoints, scenes, precision)
     has_truth = any(scene.truth is not None for scene in scenes)
     rows = []
     for scene in predicted(scenes, models, precision):
         predictions = scene.predictions
-        truth = [None if scene.truth is None else in_colours(scene.truth, scene.classes, classes)] if has_truth else []
-        labels = [in_colours(result["train_ids"], theirs, classes) for result, theirs in zip(predictions, own, strict=True)]
+        truth = (
+            [None if scene.truth is None else in_colours(scene.truth, scene.classes, classes)]
+            if has_truth
+            else []
+        )
+        labels = [
+            in_colours(result["train_ids"], theirs, classes)
+            for result, theirs in zip(predictions, own, strict=True)
+        ]
         rows.append([scene.image, *truth, *labels])
-        rows.append([None, *(None for _ in truth), *(heat(result["entropy"]) for result in predictions)])
+        rows.append(
+            [None, *(None for _ in truth), *(heat(result["entropy"]) for result in predictions)]
+        )
     headings = ["image", *(["truth"] if has_truth else []), *names]
     return with_legend(grid(rows, headings), classes)
 

@@ -1,4 +1,6 @@
-"""The demo: draw and prepare the playground, pretrain, adapt, evaluate both, draw the comparison."""
+"""The demo: draw and prepare the playground, pretrain, adapt, evaluate both, draw the
+comparison.
+"""
 
 from __future__ import annotations
 
@@ -25,39 +27,85 @@ from ..visual.heat import heat
 from ..visual.sheets import grid, with_legend
 from .compare import from_dataset
 
-SHOWN = 4  # scenes on the comparison sheet
+# scenes on the comparison sheet
+SHOWN = 4
 
 
 def run_demo(
-    preset: Preset, out: Path, device: str, fresh: bool, reporter: Reporter, workers: int | None = None
+    preset: Preset,
+    out: Path,
+    device: str,
+    fresh: bool,
+    reporter: Reporter,
+    workers: int | None = None,
 ) -> dict[str, Any]:
     """Run the demo below `out`, and return summary.json's content. Runs resume like any other."""
-    start, data = time.perf_counter(), out / "data"
+    start = time.perf_counter()
+    data = out / "data"
     reporter.say("1/4 drawing and preparing the two domains")
     prepare_playground(out / "raw", How(data, workers=default_workers(workers), reporter=reporter))
-    job = stages.Job(preset, data, out / f"pretrain-seed{preset.run.seed}", device, fresh, reporter)
+    job = stages.Job(
+        preset,
+        data,
+        out / f"pretrain-seed{preset.run.seed}",
+        device=device,
+        fresh=fresh,
+        reporter=reporter,
+    )
     reporter.say("2/4 training on the labelled game scenes")
     source_only = stages.pretrain(job)
     reporter.say("3/4 adapting to the unlabelled street scenes")
-    adapted = stages.adapt(replace(job, out=out / f"adapt-{preset.method.name}-seed{preset.run.seed}"), source_only)
+    adapted = stages.adapt(
+        replace(job, out=out / f"adapt-{preset.method.name}-seed{preset.run.seed}"), source_only
+    )
     reporter.say("4/4 evaluating both")
-    wanted, precision = preset.data.evaluation, make_precision("fp32", pick_device(device))
+    wanted = preset.data.evaluation
+    precision = make_precision("fp32", pick_device(device))
     dataset = open_dataset(data, wanted.dataset)
-    results = [evaluate_file(path, dataset, wanted.split, precision, reporter).to_json() for path in (source_only, adapted)]
-    write_image(out / "comparison.png", sheet(dataset, wanted.split, [source_only, adapted], precision))
-    summary = {"seed": preset.run.seed, "seconds": round(time.perf_counter() - start, 1), "source_only": results[0],
-               "adapted": results[1], "gain": results[1]["miou"] - results[0]["miou"]}  # fmt: skip
+    results = [
+        evaluate_file(path, dataset, wanted.split, precision=precision, reporter=reporter).to_json()
+        for path in (source_only, adapted)
+    ]
+    write_image(
+        out / "comparison.png",
+        sheet(dataset, wanted.split, [source_only, adapted], precision=precision),
+    )
+    summary = {
+        "seed": preset.run.seed,
+        "seconds": round(time.perf_counter() - start, 1),
+        "source_only": results[0],
+        "adapted": results[1],
+        "gain": results[1]["miou"] - results[0]["miou"],
+    }
     write_json(out / "summary.json", summary)
     return summary
 
 
-def sheet(dataset: PreparedDataset, split: str, checkpoints: list[Path], precision: Precision) -> np.ndarray:
-    """Draw image, truth, both predictions and both entropy maps side by side, for scenes spread over the split."""
+def sheet(
+    dataset: PreparedDataset, split: str, checkpoints: list[Path], precision: Precision
+) -> np.ndarray:
+    """Draw image, truth, both predictions and both entropy maps side by side, for scenes spread
+    over the split.
+    """
     models = [precision.to_device(load_model(path)[0]) for path in checkpoints]
     rows = []
     for scene in from_dataset(dataset, split, SHOWN):
         predictions = [predict(model, scene.image, precision) for model in models]
         maps = [colourise(result["train_ids"], dataset.classes) for result in predictions]
-        rows.append([scene.image, colourise(scene.truth, dataset.classes), *maps, *(heat(r["entropy"]) for r in predictions)])
-    headings = ["image", "truth", "source only", "adapted", "entropy: source only", "entropy: adapted"]
+        rows.append(
+            [
+                scene.image,
+                colourise(scene.truth, dataset.classes),
+                *maps,
+                *(heat(r["entropy"]) for r in predictions),
+            ]
+        )
+    headings = [
+        "image",
+        "truth",
+        "source only",
+        "adapted",
+        "entropy: source only",
+        "entropy: adapted",
+    ]
     return with_legend(grid(rows, headings), dataset.classes)

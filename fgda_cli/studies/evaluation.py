@@ -30,13 +30,17 @@ from .look import LOOK, MOST_CHECKPOINTS, look_page
 from .report import check_pages, evaluation_page, write_page
 from .verdict import start_of
 
-RESAMPLES = 1000  # of the images, for intervals
-LOOKED_AT = 20  # images of the page to look in, evenly spaced
+# of the images, for intervals
+RESAMPLES = 1000
+# images of the page to look in, evenly spaced
+LOOKED_AT = 20
 
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """Options of `fgda evaluate`; data and split are what the checkpoints' presets name where None is given."""
+    """Options of `fgda evaluate`; data and split are what the checkpoints' presets name where None
+    is given.
+    """
 
     data: str | None
     split: str | None
@@ -49,12 +53,15 @@ class EvaluationOptions:
     report: Path | None = None
     threads: int | None = None
     extras: Extras = Extras()
-    mean: bool = False  # one result, of the mean of all checkpoints' probabilities
+    # one result, of the mean of all checkpoints' probabilities
+    mean: bool = False
 
 
 @dataclass
 class Candidate:
-    """A checkpoint that is evaluated: its name in tables, its content, and the files whose mean it is the first of."""
+    """A checkpoint that is evaluated: its name in tables, its content, and the files whose mean it
+    is the first of.
+    """
 
     path: Path
     heading: str
@@ -80,16 +87,22 @@ class Receivers:
             receive(item, decision, counts)
 
 
-def evaluate_all(paths: list[Path], wanted: EvaluationOptions, reporter: Reporter) -> tuple[list[str], list[EvaluationResult]]:
+def evaluate_all(
+    paths: list[Path], wanted: EvaluationOptions, reporter: Reporter
+) -> tuple[list[str], list[EvaluationResult]]:
     """Return a heading and the result for each checkpoint; files go where `wanted` says.
 
-    Raises UsageError for checkpoints whose presets name different data, before anything is evaluated.
+    Raises UsageError for checkpoints whose presets name different data, before anything is
+    evaluated.
     """
     group = join(wanted.precision.device)
     candidates = _candidates(paths, wanted, reporter)
     dataset, split = _one_dataset(candidates, wanted)
     check_pages(wanted.report, [one.folder for one in candidates] if len(candidates) > 1 else ())
-    saved = [_saved(one, candidates, dataset, split, wanted, group, reporter) for one in candidates]
+    saved = [
+        _saved(one, candidates, dataset, split=split, wanted=wanted, group=group, reporter=reporter)
+        for one in candidates
+    ]
     with kept_below(wanted.report, group) as folder:
         for number, one in enumerate(candidates):
             receivers = Receivers([] if saved[number] is None else [saved[number]])
@@ -97,10 +110,23 @@ def evaluate_all(paths: list[Path], wanted: EvaluationOptions, reporter: Reporte
                 one.kept = KeptPredictions(folder / str(number))
                 receivers.each.append(one.kept)
             manner = Manner(
-                wanted.tta, wanted.extras, wanted.threads, group, receivers if receivers.each else None, folder is not None
+                wanted.tta,
+                wanted.extras,
+                wanted.threads,
+                process_group=group,
+                on_prediction=receivers if receivers.each else None,
+                with_entropy=folder is not None,
             )
             one.result = evaluate_file(
-                one.path, dataset, split, wanted.precision, reporter, manner, wanted.protocol, one.content, one.together
+                one.path,
+                dataset,
+                split,
+                precision=wanted.precision,
+                reporter=reporter,
+                manner=manner,
+                protocol=wanted.protocol,
+                content=one.content,
+                with_paths=one.together,
             )
             first = candidates[0].result
             if number and wanted.extras.resamples and _comparable(candidates[0], one, reporter):
@@ -108,19 +134,35 @@ def evaluate_all(paths: list[Path], wanted: EvaluationOptions, reporter: Reporte
         results = [one.result for one in candidates]
         share_classes(results, reporter)
         if wanted.report is not None and group.is_first:
-            _write_pages(candidates, dataset, split, wanted.report, reporter)
+            _write_pages(candidates, dataset, split, report=wanted.report, reporter=reporter)
     return [one.heading for one in candidates], results
 
 
-def _candidates(paths: list[Path], wanted: EvaluationOptions, reporter: Reporter) -> list[Candidate]:
+def _candidates(
+    paths: list[Path], wanted: EvaluationOptions, reporter: Reporter
+) -> list[Candidate]:
     if wanted.mean:
-        return [Candidate(paths[0], f"mean of {len(paths)}", load(paths[0], exported=True), tuple(paths[1:]))]
+        return [
+            Candidate(
+                paths[0],
+                f"mean of {len(paths)}",
+                load(paths[0], exported=True),
+                together=tuple(paths[1:]),
+            )
+        ]
     paths = start_first(paths, reporter)
-    return [Candidate(path, heading, load(path, exported=True)) for path, heading in zip(paths, headings(paths), strict=True)]
+    return [
+        Candidate(path, heading, load(path, exported=True))
+        for path, heading in zip(paths, headings(paths), strict=True)
+    ]
 
 
-def _one_dataset(candidates: list[Candidate], wanted: EvaluationOptions) -> tuple[PreparedDataset, str]:
-    """Return the data set and split of all candidates. Raises UsageError where their presets name different ones."""
+def _one_dataset(
+    candidates: list[Candidate], wanted: EvaluationOptions
+) -> tuple[PreparedDataset, str]:
+    """Return the data set and split of all candidates. Raises UsageError where their presets name
+    different ones.
+    """
     named: dict[tuple[str, str], Candidate] = {}
     for one in candidates:
         evaluation = one.content["preset"]["data"]["evaluation"]
@@ -132,8 +174,9 @@ def _one_dataset(candidates: list[Candidate], wanted: EvaluationOptions) -> tupl
     if len(set(data.values())) > 1:
         first, second, *_ = ((*key, one) for key, one in named.items())
         raise UsageError(
-            f"{first[2].path} is evaluated on {first[0]} / {first[1]}, {second[2].path} on {second[0]} / {second[1]}: "
-            "they are compared on one data set\nname it with --data (and --split)"
+            f"{first[2].path} is evaluated on {first[0]} / {first[1]}, {second[2].path} on"
+            f" {second[0]} / {second[1]}: they are compared on one data set\nname it with --data"
+            " (and --split)"
         )
     key, dataset = next(iter(opened.items()))
     return dataset, key[1]
@@ -159,10 +202,18 @@ def _saved(
     return SavedIds(out, ids, planned(out, names, group))
 
 
-def _write_pages(candidates: list[Candidate], dataset: PreparedDataset, split: str, report: Path, reporter: Reporter) -> None:
+def _write_pages(
+    candidates: list[Candidate],
+    dataset: PreparedDataset,
+    split: str,
+    report: Path,
+    reporter: Reporter,
+) -> None:
     several = len(candidates) > 1
     for one in candidates:
-        page = evaluation_page(one.result, dataset, one.kept, f"{'../' if several else ''}{LOOK}")
+        page = evaluation_page(
+            one.result, dataset, one.kept, look=f"{'../' if several else ''}{LOOK}"
+        )
         place = report / (one.folder if several else "") / "index.html"
         reporter.say(f"report: {write_page(place, page)}")
     shown = candidates[:MOST_CHECKPOINTS]
@@ -170,7 +221,9 @@ def _write_pages(candidates: list[Candidate], dataset: PreparedDataset, split: s
     items = evenly_spaced(dataset.items(split, labelled=True), LOOKED_AT)
     scenes = reporter.track(_scenes(dataset, items, shown), "looking", len(items))
     names = [one.heading for one in shown]
-    write_page(report / LOOK, look_page(scenes, names, own, union_of([*own, dataset.classes])))
+    write_page(
+        report / LOOK, look_page(scenes, names, own, classes=union_of([*own, dataset.classes]))
+    )
     changed = [one for one in candidates[1:] if one.result.change is not None]
     if changed:
         page = comparison_page([candidates[0], *changed], dataset, LOOK)
@@ -181,12 +234,20 @@ def _scenes(dataset: PreparedDataset, items: list[Item], shown: list[Candidate])
     for item in items:
         image = np.ascontiguousarray(dataset.image(item))
         predictions = [one.kept[item.name] for one in shown]
-        yield Scene(image, dataset.label(item), dataset.classes, item.name, predictions)
+        yield Scene(
+            image, dataset.label(item), dataset.classes, name=item.name, predictions=predictions
+        )
 
 
 def start_first(paths: list[Path], reporter: Reporter) -> list[Path]:
-    """Return the checkpoints in order: one that others began as comes before them, because changes are counted from it."""
-    starts = {start.resolve() for path in paths if (start := start_of(path)) is not None and start.is_file()}
+    """Return the checkpoints in order: one that others began as comes before them, because changes
+    are counted from it.
+    """
+    starts = {
+        start.resolve()
+        for path in paths
+        if (start := start_of(path)) is not None and start.is_file()
+    }
     first = [path for path in paths if path.resolve() in starts]
     if len(first) != 1 or first[0] == paths[0]:
         return paths
@@ -195,13 +256,17 @@ def start_first(paths: list[Path], reporter: Reporter) -> list[Path]:
 
 
 def share_classes(results: list[EvaluationResult], reporter: Reporter) -> None:
-    """Add the mean over the classes that all results were evaluated on, where these differ; said."""
-    shared = [name for name in results[0].evaluated if all(name in result.evaluated for result in results)]
+    """Add the mean over the classes that all results were evaluated on, where these differ;
+    said.
+    """
+    shared = [
+        name for name in results[0].evaluated if all(name in result.evaluated for result in results)
+    ]
     if all(set(result.evaluated) == set(shared) for result in results):
         return
     reporter.decide(
-        f"the checkpoints have different classes: compared on the {len(shared)} that all have ({', '.join(shared) or 'none'}); "
-        "each one's own mIoU is over its own classes"
+        f"the checkpoints have different classes: compared on the {len(shared)} that all have"
+        f" ({', '.join(shared) or 'none'}); each one's own mIoU is over its own classes"
     )
     for result in results:
         known = [result.iou[name] for name in shared if result.iou[name] is not None]
@@ -214,8 +279,15 @@ def share_classes(results: list[EvaluationResult], reporter: Reporter) -> None:
 
 def _comparable(first: Candidate, other: Candidate, reporter: Reporter) -> bool:
     """Return whether both were counted on the same data in the same classes; report why not."""
-    one, two = first.result, other.result
-    same = one.classes == two.classes and one.data == two.data and one.counts.images.keys() == two.counts.images.keys()
+    one = first.result
+    two = other.result
+    same = (
+        one.classes == two.classes
+        and one.data == two.data
+        and one.counts.images.keys() == two.counts.images.keys()
+    )
     if not same:
-        reporter.decide(f"{other.heading} is not compared with {first.heading}: their classes or images differ")
+        reporter.decide(
+            f"{other.heading} is not compared with {first.heading}: their classes or images differ"
+        )
     return same

@@ -1,4 +1,6 @@
-"""`fgda gap`: what differs between a source and a target before anything is trained, and what to set for it."""
+"""`fgda gap`: what differs between a source and a target before anything is trained, and what to
+set for it.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +21,15 @@ from ..runtime.errors import FgdaError
 from ..runtime.record import recorded
 from ..signals.observe import Frames, frames_of, observe
 
-WIDTH = 256  # of the images that are looked at
-BINS = (8, 6, 6, 6)  # of height, L, a, b in the crude guess of classes
+# of the images that are looked at
+WIDTH = 256
+# of height, L, a, b in the crude guess of classes
+BINS = (8, 6, 6, 6)
 BANDS = 32  # of the spectrum
-SHIFTED = 0.06  # of the height: so much further up or down the target's layout lies as of another view
-RARE = 0.005  # share of the source's pixels below which a class is rare
+# of the height: so much further up or down the target's layout lies as of another view
+SHIFTED = 0.06
+# share of the source's pixels below which a class is rare
+RARE = 0.005
 
 
 @dataclass(frozen=True)
@@ -34,98 +40,147 @@ class DomainStatistics:
     size: tuple[int, int]
     count: int
     frames: Frames
-    moments: np.ndarray  # [2,3] mean and deviation of L, a, b (0-255)
-    spectrum: np.ndarray  # [BANDS] mean log10 power from coarse to fine
-    profile: np.ndarray  # [2,32] by height: brightness, edges; each less its mean, over its deviation
-    shares: np.ndarray | None  # [K] of the labelled pixels; None: no labels
-    cached: int | None = None  # pixels of a prepared training image; None: it keeps its size
+    # [2,3] mean and deviation of L, a, b (0-255)
+    moments: np.ndarray
+    # [BANDS] mean log10 power from coarse to fine
+    spectrum: np.ndarray
+    # [2,32] by height: brightness, edges; each less its mean, over its deviation
+    profile: np.ndarray
+    # [K] of the labelled pixels; None: no labels
+    shares: np.ndarray | None
+    # pixels of a prepared training image; None: it keeps its size
+    cached: int | None = None
 
 
 def look_at(dataset: AnyDataset, count: int) -> DomainStatistics:
-    """Return the statistics of a data set over `count` of its training images (of its first split if it has none)."""
+    """Return the statistics of a data set over `count` of its training images (of its first split
+    if it has none).
+    """
     split = training_split(dataset)
     items = dataset.items(split)
     labelled = all(item.label is not None for item in items)
-    frames = frames_of(dataset, split, lambda width, height: (WIDTH, max(32, round(WIDTH * height / width))), count, labelled)
-    lab = [cv2.cvtColor(image, cv2.COLOR_RGB2LAB).reshape(-1, 3).astype(np.float64) for image in frames.images]
+    frames = frames_of(
+        dataset,
+        split,
+        lambda width, height: (WIDTH, max(32, round(WIDTH * height / width))),
+        count=count,
+        labelled=labelled,
+    )
+    lab = [
+        cv2.cvtColor(image, cv2.COLOR_RGB2LAB).reshape(-1, 3).astype(np.float64)
+        for image in frames.images
+    ]
     values = np.concatenate(lab)
     shares = None
     if labelled and all(item.counts is not None for item in items):
         totals = np.sum([item.counts for item in items], axis=0, dtype=np.float64)
         shares = totals / max(totals.sum(), 1)
     return DomainStatistics(
-        dataset.name, typical_size(items), len(items), frames, np.stack([values.mean(0), values.std(0)]),
-        np.mean([spectrum_of(image) for image in frames.images], axis=0),
-        np.mean([profile_of(image) for image in frames.images], axis=0), shares,
-        None if dataset.size is None else dataset.size[0] * dataset.size[1],
-    )  # fmt: skip
+        dataset.name,
+        typical_size(items),
+        len(items),
+        frames=frames,
+        moments=np.stack([values.mean(0), values.std(0)]),
+        spectrum=np.mean([spectrum_of(image) for image in frames.images], axis=0),
+        profile=np.mean([profile_of(image) for image in frames.images], axis=0),
+        shares=shares,
+        cached=None if dataset.size is None else dataset.size[0] * dataset.size[1],
+    )
 
 
 def spectrum_of(image: np.ndarray) -> np.ndarray:
-    """Return the mean log10 power of the grey image by spatial frequency, from the coarsest to Nyquist's, in BANDS bands."""
+    """Return the mean log10 power of the grey image by spatial frequency, from the coarsest to
+    Nyquist's, in BANDS bands.
+    """
     side = 192
-    grey = cv2.cvtColor(resize_image(image, (side, side)), cv2.COLOR_RGB2GRAY).astype(np.float64) / 255
+    grey = (
+        cv2.cvtColor(resize_image(image, (side, side)), cv2.COLOR_RGB2GRAY).astype(np.float64) / 255
+    )
     window = np.hanning(side)[:, None] * np.hanning(side)[None]
     power = np.abs(np.fft.fftshift(np.fft.fft2((grey - grey.mean()) * window))) ** 2
     y, x = np.indices(power.shape) - side // 2
     band = np.minimum((np.hypot(x, y) / (side / 2) * BANDS).astype(int), BANDS)
-    sums, counts = np.bincount(band.ravel(), power.ravel()), np.bincount(band.ravel())
+    sums = np.bincount(band.ravel(), power.ravel())
+    counts = np.bincount(band.ravel())
     return np.log10(sums[:BANDS] / counts[:BANDS] + 1e-9)
 
 
 def profile_of(image: np.ndarray) -> np.ndarray:
-    """Return brightness and edges by height `[2,32]`, standardised: they show where horizon, sky and ground are."""
+    """Return brightness and edges by height `[2,32]`, standardised: they show where horizon, sky
+    and ground are.
+    """
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
     edges = np.abs(cv2.Sobel(grey, cv2.CV_32F, 1, 0)) + np.abs(cv2.Sobel(grey, cv2.CV_32F, 0, 1))
-    rows = [cv2.resize(values.mean(1, keepdims=True), (1, 32), interpolation=cv2.INTER_AREA)[:, 0] for values in (grey, edges)]
+    rows = [
+        cv2.resize(values.mean(1, keepdims=True), (1, 32), interpolation=cv2.INTER_AREA)[:, 0]
+        for values in (grey, edges)
+    ]
     return np.stack([(row - row.mean()) / (row.std() + 1e-6) for row in rows])
 
 
-def guessed_shares(source: DomainStatistics, target: DomainStatistics, classes: ClassSet) -> tuple[np.ndarray, float]:
-    """Guess the shares of the classes `[K]` on the target by colour and height alone, and return how far they are from the
-    source's.
+def guessed_shares(
+    source: DomainStatistics, target: DomainStatistics, classes: ClassSet
+) -> tuple[np.ndarray, float]:
+    """Guess the shares of the classes `[K]` on the target by colour and height alone, and return
+    how far they are from the source's.
 
-    Crude, for it knows no shape: a histogram of each class over height and Lab, from half of the source's images. What it says of
-    the target (in the source's mean and deviation of Lab) is compared with what it says of the source's other half.
+    Crude, for it knows no shape: a histogram of each class over height and Lab, from half of the
+    source's images. What it says of the target (in the source's mean and deviation of Lab) is
+    compared with what it says of the source's other half.
     """
     pairs = list(zip(source.frames.images, source.frames.labels, strict=True))
     table = _likeliest(pairs[::2], len(classes))
     held_out = [image for image, _ in pairs[1::2]] or source.frames.images
     posteriors = {}
-    for side, images, moments in (("source", held_out, source.moments), ("target", target.frames.images, target.moments)):
+    for side, images, moments in (
+        ("source", held_out, source.moments),
+        ("target", target.frames.images, target.moments),
+    ):
         cells = [_cells(_in_tones(image, moments, source.moments)) for image in images]
-        counts = np.bincount(np.concatenate([table[cell].ravel() for cell in cells]), minlength=len(classes))
+        counts = np.bincount(
+            np.concatenate([table[cell].ravel() for cell in cells]), minlength=len(classes)
+        )
         posteriors[side] = counts / counts.sum()
     expected = source.shares * (posteriors["target"] + 1e-4) / (posteriors["source"] + 1e-4)
-    return expected / expected.sum(), float(np.abs(posteriors["target"] - posteriors["source"]).sum() / 2)
+    return expected / expected.sum(), float(
+        np.abs(posteriors["target"] - posteriors["source"]).sum() / 2
+    )
 
 
 def _likeliest(pairs: list[tuple[np.ndarray, np.ndarray]], num_classes: int) -> np.ndarray:
     """The class of each bin of height and Lab."""
     counts = np.zeros((num_classes, int(np.prod(BINS))))
     for image, label in pairs:
-        cell, known = _cells(cv2.cvtColor(image, cv2.COLOR_RGB2LAB)), label < num_classes
+        cell = _cells(cv2.cvtColor(image, cv2.COLOR_RGB2LAB))
+        known = label < num_classes
         np.add.at(counts, (label[known], cell[known]), 1)
-    return (counts / np.maximum(counts.sum(1, keepdims=True), 1)).argmax(0)  # p(cell | class): the prior is what is asked for
+    # p(cell | class): the prior is what is asked for
+    return (counts / np.maximum(counts.sum(1, keepdims=True), 1)).argmax(0)
 
 
 def _in_tones(image: np.ndarray, own: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Lab uint8 `[H,W,3]` with one mean and deviation `[2,3]` in place of another."""
     lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB).astype(np.float64)
-    return np.clip((lab - own[0]) / np.maximum(own[1], 1e-6) * wanted[1] + wanted[0], 0, 255).astype(np.uint8)
+    return np.clip(
+        (lab - own[0]) / np.maximum(own[1], 1e-6) * wanted[1] + wanted[0], 0, 255
+    ).astype(np.uint8)
 
 
 def _cells(lab: np.ndarray) -> np.ndarray:
     """The bin of each pixel `[H,W]` of a Lab image."""
     lab = lab.astype(int)
-    cell = np.broadcast_to((np.arange(lab.shape[0]) * BINS[0] // lab.shape[0])[:, None], lab.shape[:2]).astype(int)
+    cell = np.broadcast_to(
+        (np.arange(lab.shape[0]) * BINS[0] // lab.shape[0])[:, None], lab.shape[:2]
+    ).astype(int)
     for channel in range(3):
         cell = cell * BINS[channel + 1] + lab[..., channel] * BINS[channel + 1] // 256
     return cell
 
 
 def best_shift(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
-    """Return how far down (share of the height) the second's profiles `[2,32]` lie, and their correlation there."""
+    """Return how far down (share of the height) the second's profiles `[2,32]` lie, and their
+    correlation there.
+    """
     best = (0.0, -1.0)
     for shift in range(-12, 13):
         a = first[:, max(0, -shift) : 32 - max(0, shift)].ravel()
@@ -144,23 +199,29 @@ class Gap:
     target: DomainStatistics
     classes: ClassSet
     figures: dict[str, float]
-    guess: np.ndarray | None  # [K] shares expected on the target
+    # [K] shares expected on the target
+    guess: np.ndarray | None
     advice: list[tuple[str, str]]
-    is_guess: bool = True  # the shares come from colour and height; False: from a model's predictions
+    # the shares come from colour and height; False: from a model's predictions
+    is_guess: bool = True
 
 
-def measure(source: AnyDataset, target: AnyDataset, count: int = 60, predicted: np.ndarray | None = None) -> Gap:
-    """Compare two data sets; `predicted` are class shares that a trained model predicts on the target, in place of the crude
-    guess.
+def measure(
+    source: AnyDataset, target: AnyDataset, count: int = 60, predicted: np.ndarray | None = None
+) -> Gap:
+    """Compare two data sets; `predicted` are class shares that a trained model predicts on the
+    target, in place of the crude guess.
 
     Raises FgdaError for a source without labels.
     """
-    one, two = look_at(source, count), look_at(target, count)
+    one = look_at(source, count)
+    two = look_at(target, count)
     if one.shares is None:
         raise FgdaError(f"{source.name} has no labels: a source needs them")
     guess, apart = guessed_shares(one, two, source.classes)
     if predicted is not None:
-        guess, apart = predicted, float(np.abs(predicted - one.shares).sum() / 2)
+        guess = predicted
+        apart = float(np.abs(predicted - one.shares).sum() / 2)
     colour = np.abs(one.moments[0] - two.moments[0]) / ((one.moments[1] + two.moments[1]) / 2)
     fine = slice(BANDS // 2, BANDS)
     shift, alike = best_shift(one.profile, two.profile)
@@ -168,38 +229,71 @@ def measure(source: AnyDataset, target: AnyDataset, count: int = 60, predicted: 
         "brightness": float(two.moments[0][0] - one.moments[0][0]) / 2.55,
         "contrast": float(two.moments[1][0] / max(one.moments[1][0], 1e-6)),
         "colour_distance": float(np.sqrt(np.mean(colour**2))),
-        "sharpness_db": float(10 * ((one.spectrum - one.spectrum[0])[fine] - (two.spectrum - two.spectrum[0])[fine]).mean()),
+        "sharpness_db": float(
+            10
+            * (
+                (one.spectrum - one.spectrum[0])[fine] - (two.spectrum - two.spectrum[0])[fine]
+            ).mean()
+        ),
         "layout_correlation": alike,
         "horizon_shift": shift,
         "class_distance": apart,
     }
-    return Gap(one, two, source.classes, figures, guess, advice_for(one, two, source.classes, figures), predicted is None)
+    return Gap(
+        one,
+        two,
+        source.classes,
+        figures=figures,
+        guess=guess,
+        advice=advice_for(one, two, source.classes, figures=figures),
+        is_guess=predicted is None,
+    )
 
 
 def advice_for(
     source: DomainStatistics, target: DomainStatistics, classes: ClassSet, figures: dict[str, float]
 ) -> list[tuple[str, str]]:
-    """Return what to set and why; no method, no batch norm mode and no blur, for no such rule held on all pairs measured."""
+    """Return what to set and why; no method, no batch norm mode and no blur, for no such rule held
+    on all pairs measured.
+    """
     advice = []
     pixels = min(target.size[0] * target.size[1], target.cached or 1024 * 512)
     scale = (pixels / (target.size[0] * target.size[1])) ** 0.5
     width, height = (max(32, round(side * scale / 8) * 8) for side in target.size)
-    advice.append((f"data.target.size=[{width},{height}]", f"the target's own aspect ({_text(target.size)})"))
+    advice.append(
+        (f"data.target.size=[{width},{height}]", f"the target's own aspect ({_text(target.size)})")
+    )
     if not same_aspect(source.size, target.size):
-        factor = ((source.cached or source.size[0] * source.size[1]) / (source.size[0] * source.size[1])) ** 0.5
+        factor = (
+            (source.cached or source.size[0] * source.size[1]) / (source.size[0] * source.size[1])
+        ) ** 0.5
         prepared = tuple(round(side * factor) for side in source.size)
-        crop, own = _largest_crop(prepared, target.size), _text(source.size)
-        why = f"the source ({own}, prepared at {_text(prepared)}) has another aspect: cut it, do not squeeze it"
+        crop = _largest_crop(prepared, target.size)
+        own = _text(source.size)
+        why = (
+            f"the source ({own}, prepared at {_text(prepared)}) has another aspect: cut it, do not"
+            " squeeze it"
+        )
         advice.append((f"data.source.crop=[{crop[0]},{crop[1]}]", why))
     shift = figures["horizon_shift"]
     views = [
-        (abs(shift) >= SHIFTED, f"the horizon lies {100 * abs(shift):.0f} % {'higher' if shift < 0 else 'lower'}"),
+        (
+            abs(shift) >= SHIFTED,
+            f"the horizon lies {100 * abs(shift):.0f} % {'higher' if shift < 0 else 'lower'}",
+        ),
         (figures["layout_correlation"] < 0.5, "the layouts by height hardly agree"),
     ]
     why = "; ".join(text for is_so, text in views if is_so)
     if why:
-        advice.append(("data.source.scale=[1.0,3.0]", f"{why}: objects may have other sizes, look at both sides"))
-    rare = [name for name, share in zip(classes.names, source.shares, strict=True) if 0 < share < RARE]
+        advice.append(
+            (
+                "data.source.scale=[1.0,3.0]",
+                f"{why}: objects may have other sizes, look at both sides",
+            )
+        )
+    rare = [
+        name for name, share in zip(classes.names, source.shares, strict=True) if 0 < share < RARE
+    ]
     if rare:
         advice.append(("data.class_balance=0.5", f"rare in the source: {', '.join(rare)}"))
     return advice
@@ -217,8 +311,14 @@ def _largest_crop(size: tuple[int, int], like: tuple[int, int]) -> tuple[int, in
 
 def gap_json(gap: Gap) -> dict[str, Any]:
     def side(domain: DomainStatistics) -> dict[str, Any]:
-        return {"data": domain.name, "images": domain.count, "size": list(domain.size), "lab_mean": domain.moments[0].tolist(),
-                "lab_deviation": domain.moments[1].tolist(), "spectrum": domain.spectrum.tolist()}  # fmt: skip
+        return {
+            "data": domain.name,
+            "images": domain.count,
+            "size": list(domain.size),
+            "lab_mean": domain.moments[0].tolist(),
+            "lab_deviation": domain.moments[1].tolist(),
+            "spectrum": domain.spectrum.tolist(),
+        }
 
     names = gap.classes.names
     return {
@@ -227,28 +327,43 @@ def gap_json(gap: Gap) -> dict[str, Any]:
         "figures": gap.figures,
         "class_shares": dict(zip(names, gap.source.shares.tolist(), strict=True)),
         "expected_on_target": dict(zip(names, gap.guess.tolist(), strict=True)),
-        "expected_by": "a guess from colour and height" if gap.is_guess else "a model's predictions",
+        "expected_by": (
+            "a guess from colour and height" if gap.is_guess else "a model's predictions"
+        ),
         "advice": [{"set": what, "why": why} for what, why in gap.advice],
     }
 
 
-def predicted_shares(path: Path, source: AnyDataset, target: AnyDataset, count: int, precision: Precision) -> np.ndarray:
-    """Return the source's class shares `[K]` in a model's predictions on the target. Raises FgdaError for other classes."""
+def predicted_shares(
+    path: Path, source: AnyDataset, target: AnyDataset, count: int, precision: Precision
+) -> np.ndarray:
+    """Return the source's class shares `[K]` in a model's predictions on the target. Raises
+    FgdaError for other classes.
+    """
     model, info = load_model(path)
     if set(info["classes"].names) != set(source.classes.names):
-        raise FgdaError(f"{path} has different classes from {source.name}: {', '.join(info['classes'].names)}")
+        raise FgdaError(
+            f"{path} has different classes from {source.name}: {', '.join(info['classes'].names)}"
+        )
     split = training_split(target)
-    shares = observe(precision.to_device(model), frames_of(target, split, model.input_rule, count), precision).shares
+    shares = observe(
+        precision.to_device(model),
+        frames_of(target, split, model.input_rule, count=count),
+        precision,
+    ).shares
     return np.array([shares[info["classes"].names.index(name)] for name in source.classes.names])
 
 
 def trained_on(source: AnyDataset) -> Path | None:
-    """Return the newest source model below `runs/` that was trained on this data set and has its classes; None when there is
-    none.
+    """Return the newest source model below `runs/` that was trained on this data set and has its
+    classes; None when there is none.
     """
     finals = Path("runs").glob("*/pretrain-*/checkpoints/final.pth")
     for final in sorted(finals, key=lambda path: path.stat().st_mtime, reverse=True):
-        if recorded(final.parent.parent, lambda preset: preset["data"]["source"]["dataset"]) != source.name:
+        if (
+            recorded(final.parent.parent, lambda preset: preset["data"]["source"]["dataset"])
+            != source.name
+        ):
             continue
         try:
             if load(final)["classes"]["names"] == list(source.classes.names):

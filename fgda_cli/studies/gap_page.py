@@ -1,4 +1,6 @@
-"""The page of `fgda gap`: pictures of both sides beside each other, and what was measured as curves."""
+"""The page of `fgda gap`: pictures of both sides beside each other, and what was measured as
+curves.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,8 @@ from ..visual import html
 from ..visual.plots import curves
 from .gap import DomainStatistics, Gap
 
-SHOWN = 5  # pictures of each side
+# pictures of each side
+SHOWN = 5
 UNITS = {
     "brightness": "% of the range, target less source",
     "contrast": "deviation of the target's brightness over the source's",
@@ -22,32 +25,54 @@ UNITS = {
 
 
 def gap_page(gap: Gap) -> str:
-    rows = "".join(f"<tr><td><code>--set {escape(what)}</code></td><td style='text-align:left'>{escape(why)}</td></tr>"
-                   for what, why in gap.advice)  # fmt: skip
+    rows = "".join(
+        f"<tr><td><code>--set {escape(what)}</code></td><td"
+        f" style='text-align:left'>{escape(why)}</td></tr>"
+        for what, why in gap.advice
+    )
     figures = "".join(
-        f"<tr><td>{escape(name.replace('_', ' '))}</td><td>{value:+.2f}</td><td class='words'>{escape(UNITS[name])}</td></tr>"
+        f"<tr><td>{escape(name.replace('_', ' '))}</td><td>{value:+.2f}</td><td"
+        f" class='words'>{escape(UNITS[name])}</td></tr>"
         for name, value in gap.figures.items()
     )
-    names = [f"{domain.name}, {domain.count} images, {domain.size[0]}x{domain.size[1]}" for domain in (gap.source, gap.target)]
+    names = [
+        f"{domain.name}, {domain.count} images, {domain.size[0]}x{domain.size[1]}"
+        for domain in (gap.source, gap.target)
+    ]
     source, target = sides(gap)
     spectra = {
         source: list(enumerate(gap.source.spectrum.tolist())),
         target: list(enumerate(gap.target.spectrum.tolist())),
     }
     return html.page(
-        "Gap", names,
-        html.section("What to set", f"<table>{rows}</table>", "Rules of thumb: fgda verdict tells afterwards whether it helped."),
+        "Gap",
+        names,
+        html.section(
+            "What to set",
+            f"<table>{rows}</table>",
+            "Rules of thumb: fgda verdict tells afterwards whether it helped.",
+        ),
         html.section("Figures", f"<table>{figures}</table>"),
         html.section("Side by side", _pairs(gap.source, gap.target)),
-        html.section("Classes", _classes(gap), "Pixels % in the source, and expected on the target."),
-        html.section("Spectrum", html.figure_svg(curves(spectra, "frequency, coarse to fine", log=False)), "log10 of the power."),
-        html.section("By height", html.figure_svg(curves(_profiles(gap), "top to bottom of the image", log=False))),
-    )  # fmt: skip
+        html.section(
+            "Classes", _classes(gap), "Pixels % in the source, and expected on the target."
+        ),
+        html.section(
+            "Spectrum",
+            html.figure_svg(curves(spectra, "frequency, coarse to fine", log=False)),
+            "log10 of the power.",
+        ),
+        html.section(
+            "By height",
+            html.figure_svg(curves(_profiles(gap), "top to bottom of the image", log=False)),
+        ),
+    )
 
 
 def sides(gap: Gap) -> tuple[str, str]:
     """Return the names of both sides, told apart where they are equal."""
-    source, target = gap.source.name, gap.target.name
+    source = gap.source.name
+    target = gap.target.name
     return (source, target) if source != target else (f"{source} (source)", f"{target} (target)")
 
 
@@ -63,15 +88,21 @@ def _pairs(source: DomainStatistics, target: DomainStatistics) -> str:
     parts = []
     for domain in (source, target):
         chosen = evenly_spaced(range(len(domain.frames.images)), SHOWN)
-        figures = [html.image(domain.frames.images[number], domain.frames.name(number), photo=True) for number in chosen]
+        figures = [
+            html.image(domain.frames.images[number], domain.frames.name(number), photo=True)
+            for number in chosen
+        ]
         parts.append(html.scene(domain.name, f"{domain.count} images", figures))
     return "".join(parts)
 
 
 def _classes(gap: Gap) -> str:
     rows = []
-    for name, colour, share, guess in zip(gap.classes.names, gap.classes.palette, gap.source.shares, gap.guess, strict=True):
-        rows.append(f"<tr><td>{html.swatch(colour)}{escape(name)}</td><td>{100 * share:.1f}</td><td>{100 * guess:.1f}</td></tr>")
+    for name, colour, share, guess in zip(
+        gap.classes.names, gap.classes.palette, gap.source.shares, gap.guess, strict=True
+    ):
+        shares = f"<td>{100 * share:.1f}</td><td>{100 * guess:.1f}</td>"
+        rows.append(f"<tr><td>{html.swatch(colour)}{escape(name)}</td>{shares}</tr>")
     by = "guessed from colour and height" if gap.is_guess else "as a model predicts"
     head = f"<tr><th>class</th><th>source, %</th><th>target, % ({by})</th></tr>"
     return f"<table><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>"

@@ -1,4 +1,6 @@
-"""Predictions of an evaluation, kept on the disk until its pages are made: a page shows what was scored, computed once."""
+"""Predictions of an evaluation, kept on the disk until its pages are made: a page shows what was
+scored, computed once.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,8 @@ class KeptPredictions:
     def __getitem__(self, name: str) -> dict[str, np.ndarray]:
         """Return `train_ids` uint8 and `entropy` float32, `[H,W]`, of an image by its name."""
         ids, entropy = (
-            cv2.imdecode(np.fromfile(self._path(name, part), np.uint8), cv2.IMREAD_UNCHANGED) for part in ("ids", "entropy")
+            cv2.imdecode(np.fromfile(self._path(name, part), np.uint8), cv2.IMREAD_UNCHANGED)
+            for part in ("ids", "entropy")
         )
         return {"train_ids": ids, "entropy": entropy.astype(np.float32) / 255}
 
@@ -45,7 +48,9 @@ class KeptPredictions:
 
 @contextmanager
 def kept_below(report: Path | None, process_group: ProcessGroup) -> Iterator[Path | None]:
-    """Yield a folder for the predictions of a report, which all processes share; it is deleted at the end."""
+    """Yield a folder for the predictions of a report, which all processes share; it is deleted at
+    the end.
+    """
     if report is None:
         yield None
         return

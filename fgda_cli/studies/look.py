@@ -1,4 +1,6 @@
-"""A page in which people look: images, the label maps and entropies of up to four checkpoints, all in one file, offline."""
+"""A page in which people look: images, the label maps and entropies of up to four checkpoints, all
+in one file, offline.
+"""
 
 from __future__ import annotations
 
@@ -20,21 +22,45 @@ from ..metrics import ConfusionMatrix
 from ..visual.html import policy
 from .compare import Scene
 
-LOOK = "look.html"  # the page beside a report
-WIDEST = 1024  # pixels of a picture in the page
+# the page beside a report
+LOOK = "look.html"
+# pixels of a picture in the page
+WIDEST = 1024
 QUALITY = 80  # of photographs
 MOST_CHECKPOINTS = 4
-# Okabe and Ito's colours, which people with any common colour blindness tell apart; darker and paler beyond the first seven.
-SAFE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
+# Okabe and Ito's colours, which people with any common colour blindness tell apart; darker and
+# paler beyond the first seven.
+SAFE = (
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 158, 115),
+    (240, 228, 66),
+    (0, 114, 178),
+    (213, 94, 0),
+    (204, 121, 167),
+)
 
 
-def look_page(scenes: Iterable[Scene], names: list[str], own: list[ClassSet], classes: ClassSet) -> str:
-    """Return the page's HTML. Scenes hold a prediction for each of up to MOST_CHECKPOINTS checkpoints, whose names and classes
-    are `names` and `own`; `classes` has every class of theirs and of the scenes once.
+def look_page(
+    scenes: Iterable[Scene], names: list[str], own: list[ClassSet], classes: ClassSet
+) -> str:
+    """Return the page's HTML. Scenes hold a prediction for each of up to MOST_CHECKPOINTS
+    checkpoints, whose names and classes are `names` and `own`; `classes` has every class of theirs
+    and of the scenes once.
     """
-    frames = [_frame(scene, number, scene.predictions, own, classes) for number, scene in enumerate(scenes, 1)]
-    data = {"names": names, "classes": list(classes.names), "frames": frames,
-            "palettes": {"own": [list(colour) for colour in classes.palette], "safe": safe_palette(len(classes))}}  # fmt: skip
+    frames = [
+        _frame(scene, number, scene.predictions, own=own, classes=classes)
+        for number, scene in enumerate(scenes, 1)
+    ]
+    data = {
+        "names": names,
+        "classes": list(classes.names),
+        "frames": frames,
+        "palettes": {
+            "own": [list(colour) for colour in classes.palette],
+            "safe": safe_palette(len(classes)),
+        },
+    }
     folder = Path(__file__).parent.parent / "visual"
     script = (folder / "look.js").read_text(encoding="utf-8")
     parts = {
@@ -48,24 +74,33 @@ def look_page(scenes: Iterable[Scene], names: list[str], own: list[ClassSet], cl
     return re.sub("@(TITLE|POLICY|SCRIPT|DATA)@", lambda mark: parts[mark[1]], page)
 
 
-def _frame(scene: Scene, number: int, predictions: list[dict], own: list[ClassSet], classes: ClassSet) -> dict[str, Any]:
+def _frame(
+    scene: Scene, number: int, predictions: list[dict], own: list[ClassSet], classes: ClassSet
+) -> dict[str, Any]:
     """Return the page's data of one image; maps are reduced to the page's largest width."""
     height, width = scene.image.shape[:2]
     scale = min(1.0, WIDEST / width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    ids = [ClassMatch(classes, theirs).table()[one["train_ids"]] for one, theirs in zip(predictions, own, strict=True)]
+    ids = [
+        ClassMatch(classes, theirs).table()[one["train_ids"]]
+        for one, theirs in zip(predictions, own, strict=True)
+    ]
     frame: dict[str, Any] = {
-        "name": scene.name or f"image {number}", "w": size[0], "h": size[1],
+        "name": scene.name or f"image {number}",
+        "w": size[0],
+        "h": size[1],
         "photo": _data("webp", resize_image(scene.image, size)[..., ::-1], QUALITY),
         "ids": [_data("png", resize_ids(one, size)) for one in ids],
         "entropy": [_data("webp", _grey(one["entropy"], size), QUALITY) for one in predictions],
         "unsure": [float(one["entropy"].mean()) for one in predictions],
         "changed": 100 * float(np.mean(ids[0] != ids[-1])),
-    }  # fmt: skip
+    }
     if scene.truth is not None:
         truth = ClassMatch(classes, scene.classes).table()[scene.truth]
         scores = [_miou(resize_ids(one, truth.shape[::-1]), truth, len(classes)) for one in ids]
-        frame |= {"truth": _data("png", resize_ids(truth, size))} | ({"miou": scores} if None not in scores else {})
+        frame |= {"truth": _data("png", resize_ids(truth, size))} | (
+            {"miou": scores} if None not in scores else {}
+        )
     return frame
 
 
@@ -91,7 +126,11 @@ def safe_palette(count: int) -> list[list[int]]:
     """Return `count` colours: SAFE, then the same darker, paler, darker still."""
     colours = []
     for number in range(count):
-        hue, light, saturation = colorsys.rgb_to_hls(*(value / 255 for value in SAFE[number % len(SAFE)]))
+        hue, light, saturation = colorsys.rgb_to_hls(
+            *(value / 255 for value in SAFE[number % len(SAFE)])
+        )
         light *= (1.0, 0.5, 1.45, 0.3)[min(3, number // len(SAFE))]
-        colours.append([round(255 * value) for value in colorsys.hls_to_rgb(hue, min(light, 0.92), saturation)])
+        colours.append(
+            [round(255 * value) for value in colorsys.hls_to_rgb(hue, min(light, 0.92), saturation)]
+        )
     return colours

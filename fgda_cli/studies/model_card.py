@@ -20,9 +20,11 @@ from .evaluation import RESAMPLES, EvaluationOptions, evaluate_all
 FILES = ("card.md", "card.json")
 
 
-def write_card(path: Path, out: Path, root: Path, data: str | None, precision: Precision, reporter: Reporter) -> dict[str, Any]:
-    """Write `card.md` and `card.json`; figures have intervals when the evaluation's data set is prepared, and their lack is
-    reported.
+def write_card(
+    path: Path, out: Path, root: Path, data: str | None, precision: Precision, reporter: Reporter
+) -> dict[str, Any]:
+    """Write `card.md` and `card.json`; figures have intervals when the evaluation's data set is
+    prepared, and their lack is reported.
     """
     written = Written(out)
     written.check(FILES)
@@ -36,10 +38,18 @@ def write_card(path: Path, out: Path, root: Path, data: str | None, precision: P
     except FgdaError as error:
         reporter.decide(f"no figures in the card: {str(error).splitlines()[0]}")
     else:
-        wanted = EvaluationOptions(data, split, root, precision, extras=Extras(calibration=True, resamples=RESAMPLES))
+        wanted = EvaluationOptions(
+            data,
+            split,
+            root,
+            precision=precision,
+            extras=Extras(calibration=True, resamples=RESAMPLES),
+        )
         _, (result,) = evaluate_all([path], wanted, reporter)
         evaluation = result.to_json()
-    card = make_card(info, evaluation, licences_of(info["preset"]), weights_hash(content["model"]))
+    card = make_card(
+        info, evaluation, licences_of(info["preset"]), weights_hash=weights_hash(content["model"])
+    )
     write_text(out / "card.md", card_markdown(card))
     write_json(out / "card.json", card)
     for name in FILES:
@@ -48,12 +58,17 @@ def write_card(path: Path, out: Path, root: Path, data: str | None, precision: P
 
 
 def licences_of(preset: dict[str, Any]) -> dict[str, str]:
-    """Return the licence of each data set of a preset, from its layout; a data set of the user's own gives none."""
-    known, licences = layouts(), {}
+    """Return the licence of each data set of a preset, from its layout; a data set of the user's
+    own gives none.
+    """
+    known = layouts()
+    licences = {}
     for domain in ("source", "target"):
         names = preset["data"][domain]["dataset"]
         for name in [names] if isinstance(names, str) else names:
             layout = known.get(name)
             is_drawn = name.startswith("playground")
-            licences[name] = "drawn by fgda, none" if is_drawn else getattr(layout, "LICENCE", "yours to say")
+            licences[name] = (
+                "drawn by fgda, none" if is_drawn else getattr(layout, "LICENCE", "yours to say")
+            )
     return licences

@@ -1,4 +1,6 @@
-"""The choice of frames to label next: the network is unsure there, rare classes occur, and the frames differ from each other."""
+"""The choice of frames to label next: the network is unsure there, rare classes occur, and the
+frames differ from each other.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +33,10 @@ from ..visual.sheets import contact_sheet
 from .compare import Scene
 from .look import LOOK, look_page
 
-LOOKED_AT = 50  # of the chosen frames stand in the page, at most
-PRESENT = 0.002  # of a frame's pixels: a class that holds less may be noise
+# of the chosen frames stand in the page, at most
+LOOKED_AT = 50
+# of a frame's pixels: a class that holds less may be noise
+PRESENT = 0.002
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,10 @@ class Looked:
     item: InputImage
     entropy: float  # mean of eq. 4
     shares: np.ndarray  # [K] of its pixels
-    features: np.ndarray  # [C], the mean of the last stage
-    bits: np.ndarray  # bool [64], alike for images that look alike
+    # [C], the mean of the last stage
+    features: np.ndarray
+    # bool [64], alike for images that look alike
+    bits: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,8 @@ class Chosen:
     score: float
     uncertainty: float
     rarity: float
-    novelty: float  # distance to the nearest frame chosen before
+    # distance to the nearest frame chosen before
+    novelty: float
 
 
 def look(
@@ -66,8 +73,8 @@ def look(
     max_pixels: int | None = None,
     clip: Clip = Clip(),
 ) -> tuple[list[Looked], int]:
-    """Return every frame that can be read, of videos those that `clip` takes, and how many cannot; memory holds a few numbers
-    a frame.
+    """Return every frame that can be read, of videos those that `clip` takes, and how many cannot;
+    memory holds a few numbers a frame.
     """
     frames: list[Looked] = []
     bad = 0
@@ -78,12 +85,16 @@ def look(
                 if isinstance(reason, BadFile):
                     reporter.warn(f"{item.path}: {reason}")
                     bad += not isinstance(reason, CutShort)
-            frames += _look_at(model, [pair for pair in chunk if not isinstance(pair[1], BadFile)], precision)
+            frames += _look_at(
+                model, [pair for pair in chunk if not isinstance(pair[1], BadFile)], precision
+            )
             advance(len(chunk))
     return frames, bad
 
 
-def _look_at(model: Segmenter, chunk: list[tuple[InputImage, np.ndarray]], precision: Precision) -> list[Looked]:
+def _look_at(
+    model: Segmenter, chunk: list[tuple[InputImage, np.ndarray]], precision: Precision
+) -> list[Looked]:
     groups: dict[tuple[int, int], list[tuple[InputImage, np.ndarray]]] = {}
     for item, image in chunk:
         groups.setdefault(network_size(model, image), []).append((item, image))
@@ -93,10 +104,15 @@ def _look_at(model: Segmenter, chunk: list[tuple[InputImage, np.ndarray]], preci
             output = forward(model, batch_of(model, [image for _, image in batch], size), precision)
             logits = output.logits.float()
             rows += [
-                Looked(item, float(entropy_map(logits[n : n + 1]).mean()), _shares(logits[n]),
-                       output.features[n].float().mean(dim=(1, 2)).cpu().numpy(), difference_hash(image))
+                Looked(
+                    item,
+                    float(entropy_map(logits[n : n + 1]).mean()),
+                    _shares(logits[n]),
+                    features=output.features[n].float().mean(dim=(1, 2)).cpu().numpy(),
+                    bits=difference_hash(image),
+                )
                 for n, (item, image) in enumerate(batch)
-            ]  # fmt: skip
+            ]
     return rows
 
 
@@ -108,10 +124,11 @@ def _shares(logits: Tensor) -> np.ndarray:
 def choose(frames: list[Looked], top: int, known: list[Looked] = ()) -> tuple[list[Chosen], int]:
     """Return the `top` frames in order, and how many near-duplicates were skipped.
 
-    Score = uncertainty x rarity x novelty, taken greedily (a weighted core-set): rarity sums log(1 + share / mean) over the
-    classes that a frame shows, the mean of a class's share is over all frames; novelty is the distance of features to the
-    nearest frame that is chosen or `known`, times the distance in order to the nearest chosen one, in halves of N / top up
-    to 1, for a drive's frames come in order.
+    Score = uncertainty x rarity x novelty, taken greedily (a weighted core-set): rarity sums log(1
+    + share / mean) over the classes that a frame shows, the mean of a class's share is over all
+    frames; novelty is the distance of features to the nearest frame that is chosen or `known`,
+    times the distance in order to the nearest chosen one, in halves of N / top up to 1, for a
+    drive's frames come in order.
     """
     if not frames:
         return [], 0
@@ -120,16 +137,22 @@ def choose(frames: list[Looked], top: int, known: list[Looked] = ()) -> tuple[li
     shares = np.where(shares >= PRESENT, shares, 0)
     rarity = 1 + np.log1p(shares / np.maximum(shares.mean(0), 1e-9)).sum(1)
     features = np.array([frame.features for frame in frames])
-    centre, spread = features.mean(0), features.std(0) + 1e-6
+    centre = features.mean(0)
+    spread = features.std(0) + 1e-6
     features = (features - centre) / spread
     bits = np.array([frame.bits for frame in frames])
-    uncertainty, rarity = uncertainty / max(uncertainty.max(), 1e-9), rarity / rarity.max()
-    nearest, open_ = np.full(len(frames), np.inf), np.ones(len(frames), bool)
+    uncertainty = uncertainty / max(uncertainty.max(), 1e-9)
+    rarity = rarity / rarity.max()
+    nearest = np.full(len(frames), np.inf)
+    open_ = np.ones(len(frames), bool)
     for frame in known:
-        nearest = np.minimum(nearest, np.linalg.norm(features - (frame.features - centre) / spread, axis=1))
+        nearest = np.minimum(
+            nearest, np.linalg.norm(features - (frame.features - centre) / spread, axis=1)
+        )
         open_ &= ~look_alike(bits, frame.bits)
     widest = np.linalg.norm(features, axis=1).max() * 2 or 1.0
-    order, apart = np.arange(len(frames)), np.ones(len(frames))
+    order = np.arange(len(frames))
+    apart = np.ones(len(frames))
     stretch = max(1.0, len(frames) / (2 * top))
     chosen: list[Chosen] = []
     passed = int((~open_).sum())
@@ -138,7 +161,13 @@ def choose(frames: list[Looked], top: int, known: list[Looked] = ()) -> tuple[li
         score = np.where(open_, uncertainty * rarity * novelty, -1.0)
         best = int(score.argmax())
         chosen.append(
-            Chosen(frames[best], float(score[best]), float(uncertainty[best]), float(rarity[best]), float(novelty[best]))
+            Chosen(
+                frames[best],
+                float(score[best]),
+                float(uncertainty[best]),
+                rarity=float(rarity[best]),
+                novelty=float(novelty[best]),
+            )
         )
         nearest = np.minimum(nearest, np.linalg.norm(features - features[best], axis=1))
         apart = np.minimum(apart, np.abs(order - best) / stretch)
@@ -148,7 +177,9 @@ def choose(frames: list[Looked], top: int, known: list[Looked] = ()) -> tuple[li
     return chosen, passed
 
 
-def ranking_json(checkpoint: Path, chosen: list[Chosen], looked: int, passed: int, classes: ClassSet) -> dict[str, Any]:
+def ranking_json(
+    checkpoint: Path, chosen: list[Chosen], looked: int, passed: int, classes: ClassSet
+) -> dict[str, Any]:
     frames = [
         {
             "rank": number,
@@ -159,11 +190,20 @@ def ranking_json(checkpoint: Path, chosen: list[Chosen], looked: int, passed: in
             "rarity": round(one.rarity, 4),
             "novelty": round(one.novelty, 4),
             "entropy": round(one.frame.entropy, 5),
-            "classes": [name for name, share in zip(classes.names, one.frame.shares, strict=True) if share >= PRESENT],
+            "classes": [
+                name
+                for name, share in zip(classes.names, one.frame.shares, strict=True)
+                if share >= PRESENT
+            ],
         }
         for number, one in enumerate(chosen, 1)
     ]
-    return {"checkpoint": str(checkpoint), "looked_at": looked, "near_duplicates": passed, "frames": frames}
+    return {
+        "checkpoint": str(checkpoint),
+        "looked_at": looked,
+        "near_duplicates": passed,
+        "frames": frames,
+    }
 
 
 def write_ranking(
@@ -178,9 +218,11 @@ def write_ranking(
     reporter: Reporter = Reporter(quiet=True),
     clip: Clip = Clip(),
 ) -> None:
-    """Write `ranking.json`, `contact.png`, `look.html`, and a folder with images for each kind of pre-labels.
+    """Write `ranking.json`, `contact.png`, `look.html`, and a folder with images for each kind of
+    pre-labels.
 
-    What an earlier ranking wrote there is deleted, unless a person changed it since: see `check_place`.
+    What an earlier ranking wrote there is deleted, unless a person changed it since: see
+    `check_place`.
     """
     written = check_place(out, kinds)
     written.finish(())
@@ -188,15 +230,28 @@ def write_ranking(
     cells: list = [None] * len(chosen)
     scenes: dict[int, Scene] = {}
     writers = [Prelabels(kind, out / kind, classes) for kind in kinds]
-    sources = list({one.frame.item.path: InputImage(_stem(one.frame.item), one.frame.item.path) for one in chosen}.values())
+    sources = list(
+        {
+            one.frame.item.path: InputImage(_stem(one.frame.item), one.frame.item.path)
+            for one in chosen
+        }.values()
+    )
     for chunk in read_chunks(sources, max_pixels=max_pixels, clip=clip):
-        wanted = [(item, image) for item, image in chunk if item.name in order and not isinstance(image, BadFile)]
+        wanted = [
+            (item, image)
+            for item, image in chunk
+            if item.name in order and not isinstance(image, BadFile)
+        ]
         results = predict_many(model, [image for _, image in wanted], precision)
         for (item, image), prediction in zip(wanted, results, strict=True):
             number = order[item.name]
             one = chosen[number]
             why = f"unsure {one.uncertainty:.2f} rare {one.rarity:.2f} new {one.novelty:.2f}"
-            cells[number] = (overlay(image, prediction["train_ids"], classes, 0.35), f"{number + 1}  {item.name}", why)
+            cells[number] = (
+                overlay(image, prediction["train_ids"], classes, alpha=0.35),
+                f"{number + 1}  {item.name}",
+                why,
+            )
             if number < LOOKED_AT:
                 scenes[number] = Scene(image, name=item.name, predictions=[prediction])
             for writer in writers:
@@ -205,12 +260,17 @@ def write_ranking(
                     written.done(path.relative_to(out).as_posix())
     for writer in writers:
         writer.close()
-    write_image(out / "contact.png", contact_sheet([cell for cell in cells if cell is not None], classes))
+    write_image(
+        out / "contact.png", contact_sheet([cell for cell in cells if cell is not None], classes)
+    )
     looked_at = [scene for _, scene in sorted(scenes.items())]
-    page = look_page(looked_at, headings([Path(result["checkpoint"])]), [classes], classes)
+    page = look_page(looked_at, headings([Path(result["checkpoint"])]), [classes], classes=classes)
     write_text(out / LOOK, page)
     write_json(out / "ranking.json", result)
-    files = [*(out / name for name in SINGLE), *(path for writer in writers for path in writer.files)]
+    files = [
+        *(out / name for name in SINGLE),
+        *(path for writer in writers for path in writer.files),
+    ]
     written.finish(path.relative_to(out).as_posix() for path in files)
 
 
@@ -220,10 +280,16 @@ SINGLE = ("ranking.json", "contact.png", LOOK)
 def check_place(out: Path, kinds: tuple[str, ...]) -> Written:
     """Return the record of what was written into a ranking's folder.
 
-    Raises UsageError where a person changed one of its files, or put others where pre-labels are to go.
+    Raises UsageError where a person changed one of its files, or put others where pre-labels are to
+    go.
     """
     written = Written(out)
-    below = [path.relative_to(out).as_posix() for kind in kinds for path in visible_files(out / kind) if (out / kind).is_dir()]
+    below = [
+        path.relative_to(out).as_posix()
+        for kind in kinds
+        for path in visible_files(out / kind)
+        if (out / kind).is_dir()
+    ]
     written.check([*written.all(), *SINGLE, *below])
     return written
 

@@ -1,4 +1,6 @@
-"""`fgda start`: from a labelled simulator and footage to a mapping, a preset, and the commands to run with their times."""
+"""`fgda start`: from a labelled simulator and footage to a mapping, a preset, and the commands to
+run with their times.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +24,16 @@ from ..runtime.system import usable_cores
 from ..settings import Preset
 from ..training.speed import seconds_a_step
 
-LOOKED_AT = 24  # images whose sizes are read
-PIXELS = (32_768, 53_248, 76_800, 131_072, 262_144, 524_288)  # of a training image, the smallest first
-BASE = "carla2kitti"  # the recipe whose settings, sizes apart, are taken over
-HELD_OUT = 15  # percent of the simulator's images
-FEW_IMAGES = 20  # below these, nothing is held out
+# images whose sizes are read
+LOOKED_AT = 24
+# of a training image, the smallest first
+PIXELS = (32_768, 53_248, 76_800, 131_072, 262_144, 524_288)
+# the recipe whose settings, sizes apart, are taken over
+BASE = "carla2kitti"
+# percent of the simulator's images
+HELD_OUT = 15
+# below these, nothing is held out
+FEW_IMAGES = 20
 
 MeasureSpeed = Callable[[Preset, Any, str, int, str], float]
 
@@ -38,7 +45,8 @@ class Footage:
     place: Path
     size: tuple[int, int]
     count: int
-    others: int  # of those looked at, how many have another shape
+    # of those looked at, how many have another shape
+    others: int
     looked_at: int
     seconds: float
     is_video: bool = False
@@ -46,7 +54,9 @@ class Footage:
 
 @dataclass(frozen=True)
 class Step:
-    """A command of the first hour, what it is for, and how many minutes it takes; None: no guess."""
+    """A command of the first hour, what it is for, and how many minutes it takes; None: no
+    guess.
+    """
 
     what: str
     command: str
@@ -64,13 +74,23 @@ class Start:
     notes: list[str]
 
     def to_json(self) -> dict[str, Any]:
-        steps = [{"what": step.what, "command": step.command, "minutes": step.minutes} for step in self.steps]
-        return {"mapping": str(self.mapping), "preset": str(self.preset), "size": list(self.size), "steps": steps,
-                "notes": self.notes}  # fmt: skip
+        steps = [
+            {"what": step.what, "command": step.command, "minutes": step.minutes}
+            for step in self.steps
+        ]
+        return {
+            "mapping": str(self.mapping),
+            "preset": str(self.preset),
+            "size": list(self.size),
+            "steps": steps,
+            "notes": self.notes,
+        }
 
 
 def look_at(source: Path) -> Footage:
-    """Read some images, or a frame of some videos. Raises FgdaError where there are none that can be read."""
+    """Read some images, or a frame of some videos. Raises FgdaError where there are none that can
+    be read.
+    """
     if not source.exists():
         raise FgdaError(f"{source}: no such folder or video")
     videos = videos_of(source)
@@ -88,42 +108,82 @@ def look_at(source: Path) -> Footage:
     size = sizes.most_common(1)[0][0]
     others = sum(count for other, count in sizes.items() if not same_aspect(other, size))
     seconds = (time.perf_counter() - started) / sizes.total()
-    return Footage(source, size, len(files), others, sizes.total(), seconds, bool(videos))
+    return Footage(
+        source,
+        size,
+        len(files),
+        others=others,
+        looked_at=sizes.total(),
+        seconds=seconds,
+        is_video=bool(videos),
+    )
 
 
 def write_start(
-    name: str, out: Path, source: Footage, labels: Path, meaning: Survey, target: Footage, minutes: float, device: str,
+    name: str,
+    out: Path,
+    source: Footage,
+    labels: Path,
+    meaning: Survey,
+    target: Footage,
+    minutes: float,
+    device: str,
     measure: MeasureSpeed = seconds_a_step,
-) -> Start:  # fmt: skip
-    """Choose sizes that fit the minutes on this machine, write mapping.yaml and the preset, and say what to run."""
+) -> Start:
+    """Choose sizes that fit the minutes on this machine, write mapping.yaml and the preset, and say
+    what to run.
+    """
     notes: list[str] = []
-    mapping, preset_file = out / f"{name}-mapping.yaml", out / f"{name}.yaml"
+    mapping = out / f"{name}-mapping.yaml"
+    preset_file = out / f"{name}.yaml"
     make_folder(out)
-    tried, times = PIXELS[1], {}
+    tried = PIXELS[1]
+    times = {}
     text = preset_text(name, sizes_for(tried, source.size, target.size), bool(_held_out(meaning)))
     preset = _parsed(text, out)
     for stage, method in (("pretrain", "source-only"), ("adapt", preset.method.name)):
         settings = getattr(preset, stage)
-        times[stage] = settings.iterations * measure(preset, settings, method, max(2, len(meaning.names)), device) / 60
+        times[stage] = (
+            settings.iterations
+            * measure(preset, settings, method, max(2, len(meaning.names)), device)
+            / 60
+        )
     largest = min(target.size[0] * target.size[1], source.size[0] * source.size[1] * 4)
-    fits = [pixels for pixels in PIXELS if pixels <= largest and sum(times.values()) * pixels / tried <= minutes]
+    fits = [
+        pixels
+        for pixels in PIXELS
+        if pixels <= largest and sum(times.values()) * pixels / tried <= minutes
+    ]
     pixels = fits[-1] if fits else PIXELS[0]
     times = {stage: value * pixels / tried for stage, value in times.items()}
     if not fits:
         notes.append(
-            f"even the smallest size takes about {sum(times.values()):.0f} minutes here, longer than --minutes {minutes:g}"
+            f"even the smallest size takes about {sum(times.values()):.0f} minutes here, longer"
+            f" than --minutes {minutes:g}"
         )
     sizes = sizes_for(pixels, source.size, target.size)
     write_text(mapping, mapping_text(meaning))
     write_text(preset_file, preset_text(name, sizes, bool(_held_out(meaning))))
-    notes += _notes(source, meaning, target, sizes)
-    steps = steps_for(name, mapping, preset_file, source, labels, meaning, target, sizes, times)
-    return Start(mapping, preset_file, sizes.target, steps, notes)
+    notes += _notes(source, meaning, target, sizes=sizes)
+    steps = steps_for(
+        name,
+        mapping,
+        preset_file,
+        source=source,
+        labels=labels,
+        meaning=meaning,
+        target=target,
+        sizes=sizes,
+        times=times,
+    )
+    return Start(mapping, preset_file, sizes.target, steps=steps, notes=notes)
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Width and height of training images and crops of both domains; `rows`: the part of the source's height that is kept."""
+    """Width and height of training images and crops of both domains; `rows`: the part of the
+    source's height that is kept.
+    """
 
     source: tuple[int, int]
     source_crop: tuple[int, int]
@@ -133,16 +193,27 @@ class Sizes:
 
 
 def sizes_for(pixels: int, source: tuple[int, int], target: tuple[int, int]) -> Sizes:
-    """Return sizes of about this many pixels, each domain in its own aspect; a much higher source is cut to the target's."""
+    """Return sizes of about this many pixels, each domain in its own aspect; a much higher source
+    is cut to the target's.
+    """
     aspect = target[0] / target[1]
     size = _sides(pixels, aspect)
-    rows, own = None, source[0] / source[1]
-    if own < aspect / 1.2:  # the target sees a band of what the source sees
+    rows = None
+    own = source[0] / source[1]
+    # the target sees a band of what the source sees
+    if own < aspect / 1.2:
         kept = 100 * own / aspect
-        rows, own = (round(50 - kept / 2), round(50 + kept / 2)), aspect
+        rows = (round(50 - kept / 2), round(50 + kept / 2))
+        own = aspect
     taken = _sides(pixels, own)
     narrow = min(0.6 * taken[0], 0.8 * taken[1] * aspect)
-    return Sizes(taken, _rounded(narrow, narrow / aspect), size, _rounded(0.7 * size[0], 0.7 * size[1]), rows)
+    return Sizes(
+        taken,
+        _rounded(narrow, narrow / aspect),
+        size,
+        target_crop=_rounded(0.7 * size[0], 0.7 * size[1]),
+        rows=rows,
+    )
 
 
 def _sides(pixels: int, aspect: float) -> tuple[int, int]:
@@ -156,20 +227,35 @@ def _rounded(width: float, height: float) -> tuple[int, int]:
 def preset_text(name: str, sizes: Sizes, held_out: bool) -> str:
     """Return the preset as YAML, each line with its purpose."""
     rows = [
-        (f"extends: {BASE}", "a small encoder that trains on a CPU; gta2city is the paper's ResNet-101, for a GPU"),
+        (
+            f"extends: {BASE}",
+            "a small encoder that trains on a CPU; gta2city is the paper's ResNet-101, for a GPU",
+        ),
         ("data:", ""),
         ("  source:", "the simulator"),
         (f"    dataset: {name}-sim", ""),
         (f"    size: {list(sizes.source)}", "width and height of training images"),
         (f"    crop: {list(sizes.source_crop)}", "of it, in the shape of the target's images"),
-        ("    scale: [1.0, 2.5]", "random factor of the size: raise it where the footage's objects look larger"),
-        (f"    validation: {'val' if held_out else 'null'}", "held-out images that pick the source model's checkpoint"),
+        (
+            "    scale: [1.0, 2.5]",
+            "random factor of the size: raise it where the footage's objects look larger",
+        ),
+        (
+            f"    validation: {'val' if held_out else 'null'}",
+            "held-out images that pick the source model's checkpoint",
+        ),
         ("  target:", "the footage"),
         (f"    dataset: {name}-real", ""),
         (f"    size: {list(sizes.target)}", "in the footage's own shape"),
         (f"    crop: {list(sizes.target_crop)}", ""),
-        (f"  evaluation: {{dataset: {name}-real, split: train}}", "name labelled images of the target here, if you have some"),
-        ("run: {select: label-free}", "no labels of the target: signals without labels pick the checkpoint"),
+        (
+            f"  evaluation: {{dataset: {name}-real, split: train}}",
+            "name labelled images of the target here, if you have some",
+        ),
+        (
+            "run: {select: label-free}",
+            "no labels of the target: signals without labels pick the checkpoint",
+        ),
     ]
     return "".join(f"{line.ljust(52)}# {why}\n" if why else f"{line}\n" for line, why in rows)
 
@@ -192,33 +278,49 @@ def _notes(source: Footage, meaning: Survey, target: Footage, sizes: Sizes) -> l
     notes = []
     if sizes.rows is not None:
         notes.append(
-            f"rows {sizes.rows[0]} to {sizes.rows[1]} % of the simulator's images are kept, for the footage is wider: "
-            "see that the horizons agree (fgda gap)"
+            f"rows {sizes.rows[0]} to {sizes.rows[1]} % of the simulator's images are kept, for the"
+            " footage is wider: see that the horizons agree (fgda gap)"
         )
     if target.others:
         notes.append(
-            f"{target.others} of {target.looked_at} images of the footage have another shape than most and are cut (--cut)"
+            f"{target.others} of {target.looked_at} images of the footage have another shape than"
+            " most and are cut (--cut)"
         )
     if meaning.left_out:
-        rare = ", ".join(f"{name} ({100 * share:.2f} %)" for name, share in meaning.left_out.items())
+        rare = ", ".join(
+            f"{name} ({100 * share:.2f} %)" for name, share in meaning.left_out.items()
+        )
         notes.append(f"too few pixels to be learned, left out: {rare}")
     if meaning.rest is None:
         notes.append(
-            f"{meaning.looked_at} of {meaning.count} label files were looked at: prepare refuses a value that only others have"
+            f"{meaning.looked_at} of {meaning.count} label files were looked at: prepare refuses a"
+            " value that only others have"
         )
     if meaning.unnamed:
-        notes.append(f"nothing says what {len(meaning.unnamed)} label values are: name them in the mapping")
+        notes.append(
+            f"nothing says what {len(meaning.unnamed)} label values are: name them in the mapping"
+        )
     if meaning.rest == "other":
-        notes.append("the chosen classes cover less than 80 % of the pixels: the rest becomes the class `other`")
+        notes.append(
+            "the chosen classes cover less than 80 % of the pixels: the rest becomes the class"
+            " `other`"
+        )
     if not _held_out(meaning):
         notes.append(f"{meaning.count} labelled images are too few to hold some out for validation")
     return notes
 
 
 def steps_for(
-    name: str, mapping: Path, preset: Path, source: Footage, labels: Path, meaning: Survey, target: Footage, sizes: Sizes,
+    name: str,
+    mapping: Path,
+    preset: Path,
+    source: Footage,
+    labels: Path,
+    meaning: Survey,
+    target: Footage,
+    sizes: Sizes,
     times: dict[str, float],
-) -> list[Step]:  # fmt: skip
+) -> list[Step]:
     """Return the commands of the first hour, in order."""
 
     def text(*words: object) -> str:
@@ -234,17 +336,67 @@ def steps_for(
     run = f"runs/{preset.stem}"
     adapted = f"{run}/adapt-fgda-seed0/checkpoints/final.pth"
     return [
-        Step("prepare the simulator", text(
-            "prepare", meaning.command, "--images", source.place, "--labels", labels, *meaning.options, "--mapping", mapping,
-            *rows, "--size", "{}x{}".format(*sizes.source), *held_out, "--name", f"{name}-sim"), minutes(source)),
-        Step("prepare the footage", text(
-            "prepare", "folder", "--images", target.place, *frames, *cut, "--size", "{}x{}".format(*sizes.target),
-            "--name", f"{name}-real"), None if target.is_video else minutes(target)),
-        Step("compare both", text("gap", f"{name}-sim", f"{name}-real", "--report", f"{name}-gap"), 1),
+        Step(
+            "prepare the simulator",
+            text(
+                "prepare",
+                meaning.command,
+                "--images",
+                source.place,
+                "--labels",
+                labels,
+                *meaning.options,
+                "--mapping",
+                mapping,
+                *rows,
+                "--size",
+                "{}x{}".format(*sizes.source),
+                *held_out,
+                "--name",
+                f"{name}-sim",
+            ),
+            minutes(source),
+        ),
+        Step(
+            "prepare the footage",
+            text(
+                "prepare",
+                "folder",
+                "--images",
+                target.place,
+                *frames,
+                *cut,
+                "--size",
+                "{}x{}".format(*sizes.target),
+                "--name",
+                f"{name}-real",
+            ),
+            None if target.is_video else minutes(target),
+        ),
+        Step(
+            "compare both", text("gap", f"{name}-sim", f"{name}-real", "--report", f"{name}-gap"), 1
+        ),
         Step("train on the simulator", text("pretrain", "--preset", preset), times["pretrain"]),
         Step("adapt to the footage", text("adapt", "--preset", preset), times["adapt"]),
         Step("see what changed", text("verdict", adapted, "--report", f"{name}-verdict"), 1),
-        Step("segment the footage", text("predict", adapted, target.place, "--out", f"{name}-predicted"), None),
-        Step("choose images to label", text(
-            "rank", adapted, target.place, "--top", 20, "--export", "cvat", "--out", f"{name}-ranking"), None),
-    ]  # fmt: skip
+        Step(
+            "segment the footage",
+            text("predict", adapted, target.place, "--out", f"{name}-predicted"),
+            None,
+        ),
+        Step(
+            "choose images to label",
+            text(
+                "rank",
+                adapted,
+                target.place,
+                "--top",
+                20,
+                "--export",
+                "cvat",
+                "--out",
+                f"{name}-ranking",
+            ),
+            None,
+        ),
+    ]

@@ -11,7 +11,10 @@ from ..runtime.errors import FgdaError
 from ..runtime.files import LOCK
 from ..runtime.record import METRICS, RECORD, measurements, recorded
 
-FINISHED, RUNNING, STOPPED, BROKEN = "finished", "running", "stopped", "broken"
+FINISHED = "finished"
+RUNNING = "running"
+STOPPED = "stopped"
+BROKEN = "broken"
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,8 @@ class RunStatus:
     seconds: float | None = None
     score: str = ""
     verdict: str = ""
-    goes_on: str | None = None  # the command that continues it
+    # the command that continues it
+    goes_on: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -40,7 +44,11 @@ def runs_below(folder: Path) -> list[RunStatus]:
     if not folder.is_dir():
         raise FgdaError(f"{folder}: no such folder")
     folders = (path.parent for path in sorted(folder.rglob(RECORD)))
-    return [status_of(run) for run in folders if (run / "checkpoints").is_dir() or (run / METRICS).is_file()]
+    return [
+        status_of(run)
+        for run in folders
+        if (run / "checkpoints").is_dir() or (run / METRICS).is_file()
+    ]
 
 
 def status_of(folder: Path) -> RunStatus:
@@ -52,7 +60,10 @@ def status_of(folder: Path) -> RunStatus:
     logs = measurements(folder)
     iteration = max((int(entry["iteration"]) for entry in logs), default=0)
     state = _state(folder)
-    speed = next((entry["images_per_second"] for entry in reversed(logs) if entry.get("images_per_second")), None)
+    speed = next(
+        (entry["images_per_second"] for entry in reversed(logs) if entry.get("images_per_second")),
+        None,
+    )
     left = (length - iteration) * batch / speed if speed and state == RUNNING else None
     goes_on = None
     if state in (STOPPED, BROKEN):
@@ -60,16 +71,32 @@ def status_of(folder: Path) -> RunStatus:
         words = ["fgda", stage["stage"], "--preset", folder / RECORD, *init, "--out", folder]
         goes_on = shlex.join(map(str, [*words, "--fresh"] if state == BROKEN else words))
     return RunStatus(
-        str(folder), state, name, stage["stage"], str(stage["method"]), seed, iteration, length, left, _score(logs),
-        _verdict(folder), goes_on,
-    )  # fmt: skip
+        str(folder),
+        state,
+        name,
+        stage=stage["stage"],
+        method=str(stage["method"]),
+        seed=seed,
+        iteration=iteration,
+        iterations=length,
+        seconds=left,
+        score=_score(logs),
+        verdict=_verdict(folder),
+        goes_on=goes_on,
+    )
 
 
 def _facts(record: dict[str, Any]) -> tuple[dict[str, Any], str, int, int, int]:
     """Return a run's stage, preset name, iterations, batch size and seed."""
     stage = record["stage"]
     wanted = record[stage["stage"]]
-    return stage, str(record["name"]), int(wanted["iterations"]), int(wanted["batch_size"]), int(record["run"]["seed"])
+    return (
+        stage,
+        str(record["name"]),
+        int(wanted["iterations"]),
+        int(wanted["batch_size"]),
+        int(record["run"]["seed"]),
+    )
 
 
 def _state(folder: Path) -> str:
@@ -81,7 +108,9 @@ def _state(folder: Path) -> str:
 
 
 def _is_held(folder: Path) -> bool:
-    """Return whether a process holds the folder's lock, which ends with it; the lock itself is not kept."""
+    """Return whether a process holds the folder's lock, which ends with it; the lock itself is not
+    kept.
+    """
     from filelock import FileLock, Timeout
 
     path = folder / LOCK
@@ -93,15 +122,27 @@ def _is_held(folder: Path) -> bool:
     except Timeout:
         return True
     except OSError:
-        return False  # a folder that cannot be written to: nothing trains there
+        # a folder that cannot be written to: nothing trains there
+        return False
     lock.release()
     return False
 
 
 def _score(logs: list[dict[str, Any]]) -> str:
     """The last validation in words."""
-    last = next((entry["validation"] for entry in reversed(logs) if isinstance(entry.get("validation"), dict)), {})
-    for key, text in (("miou", "mIoU {:.1f}"), ("source_miou", "source {:.1f}"), ("label_free", "{:+.1f} expected")):
+    last = next(
+        (
+            entry["validation"]
+            for entry in reversed(logs)
+            if isinstance(entry.get("validation"), dict)
+        ),
+        {},
+    )
+    for key, text in (
+        ("miou", "mIoU {:.1f}"),
+        ("source_miou", "source {:.1f}"),
+        ("label_free", "{:+.1f} expected"),
+    ):
         if isinstance(last.get(key), float):
             return text.format(last[key])
     return ""

@@ -1,4 +1,6 @@
-"""`fgda verdict`: whether adapted networks got better on frames without labels, and what changed."""
+"""`fgda verdict`: whether adapted networks got better on frames without labels, and what
+changed.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,15 @@ from ..runtime.devices import Precision
 from ..runtime.errors import FgdaError, UsageError
 from ..runtime.record import recorded
 from ..runtime.reporter import Reporter
-from ..signals.observe import MEANINGS, Frames, Observed, feature_distance, frames_of, look_at_source, observe
+from ..signals.observe import (
+    MEANINGS,
+    Frames,
+    Observed,
+    feature_distance,
+    frames_of,
+    look_at_source,
+    observe,
+)
 from ..signals.score import Verdict, verdict_on
 from ..visual import html
 from ..visual.colour import colourise
@@ -51,12 +61,18 @@ class ObservedCheckpoint:
     heading: str
     observed: Observed
     verdict: Verdict | None  # None: the baseline
-    source: float | None  # mIoU on source frames, percent
-    prior_distance: float | None  # total variation between predicted shares and the source's
+    # mIoU on source frames, percent
+    source: float | None
+    # total variation between predicted shares and the source's
+    prior_distance: float | None
 
     def to_json(self) -> dict[str, Any]:
-        tree = {"checkpoint": str(self.path), "signals": self.observed.signals, "source_miou": self.source,
-                 "prior_distance": self.prior_distance}  # fmt: skip
+        tree = {
+            "checkpoint": str(self.path),
+            "signals": self.observed.signals,
+            "source_miou": self.source,
+            "prior_distance": self.prior_distance,
+        }
         return tree | ({"verdict": "baseline"} if self.verdict is None else self.verdict.to_json())
 
 
@@ -67,68 +83,114 @@ class Study:
     checkpoints: list[ObservedCheckpoint]
     classes: ClassSet
     frames: Frames
-    what: str  # where the frames are from
+    # where the frames are from
+    what: str
     notes: list[str] = field(default_factory=list)
 
 
 def run_verdict(
-    checkpoints: list[Path], headings: list[str], wanted: VerdictOptions, precision: Precision, reporter: Reporter
+    checkpoints: list[Path],
+    headings: list[str],
+    wanted: VerdictOptions,
+    precision: Precision,
+    reporter: Reporter,
 ) -> Study:
-    """Judge checkpoints without labels. Raises UsageError when their start is not known, FgdaError for files that do not fit."""
+    """Judge checkpoints without labels. Raises UsageError when their start is not known, FgdaError
+    for files that do not fit.
+    """
     baseline = wanted.baseline or started_from(checkpoints, reporter)
     paths = [baseline, *(path for path in checkpoints if path.resolve() != baseline.resolve())]
     if len(paths) == 1:
-        raise UsageError(f"{baseline} is the baseline itself: name the checkpoints that were adapted from it")
+        raise UsageError(
+            f"{baseline} is the baseline itself: name the checkpoints that were adapted from it"
+        )
     own = {path: ClassSet.from_json(load(path)["classes"]).names for path in paths}
     for path in paths[1:]:
         if own[path] != own[baseline]:
-            raise FgdaError(f"{path} and {baseline} have different classes: no verdict can be given")
+            raise FgdaError(
+                f"{path} and {baseline} have different classes: no verdict can be given"
+            )
     names = dict(zip(checkpoints, headings, strict=True))
     study: Study | None = None
     for path in paths:
         model, info = load_model(path)
         precision.to_device(model)
         if study is None:
-            frames, what = target_frames(wanted, model, info, reporter)
+            frames, what = target_frames(wanted, model, info, reporter=reporter)
             source, prior = source_frames(wanted, info, reporter)
-            study = Study([], info["classes"], frames, what)
+            study = Study([], info["classes"], frames, what=what)
         reporter.say(f"looking at {path}")
         observed = observe(model, frames, precision)
-        verdict = verdict_on(study.checkpoints[0].observed, observed, study.classes.names) if study.checkpoints else None
+        verdict = (
+            verdict_on(study.checkpoints[0].observed, observed, study.classes.names)
+            if study.checkpoints
+            else None
+        )
         kept = distance = None
         if source is not None:
             kept, features = look_at_source(model, source, precision)
             observed.signals["feature_distance"] = feature_distance(features, observed.features)
             distance = float(np.abs(observed.shares - prior).sum() / 2)
-        study.checkpoints.append(ObservedCheckpoint(path, names.get(path, "baseline"), observed, verdict, kept, distance))
+        study.checkpoints.append(
+            ObservedCheckpoint(
+                path,
+                names.get(path, "baseline"),
+                observed,
+                verdict=verdict,
+                source=kept,
+                prior_distance=distance,
+            )
+        )
     return study
 
 
 def started_from(checkpoints: list[Path], reporter: Reporter) -> Path:
-    """Return the checkpoint that all of these began as, from their run folders. Raises UsageError when that is not known."""
+    """Return the checkpoint that all of these began as, from their run folders. Raises UsageError
+    when that is not known.
+    """
     start_by_checkpoint = {path: start_of(path) for path in checkpoints}
-    starts = {start.resolve() for start in start_by_checkpoint.values() if start is not None and start.is_file()}
+    starts = {
+        start.resolve()
+        for start in start_by_checkpoint.values()
+        if start is not None and start.is_file()
+    }
     if len(starts) == 1:
-        start = next(start for start in start_by_checkpoint.values() if start is not None and start.is_file())
+        start = next(
+            start for start in start_by_checkpoint.values() if start is not None and start.is_file()
+        )
         reporter.decide(f"baseline: {start}, from which the checkpoints were adapted")
         return start
-    why = "began as different ones" if starts else "do not say what they began as, or it is gone or has changed"
+    why = (
+        "began as different ones"
+        if starts
+        else "do not say what they began as, or it is gone or has changed"
+    )
     raise UsageError(f"the checkpoints {why}\nname the model before adaptation: --baseline CKPT")
 
 
 def start_of(path: Path) -> Path | None:
-    """Return the checkpoint that a run's checkpoint began as, from its run folder; None when it is unknown or gone.
+    """Return the checkpoint that a run's checkpoint began as, from its run folder; None when it is
+    unknown or gone.
 
-    A run folder may have been copied with those beside it, so its neighbour comes before the path that was recorded; either
-    counts only with the weights that the run began from.
+    A run folder may have been copied with those beside it, so its neighbour comes before the path
+    that was recorded; either counts only with the weights that the run began from.
     """
     folder = path.parent.parent
-    recorded_start = recorded(folder, lambda record: (Path(record["stage"]["init"]), record["stage"].get("init_hash")))
+    recorded_start = recorded(
+        folder, lambda record: (Path(record["stage"]["init"]), record["stage"].get("init_hash"))
+    )
     if recorded_start is None:
         return None
     start, wanted = recorded_start
     candidates = [folder.parent.joinpath(*start.parts[-3:]), start]
-    return next((candidate for candidate in candidates if candidate.is_file() and _has_weights(candidate, wanted)), None)
+    return next(
+        (
+            candidate
+            for candidate in candidates
+            if candidate.is_file() and _has_weights(candidate, wanted)
+        ),
+        None,
+    )
 
 
 def _has_weights(path: Path, wanted: str | None) -> bool:
@@ -141,14 +203,23 @@ def _has_weights(path: Path, wanted: str | None) -> bool:
         return False
 
 
-def target_frames(wanted: VerdictOptions, model: Segmenter, info: dict, reporter: Reporter) -> tuple[Frames, str]:
+def target_frames(
+    wanted: VerdictOptions, model: Segmenter, info: dict, reporter: Reporter
+) -> tuple[Frames, str]:
     """Return frames at the size at which they enter the network, and the name of their data."""
     if wanted.images:
         count = max(1, wanted.frames // len(wanted.images))
         images = [
             image
             for text in wanted.images
-            for image in spread_images(text, count, True, wanted.max_pixels, wanted.label_maps, reporter)
+            for image in spread_images(
+                text,
+                count,
+                True,
+                max_pixels=wanted.max_pixels,
+                label_maps=wanted.label_maps,
+                reporter=reporter,
+            )
         ]
         rule = model.input_rule
         sized = [rule.resize(image, rule(image.shape[1], image.shape[0])) for image in images]
@@ -156,50 +227,80 @@ def target_frames(wanted: VerdictOptions, model: Segmenter, info: dict, reporter
     name = wanted.data or info["preset"]["data"]["target"]["dataset"]
     dataset = open_anywhere(wanted.root, name)
     split = training_split(dataset)
-    frames = frames_of(dataset, split, model.input_rule, wanted.frames)
-    return frames, f"{len(frames.images)} of {len(dataset.items(split))} images of {dataset.name} / {split}"
+    frames = frames_of(dataset, split, model.input_rule, count=wanted.frames)
+    return (
+        frames,
+        f"{len(frames.images)} of {len(dataset.items(split))} images of {dataset.name} / {split}",
+    )
 
 
-def source_frames(wanted: VerdictOptions, info: dict, reporter: Reporter) -> tuple[Frames | None, np.ndarray | None]:
-    """Return labelled frames of the source and its class shares; None, reported, when it is not at hand."""
+def source_frames(
+    wanted: VerdictOptions, info: dict, reporter: Reporter
+) -> tuple[Frames | None, np.ndarray | None]:
+    """Return labelled frames of the source and its class shares; None, reported, when it is not at
+    hand.
+    """
     source = info["preset"]["data"]["source"]
     try:
         dataset = open_anywhere(wanted.root, source["dataset"])
         if dataset.classes.names != info["classes"].names:
             return None, None
-        frames = frames_of(dataset, "train", tuple(source["size"]), wanted.frames // 2 or 1, labelled=True)
+        frames = frames_of(
+            dataset, "train", tuple(source["size"]), count=wanted.frames // 2 or 1, labelled=True
+        )
     except FgdaError as error:
         reporter.decide(f"no look at the source: {str(error).splitlines()[0]}")
         return None, None
-    counts = np.sum([item.counts for item in dataset.items("train", labelled=True)], axis=0, dtype=np.float64)
+    counts = np.sum(
+        [item.counts for item in dataset.items("train", labelled=True)], axis=0, dtype=np.float64
+    )
     return frames, counts / max(counts.sum(), 1)
 
 
 def scenes_of(study: Study, precision: Precision, reporter: Reporter) -> list[Scene]:
     """Return the frames with every checkpoint's prediction, the baseline's first, for the pages."""
-    scenes = [Scene(image, name=study.frames.name(number)) for number, image in enumerate(study.frames.images)]
+    scenes = [
+        Scene(image, name=study.frames.name(number))
+        for number, image in enumerate(study.frames.images)
+    ]
     models = [precision.to_device(load_model(one.path)[0]) for one in study.checkpoints]
     return list(reporter.track(predicted(scenes, models, precision), "looking", len(scenes)))
 
 
 def look_around(study: Study, scenes: list[Scene]) -> str:
-    """Return the page to look around in, with the frames and up to four checkpoints, the baseline first."""
+    """Return the page to look around in, with the frames and up to four checkpoints, the baseline
+    first.
+    """
     shown = study.checkpoints[:MOST_CHECKPOINTS]
     of_shown = [replace(scene, predictions=scene.predictions[: len(shown)]) for scene in scenes]
-    return look_page(of_shown, [one.heading for one in shown], [study.classes] * len(shown), study.classes)
+    return look_page(
+        of_shown,
+        [one.heading for one in shown],
+        [study.classes] * len(shown),
+        classes=study.classes,
+    )
 
 
 def verdict_page(study: Study, scenes: list[Scene], look: str) -> str:
-    """Return a page: the verdicts, the class shares, and the frames that changed most, before and after; `look` is the path of
-    the page to look around in.
+    """Return a page: the verdicts, the class shares, and the frames that changed most, before and
+    after; `look` is the path of the page to look around in.
     """
     base, *others = study.checkpoints
     sections = [html.section("Signals", _signals_table(study))]
     for position, one in enumerate(others, 1):
         note = one.verdict.in_words()
         words = "".join(f"<li>{escape(word)}</li>" for word in one.verdict.words)
-        sections.append(html.section(one.heading, f"<ul>{words}</ul>{_shares_table(base, one, study.classes)}", note))
-        sections.append(html.section("Frames that changed most", _changed_frames(base, one, position, study, scenes)))
+        sections.append(
+            html.section(
+                one.heading, f"<ul>{words}</ul>{_shares_table(base, one, study.classes)}", note
+            )
+        )
+        sections.append(
+            html.section(
+                "Frames that changed most",
+                _changed_frames(base, one, position, study=study, scenes=scenes),
+            )
+        )
     facts = [study.what, f"baseline {base.path}"]
     verdicts = html.cards({one.heading: one.verdict.kind for one in others})
     return html.page("Verdict without labels", facts, verdicts, html.look_link(look), *sections)
@@ -211,37 +312,65 @@ def _signals_table(study: Study) -> str:
     rows = []
     for key in keys:
         cells = "".join(f"<td>{one.observed.signals[key]:.3f}</td>" for one in study.checkpoints)
-        rows.append(f"<tr><td>{escape(key.replace('_', ', '))}</td>{cells}<td class='words'>{escape(MEANINGS[key])}</td></tr>")
+        rows.append(
+            f"<tr><td>{escape(key.replace('_', ', '))}</td>{cells}<td"
+            f" class='words'>{escape(MEANINGS[key])}</td></tr>"
+        )
     for label, values in (
         ("source mIoU %", [one.source for one in study.checkpoints]),
-        ("distance from the source's class shares", [one.prior_distance for one in study.checkpoints]),
+        (
+            "distance from the source's class shares",
+            [one.prior_distance for one in study.checkpoints],
+        ),
     ):
         if values[0] is not None:
-            rows.append(f"<tr><td>{label}</td>{''.join(f'<td>{value:.2f}</td>' for value in values)}</tr>")
-    return f"<table><thead><tr><th>signal</th>{head}<th></th></tr></thead><tbody>{''.join(rows)}</tbody></table>"
+            rows.append(
+                f"<tr><td>{label}</td>{''.join(f'<td>{value:.2f}</td>' for value in values)}</tr>"
+            )
+    head = f"<thead><tr><th>signal</th>{head}<th></th></tr></thead>"
+    return f"<table>{head}<tbody>{''.join(rows)}</tbody></table>"
 
 
 def _shares_table(base: ObservedCheckpoint, one: ObservedCheckpoint, classes: ClassSet) -> str:
     rows = []
     for k, (name, colour) in enumerate(zip(classes.names, classes.palette, strict=True)):
-        was, now = 100 * base.observed.shares[k], 100 * one.observed.shares[k]
-        steady = f"<td>{100 * base.observed.steady[k]:.0f}</td><td>{100 * one.observed.steady[k]:.0f}</td>"
-        bar = f"<span class='bar' style='width:{2.2 * now:.0f}px;background:rgb{tuple(colour)}'></span>"
-        rows.append(f"<tr><td>{html.swatch(colour)}{escape(name)}</td><td>{was:.1f}</td><td>{now:.1f}</td>{steady}"
-                    f"<td class='track'>{bar}</td></tr>")  # fmt: skip
+        was = 100 * base.observed.shares[k]
+        now = 100 * one.observed.shares[k]
+        before = 100 * base.observed.steady[k]
+        after = 100 * one.observed.steady[k]
+        steady = f"<td>{before:.0f}</td><td>{after:.0f}</td>"
+        bar = (
+            "<span class='bar'"
+            f" style='width:{2.2 * now:.0f}px;background:rgb{tuple(colour)}'></span>"
+        )
+        rows.append(
+            f"<tr><td>{html.swatch(colour)}{escape(name)}</td><td>{was:.1f}</td><td>{now:.1f}</td>{steady}<td"
+            f" class='track'>{bar}</td></tr>"
+        )
     heads = ("class", "pixels % before", "after", "agreement % before", "after", "")
     head = "".join(f"<th>{text}</th>" for text in heads)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
-def changed_most(before: list[np.ndarray], after: list[np.ndarray], most: int) -> list[tuple[int, float]]:
+def changed_most(
+    before: list[np.ndarray], after: list[np.ndarray], most: int
+) -> list[tuple[int, float]]:
     """Return frames by the share of pixels that changed their class, the most first."""
-    shares = [float((resize_ids(b, a.shape[::-1]) != a).mean()) for b, a in zip(before, after, strict=True)]
+    shares = [
+        float((resize_ids(b, a.shape[::-1]) != a).mean())
+        for b, a in zip(before, after, strict=True)
+    ]
     order = sorted(range(len(shares)), key=lambda number: -shares[number])
     return [(number, shares[number]) for number in order[:most]]
 
 
-def _changed_frames(base: ObservedCheckpoint, one: ObservedCheckpoint, position: int, study: Study, scenes: list[Scene]) -> str:
+def _changed_frames(
+    base: ObservedCheckpoint,
+    one: ObservedCheckpoint,
+    position: int,
+    study: Study,
+    scenes: list[Scene],
+) -> str:
     parts = []
     for number, share in changed_most(base.observed.ids, one.observed.ids, SHOWN):
         image = study.frames.images[number]
@@ -254,5 +383,9 @@ def _changed_frames(base: ObservedCheckpoint, one: ObservedCheckpoint, position:
             html.image(colourise(maps[1], study.classes), "after"),
             html.image(changed, "what changed", photo=True),
         ]
-        parts.append(html.scene(study.frames.name(number), f"{100 * share:.0f} % of the pixels changed", figures))
+        parts.append(
+            html.scene(
+                study.frames.name(number), f"{100 * share:.0f} % of the pixels changed", figures
+            )
+        )
     return "".join(parts)

@@ -21,30 +21,36 @@ from ..runtime.reporter import Reporter
 from .importing import import_checkpoint
 
 SUFFIXES = (".pth", ".ckpt", ".pt", ".pth.tar")
-RETRIES, TIMEOUT = 2, 30  # of a download; seconds without an answer
+# of a download; seconds without an answer
+RETRIES = 2
+TIMEOUT = 30
 BLOCK = 2**20
 
 
 def get(name: str, reporter: Reporter, trust: bool = False) -> Path:
     """Return the place of our checkpoint, fetched and converted where it is not there yet.
 
-    A download that was cut short goes on where it stopped. Raises UsageError for an unknown name, FgdaError for a file that
-    cannot be had, is not what it should be, or does not fit.
+    A download that was cut short goes on where it stopped. Raises UsageError for an unknown name,
+    FgdaError for a file that cannot be had, is not what it should be, or does not fit.
     """
-    entry, ours = _entry(name), zoo.place_of(name)
+    entry = _entry(name)
+    ours = zoo.place_of(name)
     reporter.say(f"{name}: {entry.method}, {entry.source} to {entry.target}, from {entry.page}")
     reporter.say(f"licence of the code: {entry.code}; of the weights: {entry.weights}")
     if ours.is_file():
         return ours
     make_folder(zoo.folder())
     published = zoo.folder() / f"{name}.published"
-    is_ours = not published.is_file()  # else a person put it there, and only a person deletes it
+    # else a person put it there, and only a person deletes it
+    is_ours = not published.is_file()
     if is_ours:
         _download(entry, published, reporter)
     _check(entry, published, is_ours)
     with _checkpoint_in(entry, published) as file:
-        content = import_checkpoint(file, entry.format, reporter, trust)
-    checkpoint.save(ours, content | {"method": name.partition("-")[0], "origin": f"{name}, {entry.page}"})
+        content = import_checkpoint(file, entry.format, reporter, trust=trust)
+    checkpoint.save(
+        ours, content | {"method": name.partition("-")[0], "origin": f"{name}, {entry.page}"}
+    )
     return ours
 
 
@@ -52,8 +58,11 @@ def _entry(name: str) -> Published:
     if name not in zoo.ENTRIES:
         import difflib
 
-        near = difflib.get_close_matches(name, zoo.ENTRIES, 3, 0.4)
-        raise UsageError(f"no published checkpoint '{name}' is known" + (f": did you mean {', '.join(near)}?" if near else ""))
+        near = difflib.get_close_matches(name, zoo.ENTRIES, 3, cutoff=0.4)
+        raise UsageError(
+            f"no published checkpoint '{name}' is known"
+            + (f": did you mean {', '.join(near)}?" if near else "")
+        )
     return zoo.ENTRIES[name]
 
 
@@ -63,46 +72,66 @@ def _by_hand(entry: Published, path: Path) -> str:
 
 def _download(entry: Published, path: Path, reporter: Reporter) -> None:
     if entry.url is None:
-        raise FgdaError(f"{entry.method}'s authors give no link to the file itself{f' ({entry.note})' if entry.note else ''}\n"
-                        + _by_hand(entry, path))  # fmt: skip
+        raise FgdaError(
+            f"{entry.method}'s authors give no link to the file"
+            f" itself{f' ({entry.note})' if entry.note else ''}\n" + _by_hand(entry, path)
+        )
     try:
         import gdown
         from gdown.exceptions import DownloadError
         from requests import RequestException
     except ImportError:
-        raise FgdaError(f"downloads need gdown: pip install 'fgda[zoo]'\nor {_by_hand(entry, path)}") from None
+        raise FgdaError(
+            f"downloads need gdown: pip install 'fgda[zoo]'\nor {_by_hand(entry, path)}"
+        ) from None
     with reporter.progress("downloading, MB", None) as advance:
         done = 0
 
         def progress(so_far: int, total: int | None) -> None:
             nonlocal done
-            step, done = so_far // 2**20 - done, so_far // 2**20
+            step = so_far // 2**20 - done
+            done = so_far // 2**20
             advance(step, total=max(1, -(-total // 2**20)) if total else None)
 
-        with writing(path):  # what requests raises is an OSError too
+        # what requests raises is an OSError too
+        with writing(path):
             try:
                 gdown.download(
-                    entry.url, str(path), quiet=True, use_cookies=False, resume=True, progress=progress, timeout=TIMEOUT,
+                    entry.url,
+                    str(path),
+                    quiet=True,
+                    use_cookies=False,
+                    resume=True,
+                    progress=progress,
+                    timeout=TIMEOUT,
                     retries=RETRIES,
-                )  # fmt: skip
+                )
             except (DownloadError, RequestException) as error:
                 text = " ".join(str(error).split())[:160]
                 reason = "no connection" if "Max retries exceeded" in text else text
-                raise FgdaError(f"cannot download {entry.url} ({reason})\n{_by_hand(entry, path)}, or try again later") from error
+                raise FgdaError(
+                    f"cannot download {entry.url} ({reason})\n{_by_hand(entry, path)}, or try again"
+                    " later"
+                ) from error
 
 
 def _check(entry: Published, file: Path, is_ours: bool) -> None:
-    """Check a file. Raises FgdaError when it is a page of HTML, or has another size or checksum than published; a download of
-    ours is deleted then.
+    """Check a file. Raises FgdaError when it is a page of HTML, or has another size or checksum
+    than published; a download of ours is deleted then.
     """
     with open(file, "rb") as opened:
         start = opened.read(512).lstrip().lower()
-        problem = _problem(entry, file, start, opened)
+        problem = _problem(entry, file, start, opened=opened)
     if problem and is_ours:
         file.unlink()
-        raise FgdaError(f"{entry.url or file} {problem}; it was deleted\n{_by_hand(entry, file)}, or try again later")
+        raise FgdaError(
+            f"{entry.url or file} {problem}; it was deleted\n{_by_hand(entry, file)}, or try again"
+            " later"
+        )
     if problem:
-        raise FgdaError(f"{file} {problem}\n{_by_hand(entry, file)}, or delete it to have it fetched")
+        raise FgdaError(
+            f"{file} {problem}\n{_by_hand(entry, file)}, or delete it to have it fetched"
+        )
 
 
 def _problem(entry: Published, file: Path, start: bytes, opened: BinaryIO) -> str | None:
@@ -123,7 +152,9 @@ def _problem(entry: Published, file: Path, start: bytes, opened: BinaryIO) -> st
 
 @contextmanager
 def _checkpoint_in(entry: Published, file: Path) -> Iterator[Path]:
-    """The checkpoint of a published file: the file itself, or the one in an archive, unpacked beside it while it is read."""
+    """The checkpoint of a published file: the file itself, or the one in an archive, unpacked
+    beside it while it is read.
+    """
     unpacked = file.with_suffix(".unpacked")
     try:
         yield unpacked if _unpack(entry, file, unpacked) else file
@@ -132,7 +163,9 @@ def _checkpoint_in(entry: Published, file: Path) -> Iterator[Path]:
 
 
 def _unpack(entry: Published, file: Path, unpacked: Path) -> bool:
-    """Write the checkpoint of an archive; return whether the file is one. Raises FgdaError for a damaged or swollen one."""
+    """Write the checkpoint of an archive; return whether the file is one. Raises FgdaError for a
+    damaged or swollen one.
+    """
     with ExitStack() as stack:
         with _reading(entry, file):
             found = _member(entry, file, stack)
@@ -141,10 +174,16 @@ def _unpack(entry: Published, file: Path, unpacked: Path) -> bool:
         archive, member, size = found
         # Weights hardly shrink in an archive.
         if size > 4 * file.stat().st_size + BLOCK:
-            raise FgdaError(f"{file} would unpack to {size / 2**30:.1f} GiB, far more than it holds: it is no checkpoint's")
+            raise FgdaError(
+                f"{file} would unpack to {size / 2**30:.1f} GiB, far more than it holds: it is no"
+                " checkpoint's"
+            )
         free = shutil.disk_usage(unpacked.parent).free
         if size > free:
-            raise FgdaError(f"{file} unpacks to {size / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free beside it")
+            raise FgdaError(
+                f"{file} unpacks to {size / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free"
+                " beside it"
+            )
         with writing(unpacked), open(unpacked, "wb") as out:
             while block := _next_block(entry, file, member):
                 out.write(block)
@@ -159,7 +198,15 @@ def _next_block(entry: Published, file: Path, member: BinaryIO) -> bytes:
         return member.read(BLOCK)
 
 
-DAMAGED = (EOFError, OSError, tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError)
+DAMAGED = (
+    EOFError,
+    OSError,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    NotImplementedError,
+)
 
 
 @contextmanager
@@ -174,7 +221,9 @@ def _reading(entry: Published, file: Path) -> Iterator[None]:
 
 
 def _member(entry: Published, file: Path, stack: ExitStack) -> tuple[Any, BinaryIO, int] | None:
-    """Return an archive, its checkpoint, open, and that one's size in bytes; None for a file that is the checkpoint itself."""
+    """Return an archive, its checkpoint, open, and that one's size in bytes; None for a file that
+    is the checkpoint itself.
+    """
     if tarfile.is_tarfile(file):
         archive = stack.enter_context(tarfile.open(file))
         packed = {one.name: one for one in archive.getmembers() if one.isfile()}
@@ -191,10 +240,15 @@ def _member(entry: Published, file: Path, stack: ExitStack) -> tuple[Any, Binary
 
 
 def _chosen(entry: Published, file: Path, names: list[str]) -> str:
-    """The member of an archive that is the checkpoint. Raises FgdaError where none or several could be."""
+    """The member of an archive that is the checkpoint. Raises FgdaError where none or several could
+    be.
+    """
     fitting = [name for name in names if entry.member or name.endswith(SUFFIXES)]
     fitting = [name for name in fitting if entry.member in name.rsplit("/", 1)[-1]]
     if len(fitting) != 1:
         what = f"'{entry.member}'" if entry.member else "a checkpoint"
-        raise FgdaError(f"{file} holds {len(fitting)} files that could be {what}: unpack it, and use fgda import")
+        raise FgdaError(
+            f"{file} holds {len(fitting)} files that could be {what}: unpack it, and use fgda"
+            " import"
+        )
     return fitting[0]

@@ -1,4 +1,6 @@
-"""The parts of a stage, each made by one function: weights to start from, method, state, samples."""
+"""The parts of a stage, each made by one function: weights to start from, method, state,
+samples.
+"""
 
 from __future__ import annotations
 
@@ -27,29 +29,41 @@ from .state import TrainState
 def initialise(
     model: Segmenter, preset: Preset, init: tuple[Path, dict] | None, classes: ClassSet
 ) -> dict[str, torch.Tensor] | None:
-    """Load the backbone's own weights, or a checkpoint's, whose classes are matched by name; return the checkpoint's.
+    """Load the backbone's own weights, or a checkpoint's, whose classes are matched by name; return
+    the checkpoint's.
 
     Raises FgdaError on a misfit.
     """
     if init is None:
         settings = preset.model
-        load_backbone(model.backbone, settings.backbone, settings.variant, settings.weights, settings.output_stride)
+        load_backbone(
+            model.backbone,
+            settings.backbone,
+            settings.variant,
+            weights=settings.weights,
+            output_stride=settings.output_stride,
+        )
         return None
     path, content = init
     try:
-        theirs, weights = ClassSet.from_json(content["classes"]), content["model"]
+        theirs = ClassSet.from_json(content["classes"])
+        weights = content["model"]
         if set(theirs.names) != set(classes.names):
             raise UsageError(
                 f"{path} has different classes from the source: {', '.join(theirs.names)}\n"
                 f"the source has {', '.join(classes.names)}"
             )
         if theirs.names != classes.names:
-            weights = checkpoint.reorder_head(weights, [theirs.names.index(name) for name in classes.names])
+            weights = checkpoint.reorder_head(
+                weights, [theirs.names.index(name) for name in classes.names]
+            )
         checkpoint.check_finite(weights, str(path))
         model.load_state_dict(weights)
         return weights
     except (KeyError, RuntimeError, ValueError) as error:
-        raise FgdaError(f"{path} does not fit the preset's model: {' '.join(str(error).split())[:160]}") from error
+        raise FgdaError(
+            f"{path} does not fit the preset's model: {' '.join(str(error).split())[:160]}"
+        ) from error
 
 
 def imagenet_encoder(settings: Model, precision: Precision) -> nn.Module | None:
@@ -57,17 +71,28 @@ def imagenet_encoder(settings: Model, precision: Precision) -> nn.Module | None:
     if settings.weights == "none":
         return None
     encoder = checkpoint.build_model(settings, 1).backbone
-    load_backbone(encoder, settings.backbone, settings.variant, settings.weights, settings.output_stride)
+    load_backbone(
+        encoder,
+        settings.backbone,
+        settings.variant,
+        weights=settings.weights,
+        output_stride=settings.output_stride,
+    )
     return precision.to_device(encoder).eval().requires_grad_(False)
 
 
-def mix_statistics(model: Segmenter, stage: Stage, samples: PairedSamples, reporter: Reporter) -> None:
-    """Blend the target's statistics into batch norm's; every process sees all images, so that all have the same network."""
+def mix_statistics(
+    model: Segmenter, stage: Stage, samples: PairedSamples, reporter: Reporter
+) -> None:
+    """Blend the target's statistics into batch norm's; every process sees all images, so that all
+    have the same network.
+    """
     if samples.target is None:
         reporter.decide("adapt.batch_norm: mixed is frozen here: the method reads no target")
     elif model.mix_statistics(samples.target_batches(), stage.batch_norm_target_share):
         reporter.say(
-            f"batch norm: {stage.batch_norm_target_share:g} of the statistics of {len(samples.target_items)} target images"
+            f"batch norm: {stage.batch_norm_target_share:g} of the statistics of"
+            f" {len(samples.target_items)} target images"
         )
 
 
@@ -81,29 +106,43 @@ def prepare_method(
     fresh_heads: bool = False,
     class_weights: torch.Tensor | None = None,
 ) -> Method:
-    """Return the method around its model, which is on the device; fresh heads have norms still to be trained."""
+    """Return the method around its model, which is on the device; fresh heads have norms still to
+    be trained.
+    """
     model.set_batch_norm(stage.batch_norm, fresh_heads)
     if group.size > 1:
         model.share_batch_norm(group)
     if preset.model.checkpoint_activations:
         model.backbone.checkpoint_activations = True
     follows_target = stage.batch_norm == "target" and method.uses_target
-    engine = Engine(preset.run.seed, follows_target, class_weights, precision.autocast, precision.scale, group)
+    engine = Engine(
+        preset.run.seed,
+        follows_target,
+        class_weights,
+        autocast=precision.autocast,
+        scale=precision.scale,
+        process_group=group,
+    )
     return method(model, preset.method, engine)
 
 
 def check_network(preset: Preset, stage: Stage, method: type[Method], data: Datasets) -> None:
-    """Check the network. Raises UsageError when it cannot be built, or cannot be trained as the stage and the method say."""
+    """Check the network. Raises UsageError when it cannot be built, or cannot be trained as the
+    stage and the method say.
+    """
     with torch.device("meta"):
         model = checkpoint.build_model(preset.model, len(data.classes))
     recipe = recipe_of(preset, stage)
     refine(model.parameter_groups(recipe.lr, recipe.head_lr_factor), model, recipe)
     if preset.model.checkpoint_activations:
         if stage.batch_norm != "frozen" and getattr(model.backbone, "recomputes_norms", True):
-            raise UsageError("model.checkpoint_activations needs batch_norm: frozen (statistics would be counted twice)")
+            raise UsageError(
+                "model.checkpoint_activations needs batch_norm: frozen (statistics would be counted"
+                " twice)"
+            )
         if not hasattr(model.backbone, "checkpoint_activations"):
             raise UsageError("model.checkpoint_activations: this backbone does not offer it")
-    method.check(preset.method, model, data.source, data.target)
+    method.check(preset.method, model, data.source, target=data.target)
 
 
 def say_norms(
@@ -121,17 +160,31 @@ def say_norms(
     """
     in_encoder = batch_norms(model.backbone)
     if fixed and stage.batch_norm != "frozen":
-        reporter.decide(f"{stage_name}.batch_norm: {stage.batch_norm} is not used: the method sets batch norm itself, once")
+        reporter.decide(
+            f"{stage_name}.batch_norm: {stage.batch_norm} is not used: the method sets batch norm"
+            " itself, once"
+        )
         return
     if stage.batch_norm != "frozen" and not in_encoder:
-        reporter.decide(f"{stage_name}.batch_norm: {stage.batch_norm} changes nothing: {preset.model.backbone} has no batch norm")
+        reporter.decide(
+            f"{stage_name}.batch_norm: {stage.batch_norm} changes nothing: {preset.model.backbone}"
+            " has no batch norm"
+        )
     if fresh and preset.model.weights == "none" and stage.batch_norm == "frozen" and in_encoder:
         reporter.warn(
-            f"{stage_name}.batch_norm: frozen keeps the norms of an encoder without weights (model.weights: none) as they are "
-            f"initialised, so they normalise nothing: set {stage_name}.batch_norm=train"
+            f"{stage_name}.batch_norm: frozen keeps the norms of an encoder without weights"
+            " (model.weights: none) as they are initialised, so they normalise nothing: set"
+            f" {stage_name}.batch_norm=train"
         )
-    if fresh and stage.batch_norm in ("frozen", "mixed") and len(batch_norms(model)) > len(in_encoder):
-        reporter.decide(f"{stage_name}.batch_norm: {stage.batch_norm} holds for the encoder; the new head's norms are trained")
+    if (
+        fresh
+        and stage.batch_norm in ("frozen", "mixed")
+        and len(batch_norms(model)) > len(in_encoder)
+    ):
+        reporter.decide(
+            f"{stage_name}.batch_norm: {stage.batch_norm} holds for the encoder; the new head's"
+            " norms are trained"
+        )
 
 
 def make_state(method: Method, preset: Preset, stage: Stage, precision: Precision) -> TrainState:
@@ -140,13 +193,21 @@ def make_state(method: Method, preset: Preset, stage: Stage, precision: Precisio
     return TrainState(method, make_optimizers(method, preset, stage), precision)
 
 
-def make_samples(preset: Preset, stage: Stage, data: Datasets, method: type[Method]) -> PairedSamples:
+def make_samples(
+    preset: Preset, stage: Stage, data: Datasets, method: type[Method]
+) -> PairedSamples:
     wanted = preset.data
     jitter = wanted.colour_jitter if stage.colour_jitter else (0.0, 0.0, 0.0, 0.0)
     blur = wanted.blur if stage.colour_jitter else 0.0
     augmentation = Augmentation(wanted.flip, jitter, blur)
     views = tuple(
-        View(domain.size, domain.crop, domain.scale, domain.max_class_share, getattr(domain, "border", View.border))
+        View(
+            domain.size,
+            domain.crop,
+            domain.scale,
+            max_class_share=domain.max_class_share,
+            border=getattr(domain, "border", View.border),
+        )
         for domain in (wanted.source, wanted.target)
     )
     choice = Sampling(
@@ -158,8 +219,15 @@ def make_samples(preset: Preset, stage: Stage, data: Datasets, method: type[Meth
         crop_tries=wanted.crop_tries,
     )
     return PairedSamples(
-        data.source, data.target, views, preset.run.seed, augmentation, choice, method.reads_border, data.labelled
-    )  # fmt: skip
+        data.source,
+        data.target,
+        views,
+        seed=preset.run.seed,
+        augmentation=augmentation,
+        choice=choice,
+        reads_border=method.reads_border,
+        labelled=data.labelled,
+    )
 
 
 def make_optimizers(method: Method, preset: Preset, stage: Stage) -> dict[str, Scheduled]:
@@ -172,6 +240,13 @@ def recipe_of(preset: Preset, stage: Stage) -> Recipe:
     optim = preset.optim
     schedule = poly(optim.poly_power, stage.warmup_iterations, optim.warmup == "times_decay")
     return Recipe(
-        stage.lr or optim.lr, optim.head_lr_factor, optim.momentum, optim.weight_decay, schedule,
-        optim.kind, optim.betas, optim.decay_norms, optim.layer_decay,
-    )  # fmt: skip
+        stage.lr or optim.lr,
+        optim.head_lr_factor,
+        optim.momentum,
+        weight_decay=optim.weight_decay,
+        schedule=schedule,
+        kind=optim.kind,
+        betas=optim.betas,
+        decay_norms=optim.decay_norms,
+        layer_decay=optim.layer_decay,
+    )

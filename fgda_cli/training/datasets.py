@@ -1,4 +1,6 @@
-"""Open and compare the data sets of a stage: classes, sizes, the input rule; decisions are printed."""
+"""Open and compare the data sets of a stage: classes, sizes, the input rule; decisions are
+printed.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,15 @@ from typing import Any
 from ..data.classes import NOT_IN_SYNTHIA13, NOT_IN_SYNTHIA16, ClassSet, match_classes, mean_without
 from ..data.geometry import InputRule, same_aspect
 from ..data.labelled_subset import chosen_labels
-from ..data.store import AnyDataset, PartOf, PreparedDataset, contents_hash, open_dataset, open_domain, typical_size
+from ..data.store import (
+    AnyDataset,
+    PartOf,
+    PreparedDataset,
+    contents_hash,
+    open_dataset,
+    open_domain,
+    typical_size,
+)
 from ..methods.base import Method
 from ..runtime.errors import FgdaError, UsageError
 from ..runtime.reporter import Reporter
@@ -18,7 +28,9 @@ from ..settings import Domain, Preset
 
 @dataclass(frozen=True)
 class Datasets:
-    """The prepared data sets of a stage; `evaluation` None when there is nothing labelled to validate on."""
+    """The prepared data sets of a stage; `evaluation` None when there is nothing labelled to
+    validate on.
+    """
 
     classes: ClassSet
     source: AnyDataset | None
@@ -29,7 +41,9 @@ class Datasets:
     rule: InputRule
 
     def pixels(self) -> list[tuple[str, str, str, str]]:
-        """Return what training reads: (domain, data set, split, hash of its images and labels), a line for each data set."""
+        """Return what training reads: (domain, data set, split, hash of its images and labels), a
+        line for each data set.
+        """
         found = [
             (domain, part.name, "train", part.pixels("train"))
             for domain, dataset in (("source", self.source), ("target", self.target))
@@ -38,27 +52,42 @@ class Datasets:
         ]
         if self.labelled is not None:
             images = self.labelled.items("train", labelled=True)
-            found.append(("labelled", self.labelled.name, "train", contents_hash([(self.labelled, images)])[:12]))
+            found.append(
+                (
+                    "labelled",
+                    self.labelled.name,
+                    "train",
+                    contents_hash([(self.labelled, images)])[:12],
+                )
+            )
         return found
 
 
 def open_datasets(
-    preset: Preset, root: Path, method: type[Method], reporter: Reporter, start: dict[str, Any] | None = None
+    preset: Preset,
+    root: Path,
+    method: type[Method],
+    reporter: Reporter,
+    start: dict[str, Any] | None = None,
 ) -> Datasets:
     """Open and compare all data sets of a stage, which begins as the checkpoint `start`.
 
-    Raises FgdaError for one that is missing or does not fit, UsageError for a method without a source that has no start.
+    Raises FgdaError for one that is missing or does not fit, UsageError for a method without a
+    source that has no start.
     """
     data = preset.data
     if method.uses_source:
         source = open_domain(root, data.source.dataset, data.source.weights)
         classes = source.classes
     else:
-        source, classes = None, _classes_of(start, preset.method.name)
-    target = open_domain(root, data.target.dataset, data.target.weights) if method.uses_target else None
-    labelled = _labelled(preset, root, target, classes, reporter)
-    evaluation = _evaluation(preset, root, classes, reporter)
-    _warn_of_seen(labelled, evaluation, data.evaluation.split, reporter)
+        source = None
+        classes = _classes_of(start, preset.method.name)
+    target = (
+        open_domain(root, data.target.dataset, data.target.weights) if method.uses_target else None
+    )
+    labelled = _labelled(preset, root, target, classes=classes, reporter=reporter)
+    evaluation = _evaluation(preset, root, classes, reporter=reporter)
+    _warn_of_seen(labelled, evaluation, data.evaluation.split, reporter=reporter)
     untrained = _untrained(preset, classes)
     for domain, dataset in ((data.source, source), (data.target, target)):
         if dataset is not None:
@@ -67,26 +96,49 @@ def open_datasets(
         for dataset in (source, target):
             if dataset is not None and dataset.resample != "bicubic" and dataset.size is not None:
                 reporter.decide(
-                    f"{dataset.name} was resized by area; the published loaders use bicubic: prepare it with --resample bicubic"
+                    f"{dataset.name} was resized by area; the published loaders use bicubic:"
+                    " prepare it with --resample bicubic"
                 )
-    return Datasets(classes, source, target, labelled, evaluation, untrained, make_rule(preset, evaluation, target, reporter))
+    return Datasets(
+        classes,
+        source,
+        target,
+        labelled=labelled,
+        evaluation=evaluation,
+        untrained=untrained,
+        rule=make_rule(preset, evaluation, target, reporter=reporter),
+    )
 
 
 def _classes_of(start: dict[str, Any] | None, method: str) -> ClassSet:
     if start is None:
-        raise UsageError(f"method {method} uses no source: it needs a trained model to start from (--init CKPT)")
+        raise UsageError(
+            f"method {method} uses no source: it needs a trained model to start from (--init CKPT)"
+        )
     try:
         return ClassSet.from_json(start["classes"])
     except (KeyError, ValueError) as error:
-        raise FgdaError(f"the checkpoint is inconsistent ({' '.join(str(error).split())[:120]})") from error
+        raise FgdaError(
+            f"the checkpoint is inconsistent ({' '.join(str(error).split())[:120]})"
+        ) from error
 
 
-def make_rule(preset: Preset, evaluation: PreparedDataset | None, target: AnyDataset | None, reporter: Reporter) -> InputRule:
-    """Return the rule for the size at which images enter the network, from the preset and the target's images."""
+def make_rule(
+    preset: Preset,
+    evaluation: PreparedDataset | None,
+    target: AnyDataset | None,
+    reporter: Reporter,
+) -> InputRule:
+    """Return the rule for the size at which images enter the network, from the preset and the
+    target's images.
+    """
     wanted = preset.data.evaluation
     if wanted.size != preset.data.target.size:
         shown = ["x".join(map(str, size)) for size in (wanted.size, preset.data.target.size)]
-        reporter.decide(f"images are evaluated at {shown[0]}, the target is trained at {shown[1]} (data.evaluation.size)")
+        reporter.decide(
+            f"images are evaluated at {shown[0]}, the target is trained at {shown[1]}"
+            " (data.evaluation.size)"
+        )
     if wanted.protocol == "paper":
         return InputRule(wanted.size, None, "bicubic", squeeze_all=True)
     if evaluation is not None:
@@ -98,38 +150,56 @@ def make_rule(preset: Preset, evaluation: PreparedDataset | None, target: AnyDat
     return InputRule(wanted.size, None if same_aspect(like, wanted.size) else like)
 
 
-def _labelled(preset: Preset, root: Path, target: AnyDataset | None, classes: ClassSet, reporter: Reporter) -> AnyDataset | None:
+def _labelled(
+    preset: Preset, root: Path, target: AnyDataset | None, classes: ClassSet, reporter: Reporter
+) -> AnyDataset | None:
     """Return the target images whose labels may be used (data.target.labelled), and report them."""
     wanted = preset.data.target.labelled
     if wanted is None or target is None:
         return None
     is_part = isinstance(wanted, int) or wanted == "all" or Path(wanted).is_file()
-    labelled = PartOf(target, chosen_labels(target, wanted, preset.run.seed)) if is_part else open_domain(root, wanted)
+    labelled = (
+        PartOf(target, chosen_labels(target, wanted, preset.run.seed))
+        if is_part
+        else open_domain(root, wanted)
+    )
     if labelled.classes.names != classes.names:
-        raise FgdaError(f"{labelled.name} and the source have different classes: {', '.join(labelled.classes.names)}")
+        raise FgdaError(
+            f"{labelled.name} and the source have different classes:"
+            f" {', '.join(labelled.classes.names)}"
+        )
     count = len(labelled.items("train", labelled=True))
     of = f" of {len(target.items('train'))}" if is_part else ""
-    reporter.decide(f"labels of {count}{of} images of {labelled.name} are used in adaptation (data.target.labelled: {wanted})")
+    reporter.decide(
+        f"labels of {count}{of} images of {labelled.name} are used in adaptation"
+        f" (data.target.labelled: {wanted})"
+    )
     return labelled
 
 
-def _warn_of_seen(labelled: AnyDataset | None, evaluation: PreparedDataset | None, split: str, reporter: Reporter) -> None:
+def _warn_of_seen(
+    labelled: AnyDataset | None, evaluation: PreparedDataset | None, split: str, reporter: Reporter
+) -> None:
     """Warn when images whose labels are used in adaptation are those that it is evaluated on."""
     if labelled is None or evaluation is None:
         return
     evaluated = {(item.folder.resolve(), item.image) for item in evaluation.items(split)}
     pixels = {item.raw_hash for item in evaluation.items(split) if item.raw_hash is not None}
     both = [
-        item for item in labelled.items("train") if (item.folder.resolve(), item.image) in evaluated or item.raw_hash in pixels
+        item
+        for item in labelled.items("train")
+        if (item.folder.resolve(), item.image) in evaluated or item.raw_hash in pixels
     ]
     if both:
         reporter.warn(
-            f"{len(both)} images whose labels adaptation uses are also evaluated on, e.g. {both[0].name}: "
-            "the figures say nothing of other images"
+            f"{len(both)} images whose labels adaptation uses are also evaluated on, e.g."
+            f" {both[0].name}: the figures say nothing of other images"
         )
 
 
-def _evaluation(preset: Preset, root: Path, classes: ClassSet, reporter: Reporter) -> PreparedDataset | None:
+def _evaluation(
+    preset: Preset, root: Path, classes: ClassSet, reporter: Reporter
+) -> PreparedDataset | None:
     """Return the labelled images for validation; report and return None when there are none."""
     wanted = preset.data.evaluation
     tell = reporter.decide if preset.run.select == "label-free" else reporter.warn
@@ -139,12 +209,15 @@ def _evaluation(preset: Preset, root: Path, classes: ClassSet, reporter: Reporte
     except FgdaError as error:
         tell(f"no validation by labels of the target during training: {error}")
         return None
-    match = match_classes(classes, dataset.classes, "the source", dataset.name)
+    match = match_classes(classes, dataset.classes, "the source", what_theirs=dataset.name)
     if match.describe():
         reporter.decide(f"validation: {match.describe()}")
     left_out = {"miou": None, "miou16": NOT_IN_SYNTHIA16, "miou13": NOT_IN_SYNTHIA13}[wanted.metric]
     if left_out is not None and mean_without(left_out, match.shared) is None:
-        reporter.decide(f"data.evaluation.metric: {wanted.metric} needs Cityscapes' classes, so miou picks best.pth")
+        reporter.decide(
+            f"data.evaluation.metric: {wanted.metric} needs Cityscapes' classes, so miou picks"
+            " best.pth"
+        )
     return dataset
 
 
@@ -155,8 +228,9 @@ def _untrained(preset: Preset, classes: ClassSet) -> tuple[int, ...]:
         known = entry in classes.names if isinstance(entry, str) else 0 <= entry < len(classes)
         if not known:
             raise UsageError(
-                f"data.untrained: {entry} is not one of the {len(classes)} classes: "
-                f"{', '.join(classes.names)}\nset data.untrained to ids or names of these, e.g. --set data.untrained=[]"
+                f"data.untrained: {entry} is not one of the {len(classes)} classes:"
+                f" {', '.join(classes.names)}\nset data.untrained to ids or names of these, e.g."
+                " --set data.untrained=[]"
             )
         names.append(classes.names.index(entry) if isinstance(entry, str) else entry)
     if len(set(names)) == len(classes):
@@ -165,13 +239,20 @@ def _untrained(preset: Preset, classes: ClassSet) -> tuple[int, ...]:
 
 
 def _say_sizes(domain: Domain, dataset: AnyDataset, reporter: Reporter) -> None:
-    """Report a cache smaller than the training size, and images that training squeezes to another aspect."""
-    own, cached = typical_size(dataset.items("train")), dataset.size
+    """Report a cache smaller than the training size, and images that training squeezes to another
+    aspect.
+    """
+    own = typical_size(dataset.items("train"))
+    cached = dataset.size
     width, height = domain.size
-    if cached is not None and (cached[0] < width or cached[1] < height) and (own[0] > cached[0] or own[1] > cached[1]):
+    if (
+        cached is not None
+        and (cached[0] < width or cached[1] < height)
+        and (own[0] > cached[0] or own[1] > cached[1])
+    ):
         reporter.warn(
-            f"{dataset.name} was prepared at {cached[0]}x{cached[1]} and is enlarged to {width}x{height}; "
-            f"better: fgda prepare … --size {width}x{height}"
+            f"{dataset.name} was prepared at {cached[0]}x{cached[1]} and is enlarged to"
+            f" {width}x{height}; better: fgda prepare … --size {width}x{height}"
         )
     if not same_aspect(own, domain.size):
         factor = width / height / (own[0] / own[1])
@@ -180,6 +261,7 @@ def _say_sizes(domain: Domain, dataset: AnyDataset, reporter: Reporter) -> None:
             round((width * height * own[1] / own[0]) ** 0.5 / 8) * 8,
         )
         reporter.decide(
-            f"{dataset.name} ({own[0]}x{own[1]}) is trained at {width}x{height}: {'widened' if factor > 1 else 'narrowed'} "
-            f"by {max(factor, 1 / factor):.2f} (its own aspect: {fitting[0]}x{fitting[1]})"
+            f"{dataset.name} ({own[0]}x{own[1]}) is trained at {width}x{height}:"
+            f" {'widened' if factor > 1 else 'narrowed'} by {max(factor, 1 / factor):.2f} (its own"
+            f" aspect: {fitting[0]}x{fitting[1]})"
         )

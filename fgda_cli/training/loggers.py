@@ -1,4 +1,6 @@
-"""Loggers of a run's scalars besides metrics.jsonl: TensorBoard, Weights & Biases, MLflow, as run.loggers says."""
+"""Loggers of a run's scalars besides metrics.jsonl: TensorBoard, Weights & Biases, MLflow, as
+run.loggers says.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ from ..runtime.errors import FgdaError
 from ..runtime.files import write_text, writing
 from ..settings import Preset
 
-PROJECT = __package__.partition(".")[0].removesuffix("_cli")  # under which runs stand, unless the environment says another
+# under which runs stand, unless the environment says another
+PROJECT = __package__.partition(".")[0].removesuffix("_cli")
 
 
 class Logger(Protocol):
@@ -23,7 +26,9 @@ class Logger(Protocol):
 
 
 class TensorBoard:
-    """Events in the run folder; later events of a run that was resumed take the place of lost ones."""
+    """Events in the run folder; later events of a run that was resumed take the place of lost
+    ones.
+    """
 
     def __init__(self, folder: Path, preset: Preset, header: dict[str, Any], iteration: int):
         from torch.utils.tensorboard import SummaryWriter
@@ -43,7 +48,9 @@ class TensorBoard:
 
 
 class WandB:
-    """A run of the folder's own id, so that a resumed run goes on in it. WANDB_MODE=offline writes into the run folder alone."""
+    """A run of the folder's own id, so that a resumed run goes on in it. WANDB_MODE=offline writes
+    into the run folder alone.
+    """
 
     def __init__(self, folder: Path, preset: Preset, header: dict[str, Any], iteration: int):
         wandb = library("wandb")
@@ -65,7 +72,9 @@ class WandB:
 
 
 class MLflow:
-    """A run in the store that MLFLOW_TRACKING_URI names, else in the run folder; a resumed run goes on in it."""
+    """A run in the store that MLFLOW_TRACKING_URI names, else in the run folder; a resumed run goes
+    on in it.
+    """
 
     def __init__(self, folder: Path, preset: Preset, header: dict[str, Any], iteration: int):
         mlflow = library("mlflow")
@@ -75,14 +84,18 @@ class MLflow:
         record = folder / "mlflow-run.txt"
         known = record.read_text(encoding="utf-8").strip() if record.is_file() else None
         name = f"{preset.name}-{header['method']}-seed{preset.run.seed}"
-        self.mlflow, run = mlflow, mlflow.start_run(run_id=known, run_name=None if known else name)
+        self.mlflow = mlflow
+        run = mlflow.start_run(run_id=known, run_name=None if known else name)
         if known is None:
             record.write_text(run.info.run_id, encoding="utf-8")
             flat = _flat(preset.to_json() | {"stage": header["stage"]})
             mlflow.log_params({key: str(value)[:500] for key, value in flat.items()})
 
     def scalars(self, values: dict[str, float], iteration: int) -> None:
-        self.mlflow.log_metrics({name.replace("@", "at"): float(value) for name, value in values.items()}, step=iteration)
+        self.mlflow.log_metrics(
+            {name.replace("@", "at"): float(value) for name, value in values.items()},
+            step=iteration,
+        )
 
     def close(self) -> None:
         self.mlflow.end_run()
@@ -93,7 +106,9 @@ KINDS = {"tensorboard": TensorBoard, "wandb": WandB, "mlflow": MLflow}
 
 @dataclass
 class Loggers:
-    """The loggers that run.loggers names, opened at the first scalars. Raises FgdaError for a missing package."""
+    """The loggers that run.loggers names, opened at the first scalars. Raises FgdaError for a
+    missing package.
+    """
 
     folder: Path
     preset: Preset
@@ -103,7 +118,9 @@ class Loggers:
     def scalars(self, values: dict[str, float], iteration: int) -> None:
         if self.opened is None:
             names = self.preset.run.loggers
-            self.opened = [KINDS[name](self.folder, self.preset, self.header, iteration) for name in names]
+            self.opened = [
+                KINDS[name](self.folder, self.preset, self.header, iteration) for name in names
+            ]
         for logger in self.opened:
             logger.scalars(values, iteration)
 
@@ -118,7 +135,8 @@ def check_loggers(preset: Preset) -> None:
         if name != "tensorboard":
             library(name)
         if name == "mlflow" and "MLFLOW_TRACKING_URI" not in os.environ:
-            library("sqlalchemy", "mlflow")  # of the store in the run folder
+            # of the store in the run folder
+            library("sqlalchemy", "mlflow")
 
 
 def library(name: str, extra: str | None = None) -> Any:
@@ -128,11 +146,14 @@ def library(name: str, extra: str | None = None) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         extra = extra or name
-        raise FgdaError(f"run.loggers: {extra} needs the package {name}: pip install 'fgda[{extra}]'") from error
+        raise FgdaError(
+            f"run.loggers: {extra} needs the package {name}: pip install 'fgda[{extra}]'"
+        ) from error
 
 
 def run_id(folder: Path, iteration: int = 0) -> str:
-    """Return a run's id for W&B: drawn when it begins, and kept in its folder, so that it goes on in it; `--fresh` deletes it.
+    """Return a run's id for W&B: drawn when it begins, and kept in its folder, so that it goes on
+    in it; `--fresh` deletes it.
 
     A run that an earlier version began has an id made of its folder's name.
     """
@@ -147,5 +168,9 @@ def run_id(folder: Path, iteration: int = 0) -> str:
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
     if isinstance(tree, dict) and tree:
-        return {key: value for name, part in tree.items() for key, value in _flat(part, f"{prefix}{name}.").items()}
+        return {
+            key: value
+            for name, part in tree.items()
+            for key, value in _flat(part, f"{prefix}{name}.").items()
+        }
     return {prefix.rstrip("."): tree}

@@ -14,7 +14,8 @@ from ..runtime.record import METRICS, RECORD, recorded
 from ..runtime.text import BadText, dump_yaml, parse_yaml, read_text
 from ..settings import Preset, Run
 
-# What a changed value does to a run that goes on. A key that stands here takes effect at once; every other one is refused.
+# What a changed value does to a run that goes on. A key that stands here takes effect at once;
+# every other one is refused.
 AT_ONCE = {
     "run.workers": "how images are read",
     "run.precision": "the number format from here on; said (stages.build)",
@@ -25,36 +26,51 @@ AT_ONCE = {
     "run.loggers": "where it logs",
     "model.checkpoint_activations": "how the same is computed",
 }
-TRACKED = ("mlflow-run.txt", "wandb-run.txt")  # the ids under which trackers know the run (loggers.py)
+# the ids under which trackers know the run (loggers.py)
+TRACKED = ("mlflow-run.txt", "wandb-run.txt")
+# what this one does not read
 OTHER_STAGE = {
     "pretrain": ("adapt.", "data.target.labelled", "run.select"),
     "adapt": ("pretrain.", "methods.source-only."),
-}  # what this one does not read
-LENGTH_KEYS = ("iterations", "schedule_iterations")  # of a stage: what --extend may change
+}
+# of a stage: what --extend may change
+LENGTH_KEYS = ("iterations", "schedule_iterations")
 
 
 @dataclass(frozen=True)
 class Identity:
-    """The identity of a run besides its preset; two runs that differ in one of these are not the same."""
+    """The identity of a run besides its preset; two runs that differ in one of these are not the
+    same.
+    """
 
     stage: str
     method: str
     init: str | None = None
-    init_hash: str | None = None  # of the start's weights: the path alone does not say that they are the same
-    data: str | None = None  # hash of the training images, as they are prepared
+    # of the start's weights: the path alone does not say that they are the same
+    init_hash: str | None = None
+    # hash of the training images, as they are prepared
+    data: str | None = None
 
 
 class RunFolder:
     def __init__(self, folder: Path):
         self.folder = Path(folder)
         self.checkpoints = self.folder / "checkpoints"
-        self.last, self.best, self.final = (self.checkpoints / f"{n}.pth" for n in ("last", "best", "final"))
+        self.last, self.best, self.final = (
+            self.checkpoints / f"{n}.pth" for n in ("last", "best", "final")
+        )
         self.metrics = self.folder / METRICS
         self.record = self.folder / RECORD
 
     def open(self, preset: Preset, identity: Identity, fresh: bool, extend: bool = False) -> None:
-        """Make the folder, or check that it belongs to the same run. Raises UsageError naming the keys that differ."""
-        others = {path.name for path in self.folder.iterdir()} - {LOCK, HOLDER} if self.folder.is_dir() else ()
+        """Make the folder, or check that it belongs to the same run. Raises UsageError naming the
+        keys that differ.
+        """
+        others = (
+            {path.name for path in self.folder.iterdir()} - {LOCK, HOLDER}
+            if self.folder.is_dir()
+            else ()
+        )
         if not self.record.is_file() and others:
             raise UsageError(f"{self.folder} is not empty and holds no run: choose another --out")
         if fresh and self.record.is_file():
@@ -64,9 +80,11 @@ class RunFolder:
         began = any(path.is_file() for path in (self.last, self.final, self.metrics))
         if self.record.is_file() and began:
             self._compare(wanted, identity, extend)
-        if extend or not began:  # of a run that never began, nothing is worth keeping
+        # of a run that never began, nothing is worth keeping
+        if extend or not began:
             write_text(self.record, dump_yaml(wanted))
-        if extend:  # its presence says that the run is finished
+        # its presence says that the run is finished
+        if extend:
             self.final.unlink(missing_ok=True)
 
     def _compare(self, wanted: dict, identity: Identity, extend: bool) -> None:
@@ -74,31 +92,43 @@ class RunFolder:
         try:
             recorded_run = parse_yaml(read_text(self.record))
             stage = recorded_run["stage"]
-            found_hash, data = stage.get("init_hash"), stage.get("data") or identity.data  # an older run recorded none
+            # an older run recorded none
+            found_hash = stage.get("init_hash")
+            data = stage.get("data") or identity.data
         except (OSError, ValueError, KeyError, TypeError, AttributeError, BadText) as error:
             raise FgdaError(f"cannot read {self.record}: use --fresh to start over") from error
         free = [*AT_ONCE, *OTHER_STAGE[identity.stage], "stage.init", "stage.data"]
         free += [f"{identity.stage}.{key}" for key in LENGTH_KEYS] if extend else []
-        recorded, wanted = _with_defaults(recorded_run), json.loads(json.dumps(wanted))
-        differing = [key for key in _differences(recorded, wanted) if not key.startswith(tuple(free))]
+        recorded = _with_defaults(recorded_run)
+        wanted = json.loads(json.dumps(wanted))
+        differing = [
+            key for key in _differences(recorded, wanted) if not key.startswith(tuple(free))
+        ]
         if differing:
             shown = ", ".join(differing[:6]) + (", …" if len(differing) > 6 else "")
-            hint = ", or --extend to train it further" if differing == [f"{identity.stage}.iterations"] else ""
-            lost_its_limit = recorded["run"].get("time_limit") and wanted["run"]["time_limit"] is None
+            hint = (
+                ", or --extend to train it further"
+                if differing == [f"{identity.stage}.iterations"]
+                else ""
+            )
+            lost_its_limit = (
+                recorded["run"].get("time_limit") and wanted["run"]["time_limit"] is None
+            )
             if differing == ["run.select"] and lost_its_limit:
                 hint = ", or give the --budget that the run was begun with, or a larger one"
             raise UsageError(
-                f"{self.folder} holds a run with other settings: {shown}\nuse --fresh to start over, or another --out{hint}"
+                f"{self.folder} holds a run with other settings: {shown}\nuse --fresh to start"
+                f" over, or another --out{hint}"
             )
         if found_hash != identity.init_hash:
             raise UsageError(
-                f"{self.folder} began from other weights than {identity.init} holds now (trained again since?)\n"
-                "use --fresh to start over from them, or another --out"
+                f"{self.folder} began from other weights than {identity.init} holds now (trained"
+                " again since?)\nuse --fresh to start over from them, or another --out"
             )
         if data != identity.data:
             raise UsageError(
-                f"{self.folder} was trained on other images or labels than the data sets hold now (prepared again since?)\n"
-                "use --fresh to start over with them, or another --out"
+                f"{self.folder} was trained on other images or labels than the data sets hold now"
+                " (prepared again since?)\nuse --fresh to start over with them, or another --out"
             )
 
     def length(self, stage: str) -> int | None:
@@ -114,7 +144,9 @@ class RunFolder:
         return any(was is not None and (now is None or now > was) for was, now in limits)
 
     def reached(self) -> int | None:
-        """Return the iterations that the folder's run has trained; None when there is no checkpoint."""
+        """Return the iterations that the folder's run has trained; None when there is no
+        checkpoint.
+        """
         try:
             return int(checkpoint.load(self.last)["iteration"])
         except (FgdaError, KeyError, TypeError, ValueError):
@@ -123,7 +155,8 @@ class RunFolder:
     def _clear(self) -> None:
         """Delete the run's own files, and nothing else that lies in the folder."""
         logs = [*self.folder.glob("events.out.tfevents.*"), self.metrics, self.folder / "log.txt"]
-        logs += [self.folder / name for name in TRACKED]  # a run of its own in W&B and MLflow too
+        # a run of its own in W&B and MLflow too
+        logs += [self.folder / name for name in TRACKED]
         kept = self.checkpoints.glob("iteration-*.pth")
         for path in (self.last, self.best, self.final, *kept, *logs, self.record):
             path.unlink(missing_ok=True)
@@ -149,13 +182,16 @@ def _is_before(line: str, iteration: int, validated: int) -> bool:
         record = json.loads(line)
         return record["iteration"] <= (validated if "validation" in record else iteration)
     except (ValueError, KeyError, TypeError):
-        return False  # a line cut short by a crash
+        # a line cut short by a crash
+        return False
 
 
 def _with_defaults(record: dict) -> dict:
     """Return a run's record, completed by keys that are newer than the run, at their defaults."""
     try:
-        preset = from_json({key: value for key, value in record.items() if key != "stage"}, "preset.yaml")
+        preset = from_json(
+            {key: value for key, value in record.items() if key != "stage"}, "preset.yaml"
+        )
         return json.loads(json.dumps(preset.to_json() | {"stage": record["stage"]}))
     except UsageError:
         return record
@@ -164,5 +200,9 @@ def _with_defaults(record: dict) -> dict:
 def _differences(recorded_run, wanted, prefix: str = "") -> list[str]:
     if isinstance(recorded_run, dict) and isinstance(wanted, dict):
         keys = [*recorded_run, *(key for key in wanted if key not in recorded_run)]
-        return [d for key in keys for d in _differences(recorded_run.get(key), wanted.get(key), f"{prefix}{key}.")]
+        return [
+            d
+            for key in keys
+            for d in _differences(recorded_run.get(key), wanted.get(key), f"{prefix}{key}.")
+        ]
     return [] if recorded_run == wanted else [prefix.rstrip(".")]

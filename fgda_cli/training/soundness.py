@@ -16,12 +16,16 @@ from .state import TrainState
 
 @dataclass
 class Soundness:
-    """Checks of a run whose resumable checkpoint is `last`; on a GPU, losses are read one iteration late."""
+    """Checks of a run whose resumable checkpoint is `last`; on a GPU, losses are read one iteration
+    late.
+    """
 
     last: Path
-    stage: str  # pretrain or adapt, whose learning rate the message names
+    # pretrain or adapt, whose learning rate the message names
+    stage: str
     readings: Readings = field(default_factory=Readings)
-    loss: str = ""  # the latest one that was read, as shown beside the progress
+    # the latest one that was read, as shown beside the progress
+    loss: str = ""
 
     def take(self, iteration: int, norm: Tensor, terms: dict[str, Tensor]) -> None:
         """Check an iteration's gradient norm and loss terms (scalars). Raises FgdaError."""
@@ -32,7 +36,10 @@ class Soundness:
         self._check(self.readings.rest())
         broken = state.broken_weights()
         if broken:
-            self._give_up(f"{len(broken)} tensors hold NaN or infinity at iteration {state.iteration}, e.g. {broken[0]}")
+            self._give_up(
+                f"{len(broken)} tensors hold NaN or infinity at iteration {state.iteration}, e.g."
+                f" {broken[0]}"
+            )
 
     def _check(self, reading: tuple[Any, list[float]] | None) -> None:
         if reading is None:
@@ -46,9 +53,21 @@ class Soundness:
         self.loss = f"loss {terms.get('seg', values[0]):.3f}"
 
     def _give_up(self, what: str) -> None:
-        """Raise FgdaError: nothing of this iteration is kept, the last good checkpoint stays, and the way to go on is named."""
+        """Raise FgdaError: nothing of this iteration is kept, the last good checkpoint stays, and
+        the way to go on is named.
+        """
         lower = f"--set {self.stage}.lr=LOWER"
         if not self.last.is_file():
-            raise FgdaError(f"{what}; no checkpoint was written yet\nstart over with --fresh {lower}, or --precision fp32")
-        go_on = f", or go on from it: --init {self.last} --out NEW {lower}" if self.stage == "adapt" else ""
-        raise FgdaError(f"{what}; the last good checkpoint is {self.last}\nstart over with --fresh {lower}{go_on}")
+            raise FgdaError(
+                f"{what}; no checkpoint was written yet\nstart over with --fresh {lower}, or"
+                " --precision fp32"
+            )
+        go_on = (
+            f", or go on from it: --init {self.last} --out NEW {lower}"
+            if self.stage == "adapt"
+            else ""
+        )
+        raise FgdaError(
+            f"{what}; the last good checkpoint is {self.last}\nstart over with --fresh"
+            f" {lower}{go_on}"
+        )

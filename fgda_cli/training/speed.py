@@ -17,27 +17,45 @@ from ..settings import Domain, Preset, Stage
 from .components import make_state, prepare_method
 from .state import TrainState
 
-WARM_UP, MEASURED = 1, 3
+WARM_UP = 1
+MEASURED = 3
 
 
-def seconds_a_step(preset: Preset, stage: Stage, name: str, num_classes: int, device: str = "auto") -> float:
-    """Return the median seconds of a method's step and its optimisers on random images; reading data is not counted.
+def seconds_a_step(
+    preset: Preset, stage: Stage, name: str, num_classes: int, device: str = "auto"
+) -> float:
+    """Return the median seconds of a method's step and its optimisers on random images; reading
+    data is not counted.
 
     For methods that make no products before training.
     """
     cls = method_class(name)
-    settings = preset if cls.uses_target else preset.model_copy(update={"method": preset.source_only})
+    settings = (
+        preset if cls.uses_target else preset.model_copy(update={"method": preset.source_only})
+    )
     torch_device = pick_device(device)
     with torch.random.fork_rng([torch_device] if torch_device.type == "cuda" else []):
         model = checkpoint.build_model(settings.model, num_classes)
         precision = make_precision(settings.run.precision, torch_device, model=model)
         state = make_state(
-            prepare_method(cls, model, settings, stage, precision, ProcessGroup(), True), settings, stage, precision
+            prepare_method(
+                cls,
+                model,
+                settings,
+                stage=stage,
+                precision=precision,
+                group=ProcessGroup(),
+                fresh_heads=True,
+            ),
+            settings,
+            stage,
+            precision=precision,
         )
-        batch, times = _batch(settings, stage, cls, num_classes).to(torch_device), []
+        batch = _batch(settings, stage, cls, num_classes=num_classes).to(torch_device)
+        times = []
         for number in range(WARM_UP + MEASURED):
             started = time.perf_counter()
-            _step(state, batch, number, stage.iterations)
+            _step(state, batch, number, length=stage.iterations)
             if torch_device.type == "cuda":
                 torch.cuda.synchronize(torch_device)
             times.append(time.perf_counter() - started)
@@ -49,7 +67,8 @@ def _batch(preset: Preset, stage: Stage, cls: type[Method], num_classes: int) ->
         width, height = domain.crop or domain.size
         return torch.randint(0, 256, (stage.batch_size, 3, height, width), dtype=torch.uint8)
 
-    source, target = images(preset.data.source), images(preset.data.target)
+    source = images(preset.data.source)
+    target = images(preset.data.target)
     labels = torch.randint(0, num_classes, (len(source), *source.shape[2:]), dtype=torch.uint8)
     if not cls.uses_target:
         return Batch(source, labels, None)

@@ -41,8 +41,10 @@ from .stopping import Clock
 from .trainer import Trainer
 from .validation import check_selection, make_validators
 
-STILL_RISES = 1.0  # points of mIoU in the last quarter of training: more, and it was too short
-NEW, STARTED, LONGER, FINISHED = range(4)  # what a run folder may hold
+# points of mIoU in the last quarter of training: more, and it was too short
+STILL_RISES = 1.0
+# what a run folder may hold
+NEW, STARTED, LONGER, FINISHED = range(4)
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,10 @@ class Job:
     device: str = "auto"
     fresh: bool = False
     reporter: Reporter = Reporter()
-    extend: bool = False  # a finished run may be given more iterations
-    init_model: bool = False  # take `model` over from the checkpoint that adaptation starts from
+    # a finished run may be given more iterations
+    extend: bool = False
+    # take `model` over from the checkpoint that adaptation starts from
+    init_model: bool = False
 
     def default_folder(self, stage: str, method: str | None = None) -> Path:
         parts = [stage] + ([method] if method else []) + [f"seed{self.preset.run.seed}"]
@@ -67,12 +71,23 @@ def pretrain(job: Job) -> Path:
     """Train on the source alone; return the path of final.pth."""
     method = method_class("source-only")
     preset = job.preset.model_copy(update={"method": job.preset.source_only})
-    return _run(job, preset, preset.pretrain, Identity("pretrain", "source-only"), method, None, job.default_folder("pretrain"))
+    return _run(
+        job,
+        preset,
+        preset.pretrain,
+        identity=Identity("pretrain", "source-only"),
+        method=method,
+        init=None,
+        folder=job.default_folder("pretrain"),
+    )
 
 
 def adapt(job: Job, init: Path | None) -> Path:
-    """Adapt from `init`, else from the start that `adapt.start` names; return the path of final.pth."""
-    name, preset = job.preset.method.name, _with_own_length(job.preset)
+    """Adapt from `init`, else from the start that `adapt.start` names; return the path of
+    final.pth.
+    """
+    name = job.preset.method.name
+    preset = _with_own_length(job.preset)
     folder = job.default_folder("adapt", name)
     if preset.data.target.labelled is not None and not method_class(name).uses_target:
         raise UsageError(f"data.target.labelled: method {name} reads no target")
@@ -80,25 +95,45 @@ def adapt(job: Job, init: Path | None) -> Path:
         init = newest_pretrain(job)
         job.reporter.decide(f"starting from {init}")
     if init is None:
-        return _run(job, preset, preset.adapt, Identity("adapt", name), method_class(name), None, folder)
+        return _run(
+            job,
+            preset,
+            preset.adapt,
+            identity=Identity("adapt", name),
+            method=method_class(name),
+            init=None,
+            folder=folder,
+        )
     content = checkpoint.load(init)
-    preset = _with_matching_model(preset, content, init, job)
+    preset = _with_matching_model(preset, content, init, job=job)
     _warn_of_unfinished(content.get("source_validation") or [], init, job.reporter)
-    identity = Identity("adapt", name, str(init), checkpoint.weights_hash(content["model"]))
-    return _run(job, preset, preset.adapt, identity, method_class(name), (init, content), folder)
+    identity = Identity(
+        "adapt", name, str(init), init_hash=checkpoint.weights_hash(content["model"])
+    )
+    return _run(
+        job,
+        preset,
+        preset.adapt,
+        identity=identity,
+        method=method_class(name),
+        init=(init, content),
+        folder=folder,
+    )
 
 
 def _warn_of_unfinished(curve: list, init: Path, reporter: Reporter) -> None:
-    """Warn when the mIoU on source validation images still rose in the last quarter of the start's training."""
+    """Warn when the mIoU on source validation images still rose in the last quarter of the start's
+    training.
+    """
     last = len(curve) // 4
     if not last:
         return
     before, after = (max(value for _, value in part) for part in (curve[:-last], curve[-last:]))
     if after > before + STILL_RISES:
         reporter.warn(
-            f"{init} was not trained out: in the last quarter of its training its mIoU on source validation images still rose "
-            f"from {before:.1f} to {after:.1f}\ntrain it longer first (pretrain.iterations): what adaptation gains may be "
-            "no more than further training"
+            f"{init} was not trained out: in the last quarter of its training its mIoU on source"
+            f" validation images still rose from {before:.1f} to {after:.1f}\ntrain it longer first"
+            " (pretrain.iterations): what adaptation gains may be no more than further training"
         )
 
 
@@ -107,34 +142,55 @@ def _with_own_length(preset: Preset) -> Preset:
     iterations = method_class(preset.method.name).iterations
     if iterations is None:
         return preset
-    return preset.model_copy(update={"adapt": preset.adapt.model_copy(update={"iterations": iterations})})
+    return preset.model_copy(
+        update={"adapt": preset.adapt.model_copy(update={"iterations": iterations})}
+    )
 
 
 def newest_pretrain(job: Job) -> Path:
-    """Return the newest finished source model of the preset. Raises FgdaError when none is finished."""
+    """Return the newest finished source model of the preset. Raises FgdaError when none is
+    finished.
+    """
     same_seed = job.default_folder("pretrain") / "checkpoints" / "final.pth"
     if same_seed.is_file():
         return same_seed
-    checkpoints = list((Path("runs") / job.preset.name).glob("pretrain-seed*/checkpoints/final.pth"))
+    checkpoints = list(
+        (Path("runs") / job.preset.name).glob("pretrain-seed*/checkpoints/final.pth")
+    )
     if not checkpoints:
-        raise FgdaError(f"no finished pretrain of preset '{job.preset.name}': run `fgda pretrain` first, or give --init CKPT")
+        raise FgdaError(
+            f"no finished pretrain of preset '{job.preset.name}': run `fgda pretrain` first, or"
+            " give --init CKPT"
+        )
     return max(checkpoints, key=lambda path: path.stat().st_mtime)
 
 
 def _with_matching_model(preset: Preset, content: dict, init: Path, job: Job) -> Preset:
-    """The preset, its `model` equal to the start's in all that shapes the function. Raises UsageError naming what differs."""
+    """The preset, its `model` equal to the start's in all that shapes the function. Raises
+    UsageError naming what differs.
+    """
     try:
         differing = checkpoint.differing_keys(preset.model, content)
     except (KeyError, TypeError, ValueError) as error:
-        raise FgdaError(f"{init}: the checkpoint is inconsistent ({' '.join(str(error).split())[:120]})") from error
+        raise FgdaError(
+            f"{init}: the checkpoint is inconsistent ({' '.join(str(error).split())[:120]})"
+        ) from error
     if not differing:
         return preset
     if not job.init_model:
-        shown = ", ".join(f"model.{key} (preset {ours}, checkpoint {theirs})" for key, (ours, theirs) in differing.items())
-        raise UsageError(f"{init} is another network than the preset's: {shown}\nset these keys, or take its model: --init-model")
+        shown = ", ".join(
+            f"model.{key} (preset {ours}, checkpoint {theirs})"
+            for key, (ours, theirs) in differing.items()
+        )
+        raise UsageError(
+            f"{init} is another network than the preset's: {shown}\nset these keys, or take its"
+            " model: --init-model"
+        )
     theirs = Model.model_validate(content["preset"]["model"])
     job.reporter.decide(f"model taken over from {init}: {', '.join(differing)}")
-    return preset.model_copy(update={"model": theirs.model_copy(update={"weights": preset.model.weights})})
+    return preset.model_copy(
+        update={"model": theirs.model_copy(update={"weights": preset.model.weights})}
+    )
 
 
 @dataclass(frozen=True)
@@ -146,7 +202,8 @@ class Plan:
     stage: Stage
     identity: Identity
     method: type[Method]
-    init: tuple[Path, dict] | None  # the checkpoint that it starts from, and its content
+    # the checkpoint that it starts from, and its content
+    init: tuple[Path, dict] | None
     data: Datasets
     samples: PairedSamples
     device: torch.device
@@ -154,48 +211,99 @@ class Plan:
 
 
 def check(
-    job: Job, preset: Preset, stage: Stage, identity: Identity, method: type[Method], init: tuple[Path, dict] | None
+    job: Job,
+    preset: Preset,
+    stage: Stage,
+    identity: Identity,
+    method: type[Method],
+    init: tuple[Path, dict] | None,
 ) -> Plan:
-    """Return the plan of a stage. Raises FgdaError or UsageError for whatever cannot be, before anything that takes long."""
+    """Return the plan of a stage. Raises FgdaError or UsageError for whatever cannot be, before
+    anything that takes long.
+    """
     check_loggers(preset)
-    data = open_datasets(preset, job.data_root, method, job.reporter, init and init[1])
-    samples = make_samples(preset, stage, data, method)
-    check_selection(preset, identity.stage, method, data)
+    data = open_datasets(
+        preset, job.data_root, method, reporter=job.reporter, start=init and init[1]
+    )
+    samples = make_samples(preset, stage, data, method=method)
+    check_selection(preset, identity.stage, method, data=data)
     if any(preset.data.target.border) and identity.stage == "adapt" and not method.reads_border:
-        job.reporter.decide(f"data.target.border: method {identity.method} has no teacher's pseudo-labels, so it does nothing")
+        job.reporter.decide(
+            f"data.target.border: method {identity.method} has no teacher's pseudo-labels, so it"
+            " does nothing"
+        )
     device = pick_device(job.device)
     group = join(device)
     _check_batch(stage, identity.stage, group.size)
-    check_network(preset, stage, method, data)
-    _check_support(preset, stage, identity, method, group.size)
-    source, target = (samples.source, samples.source_items), (samples.target, samples.target_items)
-    identity = replace(identity, data=contents_hash([source, target, (samples.labelled, samples.labelled_items)]))
-    return Plan(job, preset, stage, identity, method, init, data, samples, device, group)
+    check_network(preset, stage, method, data=data)
+    _check_support(preset, stage, identity, method=method, processes=group.size)
+    source = (samples.source, samples.source_items)
+    target = (samples.target, samples.target_items)
+    identity = replace(
+        identity, data=contents_hash([source, target, (samples.labelled, samples.labelled_items)])
+    )
+    return Plan(
+        job,
+        preset,
+        stage,
+        identity=identity,
+        method=method,
+        init=init,
+        data=data,
+        samples=samples,
+        device=device,
+        group=group,
+    )
 
 
 def check_adapt(job: Job) -> None:
-    """Raise what `adapt` would raise before it trains, for a preset whose source model is still to be trained."""
-    preset, method = _with_own_length(job.preset), method_class(job.preset.method.name)
+    """Raise what `adapt` would raise before it trains, for a preset whose source model is still to
+    be trained.
+    """
+    preset = _with_own_length(job.preset)
+    method = method_class(job.preset.method.name)
     classes = open_domain(job.data_root, preset.data.source.dataset).classes
-    init = None if preset.adapt.start == "backbone" else (Path("source-only"), {"classes": classes.to_json()})
-    check(job, preset, preset.adapt, Identity("adapt", preset.method.name), method, init)
+    init = (
+        None
+        if preset.adapt.start == "backbone"
+        else (Path("source-only"), {"classes": classes.to_json()})
+    )
+    check(
+        job,
+        preset,
+        preset.adapt,
+        identity=Identity("adapt", preset.method.name),
+        method=method,
+        init=init,
+    )
 
 
 def _run(
-    job: Job, preset: Preset, stage: Stage, identity: Identity, method: type[Method], init: tuple[Path, dict] | None, folder: Path
+    job: Job,
+    preset: Preset,
+    stage: Stage,
+    identity: Identity,
+    method: type[Method],
+    init: tuple[Path, dict] | None,
+    folder: Path,
 ) -> Path:
     started = time.monotonic()
-    plan = check(job, preset, stage, identity, method, init)
+    plan = check(job, preset, stage, identity=identity, method=method, init=init)
     run = RunFolder(job.out or folder)
     with ExitStack() as stack:
-        stack.enter_context(torch.random.fork_rng([plan.device] if plan.device.type == "cuda" else []))  # the caller's stays
+        # the caller's stays
+        stack.enter_context(
+            torch.random.fork_rng([plan.device] if plan.device.type == "cuda" else [])
+        )
         state_of_run = _open(plan, run, stack)
         if state_of_run == FINISHED:
             job.reporter.say(f"{run.folder} {_how_it_ended(run, stage)}")
             return run.final
         resumed = checkpoint.load(run.last) if state_of_run in (STARTED, LONGER) else None
         if resumed is not None and "train" not in resumed:
-            raise FgdaError(f"{run.last} cannot be resumed (it holds weights alone): use --fresh to start over")
+            raise FgdaError(
+                f"{run.last} cannot be resumed (it holds weights alone): use --fresh to start over"
+            )
         state = build(plan, run, resumed)
         if resumed is not None:
             state.load_state_dict(resumed["train"])
@@ -204,23 +312,26 @@ def _run(
                     job.reporter.decide(text)
             elif preset.run.time_limit is None or run.has_more_room(preset.run):
                 state.planned = None
-            job.reporter.say(f"resuming {run.folder} at iteration {state.iteration} of {stage.iterations}")
-        train(plan, run, state, started)
+            job.reporter.say(
+                f"resuming {run.folder} at iteration {state.iteration} of {stage.iterations}"
+            )
+        train(plan, run, state, started=started)
     return run.final
 
 
 def _open(plan: Plan, run: RunFolder, stack: ExitStack) -> int:
     """Open the run's folder, which no other process works in until the stack ends.
 
-    Return what it holds: NEW, STARTED, LONGER (started, and goes on beyond its end), or FINISHED; the first process decides.
+    Return what it holds: NEW, STARTED, LONGER (started, and goes on beyond its end), or FINISHED;
+    the first process decides.
     """
 
     def open_run() -> int:
         stack.enter_context(alone_in(run.folder))
         has_more_room = run.final.is_file() and run.has_more_room(plan.preset.run)
         goes_on = plan.job.extend or (not plan.job.fresh and has_more_room)
-        longer = goes_on and _is_longer(plan.job, run, plan.stage, plan.identity)
-        run.open(plan.preset, plan.identity, plan.job.fresh, longer)
+        longer = goes_on and _is_longer(plan.job, run, plan.stage, identity=plan.identity)
+        run.open(plan.preset, plan.identity, plan.job.fresh, extend=longer)
         if run.final.is_file() or not run.last.is_file():
             return FINISHED if run.final.is_file() else NEW
         return LONGER if longer else STARTED
@@ -229,11 +340,17 @@ def _open(plan: Plan, run: RunFolder, stack: ExitStack) -> int:
 
 
 def build(plan: Plan, run: RunFolder, resumed: dict | None) -> TrainState:
-    """Return the networks, the method and its optimisers, as they begin; a resumed run's state is loaded over them."""
-    job, preset, stage, data, device = plan.job, plan.preset, plan.stage, plan.data, plan.device
+    """Return the networks, the method and its optimisers, as they begin; a resumed run's state is
+    loaded over them.
+    """
+    job = plan.job
+    preset = plan.preset
+    stage = plan.stage
+    data = plan.data
+    device = plan.device
     torch.manual_seed(preset.run.seed)
     model = checkpoint.build_model(preset.model, len(data.classes))
-    began = initialise(model, preset, plan.init, data.classes) if resumed is None else None
+    began = initialise(model, preset, plan.init, classes=data.classes) if resumed is None else None
     wanted = preset.run.precision
     begun_in = resumed["train"]["precision"] if resumed else wanted
     if wanted == "auto":
@@ -242,40 +359,90 @@ def build(plan: Plan, run: RunFolder, resumed: dict | None) -> TrainState:
         job.reporter.decide(f"precision {wanted} from here on: the run was begun in {begun_in}")
     width, height = preset.data.source.crop or preset.data.source.size
     step = (max(1, stage.batch_size // (stage.accumulate * plan.group.size)), 3, height, width)
-    precision = make_precision(wanted, device, plan.group, model, job.reporter, step)
+    precision = make_precision(
+        wanted, device, plan.group, model=model, reporter=job.reporter, step=step
+    )
     if resumed is None and stage.batch_norm == "mixed" and not plan.method.fixed_norms:
-        mix_statistics(precision.to_device(model), stage, plan.samples, job.reporter)
+        mix_statistics(precision.to_device(model), stage, plan.samples, reporter=job.reporter)
     is_fresh = plan.init is None
-    say_norms(model, preset, stage, plan.identity.stage, is_fresh, plan.method.fixed_norms, job.reporter)
+    say_norms(
+        model,
+        preset,
+        stage,
+        stage_name=plan.identity.stage,
+        fresh=is_fresh,
+        fixed=plan.method.fixed_norms,
+        reporter=job.reporter,
+    )
     weights = plan.samples.class_weights(preset.data.class_balance)
     weights = None if weights is None else weights.to(device)
-    method = prepare_method(plan.method, model, preset, stage, precision, plan.group, plan.init is None, weights)
-    state = make_state(method, preset, stage, precision)
+    method = prepare_method(
+        plan.method,
+        model,
+        preset,
+        stage=stage,
+        precision=precision,
+        group=plan.group,
+        fresh_heads=plan.init is None,
+        class_weights=weights,
+    )
+    state = make_state(method, preset, stage, precision=precision)
     state.began = began
     twin = partial(imagenet_encoder, preset.model, precision)
     offline = OfflineData(
-        plan.samples, run.folder / "offline", device, job.reporter, plan.group, stage.iterations, twin, resumed is not None
+        plan.samples,
+        run.folder / "offline",
+        device,
+        reporter=job.reporter,
+        process_group=plan.group,
+        iterations=stage.iterations,
+        imagenet_encoder=twin,
+        resumed=resumed is not None,
     )
     method.before_training(offline)
     for module in method.references.values():
         precision.to_device(module).eval().requires_grad_(False)
     domains = (preset.data.source, preset.data.target)
-    tune_for_training(precision, all(domain.crop or domain.scale == (1.0, 1.0) for domain in domains), job.reporter)
+    tune_for_training(
+        precision,
+        all(domain.crop or domain.scale == (1.0, 1.0) for domain in domains),
+        job.reporter,
+    )
     if preset.run.compile:
         model.backbone.compile()
     return state
 
 
 def train(plan: Plan, run: RunFolder, state: TrainState, started: float) -> None:
-    """Train to the end, or until a signal (Stopped); a time limit counts from `started` (time.monotonic)."""
-    job, preset, data = plan.job, plan.preset, plan.data
-    validators = make_validators(preset, plan.identity.stage, plan.method, data, state.precision, plan.group, job.reporter)
+    """Train to the end, or until a signal (Stopped); a time limit counts from `started`
+    (time.monotonic).
+    """
+    job = plan.job
+    preset = plan.preset
+    data = plan.data
+    validators = make_validators(
+        preset,
+        plan.identity.stage,
+        plan.method,
+        data=data,
+        precision=state.precision,
+        group=plan.group,
+        reporter=job.reporter,
+    )
     pixels = data.pixels()
     if plan.group.is_first:
         what = f"preset {preset.name}, method {plan.identity.method}, seed {preset.run.seed}"
         warnings = [f"warning: {text}" for text in job.reporter.warned]
-        read = [f"{domain}: {name} of {split}, pixels {hashed}" for domain, name, split, hashed in pixels]
-        for line in (f"{what}: all settings in {run.record.name}", *read, *(job.reporter.decisions or []), *warnings):
+        read = [
+            f"{domain}: {name} of {split}, pixels {hashed}"
+            for domain, name, split, hashed in pixels
+        ]
+        for line in (
+            f"{what}: all settings in {run.record.name}",
+            *read,
+            *(job.reporter.decisions or []),
+            *warnings,
+        ):
             run.note(line)
     header = {
         "stage": plan.identity.stage,
@@ -286,51 +453,78 @@ def train(plan: Plan, run: RunFolder, state: TrainState, started: float) -> None
         "pixels": [list(facts) for facts in pixels],
     }
     clock = Clock(preset.run.time_limit, started - state.spent)
-    Trainer(state, plan.samples, plan.stage, preset, run, header, validators, job.reporter, plan.group, clock=clock).train()
+    Trainer(
+        state,
+        plan.samples,
+        plan.stage,
+        preset=preset,
+        run=run,
+        header=header,
+        validators=validators,
+        reporter=job.reporter,
+        process_group=plan.group,
+        clock=clock,
+    ).train()
 
 
 def _how_it_ended(run: RunFolder, stage: Stage) -> str:
-    """Return the message for a run whose final.pth exists: it is finished, or it ended before its last iteration."""
+    """Return the message for a run whose final.pth exists: it is finished, or it ended before its
+    last iteration.
+    """
     reached = run.reached()
     if reached is None or reached >= stage.iterations:
         return "is finished already (--fresh starts over)"
     return (
-        f"ended at iteration {reached} of {stage.iterations}, for time or patience: a larger --budget or run.patience, or "
-        "--extend, goes on; --fresh starts over"
+        f"ended at iteration {reached} of {stage.iterations}, for time or patience: a larger"
+        " --budget or run.patience, or --extend, goes on; --fresh starts over"
     )
 
 
 def _is_longer(job: Job, run: RunFolder, stage: Stage, identity: Identity) -> bool:
-    """Return whether a run goes on beyond its end: to more iterations than it was begun for, or to those it did not reach.
+    """Return whether a run goes on beyond its end: to more iterations than it was begun for, or to
+    those it did not reach.
 
     What that does to the learning rates is said.
     """
-    before, reached = run.length(identity.stage), run.reached()
-    if before is None or reached is None or stage.iterations <= (reached if run.final.is_file() else before):
+    before = run.length(identity.stage)
+    reached = run.reached()
+    if (
+        before is None
+        or reached is None
+        or stage.iterations <= (reached if run.final.is_file() else before)
+    ):
         return False
     rates = "the learning rates go on as planned"
     limited = recorded(run.folder, lambda record: record["run"]["time_limit"]) is not None
     if stage.iterations != before or limited:
         rates = (
-            "the rates follow the longer schedule from there, so they jump up at first: the result is not that of one run of "
-            "this length"
+            "the rates follow the longer schedule from there, so they jump up at first: the result"
+            " is not that of one run of this length"
         )
-    job.reporter.decide(f"{run.folder} goes on from iteration {reached} to {stage.iterations}; {rates}")
+    job.reporter.decide(
+        f"{run.folder} goes on from iteration {reached} to {stage.iterations}; {rates}"
+    )
     return True
 
 
 REMEDIES = {
     Option.DETAIL: "set model.detail=null",
     Option.LABELLED: "leave data.target.labelled out, or choose another method",
-    Option.ACCUMULATE: "set accumulate=1, with a smaller crop or model.checkpoint_activations to save memory",
+    Option.ACCUMULATE: (
+        "set accumulate=1, with a smaller crop or model.checkpoint_activations to save memory"
+    ),
     Option.AUXILIARY: "set model.multi_level=false",
     Option.PROCESSES: "start it without torchrun",
     Option.REDUCED: "set run.precision=fp32",
 }
 
 
-def _check_support(preset: Preset, stage: Stage, identity: Identity, method: type[Method], processes: int) -> None:
-    """Raise UsageError for an option that the preset asks for and the method does not say to support."""
+def _check_support(
+    preset: Preset, stage: Stage, identity: Identity, method: type[Method], processes: int
+) -> None:
+    """Raise UsageError for an option that the preset asks for and the method does not say to
+    support.
+    """
     asked = {
         Option.DETAIL: preset.model.detail is not None,
         Option.AUXILIARY: preset.model.multi_level,
@@ -344,7 +538,7 @@ def _check_support(preset: Preset, stage: Stage, identity: Identity, method: typ
     each = stage.batch_size // (processes * stage.accumulate)
     if preset.model.head == "pyramid" and each < 2:
         raise UsageError(
-            f"model.head: pyramid normalises by the images of a batch, and each pass has one\n"
+            "model.head: pyramid normalises by the images of a batch, and each pass has one\n"
             f"set {identity.stage}.batch_size to {2 * processes * stage.accumulate} or more"
         )
     for option, is_asked in asked.items():
@@ -354,10 +548,14 @@ def _check_support(preset: Preset, stage: Stage, identity: Identity, method: typ
 
 
 def _check_batch(stage: Stage, name: str, processes: int) -> None:
-    """Raise UsageError when a batch cannot be split evenly: a run is the same on any number of processes."""
+    """Raise UsageError when a batch cannot be split evenly: a run is the same on any number of
+    processes.
+    """
     if stage.batch_size % (processes * stage.accumulate):
-        what = f"their number, {processes}" + (f", times accumulate, {stage.accumulate}" if stage.accumulate > 1 else "")
+        what = f"their number, {processes}" + (
+            f", times accumulate, {stage.accumulate}" if stage.accumulate > 1 else ""
+        )
         raise UsageError(
-            f"{name}.batch_size is {stage.batch_size}, over all processes: it must be a multiple of {what}\n"
-            f"e.g. --set {name}.batch_size={processes * stage.accumulate}"
+            f"{name}.batch_size is {stage.batch_size}, over all processes: it must be a multiple of"
+            f" {what}\ne.g. --set {name}.batch_size={processes * stage.accumulate}"
         )

@@ -23,30 +23,44 @@ class TrainState:
     scheduled: dict[str, Scheduled]
     precision: Precision
     iteration: int = 0
-    validated: int = 0  # iteration of the last validation
+    # iteration of the last validation
+    validated: int = 0
     best: float | None = None
-    stale: int = 0  # validations since the best
-    before: dict | None = None  # signals of the network that the run began as (training/validation.py)
-    curve: list[tuple[int, float]] = field(default_factory=list)  # iteration and mIoU of each validation on the source
-    averaged: dict[str, Tensor] | None = None  # mean of the weights so far; None before averaging begins
-    averages: int = 0  # iterations that the mean is of
-    planned: int | None = None  # the last iteration that a time limit leaves time for; None: not limited, or not known yet
-    spent: float = 0.0  # seconds of a time limit that earlier commands took
-    began: dict[str, Tensor] | None = None  # the start's weights until its signals are observed; not saved
-    frames: int | None = None  # on which signals are observed, where a time limit made them fewer
+    # validations since the best
+    stale: int = 0
+    # signals of the network that the run began as (training/validation.py)
+    before: dict | None = None
+    # iteration and mIoU of each validation on the source
+    curve: list[tuple[int, float]] = field(default_factory=list)
+    # mean of the weights so far; None before averaging begins
+    averaged: dict[str, Tensor] | None = None
+    # iterations that the mean is of
+    averages: int = 0
+    # the last iteration that a time limit leaves time for; None: not limited, or not known yet
+    planned: int | None = None
+    # seconds of a time limit that earlier commands took
+    spent: float = 0.0
+    # the start's weights until its signals are observed; not saved
+    began: dict[str, Tensor] | None = None
+    # on which signals are observed, where a time limit made them fewer
+    frames: int | None = None
     base_lrs: dict[str, list[float]] = field(init=False)  # before any decay
 
     def __post_init__(self):
-        self.base_lrs = {name: [g["lr"] for g in o.param_groups] for name, o in self.optimizers.items()}
+        self.base_lrs = {
+            name: [g["lr"] for g in o.param_groups] for name, o in self.optimizers.items()
+        }
 
     @property
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         return {name: scheduled.optimizer for name, scheduled in self.scheduled.items()}
 
     def set_rates(self, length: int, pace: float = 1.0) -> None:
-        """Set the learning rates of all optimisers from the iteration alone; `length` is the schedule's.
+        """Set the learning rates of all optimisers from the iteration alone; `length` is the
+        schedule's.
 
-        Where a time limit leaves room for fewer iterations, the whole schedule, its warm-up too, runs at this `pace`.
+        Where a time limit leaves room for fewer iterations, the whole schedule, its warm-up too,
+        runs at this `pace`.
         """
         position = self.iteration if pace == 1 else self.iteration * pace
         for name, (optimizer, schedule) in self.scheduled.items():
@@ -56,7 +70,9 @@ class TrainState:
 
     def average_weights(self) -> None:
         """Take the present weights into the running mean; whole numbers (counters) are copied."""
-        weights = {name: value.detach() for name, value in self.method.inference_state_dict().items()}
+        weights = {
+            name: value.detach() for name, value in self.method.inference_state_dict().items()
+        }
         self.averages += 1
         if self.averaged is None:
             self.averaged = {name: value.clone() for name, value in weights.items()}
@@ -66,11 +82,18 @@ class TrainState:
             mean.lerp_(value, 1 / self.averages) if mean.is_floating_point() else mean.copy_(value)
 
     def inference_state_dict(self) -> dict[str, Tensor]:
-        """Return the weights that are validated and shipped: the method's, or their mean once averaging has begun."""
+        """Return the weights that are validated and shipped: the method's, or their mean once
+        averaging has begun.
+        """
         return self.method.inference_state_dict() if self.averaged is None else self.averaged
 
     def parameters(self) -> list[torch.nn.Parameter]:
-        return [p for optimizer in self.optimizers.values() for group in optimizer.param_groups for p in group["params"]]
+        return [
+            p
+            for optimizer in self.optimizers.values()
+            for group in optimizer.param_groups
+            for p in group["params"]
+        ]
 
     def clear_gradients(self) -> None:
         """Set gradients to zero, or free them, before a step."""
@@ -80,19 +103,26 @@ class TrainState:
     def with_gradients(self) -> list[torch.optim.Optimizer]:
         """Return the optimisers whose parameters have gradients."""
         return [
-            o for o in self.optimizers.values() if any(p.grad is not None for group in o.param_groups for p in group["params"])
+            o
+            for o in self.optimizers.values()
+            if any(p.grad is not None for group in o.param_groups for p in group["params"])
         ]
 
     def clip_gradients(self, longest: float) -> None:
-        """Scale the segmentation network's gradient down to this length; discriminators keep theirs."""
-        optimizer, scaler = self.optimizers["segmentation"], self.precision.scaler
+        """Scale the segmentation network's gradient down to this length; discriminators keep
+        theirs.
+        """
+        optimizer = self.optimizers["segmentation"]
+        scaler = self.precision.scaler
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         if scaler and any(p.grad is not None for p in parameters):
             scaler.unscale_(optimizer)
         torch.nn.utils.clip_grad_norm_(parameters, longest)
 
     def gradient_norm(self) -> Tensor:
-        """Return the sum of all gradients' norms, a tensor on the device that is finite where they are."""
+        """Return the sum of all gradients' norms, a tensor on the device that is finite where they
+        are.
+        """
         grads = [p.grad for p in self.parameters() if p.grad is not None]
         if not grads:
             return torch.zeros((), device=self.precision.device)
@@ -101,17 +131,24 @@ class TrainState:
     def broken_weights(self) -> list[str]:
         """Return names of weights and buffers that hold a NaN or an infinity."""
         modules = {"model": self.method.model, **self.method.modules}
-        return [f"{name}.{key}" for name, module in modules.items() for key in non_finite(module.state_dict())]
+        return [
+            f"{name}.{key}"
+            for name, module in modules.items()
+            for key in non_finite(module.state_dict())
+        ]
 
     def go_on_longer(self) -> list[str]:
         """Make a finished or limited run ready to go beyond its end; returns what to say of it.
 
-        Patience begins anew, the length is planned anew, and a mean of the last iterations is forgotten: those iterations
-        are no longer the last.
+        Patience begins anew, the length is planned anew, and a mean of the last iterations is
+        forgotten: those iterations are no longer the last.
         """
         said = []
         if self.averaged is not None:
-            said.append(f"the mean of the last {self.averages} iterations' weights is forgotten: averaging begins anew")
+            said.append(
+                f"the mean of the last {self.averages} iterations' weights is forgotten: averaging"
+                " begins anew"
+            )
         self.averaged = None
         self.averages = 0
         self.stale = 0
@@ -135,20 +172,33 @@ class TrainState:
             "scaler": self.precision.scaler.state_dict() if self.precision.scaler else None,
             "model": self.method.model.state_dict(),
             "modules": {name: module.state_dict() for name, module in self.method.modules.items()},
-            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "optimizers": {
+                name: optimizer.state_dict() for name, optimizer in self.optimizers.items()
+            },
             "random": torch.random.get_rng_state(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load a saved state. Raises FgdaError for one that an earlier fgda wrote."""
         if "modules" not in state:
-            raise FgdaError("the run was begun by an earlier fgda and cannot be resumed: use --fresh to start over")
-        self.iteration, self.validated, self.best = state["iteration"], state["validated"], state["best"]
-        self.stale, self.before = state.get("stale", 0), state.get("before")
+            raise FgdaError(
+                "the run was begun by an earlier fgda and cannot be resumed: use --fresh to start"
+                " over"
+            )
+        self.iteration = state["iteration"]
+        self.validated = state["validated"]
+        self.best = state["best"]
+        self.stale = state.get("stale", 0)
+        self.before = state.get("before")
         self.curve = [(int(iteration), float(value)) for iteration, value in state.get("curve", [])]
-        self.planned, self.spent, self.frames = state.get("planned"), state.get("spent", 0.0), state.get("frames")
-        self.averages, averaged = state.get("averages", 0), state.get("averaged")
-        self.averaged = averaged and {name: value.to(self.precision.device) for name, value in averaged.items()}
+        self.planned = state.get("planned")
+        self.spent = state.get("spent", 0.0)
+        self.frames = state.get("frames")
+        self.averages = state.get("averages", 0)
+        averaged = state.get("averaged")
+        self.averaged = averaged and {
+            name: value.to(self.precision.device) for name, value in averaged.items()
+        }
         self.method.model.load_state_dict(state["model"])
         for name, module in self.method.modules.items():
             module.load_state_dict(state["modules"][name])

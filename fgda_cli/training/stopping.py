@@ -12,11 +12,16 @@ from dataclasses import dataclass
 
 from ..runtime.system import stop_signals
 
-OUT_OF_TIME = 1000  # no signal has this number
-LOOKS = 8  # validations within a time limit, at most
-SCORING = 0.1  # of the time, at most, that validations take
-PLANNED_AFTER = 0.04  # of the time limit, in which the speed is measured
-WARM_UP = 2  # iterations that say nothing of the speed
+# no signal has this number
+OUT_OF_TIME = 1000
+# validations within a time limit, at most
+LOOKS = 8
+# of the time, at most, that validations take
+SCORING = 0.1
+# of the time limit, in which the speed is measured
+PLANNED_AFTER = 0.04
+# iterations that say nothing of the speed
+WARM_UP = 2
 
 
 class StopRequest:
@@ -52,10 +57,13 @@ class Clock:
 
     limit: float | None = None
     started: float = 0.0
-    ended: float = 0.0  # when the last validation did
+    # when the last validation did
+    ended: float = 0.0
     seconds: float = 0.0  # that it took
-    looked: float = 0.0  # seconds that all validations took
-    warm: tuple[int, float] | None = None  # the iteration, and the training time, from which on the speed is measured
+    # seconds that all validations took
+    looked: float = 0.0
+    # the iteration, and the training time, from which on the speed is measured
+    warm: tuple[int, float] | None = None
 
     @contextmanager
     def looking(self) -> Iterator[None]:
@@ -70,14 +78,24 @@ class Clock:
 
     def affords_a_look(self) -> bool:
         """Return whether a validation now leaves nine tenths of the time to training."""
-        return self.limit is None or time.monotonic() - self.ended >= self.seconds * (1 / SCORING - 1)
+        return self.limit is None or time.monotonic() - self.ended >= self.seconds * (
+            1 / SCORING - 1
+        )
 
     def is_time_to_look(self) -> bool:
-        """Return whether to validate now: often enough to have a choice, seldom enough to train meanwhile."""
-        return self.limit is not None and time.monotonic() - self.ended > self.limit / LOOKS and self.affords_a_look()
+        """Return whether to validate now: often enough to have a choice, seldom enough to train
+        meanwhile.
+        """
+        return (
+            self.limit is not None
+            and time.monotonic() - self.ended > self.limit / LOOKS
+            and self.affords_a_look()
+        )
 
     def iterations_that_fit(self, iteration: int) -> int | None:
-        """Return the iteration that training reaches within the limit, by its speed so far; None while that is not known."""
+        """Return the iteration that training reaches within the limit, by its speed so far; None
+        while that is not known.
+        """
         trained = time.monotonic() - self.looked
         if self.warm is None:
             self.warm = (iteration + WARM_UP, math.inf)

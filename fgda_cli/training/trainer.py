@@ -1,4 +1,6 @@
-"""The training loop: it feeds batches, steps optimisers, logs, saves and stops. It knows no method by name."""
+"""The training loop: it feeds batches, steps optimisers, logs, saves and stops. It knows no method
+by name.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,8 @@ class Trainer:
     stage: Stage
     preset: Preset
     run: RunFolder
-    header: dict[str, Any]  # what every checkpoint says of itself: stage, method, classes, input rule
+    # what every checkpoint says of itself: stage, method, classes, input rule
+    header: dict[str, Any]
     validators: Validators
     reporter: Reporter
     process_group: ProcessGroup = ProcessGroup()
@@ -48,31 +51,44 @@ class Trainer:
         self.soundness = Soundness(self.run.last, self.header["stage"])
 
     def train(self) -> None:
-        """Train to the last iteration, or until a signal: then a resumable checkpoint is written and Stopped is raised."""
-        total, state, device = self.stage.iterations, self.state, self.state.precision.device
+        """Train to the last iteration, or until a signal: then a resumable checkpoint is written
+        and Stopped is raised.
+        """
+        total = self.stage.iterations
+        state = self.state
+        device = self.state.precision.device
         if self.process_group.is_first:
             self.run.trim_metrics(state.iteration, state.validated)
         positions = loader.Positions(
-            state.iteration, total, self.stage.batch_size, self.process_group.rank, self.process_group.size
+            state.iteration,
+            total,
+            self.stage.batch_size,
+            rank=self.process_group.rank,
+            processes=self.process_group.size,
         )
-        feed = loader.batches(self.samples, positions, self.preset.run.workers, pin=device.type == "cuda")
+        feed = loader.batches(
+            self.samples, positions, self.preset.run.workers, pin=device.type == "cuda"
+        )
         label = f"{self.header['stage']} {self.header['method']}"
         self.look_before()
         progress = self.reporter.progress(label, total, state.iteration)
         with loader.watched(), stop_on_signals() as request, progress as advance:
-            clock, images = time.perf_counter(), 0
+            clock = time.perf_counter()
+            images = 0
             for batch in feed:
                 if self.validation_is_due():
                     self.evaluate()
                     if self.is_stale():
                         break
-                    clock, images = time.perf_counter(), 0
+                    clock = time.perf_counter()
+                    images = 0
                 terms = self.train_iteration(batch.to(device))
                 images += self.stage.batch_size
                 if state.iteration % self.stage.log_every == 0 or state.iteration == total:
                     seconds = time.perf_counter() - clock
                     self.log(self.numbers(terms), images / max(seconds, 1e-9))
-                    clock, images = time.perf_counter(), 0
+                    clock = time.perf_counter()
+                    images = 0
                 self.plan()
                 advance(1, self.soundness.loss, self.length)
                 signum = self.stop_signal(request.signum)
@@ -81,20 +97,29 @@ class Trainer:
                 if signum:
                     self.save_last()
                     self.loggers.close()
-                    raise Stopped(signum, f"stopped at iteration {state.iteration}: run the same command to go on")
+                    raise Stopped(
+                        signum,
+                        f"stopped at iteration {state.iteration}: run the same command to go on",
+                    )
                 if state.iteration % self.stage.checkpoint_every == 0 and state.iteration < total:
                     self.save_last()
         self.finish()
 
     def validation_is_due(self) -> bool:
-        """Return whether to validate, asked before an iteration, so that a resumed run makes up for a missed validation."""
+        """Return whether to validate, asked before an iteration, so that a resumed run makes up for
+        a missed validation.
+        """
         iteration = self.state.iteration
         if iteration == 0 or self.state.validated == iteration:
             return False
-        return (iteration % self.stage.evaluate_every == 0 and self.affords_a_look()) or self.is_time_to_look()
+        return (
+            iteration % self.stage.evaluate_every == 0 and self.affords_a_look()
+        ) or self.is_time_to_look()
 
     def affords_a_look(self) -> bool:
-        return self.clock.limit is None or bool(self.process_group.first_says(self.clock.affords_a_look()))
+        return self.clock.limit is None or bool(
+            self.process_group.first_says(self.clock.affords_a_look())
+        )
 
     def is_time_to_look(self) -> bool:
         if self.clock.limit is None or not self.validators.picks_label_free:
@@ -110,18 +135,25 @@ class Trainer:
 
     @property
     def length(self) -> int:
-        """Return the iteration at which training ends: the stage's last, or the last that fits a time limit."""
+        """Return the iteration at which training ends: the stage's last, or the last that fits a
+        time limit.
+        """
         return self.state.planned or self.stage.iterations
 
     def plan(self) -> None:
-        """Set the length of training once its speed is known, within a time limit; the learning rates decay until then."""
+        """Set the length of training once its speed is known, within a time limit; the learning
+        rates decay until then.
+        """
         if self.clock.limit is None or self.state.planned is not None:
             return
-        fits = self.process_group.first_says(self.clock.iterations_that_fit(self.state.iteration) or 0)
+        fits = self.process_group.first_says(
+            self.clock.iterations_that_fit(self.state.iteration) or 0
+        )
         if fits:
             self.state.planned = min(self.stage.iterations, fits)
             self.reporter.decide(
-                f"the time limit has room for {self.state.planned} of {self.stage.iterations} iterations"
+                f"the time limit has room for {self.state.planned} of {self.stage.iterations}"
+                " iterations"
                 + (": the learning rates decay until then" if fits < self.stage.iterations else "")
             )
 
@@ -129,12 +161,21 @@ class Trainer:
         return self.preset.run.patience is not None and self.state.stale >= self.preset.run.patience
 
     def look_before(self) -> None:
-        """Compute the signals of the model that the run begins as; a resumed run has them already."""
-        validator, state = self.validators.label_free, self.state
-        began, state.began = state.began, None
+        """Compute the signals of the model that the run begins as; a resumed run has them
+        already.
+        """
+        validator = self.validators.label_free
+        state = self.state
+        began = state.began
+        state.began = None
         if validator is None:
             return
-        if state.frames is None and state.before is None and self.clock.limit is not None and self.process_group.is_first:
+        if (
+            state.frames is None
+            and state.before is None
+            and self.clock.limit is not None
+            and self.process_group.is_first
+        ):
             with self.clock.looking():
                 validator.fit(state.method.inference_state_dict(), self.clock.limit)
             state.frames = len(validator.frames.images)
@@ -142,20 +183,32 @@ class Trainer:
             validator.use(state.frames)
         if state.before is not None:
             validator.before = Observed.from_json(state.before)
-        elif state.iteration == 0 and self.stage.start == "pretrain" and self.process_group.is_first:
+        elif (
+            state.iteration == 0 and self.stage.start == "pretrain" and self.process_group.is_first
+        ):
             weights = state.method.inference_state_dict()
-            same = began is None or all(torch.equal(value.cpu(), began[name]) for name, value in weights.items())
-            with self.clock.looking():  # the start may have changed before the first step: its batch norm statistics
+            same = began is None or all(
+                torch.equal(value.cpu(), began[name]) for name, value in weights.items()
+            )
+            # the start may have changed before the first step: its batch norm statistics
+            with self.clock.looking():
                 validator.before = validator.look(weights if same else began)
             state.before = validator.before.to_json()
             if state.method.guarded and self.validators.picks_label_free:
                 state.best = 0.0 if same else validator.score(weights, 0)
-                checkpoint.save(self.run.best, self.inference_content() | {"metrics": {"label_free": state.best}})
+                checkpoint.save(
+                    self.run.best,
+                    self.inference_content() | {"metrics": {"label_free": state.best}},
+                )
 
     def train_iteration(self, batch: loader.Batch) -> dict[str, torch.Tensor]:
         """Run one step of the method and its optimisers."""
-        state, method = self.state, self.state.method
-        state.set_rates(self.stage.schedule_iterations or self.stage.iterations, self.stage.iterations / self.length)
+        state = self.state
+        method = self.state.method
+        state.set_rates(
+            self.stage.schedule_iterations or self.stage.iterations,
+            self.stage.iterations / self.length,
+        )
         state.clear_gradients()
         method.model.begin_iteration(method.seed, state.iteration)
         method.begin_iteration(state.iteration, self.length, self.target_images)
@@ -168,7 +221,8 @@ class Trainer:
         self.soundness.take(state.iteration + 1, norm, terms)
         if self.preset.optim.clip_norm:
             state.clip_gradients(self.preset.optim.clip_norm)
-        for optimizer in state.with_gradients():  # the scaler fails on one without
+        # the scaler fails on one without
+        for optimizer in state.with_gradients():
             scaler.step(optimizer) if scaler else optimizer.step()
         if scaler:
             scaler.update()
@@ -180,35 +234,57 @@ class Trainer:
 
     @contextmanager
     def drawn_by_position(self) -> Iterator[None]:
-        """Seed torch's own generator (dropout) by (seed, iteration, process) inside, so that a resumed run draws the same."""
+        """Seed torch's own generator (dropout) by (seed, iteration, process) inside, so that a
+        resumed run draws the same.
+        """
         if not (self.preset.model.dropout or self.preset.model.drop_path):
             yield
             return
         device = self.state.precision.device
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            generator = generator_of(self.state.method.seed, StepStream.DROPOUT, self.state.iteration, self.process_group.rank)
+            generator = generator_of(
+                self.state.method.seed,
+                StepStream.DROPOUT,
+                self.state.iteration,
+                self.process_group.rank,
+            )
             torch.manual_seed(generator.initial_seed())
             yield
 
     def step_parts(self, batch: loader.Batch) -> dict[str, torch.Tensor]:
-        """Run the method's step on each part of the batch; gradients and terms add up to the mean over the parts."""
-        parts, method = self.stage.accumulate, self.state.method
+        """Run the method's step on each part of the batch; gradients and terms add up to the mean
+        over the parts.
+        """
+        parts = self.stage.accumulate
+        method = self.state.method
         if parts == 1:
             return self.step_part(batch)
-        scale, terms_by_part = method.scale, []
+        scale = method.scale
+        terms_by_part = []
         try:
             method.scale = lambda loss: scale(loss) / parts
             method.whole = batch
             for number, part in enumerate(batch.split(parts)):
-                method.part, method.images = (number, parts), part
-                terms_by_part.append({name: term.detach() for name, term in self.step_part(part).items()})
+                method.part = (number, parts)
+                method.images = part
+                terms_by_part.append(
+                    {name: term.detach() for name, term in self.step_part(part).items()}
+                )
         finally:
-            method.scale, method.part, method.images, method.whole = scale, (0, 1), None, None
+            method.scale = scale
+            method.part = (0, 1)
+            method.images = None
+            method.whole = None
         names = {name for terms in terms_by_part for name in terms}
-        return {name: sum(terms[name] for terms in terms_by_part if name in terms) / parts for name in sorted(names)}
+        return {
+            name: sum(terms[name] for terms in terms_by_part if name in terms) / parts
+            for name in sorted(names)
+        }
 
     def step_part(self, batch: loader.Batch) -> dict[str, torch.Tensor]:
-        """Run the method's step and, where the target has labels, the step on its labelled images."""
+        """Run the method's step and, where the target has labels, the step on its labelled
+        images.
+        """
         method = self.state.method
         terms = method.step(batch)
         return terms if batch.labelled is None else terms | method.labelled_step(batch)
@@ -218,10 +294,18 @@ class Trainer:
 
     @staticmethod
     def numbers(terms: dict[str, torch.Tensor]) -> dict[str, float]:
-        return dict(zip(terms, torch.stack([term.detach().float() for term in terms.values()]).cpu().tolist(), strict=True))
+        return dict(
+            zip(
+                terms,
+                torch.stack([term.detach().float() for term in terms.values()]).cpu().tolist(),
+                strict=True,
+            )
+        )
 
     def verdict(self, content: dict[str, Any]) -> dict[str, Any]:
-        """Return the label-free verdict on adaptation for final.pth; it is printed and logged too."""
+        """Return the label-free verdict on adaptation for final.pth; it is printed and logged
+        too.
+        """
         validator = self.validators.label_free
         if validator is None or validator.before is None or self.stage.start != "pretrain":
             return {}
@@ -229,22 +313,38 @@ class Trainer:
         verdict = validator.verdict()
         for line in (f"without labels: {verdict.in_words()}", *verdict.words):
             self.run.note(line)
-            (self.reporter.warn if verdict.kind == "collapsed or harmful" else self.reporter.say)(line)
+            (self.reporter.warn if verdict.kind == "collapsed or harmful" else self.reporter.say)(
+                line
+            )
         return {"verdict": verdict.to_json()}
 
     def log(self, terms: dict[str, float], speed: float) -> None:
         if not self.process_group.is_first:
             return
-        lrs = {name: optimizer.param_groups[0]["lr"] for name, optimizer in self.state.optimizers.items()}
-        record = {"iteration": self.state.iteration, **terms, "lr": lrs, "images_per_second": round(speed, 3)}
+        lrs = {
+            name: optimizer.param_groups[0]["lr"]
+            for name, optimizer in self.state.optimizers.items()
+        }
+        record = {
+            "iteration": self.state.iteration,
+            **terms,
+            "lr": lrs,
+            "images_per_second": round(speed, 3),
+        }
         self.run.log(record)
-        values = {f"loss/{name}": value for name, value in terms.items()} | {f"lr/{name}": lr for name, lr in lrs.items()}
+        values = {f"loss/{name}": value for name, value in terms.items()} | {
+            f"lr/{name}": lr for name, lr in lrs.items()
+        }
         self.loggers.scalars(values, self.state.iteration)
 
     def evaluate(self) -> dict | None:
         """Validate, log the scores, and keep the best checkpoint."""
         self.soundness.check_weights(self.state)
-        if self.validators.by_labels is None and self.validators.by_source is None and not self.validators.picks_label_free:
+        if (
+            self.validators.by_labels is None
+            and self.validators.by_source is None
+            and not self.validators.picks_label_free
+        ):
             return None
         with self.clock.looking():
             score, summary = self.validate(self.state.inference_state_dict())
@@ -256,64 +356,94 @@ class Trainer:
 
     def validate(self, weights: dict) -> tuple[float | None, dict]:
         """Return the score that may set best.pth, and all metrics; each is printed."""
-        validators, state, summary, score = self.validators, self.state, {}, None
+        validators = self.validators
+        state = self.state
+        summary = {}
+        score = None
         if validators.by_labels is not None:
             metrics = validators.by_labels(weights)
             metric = self.preset.data.evaluation.metric
             # 16 or 13 classes need Cityscapes'.
             measured = metrics["miou"] if metrics.get(metric) is None else metrics[metric]
-            summary = {key: metrics[key] for key in ("miou", "miou16", "miou13") if metrics.get(key) is not None}
+            summary = {
+                key: metrics[key]
+                for key in ("miou", "miou16", "miou13")
+                if metrics.get(key) is not None
+            }
             shown = "no class to evaluate" if measured is None else f"mIoU {measured:.2f}"
             self.reporter.say(f"iteration {state.iteration}: {shown}")
             score = measured if validators.picks_by_labels else None
         if validators.by_source is not None:
             score = summary["source_miou"] = validators.by_source(weights)["miou"]
             state.curve.append((state.iteration, score))
-            self.reporter.say(f"iteration {state.iteration}: mIoU {score:.2f} on the source's validation images")
+            self.reporter.say(
+                f"iteration {state.iteration}: mIoU {score:.2f} on the source's validation images"
+            )
         if validators.picks_label_free and self.process_group.is_first:
             score = summary["label_free"] = validators.label_free.score(weights, state.iteration)
             if state.before is None:
-                self.reporter.decide(f"signals without labels are compared with those of iteration {state.iteration}")
+                self.reporter.decide(
+                    f"signals without labels are compared with those of iteration {state.iteration}"
+                )
                 state.before = validators.label_free.before.to_json()
-            self.reporter.say(f"iteration {state.iteration}: {score:+.2f} without labels (points of mIoU to expect)")
+            self.reporter.say(
+                f"iteration {state.iteration}: {score:+.2f} without labels (points of mIoU to"
+                " expect)"
+            )
         return score, summary
 
     def keep_validation(self, score: float | None, summary: dict) -> None:
         """Log a validation, and write best.pth when it is the best."""
         self.run.log({"iteration": self.state.iteration, "validation": summary})
-        self.loggers.scalars({f"validation/{name}": value for name, value in summary.items()}, self.state.iteration)
+        self.loggers.scalars(
+            {f"validation/{name}": value for name, value in summary.items()}, self.state.iteration
+        )
         self.state.stale += 1
         if self.preset.run.keep:
             path = self.run.checkpoints / f"iteration-{self.state.iteration:06d}.pth"
             checkpoint.save(path, self.inference_content() | {"metrics": summary})
         if score is not None and (self.state.best is None or score > self.state.best):
-            self.state.best, self.state.stale = score, 0
+            self.state.best = score
+            self.state.stale = 0
             checkpoint.save(self.run.best, self.inference_content() | {"metrics": summary})
 
     def inference_content(self) -> dict[str, Any]:
         """Return what evaluation and prediction need of this run."""
-        weights = {name: value.detach() for name, value in self.state.inference_state_dict().items()}
-        return {**self.header, "iteration": self.state.iteration, "preset": self.preset.to_json(), "model": weights}
+        weights = {
+            name: value.detach() for name, value in self.state.inference_state_dict().items()
+        }
+        return {
+            **self.header,
+            "iteration": self.state.iteration,
+            "preset": self.preset.to_json(),
+            "model": weights,
+        }
 
     def save_last(self) -> None:
-        """Write last.pth. Raises FgdaError when weights are NaN or infinite; the checkpoint before then stays."""
+        """Write last.pth. Raises FgdaError when weights are NaN or infinite; the checkpoint before
+        then stays.
+        """
         if not self.process_group.is_first:
             return
         self.soundness.check_weights(self.state)
         if self.clock.limit is not None:
             self.state.spent = self.clock.spent()
-        checkpoint.save(self.run.last, self.inference_content() | {"train": self.state.state_dict()})
+        checkpoint.save(
+            self.run.last, self.inference_content() | {"train": self.state.state_dict()}
+        )
         self.run.note(f"iteration {self.state.iteration}: checkpoint written")
 
     def finish(self) -> None:
-        """Validate a last time, write final.pth, whose presence says that the run is finished, then last.pth.
+        """Validate a last time, write final.pth, whose presence says that the run is finished, then
+        last.pth.
 
         A run that ended early, for time or patience, ends with its best checkpoint.
         """
         summary = self.evaluate() if self.state.validated != self.state.iteration else None
         if not self.process_group.is_first:
             return
-        ended_early, content = self.state.iteration < self.stage.iterations, None
+        ended_early = self.state.iteration < self.stage.iterations
+        content = None
         guarded = self.state.method.guarded and self.validators.picks_label_free
         by_source = self.validators.by_source is not None
         if (ended_early or guarded or by_source) and self.run.best.is_file():
@@ -322,7 +452,10 @@ class Trainer:
             said = f"ended at iteration {reached} with the best, that of {content['iteration']}"
             said += " (by the source's validation images)" if by_source else ""
             if guarded and content["iteration"] == 0:
-                said = "nothing was better than the start, as far as signals without labels tell: final.pth is the start"
+                said = (
+                    "nothing was better than the start, as far as signals without labels tell:"
+                    " final.pth is the start"
+                )
             self.reporter.decide(said)
             self.run.note(said)
         content = content or self.inference_content() | {"metrics": summary or {}}

@@ -7,7 +7,8 @@ import numpy as np
 
 from ..data.classes import ClassSet
 
-INK, PAPER = (30, 30, 30), (255, 255, 255)
+INK = (30, 30, 30)
+PAPER = (255, 255, 255)
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
@@ -18,13 +19,21 @@ def colourise(train_ids: np.ndarray, classes: ClassSet) -> np.ndarray:
     return table[train_ids]
 
 
-def overlay(image: np.ndarray, train_ids: np.ndarray, classes: ClassSet, alpha: float = 0.5) -> np.ndarray:
+def overlay(
+    image: np.ndarray, train_ids: np.ndarray, classes: ClassSet, alpha: float = 0.5
+) -> np.ndarray:
     """Blend the image with its colour map."""
-    return cv2.addWeighted(np.ascontiguousarray(image), 1 - alpha, colourise(train_ids, classes), alpha, 0)
+    return cv2.addWeighted(
+        np.ascontiguousarray(image), 1 - alpha, colourise(train_ids, classes), alpha, 0
+    )
 
 
-def error_map(image: np.ndarray, truth: np.ndarray, train_ids: np.ndarray, ignore_index: int = 255) -> np.ndarray:
-    """Draw wrong pixels red on the pale grey image and ignored ones black; the image is resized to the labels `[H,W]`."""
+def error_map(
+    image: np.ndarray, truth: np.ndarray, train_ids: np.ndarray, ignore_index: int = 255
+) -> np.ndarray:
+    """Draw wrong pixels red on the pale grey image and ignored ones black; the image is resized to
+    the labels `[H,W]`.
+    """
     grey = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)
     grey = cv2.resize(grey, truth.shape[::-1], interpolation=cv2.INTER_AREA)
     picture = np.repeat((grey[..., None] // 2 + 110).astype(np.uint8), 3, axis=2)
@@ -33,16 +42,20 @@ def error_map(image: np.ndarray, truth: np.ndarray, train_ids: np.ndarray, ignor
     return picture
 
 
-def write(picture: np.ndarray, text: str, origin: tuple[int, int], scale: float = 0.5, colour=INK) -> None:
+def write(
+    picture: np.ndarray, text: str, origin: tuple[int, int], scale: float = 0.5, colour=INK
+) -> None:
     cv2.putText(picture, text, origin, FONT, scale, colour, 1, cv2.LINE_AA)
 
 
 def legend(classes: ClassSet, columns: int = 4, width: int = 760) -> np.ndarray:
     """Draw swatches and names of all classes, row by row."""
-    rows, cell = -(-len(classes) // columns), width // columns
+    rows = -(-len(classes) // columns)
+    cell = width // columns
     picture = np.full((rows * 26 + 14, width, 3), PAPER, np.uint8)
     for index, (name, colour) in enumerate(zip(classes.names, classes.palette, strict=True)):
-        x, y = 10 + cell * (index % columns), 10 + 26 * (index // columns)
+        x = 10 + cell * (index % columns)
+        y = 10 + 26 * (index // columns)
         cv2.rectangle(picture, (x, y), (x + 26, y + 18), colour, -1)
         cv2.rectangle(picture, (x, y), (x + 26, y + 18), INK, 1)
         write(picture, name[: max(4, (cell - 40) // 9)], (x + 34, y + 14))

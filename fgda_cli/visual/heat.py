@@ -7,7 +7,8 @@ import numpy as np
 
 from .colour import INK, PAPER, write
 
-BAR = 64  # pixels of the colour bar's column
+# pixels of the colour bar's column
+BAR = 64
 
 
 def heat(values: np.ndarray) -> np.ndarray:
@@ -28,5 +29,5 @@ def heat_with_bar(values: np.ndarray) -> np.ndarray:
         for value in (0.0, 0.5, 1.0) if height >= 96 else (0.0, 1.0):
             y = int(margin + (1 - value) * (len(scale) - 1))
             cv2.line(column, (26, y), (30, y), INK, 1)
-            write(column, f"{value:g}", (33, y + 4), 0.4)
+            write(column, f"{value:g}", (33, y + 4), scale=0.4)
     return np.ascontiguousarray(np.hstack([heat(values), column]))

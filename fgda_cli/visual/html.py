@@ -1,4 +1,6 @@
-"""Self-contained HTML pages: styles and pictures inside, no script, nothing loaded from elsewhere."""
+"""Self-contained HTML pages: styles and pictures inside, no script, nothing loaded from
+elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -17,32 +19,61 @@ from .tables import show, show_interval
 
 STYLE = """
 :root { color-scheme: light; }
-body { font: 15px/1.45 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; color: #1d2733; background: #fff;
-       max-width: 1240px; margin: 0 auto; padding: 1.2rem 1.6rem 4rem; }
-h1 { font-size: 1.5rem; margin: .2rem 0; overflow-wrap: anywhere; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem; }
+body {
+  font: 15px/1.45 system-ui, "Segoe UI", "DejaVu Sans", sans-serif;
+  color: #1d2733;
+  background: #fff;
+  max-width: 1240px;
+  margin: 0 auto;
+  padding: 1.2rem 1.6rem 4rem;
+}
+h1 { font-size: 1.5rem; margin: .2rem 0; overflow-wrap: anywhere; }
+h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem; }
 p.facts { color: #5a6673; margin: .1rem 0 1rem; overflow-wrap: anywhere; }
 .cards { display: flex; flex-wrap: wrap; gap: .8rem; }
-.card { border: 1px solid #d8dee6; border-radius: 8px; padding: .5rem 1rem; } .card b { display: block; font-size: 1.5rem; }
+.card { border: 1px solid #d8dee6; border-radius: 8px; padding: .5rem 1rem; }
+.card b { display: block; font-size: 1.5rem; }
 td.words { text-align: left; color: #5b6675; }
-table { border-collapse: collapse; } td, th { padding: .18rem .55rem; text-align: right; font-variant-numeric: tabular-nums; }
-th:first-child, td:first-child { text-align: left; } thead th { border-bottom: 2px solid #d8dee6; }
+table { border-collapse: collapse; }
+td, th { padding: .18rem .55rem; text-align: right; font-variant-numeric: tabular-nums; }
+th:first-child, td:first-child { text-align: left; }
+thead th { border-bottom: 2px solid #d8dee6; }
 .bar { display: inline-block; height: .75rem; border-radius: 2px; vertical-align: middle; }
-.track { width: 220px; text-align: left; } i.swatch { display: inline-block; width: .9rem; height: .9rem; margin-right: .5rem;
-       border: 1px solid #0003; vertical-align: -2px; }
+.track { width: 220px; text-align: left; }
+i.swatch {
+  display: inline-block;
+  width: .9rem;
+  height: .9rem;
+  margin-right: .5rem;
+  border: 1px solid #0003;
+  vertical-align: -2px;
+}
 .scroll { overflow-x: auto; }
 table.confusion td { min-width: 2.2rem; padding: .2rem; text-align: center; font-size: 12px; }
-table.confusion th { font-weight: normal; font-size: 12px; } table.confusion thead th { writing-mode: vertical-rl;
-       transform: rotate(180deg); text-align: left; padding: .3rem .1rem; border: 0; }
-.scene { margin: 0 0 1.1rem; } .scene > div { display: grid; grid-template-columns: repeat(5, 1fr); gap: 6px; }
+table.confusion th { font-weight: normal; font-size: 12px; }
+table.confusion thead th {
+  writing-mode: vertical-rl;
+  transform: rotate(180deg);
+  text-align: left;
+  padding: .3rem .1rem;
+  border: 0;
+}
+.scene { margin: 0 0 1.1rem; }
+.scene > div { display: grid; grid-template-columns: repeat(5, 1fr); gap: 6px; }
 figure { margin: 0; }
-figure img { width: 100%; display: block; border-radius: 3px; } figcaption { font-size: 12px; color: #5a6673; }
-svg { max-width: 100%; height: auto; } pre { background: #f5f7f9; padding: .8rem; overflow-x: auto; font-size: 13px; }
+figure img { width: 100%; display: block; border-radius: 3px; }
+figcaption { font-size: 12px; color: #5a6673; }
+svg { max-width: 100%; height: auto; }
+pre { background: #f5f7f9; padding: .8rem; overflow-x: auto; font-size: 13px; }
 """
 
 
 def page(title: str, facts: Iterable[str], *sections: str) -> str:
     """Return a whole document; `facts` stand below the title, sections are HTML."""
-    head = f"<!doctype html>\n<html lang='en'><head><meta charset='utf-8'><title>{escape(title)}</title>"
+    head = (
+        "<!doctype html>\n<html lang='en'><head><meta"
+        f" charset='utf-8'><title>{escape(title)}</title>"
+    )
     view = f"<meta name='viewport' content='width=device-width'>{policy()}"
     line = " · ".join(escape(str(fact)) for fact in facts)
     body = f"<h1>{escape(title)}</h1><p class='facts'>{line}</p>" + "\n".join(sections)
@@ -50,31 +81,43 @@ def page(title: str, facts: Iterable[str], *sections: str) -> str:
 
 
 def policy(script: str | None = None) -> str:
-    """Return the tag by which a browser loads nothing from elsewhere and runs no script but this one."""
+    """Return the tag by which a browser loads nothing from elsewhere and runs no script but this
+    one.
+    """
     allowed = "'none'"
     if script is not None:
         digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
         allowed = f"'sha256-{digest}'"
     rules = (
-        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {allowed}; base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {allowed};"
+        " base-uri 'none'; form-action 'none'"
     )
     return f'<meta http-equiv="Content-Security-Policy" content="{rules}">'
 
 
 def section(title: str, content: str, note: str = "") -> str:
-    return f"<h2>{escape(title)}</h2>" + (f"<p class='facts'>{escape(note)}</p>" if note else "") + content
+    return (
+        f"<h2>{escape(title)}</h2>"
+        + (f"<p class='facts'>{escape(note)}</p>" if note else "")
+        + content
+    )
 
 
 def look_link(path: str) -> str:
     """Return a link to the page to look around in (`studies/look.py`)."""
-    return f"<p><a href='{escape(path, quote=True)}'>look around in the frames</a>: layers, zoom, classes on and off</p>"
+    return (
+        f"<p><a href='{escape(path, quote=True)}'>look around in the frames</a>: layers, zoom,"
+        " classes on and off</p>"
+    )
 
 
 def cards(values: dict[str, str]) -> str:
     """Return large figures with their names below."""
     return (
         "<div class='cards'>"
-        + "".join(f"<div class='card'><b>{escape(v)}</b>{escape(k)}</div>" for k, v in values.items())
+        + "".join(
+            f"<div class='card'><b>{escape(v)}</b>{escape(k)}</div>" for k, v in values.items()
+        )
         + "</div>"
     )
 
@@ -85,9 +128,13 @@ def swatch(colour: tuple[int, int, int]) -> str:
 
 def change_bar(value: float, low: float, high: float, colour: str) -> str:
     """Return an SVG bar from the middle to `value` in [-1, 1], with a line from `low` to `high`."""
-    middle, reach = 110, 105
+    middle = 110
+    reach = 105
     left, right = sorted((middle, middle + value * reach))
-    line = f"<line x1='{middle + low * reach:.1f}' x2='{middle + high * reach:.1f}' y1='6' y2='6' stroke='#1d2733'/>"
+    line = (
+        f"<line x1='{middle + low * reach:.1f}' x2='{middle + high * reach:.1f}' y1='6' y2='6'"
+        " stroke='#1d2733'/>"
+    )
     bar = f"<rect x='{left:.1f}' y='2' width='{right - left:.1f}' height='8' fill='{colour}'/>"
     axis = f"<line x1='{middle}' x2='{middle}' y1='0' y2='12' stroke='#9aa5b1'/>"
     return f"<svg width='220' height='12' role='img'>{bar}{axis}{line}</svg>"
@@ -96,31 +143,55 @@ def change_bar(value: float, low: float, high: float, colour: str) -> str:
 def iou_rows(result: dict[str, Any], palette: tuple[tuple[int, int, int], ...]) -> str:
     """Return a table: class, IoU as number and bar, share of the true pixels."""
     confusion = np.array(result["confusion"], np.int64)
-    intervals, of_borders = result.get("intervals"), result.get("boundary")
+    intervals = result.get("intervals")
+    of_borders = result.get("boundary")
     shares = 100 * confusion.sum(1) / max(confusion.sum(), 1)
     rows = []
     for name, colour, share in zip(result["classes"], palette, shares, strict=True):
         value = result["iou"][name]
-        bar = f"<span class='bar' style='width:{(value or 0) * 2.2:.0f}px;background:rgb{tuple(colour)}'></span>"
+        bar = (
+            "<span class='bar'"
+            f" style='width:{(value or 0) * 2.2:.0f}px;background:rgb{tuple(colour)}'></span>"
+        )
         label = f"<td>{swatch(colour)}{escape(name)}</td>"
         more = [] if intervals is None else [show_interval(intervals["iou"].get(name))]
         more += [] if of_borders is None else [show(of_borders["iou"].get(name))]
         cells = "".join(f"<td>{cell}</td>" for cell in more)
-        rows.append(f"<tr>{label}<td>{show(value)}</td>{cells}<td class='track'>{bar}</td><td>{share:.2f}</td></tr>")
-    heads = ["class", "IoU %", *(["95 %"] if intervals else []), *(["boundary %"] if of_borders else []), "", "pixels %"]
+        rows.append(
+            f"<tr>{label}<td>{show(value)}</td>{cells}<td"
+            f" class='track'>{bar}</td><td>{share:.2f}</td></tr>"
+        )
+    heads = [
+        "class",
+        "IoU %",
+        *(["95 %"] if intervals else []),
+        *(["boundary %"] if of_borders else []),
+        "",
+        "pixels %",
+    ]
     head = "".join(f"<th>{text}</th>" for text in heads)
-    return f"<table class='iou'><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    return (
+        f"<table class='iou'><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    )
 
 
 def confusion_heat(result: dict[str, Any]) -> str:
-    """Return the confusion matrix in percent of each row: rows are the truth, columns the prediction; darker is more."""
-    counts, names = np.array(result["confusion"], np.int64), result["classes"]
+    """Return the confusion matrix in percent of each row: rows are the truth, columns the
+    prediction; darker is more.
+    """
+    counts = np.array(result["confusion"], np.int64)
+    names = result["classes"]
     totals = counts.sum(1, keepdims=True)
     percent = 100 * counts / np.maximum(totals, 1)
     head = "".join(f"<th>{escape(name)}</th>" for name in names)
     rows = []
     for index, name in enumerate(names):
-        cells = "".join(_heat_cell(percent[index, k], counts[index, k], name, names[k], k == index) for k in range(len(names)))
+        cells = "".join(
+            _heat_cell(
+                percent[index, k], counts[index, k], name, predicted=names[k], right=k == index
+            )
+            for k in range(len(names))
+        )
         rows.append(f"<tr><th>{escape(name)}</th>{cells}</tr>")
     return (
         f"<div class='scroll'><table class='confusion'><thead><tr><th></th>{head}</tr></thead>"
@@ -133,7 +204,10 @@ def _heat_cell(percent: float, count: int, truth: str, predicted: str, right: bo
     colour = "#fff" if strength > 55 else "#1d2733"
     text = "" if percent < 0.5 else f"{percent:.0f}"
     title = escape(f"{truth} seen as {predicted}: {count} pixels, {percent:.2f} %", quote=True)
-    return f"<td title='{title}' style='background:rgba({tint},{strength / 100:.2f});color:{colour}'>{text}</td>"
+    return (
+        f"<td title='{title}'"
+        f" style='background:rgba({tint},{strength / 100:.2f});color:{colour}'>{text}</td>"
+    )
 
 
 def image(picture: np.ndarray, caption: str, photo: bool = False, widest: int = 640) -> str:
@@ -145,11 +219,17 @@ def image(picture: np.ndarray, caption: str, photo: bool = False, widest: int = 
     _, buffer = cv2.imencode(suffix, cv2.cvtColor(np.ascontiguousarray(picture), cv2.COLOR_RGB2BGR))
     data = base64.b64encode(buffer.tobytes()).decode()
     source = f"data:image/{image_format};base64,{data}"
-    return f"<figure><img alt='{escape(caption, quote=True)}' src='{source}'><figcaption>{escape(caption)}</figcaption></figure>"
+    return (
+        f"<figure><img alt='{escape(caption, quote=True)}'"
+        f" src='{source}'><figcaption>{escape(caption)}</figcaption></figure>"
+    )
 
 
 def scene(name: str, score: str, figures: list[str]) -> str:
-    return f"<div class='scene'><p class='facts'><b>{escape(name)}</b> · {escape(score)}</p><div>{''.join(figures)}</div></div>"
+    return (
+        f"<div class='scene'><p class='facts'><b>{escape(name)}</b> ·"
+        f" {escape(score)}</p><div>{''.join(figures)}</div></div>"
+    )
 
 
 def figure_svg(figure) -> str:

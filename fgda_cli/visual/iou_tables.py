@@ -1,4 +1,6 @@
-"""Tables of IoU for the terminal: results of `evaluate`, and what changed between two; at most 80 columns wide."""
+"""Tables of IoU for the terminal: results of `evaluate`, and what changed between two; at most 80
+columns wide.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +8,34 @@ from typing import Any
 
 from .tables import show, show_interval, under
 
-WIDTH = 80  # columns that every table fits
-ABREAST = 7  # checkpoints beside each other, by number
+# columns that every table fits
+WIDTH = 80
+# checkpoints beside each other, by number
+ABREAST = 7
 
 
 def iou_table(headings: list[str], results: list[dict[str, Any]]):
-    """Return results of `evaluate` as a table for the terminal: a line above, one row a class, the means below.
+    """Return results of `evaluate` as a table for the terminal: a line above, one row a class, the
+    means below.
 
-    Checkpoints stand beside each other under their headings where that fits 80 columns; else each has a number, its means are a
-    row of a table of their own, and the classes follow, some checkpoints at a time.
+    Checkpoints stand beside each other under their headings where that fits 80 columns; else each
+    has a number, its means are a row of a table of their own, and the classes follow, some
+    checkpoints at a time.
     """
     from rich.console import Console, Group
 
-    title = f"IoU % on {results[0]['dataset']} / {results[0]['split']} ({results[0]['images']} images)"
+    title = (
+        f"IoU % on {results[0]['dataset']} / {results[0]['split']} ({results[0]['images']} images)"
+    )
     beside = _beside(headings, results, means=True)
-    needed = 17 + sum(max(len(heading), 6) + 3 for heading in headings) + (14 if _spans(results) and len(results) == 1 else 0)
-    if len(results) == 1 or (needed <= WIDTH and Console(width=WIDTH).measure(beside).minimum <= WIDTH):
+    needed = (
+        17
+        + sum(max(len(heading), 6) + 3 for heading in headings)
+        + (14 if _spans(results) and len(results) == 1 else 0)
+    )
+    if len(results) == 1 or (
+        needed <= WIDTH and Console(width=WIDTH).measure(beside).minimum <= WIDTH
+    ):
         return under(title, beside)
     numbers = [str(number) for number in range(1, len(results) + 1)]
     parts = [_means(headings, numbers, results)]
@@ -35,15 +49,22 @@ def _spans(results: list[dict[str, Any]]) -> bool:
     return any(result.get("intervals") for result in results)
 
 
-MEANS = (("miou", "mIoU"), ("miou16", "mIoU (16)"), ("miou13", "mIoU (13)"), ("pixel_accuracy", "pixel accuracy"))
+MEANS = (
+    ("miou", "mIoU"),
+    ("miou16", "mIoU (16)"),
+    ("miou13", "mIoU (13)"),
+    ("pixel_accuracy", "pixel accuracy"),
+)
 
 
 def _beside(headings: list[str], results: list[dict[str, Any]], means: bool):
     """A column a checkpoint, a row a class that any of them has."""
     from rich.table import Table
 
-    alone = results[0] if len(results) == 1 and means else {}  # of several, what belongs to one would not fit
-    spans, borders = alone.get("intervals"), alone.get("boundary")
+    # of several, what belongs to one would not fit
+    alone = results[0] if len(results) == 1 and means else {}
+    spans = alone.get("intervals")
+    borders = alone.get("boundary")
     table = Table()
     table.add_column("class", no_wrap=True)
     for heading in (*headings, *(["95 %"] if spans else []), *(["boundary"] if borders else [])):
@@ -57,14 +78,21 @@ def _beside(headings: list[str], results: list[dict[str, Any]], means: bool):
     table.add_section()
     if any("shared" in result for result in results):
         count = len(results[0]["shared"]["classes"])
-        table.add_row(f"mIoU of {count}", *(show(result["shared"]["miou"]) for result in results), style="bold")
+        table.add_row(
+            f"mIoU of {count}",
+            *(show(result["shared"]["miou"]) for result in results),
+            style="bold",
+        )
     for key, label in MEANS:
         if any(result.get(key) is not None for result in results):
             own = " (own)" if key == "miou" and "shared" in results[0] else ""
             more = [show_interval(spans["miou"]) if key == "miou" else ""] if spans else []
             more += [show(borders["miou"]) if key == "miou" else ""] if borders else []
             table.add_row(
-                f"{label}{own}", *(show(result.get(key)) for result in results), *more, style="bold" if key == "miou" else ""
+                f"{label}{own}",
+                *(show(result.get(key)) for result in results),
+                *more,
+                style="bold" if key == "miou" else "",
             )
     for label, value in _extra_means(results):
         if not alone or label == "calibration error":
@@ -78,23 +106,38 @@ def _extra_means(results: list[dict[str, Any]]):
     if all(result.get("boundary") for result in results):
         rows.append(("boundary mIoU", lambda result: show(result["boundary"]["miou"])))
     if all(result.get("intervals") for result in results):
-        rows.append(("mIoU, 95 %", lambda result: show_interval((result.get("shared") or {}).get("interval")
-                                                                or result["intervals"]["miou"])))  # fmt: skip
+        rows.append(
+            (
+                "mIoU, 95 %",
+                lambda result: show_interval(
+                    (result.get("shared") or {}).get("interval") or result["intervals"]["miou"]
+                ),
+            )
+        )
     if all(result.get("calibration") for result in results):
         rows.append(("calibration error", lambda result: show(result["calibration"]["ece"])))
     return rows
 
 
-SHORT = {"mIoU (16)": "of 16", "mIoU (13)": "of 13", "pixel accuracy": "pixels", "boundary mIoU": "border", "mIoU, 95 %": "95 %",
-         "calibration error": "ECE"}  # fmt: skip
+SHORT = {
+    "mIoU (16)": "of 16",
+    "mIoU (13)": "of 13",
+    "pixel accuracy": "pixels",
+    "boundary mIoU": "border",
+    "mIoU, 95 %": "95 %",
+    "calibration error": "ECE",
+}
 
 
 def _means(headings: list[str], numbers: list[str], results: list[dict[str, Any]]):
     """A row a checkpoint."""
     from rich.table import Table
 
-    columns = [(label, lambda result, key=key: show(result.get(key))) for key, label in MEANS
-               if any(result.get(key) is not None for result in results)]  # fmt: skip
+    columns = [
+        (label, lambda result, key=key: show(result.get(key)))
+        for key, label in MEANS
+        if any(result.get(key) is not None for result in results)
+    ]
     if "shared" in results[0]:
         count = len(results[0]["shared"]["classes"])
         columns.insert(0, (f"of {count}", lambda result: show(result["shared"]["miou"])))
@@ -111,7 +154,9 @@ def _means(headings: list[str], numbers: list[str], results: list[dict[str, Any]
 
 
 def change_table(heading: str, change: dict[str, Any]):
-    """Return a change of IoU by class with its interval; classes that it clearly harmed or helped are marked."""
+    """Return a change of IoU by class with its interval; classes that it clearly harmed or helped
+    are marked.
+    """
     from rich.table import Table
 
     table = Table()
@@ -123,5 +168,7 @@ def change_table(heading: str, change: dict[str, Any]):
         mark = "worse" if name in change["harmed"] else "better" if name in change["helped"] else ""
         if name == "mIoU" and bounds:
             mark = "worse" if bounds[1] < 0 else "better" if bounds[0] > 0 else ""
-        table.add_row(name, f"{entry['change']:+.1f}", span, mark, style="bold" if name == "mIoU" else "")
+        table.add_row(
+            name, f"{entry['change']:+.1f}", span, mark, style="bold" if name == "mIoU" else ""
+        )
     return under(heading, table)

@@ -15,10 +15,29 @@ def bars(path: Path, rows: list[dict[str, Any]], title: str) -> None:
     figure = Figure(figsize=(1.5 + 1.0 * len(rows), 3.6), layout="constrained")
     axes = figure.subplots()
     names = [plain(row["method"]) for row in rows]
-    axes.bar(names, [row["mean"] for row in rows], yerr=[row["spread"] or 0 for row in rows], capsize=4, color="#4682b4")
+    axes.bar(
+        names,
+        [row["mean"] for row in rows],
+        yerr=[row["spread"] or 0 for row in rows],
+        capsize=4,
+        color="#4682b4",
+    )
     for position, row in enumerate(rows):
-        axes.plot([position] * len(row["seeds"]), list(row["seeds"].values()), "o", color="#222222", markersize=3)
-        axes.annotate(f"{row['mean']:.1f}", (position, 1), ha="center", va="bottom", color="white", fontweight="bold")
+        axes.plot(
+            [position] * len(row["seeds"]),
+            list(row["seeds"].values()),
+            "o",
+            color="#222222",
+            markersize=3,
+        )
+        axes.annotate(
+            f"{row['mean']:.1f}",
+            (position, 1),
+            ha="center",
+            va="bottom",
+            color="white",
+            fontweight="bold",
+        )
     axes.set_ylabel("mIoU %")
     axes.set_title(plain(title))
     axes.tick_params(axis="x", rotation=30)
@@ -27,7 +46,9 @@ def bars(path: Path, rows: list[dict[str, Any]], title: str) -> None:
 
 
 def label_curves(path: Path, curves: dict[str, list[dict[str, Any]]], title: str) -> None:
-    """Draw mIoU over the number of labelled target images, a line a method; labels that are no number stand last, by name."""
+    """Draw mIoU over the number of labelled target images, a line a method; labels that are no
+    number stand last, by name.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
@@ -38,7 +59,14 @@ def label_curves(path: Path, curves: dict[str, list[dict[str, Any]]], title: str
         places = [ticks.index(row["labels"]) for row in rows]
         order = sorted(range(len(rows)), key=places.__getitem__)
         means, spreads = ([rows[n][key] or 0 for n in order] for key in ("mean", "spread"))
-        axes.errorbar([places[n] for n in order], means, yerr=spreads, marker="o", capsize=4, label=plain(name))
+        axes.errorbar(
+            [places[n] for n in order],
+            means,
+            yerr=spreads,
+            marker="o",
+            capsize=4,
+            label=plain(name),
+        )
     axes.set_xticks(range(len(ticks)), [Path(tick).name for tick in ticks])
     axes.set_xlabel("labelled target images")
     axes.set_ylabel("mIoU %")
@@ -50,15 +78,25 @@ def label_curves(path: Path, curves: dict[str, list[dict[str, Any]]], title: str
 
 
 def reliability(calibration: dict[str, Any]):
-    """Draw how often predictions of a confidence are right, a bar a bin (the diagonal is perfect), and their number below."""
+    """Draw how often predictions of a confidence are right, a bar a bin (the diagonal is perfect),
+    and their number below.
+    """
     from matplotlib.figure import Figure
 
-    pixels, right = calibration["pixels"], calibration["right"]
+    pixels = calibration["pixels"]
+    right = calibration["right"]
     figure = Figure(figsize=(4.6, 4.4), layout="constrained")
     axes, below = figure.subplots(2, height_ratios=[3, 1], sharex=True)
-    width, total = 1 / len(pixels), max(sum(pixels), 1)
+    width = 1 / len(pixels)
+    total = max(sum(pixels), 1)
     middles = [(place + 0.5) * width for place in range(len(pixels))]
-    axes.bar(middles, [r / p if p else 0 for r, p in zip(right, pixels, strict=True)], width, color="#4682b4", edgecolor="white")
+    axes.bar(
+        middles,
+        [r / p if p else 0 for r, p in zip(right, pixels, strict=True)],
+        width,
+        color="#4682b4",
+        edgecolor="white",
+    )
     axes.plot([0, 1], [0, 1], "--", color="#5a6673", linewidth=1)
     axes.set_ylabel("share that is right")
     axes.set_xlim(0, 1)
@@ -70,8 +108,14 @@ def reliability(calibration: dict[str, Any]):
 
 
 def plain(text: str) -> str:
-    """Return a name as matplotlib shows it: no formula between dollar signs, and not hidden for a leading underscore."""
-    return text.replace("$", r"\$").replace("_", " _", 1) if text.startswith("_") else text.replace("$", r"\$")
+    """Return a name as matplotlib shows it: no formula between dollar signs, and not hidden for a
+    leading underscore.
+    """
+    return (
+        text.replace("$", r"\$").replace("_", " _", 1)
+        if text.startswith("_")
+        else text.replace("$", r"\$")
+    )
 
 
 def curves(series: dict[str, list[tuple[int, float]]], over: str = "iteration", log: bool = True):
@@ -82,7 +126,13 @@ def curves(series: dict[str, list[tuple[int, float]]], over: str = "iteration", 
     axes = figure.subplots()
     for name, points in series.items():
         marker = "o" if len(points) < 12 else None
-        axes.plot(*zip(*points, strict=True), label=plain(name), linewidth=1.4, marker=marker, markersize=3)
+        axes.plot(
+            *zip(*points, strict=True),
+            label=plain(name),
+            linewidth=1.4,
+            marker=marker,
+            markersize=3,
+        )
     values = [value for points in series.values() for _, value in points if value > 0]
     if log and values and max(values) > 30 * min(values):
         axes.set_yscale("log")

@@ -9,7 +9,9 @@ from ..runtime.text import visible
 
 
 def under(title: str, table, below: str = ""):
-    """Return a table between lines of its own width, because rich breaks titles and captions at the table's width."""
+    """Return a table between lines of its own width, because rich breaks titles and captions at the
+    table's width.
+    """
     from rich.console import Group
     from rich.text import Text
 
@@ -49,7 +51,12 @@ def ablation_table(summary: dict[str, Any]):
     for row in summary["rows"]:
         seeds = " ".join(f"{value:.1f}" for value in row["seeds"].values())
         figures = (show(row["mean"]), show(row["spread"]), seeds, signed(row.get("label_free")))
-        table.add_row(row["method"], *figures, paper_text(row, summary), *([show(row.get("gap_closed"))] if with_gap else []))
+        table.add_row(
+            row["method"],
+            *figures,
+            paper_text(row, summary),
+            *([show(row.get("gap_closed"))] if with_gap else []),
+        )
     below = [*footnotes(summary), *harms(summary)]
     if summary.get("ranked_by") == "label-free":
         below.insert(0, "in the order of the score without labels (points of mIoU to expect)")
@@ -68,11 +75,17 @@ def _mark(row: dict[str, Any], summary: dict[str, Any]) -> str:
 
 def footnotes(summary: dict[str, Any]) -> list[str]:
     """Return notes on the marked figures, one line each."""
-    return [f"{_mark(row, summary).strip()} {row['method']}: {row['note']}" for row in summary["rows"] if row["note"]]
+    return [
+        f"{_mark(row, summary).strip()} {row['method']}: {row['note']}"
+        for row in summary["rows"]
+        if row["note"]
+    ]
 
 
 def harms(summary: dict[str, Any], least: float = 0.5) -> list[str]:
-    """Return the methods that are worse than source-only, one line each, with the classes that lose most."""
+    """Return the methods that are worse than source-only, one line each, with the classes that lose
+    most.
+    """
     rows = {row["method"]: row for row in summary["rows"]}
     start = rows.get("source-only")
     if start is None or start["mean"] is None:
@@ -86,7 +99,11 @@ def harms(summary: dict[str, Any], least: float = 0.5) -> list[str]:
             for name, value in row["iou"].items()
             if value is not None and start["iou"].get(name) is not None
         }
-        worst = [f"{name} {changes[name]:+.1f}" for name in sorted(changes, key=changes.__getitem__)[:3] if changes[name] < 0]
+        worst = [
+            f"{name} {changes[name]:+.1f}"
+            for name in sorted(changes, key=changes.__getitem__)[:3]
+            if changes[name] < 0
+        ]
         which = f": {', '.join(worst)}" if worst else ""
         lines.append(f"{method} is {start['mean'] - row['mean']:.1f} below source-only{which}")
     return lines
@@ -115,19 +132,28 @@ def backbone_table(rows: list[dict[str, Any]]):
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("model.backbone", no_wrap=True)
-    for heading, justify in (("M par.", "right"), ("strides", "left"), ("weights", "left"), ("licence", "left")):
+    for heading, justify in (
+        ("M par.", "right"),
+        ("strides", "left"),
+        ("weights", "left"),
+        ("licence", "left"),
+    ):
         table.add_column(heading, justify=justify, overflow="fold")
     for row in rows:
         if row["problem"]:
             table.add_row(row["name"], "–", row["problem"], "", "")
             continue
         strides = ", ".join(map(str, dict.fromkeys(row["strides"])))
-        table.add_row(row["name"], f"{row['parameters']:.1f}", strides, row["weights"], row["licence"] or "–")
+        table.add_row(
+            row["name"], f"{row['parameters']:.1f}", strides, row["weights"], row["licence"] or "–"
+        )
     return table
 
 
 def zoo_table(rows: list[dict[str, Any]]):
-    """Return published checkpoints, one a row; notes, pages and licences by method are below; "–" is not on the authors' page."""
+    """Return published checkpoints, one a row; notes, pages and licences by method are below; "–"
+    is not on the authors' page.
+    """
     from rich import box
     from rich.console import Group
     from rich.table import Table
@@ -141,10 +167,22 @@ def zoo_table(rows: list[dict[str, Any]]):
         table.add_column(heading, overflow="fold")
     for row in rows:
         miou = "–" if row["miou"] is None else f"{row['miou']:.1f}"
-        table.add_row(row["name"], row["source"], row["target"], miou + marks.get(row["note"], ""), "yes" if row["here"] else "")
+        table.add_row(
+            row["name"],
+            row["source"],
+            row["target"],
+            miou + marks.get(row["note"], ""),
+            "yes" if row["here"] else "",
+        )
     about = {(row["method"], row["page"], row["code"], row["weights"]): None for row in rows}
-    lines = [f"{mark.strip()} {note}" for note, mark in marks.items()] + ["", "Where from, and licences:"]
-    lines += [f"{method}: {page}\n  code: {code}\n  weights: {weights}" for method, page, code, weights in about]
+    lines = [f"{mark.strip()} {note}" for note, mark in marks.items()] + [
+        "",
+        "Where from, and licences:",
+    ]
+    lines += [
+        f"{method}: {page}\n  code: {code}\n  weights: {weights}"
+        for method, page, code, weights in about
+    ]
     return Group(table, *(Text(line) for line in lines))
 
 
@@ -155,16 +193,25 @@ def layouts_list(layouts: dict[str, Any]) -> str:
     lines = []
     for name, layout in layouts.items():
         size = getattr(layout, "SIZE", None)
-        how = f"prepared at {size[0]}x{size[1]} without --size" if size else "keeps its size without --size"
+        how = (
+            f"prepared at {size[0]}x{size[1]} without --size"
+            if size
+            else "keeps its size without --size"
+        )
         lines.append(f"{name}: {getattr(layout, 'TITLE', name)}, {how}")
         for what in ("needs", "labels", "licence"):
-            text = getattr(layout, what.upper(), "not said")  # a user's own layout may leave them out
-            lines += textwrap.wrap(f"{what:8} {text}", 79, initial_indent="  ", subsequent_indent=" " * 11)
+            # a user's own layout may leave them out
+            text = getattr(layout, what.upper(), "not said")
+            lines += textwrap.wrap(
+                f"{what:8} {text}", 79, initial_indent="  ", subsequent_indent=" " * 11
+            )
     return "\n".join([*lines, "playground: drawn, not downloaded"])
 
 
 def prepared_list(root: Any, datasets: list[Any]) -> str:
-    """Return what `prepare --list` says of the data sets that are prepared: what each split was made from, and its hash."""
+    """Return what `prepare --list` says of the data sets that are prepared: what each split was
+    made from, and its hash.
+    """
     if not datasets:
         return f"\nprepared in {root}: none"
     lines = ["", f"prepared in {root}:"]
@@ -173,9 +220,18 @@ def prepared_list(root: Any, datasets: list[Any]) -> str:
         lines.append(visible(f"{dataset.folder.name}: {len(dataset.classes)} classes, {size}"))
         for split in dataset.splits():
             made = dataset.made_from(split)
-            lines.append(f"  {split}: {len(dataset.items(split))} images, pixels {dataset.pixels(split)}")
-            options = {name: value for name, value in {**made.get("choice", {}), **made.get("options", {})}.items() if value}
-            shown = " ".join(f"--{name.replace('_', '-')} {_option_text(value)}" for name, value in options.items())
+            lines.append(
+                f"  {split}: {len(dataset.items(split))} images, pixels {dataset.pixels(split)}"
+            )
+            options = {
+                name: value
+                for name, value in {**made.get("choice", {}), **made.get("options", {})}.items()
+                if value
+            }
+            shown = " ".join(
+                f"--{name.replace('_', '-')} {_option_text(value)}"
+                for name, value in options.items()
+            )
             raw = ", ".join(f"{option} {path}" for option, path in made.get("raw", {}).items())
             if made:
                 lines.append(visible(f"    prepare {made['reader']} {shown}"))
@@ -194,23 +250,40 @@ def ranking_table(result: dict[str, Any], most: int = 15):
     from rich.table import Table
 
     table = Table()
-    for heading, justify in (("", "right"), ("frame", "left"), ("unsure", "right"), ("rare", "right"), ("new", "right")):
+    for heading, justify in (
+        ("", "right"),
+        ("frame", "left"),
+        ("unsure", "right"),
+        ("rare", "right"),
+        ("new", "right"),
+    ):
         table.add_column(heading, justify=justify, overflow="fold")
     for frame in result["frames"][:most]:
         parts = (f"{frame[key]:.2f}" for key in ("uncertainty", "rarity", "novelty"))
         table.add_row(str(frame["rank"]), frame["name"], *parts)
     more = len(result["frames"]) - most
     below = f"and {more} more in ranking.json" if more > 0 else ""
-    return under(f"what to label next, of {result['looked_at']} ({result['near_duplicates']} near-duplicates)", table, below)
+    return under(
+        f"what to label next, of {result['looked_at']} ({result['near_duplicates']}"
+        " near-duplicates)",
+        table,
+        below,
+    )
 
 
 def verdict_table(frames: str, headings: list[str], results: list[dict[str, Any]]):
-    """Return a row a checkpoint: the verdict, the parts of its score, and signals that do not enter it."""
+    """Return a row a checkpoint: the verdict, the parts of its score, and signals that do not enter
+    it.
+    """
     from rich.table import Table
 
     table = Table()
     table.add_column("checkpoint", overflow="fold")
-    short = {"collapsed or harmful": "harmful", "no clear change": "no change", "cannot tell": "unclear"}
+    short = {
+        "collapsed or harmful": "harmful",
+        "no clear change": "no change",
+        "cannot tell": "unclear",
+    }
     for heading in ("verdict", "sure", "score", "edges", "information", "source"):
         table.add_column(heading, justify="left" if heading == "verdict" else "right")
     for heading, result in zip(headings, results, strict=True):
@@ -222,11 +295,17 @@ def verdict_table(frames: str, headings: list[str], results: list[dict[str, Any]
         verdict = "collapsed" if has_collapsed else short.get(result["verdict"], result["verdict"])
         figures = (f"{value:.3f}" for value in (signals["edges"], signals["information"]))
         table.add_row(heading, verdict, sure, score, *figures, show(result["source_miou"]))
-    return under(f"without labels, on {frames}", table, "score: points of mIoU to expect beyond the baseline")
+    return under(
+        f"without labels, on {frames}", table, "score: points of mIoU to expect beyond the baseline"
+    )
 
 
 def verdict_lines(headings: list[str], results: list[dict[str, Any]]) -> list[str]:
-    return [f"{heading}: {word}" for heading, result in zip(headings, results, strict=True) for word in result.get("words", ())]
+    return [
+        f"{heading}: {word}"
+        for heading, result in zip(headings, results, strict=True)
+        for word in result.get("words", ())
+    ]
 
 
 def gap_table(result: dict[str, Any]):
@@ -235,7 +314,9 @@ def gap_table(result: dict[str, Any]):
     from rich.table import Table
     from rich.text import Text
 
-    one, two, figures = result["source"], result["target"], result["figures"]
+    one = result["source"]
+    two = result["target"]
+    figures = result["figures"]
     table = Table()
     table.add_column("", no_wrap=True)
     for side in (one, two):
@@ -243,16 +324,24 @@ def gap_table(result: dict[str, Any]):
     table.add_row("images", str(one["images"]), str(two["images"]))
     table.add_row("size", *("x".join(map(str, side["size"])) for side in (one, two)))
     for name, k in (("brightness", 0), ("green to red", 1), ("blue to yellow", 2)):
-        values = (f"{side['lab_mean'][k]:.0f} ± {side['lab_deviation'][k]:.0f}" for side in (one, two))
+        values = (
+            f"{side['lab_mean'][k]:.0f} ± {side['lab_deviation'][k]:.0f}" for side in (one, two)
+        )
         table.add_row(f"{name} (Lab)", *values)
     between = (
         ("colours", f"{figures['colour_distance']:.2f} deviations apart"),
         ("fine detail", f"source {figures['sharpness_db']:+.1f} dB"),
         (
             "layout by height",
-            f"correlation {figures['layout_correlation']:.2f} at a shift of {100 * figures['horizon_shift']:+.0f} %",
+            (
+                f"correlation {figures['layout_correlation']:.2f} at a shift of"
+                f" {100 * figures['horizon_shift']:+.0f} %"
+            ),
         ),
-        ("classes", f"shares {figures['class_distance']:.2f} apart (of 1), by {result['expected_by']}"),
+        (
+            "classes",
+            f"shares {figures['class_distance']:.2f} apart (of 1), by {result['expected_by']}",
+        ),
     )
     lines = [Text(f"{name}: {value}") for name, value in between]
     advice = Table(show_header=False, box=None, padding=(0, 1, 0, 0))
@@ -260,7 +349,12 @@ def gap_table(result: dict[str, Any]):
     advice.add_column("", overflow="fold")
     for entry in result["advice"]:
         advice.add_row(f"--set {entry['set']}", entry["why"])
-    return Group(table, *lines, Text("\nwhat to set (rules of thumb; fgda verdict tells afterwards whether it helped)"), advice)
+    return Group(
+        table,
+        *lines,
+        Text("\nwhat to set (rules of thumb; fgda verdict tells afterwards whether it helped)"),
+        advice,
+    )
 
 
 def status_table(runs: list[dict[str, Any]], below):
@@ -268,9 +362,17 @@ def status_table(runs: list[dict[str, Any]], below):
     from rich.table import Table
 
     table = Table()
-    for title, justify in (("run", "left"), ("method", "left"), ("iteration", "right"), ("left", "right"), ("last score", "left"),
-                           ("state", "left")):  # fmt: skip
-        table.add_column(title, justify=justify, overflow="fold", no_wrap=title in ("iteration", "left"))
+    for title, justify in (
+        ("run", "left"),
+        ("method", "left"),
+        ("iteration", "right"),
+        ("left", "right"),
+        ("last score", "left"),
+        ("state", "left"),
+    ):
+        table.add_column(
+            title, justify=justify, overflow="fold", no_wrap=title in ("iteration", "left")
+        )
     for run in runs:
         seconds = run["seconds"]
         left = "" if seconds is None else f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

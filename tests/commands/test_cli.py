@@ -1,4 +1,6 @@
-"""The command line as a person meets it: exit codes, one clear line, files whole or absent, golden output."""
+"""The command line as a person meets it: exit codes, one clear line, files whole or absent, golden
+output.
+"""
 
 from __future__ import annotations
 
@@ -78,7 +80,10 @@ def test_help_and_usage_errors_load_no_torch(arguments):
         (["evaluate", "nowhere.pth"], ["no such checkpoint: nowhere.pth"]),
         (["prepare", "gta5"], ["--root"]),
         (["prepare", "gta5", "--root", ".", "--size", "12"], ["--size 12"]),
-        (["predict", "a.pth", "b.png", "--out", "x", "--save", "colour"], ["--save colour", "color,ids,overlay"]),
+        (
+            ["predict", "a.pth", "b.png", "--out", "x", "--save", "colour"],
+            ["--save colour", "color,ids,overlay"],
+        ),
     ],
 )
 def test_usage_errors_are_one_line_and_exit_2(arguments, parts, tmp_path):
@@ -89,11 +94,33 @@ def test_usage_errors_are_one_line_and_exit_2(arguments, parts, tmp_path):
 def test_failures_are_one_line_and_exit_1(tmp_path, data_root):
     (tmp_path / "text.pth").write_text("hello")
     write_image(tmp_path / "photo.png", np.zeros((40, 40, 3), np.uint8))
-    assert_clear(fgda("predict", "text.pth", "photo.png", "--out", "out", cwd=tmp_path), 1, "text.pth", "no checkpoint")
-    assert_clear(fgda("prepare", "gta5", "--root", "nowhere", cwd=tmp_path), 1, "nowhere", "no such folder")
-    assert_clear(fgda("pretrain", "--preset", "gta2city", cwd=tmp_path), 1, "'gta5' is not prepared", "fgda prepare gta5")
+    assert_clear(
+        fgda("predict", "text.pth", "photo.png", "--out", "out", cwd=tmp_path),
+        1,
+        "text.pth",
+        "no checkpoint",
+    )
+    assert_clear(
+        fgda("prepare", "gta5", "--root", "nowhere", cwd=tmp_path), 1, "nowhere", "no such folder"
+    )
+    assert_clear(
+        fgda("pretrain", "--preset", "gta2city", cwd=tmp_path),
+        1,
+        "'gta5' is not prepared",
+        "fgda prepare gta5",
+    )
     no_weights = set_flags("model.weights=imagenet", "model.width=64", "model.backbone=resnet18")
-    done = fgda("pretrain", "--data-root", data_root, "--out", tmp_path / "run", "--device", "cpu", *no_weights, cwd=tmp_path)
+    done = fgda(
+        "pretrain",
+        "--data-root",
+        data_root,
+        "--out",
+        tmp_path / "run",
+        "--device",
+        "cpu",
+        *no_weights,
+        cwd=tmp_path,
+    )
     assert_clear(done, 1, "resnet18-f37072fd.pth", "put it at")
     assert not (tmp_path / "out").exists()
     assert not list(tmp_path.rglob("*.part"))
@@ -102,7 +129,16 @@ def test_failures_are_one_line_and_exit_1(tmp_path, data_root):
 def test_cuda_that_is_not_there(data_root, tmp_path):
     if torch.cuda.is_available():
         pytest.skip("this machine has CUDA")
-    done = fgda("pretrain", "--data-root", data_root, "--out", tmp_path / "r", "--device", "cuda", *set_flags())
+    done = fgda(
+        "pretrain",
+        "--data-root",
+        data_root,
+        "--out",
+        tmp_path / "r",
+        "--device",
+        "cuda",
+        *set_flags(),
+    )
     assert_clear(done, 2, "--device cuda")
 
 
@@ -113,14 +149,41 @@ def test_debug_shows_the_traceback(tmp_path):
 
 def test_evaluate_prints_the_table_and_writes_the_json(checkpoint, data_root, tmp_path):
     done = fgda(
-        "evaluate", checkpoint, "--data-root", data_root, "--json", tmp_path / "r.json", "--save-predictions", tmp_path / "p"
+        "evaluate",
+        checkpoint,
+        "--data-root",
+        data_root,
+        "--json",
+        tmp_path / "r.json",
+        "--save-predictions",
+        tmp_path / "p",
     )
     assert done.returncode == 0, done.stderr
     assert max(map(len, done.stdout.splitlines())) <= 80
     assert "traffic light" in done.stdout and "mIoU (16)" in done.stdout
     result = json.loads((tmp_path / "r.json").read_text())
-    counted = ["checkpoint", "dataset", "split", "images", "classes", "iou", "miou", "miou16", "miou13", "pixel_accuracy"]
-    assert list(result) == [*counted, "confusion", "seconds", "evaluated", "input", "data", "protocol", "views"]
+    counted = [
+        "checkpoint",
+        "dataset",
+        "split",
+        "images",
+        "classes",
+        "iou",
+        "miou",
+        "miou16",
+        "miou13",
+        "pixel_accuracy",
+    ]
+    assert list(result) == [
+        *counted,
+        "confusion",
+        "seconds",
+        "evaluated",
+        "input",
+        "data",
+        "protocol",
+        "views",
+    ]
     assert result["evaluated"] == result["classes"] and result["input"]["size"] == [64, 32]
     assert result["images"] == 3 and len(result["confusion"]) == 19
     assert len(list((tmp_path / "p").rglob("*.png"))) == 3
@@ -134,7 +197,9 @@ def test_json_alone_goes_to_stdout_and_several_checkpoints_compare(checkpoint, d
 
 
 def test_evaluate_matches_an_independent_count(checkpoint, data_root, tmp_path):
-    done = fgda("evaluate", checkpoint, "--data-root", data_root, "--json", "--save-predictions", tmp_path)
+    done = fgda(
+        "evaluate", checkpoint, "--data-root", data_root, "--json", "--save-predictions", tmp_path
+    )
     counts = np.zeros((19, 19), np.int64)
     for path in tmp_path.rglob("*.png"):
         (folder,) = (data_root / "playground-street").glob("val-*/labels")
@@ -147,36 +212,66 @@ def test_evaluate_matches_an_independent_count(checkpoint, data_root, tmp_path):
 
 
 def test_predict_keeps_sizes_folders_and_names(checkpoint, photos, tmp_path):
-    done = fgda("predict", checkpoint, photos, "--recursive", "--out", tmp_path / "out", "--ids", "label")
+    done = fgda(
+        "predict", checkpoint, photos, "--recursive", "--out", tmp_path / "out", "--ids", "label"
+    )
     assert done.returncode == 0, done.stderr
     found = {p.relative_to(tmp_path / "out").as_posix() for p in visible_files(tmp_path / "out")}
     kinds = ("color", "ids", "overlay")
-    assert found == {"legend.png"} | {f"{name}_{kind}.png" for name in ("beach", "trip/Zürich 1") for kind in kinds}
+    assert found == {"legend.png"} | {
+        f"{name}_{kind}.png" for name in ("beach", "trip/Zürich 1") for kind in kinds
+    }
     ids = cv2.imread(str(tmp_path / "out/beach_ids.png"), cv2.IMREAD_UNCHANGED)
-    assert ids.shape == (90, 130) and set(np.unique(ids)) <= {7, 8, 11, 12, 13, 17, *range(19, 29), 31, 32, 33}
+    assert ids.shape == (90, 130) and set(np.unique(ids)) <= {
+        7,
+        8,
+        11,
+        12,
+        13,
+        17,
+        *range(19, 29),
+        31,
+        32,
+        33,
+    }
 
 
 def test_predict_goes_on_past_a_damaged_image_and_ends_with_1(checkpoint, photos, tmp_path):
     (photos / "cut.png").write_bytes((photos / "beach.png").read_bytes()[:500])
     done = fgda("predict", checkpoint, photos, "--out", tmp_path / "out", "--save", "ids")
     assert done.returncode == 1 and "cut.png" in done.stderr and "Traceback" not in done.stderr
-    assert (tmp_path / "out/beach_ids.png").is_file() and not (tmp_path / "out/cut_ids.png").exists()
+    assert (tmp_path / "out/beach_ids.png").is_file() and not (
+        tmp_path / "out/cut_ids.png"
+    ).exists()
 
 
 def test_entropy_map_writes_pictures_arrays_and_means(checkpoint, photos, tmp_path):
     done = fgda("entropy-map", checkpoint, photos / "beach.png", "--out", tmp_path / "out", "--raw")
     assert done.returncode == 0, done.stderr
     values = np.load(tmp_path / "out/beach_entropy.npy")
-    assert values.shape == (90, 130) and values.dtype == np.float32 and 0 <= values.min() <= values.max() <= 1
-    assert json.loads((tmp_path / "out/entropy.json").read_text())["beach"] == pytest.approx(values.mean(), abs=1e-6)
+    assert (
+        values.shape == (90, 130)
+        and values.dtype == np.float32
+        and 0 <= values.min() <= values.max() <= 1
+    )
+    assert json.loads((tmp_path / "out/entropy.json").read_text())["beach"] == pytest.approx(
+        values.mean(), abs=1e-6
+    )
     assert cv2.imread(str(tmp_path / "out/beach_entropy.png")).shape[0] == 90
 
 
 def test_adapt_without_init_takes_the_newest_pretrain_and_says_so(data_root, tmp_path):
-    assert_clear(fgda("adapt", "--data-root", data_root, *set_flags(), cwd=tmp_path), 1, "no finished pretrain")
+    assert_clear(
+        fgda("adapt", "--data-root", data_root, *set_flags(), cwd=tmp_path),
+        1,
+        "no finished pretrain",
+    )
     assert fgda("pretrain", "--data-root", data_root, *set_flags(), cwd=tmp_path).returncode == 0
     done = fgda("adapt", "--data-root", data_root, *set_flags(), cwd=tmp_path)
-    assert done.returncode == 0 and "starting from runs/playground/pretrain-seed0/checkpoints/final.pth" in done.stderr
+    assert (
+        done.returncode == 0
+        and "starting from runs/playground/pretrain-seed0/checkpoints/final.pth" in done.stderr
+    )
     assert (tmp_path / "runs/playground/adapt-fgda-seed0/checkpoints/final.pth").is_file()
     again = fgda("adapt", "--data-root", data_root, *set_flags(), cwd=tmp_path)
     assert again.returncode == 0 and "finished already" in again.stderr
@@ -187,7 +282,9 @@ def test_prepare_playground_draws_and_prepares_both_domains(tmp_path, monkeypatc
     from fgda_cli.runtime.reporter import Reporter
 
     monkeypatch.setattr(playground.write_raw, "__defaults__", (4, 2))
-    summaries = prepare.prepare_playground(tmp_path / "raw", prepare.How(tmp_path / "data", reporter=Reporter(quiet=True)))
+    summaries = prepare.prepare_playground(
+        tmp_path / "raw", prepare.How(tmp_path / "data", reporter=Reporter(quiet=True))
+    )
     assert [s.images for s in summaries] == [{"train": 4}, {"train": 4, "val": 2}]
 
 
@@ -199,7 +296,19 @@ def test_presets_prints_what_can_be_read_again(tmp_path):
 
 
 # names of values, which stay small where a help line begins with them
-STARTS = {"acdc", "auto", "carla", "fgda", "folder", "onnx", "playground", "raw", "table1", "taper", "train"}
+STARTS = {
+    "acdc",
+    "auto",
+    "carla",
+    "fgda",
+    "folder",
+    "onnx",
+    "playground",
+    "raw",
+    "table1",
+    "taper",
+    "train",
+}
 
 
 @pytest.mark.parametrize("command", [name for group in GROUPS.values() for name in group])
@@ -211,7 +320,9 @@ def test_help_fits_80_columns_and_explains_every_option(command):
         if parameter.param_type_name == "option" and not parameter.hidden:
             assert parameter.opts[0] in shown, parameter.opts
             text = (parameter.help or "").strip()
-            assert text[:1].isupper() or text[:1].isdigit() or text.split()[0].rstrip(":,") in STARTS, f"{parameter.opts}: {text}"
+            assert (
+                text[:1].isupper() or text[:1].isdigit() or text.split()[0].rstrip(":,") in STARTS
+            ), f"{parameter.opts}: {text}"
             assert text.endswith((".", "…")), f"{parameter.opts[0]}: {text}"
 
 
@@ -239,24 +350,49 @@ def test_arrange(given, expected):
     ],
 )
 def test_shell_completion(typed, expected):
-    environment = {**os.environ, "_FGDA_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
+    environment = {
+        **os.environ,
+        "_FGDA_COMPLETE": "complete_bash",
+        "COMP_WORDS": typed,
+        "COMP_CWORD": str(typed.count(" ")),
+    }
     command = [sys.executable, "-c", "from fgda_cli.app import run; run()"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert set(done.stdout.split()) == expected
 
 
 def test_a_video_becomes_one_result_a_frame_and_a_broken_one_is_named(checkpoint, tmp_path):
-    writer = cv2.VideoWriter(str(tmp_path / "drive.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 32))
+    writer = cv2.VideoWriter(
+        str(tmp_path / "drive.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 32)
+    )
     assert writer.isOpened()
     for shade in range(5):
         writer.write(np.full((32, 64, 3), 40 * shade, np.uint8))
     writer.release()
-    done = fgda("predict", checkpoint, tmp_path / "drive.avi", "--out", tmp_path / "out", "--save", "ids,overlay")
+    done = fgda(
+        "predict",
+        checkpoint,
+        tmp_path / "drive.avi",
+        "--out",
+        tmp_path / "out",
+        "--save",
+        "ids,overlay",
+    )
     assert done.returncode == 0 and "5 predicted" in done.stdout, done.stderr
-    names = {path.relative_to(tmp_path / "out").as_posix() for path in tmp_path.glob("out/drive/*.png")}
-    assert names == {f"drive/{number:06d}_{kind}.png" for number in range(1, 6) for kind in ("ids", "overlay")}
+    names = {
+        path.relative_to(tmp_path / "out").as_posix() for path in tmp_path.glob("out/drive/*.png")
+    }
+    assert names == {
+        f"drive/{number:06d}_{kind}.png" for number in range(1, 6) for kind in ("ids", "overlay")
+    }
     assert cv2.imread(str(tmp_path / "out/drive/000001_overlay.png")).shape == (32, 64, 3)
     (tmp_path / "broken.mp4").write_bytes(b"no video at all")
-    done = fgda("--quiet", "predict", checkpoint, tmp_path / "broken.mp4", "--out", tmp_path / "out2")
+    done = fgda(
+        "--quiet", "predict", checkpoint, tmp_path / "broken.mp4", "--out", tmp_path / "out2"
+    )
     warning, error = done.stderr.splitlines()
-    assert done.returncode == 1 and "broken.mp4: no video that can be read" in warning and "1 of 1 inputs" in error
+    assert (
+        done.returncode == 1
+        and "broken.mp4: no video that can be read" in warning
+        and "1 of 1 inputs" in error
+    )

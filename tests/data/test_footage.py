@@ -19,7 +19,9 @@ def draw(path, scenes, length=10, rate=10):
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), rate, (96, 64))
     for number in scenes:
-        picture = cv2.resize(np.random.default_rng(number).integers(0, 256, (4, 6, 3), dtype=np.uint8), (96, 64))
+        picture = cv2.resize(
+            np.random.default_rng(number).integers(0, 256, (4, 6, 3), dtype=np.uint8), (96, 64)
+        )
         for _ in range(length):
             writer.write(picture)
     writer.release()
@@ -29,7 +31,17 @@ def draw(path, scenes, length=10, rate=10):
 def prepare(tmp_path):
     def run(*more, images=tmp_path / "drives"):
         return fgda(
-            "prepare", "folder", "--images", images, "--name", "street", "--size", "48x32", "--out", tmp_path / "data", *more
+            "prepare",
+            "folder",
+            "--images",
+            images,
+            "--name",
+            "street",
+            "--size",
+            "48x32",
+            "--out",
+            tmp_path / "data",
+            *more,
         )
 
     return run
@@ -45,24 +57,45 @@ def test_a_folder_of_videos_is_prepared_a_frame_a_second_without_near_duplicates
     draw(tmp_path / "drives/town/b.mp4", [4, 5])
     done = prepare()
     assert done.returncode == 0, done.stderr
-    assert "every 1s (--every) from 2 videos" in done.stderr and "5 frames are taken, 1 passed over" in done.stderr
-    assert names(tmp_path) == ["a/000001_0.00s", "a/000011_1.00s", "a/000031_3.00s", "town/b/000001_0.00s", "town/b/000011_1.00s"]
-    image = PreparedDataset(tmp_path / "data/street").image(PreparedDataset(tmp_path / "data/street").items("train")[1])
+    assert (
+        "every 1s (--every) from 2 videos" in done.stderr
+        and "5 frames are taken, 1 passed over" in done.stderr
+    )
+    assert names(tmp_path) == [
+        "a/000001_0.00s",
+        "a/000011_1.00s",
+        "a/000031_3.00s",
+        "town/b/000001_0.00s",
+        "town/b/000011_1.00s",
+    ]
+    image = PreparedDataset(tmp_path / "data/street").image(
+        PreparedDataset(tmp_path / "data/street").items("train")[1]
+    )
     expected = np.random.default_rng(2).integers(0, 256, (4, 6, 3), dtype=np.uint8)[..., ::-1]
     assert (
         image.shape == (32, 48, 3)
-        and np.abs(cv2.resize(image, (6, 4), interpolation=cv2.INTER_AREA) - expected.astype(float)).mean() < 30
+        and np.abs(
+            cv2.resize(image, (6, 4), interpolation=cv2.INTER_AREA) - expected.astype(float)
+        ).mean()
+        < 30
     )
 
 
-def test_only_what_changed_is_read_again_and_nothing_of_before_stays(tmp_path, prepare, monkeypatch):
+def test_only_what_changed_is_read_again_and_nothing_of_before_stays(
+    tmp_path, prepare, monkeypatch
+):
     from fgda_cli.data import footage
 
     draw(tmp_path / "drives/a.mp4", [1, 2])
     draw(tmp_path / "drives/b.mp4", [3])
     assert prepare().returncode == 0
-    read, original = [], footage._write_frames
-    monkeypatch.setattr(footage, "_write_frames", lambda video, *more: read.append(video.name) or original(video, *more))
+    read = []
+    original = footage._write_frames
+    monkeypatch.setattr(
+        footage,
+        "_write_frames",
+        lambda video, *more: read.append(video.name) or original(video, *more),
+    )
     assert prepare().returncode == 0 and not read
     draw(tmp_path / "drives/b.mp4", [5, 6, 7])
     assert prepare().returncode == 0 and read == ["b.mp4"] and len(names(tmp_path)) == 5
@@ -99,7 +132,9 @@ def test_what_does_not_go_with_videos_is_refused(tmp_path, prepare):
     assert done.returncode == 1 and "a file, not a folder" in done.stderr
 
 
-@pytest.mark.parametrize("text, step", [(None, Step(1.0)), ("2s", Step(2.0)), ("0.5s", Step(0.5)), ("30", Step(0.0, 30))])
+@pytest.mark.parametrize(
+    "text, step", [(None, Step(1.0)), ("2s", Step(2.0)), ("0.5s", Step(0.5)), ("30", Step(0.0, 30))]
+)
 def test_steps(text, step):
     assert parse_step(text) == step
 

@@ -1,4 +1,6 @@
-"""Label files of every kind: exact values or a refusal by name, nothing silently else; what ids mean is settled or asked."""
+"""Label files of every kind: exact values or a refusal by name, nothing silently else; what ids
+mean is settled or asked.
+"""
 
 from __future__ import annotations
 
@@ -35,10 +37,17 @@ def save_png(path, values, bits):
         rows += b"\0" + bytes(int(packed[i : i + 8], 2) for i in range(0, len(packed), 8))
 
     def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     head = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], bits, 0, 0, 0, 0)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
 
 
 def palette(ids):
@@ -50,7 +59,9 @@ def palette(ids):
 def with_alpha(ids, mode):
     channels = 1 if mode == "LA" else 3
     pixels = np.repeat(ids.astype(np.uint8)[..., None], channels, axis=2)
-    return Image.fromarray(np.concatenate([pixels, np.full((*ids.shape, 1), 130, np.uint8)], axis=2), mode)
+    return Image.fromarray(
+        np.concatenate([pixels, np.full((*ids.shape, 1), 130, np.uint8)], axis=2), mode
+    )
 
 
 WRITERS = {
@@ -58,19 +69,29 @@ WRITERS = {
     "grey 2 bit": lambda path: save_png(path.with_suffix(".png"), IDS, 2),
     "grey 4 bit": lambda path: save_png(path.with_suffix(".png"), IDS, 4),
     "grey 16 bit": lambda path: cv2.imwrite(str(path.with_suffix(".png")), IDS.astype(np.uint16)),
-    "colour 16 bit": lambda path: cv2.imwrite(str(path.with_suffix(".png")), np.dstack([IDS.astype(np.uint16)] * 3)),
-    "colour 16 bit TIFF": lambda path: cv2.imwrite(str(path.with_suffix(".tif")), np.dstack([IDS.astype(np.uint16)] * 3)),
-    "colour and alpha 16 bit": lambda path: cv2.imwrite(str(path.with_suffix(".png")), np.dstack([IDS.astype(np.uint16)] * 4)),
+    "colour 16 bit": lambda path: cv2.imwrite(
+        str(path.with_suffix(".png")), np.dstack([IDS.astype(np.uint16)] * 3)
+    ),
+    "colour 16 bit TIFF": lambda path: cv2.imwrite(
+        str(path.with_suffix(".tif")), np.dstack([IDS.astype(np.uint16)] * 3)
+    ),
+    "colour and alpha 16 bit": lambda path: cv2.imwrite(
+        str(path.with_suffix(".png")), np.dstack([IDS.astype(np.uint16)] * 4)
+    ),
     "palette": lambda path: palette(IDS).save(path.with_suffix(".png")),
     "palette 2 bit": lambda path: palette(IDS).save(path.with_suffix(".png"), bits=2),
     "grey and alpha": lambda path: with_alpha(IDS, "LA").save(path.with_suffix(".png")),
     "colour and alpha": lambda path: with_alpha(IDS, "RGBA").save(path.with_suffix(".png")),
     "float": lambda path: Image.fromarray(IDS.astype(np.float32)).save(path.with_suffix(".tif")),
     "32 bit": lambda path: Image.fromarray(IDS.astype(np.int32)).save(path.with_suffix(".tif")),
-    "grey TIFF 16 bit": lambda path: Image.fromarray(IDS.astype(np.uint16)).save(path.with_suffix(".tif")),
+    "grey TIFF 16 bit": (
+        lambda path: Image.fromarray(IDS.astype(np.uint16)).save(path.with_suffix(".tif"))
+    ),
     "BMP": lambda path: Image.fromarray(IDS.astype(np.uint8)).save(path.with_suffix(".bmp")),
-    "lossless WebP": lambda path: with_alpha(IDS, "RGBA").convert("RGB").save(path.with_suffix(".webp"), lossless=True),
-}  # fmt: skip
+    "lossless WebP": lambda path: (
+        with_alpha(IDS, "RGBA").convert("RGB").save(path.with_suffix(".webp"), lossless=True)
+    ),
+}
 
 
 @pytest.mark.parametrize("kind", WRITERS)
@@ -96,10 +117,18 @@ def test_one_bit_and_large_values(tmp_path):
         ("x.jpg", lambda p: Image.fromarray(IDS.astype(np.uint8)).save(p), "JPEG"),
         ("x.png", lambda p: Image.fromarray(IDS.astype(np.uint8)).save(p, "JPEG"), "JPEG"),
         ("x.webp", lambda p: Image.new("RGB", (8, 8)).save(p), "lossy WebP"),
-        ("x.tif", lambda p: Image.new("RGB", (8, 8)).save(p, compression="jpeg"), "lossy compression"),
+        (
+            "x.tif",
+            lambda p: Image.new("RGB", (8, 8)).save(p, compression="jpeg"),
+            "lossy compression",
+        ),
         ("y.tif", lambda p: Image.new("CMYK", (8, 8)).save(p), "CMYK"),
         ("z.tif", lambda p: Image.fromarray(np.full((2, 2), 0.5, np.float32)).save(p), "fractions"),
-        ("n.tif", lambda p: Image.fromarray(np.full((2, 2), -5, np.int32)).save(p), "outside 0 to 65535"),
+        (
+            "n.tif",
+            lambda p: Image.fromarray(np.full((2, 2), -5, np.int32)).save(p),
+            "outside 0 to 65535",
+        ),
         ("e.png", lambda p: p.write_bytes(b""), "empty"),
     ],
 )
@@ -114,8 +143,11 @@ def test_what_cannot_hold_labels_exactly_is_refused(tmp_path, name, save, words)
 
 @pytest.fixture
 def raw(tmp_path):
-    """`write(label, label, …)` makes images and labels of a folder; `run(mapping)` prepares them."""
-    images, labels = tmp_path / "i", tmp_path / "l"
+    """`write(label, label, …)` makes images and labels of a folder; `run(mapping)` prepares
+    them.
+    """
+    images = tmp_path / "i"
+    labels = tmp_path / "l"
 
     class Raw:
         out = tmp_path / "out"
@@ -130,10 +162,12 @@ def raw(tmp_path):
         def run(self, mapping=None, label_ids=None, split="train", reporter=QUIET, only=()):
             if mapping is not None:
                 (tmp_path / "m.yaml").write_text(mapping)
-            how = How(self.out, (64, 32), 1, reporter)
+            how = How(self.out, (64, 32), 1, reporter=reporter)
             chosen = tmp_path / "m.yaml" if mapping is not None else None
-            files = OwnFiles(images, labels, mapping=chosen, label_ids=label_ids, split=split, only=only)
-            summary = prepare_own("folder", files, "x", how)
+            files = OwnFiles(
+                images, labels, mapping=chosen, label_ids=label_ids, split=split, only=only
+            )
+            summary = prepare_own("folder", files, "x", how=how)
             return summary, PreparedDataset(self.out / "x")
 
     return Raw()
@@ -149,8 +183,13 @@ def first_label(dataset, split="train"):
 def test_ids_that_may_be_two_things_are_asked_for(raw):
     """Case 1: train ids read as label ids lose the sky and turn cars into fences."""
     raw.write(np.tile(np.arange(19, dtype=np.uint8), (64, 7))[:, :128])
-    readings = r"train ids \(7 traffic sign, 8 vegetation, 11 person.*label ids \(7 road, 8 sidewalk, 11 building"
-    with pytest.raises(UsageError, match=readings + r".*\n.*--label-ids train or --label-ids label"):
+    readings = (
+        r"train ids \(7 traffic sign, 8 vegetation, 11 person.*label ids \(7 road, 8 sidewalk, 11"
+        r" building"
+    )
+    with pytest.raises(
+        UsageError, match=readings + r".*\n.*--label-ids train or --label-ids label"
+    ):
         raw.run()
     _, dataset = raw.run(label_ids="train")
     assert set(np.unique(first_label(dataset))) == set(range(19))
@@ -170,8 +209,10 @@ def test_ids_that_can_be_one_thing_alone_are_read_so_and_that_is_said(raw):
 def test_a_repacked_gta5_with_train_ids_is_refused(tmp_path):
     write_image(tmp_path / "images/1.png", np.full((64, 128, 3), 90, np.uint8))
     write_image(tmp_path / "labels/1.png", np.tile(np.arange(16, dtype=np.uint8), (64, 8)))
-    with pytest.raises(UsageError, match="GTA5 has label ids; for train ids: prepare folder --label-ids train"):
-        prepare_layout("gta5", tmp_path, How(tmp_path / "out", (64, 32), 1, QUIET))
+    with pytest.raises(
+        UsageError, match="GTA5 has label ids; for train ids: prepare folder --label-ids train"
+    ):
+        prepare_layout("gta5", tmp_path, How(tmp_path / "out", (64, 32), 1, reporter=QUIET))
 
 
 def test_another_mapping_converts_again(raw):
@@ -188,7 +229,11 @@ def test_another_class_list_converts_again_where_no_other_split_keeps_the_old_on
     raw.write(ONES)
     raw.run("1: road")
     summary, dataset = raw.run("classes: [ground, air]\n1: air\n0: ground")
-    assert summary.skipped == 0 and dataset.classes.names == ("ground", "air") and (first_label(dataset) == 1).all()
+    assert (
+        summary.skipped == 0
+        and dataset.classes.names == ("ground", "air")
+        and (first_label(dataset) == 1).all()
+    )
     raw.write(ONES, ONES + 1)
     raw.run("classes: [ground, air]\n2: air", split="val", only=("2.png",))
     with pytest.raises(FgdaError, match="splits val .* different classes"):
@@ -196,12 +241,16 @@ def test_another_class_list_converts_again_where_no_other_split_keeps_the_old_on
 
 
 @pytest.mark.parametrize("what", ["read_label", "layout VERSION"])
-def test_what_else_a_conversion_depends_on_converts_again(raw_playground, tmp_path, monkeypatch, what):
+def test_what_else_a_conversion_depends_on_converts_again(
+    raw_playground, tmp_path, monkeypatch, what
+):
     from fgda_cli.data import convert
     from fgda_cli.data.layouts import gta5
 
     def run():
-        return prepare_layout("gta5", raw_playground / "game", How(tmp_path, (64, 32), 1, QUIET), "game").skipped
+        return prepare_layout(
+            "gta5", raw_playground / "game", How(tmp_path, (64, 32), 1, reporter=QUIET), name="game"
+        ).skipped
 
     run()
     assert run() == 10
@@ -220,7 +269,8 @@ def test_16_bit_colour_labels_keep_their_values(raw):
 
 
 def test_colours_of_16_bit_are_told_apart(raw):
-    raw.write(np.dstack([ONES.astype(np.uint16) * v for v in (3, 300, 1)]))  # BGR in the file's order: RGB (1, 300, 3)
+    # BGR in the file's order: RGB (1, 300, 3)
+    raw.write(np.dstack([ONES.astype(np.uint16) * v for v in (3, 300, 1)]))
     _, dataset = raw.run("[1, 300, 3]: road")
     assert (first_label(dataset) == 0).all()
     with pytest.raises(FgdaError, match="refused"):
@@ -248,7 +298,10 @@ def test_any_error_in_one_file_refuses_that_file_alone(raw, monkeypatch):
     raw.write(ONES, ONES, ONES)
     summary, dataset = raw.run("1: road")
     (problem,) = json.loads((raw.out / "x/problems.json").read_text())
-    assert problem["file"].endswith("l/2.png") and "IndexError: what nobody foresaw" in problem["reason"]
+    assert (
+        problem["file"].endswith("l/2.png")
+        and "IndexError: what nobody foresaw" in problem["reason"]
+    )
     assert summary.images == {"train": 2} and len(dataset.items("train")) == 2
 
 
@@ -291,7 +344,11 @@ def test_known_names_keep_their_colours_and_a_mapping_may_give_others(raw):
     raw.write(ONES)
     _, dataset = raw.run("classes: {road: , tree: [1, 2, 3], vegetation: , shed: }\n1: road")
     colours = dict(zip(dataset.classes.names, dataset.classes.palette, strict=True))
-    assert colours["road"] == (128, 64, 128) and colours["vegetation"] == (107, 142, 35) and colours["tree"] == (1, 2, 3)
+    assert (
+        colours["road"] == (128, 64, 128)
+        and colours["vegetation"] == (107, 142, 35)
+        and colours["tree"] == (1, 2, 3)
+    )
     assert len(set(colours.values())) == 4
 
 
@@ -305,17 +362,23 @@ def test_labels_of_an_earlier_version_are_asked_to_be_prepared_again(raw):
     assert raw.run("1: road")[1].items("train")
 
 
-@pytest.mark.parametrize("mapping, words", [
-    ("1: road\n1: car\n", "key 1 stands in line 1 and in line 2"),
-    ("1: road\n0x1: car\n", "key 1 stands in line 1 and in line 2"),
-    ("[1, 2, 3]: road\n4: car\n[1, 2, 3]: car\n", r"line 1 and in line 3"),
-    ("classes: [road]\n1: road\nclasses: [car]\n", "key classes stands in line 1 and in line 3"),
-    ("car: [1, 2]\n2: road\n", r"2 in 'car: \[...\]' stands for 'road' too"),
-    ("car: [1, 1]\n", r"1 in 'car: \[...\]' stands for 'car' too"),
-    ("car: [{a: 1}]\n", "is no id, colour or name"),
-    ("wagon: [1]\n", "'wagon' is not a class"),
-    ("0: car\nroad: sky\n", "'road' stands for id 0, which is there too"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "mapping, words",
+    [
+        ("1: road\n1: car\n", "key 1 stands in line 1 and in line 2"),
+        ("1: road\n0x1: car\n", "key 1 stands in line 1 and in line 2"),
+        ("[1, 2, 3]: road\n4: car\n[1, 2, 3]: car\n", r"line 1 and in line 3"),
+        (
+            "classes: [road]\n1: road\nclasses: [car]\n",
+            "key classes stands in line 1 and in line 3",
+        ),
+        ("car: [1, 2]\n2: road\n", r"2 in 'car: \[...\]' stands for 'road' too"),
+        ("car: [1, 1]\n", r"1 in 'car: \[...\]' stands for 'car' too"),
+        ("car: [{a: 1}]\n", "is no id, colour or name"),
+        ("wagon: [1]\n", "'wagon' is not a class"),
+        ("0: car\nroad: sky\n", "'road' stands for id 0, which is there too"),
+    ],
+)
 def test_a_mapping_that_contradicts_itself_is_refused(raw, mapping, words):
     """Case 50."""
     raw.write(ONES)
@@ -326,7 +389,8 @@ def test_a_mapping_that_contradicts_itself_is_refused(raw, mapping, words):
 def test_classes_alone_are_matched_by_name_with_cityscapes_ids(raw):
     """Case 51: train ids of one class set were taken for those of another (sky became person)."""
     reporter = Reporter(quiet=True, decisions=[])
-    raw.write(np.repeat(np.array([[7, 23, 26, 24]], np.uint8), 64, 0).repeat(32, 1))  # road, sky, car, person
+    # road, sky, car, person
+    raw.write(np.repeat(np.array([[7, 23, 26, 24]], np.uint8), 64, 0).repeat(32, 1))
     _, dataset = raw.run("classes: [sky, car, road]", reporter=reporter)
     assert first_label(dataset)[0, ::16].tolist() == [2, 0, 1, 255]
     assert any("matched by name" in decision for decision in reporter.decisions)
@@ -341,17 +405,25 @@ def test_why_every_image_was_refused_is_said_on_the_spot(raw):
     """Case 43."""
     colours = np.full((64, 128, 3), (3, 2, 1), np.uint8)
     raw.write(colours, colours)
-    with pytest.raises(FgdaError, match=r"2 of 2 as .*1\.png: 1 unknown label colours .*\(add `\[1, 2, 3\]: CLASS`"):
+    with pytest.raises(
+        FgdaError, match=r"2 of 2 as .*1\.png: 1 unknown label colours .*\(add `\[1, 2, 3\]: CLASS`"
+    ):
         raw.run("[9, 9, 9]: road")
     raw.write(ONES, ONES * 9)
     with pytest.raises(
-        FgdaError, match=r"label ids? (1|9|1, 9) (is|are) not in the mapping \(add `[19]: CLASS`, or `[19]: ignore`"
+        FgdaError,
+        match=(
+            r"label ids? (1|9|1, 9) (is|are) not in the mapping \(add `[19]: CLASS`, or `[19]:"
+            r" ignore`"
+        ),
     ):
         raw.run("2: road")
 
 
 def test_the_size_of_a_large_cache_is_said_before_it_is_written(monkeypatch, tmp_path):
-    """GTA5 at 1280x720 is 69 GB of raw pixels; a disk that lacks them is refused, with the smaller kind named."""
+    """GTA5 at 1280x720 is 69 GB of raw pixels; a disk that lacks them is refused, with the smaller
+    kind named.
+    """
     from fgda_cli.data import cache as module
     from fgda_cli.data.convert import Task
 
@@ -361,10 +433,12 @@ def test_the_size_of_a_large_cache_is_said_before_it_is_written(monkeypatch, tmp
         def say(self, text):
             said.append(text)
 
-    task = Task("gta5", tmp_path, (1280, 720), 19, lambda path: None)
+    task = Task("gta5", tmp_path, (1280, 720), num_classes=19, read_label=lambda path: None)
     monkeypatch.setattr(module.shutil, "disk_usage", lambda path: SimpleNamespace(free=10**12))
     module._check_space(task, 24966, Listening())
-    assert said == [f"gta5: 24966 images need about 69.0 GB in {tmp_path}, --cache png about 23.0 GB"]
+    assert said == [
+        f"gta5: 24966 images need about 69.0 GB in {tmp_path}, --cache png about 23.0 GB"
+    ]
     monkeypatch.setattr(module.shutil, "disk_usage", lambda path: SimpleNamespace(free=3 * 10**10))
     with pytest.raises(FgdaError, match="69.0 GB .* 30.0 GB are free\nuse --cache png"):
         module._check_space(task, 24966, Listening())

@@ -1,4 +1,6 @@
-"""Resizing keeps labels on their images; one rule says at which size an image enters the network."""
+"""Resizing keeps labels on their images; one rule says at which size an image enters the
+network.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ side = st.integers(1, 90)
 @given(side, side, side, side, st.integers(0, 99))
 def test_ids_are_resized_as_pillows_nearest(width, height, new_width, new_height, seed):
     ids = np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
-    expected = np.asarray(Image.fromarray(ids).resize((new_width, new_height), Image.Resampling.NEAREST))
+    expected = np.asarray(
+        Image.fromarray(ids).resize((new_width, new_height), Image.Resampling.NEAREST)
+    )
     assert (resize_ids(ids, (new_width, new_height)) == expected).all()
 
 
@@ -32,14 +36,18 @@ def test_edges_of_image_and_label_coincide(factor):
         image = np.zeros((1, large, 3), np.uint8)
         image[:, edge:] = 255
         shrunk = resize_image(image, (small, 1))[0, :, 0].astype(float) / 255
-        where = small - shrunk.sum()  # of the image's edge, with the share of the pixel it cuts
-        for name, label in (("ours", resize_ids(image[..., 0], (small, 1))),
-                            ("opencv", cv2.resize(image[..., 0], (small, 1), interpolation=cv2.INTER_NEAREST))):  # fmt: skip
+        # of the image's edge, with the share of the pixel it cuts
+        where = small - shrunk.sum()
+        for name, label in (
+            ("ours", resize_ids(image[..., 0], (small, 1))),
+            ("opencv", cv2.resize(image[..., 0], (small, 1), interpolation=cv2.INTER_NEAREST)),
+        ):
             found[name].append(int((label[0] == 0).sum()) - where)
     # Of an even number of pixels none is the middle one: half a source pixel is the least.
     assert abs(np.mean(found["ours"])) < 0.5 / factor + 0.03
     if factor > 2:
-        assert abs(np.mean(found["opencv"])) > 0.5 / factor + 0.1  # the test can see the fault
+        # the test can see the fault
+        assert abs(np.mean(found["opencv"])) > 0.5 / factor + 0.1
 
 
 @pytest.mark.parametrize("size", [(31, 17), (200, 90)])
@@ -54,7 +62,8 @@ def test_bicubic_is_pillows(size):
     [
         (InputRule((1024, 512)), (2048, 1024), (1024, 512)),
         (InputRule((1024, 512)), (2000, 1024), (1024, 512)),  # within 5 %
-        (InputRule((256, 192), trained_on=(960, 540)), (960, 540), (256, 192)),  # squeezed as in training
+        # squeezed as in training
+        (InputRule((256, 192), trained_on=(960, 540)), (960, 540), (256, 192)),
         (InputRule((256, 192), trained_on=(960, 540)), (640, 480), (256, 192)),
         (InputRule((1024, 512), squeeze_all=True), (640, 480), (1024, 512)),
     ],
@@ -76,7 +85,7 @@ def test_every_image_gets_a_size_that_a_network_takes(width, height):
 
 
 def test_the_rule_survives_its_json():
-    for rule in (InputRule((64, 32)), InputRule((64, 32), (40, 30), "bicubic", True)):
+    for rule in (InputRule((64, 32)), InputRule((64, 32), (40, 30), "bicubic", squeeze_all=True)):
         assert InputRule.from_json(rule.to_json()) == rule
     for broken in (
         {},

@@ -39,7 +39,11 @@ def test_a_hidden_folder_that_is_named_is_read(tmp_path):
 
 @pytest.mark.parametrize("layout", ["gta5", "synthia", "cityscapes"])
 def test_no_layout_lists_hidden_folders(tmp_path, layout):
-    places = {"gta5": ("images", "labels"), "synthia": ("RGB", "GT/LABELS"), "cityscapes": ("leftImg8bit/train",) * 2}[layout]
+    places = {
+        "gta5": ("images", "labels"),
+        "synthia": ("RGB", "GT/LABELS"),
+        "cityscapes": ("leftImg8bit/train",) * 2,
+    }[layout]
     stem = "x_000000_000019_leftImg8bit.png" if layout == "cityscapes" else "1.png"
     for place in places:
         picture(tmp_path / place / "town" / stem)
@@ -53,7 +57,9 @@ def test_no_layout_lists_hidden_folders(tmp_path, layout):
 def test_too_many_pixels_are_refused_before_they_are_decoded_and_may_be_asked_for(tmp_path):
     """Case 17: no warning of a raw library, and a way round."""
     Image.new("1", (20000, 10000)).save(tmp_path / "large.png")
-    with pytest.raises(BadFile, match=r"200 megapixels, more than the 180 that are read \(--max-pixels\)"):
+    with pytest.raises(
+        BadFile, match=r"200 megapixels, more than the 180 that are read \(--max-pixels\)"
+    ):
         read_rgb(tmp_path / "large.png")
     picture(tmp_path / "small.png")
     with pytest.raises(BadFile, match="--max-pixels"):
@@ -62,24 +68,40 @@ def test_too_many_pixels_are_refused_before_they_are_decoded_and_may_be_asked_fo
 
 
 def test_predict_takes_max_pixels_and_warns_of_nothing_else(trained, tmp_path):
-    Image.new("RGB", (12000, 8000)).save(tmp_path / "a.jpg")  # 96 megapixels: above Pillow's own limit
+    # 96 megapixels: above Pillow's own limit
+    Image.new("RGB", (12000, 8000)).save(tmp_path / "a.jpg")
     done = fgda("predict", trained, tmp_path / "a.jpg", "--out", tmp_path / "o", "--save", "ids")
-    assert done.returncode == 0 and "Warning" not in done.stderr and "Decompression" not in done.stderr, done.stderr
-    done = fgda("predict", trained, tmp_path / "a.jpg", "--out", tmp_path / "p", "--save", "ids", "--max-pixels", "1000000")
+    assert (
+        done.returncode == 0 and "Warning" not in done.stderr and "Decompression" not in done.stderr
+    ), done.stderr
+    done = fgda(
+        "predict",
+        trained,
+        tmp_path / "a.jpg",
+        "--out",
+        tmp_path / "p",
+        "--save",
+        "ids",
+        "--max-pixels",
+        "1000000",
+    )
     assert done.returncode == 1 and "96 megapixels, more than the 1 that are read" in done.stderr
 
 
-@pytest.mark.parametrize("values, wanted", [
-    (np.array([[0.0, 0.5, 1.0]], np.float32), [0, 128, 255]),  # by their type
-    (np.array([[0.0, 100.0, 255.0]], np.float32), [0, 100, 255]),
-    (np.array([[0, 7, 255]], np.uint16), "16 bits a value, with values up to 255"),
-    (np.array([[0, 32768, 65535]], np.uint16), [0, 127, 255]),
-    (np.array([[0, 512, 1023]], np.uint16), "16 bits a value, with values up to 1023"),
-    (np.array([[0, 2048, 4095]], np.uint16), "16 bits a value, with values up to 4095"),
-    (np.array([[0.0, 300.0]], np.float32), "floats up to 300"),
-    (np.array([[0.0, np.nan]], np.float32), "negative or infinite"),
-    (np.array([[-1.0, 1.0]], np.float32), "negative or infinite"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "values, wanted",
+    [
+        (np.array([[0.0, 0.5, 1.0]], np.float32), [0, 128, 255]),  # by their type
+        (np.array([[0.0, 100.0, 255.0]], np.float32), [0, 100, 255]),
+        (np.array([[0, 7, 255]], np.uint16), "16 bits a value, with values up to 255"),
+        (np.array([[0, 32768, 65535]], np.uint16), [0, 127, 255]),
+        (np.array([[0, 512, 1023]], np.uint16), "16 bits a value, with values up to 1023"),
+        (np.array([[0, 2048, 4095]], np.uint16), "16 bits a value, with values up to 4095"),
+        (np.array([[0.0, 300.0]], np.float32), "floats up to 300"),
+        (np.array([[0.0, np.nan]], np.float32), "negative or infinite"),
+        (np.array([[-1.0, 1.0]], np.float32), "negative or infinite"),
+    ],
+)
 def test_values_of_deep_images_are_read_by_their_type_or_refused(tmp_path, values, wanted):
     """Case 46: floats of 0 to 1 became black, 10 bits a fiftieth as bright as they are."""
     Image.fromarray(values).save(tmp_path / "a.tif")

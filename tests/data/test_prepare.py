@@ -1,4 +1,6 @@
-"""Preparation starts again where it stopped, and gives the same result however often it was stopped."""
+"""Preparation starts again where it stopped, and gives the same result however often it was
+stopped.
+"""
 
 from __future__ import annotations
 
@@ -24,12 +26,17 @@ def digest(folder):
 
 
 def game(raw, out, workers=1, size=(64, 32), **kwargs):
-    return prepare_layout("gta5", raw / "game", How(out, size, workers, QUIET, **kwargs), "game")
+    return prepare_layout(
+        "gta5", raw / "game", How(out, size, workers, reporter=QUIET, **kwargs), name="game"
+    )
 
 
-def test_an_interrupted_preparation_goes_on_and_ends_the_same(raw_playground, tmp_path, monkeypatch):
+def test_an_interrupted_preparation_goes_on_and_ends_the_same(
+    raw_playground, tmp_path, monkeypatch
+):
     game(raw_playground, tmp_path / "whole")
-    original, calls = module.convert, []
+    original = module.convert
+    calls = []
 
     def fails_at_fifth(task, pair, folder):
         calls.append(pair.name)
@@ -72,8 +79,17 @@ def test_another_size_under_the_same_name_is_said(raw_playground, tmp_path):
     for size in ((64, 32), (64, 32), (128, 64)):
         before = len(decisions)
         reporter = Reporter(quiet=True, decisions=decisions)
-        prepare_layout("cityscapes", raw_playground / "street", How(tmp_path, size, 1, reporter), "street")
-        said = [text for text in decisions[before:] if "train was prepared with --size 64x32, now 128x64" in text]
+        prepare_layout(
+            "cityscapes",
+            raw_playground / "street",
+            How(tmp_path, size, 1, reporter=reporter),
+            name="street",
+        )
+        said = [
+            text
+            for text in decisions[before:]
+            if "train was prepared with --size 64x32, now 128x64" in text
+        ]
         assert len(said) == (size == (128, 64))
 
 
@@ -94,7 +110,7 @@ def test_nothing_usable_is_an_error(tmp_path):
     for part in ("images", "labels"):
         (tmp_path / part).mkdir()
     with pytest.raises(FgdaError, match="no image"):
-        prepare_layout("gta5", tmp_path, How(tmp_path / "out", None, 1, QUIET))
+        prepare_layout("gta5", tmp_path, How(tmp_path / "out", None, 1, reporter=QUIET))
 
 
 def test_playground_scenes_are_reproducible_and_hold_all_classes():
@@ -103,7 +119,8 @@ def test_playground_scenes_are_reproducible_and_hold_all_classes():
     from fgda_cli.data.playground.looks import GAME, STREET
     from fgda_cli.data.playground.scene import draw
 
-    first, again = draw(STREET, 3, 5), draw(STREET, 3, 5)
+    first = draw(STREET, 3, 5)
+    again = draw(STREET, 3, 5)
     assert (first[0] == again[0]).all() and (first[1] == again[1]).all()
     assert (draw(STREET, 4, 5)[0] != first[0]).any()
     for look in (GAME, STREET):
@@ -112,10 +129,10 @@ def test_playground_scenes_are_reproducible_and_hold_all_classes():
 
 
 def test_scenes_of_another_seed_are_not_taken_for_those_asked_for(tmp_path):
-    playground.write_raw(tmp_path, 0, QUIET, 1, train=1, val=1)
-    playground.write_raw(tmp_path, 0, QUIET, 1, train=2, val=1)
+    playground.write_raw(tmp_path, 0, QUIET, workers=1, train=1, val=1)
+    playground.write_raw(tmp_path, 0, QUIET, workers=1, train=2, val=1)
     with pytest.raises(UsageError, match="other scenes than those of --seed 1"):
-        playground.write_raw(tmp_path, 1, QUIET, 1, train=2, val=1)
+        playground.write_raw(tmp_path, 1, QUIET, workers=1, train=2, val=1)
 
 
 def _die(item):
@@ -136,9 +153,10 @@ def test_a_killed_worker_is_one_clear_error():
 
 def test_a_folder_data_set_gains_splits_one_after_the_other(raw_playground, tmp_path):
     street = raw_playground / "street"
-    how = How(tmp_path, (64, 32), 1, QUIET)
-    prepare_own("folder", OwnFiles(street / "leftImg8bit/train"), "mine", how)
-    images, labels = tmp_path / "images", tmp_path / "labels"
+    how = How(tmp_path, (64, 32), 1, reporter=QUIET)
+    prepare_own("folder", OwnFiles(street / "leftImg8bit/train"), "mine", how=how)
+    images = tmp_path / "images"
+    labels = tmp_path / "labels"
     images.mkdir()
     labels.mkdir()
     for image in (street / "leftImg8bit/val").rglob("*.png"):
@@ -146,7 +164,7 @@ def test_a_folder_data_set_gains_splits_one_after_the_other(raw_playground, tmp_
         (images / f"{stem}.png").write_bytes(image.read_bytes())
         label = next((street / "gtFine/val").rglob(f"{stem}*"))
         (labels / f"{stem}.png").write_bytes(label.read_bytes())
-    prepare_own("folder", OwnFiles(images, labels, split="val"), "mine", how)
+    prepare_own("folder", OwnFiles(images, labels, split="val"), "mine", how=how)
     dataset = PreparedDataset(tmp_path / "mine")
     assert len(dataset.items("train")) == 10 and len(dataset.items("val", labelled=True)) == 3
     assert set(dataset.manifest["class_pixels"]) == {"val"}
@@ -164,21 +182,28 @@ def test_both_kinds_of_cache_hold_the_same_pixels_and_replace_each_other(raw_pla
     assert not list((tmp_path / "game").rglob("*.bmp"))
 
 
-def test_a_disk_too_small_is_said_before_anything_is_converted(raw_playground, tmp_path, monkeypatch):
+def test_a_disk_too_small_is_said_before_anything_is_converted(
+    raw_playground, tmp_path, monkeypatch
+):
     usage = module.shutil.disk_usage(tmp_path)._replace(free=20_000)
     monkeypatch.setattr(module.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(FgdaError, match=r"about 0\.06 MB for 10 images, but 0\.02 MB are free\n.*--cache png"):
+    with pytest.raises(
+        FgdaError, match=r"about 0\.06 MB for 10 images, but 0\.02 MB are free\n.*--cache png"
+    ):
         game(raw_playground, tmp_path)
     assert not list(tmp_path.rglob("*.bmp"))
 
 
-@pytest.mark.parametrize("name, words", [
-    ("gta5", r"run `fgda prepare gta5 --root RAW"),
-    ("mine", r"run `fgda prepare folder --name mine .*there are: playground-game"),
-    ("plaground-game", r"did you mean .playground-game.\? \(there are: "),
-    ("none", r"not prepared in \S+ \(there are: playground-game, playground-street\)"),
-    ("playground-game+playground-street", "name one data set at a time"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, words",
+    [
+        ("gta5", r"run `fgda prepare gta5 --root RAW"),
+        ("mine", r"run `fgda prepare folder --name mine .*there are: playground-game"),
+        ("plaground-game", r"did you mean .playground-game.\? \(there are: "),
+        ("none", r"not prepared in \S+ \(there are: playground-game, playground-street\)"),
+        ("playground-game+playground-street", "name one data set at a time"),
+    ],
+)
 def test_a_data_set_that_is_not_there_is_told_rightly(data_root, name, words):
     """Cases 45, 53: "run `fgda prepare none`"."""
     with pytest.raises(FgdaError, match=words):

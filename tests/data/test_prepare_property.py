@@ -1,4 +1,6 @@
-"""Any sequence of preparations, killed at any moment: the former data set whole, or the new one; raw files as they were."""
+"""Any sequence of preparations, killed at any moment: the former data set whole, or the new one;
+raw files as they were.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,10 @@ class Killed(BaseException):
 def raw_files(root: Path) -> Path:
     rng = np.random.default_rng(0)
     for number in range(IMAGES):
-        for folder, pixels in (("images", rng.integers(0, 255, (40, 64, 3))), ("labels", rng.integers(0, 2, (40, 64)))):
+        for folder, pixels in (
+            ("images", rng.integers(0, 255, (40, 64, 3))),
+            ("labels", rng.integers(0, 2, (40, 64))),
+        ):
             path = root / folder / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(path), pixels.astype(np.uint8))
@@ -40,11 +45,17 @@ def raw_files(root: Path) -> Path:
 
 
 def digest(folder: Path) -> dict[str, str]:
-    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        str(path): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def pixels_of(folder: Path) -> dict[str, bytes] | None:
-    """Everything that a user of the data set reads; None where there is none. Raises FgdaError where it is damaged."""
+    """Everything that a user of the data set reads; None where there is none. Raises FgdaError
+    where it is damaged.
+    """
     if not (folder / "manifest.json").is_file():
         return None
     dataset = PreparedDataset(folder)
@@ -58,8 +69,8 @@ def pixels_of(folder: Path) -> dict[str, bytes] | None:
 
 def prepare(raw: Path, out: Path, mapping: int, size: int, hold_out: int) -> None:
     own = OwnFiles(raw / "images", raw / "labels", mapping=raw / f"map{mapping}.yaml")
-    how = How(out, (size, 32), 1, Reporter(quiet=True, warns=False), hold_out=hold_out)
-    prepare_own("folder", own, "mine", how)
+    how = How(out, (size, 32), 1, reporter=Reporter(quiet=True, warns=False), hold_out=hold_out)
+    prepare_own("folder", own, "mine", how=how)
 
 
 steps = st.tuples(
@@ -74,16 +85,18 @@ steps = st.tuples(
 @given(st.lists(steps, min_size=1, max_size=5))
 def test_a_kill_leaves_the_former_or_the_new_data_set_whole(tmp_path_factory, sequence):
     root = tmp_path_factory.mktemp("prepare")
-    raw, out = raw_files(root / "raw"), root / "out"
+    raw = raw_files(root / "raw")
+    out = root / "out"
     before = digest(raw)
     for mapping, size, hold_out, kill_after in sequence:
         wanted = root / "wanted"
-        prepare(raw, wanted, mapping, size, hold_out)
-        new, former = pixels_of(wanted / "mine"), pixels_of(out / "mine")
+        prepare(raw, wanted, mapping, size=size, hold_out=hold_out)
+        new = pixels_of(wanted / "mine")
+        former = pixels_of(out / "mine")
         shutil.rmtree(wanted)
         with killed_after(kill_after) as count:
             try:
-                prepare(raw, out, mapping, size, hold_out)
+                prepare(raw, out, mapping, size=size, hold_out=hold_out)
             except Killed:
                 assert pixels_of(out / "mine") in (former, new)
             else:
@@ -94,7 +107,9 @@ def test_a_kill_leaves_the_former_or_the_new_data_set_whole(tmp_path_factory, se
 
 
 class killed_after:  # noqa: N801 - reads as a sentence
-    """Raise Killed at the n-th of the moments at which the preparation touches the disk; never where n is None."""
+    """Raise Killed at the n-th of the moments at which the preparation touches the disk; never
+    where n is None.
+    """
 
     def __init__(self, count: int | None):
         self.count = count
@@ -103,9 +118,15 @@ class killed_after:  # noqa: N801 - reads as a sentence
         self.left = self.count
         self.whole = {
             (module, name): getattr(module, name)
-            for module, name in ((images, "write_bytes"), (cache, "append_line"), (cache, "write_json"), (cache, "_link"),
-                                 (cache, "_sweep"), (files, "write_bytes"))
-        }  # fmt: skip
+            for module, name in (
+                (images, "write_bytes"),
+                (cache, "append_line"),
+                (cache, "write_json"),
+                (cache, "_link"),
+                (cache, "_sweep"),
+                (files, "write_bytes"),
+            )
+        }
         for (module, name), original in self.whole.items():
             setattr(module, name, self.counted(original))
         return self
@@ -133,10 +154,10 @@ class killed_after:  # noqa: N801 - reads as a sentence
 
 def test_two_preparations_of_one_name_at_once_are_refused(tmp_path):
     raw = raw_files(tmp_path / "raw")
-    prepare(raw, tmp_path / "out", 0, 64, 20)
+    prepare(raw, tmp_path / "out", 0, size=64, hold_out=20)
     with files.alone_in(tmp_path / "out/mine"):
         try:
-            prepare(raw, tmp_path / "out", 1, 64, 20)
+            prepare(raw, tmp_path / "out", 1, size=64, hold_out=20)
         except FgdaError as error:
             assert error.exit_code == 2 and "is at work" in str(error)
         else:

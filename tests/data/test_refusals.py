@@ -29,7 +29,19 @@ def labels(folder, names, value=7, size=(48, 64)):
 
 
 def prepare(tmp_path, *more, name="mine", ids="label"):
-    return fgda("prepare", "folder", *more, "--name", name, "--size", "64x32", "--out", tmp_path / "data", "--label-ids", ids)
+    return fgda(
+        "prepare",
+        "folder",
+        *more,
+        "--name",
+        name,
+        "--size",
+        "64x32",
+        "--out",
+        tmp_path / "data",
+        "--label-ids",
+        ids,
+    )
 
 
 @pytest.fixture
@@ -42,7 +54,11 @@ def test_other_raw_files_under_a_name_that_is_taken(own, tmp_path):
     other = pictures(tmp_path / "b/img", range(3)), labels(tmp_path / "b/lab", range(3))
     before = (tmp_path / "data/mine/manifest.json").read_bytes()
     done = prepare(tmp_path, "--images", other[0], "--labels", other[1])
-    assert done.returncode == 2 and "was made from --images" in done.stderr and "keeps both" in done.stderr
+    assert (
+        done.returncode == 2
+        and "was made from --images" in done.stderr
+        and "keeps both" in done.stderr
+    )
     assert (tmp_path / "data/mine/manifest.json").read_bytes() == before
     shutil.move(tmp_path / "a", tmp_path / "moved")
     # The same files at another place are no other data set.
@@ -52,7 +68,18 @@ def test_other_raw_files_under_a_name_that_is_taken(own, tmp_path):
 
 def test_a_data_set_is_not_written_into_raw_images_or_beside_a_persons_files(own, tmp_path):
     for out in (own[0].parent, own[0]):
-        done = fgda("prepare", "folder", "--images", own[0], "--name", "img", "--size", "64x32", "--out", out)
+        done = fgda(
+            "prepare",
+            "folder",
+            "--images",
+            own[0],
+            "--name",
+            "img",
+            "--size",
+            "64x32",
+            "--out",
+            out,
+        )
         assert done.returncode == 2 and "raw data of --images" in done.stderr, done.stderr
     assert sorted(path.name for path in own[0].iterdir()) == [f"{n}.png" for n in range(4)]
     (tmp_path / "data/mine").mkdir(parents=True)
@@ -70,7 +97,13 @@ def test_files_that_are_not_taken_are_said(own, tmp_path):
 
 def test_numbers_that_begin_elsewhere_are_refused(tmp_path):
     images = pictures(tmp_path / "img", [f"{n:04d}" for n in range(0, 6)])
-    done = prepare(tmp_path, "--images", images, "--labels", labels(tmp_path / "lab", [f"{n:04d}" for n in range(1, 7)]))
+    done = prepare(
+        tmp_path,
+        "--images",
+        images,
+        "--labels",
+        labels(tmp_path / "lab", [f"{n:04d}" for n in range(1, 7)]),
+    )
     assert done.returncode == 2 and "images are numbered from 0 and labels from 1" in done.stderr
     # One image more is a frame without a label, no other numbering.
     fewer = labels(tmp_path / "fewer", [f"{n:04d}" for n in range(0, 5)])
@@ -82,11 +115,24 @@ def test_one_image_in_two_splits_is_dropped_from_training_and_said(own, tmp_path
     val = tmp_path / "v/img"
     val.mkdir(parents=True)
     shutil.copy(own[0] / "0.png", val / "other-name.png")
-    done = prepare(tmp_path, "--images", val, "--labels", labels(tmp_path / "v/lab", ["other-name"]), "--split", "val")
+    done = prepare(
+        tmp_path,
+        "--images",
+        val,
+        "--labels",
+        labels(tmp_path / "v/lab", ["other-name"]),
+        "--split",
+        "val",
+    )
     assert done.returncode == 0, done.stderr
     splits = json.loads((tmp_path / "data/mine/manifest.json").read_text())["splits"]
-    assert [len(splits["train"]), len(splits["val"])] == [3, 1] and "0" not in [item["name"] for item in splits["train"]]
-    assert "1 images are left out, for the split val has the same pixels (e.g. 0, there other-name)" in done.stderr
+    assert [len(splits["train"]), len(splits["val"])] == [3, 1] and "0" not in [
+        item["name"] for item in splits["train"]
+    ]
+    assert (
+        "1 images are left out, for the split val has the same pixels (e.g. 0, there other-name)"
+        in done.stderr
+    )
 
 
 def turned(path, orientation):
@@ -98,14 +144,18 @@ def turned(path, orientation):
 
 
 def test_a_label_is_turned_as_its_image_is_or_refused(tmp_path):
-    image, label = tmp_path / "img/0.png", tmp_path / "lab/0.png"
+    image = tmp_path / "img/0.png"
+    label = tmp_path / "lab/0.png"
     write_image(image, RNG.integers(0, 256, (48, 64, 3), dtype=np.uint8))
     ids = np.full((48, 64), 7, np.uint8)
     ids[:24] = 23
     write_image(label, ids)
     turned(image, 3)
     done = prepare(tmp_path, "--images", image.parent, "--labels", label.parent)
-    assert done.returncode == 1 and "turned differently by their EXIF data" in done.stderr + done.stdout
+    assert (
+        done.returncode == 1
+        and "turned differently by their EXIF data" in done.stderr + done.stdout
+    )
     turned(label, 3)
     assert prepare(tmp_path, "--images", image.parent, "--labels", label.parent).returncode == 0
     (item,) = json.loads((tmp_path / "data/mine/manifest.json").read_text())["splits"]["train"]
@@ -117,23 +167,52 @@ def test_outlines_of_another_size_are_refused_before_they_are_drawn(tmp_path):
     pictures(tmp_path / "set", ["0", "1"])
     outline = [[0, 0], [12999, 0], [12999, 12999], [0, 12999]]
     for number, size in enumerate(((64, 48), (13000, 13000))):
-        tree = {"imageWidth": size[0], "imageHeight": size[1], "shapes": [{"label": "road", "points": outline}] * 50}
+        tree = {
+            "imageWidth": size[0],
+            "imageHeight": size[1],
+            "shapes": [{"label": "road", "points": outline}] * 50,
+        }
         (tmp_path / f"set/{number}.json").write_text(json.dumps(tree))
-    done = fgda("prepare", "labelme", "--images", tmp_path / "set", "--name", "mine", "--size", "64x32",
-                "--out", tmp_path / "data")  # fmt: skip
-    problems = json.loads((tmp_path / "data/mine/problems.json").read_text())
-    assert [problem["reason"] for problem in problems] == ["sizes differ: image 64x48, outlines of one of 13000x13000"], (
-        done.stderr
+    done = fgda(
+        "prepare",
+        "labelme",
+        "--images",
+        tmp_path / "set",
+        "--name",
+        "mine",
+        "--size",
+        "64x32",
+        "--out",
+        tmp_path / "data",
     )
+    problems = json.loads((tmp_path / "data/mine/problems.json").read_text())
+    assert [problem["reason"] for problem in problems] == [
+        "sizes differ: image 64x48, outlines of one of 13000x13000"
+    ], done.stderr
 
 
 def test_cocos_panoptic_form_and_bdds_former_folders_have_a_hint(tmp_path):
     pictures(tmp_path / "img", ["0"])
-    tree = {"images": [{"id": 1, "file_name": "0.png", "width": 64, "height": 48}], "categories": [{"id": 1, "name": "road"}],
-            "annotations": [{"image_id": 1, "file_name": "0.png", "segments_info": []}]}  # fmt: skip
+    tree = {
+        "images": [{"id": 1, "file_name": "0.png", "width": 64, "height": 48}],
+        "categories": [{"id": 1, "name": "road"}],
+        "annotations": [{"image_id": 1, "file_name": "0.png", "segments_info": []}],
+    }
     (tmp_path / "panoptic.json").write_text(json.dumps(tree))
-    done = fgda("prepare", "coco", "--images", tmp_path / "img", "--labels", tmp_path / "panoptic.json", "--name", "x",
-                "--size", "64x32", "--out", tmp_path / "data")  # fmt: skip
+    done = fgda(
+        "prepare",
+        "coco",
+        "--images",
+        tmp_path / "img",
+        "--labels",
+        tmp_path / "panoptic.json",
+        "--name",
+        "x",
+        "--size",
+        "64x32",
+        "--out",
+        tmp_path / "data",
+    )
     assert done.returncode == 1 and "panoptic form" in done.stderr
     (tmp_path / "bdd/seg/images/val").mkdir(parents=True)
     done = fgda("prepare", "bdd100k", "--root", tmp_path / "bdd", "--out", tmp_path / "data")

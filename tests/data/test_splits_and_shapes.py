@@ -1,4 +1,6 @@
-"""`prepare --hold-out` and `--cut`: which files become the validation set, and what becomes of images of other shapes."""
+"""`prepare --hold-out` and `--cut`: which files become the validation set, and what becomes of
+images of other shapes.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,18 @@ def footage(tmp_path):
 
 
 def test_the_last_files_by_name_become_the_validation_set(footage, tmp_path):
-    done = fgda("prepare", "folder", "--images", footage, "--name", "mine", "--hold-out", 30, "--out", tmp_path / "data")
+    done = fgda(
+        "prepare",
+        "folder",
+        "--images",
+        footage,
+        "--name",
+        "mine",
+        "--hold-out",
+        30,
+        "--out",
+        tmp_path / "data",
+    )
     assert done.returncode == 0, done.stderr
     dataset = PreparedDataset(tmp_path / "data/mine")
     assert [item.name for item in dataset.items("val")] == ["007", "008", "009"]
@@ -56,12 +69,14 @@ def test_images_of_another_shape_are_named_and_may_be_cut(footage, tmp_path):
     upright = dataset.items("train")[-1]
     assert upright.size == (64, 43) and dataset.image(upright).shape == (64, 96, 3)
     rows = dataset.image(upright)[..., 0].mean(1)
-    assert abs(rows[0] - 2 * 26) < 3 and abs(rows[-1] - 2 * 69) < 3  # the middle 43 of 96 rows, none squeezed together
+    # the middle 43 of 96 rows, none squeezed together
+    assert abs(rows[0] - 2 * 26) < 3 and abs(rows[-1] - 2 * 69) < 3
     assert np.array_equal(dataset.image(dataset.items("train")[0])[0, :, 0], np.arange(96) * 2)
 
 
 @pytest.mark.parametrize(
-    ("size", "like", "wanted"), [((100, 50), (1, 1), (50, 50)), ((50, 100), (2, 1), (50, 25)), ((7, 7), (7, 7), (7, 7))]
+    ("size", "like", "wanted"),
+    [((100, 50), (1, 1), (50, 50)), ((50, 100), (2, 1), (50, 25)), ((7, 7), (7, 7), (7, 7))],
 )
 def test_the_cut_is_the_largest_middle_part(size, like, wanted):
     pixels = np.arange(size[0] * size[1]).reshape(size[1], size[0])

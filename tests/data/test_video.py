@@ -1,4 +1,6 @@
-"""Which stream of a video is read and how it is shown, what a hole or a change of size does, streams that break."""
+"""Which stream of a video is read and how it is shown, what a hole or a change of size does,
+streams that break.
+"""
 
 from __future__ import annotations
 
@@ -82,7 +84,11 @@ def test_a_row_of_pictures_whose_size_changes_is_read_whole_and_that_is_said(tmp
 def test_a_hole_costs_its_own_frames(tmp_path):
     """Case 178."""
     rng = np.random.default_rng(0)
-    write(tmp_path / "a.avi", [rng.integers(0, 255, (48, 64, 3), np.uint8) for _ in range(30)], format="avi")
+    write(
+        tmp_path / "a.avi",
+        [rng.integers(0, 255, (48, 64, 3), np.uint8) for _ in range(30)],
+        format="avi",
+    )
     content = bytearray((tmp_path / "a.avi").read_bytes())
     middle = len(content) // 2
     content[middle : middle + 4000] = bytes(4000)
@@ -103,14 +109,21 @@ def test_what_is_written_says_its_colours(tmp_path):
     file.close()
     with av.open(str(tmp_path / "a.mp4")) as container:
         coded = container.streams.video[0].codec_context
-        assert (coded.colorspace, coded.color_primaries, coded.color_trc, coded.color_range) == (1, 1, 1, 1)
+        assert (coded.colorspace, coded.color_primaries, coded.color_trc, coded.color_range) == (
+            1,
+            1,
+            1,
+            1,
+        )
     for frame, colour in zip(frames_of(str(tmp_path / "a.mp4")), colours, strict=True):
         assert np.abs(frame.image[24, 32].astype(int) - colour).max() <= 6
 
 
 @pytest.fixture
 def stream():
-    """An address on this machine that sends five frames and breaks; it counts how often it was opened."""
+    """An address on this machine that sends five frames and breaks; it counts how often it was
+    opened.
+    """
     frames = [cv2.imencode(".jpg", picture)[1].tobytes() for picture in moving(5)]
     opened = []
 
@@ -121,7 +134,9 @@ def stream():
             self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
             self.end_headers()
             for frame in frames:
-                head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(frame)}\r\n\r\n"
+                head = (
+                    f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(frame)}\r\n\r\n"
+                )
                 self.wfile.write(head.encode() + frame + b"\r\n")
 
         def log_message(self, *_):

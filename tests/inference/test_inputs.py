@@ -44,9 +44,14 @@ def test_videos_in_folders_are_predicted_beside_the_photographs(trained, tmp_pat
     clip(tmp_path / "only/a.avi", 2)
     done = fgda("predict", trained, tmp_path / "in", "--out", tmp_path / "out", "--save", "ids")
     assert done.returncode == 0, done.stderr
-    assert written(tmp_path / "out") == ["1_ids.png", *(f"drive/00000{k}_ids.png" for k in (1, 2, 3))]
+    assert written(tmp_path / "out") == [
+        "1_ids.png",
+        *(f"drive/00000{k}_ids.png" for k in (1, 2, 3)),
+    ]
     done = fgda("entropy-map", trained, tmp_path / "only", "--out", tmp_path / "ent")
-    assert done.returncode == 0 and len(list((tmp_path / "ent/a").glob("*_entropy.png"))) == 2, done.stderr
+    assert done.returncode == 0 and len(list((tmp_path / "ent/a").glob("*_entropy.png"))) == 2, (
+        done.stderr
+    )
 
 
 def test_folder_names_are_kept_when_several_are_given(tmp_path):
@@ -55,7 +60,9 @@ def test_folder_names_are_kept_when_several_are_given(tmp_path):
         picture(tmp_path / folder / "1.png")
     assert names(tmp_path / "A") == ["1"]
     assert names(tmp_path / "A", tmp_path / "B") == ["A/1", "B/1"]
-    assert names(tmp_path / "A", tmp_path / "deep/A") == sorted([f"{tmp_path.name}/A/1", "deep/A/1"])
+    assert names(tmp_path / "A", tmp_path / "deep/A") == sorted(
+        [f"{tmp_path.name}/A/1", "deep/A/1"]
+    )
     assert names(tmp_path / "A", tmp_path / "B/1.png") == ["1", "A/1"]
 
 
@@ -80,7 +87,12 @@ def test_a_second_run_predicts_the_same_images_not_its_own_results(trained, tmp_
         found = sorted(path.relative_to(tmp_path) for path in out.rglob("*.png"))
         assert before is None or found == before
         before = found
-    assert fgda("entropy-map", trained, tmp_path / "in", "--recursive", "--out", out).stdout.count("2 ") >= 1
+    assert (
+        fgda("entropy-map", trained, tmp_path / "in", "--recursive", "--out", out).stdout.count(
+            "2 "
+        )
+        >= 1
+    )
     assert len(names(tmp_path / "in", recursive=True, out=out)) == 2
 
 
@@ -136,7 +148,9 @@ def test_label_maps_in_folders_are_no_photographs(tmp_path):
     (said,) = reporter.decisions
     assert "5 label maps are left out" in said and "--label-maps" in said
     assert len(collect([str(tmp_path / "in")], True, label_maps=True)) == 7
-    assert [item.name for item in collect([str(tmp_path / "in/grey.png")], True)] == ["grey"], "a file that is named is read"
+    assert [item.name for item in collect([str(tmp_path / "in/grey.png")], True)] == ["grey"], (
+        "a file that is named is read"
+    )
     with pytest.raises(FgdaError, match="no image or video but 1 label maps"):
         collect([str(tmp_path / "in/gtFine")], True)
 
@@ -155,10 +169,33 @@ def test_a_name_that_is_not_utf8_is_predicted_and_prepared_under_one_that_is(tra
     ranked = fgda("rank", trained, tmp_path / "in", "--out", tmp_path / "r", "--top", "1", "--json")
     frame = json.loads(ranked.stdout)["frames"][0]
     assert frame["name"] == "stra%DFe" and os.fsencode(frame["path"]) == raw
-    assert json.loads((tmp_path / "r/ranking.json").read_text())["frames"][0]["path"] == frame["path"]
-    done = fgda("prepare", "folder", "--images", tmp_path / "in", "--name", "set", "--out", tmp_path / "data")
+    assert (
+        json.loads((tmp_path / "r/ranking.json").read_text())["frames"][0]["path"] == frame["path"]
+    )
+    done = fgda(
+        "prepare",
+        "folder",
+        "--images",
+        tmp_path / "in",
+        "--name",
+        "set",
+        "--out",
+        tmp_path / "data",
+    )
     assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "data/set/manifest.json").read_text())["splits"]["train"][0]["name"] == "stra%DFe"
+    assert (
+        json.loads((tmp_path / "data/set/manifest.json").read_text())["splits"]["train"][0]["name"]
+        == "stra%DFe"
+    )
     (tmp_path / "in/broken.png").write_bytes(b"no image")
-    done = fgda("prepare", "folder", "--images", tmp_path / "in", "--name", "set", "--out", tmp_path / "data")
+    done = fgda(
+        "prepare",
+        "folder",
+        "--images",
+        tmp_path / "in",
+        "--name",
+        "set",
+        "--out",
+        tmp_path / "data",
+    )
     assert done.returncode == 0 and "1 refused" in done.stdout, done.stderr

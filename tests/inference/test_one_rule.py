@@ -1,4 +1,6 @@
-"""The same picture is decided alike wherever it enters: validation, evaluate, predict, compare, report, export."""
+"""The same picture is decided alike wherever it enters: validation, evaluate, predict, compare,
+report, export.
+"""
 
 from __future__ import annotations
 
@@ -29,65 +31,105 @@ from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.runtime.written import Written
 from tests.helpers import fgda
 
-CPU, QUIET = Precision("fp32", torch.device("cpu")), Reporter(quiet=True)
+CPU = Precision("fp32", torch.device("cpu"))
+QUIET = Reporter(quiet=True)
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """Street scenes as 4:3 photographs, and the same as a prepared data set with labels; the network is one of 2:1."""
+    """Street scenes as 4:3 photographs, and the same as a prepared data set with labels; the
+    network is one of 2:1.
+    """
     root = tmp_path_factory.mktemp("photos")
     for number in range(4):
         image, ids = draw(STREET, 0, number)
-        write_image(root / f"i/{number}.png", cv2.resize(image, (200, 150), interpolation=cv2.INTER_AREA))
-        write_image(root / f"l/{number}.png", cv2.resize(ids, (200, 150), interpolation=cv2.INTER_NEAREST_EXACT))
-    prepare_own("folder", OwnFiles(root / "i", root / "l", label_ids="train", split="val"), "x", How(root, (64, 32), 1, QUIET))
+        write_image(
+            root / f"i/{number}.png", cv2.resize(image, (200, 150), interpolation=cv2.INTER_AREA)
+        )
+        write_image(
+            root / f"l/{number}.png",
+            cv2.resize(ids, (200, 150), interpolation=cv2.INTER_NEAREST_EXACT),
+        )
+    prepare_own(
+        "folder",
+        OwnFiles(root / "i", root / "l", label_ids="train", split="val"),
+        "x",
+        how=How(root, (64, 32), 1, reporter=QUIET),
+    )
     return root
 
 
 def test_evaluate_and_predict_decide_the_same_pixels(trained, photos, tmp_path):
     """Case 12."""
-    done = fgda("evaluate", trained, "--data", photos / "x", "--save-predictions", tmp_path / "e", "--json")
+    done = fgda(
+        "evaluate", trained, "--data", photos / "x", "--save-predictions", tmp_path / "e", "--json"
+    )
     assert done.returncode == 0, done.stderr
-    assert fgda("predict", trained, photos / "i", "--out", tmp_path / "p", "--save", "ids").returncode == 0
+    assert (
+        fgda("predict", trained, photos / "i", "--out", tmp_path / "p", "--save", "ids").returncode
+        == 0
+    )
     for number in range(4):
-        evaluated, predicted = (Image.open(tmp_path / name) for name in (f"e/{number}.png", f"p/{number}_ids.png"))
-        assert evaluated.size == predicted.size == (200, 150) and (np.asarray(evaluated) == np.asarray(predicted)).all()
+        evaluated, predicted = (
+            Image.open(tmp_path / name) for name in (f"e/{number}.png", f"p/{number}_ids.png")
+        )
+        assert (
+            evaluated.size == predicted.size == (200, 150)
+            and (np.asarray(evaluated) == np.asarray(predicted)).all()
+        )
     model, info = fgda_cli.load_model(trained)
     image = np.asarray(Image.open(photos / "i/0.png"))
-    assert (fgda_cli.predict(model, image)["train_ids"] == np.asarray(Image.open(tmp_path / "p/0_ids.png"))).all()
+    assert (
+        fgda_cli.predict(model, image)["train_ids"]
+        == np.asarray(Image.open(tmp_path / "p/0_ids.png"))
+    ).all()
     assert json.loads(done.stdout)["input"] == info["input"].to_json()
 
 
 def test_the_rule_follows_what_the_target_was_trained_at(data_root, tiny_preset):
     """Case 11: an evaluation size that was inherited no longer decides."""
     preset = tiny_preset()
-    assert tiny_preset("data.evaluation.size=null", "data.target.size=[96, 48]").data.evaluation.size == (96, 48)
+    assert tiny_preset(
+        "data.evaluation.size=null", "data.target.size=[96, 48]"
+    ).data.evaluation.size == (96, 48)
     from fgda_cli.training.datasets import make_rule
 
     reporter = Reporter(quiet=True, decisions=[])
     evaluation = PreparedDataset(data_root / "playground-street")
-    rule = make_rule(tiny_preset("data.evaluation.size=[128, 64]"), evaluation, evaluation, reporter)
-    assert rule.size == (128, 64) and "evaluated at 128x64, the target is trained at 64x32" in reporter.decisions[0]
-    assert make_rule(preset, evaluation, evaluation, QUIET).size == (64, 32)
+    rule = make_rule(
+        tiny_preset("data.evaluation.size=[128, 64]"), evaluation, evaluation, reporter=reporter
+    )
+    assert (
+        rule.size == (128, 64)
+        and "evaluated at 128x64, the target is trained at 64x32" in reporter.decisions[0]
+    )
+    assert make_rule(preset, evaluation, evaluation, reporter=QUIET).size == (64, 32)
 
 
 def test_a_squeezed_target_is_squeezed_alike_later(photos, tiny_preset):
     from fgda_cli.training.datasets import make_rule
 
     dataset = PreparedDataset(photos / "x")
-    rule = make_rule(tiny_preset(), dataset, dataset, QUIET)
-    assert rule.trained_on == (200, 150) and rule(200, 150) == (64, 32) and rule(800, 600) == (64, 32)
+    rule = make_rule(tiny_preset(), dataset, dataset, reporter=QUIET)
+    assert (
+        rule.trained_on == (200, 150) and rule(200, 150) == (64, 32) and rule(800, 600) == (64, 32)
+    )
     assert rule(64, 64) not in ((64, 32),)
 
 
-def test_a_cache_smaller_than_the_training_size_is_warned_of_with_the_command(data_root, tiny_preset, capsys):
+def test_a_cache_smaller_than_the_training_size_is_warned_of_with_the_command(
+    data_root, tiny_preset, capsys
+):
     """Case 15."""
     from fgda_cli.settings import Domain
     from fgda_cli.training.datasets import _say_sizes
 
     dataset = PreparedDataset(data_root / "playground-game")
     _say_sizes(Domain(dataset="x", size=(256, 128)), dataset, QUIET)
-    assert "prepared at 64x32 and is enlarged to 256x128; better: fgda prepare … --size 256x128" in capsys.readouterr().err
+    assert (
+        "prepared at 64x32 and is enlarged to 256x128; better: fgda prepare … --size 256x128"
+        in capsys.readouterr().err
+    )
     _say_sizes(Domain(dataset="x", size=(64, 32)), dataset, QUIET)
     assert not capsys.readouterr().err
 
@@ -97,14 +139,25 @@ def test_the_papers_protocol_is_pillows_bicubic_at_the_size(photos):
     torch.manual_seed(0)
     model = Segmenter(19, "resnet18", width=8).eval()
     model.input_rule = with_protocol(InputRule((64, 32), (200, 150)), "paper")
-    dataset, kept = PreparedDataset(photos / "x"), {}
-    keep = Manner(on_prediction=lambda item, decision, _: kept.update({item.name: decision.train_ids}))
-    evaluate_model(model, dataset.classes, dataset, "val", CPU, QUIET, keep)
+    dataset = PreparedDataset(photos / "x")
+    kept = {}
+    keep = Manner(
+        on_prediction=lambda item, decision, _: kept.update({item.name: decision.train_ids})
+    )
+    evaluate_model(
+        model, dataset.classes, dataset, split="val", precision=CPU, reporter=QUIET, manner=keep
+    )
     for number in range(4):
-        image = Image.open(photos / f"i/{number}.png").convert("RGB").resize((64, 32), Image.Resampling.BICUBIC)
+        image = (
+            Image.open(photos / f"i/{number}.png")
+            .convert("RGB")
+            .resize((64, 32), Image.Resampling.BICUBIC)
+        )
         tensor = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)[None]
         with torch.no_grad():
-            logits = torch.nn.functional.interpolate(model(tensor).logits, size=(150, 200), mode="bilinear", align_corners=True)
+            logits = torch.nn.functional.interpolate(
+                model(tensor).logits, size=(150, 200), mode="bilinear", align_corners=True
+            )
         assert (kept[str(number)] == logits[0].argmax(0).numpy()).mean() > 0.9999
 
 
@@ -138,16 +191,30 @@ def test_a_subset_of_classes_is_evaluated_by_name_and_writes_label_ids(photos, t
     torch.manual_seed(0)
     model = Segmenter(16, "resnet18", width=8).eval()
     model.input_rule = InputRule((64, 32))
-    dataset, results = PreparedDataset(photos / "x"), []
+    dataset = PreparedDataset(photos / "x")
+    results = []
     turned = Segmenter(16, "resnet18", width=8).eval()
-    turned.load_state_dict({k: v.flip(0) if k.startswith(("head.", "aux_head.")) else v for k, v in model.state_dict().items()})
+    turned.load_state_dict(
+        {
+            k: v.flip(0) if k.startswith(("head.", "aux_head.")) else v
+            for k, v in model.state_dict().items()
+        }
+    )
     turned.input_rule = model.input_rule
     for network, classes in ((model, sixteen), (turned, shuffled)):
         save = SavedIds(tmp_path / "label", Ids("label", classes), Written(tmp_path / "label"))
         keep = Manner(on_prediction=lambda item, decision, _, save=save: save(item, decision))
-        results.append(evaluate_model(network, classes, dataset, "val", CPU, QUIET, keep).to_json())
+        results.append(
+            evaluate_model(
+                network, classes, dataset, split="val", precision=CPU, reporter=QUIET, manner=keep
+            ).to_json()
+        )
     first, second = results
-    assert first["iou"] == second["iou"] and first["miou16"] is not None and first["miou13"] == second["miou13"]
+    assert (
+        first["iou"] == second["iou"]
+        and first["miou16"] is not None
+        and first["miou13"] == second["miou13"]
+    )
     assert first["evaluated"] == list(sixteen.names) and first["miou"] == first["miou16"]
     written = np.unique(np.asarray(Image.open(tmp_path / "label/0.png")))
     assert set(written) <= set(sixteen.label_ids())
@@ -156,7 +223,9 @@ def test_a_subset_of_classes_is_evaluated_by_name_and_writes_label_ids(photos, t
 def test_the_mean_of_two_checkpoints_is_that_of_their_probabilities(trained, photos, tmp_path):
     content = torch.load(trained, weights_only=True)
     torch.manual_seed(0)
-    content["model"] = {k: v + 0.02 * torch.randn_like(v) if "head" in k else v for k, v in content["model"].items()}
+    content["model"] = {
+        k: v + 0.02 * torch.randn_like(v) if "head" in k else v for k, v in content["model"].items()
+    }
     torch.save(content, tmp_path / "other.pth")
     both = ("evaluate", trained, tmp_path / "other.pth", "--mean", "--data", photos / "x")
     done = fgda(*both, "--save-predictions", tmp_path / "e", "--json")
@@ -168,7 +237,10 @@ def test_the_mean_of_two_checkpoints_is_that_of_their_probabilities(trained, pho
     for number in range(4):
         image = np.asarray(Image.open(photos / f"i/{number}.png"))
         one_view = TestTimeAugmentation()
-        views = [view_logits(each, [image], network_size(each, image), CPU, one_view)[0] for each in models]
+        views = [
+            view_logits(each, [image], network_size(each, image), precision=CPU, tta=one_view)[0]
+            for each in models
+        ]
         probs = sum(torch.softmax(upsample(view, (150, 200)), 1) for view in views) / 2
         found = np.asarray(Image.open(tmp_path / f"e/{number}.png"))
         assert (found == probs.argmax(1)[0].numpy()).mean() > 0.9999

@@ -44,7 +44,9 @@ def test_predict_equals_the_network_applied_by_hand(model):
     logits = upsample(model(to_tensor(image)[None]).logits, (32, 64))
     result = fgda_cli.predict(model, image)
     assert (result["train_ids"] == logits[0].argmax(0).numpy()).all()
-    np.testing.assert_allclose(result["entropy"], entropy_map(logits)[0].detach().numpy(), atol=1e-6)
+    np.testing.assert_allclose(
+        result["entropy"], entropy_map(logits)[0].detach().numpy(), atol=1e-6
+    )
 
 
 def test_predict_refuses_other_arrays(model):
@@ -56,7 +58,10 @@ def test_mirrored_test_time_augmentation_is_symmetric(model):
     image = np.random.default_rng(1).integers(0, 256, (32, 64, 3), dtype=np.uint8)
     tta = TestTimeAugmentation(flip=True)
     turned = np.ascontiguousarray(image[:, ::-1])
-    entropy, mirrored = (decide(view_logits(model, [x], (64, 32), CPU, tta), (64, 32), True).entropy for x in (image, turned))
+    entropy, mirrored = (
+        decide(view_logits(model, [x], (64, 32), precision=CPU, tta=tta), (64, 32), True).entropy
+        for x in (image, turned)
+    )
     np.testing.assert_allclose(entropy, mirrored[:, ::-1], atol=1e-4)
 
 
@@ -64,8 +69,12 @@ def test_deciding_by_chunks_equals_the_whole_map(monkeypatch):
     monkeypatch.setattr(chunked, "CHUNK_ELEMENTS", 500)
     views = [torch.randn(1, 5, 6, 9) for _ in range(3)]
     for some in (views[:1], views):
-        probs = torch.stack([torch.softmax(losses.upsample(view, (40, 55)), 1) for view in some]).mean(0)
-        train_ids, entropy, confidence = decide(some, (55, 40), with_entropy=True, with_confidence=True)
+        probs = torch.stack(
+            [torch.softmax(losses.upsample(view, (40, 55)), 1) for view in some]
+        ).mean(0)
+        train_ids, entropy, confidence = decide(
+            some, (55, 40), with_entropy=True, with_confidence=True
+        )
         assert np.mean(train_ids == probs.argmax(1)[0].numpy()) > 0.999  # ties of rounding
         np.testing.assert_allclose(entropy, losses.entropy_map(probs.log())[0].numpy(), atol=1e-5)
         np.testing.assert_allclose(confidence, probs.max(1).values[0].numpy(), atol=1e-5)
@@ -82,9 +91,15 @@ def test_collect_gives_files_of_one_name_different_results(tmp_path):
         collect([str(tmp_path / "*.gif")], False)
 
 
-@pytest.mark.parametrize("bf16, expected", [(1.0, "fp32"), (0.95, "fp32"), (0.85, "bf16"), (0.5, "bf16")])
+@pytest.mark.parametrize(
+    "bf16, expected", [(1.0, "fp32"), (0.95, "fp32"), (0.85, "bf16"), (0.5, "bf16")]
+)
 def test_auto_precision_takes_what_measures_faster(monkeypatch, bf16, expected):
-    monkeypatch.setattr(compute, "_step_seconds", lambda precision, module, images: bf16 if precision.name == "bf16" else 1.0)
+    monkeypatch.setattr(
+        compute,
+        "_step_seconds",
+        lambda precision, module, images: bf16 if precision.name == "bf16" else 1.0,
+    )
     assert compute.make_precision("auto", torch.device("cpu")).name == expected
 
 
@@ -93,10 +108,18 @@ def test_fp16_on_the_cpu_is_refused():
         compute.make_precision("fp16", torch.device("cpu"))
 
 
-@pytest.mark.parametrize("names, told", [
-    (NAMES, None), (NAMES[:5], None), (("ground", "road"), None),
-    (tuple(name for name in NAMES if name not in ("terrain", "truck", "train")), "9 is sky, Cityscapes' is terrain"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "names, told",
+    [
+        (NAMES, None),
+        (NAMES[:5], None),
+        (("ground", "road"), None),
+        (
+            tuple(name for name in NAMES if name not in ("terrain", "truck", "train")),
+            "9 is sky, Cityscapes' is terrain",
+        ),
+    ],
+)
 def test_train_ids_that_are_not_cityscapes_are_told(names, told):
     """Case 52: id 13 of a 16-class model is another class than Cityscapes' 13."""
     note = Ids("train", named_classes(names)).note()
@@ -105,7 +128,9 @@ def test_train_ids_that_are_not_cityscapes_are_told(names, told):
 
 
 def test_large_images_wait_in_few(monkeypatch):
-    """What waits is bounded by bytes, not by number alone; small images are chunks of eight as ever."""
+    """What waits is bounded by bytes, not by number alone; small images are chunks of eight as
+    ever.
+    """
     monkeypatch.setattr(pipeline, "MEMORY", 1000)
     begun: list[int] = []
 
@@ -117,6 +142,11 @@ def test_large_images_wait_in_few(monkeypatch):
     for number, _ in enumerate(pipeline.read_ahead(read, list(range(40)), 4)):
         waited.append(len(begun) - number)
     assert max(waited[4:-4]) <= 6
-    sizes = [[len(value) for _, value in chunk] for chunk in pipeline.chunks_of((n, np.zeros(400, np.uint8)) for n in range(10))]
+    sizes = [
+        [len(value) for _, value in chunk]
+        for chunk in pipeline.chunks_of((n, np.zeros(400, np.uint8)) for n in range(10))
+    ]
     assert [len(chunk) for chunk in sizes] == [3, 3, 2, 2]
-    assert [len(chunk) for chunk in pipeline.chunks_of((n, np.zeros(4, np.uint8)) for n in range(20))] == [8, 8, 4]
+    assert [
+        len(chunk) for chunk in pipeline.chunks_of((n, np.zeros(4, np.uint8)) for n in range(20))
+    ] == [8, 8, 4]

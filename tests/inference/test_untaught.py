@@ -1,4 +1,6 @@
-"""Classes that the source never shows count as 0 in the mean; that is said, with the mean without them."""
+"""Classes that the source never shows count as 0 in the mean; that is said, with the mean without
+them.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,11 @@ from tests.helpers import VIEWS, fgda
 
 def test_classes_without_a_pixel_are_untaught(data_root):
     source = open_dataset(data_root, "playground-game")
-    samples = PairedSamples(source, None, VIEWS, 0)
+    samples = PairedSamples(source, None, VIEWS, seed=0)
     totals = np.sum([item.counts for item in source.items("train")], axis=0)
-    assert samples.untaught() == [name for name, total in zip(source.classes.names, totals, strict=True) if total == 0]
+    assert samples.untaught() == [
+        name for name, total in zip(source.classes.names, totals, strict=True) if total == 0
+    ]
 
 
 def test_evaluate_says_the_mean_over_what_was_taught(trained, data_root, tmp_path):
@@ -27,8 +31,15 @@ def test_evaluate_says_the_mean_over_what_was_taught(trained, data_root, tmp_pat
     done = fgda("evaluate", tmp_path / "some.pth", "--data-root", data_root, "--json")
     assert done.returncode == 0, done.stderr
     iou = json.loads(done.stdout)["iou"]
-    rest = [value for name, value in iou.items() if value is not None and name not in ("road", "sky")]
-    assert f"never shows road, sky; mIoU over the other {len(rest)} classes: {np.mean(rest):.1f}" in done.stderr
+    rest = [
+        value for name, value in iou.items() if value is not None and name not in ("road", "sky")
+    ]
+    assert (
+        f"never shows road, sky; mIoU over the other {len(rest)} classes: {np.mean(rest):.1f}"
+        in done.stderr
+    )
     content["untaught"] = []
     checkpoint.save(tmp_path / "all.pth", content)
-    assert "never shows" not in fgda("evaluate", tmp_path / "all.pth", "--data-root", data_root).stderr
+    assert (
+        "never shows" not in fgda("evaluate", tmp_path / "all.pth", "--data-root", data_root).stderr
+    )

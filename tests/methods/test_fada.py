@@ -1,4 +1,6 @@
-"""The shared discriminator forward against the published recipe, written plainly: same losses, same gradients."""
+"""The shared discriminator forward against the published recipe, written plainly: same losses, same
+gradients.
+"""
 
 from __future__ import annotations
 
@@ -12,31 +14,41 @@ from tests.helpers import batch, gradients, make
 
 def plain_recipe(method, data):
     """The order of the public code: two target forwards of D, one-sided labels built in full."""
-    s, size = method.settings, data.labels.shape[-2:]
+    s = method.settings
+    size = data.labels.shape[-2:]
     up = lambda z: losses.upsample(z, size)  # noqa: E731
     source = method.model(data.source)
     loss = losses.segmentation_loss(up(source.logits), data.labels, temperature=s.seg_temperature)
     if source.aux_logits is not None:
-        loss = loss + s.aux_seg * losses.segmentation_loss(up(source.aux_logits), data.labels, temperature=s.seg_temperature)
+        loss = loss + s.aux_seg * losses.segmentation_loss(
+            up(source.aux_logits), data.labels, temperature=s.seg_temperature
+        )
     loss.backward()
     target = method.model(data.target)
     total = 0.0
     for name, d in method.discriminators.items():
         factor = s.aux_adv_factor if name.startswith("aux") else 1.0
         features, logits = method.level(target, name)
-        code = losses.domain_encoding(up(logits), "source", s.temperature, s.clip)
-        total = total + s.lambda_adv * factor * losses.soft_label_cross_entropy(up(d(features)), code)
+        code = losses.domain_encoding(up(logits), "source", s.temperature, clip=s.clip)
+        total = total + s.lambda_adv * factor * losses.soft_label_cross_entropy(
+            up(d(features)), code
+        )
         if hasattr(s, "eta"):
-            total = total + s.lambda_adv * s.eta * factor * losses.entropy_loss(up(logits), s.entropy_temperature)
+            total = total + s.lambda_adv * s.eta * factor * losses.entropy_loss(
+                up(logits), s.entropy_temperature
+            )
     total.backward()
     for name, d in method.discriminators.items():
         d.zero_grad()
-        (f_s, l_s), (f_t, l_t) = method.level(source, name), method.level(target, name)
+        f_s, l_s = method.level(source, name)
+        f_t, l_t = method.level(target, name)
         on_source = losses.soft_label_cross_entropy(
-            up(d(f_s.detach())), losses.domain_encoding(up(l_s), "source", s.temperature, s.clip)
+            up(d(f_s.detach())),
+            losses.domain_encoding(up(l_s), "source", s.temperature, clip=s.clip),
         )
         on_target = losses.soft_label_cross_entropy(
-            up(d(f_t.detach())), losses.domain_encoding(up(l_t), "target", s.temperature, s.clip)
+            up(d(f_t.detach())),
+            losses.domain_encoding(up(l_t), "target", s.temperature, clip=s.clip),
         )
         (0.5 * on_source + 0.5 * on_target).backward()
 
@@ -44,7 +56,8 @@ def plain_recipe(method, data):
 @pytest.mark.parametrize("name", ["fada", "fgda"])
 @pytest.mark.parametrize("multi_level", [False, True])
 def test_gradients_equal_the_published_recipe(name, multi_level):
-    ours, plain = make(name, multi_level, lambda_adv=0.5), make(name, multi_level, lambda_adv=0.5)
+    ours = make(name, multi_level, lambda_adv=0.5)
+    plain = make(name, multi_level, lambda_adv=0.5)
     data = batch()
     ours.step(data)
     plain_recipe(plain, data)
@@ -54,7 +67,8 @@ def test_gradients_equal_the_published_recipe(name, multi_level):
 
 
 def test_fgda_without_entropy_is_fada():
-    ours, fada = make("fgda", False, eta=0.0), make("fada", False)
+    ours = make("fgda", False, eta=0.0)
+    fada = make("fada", False)
     ours.step(batch())
     fada.step(batch())
     expected = gradients(fada)
@@ -64,12 +78,20 @@ def test_fgda_without_entropy_is_fada():
 
 @pytest.mark.parametrize("name", method_names())
 def test_every_method_steps_from_a_trained_model_without_losing_it(name):
-    """After some source-only steps, as methods are used; finite terms, and the source loss stays below its start."""
-    method, data, values = make(name, True, torch.float32), batch(), []
+    """After some source-only steps, as methods are used; finite terms, and the source loss stays
+    below its start.
+    """
+    method = make(name, True, torch.float32)
+    data = batch()
+    values = []
 
     def source_loss() -> float:
         with torch.no_grad():
-            return float(method.segmentation(method.forward(data.source, is_target=False), data.labels)["seg"])
+            return float(
+                method.segmentation(method.forward(data.source, is_target=False), data.labels)[
+                    "seg"
+                ]
+            )
 
     start = source_loss()
     optimizer = torch.optim.SGD(method.segmentation_groups(0.002, 1.0), momentum=0.9)
@@ -85,7 +107,8 @@ def test_every_method_steps_from_a_trained_model_without_losing_it(name):
         assert all(torch.isfinite(term) for term in terms.values())
         values.append(float(terms["seg"].detach()) if "seg" in terms else None)
         optimizer.step()
-    assert source_loss() < start if method.uses_source else values[-1] is None  # without a source nothing holds it: see `guarded`
+    # without a source nothing holds it: see `guarded`
+    assert source_loss() < start if method.uses_source else values[-1] is None
 
 
 def test_target_statistics_leave_out_the_source():

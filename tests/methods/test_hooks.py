@@ -1,4 +1,6 @@
-"""What the engine offers to methods: own optimisers, offline products, second views, crops, joined sources, encoder stages."""
+"""What the engine offers to methods: own optimisers, offline products, second views, crops, joined
+sources, encoder stages.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +26,17 @@ from tests.helpers import crash_at
 
 
 def samples(data_root, **how):
-    source, target = open_dataset(data_root, "playground-game"), open_dataset(data_root, "playground-street")
+    source = open_dataset(data_root, "playground-game")
+    target = open_dataset(data_root, "playground-street")
     views = how.pop("views", (View((64, 32)), View((64, 32))))
     augmentation = how.pop("augmentation", Augmentation(flip=True))
-    return PairedSamples(source, target, views, 0, augmentation, **how)
+    return PairedSamples(source, target, views, seed=0, augmentation=augmentation, **how)
 
 
 class Translator(Method):
-    """Stands for the methods to come: a network with an optimiser of its own, a reference, an offline product."""
+    """Stands for the methods to come: a network with an optimiser of its own, a reference, an
+    offline product.
+    """
 
     Settings = MethodSettings
     reads_border = True
@@ -47,7 +52,9 @@ class Translator(Method):
             self.seen.append("built")
             (folder / "means.json").write_text(json.dumps([1.0, 2.0]))
 
-        place = data.product("statistics", {"seed": self.seed, "images": len(data.samples.source_items)}, build)
+        place = data.product(
+            "statistics", {"seed": self.seed, "images": len(data.samples.source_items)}, build
+        )
         self.means = json.loads((place / "means.json").read_text())
         self.references["twin"] = torch.nn.Conv2d(3, 3, 1)
 
@@ -78,17 +85,27 @@ def test_a_method_with_networks_optimisers_and_products_of_its_own_trains_and_re
     translator, data_root, trained, tmp_path, monkeypatch
 ):
     torch.set_num_threads(1)
-    job = stages.Job(translator, data_root, tmp_path / "whole", "cpu", reporter=Reporter(quiet=True))
+    job = stages.Job(
+        translator, data_root, tmp_path / "whole", device="cpu", reporter=Reporter(quiet=True)
+    )
     whole = checkpoint.load(stages.adapt(job, trained).parent / "last.pth")["train"]
-    assert Translator.seen == ["built"] and set(whole["optimizers"]) == {"segmentation", "generator"}
-    assert set(whole["modules"]) == {"generator"}  # references are not saved
-    rates = [json.loads(line)["lr"]["generator"] for line in (tmp_path / "whole/metrics.jsonl").read_text().splitlines()
-             if "seg" in line]  # fmt: skip
+    assert Translator.seen == ["built"] and set(whole["optimizers"]) == {
+        "segmentation",
+        "generator",
+    }
+    # references are not saved
+    assert set(whole["modules"]) == {"generator"}
+    rates = [
+        json.loads(line)["lr"]["generator"]
+        for line in (tmp_path / "whole/metrics.jsonl").read_text().splitlines()
+        if "seg" in line
+    ]
     assert rates == pytest.approx([0.01, 0.01, 0.01, 0.01, 0.01 * 2 / 3, 0.01 / 3])
     parts = replace(job, out=tmp_path / "parts")
     crash_at(monkeypatch, 3, lambda: stages.adapt(parts, trained))
     again = checkpoint.load(stages.adapt(parts, trained).parent / "last.pth")["train"]
-    assert Translator.seen == ["built", "built"]  # once a folder: a resumed run reuses it
+    # once a folder: a resumed run reuses it
+    assert Translator.seen == ["built", "built"]
     for name, value in whole["modules"]["generator"].items():
         assert torch.equal(value, again["modules"]["generator"][name])
 
@@ -98,11 +115,14 @@ def offline(data_root, folder, said):
         def say(self, text):
             said.append(text)
 
-    return OfflineData(samples(data_root), folder, torch.device("cpu"), Listening())
+    return OfflineData(samples(data_root), folder, torch.device("cpu"), reporter=Listening())
 
 
-def test_a_product_is_reused_resumed_and_made_anew_when_what_it_depends_on_changes(data_root, tmp_path):
-    built, said = [], []
+def test_a_product_is_reused_resumed_and_made_anew_when_what_it_depends_on_changes(
+    data_root, tmp_path
+):
+    built = []
+    said = []
     data = offline(data_root, tmp_path / "offline", said)
 
     def build(folder):
@@ -119,9 +139,14 @@ def test_a_product_is_reused_resumed_and_made_anew_when_what_it_depends_on_chang
     with pytest.raises(KeyboardInterrupt):
         data.product("images", {"lr": 1}, build)
     first = data.product("images", {"lr": 1}, build)
-    assert built == [0, 1, "stopped", 2, 3] and len(list(first.glob("*.txt"))) == 4  # what was there is not made twice
+    # what was there is not made twice
+    assert built == [0, 1, "stopped", 2, 3] and len(list(first.glob("*.txt"))) == 4
     count = len(built)
-    assert data.product("images", {"lr": 1}, build) == first and len(built) == count and "reusing" in said[-1]
+    assert (
+        data.product("images", {"lr": 1}, build) == first
+        and len(built) == count
+        and "reusing" in said[-1]
+    )
     (tmp_path / "offline/notes-of-mine").mkdir()
     second = data.product("images", {"lr": 2}, build)
     assert second != first and not first.exists() and (tmp_path / "offline/notes-of-mine").exists()
@@ -130,12 +155,15 @@ def test_a_product_is_reused_resumed_and_made_anew_when_what_it_depends_on_chang
 
 
 def test_asked_for_fields_come_and_others_do_not(data_root):
-    plain = next(batches(samples(data_root), Positions(0, 1, 2), 0, False))
+    plain = next(batches(samples(data_root), Positions(0, 1, 2), 0, pin=False))
     assert plain.target_border is plain.labelled is None
     labelled = open_dataset(data_root, "playground-game")
-    full = next(batches(samples(data_root, labelled=labelled), Positions(0, 1, 2), 0, False))
+    full = next(batches(samples(data_root, labelled=labelled), Positions(0, 1, 2), 0, pin=False))
     assert torch.equal(full.source, plain.source) and torch.equal(full.target, plain.target)
-    assert full.labelled.shape == full.target.shape and full.labelled_ids.shape == full.target.shape[:1] + full.target.shape[2:]
+    assert (
+        full.labelled.shape == full.target.shape
+        and full.labelled_ids.shape == full.target.shape[:1] + full.target.shape[2:]
+    )
     assert (full.labelled_ids != 255).any()
 
 
@@ -144,7 +172,9 @@ def test_crops_keep_labels_on_images_and_mark_what_lies_beyond(data_root):
     paired = samples(data_root, views=views, augmentation=Augmentation(flip=False))
     for position in range(4):
         sample = paired[position]
-        assert sample["source"].shape[1:] == sample["labels"].shape == (48, 48) and sample["target"].shape[1:] == (24, 80)
+        assert sample["source"].shape[1:] == sample["labels"].shape == (48, 48) and sample[
+            "target"
+        ].shape[1:] == (24, 80)
         beyond = (sample["source"] == 0).all(0)
         assert (sample["labels"][32:] == 255).all() and beyond[32:].all()
         assert (sample["target"] == 0).all(0).sum() >= 24 * 16
@@ -163,7 +193,7 @@ def test_several_data_sets_are_one_domain(data_root):
     assert isinstance(joined, JoinedDataset) and joined.name == "playground-game+playground-street"
     assert len(joined.items("train")) == 20
     twice = open_domain(data_root, ("playground-game", "playground-game"))
-    paired = PairedSamples(twice, None, (View((64, 32)), View((64, 32))), 0)
+    paired = PairedSamples(twice, None, (View((64, 32)), View((64, 32))), seed=0)
     assert len(paired.source_items) == 20 and paired[0]["labels"].shape == (32, 64)
 
 
@@ -175,13 +205,19 @@ def test_joined_data_sets_come_by_their_weights(data_root, tmp_path, kind):
     shares = joined.shares(joined.items("train"))
     assert shares.sum() == pytest.approx(1) and shares[:10].sum() == pytest.approx(0.75)
     views = (View((64, 32)), View((64, 32)))
-    paired = PairedSamples(joined, joined, views, 0, choice=Sampling(kind, rare_class_min_pixels=0))
+    paired = PairedSamples(
+        joined, joined, views, seed=0, choice=Sampling(kind, rare_class_min_pixels=0)
+    )
     draws = [paired.draw_source(np.random.default_rng(n)) for n in range(2000)]
-    assert np.mean([index < 10 for index in draws]) == pytest.approx(0.75, abs=0.05 if kind == "uniform" else 0.15)
-    seen, original = [], joined.image
+    assert np.mean([index < 10 for index in draws]) == pytest.approx(
+        0.75, abs=0.05 if kind == "uniform" else 0.15
+    )
+    seen = []
+    original = joined.image
     joined.image = lambda item: seen.append(item.folder.name) or original(item)
     for position in (*range(150), 0):
-        paired[position]  # source, then target
+        # source, then target
+        paired[position]
     assert np.mean([name == "one" for name in seen[1::2]]) == pytest.approx(0.75, abs=0.12)
     assert seen[:2] == seen[-2:]  # by position alone
     with pytest.raises(UsageError, match="weights: 3 for 2 data sets"):
@@ -197,17 +233,26 @@ def test_data_sets_of_other_classes_are_no_one_domain(data_root, tmp_path):
     write_image(tmp_path / "i/1.png", np.zeros((32, 64, 3), np.uint8))
     write_image(tmp_path / "l/1.png", np.ones((32, 64), np.uint8))
     (tmp_path / "m.yaml").write_text("classes: [ground]\n1: ground\n")
-    quiet = How(tmp_path, (64, 32), 1, Reporter(quiet=True))
-    prepare_own("folder", OwnFiles(tmp_path / "i", tmp_path / "l", mapping=tmp_path / "m.yaml"), "mine", quiet)
+    quiet = How(tmp_path, (64, 32), 1, reporter=Reporter(quiet=True))
+    prepare_own(
+        "folder",
+        OwnFiles(tmp_path / "i", tmp_path / "l", mapping=tmp_path / "m.yaml"),
+        "mine",
+        how=quiet,
+    )
     with pytest.raises(FgdaError, match="need the same classes"):
-        JoinedDataset([open_dataset(data_root, "playground-game"), PreparedDataset(tmp_path / "mine")])
+        JoinedDataset(
+            [open_dataset(data_root, "playground-game"), PreparedDataset(tmp_path / "mine")]
+        )
 
 
 def test_data_sets_resized_otherwise_are_no_one_domain(raw_playground, data_root, tmp_path):
     from fgda_cli.data.prepare import How, prepare_layout
     from fgda_cli.data.store import PreparedDataset
 
-    how = How(tmp_path, (32, 32), 1, Reporter(quiet=True), resample="bicubic")
-    prepare_layout("gta5", raw_playground / "game", how, "game")
+    how = How(tmp_path, (32, 32), 1, reporter=Reporter(quiet=True), resample="bicubic")
+    prepare_layout("gta5", raw_playground / "game", how, name="game")
     with pytest.raises(FgdaError, match="prepared with --resample area and bicubic"):
-        JoinedDataset([open_dataset(data_root, "playground-game"), PreparedDataset(tmp_path / "game")])
+        JoinedDataset(
+            [open_dataset(data_root, "playground-game"), PreparedDataset(tmp_path / "game")]
+        )

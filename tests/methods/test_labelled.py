@@ -1,4 +1,6 @@
-"""A few labels of the target: which images, the term that every method gets, the teacher they check, and nothing without them."""
+"""A few labels of the target: which images, the term that every method gets, the teacher they
+check, and nothing without them.
+"""
 
 from __future__ import annotations
 
@@ -31,24 +33,36 @@ def labelled_batch():
 
 
 def test_more_labels_hold_the_fewer(data_root):
-    target = open_dataset(data_root, "playground-game")  # whose training images have labels
+    # whose training images have labels
+    target = open_dataset(data_root, "playground-game")
     names = {n: {item.name for item in chosen_labels(target, n, 3)} for n in (1, 4, 10)}
-    assert [len(found) for found in names.values()] == [1, 4, 10] and names[1] < names[4] < names[10]
+    assert [len(found) for found in names.values()] == [1, 4, 10] and names[1] < names[4] < names[
+        10
+    ]
     assert names[4] != {item.name for item in chosen_labels(target, 4, 5)}
     assert len(chosen_labels(target, "all", 0)) == 10
-    with pytest.raises(FgdaError, match="11 images are asked for, playground-game has 10 with labels"):
+    with pytest.raises(
+        FgdaError, match="11 images are asked for, playground-game has 10 with labels"
+    ):
         chosen_labels(target, 11, 0)
-    bare = SimpleNamespace(name="street", items=lambda split: [item.__class__(**{**vars(item), "label": None})
-                                                              for item in target.items(split)])  # fmt: skip
+    bare = SimpleNamespace(
+        name="street",
+        items=lambda split: [
+            item.__class__(**{**vars(item), "label": None}) for item in target.items(split)
+        ],
+    )
     with pytest.raises(FgdaError, match="street has no labels of its training images"):
         chosen_labels(bare, 1, 0)
 
 
 def test_a_list_names_images_by_line_or_by_ranking(data_root, tmp_path):
-    target = open_dataset(data_root, "playground-game")  # whose training images have labels
+    # whose training images have labels
+    target = open_dataset(data_root, "playground-game")
     first, second, *_ = (item.name for item in target.items("train"))
     (tmp_path / "list.txt").write_text(f"{second}\n\n{first}\n{second}\n")
-    (tmp_path / "ranking.json").write_text(json.dumps({"frames": [{"name": second}, {"name": first}]}))
+    (tmp_path / "ranking.json").write_text(
+        json.dumps({"frames": [{"name": second}, {"name": first}]})
+    )
     for path in (tmp_path / "list.txt", tmp_path / "ranking.json"):
         assert [item.name for item in chosen_labels(target, str(path), 0)] == [second, first]
     (tmp_path / "bad.json").write_text("[1]")
@@ -64,7 +78,8 @@ def test_a_list_names_images_by_line_or_by_ranking(data_root, tmp_path):
 
 @pytest.mark.parametrize("name", [name for name in ADAPTING if name not in ("adabn",)])
 def test_every_method_gets_eq_1_on_the_targets_labels(name):
-    method, data = make(name, True, lambda_labelled=0.5), labelled_batch()
+    method = make(name, True, lambda_labelled=0.5)
+    data = labelled_batch()
     model = method.model
     model.zero_grad()
     if "teacher" in method.modules:
@@ -76,7 +91,9 @@ def test_every_method_gets_eq_1_on_the_targets_labels(name):
     output = model(data.labelled)
     t = method.settings.seg_temperature
     loss = losses.segmentation_loss(output.logits, data.labelled_ids, temperature=t)
-    loss = loss + method.settings.aux_seg * losses.segmentation_loss(output.aux_logits, data.labelled_ids, temperature=t)
+    loss = loss + method.settings.aux_seg * losses.segmentation_loss(
+        output.aux_logits, data.labelled_ids, temperature=t
+    )
     (0.5 * loss).backward()
     assert term.item() == pytest.approx(0.5 * loss.item())
     compared = 0
@@ -88,15 +105,23 @@ def test_every_method_gets_eq_1_on_the_targets_labels(name):
 
 
 def test_a_teacher_is_trusted_as_often_as_it_was_right():
-    method, data = make("fgda-st", False, torch.float32), labelled_batch()
+    method = make("fgda-st", False, torch.float32)
+    data = labelled_batch()
     guess = torch.tensor([[[0, 1], [2, 2]]])
     assert method.trust(guess) == 1.0
     from fgda_cli.methods.offline import OfflineData
 
-    offline = OfflineData(SimpleNamespace(labelled_items=[1]), None, torch.device("cpu"), Reporter(quiet=True))
+    offline = OfflineData(
+        SimpleNamespace(labelled_items=[1]),
+        None,
+        torch.device("cpu"),
+        reporter=Reporter(quiet=True),
+    )
     method.before_training(offline)
     assert (method.trust(guess) == 1).all()  # nothing known yet
-    method.modules["checked"].counts += torch.tensor([[1500.0, 500, 0, 0, 0], [500.0, 500, 0, 0, 0]])
+    method.modules["checked"].counts += torch.tensor(
+        [[1500.0, 500, 0, 0, 0], [500.0, 500, 0, 0, 0]]
+    )
     expected = (500 + PRIOR_PIXELS) / (1500 + PRIOR_PIXELS)
     assert method.trust(guess).tolist() == [[[pytest.approx(expected), 1.0], [1.0, 1.0]]]
     before = method.modules["checked"].counts.clone()
@@ -112,16 +137,23 @@ def job(data_root, tiny_preset, tmp_path):
     torch.set_num_threads(1)
     reporter = Reporter(quiet=True, decisions=[])
     return stages.Job(
-        tiny_preset(GAME, "data.target.labelled=3", method="fgda-st"), data_root, tmp_path / "run", "cpu", reporter=reporter
+        tiny_preset(GAME, "data.target.labelled=3", method="fgda-st"),
+        data_root,
+        tmp_path / "run",
+        device="cpu",
+        reporter=reporter,
     )
 
 
 def test_the_labels_used_are_said_and_change_the_run(job, trained, tiny_preset, tmp_path):
     final = stages.adapt(job, trained)
     assert (
-        "labels of 3 of 10 images of playground-game are used in adaptation (data.target.labelled: 3)" in job.reporter.decisions
+        "labels of 3 of 10 images of playground-game are used in adaptation"
+        " (data.target.labelled: 3)" in job.reporter.decisions
     )
-    plain = stages.adapt(replace(job, preset=tiny_preset(GAME, method="fgda-st"), out=tmp_path / "plain"), trained)
+    plain = stages.adapt(
+        replace(job, preset=tiny_preset(GAME, method="fgda-st"), out=tmp_path / "plain"), trained
+    )
     assert not same(final, plain)
     lines = [json.loads(line) for line in (job.out / "metrics.jsonl").read_text().splitlines()]
     assert all(line["labelled"] > 0 for line in lines if "seg" in line)
@@ -132,14 +164,24 @@ def test_a_run_with_labels_resumes_to_the_bit(job, trained, tmp_path, monkeypatc
     crash_at(monkeypatch, 3, lambda: stages.adapt(replace(job, out=tmp_path / "parts"), trained))
     parts = stages.adapt(replace(job, out=tmp_path / "parts"), trained)
     assert same(whole, parts)
-    states = [checkpoint.load(path.parent / "last.pth")["train"]["modules"]["checked"] for path in (whole, parts)]
-    assert torch.equal(states[0]["counts"], states[1]["counts"]) and states[0]["counts"][0].sum() > 0
+    states = [
+        checkpoint.load(path.parent / "last.pth")["train"]["modules"]["checked"]
+        for path in (whole, parts)
+    ]
+    assert (
+        torch.equal(states[0]["counts"], states[1]["counts"]) and states[0]["counts"][0].sum() > 0
+    )
 
 
 def test_pretraining_does_not_look_at_the_targets_labels(job, tiny_preset, tmp_path):
     first = stages.pretrain(replace(job, out=tmp_path / "a"))
     assert same(first, stages.pretrain(replace(job, preset=tiny_preset(GAME), out=tmp_path / "b")))
-    assert stages.pretrain(replace(job, preset=tiny_preset(GAME, "data.target.labelled=5"), out=tmp_path / "a")) == first
+    assert (
+        stages.pretrain(
+            replace(job, preset=tiny_preset(GAME, "data.target.labelled=5"), out=tmp_path / "a")
+        )
+        == first
+    )
     assert not any("labels of" in said for said in job.reporter.decisions)
 
 
@@ -150,7 +192,10 @@ def test_the_source_takes_no_such_key(tiny_preset):
 
 def test_a_method_that_reads_no_target_has_no_use_for_its_labels(job, trained, tiny_preset):
     with pytest.raises(UsageError, match="method source-only reads no target"):
-        stages.adapt(replace(job, preset=tiny_preset("data.target.labelled=3", method="source-only")), trained)
+        stages.adapt(
+            replace(job, preset=tiny_preset("data.target.labelled=3", method="source-only")),
+            trained,
+        )
 
 
 def test_labels_of_a_data_set_of_its_own(job, trained, tiny_preset):
@@ -161,12 +206,18 @@ def test_labels_of_a_data_set_of_its_own(job, trained, tiny_preset):
 def test_labelled_images_come_by_position(data_root):
     from fgda_cli.data.loader import Positions, batches
 
-    target = open_dataset(data_root, "playground-game")  # whose training images have labels
+    # whose training images have labels
+    target = open_dataset(data_root, "playground-game")
     from fgda_cli.data.store import PartOf
 
     part = PartOf(target, chosen_labels(target, 3, 0))
-    found = [next(batches(samples(data_root, labelled=part), Positions(2, 3, 4), workers, False)) for workers in (0, 1)]
-    assert torch.equal(found[0].labelled, found[1].labelled) and torch.equal(found[0].labelled_ids, found[1].labelled_ids)
+    found = [
+        next(batches(samples(data_root, labelled=part), Positions(2, 3, 4), workers, pin=False))
+        for workers in (0, 1)
+    ]
+    assert torch.equal(found[0].labelled, found[1].labelled) and torch.equal(
+        found[0].labelled_ids, found[1].labelled_ids
+    )
     seen = {image.numpy().tobytes() for image in found[0].labelled}
     assert 2 <= len(seen) <= 4 and np.asarray(found[0].labelled).shape[0] == 4
 
@@ -182,8 +233,14 @@ def test_a_truth_value_is_no_number_of_labels(tiny_preset):
         tiny_preset("data.target.labelled=true")
 
 
-def test_labels_that_are_used_and_evaluated_on_are_warned_of(job, trained, tiny_preset, tmp_path, capsys):
-    preset = tiny_preset("data.target.labelled=playground-game", "data.evaluation.dataset=playground-game",
-                         "data.evaluation.split=train", "adapt.iterations=1")  # fmt: skip
+def test_labels_that_are_used_and_evaluated_on_are_warned_of(
+    job, trained, tiny_preset, tmp_path, capsys
+):
+    preset = tiny_preset(
+        "data.target.labelled=playground-game",
+        "data.evaluation.dataset=playground-game",
+        "data.evaluation.split=train",
+        "adapt.iterations=1",
+    )
     stages.adapt(replace(job, preset=preset, out=tmp_path / "run"), trained)
     assert "images whose labels adaptation uses are also evaluated on" in capsys.readouterr().err

@@ -29,7 +29,9 @@ def labelled_by(method, portion: float) -> list[int]:
 def test_cbst_labels_the_most_confident_portion_of_each_class():
     method = cbst_over({0: (0.9, 0.8, 0.7, 0.6), 1: (0.65, 0.55)})
     assert labelled_by(method, 0.5) == [0, 0, 255, 255, 1, 255]
-    edges = torch.sigmoid(cbst.LOWEST + method.modules["thresholds"].bins * (cbst.HIGHEST - cbst.LOWEST) / cbst.BINS)
+    edges = torch.sigmoid(
+        cbst.LOWEST + method.modules["thresholds"].bins * (cbst.HIGHEST - cbst.LOWEST) / cbst.BINS
+    )
     assert edges[:2].tolist() == pytest.approx([0.8, 0.65], abs=3e-3)
 
 
@@ -47,11 +49,13 @@ def test_cbst_takes_of_equal_confidences_the_portion_asked_for():
 
 def test_cbst_leaves_a_class_of_too_few_pixels_unlabelled():
     method = cbst_over({0: (0.9,) * 8, 1: (0.99,)})
-    assert labelled_by(method, 0.5)[-1] == 255  # half of one pixel is none
+    # half of one pixel is none
+    assert labelled_by(method, 0.5)[-1] == 255
 
 
 def test_cbst_portion_grows_by_round_and_stops_at_its_end():
-    method, portions = make("cbst", False, torch.float32, rounds=4, portion_step=0.2), []
+    method = make("cbst", False, torch.float32, rounds=4, portion_step=0.2)
+    portions = []
     method.find_thresholds = lambda images, portion: portions.append(portion)
     for iteration in range(8):
         method.begin_iteration(iteration, 8, lambda: iter(()))
@@ -72,29 +76,35 @@ def test_cbst_labels_by_the_targets_statistics_when_batch_norm_follows_them():
 
 def test_the_teacher_follows_by_the_ema_factor():
     method = make("fgda-st", False, torch.float32, ema=0.9)
-    student, teacher = method.model.head.convs[0].weight, method.modules["teacher"].head.convs[0].weight
+    student = method.model.head.convs[0].weight
+    teacher = method.modules["teacher"].head.convs[0].weight
     with torch.no_grad():
         student.fill_(1.0)
         teacher.zero_()
-    method.end_iteration(0)  # 1 - 1/1 = 0: the student's copy
+    # 1 - 1/1 = 0: the student's copy
+    method.end_iteration(0)
     assert teacher.unique().tolist() == pytest.approx([1.0])
     with torch.no_grad():
         teacher.zero_()
     method.end_iteration(3)  # 1 - 1/4 = 0.75
     assert teacher.unique().tolist() == pytest.approx([0.25])
-    method.end_iteration(1000)  # 1 - 1/1001 is more than 0.9
+    # 1 - 1/1001 is more than 0.9
+    method.end_iteration(1000)
     assert teacher.unique().tolist() == pytest.approx([0.9 * 0.25 + 0.1])
 
 
 def test_class_mix_pastes_half_of_the_classes_and_weighs_the_teachers_pixels():
-    method, data = make("fgda-st", False, torch.float32), batch()
+    method = make("fgda-st", False, torch.float32)
+    data = batch()
     size = data.target.shape[-2:]
     probs = torch.full((2, *size), 0.5)
-    probs[:, : size[0] // 4] = 0.99  # a quarter of the pixels is sure
+    # a quarter of the pixels is sure
+    probs[:, : size[0] // 4] = 0.99
     images, labels, weight = method.mix(data, torch.full((2, *size), 3), method.sure_share(probs))
     for i in range(2):
         pasted = method.pasted_pixels(data.labels[i].long(), i)
-        assert len(data.labels[i][pasted].unique()) == 3  # half of five, rounded up
+        # half of five, rounded up
+        assert len(data.labels[i][pasted].unique()) == 3
         assert torch.equal(images[i][:, pasted], data.source[i][:, pasted])
         assert torch.equal(images[i][:, ~pasted], data.target[i][:, ~pasted])
         assert torch.equal(labels[i][pasted], data.labels[i][pasted].long())
@@ -105,19 +115,33 @@ def test_class_mix_pastes_half_of_the_classes_and_weighs_the_teachers_pixels():
 
 def test_class_mix_over_a_source_of_another_size_keeps_labels_on_their_image():
     """Image and label of the source are resized alike: their pixels stay on each other."""
-    method, data = make("fgda-st", False, torch.float32), batch()
+    method = make("fgda-st", False, torch.float32)
+    data = batch()
     size = (24, 36)
-    data = data._replace(source=data.labels[:, None].expand(-1, 3, -1, -1).contiguous(), target=data.target[:, :, :24, :36])
+    data = data._replace(
+        source=data.labels[:, None].expand(-1, 3, -1, -1).contiguous(),
+        target=data.target[:, :, :24, :36],
+    )
     images, labels, weight = method.mix(data, torch.full((2, *size), 3), torch.zeros(2, 1, 1))
     pasted = weight == 1
-    assert images.shape[-2:] == size and pasted.any() and torch.equal(images[:, 0][pasted].long(), labels[pasted])
+    assert (
+        images.shape[-2:] == size
+        and pasted.any()
+        and torch.equal(images[:, 0][pasted].long(), labels[pasted])
+    )
 
 
 def test_mixed_images_are_changed_in_colour_and_drawn_again_alike():
-    method, images = make("fgda-st", False, torch.float32, mix_jitter_share=1.0), batch().target
-    method.seed, method.iteration = 3, 5
+    method = make("fgda-st", False, torch.float32, mix_jitter_share=1.0)
+    images = batch().target
+    method.seed = 3
+    method.iteration = 5
     first = method.augment(images)
-    assert first.shape == images.shape and not torch.equal(first, images) and torch.equal(first, method.augment(images))
+    assert (
+        first.shape == images.shape
+        and not torch.equal(first, images)
+        and torch.equal(first, method.augment(images))
+    )
     method.iteration = 6
     assert not torch.equal(first, method.augment(images))
     still = make("fgda-st", False, torch.float32, mix_jitter_share=0.0, mix_blur_share=0.0)

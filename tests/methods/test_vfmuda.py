@@ -1,4 +1,6 @@
-"""VFM-UDA++: golden values of its parts, its step against the published recipe written plainly, and what can be left out."""
+"""VFM-UDA++: golden values of its parts, its step against the published recipe written plainly, and
+what can be left out.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,8 @@ def with_foundation(**settings):
 
 
 def test_distillation_loss():
-    s, t = torch.sin(0.37 * counted(2, 5, 3, 4)), 2 * torch.cos(0.23 * counted(2, 5, 3, 4) + 0.5)
+    s = torch.sin(0.37 * counted(2, 5, 3, 4))
+    t = 2 * torch.cos(0.23 * counted(2, 5, 3, 4) + 0.5)
     found = [float(feature_gap(s, t, cosine)) for cosine in (0.9, 0.0, 1.0)]
     assert found == pytest.approx([0.816993, 0.825659, 0.816030], abs=1e-6)
 
@@ -53,7 +56,8 @@ def test_feature_head():
         base = 1.0 if value.ndim == 1 and key == "feat_project.1.weight" else 0.0
         value.copy_(base + 0.3 * torch.sin(0.7 * counted(*value.shape) + sum(map(ord, key)) % 97))
     x = torch.sin(0.5 * counted(1, 4, 4, 4))
-    small, whole = head(x, (3, 3)).detach(), head(x, (4, 4)).detach()
+    small = head(x, (3, 3)).detach()
+    whole = head(x, (4, 4)).detach()
     golden = [0.431663, 1.729417, 0.557496, -1.169641, -0.809342, 0.848794]
     assert small[0, :, 0, 0].tolist() == pytest.approx(golden, abs=1e-6)
     golden = [0.308253, 1.602003, 0.629175, -1.013125, -0.817474, 0.688976]
@@ -71,7 +75,7 @@ def test_block_masks():
     assert masks[0].sum(1).tolist() == [28] * 20 + [14] * 20
     draws = (0.5 + 0.5 * torch.sin(1.3 * torch.arange(2 * 18 * 18))).view(2, 18, 18)
     assert [int(stay(draw, (1120, 1120), 0.7).sum()) for draw in draws] == [476167, 472198]
-    assert block_mask((1024, 1024), 57, 0.7, generator_of(0)).shape == (1024, 1024)
+    assert block_mask((1024, 1024), 57, 0.7, generator=generator_of(0)).shape == (1024, 1024)
 
 
 class Teacher(torch.nn.Module):
@@ -88,7 +92,11 @@ class Teacher(torch.nn.Module):
         mean, std = (part.double() for part in IMAGENET)
         n = (images / 255 - mean) / std
         rho = self.lean * torch.arange(6, dtype=torch.float64) / 5
-        logits = [9 * n[:, 0] - 2 * n[:, 1] + 3 * rho, 6 * n[:, 1] + n[:, 2] - 2 * rho, 4 * n[:, 2] - 3 * n[:, 0]]
+        logits = [
+            9 * n[:, 0] - 2 * n[:, 1] + 3 * rho,
+            6 * n[:, 1] + n[:, 2] - 2 * rho,
+            4 * n[:, 2] - 3 * n[:, 0],
+        ]
         return type("Output", (), {"logits": torch.stack(logits, dim=1)})
 
 
@@ -124,14 +132,30 @@ def test_border_of_a_frame():
 
 def test_schedule_is_the_published_one_but_for_a_thousandth_in_the_warm_up():
     factor = poly(1.0, 1500)
-    for t, published in ((0, 0.001), (1, 0.00166644), (749, 0.50016678), (1499, 1), (1500, 0.9625), (20000, 0.5)):
+    for t, published in (
+        (0, 0.001),
+        (1, 0.00166644),
+        (749, 0.50016678),
+        (1499, 1),
+        (1500, 0.9625),
+        (20000, 0.5),
+    ):
         assert factor(t, 40000) == pytest.approx(published, abs=1e-3 if t < 1500 else 1e-9)
 
 
 def test_the_teachers_first_update_is_the_mean_of_both():
     method = with_foundation()
-    slow, fast = method.modules["teacher"].head.convs[0].bias, method.model.head.convs[0].bias
-    for iteration, factor in ((0, 0.5), (1, 2 / 3), (2, 0.75), (9, 0.909091), (997, 0.998999), (998, 0.999), (5000, 0.999)):
+    slow = method.modules["teacher"].head.convs[0].bias
+    fast = method.model.head.convs[0].bias
+    for iteration, factor in (
+        (0, 0.5),
+        (1, 2 / 3),
+        (2, 0.75),
+        (9, 0.909091),
+        (997, 0.998999),
+        (998, 0.999),
+        (5000, 0.999),
+    ):
         with torch.no_grad():
             slow.zero_(), fast.fill_(1.0)
         method.end_iteration(iteration)
@@ -139,27 +163,61 @@ def test_the_teachers_first_update_is_the_mean_of_both():
 
 
 def test_learning_rates_by_part():
-    """Four blocks, eta 1.414214e-4: the new parts learn at eta, the last block at a tenth of it, 0.9 from block to block."""
+    """Four blocks, eta 1.414214e-4: the new parts learn at eta, the last block at a tenth of it,
+    0.9 from block to block.
+    """
     preset = load_preset("synthia2city-vfmuda", [])
-    model = Segmenter(19, "adapter:tiny14", output_stride="native", multi_level=False, head="upscale", head_width=8)
-    recipe = Recipe(preset.optim.lr, preset.optim.head_lr_factor, 0.9, 0.01, poly(1.0), "adamw", layer_decay=0.9)
+    model = Segmenter(
+        19,
+        "adapter:tiny14",
+        output_stride="native",
+        multi_level=False,
+        head="upscale",
+        head_width=8,
+    )
+    recipe = Recipe(
+        preset.optim.lr,
+        preset.optim.head_lr_factor,
+        0.9,
+        weight_decay=0.01,
+        schedule=poly(1.0),
+        kind="adamw",
+        layer_decay=0.9,
+    )
     groups = refine(model.parameter_groups(recipe.lr, recipe.head_lr_factor), model, recipe)
     rate = {id(p): group["lr"] for group in groups for p in group["params"]}
     named = {name: rate[id(p)] for name, p in model.named_parameters()}
-    assert all("weight_decay" not in group for group in groups)  # norms, biases and embeddings decay as the rest
+    # norms, biases and embeddings decay as the rest
+    assert all("weight_decay" not in group for group in groups)
     blocks = [named[f"backbone.blocks.{n}.attn.qkv.weight"] for n in (3, 2, 1, 0)]
-    assert blocks == pytest.approx([1.41421356e-5, 1.27279221e-5, 1.14551299e-5, 1.03096169e-5], rel=1e-5)
+    assert blocks == pytest.approx(
+        [1.41421356e-5, 1.27279221e-5, 1.14551299e-5, 1.03096169e-5], rel=1e-5
+    )
     for name in ("cls_token", "pos_embed", "patch_embed.proj.weight"):
         assert named[f"backbone.{name}"] == pytest.approx(9.27865518e-6, rel=1e-5)
-    new = ("backbone.spm.", "backbone.interactions.", "backbone.up.", "backbone.norm", "backbone.level_embed", "neck.", "head.")
+    new = (
+        "backbone.spm.",
+        "backbone.interactions.",
+        "backbone.up.",
+        "backbone.norm",
+        "backbone.level_embed",
+        "neck.",
+        "head.",
+    )
     others = {name: value for name, value in named.items() if name.startswith(new)}
-    assert len(set(others.values())) == 1 and others["head.convs.0.weight"] == pytest.approx(1.41421356e-4, rel=1e-5)
+    assert len(set(others.values())) == 1 and others["head.convs.0.weight"] == pytest.approx(
+        1.41421356e-4, rel=1e-5
+    )
     assert len(others) + 3 + 1 + 4 * 14 == len(named)
 
 
-@pytest.mark.parametrize("temperature, expected", [
-    (0.05, [3.4308e-6, 0.0017095, 0.2459579, 0.7523291]), (0.01, [1.96e-27, 6.04e-14, 0.0037209, 0.9962791]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "temperature, expected",
+    [
+        (0.05, [3.4308e-6, 0.0017095, 0.2459579, 0.7523291]),
+        (0.01, [1.96e-27, 6.04e-14, 0.0037209, 0.9962791]),
+    ],
+)
 def test_rare_classes_by_temperature(temperature, expected):
     counts = np.diag([100.0, 50, 10, 1])
     draw = sampling.make("rare_class", counts, 0, temperature=temperature)
@@ -170,18 +228,30 @@ def test_rare_classes_by_temperature(temperature, expected):
 
 
 def test_gradients_equal_the_published_recipe():
-    method, data = with_foundation(), batch()
-    student, head = copy.deepcopy(method.model).train(), copy.deepcopy(method.modules["feature_head"])
-    teacher, foundation = copy.deepcopy(method.modules["teacher"]).train(), method.references["foundation"]
+    method = with_foundation()
+    data = batch()
+    student = copy.deepcopy(method.model).train()
+    head = copy.deepcopy(method.modules["feature_head"])
+    teacher = copy.deepcopy(method.modules["teacher"]).train()
+    foundation = method.references["foundation"]
 
     def view(images, stream, **how):
-        return torch.stack([strong_view(image, generator_of(0, stream, 0, n), **how) for n, image in enumerate(images)])
+        return torch.stack(
+            [
+                strong_view(image, generator_of(0, stream, 0, n), **how)
+                for n, image in enumerate(images)
+            ]
+        )
 
     def probabilities(network, images):
-        return F.interpolate(network(images).logits, (32, 48), mode="bilinear", align_corners=True).softmax(1)
+        return F.interpolate(
+            network(images).logits, (32, 48), mode="bilinear", align_corners=True
+        ).softmax(1)
 
     def loss_map(images, labels):
-        logits = F.interpolate(student(images).logits, (32, 48), mode="bilinear", align_corners=True)
+        logits = F.interpolate(
+            student(images).logits, (32, 48), mode="bilinear", align_corners=True
+        )
         return F.cross_entropy(logits, labels.long(), reduction="none")
 
     with torch.no_grad():
@@ -193,19 +263,31 @@ def test_gradients_equal_the_published_recipe():
     pasted = torch.zeros_like(guess, dtype=torch.bool)
     for n, labels in enumerate(data.labels):
         present = labels.unique()
-        order = torch.randperm(len(present), generator=generator_of(0, StepStream.PASTED_CLASSES, 0, n))
+        order = torch.randperm(
+            len(present), generator=generator_of(0, StepStream.PASTED_CLASSES, 0, n)
+        )
         pasted[n] = torch.isin(labels, present[order[: (len(present) + 1) // 2]])
     weak = view(data.target, StepStream.WEAK_TARGET, **WEAK)
     mixed = torch.where(pasted[:, None], data.source, weak)
     uda = {"jitter": 0.2, "kind": "torchvision"}
-    kept = torch.stack([block_mask((32, 48), 8, 0.7, generator_of(0, StepStream.MASKS, 0, n)) for n in range(2)])[:, None]
+    kept = torch.stack(
+        [
+            block_mask((32, 48), 8, 0.7, generator=generator_of(0, StepStream.MASKS, 0, n))
+            for n in range(2)
+        ]
+    )[:, None]
     changed = view(data.target, StepStream.MASKED_IMAGES, **uda)
     masked = torch.where(kept, changed.double(), method.model.normalise.mean)
     loss = loss_map(view(data.source, StepStream.STRONG_SOURCE, **STRONG), data.labels).mean()
-    mix_loss = loss_map(view(mixed, StepStream.MIXED_IMAGES, **uda), torch.where(pasted, data.labels.long(), guess))
+    mix_loss = loss_map(
+        view(mixed, StepStream.MIXED_IMAGES, **uda), torch.where(pasted, data.labels.long(), guess)
+    )
     loss = loss + (torch.where(pasted, torch.ones_like(weight), weight) * mix_loss).mean()
     loss = loss + (weight * loss_map(masked, guess)).mean()
-    for images, stream in ((data.source, StepStream.DISTILLED_SOURCE), (data.target, StepStream.DISTILLED_TARGET)):
+    for images, stream in (
+        (data.source, StepStream.DISTILLED_SOURCE),
+        (data.target, StepStream.DISTILLED_TARGET),
+    ):
         reference = foundation(images)
         found = head(student(view(images, stream, **WEAK)).stages[-1], reference.shape[-2:])
         near = F.smooth_l1_loss(found, reference, reduction="none").mean(1)
@@ -214,16 +296,30 @@ def test_gradients_equal_the_published_recipe():
     terms = method.step(data)
     assert set(terms) == {"seg", "self_training", "masked", "distil_source", "distil_target"}
     assert float(sum(terms.values()).detach()) == pytest.approx(float(loss.detach()), rel=1e-6)
-    expected = {f"model.{name}": p.grad for name, p in student.named_parameters() if p.requires_grad}
+    expected = {
+        f"model.{name}": p.grad for name, p in student.named_parameters() if p.requires_grad
+    }
     for name, gradient in gradients(method).items():
-        torch.testing.assert_close(gradient, expected[name], rtol=1e-5, atol=1e-6 * float(expected[name].abs().max()), msg=name)
-    for ours, theirs in zip(method.modules["feature_head"].parameters(), head.parameters(), strict=True):
+        torch.testing.assert_close(
+            gradient,
+            expected[name],
+            rtol=1e-5,
+            atol=1e-6 * float(expected[name].abs().max()),
+            msg=name,
+        )
+    for ours, theirs in zip(
+        method.modules["feature_head"].parameters(), head.parameters(), strict=True
+    ):
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-5, atol=1e-8)
 
 
 def test_what_is_off_is_not_there_and_mic_can_distil_too():
     plain = make("vfmuda", False, mask_block=8, lambda_distil_source=0, lambda_distil_target=0)
-    assert set(plain.modules) == {"teacher"} and set(plain.step(batch())) == {"seg", "self_training", "masked"}
+    assert set(plain.modules) == {"teacher"} and set(plain.step(batch())) == {
+        "seg",
+        "self_training",
+        "masked",
+    }
     assert not set(make("mic", False, mask_block=8, lambda_fd=0).modules) - {"teacher"}
     mic = make("mic", False, mask_block=8, lambda_fd=0.0, lambda_distil_target=0.1, **FOUNDATION)
     assert "distil_target" in mic.step(batch()) and "distil_source" not in mic.step(batch())
@@ -231,22 +327,31 @@ def test_what_is_off_is_not_there_and_mic_can_distil_too():
 
 
 def test_a_foundation_model_that_cannot_be_had_is_refused_before_work(tmp_path):
-    settings, model = method_class("vfmuda").Settings, Segmenter(5, "resnet18", width=8)
-    with pytest.raises(UsageError, match="methods.vfmuda.distil_model: timm has no model 'vit_tinny'"):
-        method_class("vfmuda").check(settings(name="vfmuda", distil_model="timm:vit_tinny"), model, None, None)
+    settings = method_class("vfmuda").Settings
+    model = Segmenter(5, "resnet18", width=8)
+    with pytest.raises(
+        UsageError, match="methods.vfmuda.distil_model: timm has no model 'vit_tinny'"
+    ):
+        method_class("vfmuda").check(
+            settings(name="vfmuda", distil_model="timm:vit_tinny"), model, None, target=None
+        )
     for name in ("timm:vit_tiny_patch16_224", "vit_tiny_patch16_224"):
-        wanted = settings(name="vfmuda", distil_model=name, distil_weights=str(tmp_path / "none.pth"))
+        wanted = settings(
+            name="vfmuda", distil_model=name, distil_weights=str(tmp_path / "none.pth")
+        )
         with pytest.raises(FgdaError, match="no weight file"):
-            method_class("vfmuda").check(wanted, model, None, None)
+            method_class("vfmuda").check(wanted, model, None, target=None)
 
 
 def test_a_random_foundation_is_its_seeds_alone_and_a_cnn_gives_its_last_map():
-    images, before = batch().source[:1, :, :, :40].repeat(1, 1, 1, 2), torch.random.get_rng_state()
-    one, two, other = (load_foundation(VIT, "none", 1.0, seed).eval() for seed in (3, 3, 4))
+    images = batch().source[:1, :, :, :40].repeat(1, 1, 1, 2)
+    before = torch.random.get_rng_state()
+    one, two, other = (load_foundation(VIT, "none", 1.0, seed=seed).eval() for seed in (3, 3, 4))
     with torch.no_grad():
         assert torch.equal(one(images), two(images)) and not torch.equal(one(images), other(images))
         assert one(images).shape == (1, 192, 2, 5)
-        assert one.net.forward_features(one.normalise(images)).shape[1] == 11  # the class token is the one left out
+        # the class token is the one left out
+        assert one.net.forward_features(one.normalise(images)).shape[1] == 11
         assert load_foundation(VIT, "none", 0.5).eval()(images).shape == (1, 192, 1, 2)
         assert load_foundation("timm:resnet18", "none", 1.0).eval()(images).shape == (1, 512, 1, 2)
     assert torch.equal(before, torch.random.get_rng_state())
@@ -257,36 +362,57 @@ def test_a_random_foundation_is_its_seeds_alone_and_a_cnn_gives_its_last_map():
 
 def test_strong_views_of_four_strengths_and_without_colour():
     image = torch.randint(0, 256, (3, 20, 30), dtype=torch.uint8)
-    grey = strong_view(image, generator_of(1), jitter=0.0, blur_share=0.0, kind="torchvision", grey_share=1.0)
+    grey = strong_view(
+        image, generator_of(1), jitter=0.0, blur_share=0.0, kind="torchvision", grey_share=1.0
+    )
     assert torch.equal(grey[0], grey[1]) and torch.equal(grey[1], grey[2])
     kwargs = {"blur_share": 0.0, "kind": "torchvision", "jitter_share": 1.0}
-    assert torch.equal(*(strong_view(image, generator_of(7), jitter=j, **kwargs) for j in (0.3, (0.3,) * 4)))
+    assert torch.equal(
+        *(strong_view(image, generator_of(7), jitter=j, **kwargs) for j in (0.3, (0.3,) * 4))
+    )
     assert torch.equal(strong_view(image, generator_of(7), jitter=(0.0,) * 4, **kwargs), image)
-    changed = strong_view(image, generator_of(7), jitter=(0.5, 0.0, 0.0, 0.0), **kwargs).float() / image.clamp(min=1)
-    assert float(changed[(image > 40) & (image < 120)].std()) < 0.02  # one factor for all pixels
+    changed = strong_view(
+        image, generator_of(7), jitter=(0.5, 0.0, 0.0, 0.0), **kwargs
+    ).float() / image.clamp(min=1)
+    # one factor for all pixels
+    assert float(changed[(image > 40) & (image < 120)].std()) < 0.02
 
 
 def test_crops_are_asked_for_both_conditions_at_once():
     rng = np.random.default_rng(0)
     label = np.zeros((40, 80), np.uint8)
-    label[:, 60:], label[20:30, 58:62] = 1, 2
-    boxes = [augment.varied_box(label, (20, 20), rng, 0.75, wanted=2, least=20, tries=200) for _ in range(50)]
+    label[:, 60:] = 1
+    label[20:30, 58:62] = 2
+    boxes = [
+        augment.varied_box(label, (20, 20), rng, most=0.75, wanted=2, least=20, tries=200)
+        for _ in range(50)
+    ]
     for box in boxes:
         counts = np.bincount(augment.cut(label, box, (20, 20)).ravel(), minlength=3)
         assert counts[2] > 20 and counts.max() < 300
     only = np.zeros((40, 80), np.uint8)
-    boxes = [augment.varied_box(only, (20, 20), rng, 0.75, wanted=1, least=5, tries=3) for _ in range(5)]
-    assert len(set(boxes)) > 1  # the last is taken as it is
+    boxes = [
+        augment.varied_box(only, (20, 20), rng, most=0.75, wanted=1, least=5, tries=3)
+        for _ in range(5)
+    ]
+    # the last is taken as it is
+    assert len(set(boxes)) > 1
 
 
 def test_the_samples_read_the_new_keys(data_root, tiny_preset):
     from fgda_cli.training.components import make_samples
 
-    preset = tiny_preset("data.rare_class_temperature=0.05", "data.crop_tries=20", "data.sampling=rare_class")
+    preset = tiny_preset(
+        "data.rare_class_temperature=0.05", "data.crop_tries=20", "data.sampling=rare_class"
+    )
     assert (preset.data.rare_class_temperature, preset.data.crop_tries) == (0.05, 20)
-    source, target = (open_dataset(data_root, name) for name in ("playground-game", "playground-street"))
+    source, target = (
+        open_dataset(data_root, name) for name in ("playground-game", "playground-street")
+    )
     data = type("Data", (), {"source": source, "target": target, "untrained": (), "labelled": None})
-    samples = make_samples(preset, preset.adapt, data, method_class("vfmuda"))
-    cold = make_samples(tiny_preset("data.sampling=rare_class"), preset.adapt, data, method_class("vfmuda"))
+    samples = make_samples(preset, preset.adapt, data, method=method_class("vfmuda"))
+    cold = make_samples(
+        tiny_preset("data.sampling=rare_class"), preset.adapt, data, method=method_class("vfmuda")
+    )
     assert samples.choice.crop_tries == 20 and isinstance(samples.augmentation, Augmentation)
     assert not np.array_equal(samples.draw_source.cumulative, cold.draw_source.cumulative)

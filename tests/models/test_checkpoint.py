@@ -20,7 +20,9 @@ class Evil:
         return (open, ("/tmp/fgda-evil", "w"))
 
 
-@pytest.mark.parametrize("content", [b"", b"just text\n", b"PK\x03\x04 broken zip", pickle.dumps({"a": 1})])
+@pytest.mark.parametrize(
+    "content", [b"", b"just text\n", b"PK\x03\x04 broken zip", pickle.dumps({"a": 1})]
+)
 def test_files_that_are_no_checkpoint(tmp_path, content):
     path = tmp_path / "x.pth"
     path.write_bytes(content)
@@ -58,10 +60,12 @@ def test_a_folder_names_the_file_in_it(tmp_path):
 def test_classes_in_another_order_leave_every_layer_before_the_last(head):
     torch.manual_seed(0)
     net = Segmenter(5, "resnet18", width=8, head=head, head_width=16, dilations=(1, 2)).train()
-    order, images = [3, 1, 4, 0, 2], torch.randint(0, 256, (2, 3, 64, 64))
+    order = [3, 1, 4, 0, 2]
+    images = torch.randint(0, 256, (2, 3, 64, 64))
     turned = Segmenter(5, "resnet18", width=8, head=head, head_width=16, dilations=(1, 2)).train()
     turned.load_state_dict(checkpoint.reorder_head(net.state_dict(), order))
-    found, expected = turned(images), net(images)
+    found = turned(images)
+    expected = net(images)
     torch.testing.assert_close(found.logits, expected.logits[:, order])
     torch.testing.assert_close(found.aux_logits, expected.aux_logits[:, order])
 
@@ -78,8 +82,10 @@ def test_our_own_exports_are_named_as_what_they_are(tmp_path):
 def test_our_own_checkpoint_is_no_encoders_weights(trained):
     """Case 53: "520 missing"."""
     encoder = torch.nn.Linear(1, 1)
-    with pytest.raises(FgdaError, match=r"is an fgda checkpoint, not an encoder's weights: start from it by --init"):
-        weights.load_backbone(encoder, "resnet18", "torchvision", str(trained))
+    with pytest.raises(
+        FgdaError, match=r"is an fgda checkpoint, not an encoder's weights: start from it by --init"
+    ):
+        weights.load_backbone(encoder, "resnet18", "torchvision", weights=str(trained))
 
 
 def test_tensors_below_an_unknown_key_are_named(tmp_path):
@@ -132,27 +138,41 @@ def test_odd_metadata_are_one_line_that_names_the_key(trained, tmp_path, key):
 
 
 def test_a_small_file_takes_little_memory(trained, tmp_path):
-    """Names, shapes and sizes are compared before anything that a damaged file describes is made."""
+    """Names, shapes and sizes are compared before anything that a damaged file describes is
+    made.
+    """
     content = checkpoint.load(trained)
     few = torch.zeros(1).expand(5 * 10**9)
-    torch.save(content | {"model": content["model"] | {"head.convs.0.bias": few}}, tmp_path / "spread.pth")
+    torch.save(
+        content | {"model": content["model"] | {"head.convs.0.bias": few}}, tmp_path / "spread.pth"
+    )
     with pytest.raises(FgdaError, match="5000000000 numbers in fewer bytes"):
         checkpoint.load(tmp_path / "spread.pth")
-    wide = content["preset"] | {"model": content["preset"]["model"] | {"width": 8192, "head_width": 8192}}
+    wide = content["preset"] | {
+        "model": content["preset"]["model"] | {"width": 8192, "head_width": 8192}
+    }
     torch.save(content | {"preset": wide}, tmp_path / "wide.pth")
     loaded = checkpoint.load(tmp_path / "wide.pth")
     with pytest.raises(FgdaError, match="has the shape"):
         checkpoint.restore_model(loaded, tmp_path / "wide.pth")
-    with zipfile.ZipFile(trained) as stored, zipfile.ZipFile(tmp_path / "deflated.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+    with (
+        zipfile.ZipFile(trained) as stored,
+        zipfile.ZipFile(tmp_path / "deflated.pth", "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
         for entry in stored.namelist():
             archive.writestr(entry, stored.read(entry))
     with pytest.raises(FgdaError, match="compressed archive"):
         checkpoint.load(tmp_path / "deflated.pth")
 
 
-@pytest.mark.parametrize("prefix", ["_orig_mod.", "module._orig_mod.", "model.", "backbone.", "model.module."])
+@pytest.mark.parametrize(
+    "prefix", ["_orig_mod.", "module._orig_mod.", "model.", "backbone.", "model.module."]
+)
 def test_prefixes_that_all_weights_have_are_taken_away(prefix):
     state = {"conv1.weight": torch.zeros(2), "layer1.0.bn1.bias": torch.zeros(1)}
-    assert weights.plain_names({prefix + key: value for key, value in state.items()}).keys() == state.keys()
+    assert (
+        weights.plain_names({prefix + key: value for key, value in state.items()}).keys()
+        == state.keys()
+    )
     other = {"backbone.conv1.weight": torch.zeros(2), "decode_head.conv.weight": torch.zeros(2)}
     assert weights.plain_names(other).keys() == other.keys()

@@ -21,11 +21,23 @@ def write(tmp_path, text, name="mine.yaml"):
 
 def test_the_published_settings():
     preset = load_preset("gta2city")
-    assert (preset.model.backbone, preset.model.output_stride, preset.model.multi_level) == ("resnet101", 8, True)
-    assert (preset.pretrain.iterations, preset.adapt.iterations, preset.adapt.batch_size) == (20000, 40000, 1)
+    assert (preset.model.backbone, preset.model.output_stride, preset.model.multi_level) == (
+        "resnet101",
+        8,
+        True,
+    )
+    assert (preset.pretrain.iterations, preset.adapt.iterations, preset.adapt.batch_size) == (
+        20000,
+        40000,
+        1,
+    )
     assert (preset.data.source.size, preset.data.target.size) == ((1280, 720), (1024, 512))
     assert (preset.method.name, preset.method.lambda_adv, preset.method.eta) == ("fgda", 0.001, 1.0)
-    assert (preset.optim.lr, preset.optim.weight_decay, preset.optim.poly_power) == (2.5e-4, 5e-4, 0.9)
+    assert (preset.optim.lr, preset.optim.weight_decay, preset.optim.poly_power) == (
+        2.5e-4,
+        5e-4,
+        0.9,
+    )
     assert load_preset("synthia2city").data.untrained == ("terrain", "truck", "train")
 
 
@@ -39,8 +51,15 @@ def test_every_shipped_preset_loads_and_survives_its_json(name):
 
 def test_extends_inherits_and_overrides(tmp_path):
     write(tmp_path, "extends: gta2city\noptim: {lr: 0.1}\n", "parent.yaml")
-    preset = load_preset(write(tmp_path, "extends: parent\noptim: {momentum: 0.5}\n"), ["adapt.iterations=7"])
-    assert (preset.name, preset.optim.lr, preset.optim.momentum, preset.adapt.iterations) == ("mine", 0.1, 0.5, 7)
+    preset = load_preset(
+        write(tmp_path, "extends: parent\noptim: {momentum: 0.5}\n"), ["adapt.iterations=7"]
+    )
+    assert (preset.name, preset.optim.lr, preset.optim.momentum, preset.adapt.iterations) == (
+        "mine",
+        0.1,
+        0.5,
+        7,
+    )
 
 
 def test_set_reads_yaml_and_scientific_notation():
@@ -51,7 +70,10 @@ def test_set_reads_yaml_and_scientific_notation():
 @pytest.mark.parametrize(
     "text, expected",
     [
-        ("optim:\n  learning_rate: 1\n", ["line 3", "optim.learning_rate", "valid in optim:", " lr,"]),
+        (
+            "optim:\n  learning_rate: 1\n",
+            ["line 3", "optim.learning_rate", "valid in optim:", " lr,"],
+        ),
         ("optim:\n  lr: fast\n", ["line 3", "optim.lr", "number", "'fast'"]),
         ("optim: {lr: -1}\n", ["line 2", "optim.lr", "greater than 0"]),
         ("optim: {lr: .nan}\n", ["line 2", "optim.lr"]),
@@ -82,7 +104,9 @@ def test_errors_name_file_line_key_and_remedy(tmp_path, text, expected):
 
 
 def test_errors_of_set_name_the_option():
-    with pytest.raises(UsageError, match=r"--set: unknown key 'optim\.lrr'.*did you mean 'optim\.lr'"):
+    with pytest.raises(
+        UsageError, match=r"--set: unknown key 'optim\.lrr'.*did you mean 'optim\.lr'"
+    ):
         load_preset("gta2city", ["optim.lrr=1"])
     with pytest.raises(UsageError, match="key=value"):
         load_preset("gta2city", ["optim.lr"])
@@ -143,20 +167,26 @@ def test_set_reaches_the_chosen_method_or_the_named_one():
 
 
 def test_source_only_training_has_settings_of_its_own(tmp_path):
-    preset = load_preset(write(tmp_path, "extends: gta2city\nmethods: {source-only: {aux_seg: 0.4}}\n"))
+    preset = load_preset(
+        write(tmp_path, "extends: gta2city\nmethods: {source-only: {aux_seg: 0.4}}\n")
+    )
     assert preset.source_only.aux_seg == 0.4 and preset.method.aux_seg == 0.1
     assert from_json(preset.to_json(), "test") == preset
 
 
 @pytest.mark.parametrize("mapping", ["{name: mic, ema: 0.9}", "{ema: 0.9}"])
 def test_settings_in_the_old_place_are_moved_and_said(tmp_path, mapping):
-    """`method:` held the settings of all methods up to version 0.1; a mapping without a name follows the inherited one."""
+    """`method:` held the settings of all methods up to version 0.1; a mapping without a name
+    follows the inherited one.
+    """
     write(tmp_path, "extends: gta2city\nmethod: mic\n", "parent.yaml")
     said = Reporter(quiet=True, decisions=[])
     preset = load_preset(write(tmp_path, f"extends: parent\nmethod: {mapping}\n"), reporter=said)
     assert (preset.method.name, preset.method.ema) == ("mic", 0.9)
     (line,) = said.decisions
-    assert "mine.yaml, line 2" in line and "ema" in line and "methods.mic" in line and "\n" not in line
+    assert (
+        "mine.yaml, line 2" in line and "ema" in line and "methods.mic" in line and "\n" not in line
+    )
     other = load_preset(str(tmp_path / "mine.yaml"), method="fgda-st").method
     assert other.ema == method_class("fgda-st").Settings(name="fgda-st").ema
 
@@ -172,7 +202,9 @@ TABLE = Path(__file__).with_name("resolved_settings.yaml")
 
 
 def resolved() -> dict:
-    """By preset and method: the settings that are not the method's defaults, which are the published ones."""
+    """By preset and method: the settings that are not the method's defaults, which are the
+    published ones.
+    """
     found = {}
     for name in preset_names():
         of_preset = {}
@@ -187,21 +219,31 @@ def resolved() -> dict:
 
 
 def test_resolved_settings_of_every_preset_and_method():
-    """A change of this table is a change of results: write it anew by `python -m tests.presets.test_presets`."""
+    """A change of this table is a change of results: write it anew by `python -m
+    tests.presets.test_presets`.
+    """
     again = "if this change is meant: python -m tests.presets.test_presets writes the table anew"
     assert resolved() == yaml.safe_load(TABLE.read_text()), again
 
 
 def test_published_presets_have_published_values_for_every_method():
-    """Their own method's, and the bonnet and margins of Cityscapes where pseudo-labels weigh nothing (`mic`)."""
+    """Their own method's, and the bonnet and margins of Cityscapes where pseudo-labels weigh
+    nothing (`mic`).
+    """
     for name, methods in yaml.safe_load(TABLE.read_text()).items():
         if name in ("base", "synthia2city") or name.startswith("gta2city"):
             assert set(methods) <= {"mic"}, name
-            assert set(methods.get("mic", {})) <= {"lambda_masked", "ignore_top", "ignore_bottom"}, name
+            assert set(methods.get("mic", {})) <= {
+                "lambda_masked",
+                "ignore_top",
+                "ignore_bottom",
+            }, name
 
 
 if __name__ == "__main__":
-    TABLE.write_text(yaml.safe_dump(resolved(), sort_keys=False, default_flow_style=None, width=130))
+    TABLE.write_text(
+        yaml.safe_dump(resolved(), sort_keys=False, default_flow_style=None, width=130)
+    )
 
 
 def test_a_preset_that_is_no_utf8_is_refused_in_one_line(tmp_path):
@@ -222,7 +264,10 @@ def test_an_inherited_setting_that_a_layer_above_makes_idle_is_dropped(tmp_path)
     assert load_preset(parent, ["adapt.batch_norm=train"]).adapt.batch_norm_target_share == 0.3
     child = write(tmp_path, "extends: parent\nadapt: {batch_norm: train}\n")
     assert load_preset(child).adapt.batch_norm_target_share == 0.3
-    assert load_preset(parent, ["method.lambda_adv=0"], "mic").method.eta == load_preset("playground", method="mic").method.eta
+    assert (
+        load_preset(parent, ["method.lambda_adv=0"], "mic").method.eta
+        == load_preset("playground", method="mic").method.eta
+    )
     # The one that does nothing lies in the same layer as its cause, or above it.
     with pytest.raises(UsageError, match="batch_norm_target_share does nothing"):
         load_preset(child, ["adapt.batch_norm_target_share=0.5"])
@@ -230,6 +275,8 @@ def test_an_inherited_setting_that_a_layer_above_makes_idle_is_dropped(tmp_path)
         load_preset(parent, ["adapt.batch_norm=train", "adapt.batch_norm_target_share=0.7"])
     with pytest.raises(UsageError, match="eta does nothing"):
         load_preset(parent, ["method.lambda_adv=0", "method.eta=2"], "mic")
-    own = write(tmp_path, "extends: playground\nadapt: {batch_norm: train, batch_norm_target_share: 0.7}\n")
+    own = write(
+        tmp_path, "extends: playground\nadapt: {batch_norm: train, batch_norm_target_share: 0.7}\n"
+    )
     with pytest.raises(UsageError, match="mine.yaml, line 2: adapt.batch_norm_target_share"):
         load_preset(own, ["adapt.lr=0.1"])

@@ -12,20 +12,53 @@ from tests.helpers import needs
 pytestmark = needs("transformers")
 
 
-@pytest.mark.parametrize("name, masked, crop, rows, least", [
-    ("gta2city-daformer", 0, (512, 512), (15, 120), 1500), ("gta2city-hrda", 0, (1024, 1024), (0, 0), 6000),
-    ("gta2city-mic", 1, (1024, 1024), (0, 0), 6000),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, masked, crop, rows, least",
+    [
+        ("gta2city-daformer", 0, (512, 512), (15, 120), 1500),
+        ("gta2city-hrda", 0, (1024, 1024), (0, 0), 6000),
+        ("gta2city-mic", 1, (1024, 1024), (0, 0), 6000),
+    ],
+)
 def test_published_settings(name, masked, crop, rows, least):
     preset = load_preset(name, [])
-    m, o, stage = preset.method, preset.optim, preset.adapt
-    assert m.name == "mic" and m.lambda_adv == 0 and m.seg_temperature == 1 and m.lambda_masked == masked
-    assert (m.lambda_fd, m.ema, m.confidence, m.mix_jitter, m.mask_block, m.mask_ratio) == (0.005, 0.999, 0.968, 0.2, 64, 0.7)
+    m = preset.method
+    o = preset.optim
+    stage = preset.adapt
+    assert (
+        m.name == "mic"
+        and m.lambda_adv == 0
+        and m.seg_temperature == 1
+        and m.lambda_masked == masked
+    )
+    assert (m.lambda_fd, m.ema, m.confidence, m.mix_jitter, m.mask_block, m.mask_ratio) == (
+        0.005,
+        0.999,
+        0.968,
+        0.2,
+        64,
+        0.7,
+    )
     assert (m.ignore_top, m.ignore_bottom) == rows
-    whole = [int(share * side) for share, side in zip(preset.data.target.border, (1024, 1024, 2048, 2048), strict=True)]
+    whole = [
+        int(share * side)
+        for share, side in zip(preset.data.target.border, (1024, 1024, 2048, 2048), strict=True)
+    ]
     assert whole == ([0, 0, 0, 0] if name == "gta2city-daformer" else [30, 240, 30, 30])
-    assert (o.kind, o.lr, o.head_lr_factor, o.weight_decay, o.decay_norms) == ("adamw", 6e-5, 10, 0.01, "heads")
-    assert (o.poly_power, o.warmup, stage.warmup_iterations, stage.iterations, stage.batch_size) == (
+    assert (o.kind, o.lr, o.head_lr_factor, o.weight_decay, o.decay_norms) == (
+        "adamw",
+        6e-5,
+        10,
+        0.01,
+        "heads",
+    )
+    assert (
+        o.poly_power,
+        o.warmup,
+        stage.warmup_iterations,
+        stage.iterations,
+        stage.batch_size,
+    ) == (
         1,
         "times_decay",
         1500,
@@ -33,9 +66,13 @@ def test_published_settings(name, masked, crop, rows, least):
         2,
     )
     assert (stage.schedule_iterations or stage.iterations) == 40000 and stage.start == "backbone"
-    assert preset.data.source.crop == preset.data.target.crop == crop and preset.data.source.max_class_share == 0.75
+    assert (
+        preset.data.source.crop == preset.data.target.crop == crop
+        and preset.data.source.max_class_share == 0.75
+    )
     assert preset.data.rare_class_crop_pixels == least
-    assert preset.data.source.size == ((1280, 704) if name == "gta2city-daformer" else (2560, 1407))  # GTA5's aspect (row 29)
+    # GTA5's aspect (row 29)
+    assert preset.data.source.size == ((1280, 704) if name == "gta2city-daformer" else (2560, 1407))
     with torch.device("meta"):
         net = build_model(preset.model, 19)
     assert net.backbone.strides == (4, 8, 16, 32) and not net.align_corners

@@ -51,14 +51,19 @@ def test_memory_without_mallopt(monkeypatch, what):
     assert system.keep_freed_memory() is False
 
 
-@pytest.mark.parametrize("name, allowed, said", [("fp32", True, "TF32"), ("fp32", False, "full fp32"), ("bf16", True, None)])
+@pytest.mark.parametrize(
+    "name, allowed, said",
+    [("fp32", True, "TF32"), ("fp32", False, "full fp32"), ("bf16", True, None)],
+)
 def test_what_fp32_means_on_a_gpu_is_said(monkeypatch, name, allowed, said):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", allowed)
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
     reporter = Reporter(quiet=True, decisions=[])
     tune_for_training(Precision(name, torch.device("cuda")), True, reporter)
     assert torch.backends.cudnn.benchmark is True
-    assert [f"convolutions in {said}" in line for line in reporter.decisions] == ([] if said is None else [True])
+    assert [f"convolutions in {said}" in line for line in reporter.decisions] == (
+        [] if said is None else [True]
+    )
 
 
 def test_a_processor_is_left_as_it_is(monkeypatch):
@@ -83,7 +88,8 @@ def test_signals_that_are_missing_or_out_of_reach(monkeypatch):
 
     def elsewhere():
         try:
-            system.on_signal("SIGINT", signal.SIG_IGN)  # only the main thread may
+            # only the main thread may
+            system.on_signal("SIGINT", signal.SIG_IGN)
         except ValueError as error:
             failures.append(error)
 
@@ -102,7 +108,11 @@ def main():
     for name in ("SIGHUP", "SIGALRM", "SIGUSR1", "SIGUSR2"):
         delattr(signal, name)
     real = ctypes.CDLL
-    ctypes.CDLL = lambda name, *a, **k: (_ for _ in ()).throw(OSError()) if name is None else real(name, *a, **k)
+    def without_this_process(name, *a, **k):
+        if name is None:
+            raise OSError
+        return real(name, *a, **k)
+    ctypes.CDLL = without_this_process
     from fgda_cli.app import main as fgda
     sys.exit(fgda(sys.argv[1:]))
 
@@ -121,7 +131,17 @@ def bare(tmp_path, *arguments):
 
 def test_prepare_with_spawned_workers(tmp_path, raw_playground):
     done = bare(
-        tmp_path, "prepare", "gta5", "--root", raw_playground / "game", "--out", tmp_path, "--size", "64x32", "--workers", 2
+        tmp_path,
+        "prepare",
+        "gta5",
+        "--root",
+        raw_playground / "game",
+        "--out",
+        tmp_path,
+        "--size",
+        "64x32",
+        "--workers",
+        2,
     )
     assert done.returncode == 0, done.stderr
     assert len(PreparedDataset(tmp_path / "gta5").items("train")) == 10
@@ -129,7 +149,17 @@ def test_prepare_with_spawned_workers(tmp_path, raw_playground):
 
 def test_training_with_spawned_readers(tmp_path, data_root):
     flags = set_flags("run.workers=1", "pretrain.iterations=2")
-    done = bare(tmp_path, "pretrain", "--data-root", data_root, "--out", tmp_path / "run", "--device", "cpu", *flags)
+    done = bare(
+        tmp_path,
+        "pretrain",
+        "--data-root",
+        data_root,
+        "--out",
+        tmp_path / "run",
+        "--device",
+        "cpu",
+        *flags,
+    )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run/checkpoints/final.pth").is_file()
 
@@ -138,7 +168,9 @@ def test_auto_precision_is_measured_on_the_model_at_hand_without_touching_it_and
     from fgda_cli.models.segmenter import Segmenter
     from fgda_cli.runtime import devices
 
-    model, seen, reporter = Segmenter(3, "resnet18", width=8).train(), [], Reporter(quiet=True, decisions=[])
+    model = Segmenter(3, "resnet18", width=8).train()
+    seen = []
+    reporter = Reporter(quiet=True, decisions=[])
     before = {key: value.clone() for key, value in model.state_dict().items()}
     original = devices._step_seconds
 
@@ -158,15 +190,27 @@ def test_auto_precision_is_measured_on_the_model_at_hand_without_touching_it_and
     assert model.training and all(p.grad is None for p in model.parameters())
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert torch.equal(state, torch.random.get_rng_state())
-    assert measure_precision(torch.device("cpu")) == {"fp32": 1.0, "bf16": 0.5} and isinstance(found, Precision)
+    assert measure_precision(torch.device("cpu")) == {"fp32": 1.0, "bf16": 0.5} and isinstance(
+        found, Precision
+    )
 
 
-@pytest.mark.parametrize(("device", "wanted"), [("cpu", (1, 3, 128, 256)), ("cuda", (2, 3, 512, 512))])
+@pytest.mark.parametrize(
+    ("device", "wanted"), [("cpu", (1, 3, 128, 256)), ("cuda", (2, 3, 512, 512))]
+)
 def test_a_gpu_is_measured_at_the_steps_own_shape(monkeypatch, device, wanted):
-    """Small images leave a large GPU idle, so that both precisions take the same time; a processor would take minutes."""
+    """Small images leave a large GPU idle, so that both precisions take the same time; a processor
+    would take minutes.
+    """
     asked = []
-    monkeypatch.setattr(devices, "measure_precision", lambda *how: asked.append(how[2]) or {"fp32": 1.0, "bf16": 0.5})
-    assert make_precision("auto", torch.device(device), step=(2, 3, 512, 512)).name == "bf16" and asked == [wanted]
+    monkeypatch.setattr(
+        devices,
+        "measure_precision",
+        lambda *how: asked.append(how[2]) or {"fp32": 1.0, "bf16": 0.5},
+    )
+    assert make_precision(
+        "auto", torch.device(device), step=(2, 3, 512, 512)
+    ).name == "bf16" and asked == [wanted]
 
 
 def test_processes_beside_the_first_warn_of_their_own_files_alone(capsys):
@@ -179,8 +223,12 @@ def test_processes_beside_the_first_warn_of_their_own_files_alone(capsys):
 def test_kernel_1_convolutions_of_one_thread_run_in_onednn_with_the_same_result(monkeypatch):
     from torch.autograd.profiler import profile
 
-    layers = torch.nn.Sequential(torch.nn.Conv2d(16, 8, 1), torch.nn.Conv2d(8, 4, 1, groups=2), torch.nn.Conv2d(4, 4, 3))
-    images, found, threads = torch.randn(1, 16, 96, 128), [], torch.get_num_threads()
+    layers = torch.nn.Sequential(
+        torch.nn.Conv2d(16, 8, 1), torch.nn.Conv2d(8, 4, 1, groups=2), torch.nn.Conv2d(4, 4, 3)
+    )
+    images = torch.randn(1, 16, 96, 128)
+    found = []
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         for wide in (False, True):
@@ -189,7 +237,9 @@ def test_kernel_1_convolutions_of_one_thread_run_in_onednn_with_the_same_result(
             with profile() as calls:
                 output = layers(images)
             output.square().sum().backward()
-            found.append((output.detach(), *(parameter.grad.clone() for parameter in layers.parameters())))
+            found.append(
+                (output.detach(), *(parameter.grad.clone() for parameter in layers.parameters()))
+            )
     finally:
         torch.set_num_threads(threads)
     assert "aten::_slow_conv2d_forward" not in {call.key for call in calls.key_averages()}

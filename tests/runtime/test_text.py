@@ -1,4 +1,6 @@
-"""Text of a person's files: UTF-8 in any locale, YAML as version 1.2 reads it, bounded; names that no terminal obeys."""
+"""Text of a person's files: UTF-8 in any locale, YAML as version 1.2 reads it, bounded; names that
+no terminal obeys.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,11 @@ def test_scalars_are_those_of_version_1_2(text, value):
 
 
 def test_what_is_written_is_read_back():
-    tree = {"a": ["no", "010", 10, 1e-5, None, True, "1:30"], "b c": {"Straße": "ü: 1", "[x]": "~"}, "n": "null"}
+    tree = {
+        "a": ["no", "010", 10, 1e-5, None, True, "1:30"],
+        "b c": {"Straße": "ü: 1", "[x]": "~"},
+        "n": "null",
+    }
     assert parse_yaml(dump_yaml(tree)) == tree and list(parse_yaml(dump_yaml(tree))) == list(tree)
 
 
@@ -47,14 +53,20 @@ def test_a_key_twice_names_both_lines():
         ("&a [*a]", "contains itself"),
         ("[" * 60 + "]" * 60, "nested deeper than 40"),
         ("[" * 5000 + "]" * 5000, "nested"),
-        ("a: &a [1,1,1,1,1,1,1,1,1,1]\n" + "".join(
-            f"{chr(98 + n)}: &{chr(98 + n)} [{','.join([f'*{chr(97 + n)}'] * 10)}]\n" for n in range(8)), "aliases followed"),
+        (
+            "a: &a [1,1,1,1,1,1,1,1,1,1]\n"
+            + "".join(
+                f"{chr(98 + n)}: &{chr(98 + n)} [{','.join([f'*{chr(97 + n)}'] * 10)}]\n"
+                for n in range(8)
+            ),
+            "aliases followed",
+        ),
         ("a: [1", "not valid YAML"),
         ("a: !!python/object/apply:os.system [ls]", "could not determine a constructor"),
         ("a: !!int x", "cannot be read"),
         ("? {a: 1}\n: 2", "cannot be a key"),
     ],
-)  # fmt: skip
+)
 def test_documents_out_of_bounds_are_refused(text, problem):
     with pytest.raises(BadText, match=problem):
         parse_yaml(text)

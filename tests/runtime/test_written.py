@@ -1,4 +1,6 @@
-"""What a command wrote is known from what a person made or changed, in the same folder, and the latter is never touched."""
+"""What a command wrote is known from what a person made or changed, in the same folder, and the
+latter is never touched.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,9 @@ def test_a_damaged_journal_protects_what_it_does_not_name(tmp_path):
         Written(tmp_path).plan(["a.txt"])
 
 
-def test_predictions_that_a_person_corrected_stay_and_the_rest_goes_on(trained, raw_playground, tmp_path):
+def test_predictions_that_a_person_corrected_stay_and_the_rest_goes_on(
+    trained, raw_playground, tmp_path
+):
     photos = next((raw_playground / "street/leftImg8bit/val").rglob("*.png")).parent
     out = tmp_path / "out"
     assert fgda("predict", trained, photos, "--out", out, "--device", "cpu").returncode == 0
@@ -86,7 +90,10 @@ def test_a_page_of_a_person_in_a_reports_folder_stays(trained, data_root, tmp_pa
     how = (*arguments, "--data-root", data_root, "--device", "cpu", "--report", tmp_path)
     (tmp_path / "index.html").write_text("mine")
     done = fgda(*how)
-    assert done.returncode == 2 and "index.html is there already, and fgda did not write it" in done.stderr, done.stderr
+    assert (
+        done.returncode == 2
+        and "index.html is there already, and fgda did not write it" in done.stderr
+    ), done.stderr
     assert (tmp_path / "index.html").read_text() == "mine" and len(list(tmp_path.iterdir())) == 1
     (tmp_path / "index.html").unlink()
     # Its own page it writes again.

@@ -1,4 +1,6 @@
-"""Signals without labels: golden values, what they must not move, the verdict's words, and that entropy is no judge."""
+"""Signals without labels: golden values, what they must not move, the verdict's words, and that
+entropy is no judge.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +35,20 @@ CPU = Precision("fp32", torch.device("cpu"))
 NAMES = ("road", "sky", "car", "pole")
 
 
-def seen(steady=0.6, diversity=0.8, edges=0.6, information=0.5, shares=(0.5, 0.3, 0.1, 0.1), by_class=(0.9, 0.9, 0.4, 0.2)):
-    signals = {"diversity": diversity, "edges": edges, "information": information, **{f"steady_{view}": steady for view in VIEWS}}
+def seen(
+    steady=0.6,
+    diversity=0.8,
+    edges=0.6,
+    information=0.5,
+    shares=(0.5, 0.3, 0.1, 0.1),
+    by_class=(0.9, 0.9, 0.4, 0.2),
+):
+    signals = {
+        "diversity": diversity,
+        "edges": edges,
+        "information": information,
+        **{f"steady_{view}": steady for view in VIEWS},
+    }
     return Observed(signals, np.array(shares), np.array(by_class))
 
 
@@ -68,7 +82,8 @@ def test_borders_on_edges_rank_high_and_elsewhere_by_chance():
     image[:, 30:] = 200
     image += np.random.default_rng(0).integers(0, 20, image.shape, dtype=np.uint8)
     right, off = np.zeros((2, 40, 60), np.uint8)
-    right[:, 30:], off[:, 10:] = 1, 1
+    right[:, 30:] = 1
+    off[:, 10:] = 1
     assert border_rank(image, right) > 0.9 and 0.2 < border_rank(image, off) < 0.7
     assert math.isnan(border_rank(image, np.zeros((40, 60), np.uint8)))
 
@@ -101,7 +116,9 @@ def test_a_network_of_one_class_is_steady_in_that_class_alone(model):
         model.head.convs[0].bias[1] = 9.0
     found = observe(model, Frames(pictures()), CPU)
     assert found.shares.tolist() == [0, 1, 0, 0] and found.steady.tolist() == [0, 1, 0, 0]
-    assert found.signals["steady_mirror"] == 0.25 and found.signals["diversity"] == pytest.approx(0, abs=1e-9)
+    assert found.signals["steady_mirror"] == 0.25 and found.signals["diversity"] == pytest.approx(
+        0, abs=1e-9
+    )
     assert found.signals["entropy"] < 0.02 and found.signals["edges"] == 0.5
 
 
@@ -109,14 +126,16 @@ def test_a_mirrored_view_is_turned_back():
     """A network without position sees a mirrored image as the mirrored map: it agrees wholly."""
 
     class Colours(torch.nn.Module):
-        num_classes, align_corners, input_rule = 2, False, None
+        num_classes = 2
+        align_corners = False
+        input_rule = None
 
         def forward(self, images):
             from fgda_cli.models.segmenter import Output
 
             x = images.float()[:, :1] - 128
             logits = torch.cat([x, -x], 1)
-            return Output(logits, None, logits, logits, (logits,))
+            return Output(logits, None, logits, aux_features=logits, stages=(logits,))
 
     found = observe(Colours(), Frames(pictures(2)), CPU)
     assert found.signals["steady_mirror"] == 1.0 and found.signals["bn_distance"] == 0.0
@@ -147,7 +166,8 @@ def test_views_are_mild_and_of_the_asked_size():
 
 
 def test_the_score_is_the_documented_rule():
-    before, after = seen(), seen(information=0.56, edges=0.58)
+    before = seen()
+    after = seen(information=0.56, edges=0.58)
     found = changes(before, after)
     assert found == {"information": pytest.approx(0.06), "edges": pytest.approx(-0.02)}
     expected = WEIGHTS["information"] * 0.06 - WEIGHTS["edges"] * 0.02
@@ -158,52 +178,89 @@ def test_the_score_is_the_documented_rule():
 def test_a_collapsed_network_is_harmful_however_sure_and_steady_it_is():
     collapsed = seen(steady=0.9, diversity=0.4, information=0.6, shares=(0.99, 0.01, 0, 0))
     verdict = verdict_on(seen(), collapsed, NAMES)
-    assert verdict.kind == "collapsed or harmful" and verdict.score == COLLAPSED and verdict.confidence == 1.0
-    assert verdict.words[0] == "collapsed: road takes 99 % of the pixels" and verdict.in_words() == "collapsed"
+    assert (
+        verdict.kind == "collapsed or harmful"
+        and verdict.score == COLLAPSED
+        and verdict.confidence == 1.0
+    )
+    assert (
+        verdict.words[0] == "collapsed: road takes 99 % of the pixels"
+        and verdict.in_words() == "collapsed"
+    )
     assert verdict.classes["vanished"] == ["sky", "car", "pole"]
 
 
 def test_agreement_between_views_is_in_no_verdict():
-    """Self-training makes predictions steady, whether they are right or not (mic on IDD Lite, -3.7 points)."""
-    assert score(seen(), seen(steady=0.9)) == 0 and verdict_on(seen(), seen(steady=0.9), NAMES).kind == "no clear change"
+    """Self-training makes predictions steady, whether they are right or not (mic on IDD Lite, -3.7
+    points).
+    """
+    assert (
+        score(seen(), seen(steady=0.9)) == 0
+        and verdict_on(seen(), seen(steady=0.9), NAMES).kind == "no clear change"
+    )
 
 
 def test_verdicts_and_how_sure_they_are():
-    better, worse, unclear = (verdict_on(seen(), seen(information=value), NAMES) for value in (0.6, 0.4, 0.54))
+    better, worse, unclear = (
+        verdict_on(seen(), seen(information=value), NAMES) for value in (0.6, 0.4, 0.54)
+    )
     assert better.kind == "helped" and 0.84 <= better.confidence < 1
     assert worse.kind == "collapsed or harmful" and 0.84 <= worse.confidence < 1
-    assert unclear.kind == "cannot tell" and 0.5 < unclear.confidence < 0.84 and "cannot tell" in unclear.in_words()
+    assert (
+        unclear.kind == "cannot tell"
+        and 0.5 < unclear.confidence < 0.84
+        and "cannot tell" in unclear.in_words()
+    )
     assert verdict_on(seen(), seen(information=0.7), NAMES).confidence > better.confidence
     same = verdict_on(seen(), seen(), NAMES)
     assert same.kind == "no clear change" and same.score == 0 and 0.6 < same.confidence < 0.75
     assert "sure that mIoU moved by less than 3 points" in same.in_words()
-    assert better.to_json()["verdict"] == "helped" and "points of mIoU to expect" in better.in_words()
+    assert (
+        better.to_json()["verdict"] == "helped" and "points of mIoU to expect" in better.in_words()
+    )
 
 
 def test_classes_are_named_that_vanish_explode_or_wobble():
     after = seen(shares=(0.25, 0.3, 0.0, 0.45), by_class=(0.7, 0.9, 0.0, 0.2))
-    assert classes_in_words(seen(), after, NAMES) == {"vanished": ["car"], "exploded": ["pole"], "unsteady": ["road"]}
+    assert classes_in_words(seen(), after, NAMES) == {
+        "vanished": ["car"],
+        "exploded": ["pole"],
+        "unsteady": ["road"],
+    }
     words = verdict_on(seen(), after, NAMES).words
     assert any("car (10.0 % of the pixels, now 0.0)" in word for word in words)
     assert not any("many pixels" in word and "car" in word for word in words)  # named already
     moved = verdict_on(seen(), seen(shares=(0.44, 0.3, 0.1, 0.16)), NAMES).words
-    assert "takes or gives many pixels, look whether rightly: road (50.0 % of the pixels, now 44.0), pole" in moved[0]
+    assert (
+        "takes or gives many pixels, look whether rightly: road (50.0 % of the pixels, now 44.0),"
+        " pole" in moved[0]
+    )
     assert any("negative transfer: road (agrees 70 %, before 90)" in word for word in words)
 
 
 def test_frames_are_spread_evenly_and_sized_by_the_rule(data_root):
     dataset = open_dataset(data_root, "playground-game")
-    frames = frames_of(dataset, "train", lambda width, height: (32, 16), 4, labelled=True)
-    assert len(frames.images) == 4 and frames.images[0].shape == (16, 32, 3) and frames.labels[0].shape == (16, 32)
-    assert len(frames_of(dataset, "train", (32, 16), 99).images) == 10
+    frames = frames_of(dataset, "train", lambda width, height: (32, 16), count=4, labelled=True)
+    assert (
+        len(frames.images) == 4
+        and frames.images[0].shape == (16, 32, 3)
+        and frames.labels[0].shape == (16, 32)
+    )
+    assert len(frames_of(dataset, "train", (32, 16), count=99).images) == 10
 
 
 def test_what_is_known_of_the_source(model, data_root):
     dataset = open_dataset(data_root, "playground-game")
-    frames = frames_of(dataset, "train", (64, 32), 3, labelled=True)
-    frames = Frames(frames.images, [np.where(label < 4, label, 255).astype(np.uint8) for label in frames.labels])
+    frames = frames_of(dataset, "train", (64, 32), count=3, labelled=True)
+    frames = Frames(
+        frames.images, [np.where(label < 4, label, 255).astype(np.uint8) for label in frames.labels]
+    )
     miou, features = look_at_source(model, frames, CPU)
-    assert 0 <= miou <= 100 and features.shape == (2, model.feature_channels) and (features[1] >= 0).all()
+    assert (
+        0 <= miou <= 100
+        and features.shape == (2, model.feature_channels)
+        and (features[1] >= 0).all()
+    )
 
 
 def test_certainty_follows_the_number_of_different_frames():
@@ -212,17 +269,30 @@ def test_certainty_follows_the_number_of_different_frames():
     shares = np.array([0.5, 0.3, 0.2])
     signals = {"diversity": 0.9, "edges": 0.5, "information": 0.5}
     before = Observed(signals, shares, shares, different=40)
-    after = {n: Observed(signals | {"edges": 0.53, "information": 0.63}, shares, shares, different=n) for n in (1, 4, 40)}
+    after = {
+        n: Observed(signals | {"edges": 0.53, "information": 0.63}, shares, shares, different=n)
+        for n in (1, 4, 40)
+    }
     verdicts = {n: verdict_on(before, one, names) for n, one in after.items()}
-    assert verdicts[40].confidence > 0.9 and verdicts[40].confidence > verdicts[4].confidence > verdicts[1].confidence
+    assert (
+        verdicts[40].confidence > 0.9
+        and verdicts[40].confidence > verdicts[4].confidence > verdicts[1].confidence
+    )
     assert verdicts[1].confidence < 0.7 and verdicts[4].confidence < 0.85
     assert verdicts[40].kind == "helped" and verdicts[1].kind == "cannot tell"
-    assert verdict_on(before, Observed(signals, shares, shares, different=1), names).kind == "cannot tell"  # not "no change"
-    assert verdicts[1].words[0].startswith("only 1 different frame looked at") and not verdicts[40].words
+    # not "no change"
+    assert (
+        verdict_on(before, Observed(signals, shares, shares, different=1), names).kind
+        == "cannot tell"
+    )
+    assert (
+        verdicts[1].words[0].startswith("only 1 different frame looked at")
+        and not verdicts[40].words
+    )
 
 
 def test_frames_that_are_the_same_count_once(data_root):
-    frames = frames_of(open_dataset(data_root, "playground-street"), "train", (64, 32), 4)
+    frames = frames_of(open_dataset(data_root, "playground-street"), "train", (64, 32), count=4)
     torch.manual_seed(0)
     model = Segmenter(19, "resnet18", width=8, multi_level=False).eval()
     cpu = Precision("fp32", torch.device("cpu"))
@@ -233,7 +303,9 @@ def test_frames_that_are_the_same_count_once(data_root):
 
 @pytest.mark.parametrize("factor", [0.3, 1.8, 5.0])
 def test_scaled_logits_change_no_verdict(model, factor):
-    """A network whose logits are multiplied decides the same: no signal moves, however sure it says to be."""
+    """A network whose logits are multiplied decides the same: no signal moves, however sure it says
+    to be.
+    """
     frames = Frames(pictures(4))
     before = observe(model, frames, CPU)
     with torch.no_grad():
@@ -243,7 +315,11 @@ def test_scaled_logits_change_no_verdict(model, factor):
     after = observe(model, frames, CPU)
     assert after.signals["information"] == pytest.approx(before.signals["information"], abs=1e-5)
     assert score(before, after) == pytest.approx(0, abs=1e-3)
-    assert verdict_on(before, after, NAMES).classes == {"vanished": [], "exploded": [], "unsteady": []}
+    assert verdict_on(before, after, NAMES).classes == {
+        "vanished": [],
+        "exploded": [],
+        "unsteady": [],
+    }
 
 
 def test_logits_that_are_not_finite_are_refused(model):
@@ -256,8 +332,12 @@ def test_logits_that_are_not_finite_are_refused(model):
 def test_frames_that_look_alike_count_once():
     """A frame and its copy with noise tell no more than the frame."""
     rng = np.random.default_rng(0)
-    smooth = cv2.resize(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8), (64, 48), interpolation=cv2.INTER_CUBIC)
-    other = cv2.resize(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8), (64, 48), interpolation=cv2.INTER_CUBIC)
+    smooth = cv2.resize(
+        rng.integers(0, 256, (6, 8, 3), dtype=np.uint8), (64, 48), interpolation=cv2.INTER_CUBIC
+    )
+    other = cv2.resize(
+        rng.integers(0, 256, (6, 8, 3), dtype=np.uint8), (64, 48), interpolation=cv2.INTER_CUBIC
+    )
     noisy = np.clip(smooth.astype(int) + rng.integers(-2, 3, smooth.shape), 0, 255).astype(np.uint8)
     assert different_views([smooth, noisy, smooth.copy()]) == 1
     assert different_views([smooth, other]) == 2

@@ -17,7 +17,16 @@ from tests.helpers import TINY, fgda, set_flags
 
 
 def test_ablation_writes_table_json_and_plot_and_does_not_repeat_cells(data_root, tmp_path):
-    command = ["ablate", "--data-root", data_root, "--out", tmp_path / "ab", "--device", "cpu", *set_flags("adapt.iterations=2")]
+    command = [
+        "ablate",
+        "--data-root",
+        data_root,
+        "--out",
+        tmp_path / "ab",
+        "--device",
+        "cpu",
+        *set_flags("adapt.iterations=2"),
+    ]
     first = fgda(*command, "--methods", "source-only,fgda", "--seeds", "0,1")
     assert first.returncode == 0, first.stderr
     assert max(map(len, first.stdout.splitlines())) <= 80 and "fgda" in first.stdout
@@ -26,7 +35,10 @@ def test_ablation_writes_table_json_and_plot_and_does_not_repeat_cells(data_root
     assert set(rows) == {"source-only", "fgda"} and set(rows["fgda"]["seeds"]) == {"0", "1"}
     values = list(rows["fgda"]["seeds"].values())
     assert rows["fgda"]["mean"] == sum(values) / 2
-    assert "| fgda |" in (tmp_path / "ab/ablation.md").read_text() and (tmp_path / "ab/ablation.png").stat().st_size > 1000
+    assert (
+        "| fgda |" in (tmp_path / "ab/ablation.md").read_text()
+        and (tmp_path / "ab/ablation.png").stat().st_size > 1000
+    )
     again = fgda(*command, "--methods", "source-only,fgda,minent", "--seeds", "0")
     assert again.returncode == 0 and again.stderr.count("finished already") >= 2
     kept = json.loads((tmp_path / "ab/ablation.json").read_text())["cells"]
@@ -34,13 +46,32 @@ def test_ablation_writes_table_json_and_plot_and_does_not_repeat_cells(data_root
 
 
 def test_a_method_with_settings_is_a_row_of_its_own(data_root, tmp_path):
-    command = ["ablate", "--data-root", data_root, "--out", tmp_path / "ab", "--device", "cpu", *set_flags("adapt.iterations=2")]
-    done = fgda(*command, "--methods", "mic,mic+lambda_masked=0,mic+mask_block=8+adapt.lr=1e-4", "--seeds", "0", "--json")
+    command = [
+        "ablate",
+        "--data-root",
+        data_root,
+        "--out",
+        tmp_path / "ab",
+        "--device",
+        "cpu",
+        *set_flags("adapt.iterations=2"),
+    ]
+    done = fgda(
+        *command,
+        "--methods",
+        "mic,mic+lambda_masked=0,mic+mask_block=8+adapt.lr=1e-4",
+        "--seeds",
+        "0",
+        "--json",
+    )
     assert done.returncode == 0, done.stderr
     rows = {row["method"]: row for row in json.loads(done.stdout)["rows"]}
     assert set(rows) == {"mic", "mic+lambda_masked=0", "mic+mask_block=8+adapt.lr=1e-4"}
     without = (tmp_path / "ab/mic+lambda_masked=0-seed0/metrics.jsonl").read_text()
-    assert '"masked"' not in without and '"masked"' in (tmp_path / "ab/mic-seed0/metrics.jsonl").read_text()
+    assert (
+        '"masked"' not in without
+        and '"masked"' in (tmp_path / "ab/mic-seed0/metrics.jsonl").read_text()
+    )
     assert done.stderr.count("finished already") == 3, "one source model serves all"
     for wrong, said in (
         ("mic+magic=1", "magic"),
@@ -61,7 +92,19 @@ def test_compare_draws_datasets_and_photos(data_root, tmp_path):
     final = run.stdout.strip()
     street = data_root / "playground-street"
     photo = next(street.glob("val-*/images/**/*.png"))
-    done = fgda("compare", final, final, "--inputs", street, "--inputs", photo, "--out", tmp_path / "a.png", "--most", "4")
+    done = fgda(
+        "compare",
+        final,
+        final,
+        "--inputs",
+        street,
+        "--inputs",
+        photo,
+        "--out",
+        tmp_path / "a.png",
+        "--most",
+        "4",
+    )
     assert done.returncode == 0, done.stderr
     height, width = cv2.imread(str(tmp_path / "a.png")).shape[:2]
     assert width == 6 + 4 * (256 + 6) and height > 8 * 128
@@ -73,14 +116,22 @@ def test_published_figures_that_were_made_otherwise_carry_a_note():
 
     from fgda_cli.visual.tables import ablation_table
 
-    cells = {f"{m}-seed0": {"method": m, "seed": 0, "result": {"miou": 40.0}} for m in ("source-only", "advent", "cbst", "fgda")}
+    cells = {
+        f"{m}-seed0": {"method": m, "seed": 0, "result": {"miou": 40.0}}
+        for m in ("source-only", "advent", "cbst", "fgda")
+    }
     summary = ablate._summary("gta2city", "miou", cells)
     console = Console(width=80, record=True)
     console.print(ablation_table(summary))
     for text in (console.export_text(), ablate.markdown(summary)):
         text = text.replace("\n", " ") if text.startswith("gta2city") else text
         assert "45.5 [1]" in text and "[1] advent: a best snapshot" in text
-        assert "45.2 [2]" in text and "[2] cbst: another backbone" in text and "49.5" in text and "49.5 [" not in text
+        assert (
+            "45.2 [2]" in text
+            and "[2] cbst: another backbone" in text
+            and "49.5" in text
+            and "49.5 [" not in text
+        )
     other = ablate._summary("playground", "miou", cells)
     assert "[1]" not in ablate.markdown(other)
 
@@ -90,19 +141,30 @@ def test_what_harms_is_said_with_the_classes_that_lose():
 
     def cell(method, seed, **iou):
         values = [value for value in iou.values() if value is not None]
-        return {"method": method, "seed": seed, "result": {"miou": sum(values) / len(values), "iou": iou}}
+        return {
+            "method": method,
+            "seed": seed,
+            "result": {"miou": sum(values) / len(values), "iou": iou},
+        }
 
     cells = {
-        "a": cell("source-only", 0, road=60.0, car=40.0, sky=None), "b": cell("source-only", 1, road=70.0, car=20.0, sky=None),
-        "e": cell("fgda", 1, road=66.0, car=10.0, sky=None), "c": cell("fgda", 0, road=66.0, car=10.0, sky=None),
+        "a": cell("source-only", 0, road=60.0, car=40.0, sky=None),
+        "b": cell("source-only", 1, road=70.0, car=20.0, sky=None),
+        "e": cell("fgda", 1, road=66.0, car=10.0, sky=None),
+        "c": cell("fgda", 0, road=66.0, car=10.0, sky=None),
         "d": cell("fada", 0, road=65.0, car=29.5, sky=None),
-    }  # fmt: skip
+    }
     summary = ablate._summary("playground", "miou", cells)
     assert summary["rows"][0]["iou"] == {"road": 65.0, "car": 30.0, "sky": None}
-    assert list(summary["rows"][1]["seeds"]) == [0, 1]  # in order, whatever was trained first
+    # in order, whatever was trained first
+    assert list(summary["rows"][1]["seeds"]) == [0, 1]
     assert harms(summary) == ["fgda is 9.5 below source-only: car -20.0"]
     text = ablate.markdown(summary)
-    assert "- fgda is 9.5 below" in text and "| method | road | car | sky |" in text and "| fgda | 66.0 | 10.0 | – |" in text
+    assert (
+        "- fgda is 9.5 below" in text
+        and "| method | road | car | sky |" in text
+        and "| fgda | 66.0 | 10.0 | – |" in text
+    )
 
 
 def test_the_papers_rows_add_up_and_stand_below_ours_by_class():
@@ -113,26 +175,60 @@ def test_the_papers_rows_add_up_and_stand_below_ours_by_class():
         for name, row in rows.items():
             values = published.by_name(preset, row)
             assert name in method_names()
-            if values:  # figures rounded to one place; AdaptPatch's add up to 40.1, printed as 40.0
+            # figures rounded to one place; AdaptPatch's add up to 40.1, printed as 40.0
+            if values:
                 mean = sum(values.values()) / len(values)
-                assert abs(mean - row.miou) < 0.11 or f"add up to {mean:.1f}" in row.note, (preset, name)
+                assert abs(mean - row.miou) < 0.11 or f"add up to {mean:.1f}" in row.note, (
+                    preset,
+                    name,
+                )
     assert all(name in method_names() for table in published.TABLES.values() for name in table)
     assert "siban" in published.TABLES["table1"] and "siban" not in published.ROWS["gta2city"]
-    cell = {"method": "fgda", "seed": 0, "result": {"miou16": 40.0, "iou": {"road": 60.0, "terrain": 1.0}}}
+    cell = {
+        "method": "fgda",
+        "seed": 0,
+        "result": {"miou16": 40.0, "iou": {"road": 60.0, "terrain": 1.0}},
+    }
     text = ablate.markdown(ablate._summary("synthia2city", "miou16", {"a": cell}))
     assert "| fgda | 60.0 | 1.0 |" in text and "| fgda, paper | 84.3 | – |" in text
 
 
 def test_methods_are_ranked_without_labels(data_root, tmp_path):
     """A target without labels: rows in the order of their score, no figure by labels anywhere."""
-    command = ["ablate", "--data-root", data_root, "--out", tmp_path / "ab", "--device", "cpu", "--select", "label-free"]
+    command = [
+        "ablate",
+        "--data-root",
+        data_root,
+        "--out",
+        tmp_path / "ab",
+        "--device",
+        "cpu",
+        "--select",
+        "label-free",
+    ]
     blind = set_flags("adapt.iterations=2", "data.evaluation.dataset=nowhere")
-    done = fgda(*command, *blind, "--methods", "source-only,minent,fgda", "--seeds", "0,1", "--json", tmp_path / "r.json")
+    done = fgda(
+        *command,
+        *blind,
+        "--methods",
+        "source-only,minent,fgda",
+        "--seeds",
+        "0,1",
+        "--json",
+        tmp_path / "r.json",
+    )
     assert done.returncode == 0, done.stderr
-    assert max(map(len, done.stdout.splitlines())) <= 80 and "in the order of the score without labels" in done.stdout
+    assert (
+        max(map(len, done.stdout.splitlines())) <= 80
+        and "in the order of the score without labels" in done.stdout
+    )
     summary = json.loads((tmp_path / "r.json").read_text())
     scores = [row["label_free"] for row in summary["rows"]]
-    assert scores == sorted(scores, reverse=True) and 0.0 in scores and summary["ranked_by"] == "label-free"
+    assert (
+        scores == sorted(scores, reverse=True)
+        and 0.0 in scores
+        and summary["ranked_by"] == "label-free"
+    )
     assert all(row["mean"] is None and row["seeds"] == {} for row in summary["rows"])
     again = fgda(*command, *set_flags("adapt.iterations=2"), "--methods", "fgda", "--seeds", "0")
     assert again.returncode == 2 and "data.evaluation.dataset" in again.stderr
@@ -142,23 +238,51 @@ def test_methods_are_ranked_without_labels(data_root, tmp_path):
 
 def test_a_method_that_collapsed_on_one_seed_has_collapsed():
     def cell(seed, score):
-        return {"method": "fgda", "seed": seed, "result": None, "verdict": {"verdict": "x", "score": score}}
+        return {
+            "method": "fgda",
+            "seed": seed,
+            "result": None,
+            "verdict": {"verdict": "x", "score": score},
+        }
 
     def score(*scores):
-        (row,) = ablate._summary("playground", "miou", {str(n): cell(n, s) for n, s in enumerate(scores)}, False)["rows"]
+        (row,) = ablate._summary(
+            "playground",
+            "miou",
+            {str(n): cell(n, s) for n, s in enumerate(scores)},
+            by_labels=False,
+        )["rows"]
         return row["label_free"]
 
-    assert score(3.0, 5.0) == 4.0 and score(3.0, COLLAPSED, 5.0) == COLLAPSED and signed(COLLAPSED) == "collapsed"
+    assert (
+        score(3.0, 5.0) == 4.0
+        and score(3.0, COLLAPSED, 5.0) == COLLAPSED
+        and signed(COLLAPSED) == "collapsed"
+    )
 
 
 def test_a_curve_over_the_number_of_labels(data_root, tmp_path):
     command = ["ablate", "--data-root", data_root, "--out", tmp_path / "ab", "--device", "cpu"]
     game = set_flags("adapt.iterations=2", "data.target.dataset=playground-game")
-    done = fgda(*command, *game, "--methods", "fgda-st", "--labels", "0,2,all", "--seeds", "0", "--json", tmp_path / "r.json")
+    done = fgda(
+        *command,
+        *game,
+        "--methods",
+        "fgda-st",
+        "--labels",
+        "0,2,all",
+        "--seeds",
+        "0",
+        "--json",
+        tmp_path / "r.json",
+    )
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "r.json").read_text())["rows"]
     assert [row["labels"] for row in rows] == ["0", "2", "all"]
-    assert "labels of 2 of 10 images" in (tmp_path / "ab/fgda-st+data.target.labelled=2-seed0/log.txt").read_text()
+    assert (
+        "labels of 2 of 10 images"
+        in (tmp_path / "ab/fgda-st+data.target.labelled=2-seed0/log.txt").read_text()
+    )
     assert cv2.imread(str(tmp_path / "ab/labels.png")).std() > 10
     assert done.stderr.count("finished already") == 3, "one source model serves all"
     refused = fgda(*command, "--labels", "few")
@@ -166,33 +290,54 @@ def test_a_curve_over_the_number_of_labels(data_root, tmp_path):
 
 
 def test_a_cell_that_cannot_be_is_refused_before_any_is_trained(data_root, tiny_preset, tmp_path):
-    job = stages.Job(tiny_preset(), data_root, tmp_path / "t", "cpu", reporter=Reporter(quiet=True))
+    job = stages.Job(
+        tiny_preset(), data_root, tmp_path / "t", device="cpu", reporter=Reporter(quiet=True)
+    )
     with pytest.raises(UsageError, match="a multiple of"):
-        ablate.run_ablation(job, "playground", [*TINY], ["fgda", "mic+adapt.accumulate=7"], [0])
+        ablate.run_ablation(
+            job, "playground", [*TINY], methods=["fgda", "mic+adapt.accumulate=7"], seeds=[0]
+        )
     assert not (tmp_path / "t").exists()
 
 
 def test_plain_training_and_an_oracle_are_rows_beside_the_methods(data_root, tmp_path):
-    """`source-only+` trains on as long as adaptation; `oracle` on the target's labels, whose gap the others close in part."""
+    """`source-only+` trains on as long as adaptation; `oracle` on the target's labels, whose gap
+    the others close in part.
+    """
     import shutil
 
     root = tmp_path / "data"
     shutil.copytree(data_root, root)
     manifest = root / "playground-street/manifest.json"
-    without = ["ablate", "--data-root", root, "--out", tmp_path / "ab", "--device", "cpu", *set_flags("adapt.iterations=2")]
+    without = [
+        "ablate",
+        "--data-root",
+        root,
+        "--out",
+        tmp_path / "ab",
+        "--device",
+        "cpu",
+        *set_flags("adapt.iterations=2"),
+    ]
     refused = fgda(*without, "--methods", "oracle", "--seeds", "0")
     assert refused.returncode == 2 and "oracle trains on the target's labels" in refused.stderr
     tree = json.loads(manifest.read_text())
-    tree["splits"]["train"] = [{**item, "name": f"t{n}"} for n, item in enumerate(tree["splits"]["val"])]
+    tree["splits"]["train"] = [
+        {**item, "name": f"t{n}"} for n, item in enumerate(tree["splits"]["val"])
+    ]
     manifest.write_text(json.dumps(tree))
     done = fgda(*without, "--methods", "source-only+,fgda,oracle", "--seeds", "0", "--json")
     assert done.returncode == 0, done.stderr
     rows = {row["method"]: row for row in json.loads(done.stdout)["rows"]}
     assert set(rows) == {"source-only+", "fgda", "oracle"}
     lines = (tmp_path / "ab/source-only+-seed0/metrics.jsonl").read_text().splitlines()
-    assert sum('"seg"' in line for line in lines) == 2  # as many iterations as adaptation has
+    # as many iterations as adaptation has
+    assert sum('"seg"' in line for line in lines) == 2
     table = fgda(*without, "--methods", "source-only,source-only+,fgda,oracle", "--seeds", "0")
-    assert "gap closed" in " ".join(table.stdout.split()) and max(map(len, table.stdout.splitlines())) <= 80
+    assert (
+        "gap closed" in " ".join(table.stdout.split())
+        and max(map(len, table.stdout.splitlines())) <= 80
+    )
     record = json.loads((tmp_path / "ab/ablation.json").read_text())["rows"]
     closed = {row["method"]: row.get("gap_closed") for row in record}
     if rows["oracle"]["mean"] != record[0]["mean"]:

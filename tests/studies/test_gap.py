@@ -1,4 +1,6 @@
-"""What lies between two data sets: each figure on images made so that it is known, and the advice that follows from it."""
+"""What lies between two data sets: each figure on images made so that it is known, and the advice
+that follows from it.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +21,15 @@ from tests.helpers import fgda
 class Made:
     """A data set of arrays."""
 
-    resample, size = "area", None
+    resample = "area"
+    size = None
 
     def __init__(self, name, images, labels=None, num_classes=3):
         from fgda_cli.data.classes import named_classes
 
-        self.name, self.images, self.labels = name, images, labels
+        self.name = name
+        self.images = images
+        self.labels = labels
         self.classes = named_classes([f"class{k}" for k in range(num_classes)])
         self.num_classes = num_classes
 
@@ -33,13 +38,20 @@ class Made:
 
     def items(self, split, labelled=False):
         def counts(n):
-            return tuple(np.bincount(self.labels[n].ravel(), minlength=self.num_classes)[: self.num_classes])
+            return tuple(
+                np.bincount(self.labels[n].ravel(), minlength=self.num_classes)[: self.num_classes]
+            )
 
         return [
-            SimpleNamespace(number=n, name=f"{n}", size=image.shape[1::-1], label=None if self.labels is None else n,
-                            counts=None if self.labels is None else counts(n))
+            SimpleNamespace(
+                number=n,
+                name=f"{n}",
+                size=image.shape[1::-1],
+                label=None if self.labels is None else n,
+                counts=None if self.labels is None else counts(n),
+            )
             for n, image in enumerate(self.images)
-        ]  # fmt: skip
+        ]
 
     def image(self, item):
         return self.images[item.number]
@@ -55,7 +67,9 @@ def scene(rng, horizon=0.5, size=(144, 256), tint=(0, 0, 0), detail=12, blur=0.0
     row = int(horizon * height)
     label[row:] = 1
     for _ in range(6):
-        x, w, h = rng.integers(0, width - 20), rng.integers(8, 30), rng.integers(8, 24)
+        x = rng.integers(0, width - 20)
+        w = rng.integers(8, 30)
+        h = rng.integers(8, 24)
         label[max(0, row - h) : row + 4, x : x + w] = 2
     colours = np.array([(150, 190, 230), (90, 90, 95), (160, 110, 70)])
     image = colours[label] + np.array(tint) + rng.normal(0, detail, (*size, 1))
@@ -81,12 +95,15 @@ def test_the_same_look_has_no_gap():
 def test_another_tint_is_a_gap_of_colours_alone():
     gap = measure(made("a"), made("b", seed=1, tint=(60, 0, -40)), 12)
     assert gap.figures["colour_distance"] > 0.4 and gap.figures["class_distance"] < 0.1
-    assert not any(what.startswith(("adapt.", "method.")) for what, _ in gap.advice), "no such rule held on every pair"
+    assert not any(what.startswith(("adapt.", "method.")) for what, _ in gap.advice), (
+        "no such rule held on every pair"
+    )
 
 
 def test_a_blurred_target_makes_the_source_the_sharper():
     gap = measure(made("a"), made("b", seed=1, blur=1.5), 12)
-    assert gap.figures["sharpness_db"] > 6 and not any("blur" in what for what, _ in gap.advice)  # it did not help where tried
+    # it did not help where tried
+    assert gap.figures["sharpness_db"] > 6 and not any("blur" in what for what, _ in gap.advice)
     assert measure(made("a", blur=1.5), made("b", seed=1), 12).figures["sharpness_db"] < -6
 
 
@@ -95,25 +112,33 @@ def test_a_horizon_elsewhere_is_another_view():
     assert gap.figures["horizon_shift"] == pytest.approx(0.25, abs=0.04)
     why = dict(gap.advice)["data.source.scale=[1.0,3.0]"]
     assert why.startswith("the horizon lies 2") and "lower" in why
-    assert gap.guess[0] > gap.source.shares[0] + 0.1  # more sky is expected there
+    # more sky is expected there
+    assert gap.guess[0] > gap.source.shares[0] + 0.1
 
 
 def test_sizes_are_those_that_the_data_sets_were_prepared_at():
-    source, target = made("a", size=(144, 256)), made("b", seed=1, size=(240, 320))
-    source.size, target.size = (128, 72), (160, 120)
+    source = made("a", size=(144, 256))
+    target = made("b", seed=1, size=(240, 320))
+    source.size = (128, 72)
+    target.size = (160, 120)
     advice = [what for what, _ in measure(source, target, 12).advice]
     assert "data.target.size=[160,120]" in advice and "data.source.crop=[96,72]" in advice
 
 
 def test_rare_classes_are_named_and_aspects_cut():
     gap = measure(made("a", size=(144, 256)), made("b", seed=1, size=(240, 320)), 12)
-    assert dict(gap.advice)["data.source.crop=[192,144]"].startswith("the source (256x144, prepared at 256x144)")
+    assert dict(gap.advice)["data.source.crop=[192,144]"].startswith(
+        "the source (256x144, prepared at 256x144)"
+    )
     assert _largest_crop((1914, 1052), (2048, 1024)) == (1912, 952)
     images, labels = zip(*(scene(np.random.default_rng(n)) for n in range(6)), strict=True)
     for label in labels:
         label[label == 2] = 0
         label[0, :5] = 2
-    assert dict(measure(Made("a", images, labels), made("b"), 6).advice)["data.class_balance=0.5"] == "rare in the source: class2"
+    assert (
+        dict(measure(Made("a", images, labels), made("b"), 6).advice)["data.class_balance=0.5"]
+        == "rare in the source: class2"
+    )
 
 
 def test_shifts_and_spectra_by_hand():
@@ -146,11 +171,20 @@ def test_gap_by_command(data_root, trained, tmp_path):
     assert done.returncode == 0, done.stderr
     assert max(map(len, done.stdout.splitlines())) <= 80 and "what to set" in done.stdout
     result = json.loads((tmp_path / "g.json").read_text())
-    assert result["source"]["images"] == 10 and sum(result["class_shares"].values()) == pytest.approx(1)
+    assert result["source"]["images"] == 10 and sum(
+        result["class_shares"].values()
+    ) == pytest.approx(1)
     page = (tmp_path / "index.html").read_text()
     assert page.count("<img") == 10 and "<script" not in page and "--set" in page
     by_model = fgda(
-        "gap", "playground-game", data_root / "playground-street", "--data-root", data_root, "--model", trained, "--json"
+        "gap",
+        "playground-game",
+        data_root / "playground-street",
+        "--data-root",
+        data_root,
+        "--model",
+        trained,
+        "--json",
     )
     other = json.loads(by_model.stdout)
     assert other["expected_on_target"] != result["expected_on_target"]
@@ -160,7 +194,9 @@ def test_gap_by_command(data_root, trained, tmp_path):
 
 
 def test_the_newest_source_model_is_used_where_there_is_one(data_root, trained, tmp_path):
-    """Finding 2 of the first hour: a guess from colour gave advice while a trained model lay beside it."""
+    """Finding 2 of the first hour: a guess from colour gave advice while a trained model lay beside
+    it.
+    """
     command = ("gap", "playground-game", "playground-street", "--data-root", data_root, "--json")
     guess = fgda(*command, cwd=tmp_path)
     assert json.loads(guess.stdout)["expected_by"] == "a guess from colour and height"
@@ -168,13 +204,25 @@ def test_the_newest_source_model_is_used_where_there_is_one(data_root, trained, 
     found = fgda(*command, cwd=tmp_path)
     assert "are those that runs/mine/pretrain-seed0/checkpoints/final.pth predicts" in found.stderr
     asked = fgda(*command, "--model", trained, cwd=tmp_path)
-    assert json.loads(found.stdout)["expected_on_target"] == json.loads(asked.stdout)["expected_on_target"]
+    assert (
+        json.loads(found.stdout)["expected_on_target"]
+        == json.loads(asked.stdout)["expected_on_target"]
+    )
     record = (run / "preset.yaml").read_text()
     (run / "preset.yaml").write_text(record.replace("playground-game", "another"))
-    assert json.loads(fgda(*command, cwd=tmp_path).stdout)["expected_by"] == "a guess from colour and height"
+    assert (
+        json.loads(fgda(*command, cwd=tmp_path).stdout)["expected_by"]
+        == "a guess from colour and height"
+    )
 
 
 def test_the_advice_is_made_of_keys_that_exist(data_root, tiny_preset):
-    found = measure(open_dataset(data_root, "playground-game"), open_dataset(data_root, "playground-street"), 10)
+    found = measure(
+        open_dataset(data_root, "playground-game"), open_dataset(data_root, "playground-street"), 10
+    )
     for what, _ in found.advice:
-        tiny_preset(what) if not what.startswith("method.name") else tiny_preset(method=what.partition("=")[2])
+        (
+            tiny_preset(what)
+            if not what.startswith("method.name")
+            else tiny_preset(method=what.partition("=")[2])
+        )

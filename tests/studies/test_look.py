@@ -1,4 +1,6 @@
-"""The page to look around in, in a real browser: every control changes what it says, nothing is asked of a network, no error."""
+"""The page to look around in, in a real browser: every control changes what it says, nothing is
+asked of a network, no error.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,14 @@ from fgda_cli.studies.look import safe_palette
 from fgda_cli.training import stages
 from tests.helpers import QUIET, fgda, needs
 
-CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+CHROMIUM = next(
+    (
+        path
+        for name in ("chromium", "chromium-browser", "google-chrome")
+        if (path := shutil.which(name))
+    ),
+    None,
+)
 browser_only = pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium")
 pytestmark = needs("playwright")
 
@@ -27,14 +36,18 @@ pytestmark = needs("playwright")
 def two(trained, data_root, tiny_preset, tmp_path_factory):
     """A start, and what a few steps made of it."""
     preset = tiny_preset("adapt.iterations=6", "adapt.lr=0.05")
-    job = stages.Job(preset, data_root, tmp_path_factory.mktemp("two") / "adapted", "cpu", reporter=QUIET)
+    job = stages.Job(
+        preset, data_root, tmp_path_factory.mktemp("two") / "adapted", device="cpu", reporter=QUIET
+    )
     return trained, stages.adapt(job, trained)
 
 
 @pytest.fixture(scope="module")
 def page_file(two, data_root, tmp_path_factory):
     out = tmp_path_factory.mktemp("page") / "look.html"
-    done = fgda("compare", *two, "--inputs", data_root / "playground-street", "--most", "3", "--out", out)
+    done = fgda(
+        "compare", *two, "--inputs", data_root / "playground-street", "--most", "3", "--out", out
+    )
     assert done.returncode == 0 and "3 images, 2 checkpoints" in done.stdout, done.stderr
     return out
 
@@ -58,7 +71,8 @@ def test_the_page_allows_its_own_script_alone(page_file):
 def page(page_file):
     """The page in Chromium; at the end no error was seen and nothing but the file was asked for."""
     sync_api = pytest.importorskip("playwright.sync_api")
-    trouble, asked = [], []
+    trouble = []
+    asked = []
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         tab = browser.new_page(viewport={"width": 1300, "height": 900})
@@ -69,12 +83,17 @@ def page(page_file):
         tab.wait_for_function("document.querySelectorAll('#legend tr').length > 1")
         yield tab
         browser.close()
-    assert not trouble and all(url.startswith((page_file.as_uri(), "data:")) for url in asked), (trouble, asked)
+    assert not trouble and all(url.startswith((page_file.as_uri(), "data:")) for url in asked), (
+        trouble,
+        asked,
+    )
 
 
 def seen(tab) -> list[str]:
     """What the canvases show."""
-    return tab.evaluate("[...document.querySelectorAll('canvas')].map((canvas) => canvas.toDataURL())")
+    return tab.evaluate(
+        "[...document.querySelectorAll('canvas')].map((canvas) => canvas.toDataURL())"
+    )
 
 
 def facts(tab) -> str:
@@ -96,8 +115,13 @@ def test_layers_opacity_colours_and_classes(page):
     assert page.locator("figcaption").all_text_contents() == ["run", "adapted", "truth"]
     pictures = {"classes": seen(page)}
     for layer in ("entropy", "disagreement", "errors", "photograph"):
-        pictures[layer] = changes(page, lambda layer=layer: page.get_by_role("button", name=layer, exact=True).click())
-        assert page.get_by_role("button", name=layer, exact=True).get_attribute("aria-pressed") == "true"
+        pictures[layer] = changes(
+            page, lambda layer=layer: page.get_by_role("button", name=layer, exact=True).click()
+        )
+        assert (
+            page.get_by_role("button", name=layer, exact=True).get_attribute("aria-pressed")
+            == "true"
+        )
     assert len({tuple(canvases) for canvases in pictures.values()}) == 5
     assert pictures["photograph"][0] == pictures["photograph"][1] == pictures["photograph"][2]
     page.keyboard.press("1")
@@ -108,29 +132,43 @@ def test_layers_opacity_colours_and_classes(page):
     assert colour.replace(" ", "") == "rgb({},{},{})".format(*safe_palette(1)[0])
     changes(page, lambda: page.get_by_label("road", exact=True).uncheck())
     changes(page, lambda: page.click("#none"))
-    assert seen(page)[:2] == [seen(page)[0]] * 2  # the photograph alone
+    # the photograph alone
+    assert seen(page)[:2] == [seen(page)[0]] * 2
     changes(page, lambda: page.click("#all"))
 
 
 @browser_only
 def test_frames_by_button_key_and_list_and_in_other_orders(page):
     names = page.locator("#frame option").all_text_contents()
-    assert len(names) == 3 and facts(page).startswith(f"1 of 3 · {names[0]}") and "mIoU" in facts(page)
-    for act, place in ((lambda: page.click("#next"), 2), (lambda: page.keyboard.press("ArrowRight"), 3),
-                       (lambda: page.click("#previous"), 2), (lambda: page.select_option("#frame", "0"), 1)):  # fmt: skip
+    assert (
+        len(names) == 3 and facts(page).startswith(f"1 of 3 · {names[0]}") and "mIoU" in facts(page)
+    )
+    for act, place in (
+        (lambda: page.click("#next"), 2),
+        (lambda: page.keyboard.press("ArrowRight"), 3),
+        (lambda: page.click("#previous"), 2),
+        (lambda: page.select_option("#frame", "0"), 1),
+    ):
         changes(page, act)
-        page.wait_for_function(f"document.getElementById('facts').textContent.startsWith('{place} of 3')")
+        page.wait_for_function(
+            f"document.getElementById('facts').textContent.startsWith('{place} of 3')"
+        )
 
     def values(pattern):
         found = []
         for place in range(3):
             page.select_option("#frame", str(place))
-            page.wait_for_function(f"document.getElementById('facts').textContent.startsWith('{place + 1} of 3')")
+            page.wait_for_function(
+                f"document.getElementById('facts').textContent.startsWith('{place + 1} of 3')"
+            )
             found.append(float(re.search(pattern, facts(page))[1]))
         return found
 
-    for order, pattern, sign in (("changed", r"([\d.]+) % of the pixels", -1), ("unsure", r"entropy [\d.]+, ([\d.]+)", -1),
-                                 ("worst", r"mIoU [\d.]+, ([\d.]+)", 1)):  # fmt: skip
+    for order, pattern, sign in (
+        ("changed", r"([\d.]+) % of the pixels", -1),
+        ("unsure", r"entropy [\d.]+, ([\d.]+)", -1),
+        ("worst", r"mIoU [\d.]+, ([\d.]+)", 1),
+    ):
         page.select_option("#sort", order)
         found = values(pattern)
         assert found == sorted(found, key=lambda value, sign=sign: sign * value), order
@@ -165,7 +203,8 @@ def test_slider_zoom_and_pan_with_the_same_spot_in_all_views(page):
     changes(page, lambda: page.select_option("#right", "0"))
     page.fill("#split", "100")
     changes(page, lambda: page.select_option("#left", "1"))
-    page.click("#whole")  # in a list, a letter is a choice
+    # in a list, a letter is a choice
+    page.click("#whole")
     page.keyboard.press("s")
     assert page.locator("canvas").count() == 3
 
@@ -175,12 +214,15 @@ def test_names_under_the_pointer_and_a_telephone(page):
     box = page.locator("canvas").first.bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     told = page.text_content("#at")
-    assert re.match(r"\d+, \d+ · run: [\w ]+ · adapted: [\w ]+ · truth: [\w ]+ · entropy 0\.\d\d, 0\.\d\d", told), told
+    assert re.match(
+        r"\d+, \d+ · run: [\w ]+ · adapted: [\w ]+ · truth: [\w ]+ · entropy 0\.\d\d, 0\.\d\d", told
+    ), told
     assert page.locator("canvas").first.get_attribute("title").startswith("run: ")
     page.set_viewport_size({"width": 400, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
     boxes = [canvas.bounding_box() for canvas in page.locator("canvas").all()]
-    assert len({box["x"] for box in boxes}) == 1 and all(box["width"] > 360 for box in boxes)  # one below the other
+    # one below the other
+    assert len({box["x"] for box in boxes}) == 1 and all(box["width"] > 360 for box in boxes)
     assert page.get_by_role("button", name="next").bounding_box()["height"] >= 30
 
 
@@ -191,13 +233,24 @@ def test_the_page_is_one_file_and_names_cannot_end_its_script(two, raw_playgroun
     done = fgda("compare", two[0], "--inputs", photo, "--out", out)
     assert done.returncode == 0, done.stderr
     text = out.read_text()
-    assert "a<b>" not in text and "a\\u003cb> & c" in text and "@DATA@" not in text and "@SCRIPT@" not in text
+    assert (
+        "a<b>" not in text
+        and "a\\u003cb> & c" in text
+        and "@DATA@" not in text
+        and "@SCRIPT@" not in text
+    )
     assert not re.search(r"""(src|href)=["']?(https?:)?//""", text) and "fetch(" not in text
 
 
 def test_more_checkpoints_than_a_page_shows_are_refused_before_work(two, raw_playground, tmp_path):
-    done = fgda("compare", *(two[0],) * 5, "--inputs", raw_playground, "--out", tmp_path / "page.html")
-    assert done.returncode == 2 and "a page shows up to 4 checkpoints, not 5" in done.stderr and not os.listdir(tmp_path)
+    done = fgda(
+        "compare", *(two[0],) * 5, "--inputs", raw_playground, "--out", tmp_path / "page.html"
+    )
+    assert (
+        done.returncode == 2
+        and "a page shows up to 4 checkpoints, not 5" in done.stderr
+        and not os.listdir(tmp_path)
+    )
 
 
 def test_colours_for_colour_blindness_are_as_many_as_classes_and_apart():
@@ -211,7 +264,17 @@ def test_reports_link_to_a_page_of_their_frames(command, two, data_root, raw_pla
     photos = raw_playground / "street/leftImg8bit/train"
     arguments = {
         "evaluate": (*two, "--data-root", data_root, "--report", tmp_path / "out"),
-        "verdict": (two[1], "--baseline", two[0], "--data-root", data_root, "--frames", "4", "--report", tmp_path / "out"),
+        "verdict": (
+            two[1],
+            "--baseline",
+            two[0],
+            "--data-root",
+            data_root,
+            "--frames",
+            "4",
+            "--report",
+            tmp_path / "out",
+        ),
         "rank": (two[1], photos, "-r", "--top", "2", "--out", tmp_path / "out"),
     }[command]
     done = fgda(command, *arguments)

@@ -1,4 +1,6 @@
-"""Reports: the page holds what was measured, needs nothing from elsewhere, and a real browser shows it."""
+"""Reports: the page holds what was measured, needs nothing from elsewhere, and a real browser shows
+it.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ from fgda_cli.runtime.errors import FgdaError
 from fgda_cli.studies.report import run_page
 from tests.helpers import fgda
 
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
+BROWSER = (
+    shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
+)
 
 
 def screenshot(page: Path, out: Path, height: int) -> np.ndarray:
@@ -28,9 +32,19 @@ def screenshot(page: Path, out: Path, height: int) -> np.ndarray:
     if BROWSER is None:
         assert "CI" not in os.environ, "CI must have a browser (.ci/run installs chromium)"
         pytest.skip("no chromium on this machine: the page was not opened")
-    flags = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
-             "--disable-background-networking", "--disable-component-update", "--disable-sync")  # fmt: skip
-    profile, size = f"--user-data-dir={out.parent / 'profile'}", f"--window-size=1300,{height}"
+    flags = (
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--hide-scrollbars",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+    )
+    profile = f"--user-data-dir={out.parent / 'profile'}"
+    size = f"--window-size=1300,{height}"
     command = [BROWSER, *flags, profile, size, f"--screenshot={out}", page.resolve().as_uri()]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
     return cv2.imread(str(out))[..., ::-1]
@@ -44,27 +58,48 @@ def pixels_of(picture: np.ndarray, colour: tuple[int, int, int]) -> int:
 def report(trained, data_root, tmp_path_factory):
     """Folder with index.html, the evaluation's JSON and the saved predictions."""
     out = tmp_path_factory.mktemp("report")
-    done = fgda("evaluate", trained, "--data-root", data_root, "--data", "playground-game", "--split", "train", "--report", out,
-                "--json", out / "result.json", "--save-predictions", out / "saved")  # fmt: skip
+    done = fgda(
+        "evaluate",
+        trained,
+        "--data-root",
+        data_root,
+        "--data",
+        "playground-game",
+        "--split",
+        "train",
+        "--report",
+        out,
+        "--json",
+        out / "result.json",
+        "--save-predictions",
+        out / "saved",
+    )
     assert done.returncode == 0 and f"report: {out / 'index.html'}" in done.stderr, done.stderr
     return out
 
 
 def test_the_page_shows_the_numbers_of_the_evaluation(report):
-    text, result = (report / "index.html").read_text(), json.loads((report / "result.json").read_text())
+    text = (report / "index.html").read_text()
+    result = json.loads((report / "result.json").read_text())
     assert f"<b>{result['miou']:.1f} %</b>mIoU<" in text
     rows = re.findall(r"</i>([a-z ]+)</td><td>([\d.–]+)</td>", text)
-    assert rows == [(name, "–" if (v := result["iou"][name]) is None else f"{v:.1f}") for name in NAMES]
+    assert rows == [
+        (name, "–" if (v := result["iou"][name]) is None else f"{v:.1f}") for name in NAMES
+    ]
     cells = re.findall(r"title='([a-z ]+) seen as ([a-z ]+): (\d+) pixels", text)
     assert [int(count) for _, _, count in cells] == np.array(result["confusion"]).ravel().tolist()
     assert [cell[:2] for cell in cells] == [(truth, found) for truth in NAMES for found in NAMES]
 
 
 def test_best_and_worst_images_are_those_of_an_independent_count(report, data_root):
-    dataset, scores = open_dataset(data_root, "playground-game"), {}
+    dataset = open_dataset(data_root, "playground-game")
+    scores = {}
     for item in dataset.items("train"):
         one = ConfusionMatrix(19)
-        one.update(dataset.label(item), cv2.imread(str(report / f"saved/{item.name}.png"), cv2.IMREAD_UNCHANGED))
+        one.update(
+            dataset.label(item),
+            cv2.imread(str(report / f"saved/{item.name}.png"), cv2.IMREAD_UNCHANGED),
+        )
         scores[item.name] = one.miou()
     shown = re.findall(r"<b>(\d{5})</b> · mIoU ([\d.]+) %", (report / "index.html").read_text())
     order = sorted(scores, key=scores.get)
@@ -81,9 +116,12 @@ def test_the_page_needs_nothing_from_elsewhere(report):
 def test_a_browser_shows_the_page(report):
     picture = screenshot(report / "index.html", report / "page.png", 3000)
     assert picture.shape[1] == 1300
-    assert pixels_of(picture, PALETTE[0]) > 1000 and pixels_of(picture, PALETTE[13]) > 300  # road and cars in the truths
-    assert pixels_of(picture, (214, 32, 32)) > 3000  # errors of a network that has learnt next to nothing
-    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 2000  # photographs and heat maps are there
+    # road and cars in the truths
+    assert pixels_of(picture, PALETTE[0]) > 1000 and pixels_of(picture, PALETTE[13]) > 300
+    # errors of a network that has learnt next to nothing
+    assert pixels_of(picture, (214, 32, 32)) > 3000
+    # photographs and heat maps are there
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 2000
 
 
 def test_training_curves_of_a_run(trained, tmp_path):
@@ -94,16 +132,22 @@ def test_training_curves_of_a_run(trained, tmp_path):
         assert f"<h2>{heading}</h2>" in text
     assert text.count("<svg") == 4 and "iteration 6, finished" in text
     picture = screenshot(tmp_path / "curves.html", tmp_path / "page.png", 2000)
-    assert pixels_of(picture, (31, 119, 180)) > 300  # the first line's colour
+    # the first line's colour
+    assert pixels_of(picture, (31, 119, 180)) > 300
 
 
 def test_foreign_and_damaged_lines_of_a_log_are_counted(trained, tmp_path):
     run = shutil.copytree(trained.parent.parent, tmp_path / "run")
     with open(run / "metrics.jsonl", "a") as log:
-        log.write('{"iteration": "x", "loss": 1}\n[1]\n{"iteration": 7, "loss": {"a": []}}\n{"iteration": 1e999}\n{"cut')
+        log.write(
+            '{"iteration": "x", "loss": 1}\n[1]\n{"iteration": 7, "loss": {"a": []}}\n{"iteration":'
+            ' 1e999}\n{"cut'
+        )
     done = fgda("report", run)
     assert done.returncode == 0, done.stderr
-    assert "5 lines of metrics.jsonl are no measurement: left out" in (run / "report.html").read_text()
+    assert (
+        "5 lines of metrics.jsonl are no measurement: left out" in (run / "report.html").read_text()
+    )
     assert "no measurement" not in run_page(trained.parent.parent)
 
 
@@ -122,11 +166,20 @@ def test_two_checkpoints_of_one_name_do_not_overwrite_each_other(trained, data_r
     second = tmp_path / "second/checkpoints/final.pth"
     second.parent.mkdir(parents=True)
     shutil.copy(trained, second)
-    done = fgda("evaluate", trained, second, "--data-root", data_root, "--report", tmp_path / "pages",
-                "--save-predictions", tmp_path / "saved")  # fmt: skip
+    done = fgda(
+        "evaluate",
+        trained,
+        second,
+        "--data-root",
+        data_root,
+        "--report",
+        tmp_path / "pages",
+        "--save-predictions",
+        tmp_path / "saved",
+    )
     assert done.returncode == 0, done.stderr
     names = [trained.parent.parent.name, "second"]
-    assert sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.glob("pages/*/index.html")) == sorted(
-        f"pages/{name}/index.html" for name in names
-    )
+    assert sorted(
+        p.relative_to(tmp_path).as_posix() for p in tmp_path.glob("pages/*/index.html")
+    ) == sorted(f"pages/{name}/index.html" for name in names)
     assert all(len(list((tmp_path / "saved" / name).rglob("*.png"))) == 3 for name in names)

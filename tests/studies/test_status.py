@@ -22,11 +22,18 @@ def listed(folder, *more):
 def test_finished_runs_with_score_and_verdict(trained, tmp_path):
     run = shutil.copytree(trained.parent.parent, tmp_path / "runs/mine/pretrain")
     with open(run / "log.txt", "a") as log:
-        log.write("without labels: no clear change (+0.2 points of mIoU to expect, 55 % sure)\niteration 6: finished\n")
+        log.write(
+            "without labels: no clear change (+0.2 points of mIoU to expect, 55 % sure)\niteration"
+            " 6: finished\n"
+        )
     with open(run / "metrics.jsonl", "a") as log:
         log.write('{"iteration": 6, "validation": {"miou": 41.26}}\n')
     (found,) = listed(tmp_path / "runs")
-    assert found["state"] == "finished" and found["iteration"] == found["iterations"] == 6 and found["goes_on"] is None
+    assert (
+        found["state"] == "finished"
+        and found["iteration"] == found["iterations"] == 6
+        and found["goes_on"] is None
+    )
     assert (found["method"], found["stage"], found["seed"]) == ("source-only", "pretrain", 0)
     assert found["score"] == "mIoU 41.3" and found["verdict"] == "no clear change"
     table = fgda("status", tmp_path / "runs")
@@ -37,7 +44,8 @@ def test_the_command_of_a_stopped_run_goes_on_to_the_same_end(data_root, tmp_pat
     """The whole way: settings of the command line are in the run's own record."""
     command = ["pretrain", "--preset", "playground", "--data-root", data_root, "--device", "cpu"]
     settings = set_flags("optim.lr=0.001")
-    whole, cut = tmp_path / "runs/whole", tmp_path / "runs/cut"
+    whole = tmp_path / "runs/whole"
+    cut = tmp_path / "runs/cut"
     assert fgda(*command, *settings, "--out", whole).returncode == 0
     with monkeypatch.context() as patch:
         stop_at(patch, 3, lambda: os.kill(os.getpid(), signal.SIGINT))
@@ -63,7 +71,8 @@ def test_running_and_broken(trained, tmp_path):
     (run / LOCK).touch()
     assert status_of(run).state == "stopped"
     with open(run / "metrics.jsonl", "a") as log:
-        log.write('{"iteration": 7, "se')  # cut short by a crash
+        # cut short by a crash
+        log.write('{"iteration": 7, "se')
     assert status_of(run).iteration == 6
     (run / "checkpoints/last.pth").unlink()
     assert status_of(run).state == "broken" and status_of(run).goes_on.endswith("--fresh")
@@ -72,7 +81,9 @@ def test_running_and_broken(trained, tmp_path):
     assert "broken" in fgda("status", tmp_path / "runs").stdout
 
 
-@pytest.mark.parametrize(("folder", "code", "words"), [("none", 1, "no such folder"), (".", 0, "no run")])
+@pytest.mark.parametrize(
+    ("folder", "code", "words"), [("none", 1, "no such folder"), (".", 0, "no run")]
+)
 def test_nothing_to_list(tmp_path, folder, code, words):
     done = fgda("status", folder, cwd=tmp_path)
     assert done.returncode == code and words in done.stdout + done.stderr

@@ -1,4 +1,6 @@
-"""Steps, runs and predictions on a GPU that is pretended (tests/pretend.py): the same bits, and a host that does not wait."""
+"""Steps, runs and predictions on a GPU that is pretended (tests/pretend.py): the same bits, and a
+host that does not wait.
+"""
 
 from __future__ import annotations
 
@@ -31,40 +33,72 @@ from tests.pretend import DEVICE, needs_pretended_gpu, pretended_gpu
 
 pytestmark = needs_pretended_gpu
 
-CPU, QUIET = torch.device("cpu"), Reporter(quiet=True)
-READING = "runtime/transfer.py"  # reads the step before: the one place where an iteration may wait
+CPU = torch.device("cpu")
+QUIET = Reporter(quiet=True)
+# reads the step before: the one place where an iteration may wait
+READING = "runtime/transfer.py"
 NATIVE = ("model.multi_level=false", "model.output_stride=native")
-MORE = {  # what a step can be beside its method, and the method that shows it
+# what a step can be beside its method, and the method that shows it
+MORE = {
     "a network of two resolutions": (
-        "mic", "model.head=fused", "model.head_width=16", "model.dilations=[2]", "model.detail=[32, 32]", *NATIVE),
+        "mic",
+        "model.head=fused",
+        "model.head_width=16",
+        "model.dilations=[2]",
+        "model.detail=[32, 32]",
+        *NATIVE,
+    ),
     "a transformer": (
-        "fgda-st", "model.backbone=timm:vit_tiny_patch16_224", "model.weights=none", "model.head=dpt", "model.width=64",
-        "model.drop_path=0.1", *NATIVE),
+        "fgda-st",
+        "model.backbone=timm:vit_tiny_patch16_224",
+        "model.weights=none",
+        "model.head=dpt",
+        "model.width=64",
+        "model.drop_path=0.1",
+        *NATIVE,
+    ),
     "labels of the target": ("fgda-st", "adapt.iterations=6"),
     "statistics of the target": ("fgda-st", "adapt.batch_norm=target"),
     "two levels": ("clan", "model.multi_level=true"),
     "dropped channels": ("fgda", "model.dropout=0.2"),
     "parts of a batch": ("fgda-st", "adapt.accumulate=2"),
     "short gradients": ("fgda", "optim.clip_norm=0.1", "optim.kind=adamw", "optim.lr=0.0001"),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(autouse=True)
 def one_order_of_additions():
-    """As the processor's: the memory format, and the sum of a head's taps, are chosen otherwise for a GPU."""
-    with mock.patch.object(Precision, "channels_last", False), mock.patch.object(AsppHead, "by_folds", AsppHead.by_taps):
+    """As the processor's: the memory format, and the sum of a head's taps, are chosen otherwise for
+    a GPU.
+    """
+    with (
+        mock.patch.object(Precision, "channels_last", False),
+        mock.patch.object(AsppHead, "by_folds", AsppHead.by_taps),
+    ):
         yield
 
 
 def made(device: torch.device, name: str, *overrides: str, scaler=None) -> Trainer:
     preset = load_preset("playground", [*TINY, *overrides], name)
     torch.manual_seed(0)
-    model, method = checkpoint.build_model(preset.model, 5), method_class(name)
+    model = checkpoint.build_model(preset.model, 5)
+    method = method_class(name)
     precision = Precision("fp32", device, scaler)
-    prepared = components.prepare_method(method, model, preset, preset.adapt, precision, ProcessGroup())
+    prepared = components.prepare_method(
+        method, model, preset, stage=preset.adapt, precision=precision, group=ProcessGroup()
+    )
     give_foundation(prepared, device)
-    state = components.make_state(prepared, preset, preset.adapt, precision)
-    return Trainer(state, None, preset.adapt, preset, RunFolder(Path()), {"stage": "adapt", "method": name}, None, QUIET)
+    state = components.make_state(prepared, preset, preset.adapt, precision=precision)
+    return Trainer(
+        state,
+        None,
+        preset.adapt,
+        preset=preset,
+        run=RunFolder(Path()),
+        header={"stage": "adapt", "method": name},
+        validators=None,
+        reporter=QUIET,
+    )
 
 
 def batch_of(number: int, labelled: bool = False) -> Batch:
@@ -76,7 +110,9 @@ def batch_of(number: int, labelled: bool = False) -> Batch:
 
 
 def three_steps(trainer: Trainer, labelled: bool = False, gpu=None):
-    """Weights after three iterations, and the lines that made the host wait in the last two (the first fills tables)."""
+    """Weights after three iterations, and the lines that made the host wait in the last two (the
+    first fills tables).
+    """
     device = trainer.state.precision.device
     if labelled:
         samples = mock.Mock(labelled_items=[1])
@@ -88,13 +124,23 @@ def three_steps(trainer: Trainer, labelled: bool = False, gpu=None):
             if gpu is not None and number == 1:
                 gpu.waits.clear()
             trainer.train_iteration(batch)
-    waits = {} if gpu is None else {line: count for line, count in gpu.waits.items() if not line.startswith(READING)}
+    waits = (
+        {}
+        if gpu is None
+        else {line: count for line, count in gpu.waits.items() if not line.startswith(READING)}
+    )
     modules = {"model": trainer.state.method.model, **trainer.state.method.modules}
-    return {f"{name}.{key}": v.cpu() for name, module in modules.items() for key, v in module.state_dict().items()}, waits
+    return {
+        f"{name}.{key}": v.cpu()
+        for name, module in modules.items()
+        for key, v in module.state_dict().items()
+    }, waits
 
 
-CASES = {name: (name,) for name in method_names() if name != "adabn"} | MORE  # adabn's one iteration trains nothing
-CASES["cbst"] = ("cbst", "adapt.iterations=30")  # a round, at whose start it counts on the host, is longer
+# adabn's one iteration trains nothing
+CASES = {name: (name,) for name in method_names() if name != "adabn"} | MORE
+# a round, at whose start it counts on the host, is longer
+CASES["cbst"] = ("cbst", "adapt.iterations=30")
 
 
 @cache
@@ -110,14 +156,21 @@ def test_a_step_on_a_gpu_gives_the_same_bits_and_makes_the_host_wait_for_nothing
     with pretended_gpu() as gpu:
         found, waits = three_steps(made(DEVICE, *CASES[case]), labelled, gpu)
     assert plain.keys() == found.keys()
-    near = 1e-4 if case in ("a transformer", "vfmuda") else 0  # its attention has a kernel of its own on a processor
-    assert [key for key, value in plain.items() if (value.float() - found[key].float()).abs().max() > near] == []
+    # its attention has a kernel of its own on a processor
+    near = 1e-4 if case in ("a transformer", "vfmuda") else 0
+    assert [
+        key
+        for key, value in plain.items()
+        if (value.float() - found[key].float()).abs().max() > near
+    ] == []
     assert waits == {}
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_loss_scaling_changes_no_gradient(case):
-    """Of fp16: a power of two, so that its product and quotient are exact; what a method forgets to scale would be too small."""
+    """Of fp16: a power of two, so that its product and quotient are exact; what a method forgets to
+    scale would be too small.
+    """
     labelled = case == "labels of the target"
     plain = plain_steps(case)
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
@@ -125,7 +178,9 @@ def test_loss_scaling_changes_no_gradient(case):
     assert [key for key, value in plain.items() if not torch.equal(value, scaled[key])] == []
 
 
-def test_optimisers_of_a_gpu_step_all_tensors_at_once_and_loss_scaling_waits_for_nothing(monkeypatch):
+def test_optimisers_of_a_gpu_step_all_tensors_at_once_and_loss_scaling_waits_for_nothing(
+    monkeypatch,
+):
     plain, _ = three_steps(made(CPU, "fgda"))
     monkeypatch.setattr(optimizers, "FUSED", ("pretended",))
     with pretended_gpu() as gpu:
@@ -142,7 +197,9 @@ def test_an_optimiser_of_the_processor_is_torchs_plain_one():
     parameter = torch.nn.Parameter(torch.zeros(2))
     for make in (optimizers.sgd, optimizers.adam, optimizers.adamw):
         assert not make([parameter], lr=0.1).defaults.get("fused")
-        assert not make([{"params": []}, {"params": [parameter], "lr": 0.2}], lr=0.1).defaults.get("fused")
+        assert not make([{"params": []}, {"params": [parameter], "lr": 0.2}], lr=0.1).defaults.get(
+            "fused"
+        )
 
 
 def test_readings_come_at_once_from_a_processor_and_one_step_late_from_a_gpu():
@@ -155,10 +212,12 @@ def test_readings_come_at_once_from_a_processor_and_one_step_late_from_a_gpu():
         assert readings.rest() == ("b", [1.0, 2.0]) and readings.rest() is None
 
 
-def test_a_loss_that_is_not_finite_ends_a_run_on_a_gpu_before_anything_broken_is_kept(data_root, trained, tmp_path, tiny_preset):
+def test_a_loss_that_is_not_finite_ends_a_run_on_a_gpu_before_anything_broken_is_kept(
+    data_root, trained, tmp_path, tiny_preset
+):
     """Found one iteration late, yet the checkpoint of that very iteration is not written."""
     preset = tiny_preset("adapt.checkpoint_every=2", method="fgda")
-    job = stages.Job(preset, data_root, tmp_path / "run", "pretended", reporter=QUIET)
+    job = stages.Job(preset, data_root, tmp_path / "run", device="pretended", reporter=QUIET)
     original = method_class("fgda").target_terms
 
     def broken(self, target, size):
@@ -174,7 +233,9 @@ def test_a_loss_that_is_not_finite_ends_a_run_on_a_gpu_before_anything_broken_is
         mock.patch.object(stages, "pick_device", lambda name: DEVICE),
         mock.patch.object(method, "target_terms", broken),
         mock.patch.object(method, "begin_iteration", begin),
-        pytest.raises(FgdaError, match="loss 'entropy' is not finite at iteration 4; the last good checkpoint"),
+        pytest.raises(
+            FgdaError, match="loss 'entropy' is not finite at iteration 4; the last good checkpoint"
+        ),
     ):
         stages.adapt(job, trained)
     assert checkpoint.load(tmp_path / "run/checkpoints/last.pth")["iteration"] == 2
@@ -182,11 +243,27 @@ def test_a_loss_that_is_not_finite_ends_a_run_on_a_gpu_before_anything_broken_is
 
 @pytest.mark.parametrize(
     "method, overrides",
-    [("mic", ()), ("cycada", ("method.translation_factor=0.3", "method.translation_channels=4", "method.translation_blocks=1"))],
+    [
+        ("mic", ()),
+        (
+            "cycada",
+            (
+                "method.translation_factor=0.3",
+                "method.translation_channels=4",
+                "method.translation_blocks=1",
+            ),
+        ),
+    ],
 )
-def test_a_whole_run_on_a_gpu_ends_in_the_same_bits(data_root, trained, tmp_path, tiny_preset, method, overrides):
+def test_a_whole_run_on_a_gpu_ends_in_the_same_bits(
+    data_root, trained, tmp_path, tiny_preset, method, overrides
+):
     job = stages.Job(
-        tiny_preset("run.select=labels", *overrides, method=method), data_root, tmp_path / "cpu", "cpu", reporter=QUIET
+        tiny_preset("run.select=labels", *overrides, method=method),
+        data_root,
+        tmp_path / "cpu",
+        device="cpu",
+        reporter=QUIET,
     )
     plain = checkpoint.load(stages.adapt(job, trained))["model"]
     with pretended_gpu(), mock.patch.object(stages, "pick_device", lambda name: DEVICE):
@@ -203,10 +280,15 @@ def test_predictions_and_evaluation_on_a_gpu_are_the_same(data_root, trained):
     images = [data.image(item) for item in data.items("val")]
     plain = Precision("fp32", CPU)
     expected = predict.predict_many(model, images, plain)
-    score = evaluate.evaluate_file(trained, data, "val", plain, QUIET).miou
+    score = evaluate.evaluate_file(trained, data, "val", precision=plain, reporter=QUIET).miou
     with pretended_gpu():
         there = Precision("fp32", DEVICE)
         found = predict.predict_many(there.to_device(model), images, there)
-        assert evaluate.evaluate_file(trained, data, "val", there, QUIET).miou == score
+        assert (
+            evaluate.evaluate_file(trained, data, "val", precision=there, reporter=QUIET).miou
+            == score
+        )
     for one, two in zip(expected, found, strict=True):
-        assert np.array_equal(one["train_ids"], two["train_ids"]) and np.array_equal(one["entropy"], two["entropy"])
+        assert np.array_equal(one["train_ids"], two["train_ids"]) and np.array_equal(
+            one["entropy"], two["entropy"]
+        )

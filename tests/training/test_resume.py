@@ -29,7 +29,13 @@ QUIET = Reporter(quiet=True)
 @pytest.fixture(scope="module")
 def job(data_root, tiny_preset, tmp_path_factory):
     torch.set_num_threads(1)
-    return stages.Job(tiny_preset(), data_root, tmp_path_factory.mktemp("runs") / "pre", "cpu", reporter=QUIET)
+    return stages.Job(
+        tiny_preset(),
+        data_root,
+        tmp_path_factory.mktemp("runs") / "pre",
+        device="cpu",
+        reporter=QUIET,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -38,50 +44,90 @@ def pretrained(job) -> Path:
 
 
 # all that adapt, but those of one iteration, which can only be begun anew
-STEPWISE = [name for name in method_names() if method_class(name).uses_target and method_class(name).iterations is None]
+STEPWISE = [
+    name
+    for name in method_names()
+    if method_class(name).uses_target and method_class(name).iterations is None
+]
 
 
 @pytest.mark.parametrize(
-    ("method", "iteration"), [*((name, 3) for name in STEPWISE), ("cbst", 1), ("fgda", 1), ("mic", 1)]
-)  # checkpoints are written after every second iteration
-def test_an_adaptation_cut_short_ends_bit_identical(job, pretrained, tmp_path, monkeypatch, tiny_preset, method, iteration):
+    ("method", "iteration"),
+    [*((name, 3) for name in STEPWISE), ("cbst", 1), ("fgda", 1), ("mic", 1)],
+    # checkpoints are written after every second iteration
+)
+def test_an_adaptation_cut_short_ends_bit_identical(
+    job, pretrained, tmp_path, monkeypatch, tiny_preset, method, iteration
+):
     ours = replace(job, preset=tiny_preset(method=method), out=tmp_path / "whole")
     whole = stages.adapt(ours, pretrained)
-    crash_at(monkeypatch, iteration, lambda: stages.adapt(replace(ours, out=tmp_path / "parts"), pretrained))
+    crash_at(
+        monkeypatch,
+        iteration,
+        lambda: stages.adapt(replace(ours, out=tmp_path / "parts"), pretrained),
+    )
     parts = stages.adapt(replace(ours, out=tmp_path / "parts"), pretrained)
     assert same(whole, parts)
-    for folder in ("whole", "parts"):  # no log line is lost or doubled
-        lines = [json.loads(line) for line in (tmp_path / folder / "metrics.jsonl").read_text().splitlines()]
+    # no log line is lost or doubled
+    for folder in ("whole", "parts"):
+        lines = [
+            json.loads(line)
+            for line in (tmp_path / folder / "metrics.jsonl").read_text().splitlines()
+        ]
         assert [line["iteration"] for line in lines if "lr" in line] == [1, 2, 3, 4, 5, 6]
 
 
-def test_what_layers_drop_is_dropped_again_by_a_resumed_run(job, pretrained, tmp_path, monkeypatch, tiny_preset):
-    """Dropout draws from torch's own generator: from (seed, iteration), whatever else drew from it before."""
-    ours = replace(job, preset=tiny_preset("model.dropout=0.3", method="mic"), out=tmp_path / "whole")
+def test_what_layers_drop_is_dropped_again_by_a_resumed_run(
+    job, pretrained, tmp_path, monkeypatch, tiny_preset
+):
+    """Dropout draws from torch's own generator: from (seed, iteration), whatever else drew from it
+    before.
+    """
+    ours = replace(
+        job, preset=tiny_preset("model.dropout=0.3", method="mic"), out=tmp_path / "whole"
+    )
     torch.manual_seed(1)
     whole = stages.adapt(ours, pretrained)
-    plain = stages.adapt(replace(job, preset=tiny_preset(method="mic"), out=tmp_path / "plain"), pretrained)
+    plain = stages.adapt(
+        replace(job, preset=tiny_preset(method="mic"), out=tmp_path / "plain"), pretrained
+    )
     assert not same(whole, plain)
     torch.manual_seed(2)
-    crash_at(monkeypatch, 3, lambda: stages.adapt(replace(ours, out=tmp_path / "parts"), pretrained))
+    crash_at(
+        monkeypatch, 3, lambda: stages.adapt(replace(ours, out=tmp_path / "parts"), pretrained)
+    )
     assert same(whole, stages.adapt(replace(ours, out=tmp_path / "parts"), pretrained))
 
 
-def test_a_round_of_fda_resumes_and_notices_other_labellers(job, pretrained, tmp_path, monkeypatch, tiny_preset):
-    """Thresholds are found once a set of networks; the networks that label are not saved with the run."""
+def test_a_round_of_fda_resumes_and_notices_other_labellers(
+    job, pretrained, tmp_path, monkeypatch, tiny_preset
+):
+    """Thresholds are found once a set of networks; the networks that label are not saved with the
+    run.
+    """
     best = str(pretrained.parent / "last.pth")
-    ours = replace(job, preset=tiny_preset(f"method.labels_from=['{pretrained}','{best}']", method="fda"), out=tmp_path / "whole")
+    ours = replace(
+        job,
+        preset=tiny_preset(f"method.labels_from=['{pretrained}','{best}']", method="fda"),
+        out=tmp_path / "whole",
+    )
     whole = stages.adapt(ours, pretrained)
     found = list((tmp_path / "whole/offline").glob("thresholds-*/thresholds.pth"))
     assert len(found) == 1 and not any("labeller" in key for key in checkpoint.load(whole)["model"])
-    crash_at(monkeypatch, 3, lambda: stages.adapt(replace(ours, out=tmp_path / "parts"), pretrained))
+    crash_at(
+        monkeypatch, 3, lambda: stages.adapt(replace(ours, out=tmp_path / "parts"), pretrained)
+    )
     assert same(whole, stages.adapt(replace(ours, out=tmp_path / "parts"), pretrained))
-    lines = [json.loads(line) for line in (tmp_path / "whole/metrics.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (tmp_path / "whole/metrics.jsonl").read_text().splitlines()
+    ]
     assert all("pseudo" in line for line in lines if "seg" in line)
 
 
 @pytest.mark.parametrize("signum, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signals_write_a_checkpoint_of_that_very_iteration(job, pretrained, tmp_path, monkeypatch, signum, code):
+def test_signals_write_a_checkpoint_of_that_very_iteration(
+    job, pretrained, tmp_path, monkeypatch, signum, code
+):
     whole = stages.adapt(replace(job, out=tmp_path / "whole"), pretrained)
     with monkeypatch.context() as patch:
         stop_at(patch, 2, lambda: os.kill(os.getpid(), signum))
@@ -93,7 +139,9 @@ def test_signals_write_a_checkpoint_of_that_very_iteration(job, pretrained, tmp_
 
 
 @pytest.mark.parametrize("iteration", [1, 2, 3])
-def test_a_validation_is_neither_lost_nor_doubled_by_a_stop(job, pretrained, tmp_path, monkeypatch, tiny_preset, iteration):
+def test_a_validation_is_neither_lost_nor_doubled_by_a_stop(
+    job, pretrained, tmp_path, monkeypatch, tiny_preset, iteration
+):
     ours = replace(job, preset=tiny_preset("adapt.evaluate_every=2"), out=tmp_path / "run")
     with monkeypatch.context() as patch:
         stop_at(patch, iteration, lambda: os.kill(os.getpid(), signal.SIGINT))
@@ -125,7 +173,12 @@ def test_kill_9_of_a_real_process(data_root, tmp_path):
 
     whole = fgda(*command(tmp_path / "whole")[3:])
     assert whole.returncode == 0, whole.stderr
-    process = subprocess.Popen(command(tmp_path / "parts"), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command(tmp_path / "parts"),
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     last = tmp_path / "parts/checkpoints/last.pth"
     deadline = time.monotonic() + 120
     while not last.exists() and time.monotonic() < deadline and process.poll() is None:
@@ -138,7 +191,9 @@ def test_kill_9_of_a_real_process(data_root, tmp_path):
 
 
 def test_a_run_does_not_go_on_with_other_data(job, pretrained, data_root, tmp_path, monkeypatch):
-    """Prepared again at another size, with other labels or another image; a copy, or another split, changes nothing."""
+    """Prepared again at another size, with other labels or another image; a copy, or another split,
+    changes nothing.
+    """
     shutil.copytree(data_root, tmp_path / "data")
     ours = replace(job, data_root=tmp_path / "data", out=tmp_path / "run")
     crash_at(monkeypatch, 3, lambda: stages.adapt(replace(ours, data_root=data_root), pretrained))
@@ -159,12 +214,15 @@ def test_a_run_does_not_go_on_with_other_data(job, pretrained, data_root, tmp_pa
     manifest.write_text(json.dumps(tree))
     assert stages.adapt(ours, pretrained).is_file()
     record = yaml.safe_load((tmp_path / "run/preset.yaml").read_text())
-    del record["stage"]["data"]  # as an earlier version wrote it
+    # as an earlier version wrote it
+    del record["stage"]["data"]
     (tmp_path / "run/preset.yaml").write_text(yaml.safe_dump(record))
     assert stages.adapt(ours, pretrained).is_file()
 
 
-def test_the_same_seed_gives_the_same_weights_and_another_seed_does_not(job, pretrained, tmp_path, tiny_preset):
+def test_the_same_seed_gives_the_same_weights_and_another_seed_does_not(
+    job, pretrained, tmp_path, tiny_preset
+):
     assert same(pretrained, stages.pretrain(replace(job, out=tmp_path / "again")))
     other = replace(job, preset=tiny_preset("run.seed=1"), out=tmp_path / "other")
     assert not same(pretrained, stages.pretrain(other))
@@ -205,7 +263,9 @@ def test_fresh_starts_over_and_leaves_foreign_files(job, pretrained, tmp_path):
         stages.pretrain(replace(mine, out=tmp_path / "photos"))
 
 
-def test_a_nan_loss_stops_with_the_iteration_and_the_last_good_checkpoint(job, pretrained, tmp_path, monkeypatch):
+def test_a_nan_loss_stops_with_the_iteration_and_the_last_good_checkpoint(
+    job, pretrained, tmp_path, monkeypatch
+):
     from fgda_cli.methods.base import Method
 
     original = Method.segmentation
@@ -217,20 +277,38 @@ def test_a_nan_loss_stops_with_the_iteration_and_the_last_good_checkpoint(job, p
         return {"seg": terms["seg"] * float("nan")} if len(calls) == 4 else terms
 
     monkeypatch.setattr(Method, "segmentation", sometimes_nan)
-    with pytest.raises(FgdaError, match=r"'seg' is not finite at iteration 4; the last good checkpoint is .*last\.pth"):
+    with pytest.raises(
+        FgdaError,
+        match=r"'seg' is not finite at iteration 4; the last good checkpoint is .*last\.pth",
+    ):
         stages.pretrain(replace(job, out=tmp_path / "nan"))
     assert checkpoint.load(tmp_path / "nan/checkpoints/last.pth")["train"]["iteration"] == 2
 
 
-def test_a_compiled_run_learns_what_an_uncompiled_one_learns(job, tmp_path, tiny_preset, monkeypatch):
-    """What torch captures of the encoder, without its C++ compiler, whose part tests/test_benchmarks.py runs."""
+def test_a_compiled_run_learns_what_an_uncompiled_one_learns(
+    job, tmp_path, tiny_preset, monkeypatch
+):
+    """What torch captures of the encoder, without its C++ compiler, whose part
+    tests/test_benchmarks.py runs.
+    """
     compiled = torch.nn.Module.compile
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compiled(module, backend="aot_eager"))
-    small = ("model.backbone=timm:test_resnet", "model.output_stride=native", "model.width=64", "pretrain.iterations=2")
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda module: compiled(module, backend="aot_eager")
+    )
+    small = (
+        "model.backbone=timm:test_resnet",
+        "model.output_stride=native",
+        "model.width=64",
+        "pretrain.iterations=2",
+    )
     finals = []
     for wanted in ("false", "true"):
         preset = tiny_preset(*small, "pretrain.batch_norm=statistics", f"run.compile={wanted}")
-        finals.append(checkpoint.load(stages.pretrain(replace(job, preset=preset, out=tmp_path / wanted)))["model"])
+        finals.append(
+            checkpoint.load(stages.pretrain(replace(job, preset=preset, out=tmp_path / wanted)))[
+                "model"
+            ]
+        )
     start = checkpoint.build_model(preset.model, 19).state_dict()
     for key, value in finals[0].items():
         torch.testing.assert_close(finals[1][key], value, rtol=1e-4, atol=1e-5)
@@ -239,8 +317,16 @@ def test_a_compiled_run_learns_what_an_uncompiled_one_learns(job, tmp_path, tiny
 
 def test_run_folder_holds_what_the_contract_names(pretrained):
     run = pretrained.parent.parent
-    assert {p.name for p in (run / "checkpoints").iterdir()} == {"last.pth", "best.pth", "final.pth"}
-    assert (run / "preset.yaml").is_file() and (run / "log.txt").is_file() and list(run.glob("events.out.tfevents.*"))
+    assert {p.name for p in (run / "checkpoints").iterdir()} == {
+        "last.pth",
+        "best.pth",
+        "final.pth",
+    }
+    assert (
+        (run / "preset.yaml").is_file()
+        and (run / "log.txt").is_file()
+        and list(run.glob("events.out.tfevents.*"))
+    )
     record = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
     assert {"iteration", "seg", "lr", "images_per_second"} <= record.keys()
 

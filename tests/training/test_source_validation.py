@@ -1,4 +1,6 @@
-"""Source models that are finished: validation on held-out source images, averaged weights, a word when a start still rises."""
+"""Source models that are finished: validation on held-out source images, averaged weights, a word
+when a start still rises.
+"""
 
 from __future__ import annotations
 
@@ -34,19 +36,26 @@ def held_out(data_root, tmp_path_factory):
 
 
 def job_of(preset, root, out, **how):
-    return stages.Job(preset, root, out, "cpu", reporter=Reporter(quiet=True), **how)
+    return stages.Job(preset, root, out, device="cpu", reporter=Reporter(quiet=True), **how)
 
 
-def test_the_source_picks_the_checkpoint_that_pretraining_ends_with(held_out, tiny_preset, tmp_path):
+def test_the_source_picks_the_checkpoint_that_pretraining_ends_with(
+    held_out, tiny_preset, tmp_path
+):
     preset = tiny_preset("data.source.validation=val", "pretrain.evaluate_every=2")
-    final = torch.load(stages.pretrain(job_of(preset, held_out, tmp_path / "run")), weights_only=True)
+    final = torch.load(
+        stages.pretrain(job_of(preset, held_out, tmp_path / "run")), weights_only=True
+    )
     curve = final["source_validation"]
     assert [iteration for iteration, _ in curve] == [2, 4, 6]
     assert final["iteration"] == max(curve, key=lambda pair: pair[1])[0]
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     logged = [line["validation"] for line in lines if "validation" in line]
-    assert [entry["source_miou"] for entry in logged] == pytest.approx([value for _, value in curve])
-    assert all("miou" in entry for entry in logged)  # the target's labels are still looked at, and pick nothing
+    assert [entry["source_miou"] for entry in logged] == pytest.approx(
+        [value for _, value in curve]
+    )
+    # the target's labels are still looked at, and pick nothing
+    assert all("miou" in entry for entry in logged)
 
 
 def test_a_source_without_that_split_is_refused_before_training(data_root, tiny_preset, tmp_path):
@@ -57,8 +66,11 @@ def test_a_source_without_that_split_is_refused_before_training(data_root, tiny_
         load_preset("playground", ["data.target.validation=val"])
 
 
-def test_averaged_weights_are_the_mean_of_the_last_iterations(data_root, tiny_preset, tmp_path, monkeypatch):
-    seen, original = [], TrainState.average_weights
+def test_averaged_weights_are_the_mean_of_the_last_iterations(
+    data_root, tiny_preset, tmp_path, monkeypatch
+):
+    seen = []
+    original = TrainState.average_weights
 
     def average(self):
         seen.append({name: value.clone() for name, value in self.method.model.state_dict().items()})
@@ -66,7 +78,9 @@ def test_averaged_weights_are_the_mean_of_the_last_iterations(data_root, tiny_pr
 
     monkeypatch.setattr(TrainState, "average_weights", average)
     preset = tiny_preset("pretrain.average_last=0.5")
-    final = torch.load(stages.pretrain(job_of(preset, data_root, tmp_path / "run")), weights_only=True)["model"]
+    final = torch.load(
+        stages.pretrain(job_of(preset, data_root, tmp_path / "run")), weights_only=True
+    )["model"]
     assert len(seen) == 3  # of 6 iterations
     for name, value in final.items():
         states = [state[name] for state in seen]
@@ -76,7 +90,9 @@ def test_averaged_weights_are_the_mean_of_the_last_iterations(data_root, tiny_pr
 
 def test_a_resumed_run_averages_the_same(data_root, tiny_preset, tmp_path, monkeypatch):
     preset = tiny_preset("pretrain.average_last=0.7")
-    whole = torch.load(stages.pretrain(job_of(preset, data_root, tmp_path / "whole")), weights_only=True)["model"]
+    whole = torch.load(
+        stages.pretrain(job_of(preset, data_root, tmp_path / "whole")), weights_only=True
+    )["model"]
     parts = job_of(preset, data_root, tmp_path / "parts")
     crash_at(monkeypatch, 5, lambda: stages.pretrain(parts))
     resumed = torch.load(stages.pretrain(parts), weights_only=True)["model"]
@@ -84,13 +100,20 @@ def test_a_resumed_run_averages_the_same(data_root, tiny_preset, tmp_path, monke
 
 
 @pytest.mark.parametrize(
-    ("curve", "warned"), [([10, 20, 30, 40], True), ([10, 30, 39.5, 40], False), ([10, 40], False), ([], False)]
+    ("curve", "warned"),
+    [([10, 20, 30, 40], True), ([10, 30, 39.5, 40], False), ([10, 40], False), ([], False)],
 )
-def test_a_start_that_still_rises_is_said(trained, data_root, tiny_preset, tmp_path, capsys, curve, warned):
+def test_a_start_that_still_rises_is_said(
+    trained, data_root, tiny_preset, tmp_path, capsys, curve, warned
+):
     content = torch.load(trained, weights_only=True)
     start = tmp_path / "start.pth"
-    torch.save(content | {"source_validation": [(n, value) for n, value in enumerate(curve)]}, start)
-    job = replace(job_of(tiny_preset("adapt.iterations=1"), data_root, tmp_path / "run"), reporter=Reporter())
+    torch.save(
+        content | {"source_validation": [(n, value) for n, value in enumerate(curve)]}, start
+    )
+    job = replace(
+        job_of(tiny_preset("adapt.iterations=1"), data_root, tmp_path / "run"), reporter=Reporter()
+    )
     stages.adapt(job, start)
     said = " ".join(capsys.readouterr().err.split())
     assert ("was not trained out" in said) == warned

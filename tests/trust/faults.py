@@ -1,4 +1,6 @@
-"""Faults: processes killed at random points, stopped, starved of disk, their workers killed, their losses broken."""
+"""Faults: processes killed at random points, stopped, starved of disk, their workers killed, their
+losses broken.
+"""
 
 from __future__ import annotations
 
@@ -57,9 +59,14 @@ def children(process: subprocess.Popen) -> list[int]:
 
 
 def kills_of_training(world: World) -> Iterator[Case]:
-    """One run killed again and again, at random moments, until it has been killed KILLS times; then it ends."""
-    flags = world.train_flags("adapt.iterations=400", "adapt.checkpoint_every=3", "adapt.evaluate_every=150")
-    whole, parts = world.folder("whole"), world.folder("parts")
+    """One run killed again and again, at random moments, until it has been killed KILLS times; then
+    it ends.
+    """
+    flags = world.train_flags(
+        "adapt.iterations=400", "adapt.checkpoint_every=3", "adapt.evaluate_every=150"
+    )
+    whole = world.folder("whole")
+    parts = world.folder("parts")
 
     def command(out: Path):
         return ("adapt", "--init", world.checkpoint, "--out", out, *flags)
@@ -70,7 +77,8 @@ def kills_of_training(world: World) -> Iterator[Case]:
         process = start(*command(parts))
         last = parts / "checkpoints/last.pth"
         before = last.stat().st_mtime_ns if last.exists() else 0
-        if rng.random() < 0.7:  # in the loop, else somewhere in the start
+        # in the loop, else somewhere in the start
+        if rng.random() < 0.7:
             until(lambda: last.exists() and last.stat().st_mtime_ns != before, process)
             time.sleep(rng.uniform(0, 0.15))
         else:
@@ -86,7 +94,10 @@ def kills_of_training(world: World) -> Iterator[Case]:
         one, two = (checkpoint.load(out / "checkpoints/last.pth") for out in (whole, parts))
         where = difference(one, two)
         assert where is None, f"the killed run differs from the one never stopped at {where}"
-        lines = [[strip(json.loads(line)) for line in (out / "metrics.jsonl").read_text().splitlines()] for out in (whole, parts)]
+        lines = [
+            [strip(json.loads(line)) for line in (out / "metrics.jsonl").read_text().splitlines()]
+            for out in (whole, parts)
+        ]
         assert lines[0] == lines[1], "log lines were lost, doubled or changed"
         assert len([line for line in lines[0] if "seg" in line]) == 400
         nothing_half_written_but_of_the_dead(parts)
@@ -104,7 +115,8 @@ def difference(first, second, place: str = "") -> str | None:
     if isinstance(first, torch.Tensor):
         return None if torch.equal(first, second) else place
     if isinstance(first, (list, tuple)):
-        first, second = dict(enumerate(first)), dict(enumerate(second))
+        first = dict(enumerate(first))
+        second = dict(enumerate(second))
     if not isinstance(first, dict):
         return None if first == second else f"{place} ({first} and {second})"
     if first.keys() != second.keys():
@@ -114,7 +126,9 @@ def difference(first, second, place: str = "") -> str | None:
 
 
 def nothing_half_written_but_of_the_dead(folder: Path) -> None:
-    """kill -9 leaves no time to clean up: hidden temporary files may remain, none under a real name."""
+    """kill -9 leaves no time to clean up: hidden temporary files may remain, none under a real
+    name.
+    """
     assert not [path for path in folder.rglob("*.part") if not path.name.startswith(".")]
 
 
@@ -122,13 +136,27 @@ def nothing_half_written_but_of_the_dead(folder: Path) -> None:
 
 
 def kills_of_prepare(world: World) -> Iterator[Case]:
-    rng, whole = random.Random(1), world.folder("prepared")
-    prepare_layout("gta5", world.raw / "game", How(whole, (512, 256), 1, QUIET))
+    rng = random.Random(1)
+    whole = world.folder("prepared")
+    prepare_layout("gta5", world.raw / "game", How(whole, (512, 256), 1, reporter=QUIET))
 
     def one_kill() -> None:
-        """A preparation killed once, then run again: the same files and journal as the one never stopped."""
+        """A preparation killed once, then run again: the same files and journal as the one never
+        stopped.
+        """
         out = world.folder("prepare")
-        command = ("prepare", "gta5", "--root", world.raw / "game", "--out", out, "--size", "512x256", "--workers", 2)
+        command = (
+            "prepare",
+            "gta5",
+            "--root",
+            world.raw / "game",
+            "--out",
+            out,
+            "--size",
+            "512x256",
+            "--workers",
+            2,
+        )
         process = start(*command)
         until(lambda: (out / "gta5/images").exists(), process)
         time.sleep(rng.uniform(0, 0.25))
@@ -137,7 +165,9 @@ def kills_of_prepare(world: World) -> Iterator[Case]:
         time.sleep(0.3)
         assert not [pid for pid in workers if alive(pid)], "workers outlive the killed process"
         clear(finish(start(*command)), [0])
-        assert contents(out / "gta5") == contents(whole / "gta5"), "files differ from those of a preparation never stopped"
+        assert contents(out / "gta5") == contents(whole / "gta5"), (
+            "files differ from those of a preparation never stopped"
+        )
         shutil.rmtree(out)
 
     yield from ((f"kill -9 in prepare, {number + 1}", one_kill) for number in range(KILLS))
@@ -151,7 +181,11 @@ def alive(pid: int) -> bool:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".part" and path.name != "journal.jsonl")
+    files = (
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix != ".part" and path.name != "journal.jsonl"
+    )
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
@@ -161,7 +195,11 @@ def contents(folder: Path) -> dict[str, bytes]:
 @contextmanager
 def tmpfs(folder: Path, options: str) -> Iterator[Path]:
     """A small file system of its own; needs the right to mount (root)."""
-    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], check=True, capture_output=True)
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)],
+        check=True,
+        capture_output=True,
+    )
     try:
         yield folder
     finally:
@@ -171,20 +209,64 @@ def tmpfs(folder: Path, options: str) -> Iterator[Path]:
 def full_and_read_only(world: World) -> Iterator[Case]:
     photos = world.raw / "street/leftImg8bit"
     commands = {
-        "prepare": ("prepare", "gta5", "--root", world.raw / "game", "--size", "64x32", "--workers", 1, "--out"),
+        "prepare": (
+            "prepare",
+            "gta5",
+            "--root",
+            world.raw / "game",
+            "--size",
+            "64x32",
+            "--workers",
+            1,
+            "--out",
+        ),
         "pretrain": ("pretrain", *world.train_flags(), "--out"),
         "adapt": ("adapt", "--init", world.checkpoint, *world.train_flags(), "--out"),
         "predict": ("predict", world.checkpoint, photos, "-r", "--out"),
         "entropy-map": ("entropy-map", world.checkpoint, photos, "-r", "--raw", "--out"),
         "evaluate": ("evaluate", world.checkpoint, "--data-root", world.data, "--save-predictions"),
         "report": ("evaluate", world.checkpoint, "--data-root", world.data, "--report"),
-        "cycada": ("adapt", "--method", "cycada", "--init", world.checkpoint, *world.train_flags(*SMALL_TRANSLATION), "--out"),
-        "ablate": ("ablate", "--methods", "source-only", "--seeds", "0", *world.train_flags(), "--preset", "playground", "--out"),
+        "cycada": (
+            "adapt",
+            "--method",
+            "cycada",
+            "--init",
+            world.checkpoint,
+            *world.train_flags(*SMALL_TRANSLATION),
+            "--out",
+        ),
+        "ablate": (
+            "ablate",
+            "--methods",
+            "source-only",
+            "--seeds",
+            "0",
+            *world.train_flags(),
+            "--preset",
+            "playground",
+            "--out",
+        ),
         "rank": ("rank", world.checkpoint, photos, "-r", "--export", "coco", "--out"),
         "compare": ("compare", world.checkpoint, "--inputs", photos / "val/procedura", "--out"),
         "onnx": ("export", world.checkpoint, "--size", "64x32", "--out"),
-        "torchscript": ("export", world.checkpoint, "--size", "64x32", "--format", "torchscript", "--out"),
-        "openvino": ("export", world.checkpoint, "--size", "64x32", "--format", "openvino", "--out"),
+        "torchscript": (
+            "export",
+            world.checkpoint,
+            "--size",
+            "64x32",
+            "--format",
+            "torchscript",
+            "--out",
+        ),
+        "openvino": (
+            "export",
+            world.checkpoint,
+            "--size",
+            "64x32",
+            "--format",
+            "openvino",
+            "--out",
+        ),
     }
     ends = {"compare": "sheet.png", "onnx": "m.onnx", "torchscript": "m.pt", "openvino": "m.xml"}
 
@@ -196,10 +278,18 @@ def full_and_read_only(world: World) -> Iterator[Case]:
 
     for name, command in commands.items():
         end = ends.get(name, "")
-        for what, options in {"full disk": "size=8k", "nearly full disk": "size=200k", "read-only disk": "size=64k,ro"}.items():
+        for what, options in {
+            "full disk": "size=8k",
+            "nearly full disk": "size=200k",
+            "read-only disk": "size=64k,ro",
+        }.items():
             if what == "nearly full disk" and name in ("evaluate", "prepare"):
-                continue  # their files may fit
-            yield f"{what}: {name}", lambda command=command, options=options, end=end: case(command, options, end)
+                # their files may fit
+                continue
+            yield (
+                f"{what}: {name}",
+                lambda command=command, options=options, end=end: case(command, options, end),
+            )
 
 
 # Signals and broken work
@@ -208,7 +298,10 @@ def full_and_read_only(world: World) -> Iterator[Case]:
 def signals(world: World) -> Iterator[Case]:
     photos = world.folder("photos")
     for index in range(300):
-        os.symlink(next(iter(sorted((world.raw / "street/leftImg8bit").rglob("*.png")))), photos / f"{index:03d}.png")
+        os.symlink(
+            next(iter(sorted((world.raw / "street/leftImg8bit").rglob("*.png")))),
+            photos / f"{index:03d}.png",
+        )
 
     def case(name: str, command: tuple, begun: Callable[[Path], bool], signum: int) -> None:
         out = world.folder("signal")
@@ -225,15 +318,33 @@ def signals(world: World) -> Iterator[Case]:
     long = world.train_flags("pretrain.iterations=100000", "pretrain.checkpoint_every=100000")
     commands = {
         "pretrain": (("pretrain", *long, "--out"), lambda out: (out / "metrics.jsonl").is_file()),
-        "prepare": (("prepare", "gta5", "--root", world.raw / "game", "--size", "1920x960", "--workers", 2, "--out"),
-                    lambda out: (out / "gta5/images").is_dir()),
-        "predict": (("predict", world.checkpoint, photos, "--out"), lambda out: len(list(out.glob("*_ids.png"))) > 3),
-        "entropy-map": (("entropy-map", world.checkpoint, photos, "--out"), lambda out: len(list(out.glob("*.png"))) > 3),
-    }  # fmt: skip
+        "prepare": (
+            (
+                "prepare",
+                "gta5",
+                "--root",
+                world.raw / "game",
+                "--size",
+                "1920x960",
+                "--workers",
+                2,
+                "--out",
+            ),
+            lambda out: (out / "gta5/images").is_dir(),
+        ),
+        "predict": (
+            ("predict", world.checkpoint, photos, "--out"),
+            lambda out: len(list(out.glob("*_ids.png"))) > 3,
+        ),
+        "entropy-map": (
+            ("entropy-map", world.checkpoint, photos, "--out"),
+            lambda out: len(list(out.glob("*.png"))) > 3,
+        ),
+    }
     for name, (command, begun) in commands.items():
         for signum in (signal.SIGINT, signal.SIGTERM):
             label = f"{signal.Signals(signum).name} in {name}"
-            yield label, lambda n=name, c=command, b=begun, s=signum: case(n, c, b, s)
+            yield label, lambda n=name, c=command, b=begun, s=signum: case(n, c, b, signum=s)
 
 
 def killed_reader(world: World) -> None:
@@ -242,13 +353,29 @@ def killed_reader(world: World) -> None:
     process = start("pretrain", *flags, "--out", out)
     assert until(lambda: (out / "metrics.jsonl").is_file(), process)
     os.kill(children(process)[-1], signal.SIGKILL)
-    clear(finish(process), [1], "a process that reads images was killed", "run the same command to go on")
+    clear(
+        finish(process),
+        [1],
+        "a process that reads images was killed",
+        "run the same command to go on",
+    )
     nothing_half_written(out)
 
 
 def killed_preparer(world: World) -> None:
     out = world.folder("preparer")
-    process = start("prepare", "gta5", "--root", world.raw / "game", "--size", "1920x960", "--workers", 2, "--out", out)
+    process = start(
+        "prepare",
+        "gta5",
+        "--root",
+        world.raw / "game",
+        "--size",
+        "1920x960",
+        "--workers",
+        2,
+        "--out",
+        out,
+    )
     assert until(lambda: (out / "gta5/images").is_dir() and len(children(process)) >= 2, process)
     os.kill(children(process)[-1], signal.SIGKILL)
     clear(finish(process), [1], "a worker process was killed", "run the same command to go on")
@@ -256,6 +383,10 @@ def killed_preparer(world: World) -> None:
 
 def nan_loss(world: World) -> None:
     out = world.folder("nan") / "run"
-    done: Done = finish(start("pretrain", *world.train_flags("optim.lr=1e20", "pretrain.iterations=50"), "--out", out))
+    done: Done = finish(
+        start(
+            "pretrain", *world.train_flags("optim.lr=1e20", "pretrain.iterations=50"), "--out", out
+        )
+    )
     clear(done, [1], "is not finite at iteration", "checkpoint")
     nothing_half_written(out)

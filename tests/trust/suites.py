@@ -1,5 +1,5 @@
-"""Run the suites of cases: malformed input (fuzz), what was once wrong in silence (kinds), broken processes (faults), all
-networks as files for other runtimes (exports)."""
+"""Run the suites of cases: malformed input (fuzz), what was once wrong in silence (kinds), broken
+processes (faults), all networks as files for other runtimes (exports)."""
 
 from __future__ import annotations
 
@@ -10,19 +10,27 @@ from tests.trust import exports, faults, fuzz, kinds
 from tests.trust.world import World
 
 MOST_SECONDS = 100  # of one case
-SUITES = {"faults": faults.cases, "fuzz": fuzz.cases, "kinds": kinds.cases, "exports": exports.cases}
+SUITES = {
+    "faults": faults.cases,
+    "fuzz": fuzz.cases,
+    "kinds": kinds.cases,
+    "exports": exports.cases,
+}
 
 
 def too_slow(_signum, _frame):
     raise AssertionError(f"took more than {MOST_SECONDS} s")
 
 
-def run(name: str, world: World, only: str = "", every: int = 1, first: int = 0) -> tuple[int, list[str]]:
+def run(
+    name: str, world: World, only: str = "", every: int = 1, first: int = 0
+) -> tuple[int, list[str]]:
     """Run every `every`-th case of a suite from number `first` on, whose name contains `only`.
 
     Failures are printed as they come. Return how many cases ran, and the failures.
     """
-    count, failures = 0, []
+    count = 0
+    failures = []
     signal.signal(signal.SIGALRM, too_slow)
     for number, (label, case) in enumerate(SUITES[name](world)):
         if only not in label or number % every != first:

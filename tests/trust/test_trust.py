@@ -1,4 +1,6 @@
-"""Every twenty-fourth case of the fuzz suite and all kinds; `make trust` runs all suites, which takes half an hour."""
+"""Every twenty-fourth case of the fuzz suite and all kinds; `make trust` runs all suites, which
+takes half an hour.
+"""
 
 from __future__ import annotations
 

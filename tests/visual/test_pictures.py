@@ -17,7 +17,12 @@ def test_colourise_uses_the_palette_and_black_for_ignored():
 
 def test_overlay_is_half_way():
     image = np.full((1, 1, 3), 100, np.uint8)
-    assert np.abs(overlay(image, np.zeros((1, 1), np.uint8), CITYSCAPES)[0, 0] - np.array([114, 82, 114])).max() <= 1
+    assert (
+        np.abs(
+            overlay(image, np.zeros((1, 1), np.uint8), CITYSCAPES)[0, 0] - np.array([114, 82, 114])
+        ).max()
+        <= 1
+    )
 
 
 def test_legend_shows_every_colour_for_any_number_of_classes():
@@ -42,7 +47,8 @@ def test_heat_goes_from_dark_to_bright_and_its_bar_spans_the_scale():
 def test_grid_places_every_picture():
     colours = [np.full((4, 8, 3), value, np.uint8) for value in (10, 120, 230)]
     sheet = grid([colours, colours[::-1]], ["a", "b", "c"], width=40)
-    assert sheet.shape[1] == 3 * (40 + GAP) + GAP  # and rows of 20, as high as pictures of 2:1 ask for
+    # and rows of 20, as high as pictures of 2:1 ask for
+    assert sheet.shape[1] == 3 * (40 + GAP) + GAP
     assert with_legend(sheet, CITYSCAPES).shape[1] == sheet.shape[1]
     for value in (10, 120, 230):
         assert (sheet == value).all(axis=2).sum() >= 2 * 40 * 20
@@ -54,10 +60,20 @@ def test_no_line_of_a_table_is_broken_at_80_columns():
     from fgda_cli.data.classes import NAMES
     from fgda_cli.visual.iou_tables import iou_table
 
-    values = {"dataset": "playground-street", "split": "val", "images": 100, "classes": list(NAMES), "miou": 11.0, "miou16": 12.0,
-              "miou13": 13.0, "pixel_accuracy": 50.0, "iou": dict.fromkeys(NAMES, 12.3)}  # fmt: skip
+    values = {
+        "dataset": "playground-street",
+        "split": "val",
+        "images": 100,
+        "classes": list(NAMES),
+        "miou": 11.0,
+        "miou16": 12.0,
+        "miou13": 13.0,
+        "pixel_accuracy": 50.0,
+        "iou": dict.fromkeys(NAMES, 12.3),
+    }
     console = Console(width=80, record=True, file=open("/dev/null", "w"))
     console.print(iou_table(["source only", "adapted"], [values, values]))
     lines = console.export_text().splitlines()
     assert lines[0] == "IoU % on playground-street / val (100 images)"
-    assert len(lines) == 1 + 3 + 19 + 1 + 4 + 1  # title, head, classes, rule, means, foot
+    # title, head, classes, rule, means, foot
+    assert len(lines) == 1 + 3 + 19 + 1 + 4 + 1

@@ -1,7 +1,8 @@
-"""ACDC: `rgb_anon/CONDITION/SPLIT/SEQ/F_rgb_anon.png`, `gt/CONDITION/SPLIT/SEQ/F_gt_label{TrainIds,Ids}.png` (1920x1080).
+"""ACDC: `rgb_anon/CONDITION/SPLIT/SEQ/F_rgb_anon.png`,
+`gt/CONDITION/SPLIT/SEQ/F_gt_label{TrainIds,Ids}.png` (1920x1080).
 
-`*_ref` folders, clear-weather pictures of the same places, are left out. As a target its training labels are neither needed
-nor read.
+`*_ref` folders, clear-weather pictures of the same places, are left out. As a target its training
+labels are neither needed nor read.
 """
 
 from __future__ import annotations
@@ -27,11 +28,19 @@ def find(root: Path, condition: str | None = None) -> Listing:
     """List the images of all conditions, or of one. Raises UsageError for an unknown condition."""
     if condition is not None and condition not in CONDITIONS:
         raise UsageError(f"--condition {condition}: known are {', '.join(CONDITIONS)}")
-    root, listing = locate(root, ("rgb_anon",), TITLE), Listing()
+    root = locate(root, ("rgb_anon",), TITLE)
+    listing = Listing()
     for weather in CONDITIONS if condition is None else (condition,):
         for split in ("train", "val"):
             folder = root / "rgb_anon" / weather / split
-            pair_city(listing, folder, root / "rgb_anon", split, ENDING, lambda name: city_label(root / "gt" / f"{name}_gt"))
+            pair_city(
+                listing,
+                folder,
+                root / "rgb_anon",
+                split=split,
+                ending=ENDING,
+                label_of=lambda name: city_label(root / "gt" / f"{name}_gt"),
+            )
     refuse_train_ids(listing, TITLE)
     return listing
 

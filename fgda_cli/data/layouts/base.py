@@ -25,19 +25,24 @@ class Pair:
     split: str
     image: Path
     label: Path | None
-    shapes: Shapes | None = None  # the label's outlines, where `label` holds those of many images
+    # the label's outlines, where `label` holds those of many images
+    shapes: Shapes | None = None
 
 
 @dataclass
 class Listing:
-    """Files of a layout: pairs, refused files with the reason, and decisions that the user should know."""
+    """Files of a layout: pairs, refused files with the reason, and decisions that the user should
+    know.
+    """
 
     pairs: list[Pair] = field(default_factory=list)
     problems: list[dict] = field(default_factory=list)
     classes: ClassSet = CITYSCAPES
     notes: list[str] = field(default_factory=list)
-    used: list[Path] = field(default_factory=list)  # files that the images were made of, such as videos
-    shares_images: bool = False  # two splits hold the same images on purpose, as the layout says
+    # files that the images were made of, such as videos
+    used: list[Path] = field(default_factory=list)
+    # two splits hold the same images on purpose, as the layout says
+    shares_images: bool = False
 
     def labels(self) -> list[Path]:
         return [pair.label for pair in self.pairs if pair.label is not None]
@@ -58,15 +63,21 @@ class Reader(Protocol):
         """Train ids `[H,W]`. Raises BadFile."""
 
     def facts(self) -> dict[str, Any]:
-        """Return everything that a converted label depends on besides its file, as JSON-able values."""
+        """Return everything that a converted label depends on besides its file, as JSON-able
+        values.
+        """
 
     def mapped(self) -> set[int]:
-        """Train ids that some label value maps to: a class that never occurs although it is mapped is worth a word."""
+        """Train ids that some label value maps to: a class that never occurs although it is mapped
+        is worth a word.
+        """
 
 
 @dataclass(frozen=True)
 class OwnFiles:
-    """The options of `fgda prepare` for data sets that lie as a user has them; a layout's `TAKES` names those that it uses."""
+    """The options of `fgda prepare` for data sets that lie as a user has them; a layout's `TAKES`
+    names those that it uses.
+    """
 
     images: Path | None = None
     labels: Path | None = None
@@ -78,34 +89,51 @@ class OwnFiles:
     label_suffix: str | None = None
     only: tuple[str, ...] = ()
     split: str = "train"
-    every: str | None = None  # of a video's frames
-    label_maps: bool = False  # also take label maps that lie among unlabelled images
+    # of a video's frames
+    every: str | None = None
+    # also take label maps that lie among unlabelled images
+    label_maps: bool = False
 
     def folders(self) -> tuple[Path, Path | None]:
-        """Return the folders of images and labels. Raises UsageError without images, FgdaError for folders that do not exist."""
+        """Return the folders of images and labels. Raises UsageError without images, FgdaError for
+        folders that do not exist.
+        """
         if self.images is None:
             raise UsageError("needs --images DIR")
         for option, folder in (("--images", self.images), ("--labels", self.labels)):
             if folder is not None and not folder.is_dir():
-                raise FgdaError(f"{option} {folder}: {'a file, not a folder' if folder.exists() else 'no such folder'}")
+                raise FgdaError(
+                    f"{option} {folder}:"
+                    f" {'a file, not a folder' if folder.exists() else 'no such folder'}"
+                )
         return self.images, self.labels
 
     def raw(self) -> dict[str, Path]:
-        """Return the files and folders that a user named, by their option: what must not be written to."""
+        """Return the files and folders that a user named, by their option: what must not be written
+        to.
+        """
         named = {"images": self.images, "labels": self.labels, "root": self.root}
         return {option: path for option, path in named.items() if path is not None}
 
     def chosen(self, files: list[Path], below: Path, suffix: str | None = None) -> list[Path]:
-        """Return the files that end in `suffix` and, when --only is given, whose path below a folder fits one of its patterns."""
+        """Return the files that end in `suffix` and, when --only is given, whose path below a
+        folder fits one of its patterns.
+        """
         if suffix is not None:
             files = [path for path in files if path.name.endswith(suffix)]
         if not self.only:
             return files
-        return [path for path in files if any(fnmatch(path.relative_to(below).as_posix(), only) for only in self.only)]
+        return [
+            path
+            for path in files
+            if any(fnmatch(path.relative_to(below).as_posix(), only) for only in self.only)
+        ]
 
 
 def locate(root: Path, wanted: Sequence[str], name: str) -> Path:
-    """Return the root when all `wanted` folders lie in it. Raises FgdaError that names the level that would fit."""
+    """Return the root when all `wanted` folders lie in it. Raises FgdaError that names the level
+    that would fit.
+    """
     if not root.is_dir():
         raise FgdaError(f"--root {root}: no such folder")
 
@@ -119,7 +147,10 @@ def locate(root: Path, wanted: Sequence[str], name: str) -> Path:
     needs = " and ".join(f"{part}/" for part in wanted)
     if level is None:
         raise FgdaError(f"--root {root} does not look like {name}: it needs {needs}")
-    raise FgdaError(f"--root {root} does not look like {name} (it needs {needs}), but {level} does: use --root {level}")
+    raise FgdaError(
+        f"--root {root} does not look like {name} (it needs {needs}), but {level} does: use --root"
+        f" {level}"
+    )
 
 
 def pair_by_name(
@@ -132,11 +163,12 @@ def pair_by_name(
     rename: Callable[[str], str] = lambda stem: stem,
     endings: tuple[str | None, str | None] = (None, None),
 ) -> None:
-    """Pair files whose paths below their folders agree but for the suffix; report the ones left over.
+    """Pair files whose paths below their folders agree but for the suffix; report the ones left
+    over.
 
-    `rename` turns an image's path below its folder, without suffix, into its label's; `endings` of images and labels are
-    what counts as the suffix, where it is more than the file type's. Of several files of one name none is taken: nothing
-    says which of them is meant.
+    `rename` turns an image's path below its folder, without suffix, into its label's; `endings` of
+    images and labels are what counts as the suffix, where it is more than the file type's. Of
+    several files of one name none is taken: nothing says which of them is meant.
     """
     images_by_stem = _by_stem(images, image_root, endings[0])
     labels_by_stem = _by_stem(labels, label_root, endings[1])
@@ -146,12 +178,12 @@ def pair_by_name(
         candidates = labels_by_stem.get(wanted, [])
         used.add(wanted)
         if len(claimants) > 1 or len(candidates) > 1:
-            _refuse_clash(listing, claimants, "images", stem)
-            _refuse_clash(listing, candidates, "labels", stem)
+            _refuse_clash(listing, claimants, "images", stem=stem)
+            _refuse_clash(listing, candidates, "labels", stem=stem)
         elif not candidates:
             listing.refuse(claimants[0], "image without a label")
         else:
-            listing.pairs.append(Pair(stem, split, claimants[0], candidates[0]))
+            listing.pairs.append(Pair(stem, split, claimants[0], label=candidates[0]))
     for stem, candidates in labels_by_stem.items():
         if stem not in used:
             for label in candidates:
@@ -163,7 +195,9 @@ def _by_stem(files: list[Path], root: Path, ending: str | None) -> dict[str, lis
     for path in files:
         stem = stem_below(path, root, ending)
         if not stem.rpartition("/")[2]:
-            raise UsageError(f"the suffix {ending} is the whole name of {path}: nothing is left to pair it by")
+            raise UsageError(
+                f"the suffix {ending} is the whole name of {path}: nothing is left to pair it by"
+            )
         by_stem.setdefault(stem, []).append(path)
     return by_stem
 
@@ -174,7 +208,10 @@ def _refuse_clash(listing: Listing, files: list[Path], what: str, stem: str) -> 
         return
     names = " and ".join(path.name for path in files)
     for path in files:
-        listing.refuse(path, f"one of {len(files)} {what} of one name: {names} (keep one, or give a suffix option)")
+        listing.refuse(
+            path,
+            f"one of {len(files)} {what} of one name: {names} (keep one, or give a suffix option)",
+        )
 
 
 def unlabelled(
@@ -184,11 +221,13 @@ def unlabelled(
     split: str = "train",
     ending: str | None = None,
 ) -> None:
-    """List images of a target domain; their labels, if there are any, are neither needed nor read."""
+    """List images of a target domain; their labels, if there are any, are neither needed nor
+    read.
+    """
     for stem, claimants in _by_stem(images, image_root, ending).items():
-        _refuse_clash(listing, claimants, "images", stem)
+        _refuse_clash(listing, claimants, "images", stem=stem)
         if len(claimants) == 1:
-            listing.pairs.append(Pair(stem, split, claimants[0], None))
+            listing.pairs.append(Pair(stem, split, claimants[0], label=None))
 
 
 def pair_city(
@@ -200,36 +239,39 @@ def pair_city(
     label_of: Callable[[str], Path | None],
     without: str = "validation image without a label",
 ) -> None:
-    """Pair the images `*ENDING.*` of a split's folder, named by their path below `image_root` without the ending.
+    """Pair the images `*ENDING.*` of a split's folder, named by their path below `image_root`
+    without the ending.
 
-    Training images are a target's: their labels are neither needed nor read. Others have the label `label_of(name)`, or are
-    refused.
+    Training images are a target's: their labels are neither needed nor read. Others have the label
+    `label_of(name)`, or are refused.
     """
     by_name: dict[str, list[Path]] = {}
     for image in visible_files(folder, f"*{ending}.*"):
         name = stem_below(image, image_root).removesuffix(ending)
         by_name.setdefault(name, []).append(image)
     for name, claimants in by_name.items():
-        _refuse_clash(listing, claimants, "images", name)
+        _refuse_clash(listing, claimants, "images", stem=name)
         if len(claimants) > 1:
             continue
         label = None if split == "train" else label_of(name)
         if split == "train" or label is not None:
-            listing.pairs.append(Pair(name, split, claimants[0], label))
+            listing.pairs.append(Pair(name, split, claimants[0], label=label))
         else:
             listing.refuse(claimants[0], without)
 
 
 def city_label(stem: Path, kinds: Sequence[str] = ("labelTrainIds", "labelIds")) -> Path | None:
-    """Return the label `STEM_labelTrainIds.png`, else the one with label ids (or the first of other `kinds`); None when there is
-    none.
+    """Return the label `STEM_labelTrainIds.png`, else the one with label ids (or the first of other
+    `kinds`); None when there is none.
     """
     candidates = (stem.with_name(f"{stem.name}_{kind}.png") for kind in kinds)
     return next((path for path in candidates if path.is_file()), None)
 
 
 def refuse_train_ids(listing: Listing, title: str) -> None:
-    """Refuse a re-packing with train ids, which would lose road, sky and cars if it were read as label ids. Raises UsageError."""
+    """Refuse a re-packing with train ids, which would lose road, sky and cars if it were read as
+    label ids. Raises UsageError.
+    """
     named_ids = [path for path in listing.labels() if not path.stem.endswith("TrainIds")]
     seen = sampled_values(named_ids, read_label_values)
     if seen <= {*CITYSCAPES_IDS, 0, IGNORE_INDEX}:
@@ -238,12 +280,19 @@ def refuse_train_ids(listing: Listing, title: str) -> None:
         decide_label_ids(seen)
     except UsageError as error:
         first = str(error).splitlines()[0]
-        raise UsageError(f"{first}\n{title} has label ids; for train ids: prepare folder --label-ids train") from None
+        raise UsageError(
+            f"{first}\n{title} has label ids; for train ids: prepare folder --label-ids train"
+        ) from None
 
 
 def stem_below(path: Path, root: Path, ending: str | None = None) -> str:
-    """Return the path below the root without its suffix, `root/a/b.png` -> `a/b`, and without `ending`: `root/a/b_rgb.png` ->
+    """Return the path below the root without its suffix, `root/a/b.png` -> `a/b`, and without
+    `ending`: `root/a/b_rgb.png` ->
     `a/b`.
     """
     below = path.relative_to(root)
-    return written_name(below.with_suffix("").as_posix() if ending is None else below.as_posix().removesuffix(ending))
+    return written_name(
+        below.with_suffix("").as_posix()
+        if ending is None
+        else below.as_posix().removesuffix(ending)
+    )

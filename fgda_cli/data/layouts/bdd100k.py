@@ -1,4 +1,5 @@
-"""BDD100K, 10k: `images/10k/SPLIT/*.jpg`, `labels/sem_seg/masks/SPLIT/*.png` of train ids (1280x720).
+"""BDD100K, 10k: `images/10k/SPLIT/*.jpg`, `labels/sem_seg/masks/SPLIT/*.png` of train ids
+(1280x720).
 
 As a target its training labels are neither needed nor read.
 """
@@ -24,16 +25,26 @@ SIZE = (1280, 720)
 def find(root: Path) -> Listing:
     if (root / "seg/images").is_dir():
         raise FgdaError(
-            f"--root {root} holds BDD100K's former folders (seg/images, seg/labels), which are read so:\n"
-            f"fgda prepare folder --images {root}/seg/images/val --labels {root}/seg/labels/val --label-ids train "
-            "--image-suffix .jpg --label-suffix _train_id.png"
+            f"--root {root} holds BDD100K's former folders (seg/images, seg/labels), which are read"
+            f" so:\nfgda prepare folder --images {root}/seg/images/val --labels"
+            f" {root}/seg/labels/val --label-ids train --image-suffix .jpg --label-suffix"
+            " _train_id.png"
         )
-    root, listing = locate(root, ("images/10k/train",), TITLE), Listing()
-    images, labels = root / "images/10k", root / "labels/sem_seg/masks/val"
+    root = locate(root, ("images/10k/train",), TITLE)
+    listing = Listing()
+    images = root / "images/10k"
+    labels = root / "labels/sem_seg/masks/val"
     unlabelled(listing, image_files(images / "train"), images / "train")
     if (images / "val").is_dir():
         masks = image_files(labels) if labels.is_dir() else []
-        pair_by_name(listing, image_files(images / "val"), masks, images / "val", labels, "val")
+        pair_by_name(
+            listing,
+            image_files(images / "val"),
+            masks,
+            image_root=images / "val",
+            label_root=labels,
+            split="val",
+        )
     return listing
 
 

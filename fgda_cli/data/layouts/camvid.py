@@ -1,7 +1,9 @@
-"""CamVid as SegNet's authors re-packed it: `train/*.png`, `valannot/*.png` of the same names (480x360, 11 classes and void);
-or as published: `701_StillsRaw_full/F.png`, `LabeledApproved_full/F_L.png` (960x720, 32 colours), split as in the re-packing.
+"""CamVid as SegNet's authors re-packed it: `train/*.png`, `valannot/*.png` of the same names
+(480x360, 11 classes and void); or as published: `701_StillsRaw_full/F.png`,
+`LabeledApproved_full/F_L.png` (960x720, 32 colours), split as in the re-packing.
 
-The labels are read as Cityscapes train ids; as a target its training labels are neither needed nor read.
+The labels are read as Cityscapes train ids; as a target its training labels are neither needed nor
+read.
 """
 
 from __future__ import annotations
@@ -19,46 +21,69 @@ NEEDS = "train/, val/, valannot/; or 701_StillsRaw_full/, LabeledApproved_full/ 
 LICENCE = "http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid"
 LABELS = "11 ids, or 32 colours, to train ids: buses and trucks are in car, bicyclists in bicycle"
 SIZE = (480, 360)
-# sky, building, pole, road, pavement, tree, sign, fence, car (buses and trucks inside), pedestrian, bicyclist (rider and bike)
+# sky, building, pole, road, pavement, tree, sign, fence, car (buses and trucks inside), pedestrian,
+# bicyclist (rider and bike)
 IDS = {0: 10, 1: 2, 2: 5, 3: 0, 4: 1, 5: 8, 6: 7, 7: 4, 8: 13, 9: 11, 10: 18}
 VOID = 11
 TABLE = id_table(IDS)
 COLOURS = {
-    (64, 128, 64): 255, (192, 0, 128): 2, (0, 128, 192): 18, (0, 128, 64): 2, (128, 0, 0): 2, (64, 0, 128): 13,
-    (64, 0, 192): 255, (192, 128, 64): 11, (192, 192, 128): 5, (64, 64, 128): 4, (128, 0, 192): 0, (192, 0, 64): 0,
-    (128, 128, 64): 255, (192, 0, 192): 17, (128, 64, 64): 255, (64, 192, 128): 255, (64, 64, 0): 11, (128, 64, 128): 0,
-    (128, 128, 192): 1, (0, 0, 192): 1, (192, 128, 128): 7, (128, 128, 128): 10, (64, 128, 192): 13, (0, 0, 64): 255,
-    (0, 64, 64): 6, (192, 64, 128): 16, (128, 128, 0): 8, (192, 128, 192): 13, (64, 0, 64): 255, (192, 192, 0): 8,
+    (64, 128, 64): 255, (192, 0, 128): 2, (0, 128, 192): 18, (0, 128, 64): 2, (128, 0, 0): 2,
+    (64, 0, 128): 13, (64, 0, 192): 255, (192, 128, 64): 11, (192, 192, 128): 5, (64, 64, 128): 4,
+    (128, 0, 192): 0, (192, 0, 64): 0, (128, 128, 64): 255, (192, 0, 192): 17, (128, 64, 64): 255,
+    (64, 192, 128): 255, (64, 64, 0): 11, (128, 64, 128): 0, (128, 128, 192): 1, (0, 0, 192): 1,
+    (192, 128, 128): 7, (128, 128, 128): 10, (64, 128, 192): 13, (0, 0, 64): 255, (0, 64, 64): 6,
+    (192, 64, 128): 16, (128, 128, 0): 8, (192, 128, 192): 13, (64, 0, 64): 255, (192, 192, 0): 8,
     (0, 0, 0): 255, (64, 192, 0): 3,
 }  # fmt: skip
-FULL, FULL_LABELS = "701_StillsRaw_full", "LabeledApproved_full"
+FULL = "701_StillsRaw_full"
+FULL_LABELS = "LabeledApproved_full"
 
 
 def find(root: Path) -> Listing:
     if (root / FULL).is_dir():
         return _find_full(root)
-    root, listing = locate(root, ("train",), TITLE), Listing()
+    root = locate(root, ("train",), TITLE)
+    listing = Listing()
     unlabelled(listing, image_files(root / "train"), root / "train")
     if (root / "val").is_dir() and (root / "valannot").is_dir():
-        images, labels = root / "val", root / "valannot"
-        pair_by_name(listing, image_files(images), image_files(labels), images, labels, "val")
+        images = root / "val"
+        labels = root / "valannot"
+        pair_by_name(
+            listing,
+            image_files(images),
+            image_files(labels),
+            image_root=images,
+            label_root=labels,
+            split="val",
+        )
     return listing
 
 
 def _find_full(root: Path) -> Listing:
-    root, listing = locate(root, (FULL, FULL_LABELS), TITLE), Listing()
+    root = locate(root, (FULL, FULL_LABELS), TITLE)
+    listing = Listing()
     images = {split: [] for split in ("train", "val", "test")}
     for image in image_files(root / FULL):
         images[_split(image.stem)].append(image)
     unlabelled(listing, images["train"], root / FULL)
     wanted = {f"{image.stem}_L" for image in images["val"]}
     labels = [label for label in image_files(root / FULL_LABELS) if label.stem in wanted]
-    pair_by_name(listing, images["val"], labels, root / FULL, root / FULL_LABELS, "val", lambda stem: f"{stem}_L")
+    pair_by_name(
+        listing,
+        images["val"],
+        labels,
+        image_root=root / FULL,
+        label_root=root / FULL_LABELS,
+        split="val",
+        rename=lambda stem: f"{stem}_L",
+    )
     return listing
 
 
 def _split(name: str) -> str:
-    """The re-packing's: test is sequence Seq05VD and the later half of 0001TP, val the densely labelled part of 0016E5."""
+    """The re-packing's: test is sequence Seq05VD and the later half of 0001TP, val the densely
+    labelled part of 0016E5.
+    """
     sequence, _, frame = name.partition("_")
     number = int(frame) if frame.isdecimal() else 0
     if sequence == "Seq05VD" or (sequence == "0001TP" and number >= 8550):

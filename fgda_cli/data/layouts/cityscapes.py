@@ -1,4 +1,5 @@
-"""Cityscapes: `leftImg8bit/SPLIT/CITY/*_leftImg8bit.png`, `gtFine/SPLIT/CITY/*_gtFine_label{Ids,TrainIds}.png`.
+"""Cityscapes: `leftImg8bit/SPLIT/CITY/*_leftImg8bit.png`,
+`gtFine/SPLIT/CITY/*_gtFine_label{Ids,TrainIds}.png`.
 
 As a target it is unlabelled: gtFine/train is neither needed nor read.
 """
@@ -16,18 +17,26 @@ TITLE = "Cityscapes"
 NEEDS = "leftImg8bit/{train,val}, gtFine/val"
 LICENCE = "https://www.cityscapes-dataset.com/license"
 LABELS = "train ids, or label ids, as the file's name says"
-SIZE = (1024, 512)  # published training size, width and height
+# published training size, width and height
+SIZE = (1024, 512)
 ENDING = "_leftImg8bit"
 
 
 def find(root: Path) -> Listing:
-    root, listing = locate(root, ("leftImg8bit",), TITLE), Listing()
+    root = locate(root, ("leftImg8bit",), TITLE)
+    listing = Listing()
     for split in ("train", "val"):
-        folder, labels = root / "leftImg8bit" / split, root / "gtFine" / split
+        folder = root / "leftImg8bit" / split
+        labels = root / "gtFine" / split
         pair_city(
-            listing, folder, folder, split, ENDING, lambda name, labels=labels: city_label(labels / f"{name}_gtFine"),
-            "validation image without gtFine labels",
-        )  # fmt: skip
+            listing,
+            folder,
+            folder,
+            split=split,
+            ending=ENDING,
+            label_of=lambda name, labels=labels: city_label(labels / f"{name}_gtFine"),
+            without="validation image without gtFine labels",
+        )
     refuse_train_ids(listing, TITLE)
     return listing
 

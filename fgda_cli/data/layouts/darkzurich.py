@@ -1,4 +1,6 @@
-"""Dark Zurich: `rgb_anon/{train,val}/night/SEQ/F_rgb_anon.png`, `gt/val/night/SEQ/F_gt_labelTrainIds.png`."""
+"""Dark Zurich: `rgb_anon/{train,val}/night/SEQ/F_rgb_anon.png`,
+`gt/val/night/SEQ/F_gt_labelTrainIds.png`.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +20,18 @@ SIZE = (960, 540)
 
 
 def find(root: Path) -> Listing:
-    root, listing = locate(root, ("rgb_anon/train/night",), TITLE), Listing()
+    root = locate(root, ("rgb_anon/train/night",), TITLE)
+    listing = Listing()
     for split in ("train", "val"):
         folder = root / "rgb_anon" / split / "night"
-        pair_city(listing, folder, root / "rgb_anon", split, ENDING, lambda name: city_label(root / "gt" / f"{name}_gt"))
+        pair_city(
+            listing,
+            folder,
+            root / "rgb_anon",
+            split=split,
+            ending=ENDING,
+            label_of=lambda name: city_label(root / "gt" / f"{name}_gt"),
+        )
     refuse_train_ids(listing, TITLE)
     return listing
 

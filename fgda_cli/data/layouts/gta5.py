@@ -1,4 +1,6 @@
-"""GTA5: `images/00001.png`, `labels/00001.png` (palette PNGs of Cityscapes label ids; some re-packings are RGB)."""
+"""GTA5: `images/00001.png`, `labels/00001.png` (palette PNGs of Cityscapes label ids; some
+re-packings are RGB).
+"""
 
 from __future__ import annotations
 
@@ -15,14 +17,24 @@ TITLE = "GTA5"
 NEEDS = "images/, labels/"
 LICENCE = "https://download.visinf.tu-darmstadt.de/data/from_games"
 LABELS = "Cityscapes label ids (or their colours) to train ids"
-SIZE = (1280, 720)  # published training size, width and height
+# published training size, width and height
+SIZE = (1280, 720)
 COLOURS = dict(zip(PALETTE, CITYSCAPES_IDS, strict=True)) | VOID_COLOURS
 
 
 def find(root: Path) -> Listing:
-    root, listing = locate(root, ("images", "labels"), TITLE), Listing()
-    images, labels = root / "images", root / "labels"
-    pair_by_name(listing, image_files(images), image_files(labels), images, labels, "train")
+    root = locate(root, ("images", "labels"), TITLE)
+    listing = Listing()
+    images = root / "images"
+    labels = root / "labels"
+    pair_by_name(
+        listing,
+        image_files(images),
+        image_files(labels),
+        image_root=images,
+        label_root=labels,
+        split="train",
+    )
     refuse_train_ids(listing, TITLE)
     return listing
 

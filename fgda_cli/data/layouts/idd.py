@@ -1,4 +1,5 @@
-"""IDD: `leftImg8bit/SPLIT/SEQ/F_leftImg8bit.{png,jpg}`, `gtFine/SPLIT/SEQ/F_gtFine_labelcsTrainIds.png` (IDD's own tool).
+"""IDD: `leftImg8bit/SPLIT/SEQ/F_leftImg8bit.{png,jpg}`,
+`gtFine/SPLIT/SEQ/F_gtFine_labelcsTrainIds.png` (IDD's own tool).
 
 As a target its training labels are neither needed nor read.
 """
@@ -21,14 +22,24 @@ ENDING = "_leftImg8bit"
 
 
 def find(root: Path) -> Listing:
-    root, listing = locate(root, ("leftImg8bit",), TITLE), Listing()
+    root = locate(root, ("leftImg8bit",), TITLE)
+    listing = Listing()
     for split in ("train", "val"):
-        folder, labels = root / "leftImg8bit" / split, root / "gtFine" / split
+        folder = root / "leftImg8bit" / split
+        labels = root / "gtFine" / split
         pair_city(
-            listing, folder, folder, split, ENDING,
-            lambda name, labels=labels: city_label(labels / f"{name}_gtFine", ("labelcsTrainIds",)),
-            "validation image without *_labelcsTrainIds.png (made by IDD's createLabels.py)",
-        )  # fmt: skip
+            listing,
+            folder,
+            folder,
+            split=split,
+            ending=ENDING,
+            label_of=lambda name, labels=labels: city_label(
+                labels / f"{name}_gtFine", ("labelcsTrainIds",)
+            ),
+            without=(
+                "validation image without *_labelcsTrainIds.png (made by IDD's createLabels.py)"
+            ),
+        )
     return listing
 
 

@@ -1,4 +1,5 @@
-"""IDD Lite: `leftImg8bit/SPLIT/SEQ/F_image.jpg`, `gtFine/SPLIT/SEQ/F_label.png`, seven classes of its own.
+"""IDD Lite: `leftImg8bit/SPLIT/SEQ/F_image.jpg`, `gtFine/SPLIT/SEQ/F_label.png`, seven classes of
+its own.
 
 As a target its training labels are neither needed nor read.
 """
@@ -18,14 +19,33 @@ NEEDS = "leftImg8bit/{train,val}, gtFine/val with *_label.png"
 LICENCE = "https://idd.insaan.iiit.ac.in"
 LABELS = "its own seven classes, as they are"
 SIZE = (320, 224)
-CLASSES = named_classes(("drivable", "non-drivable", "living things", "vehicles", "roadside objects", "far objects", "sky"))
+CLASSES = named_classes(
+    (
+        "drivable",
+        "non-drivable",
+        "living things",
+        "vehicles",
+        "roadside objects",
+        "far objects",
+        "sky",
+    )
+)
 
 
 def find(root: Path) -> Listing:
-    root, listing = locate(root, ("leftImg8bit",), TITLE), Listing(classes=CLASSES)
+    root = locate(root, ("leftImg8bit",), TITLE)
+    listing = Listing(classes=CLASSES)
     for split in ("train", "val"):
-        folder, labels = root / "leftImg8bit" / split, root / "gtFine" / split
-        pair_city(listing, folder, folder, split, "_image", lambda name, labels=labels: city_label(labels / name, ("label",)))
+        folder = root / "leftImg8bit" / split
+        labels = root / "gtFine" / split
+        pair_city(
+            listing,
+            folder,
+            folder,
+            split=split,
+            ending="_image",
+            label_of=lambda name, labels=labels: city_label(labels / name, ("label",)),
+        )
     return listing
 
 

@@ -1,7 +1,8 @@
-"""KITTI semantics: `training/image_2/*.png`, `training/semantic/*.png` of Cityscapes label ids; `testing/image_2` has no labels.
+"""KITTI semantics: `training/image_2/*.png`, `training/semantic/*.png` of Cityscapes label ids;
+`testing/image_2` has no labels.
 
-The labelled images are validation; the training split are the unlabelled ones where there are any, else the same without
-labels.
+The labelled images are validation; the training split are the unlabelled ones where there are any,
+else the same without labels.
 """
 
 from __future__ import annotations
@@ -22,14 +23,25 @@ SIZE = (1024, 312)
 
 
 def find(root: Path) -> Listing:
-    root, listing = locate(root, ("training/image_2", "training/semantic"), TITLE), Listing()
-    images, labels = root / "training/image_2", root / "training/semantic"
+    root = locate(root, ("training/image_2", "training/semantic"), TITLE)
+    listing = Listing()
+    images = root / "training/image_2"
+    labels = root / "training/semantic"
     targets = root / "testing/image_2" if (root / "testing/image_2").is_dir() else images
     listing.shares_images = targets == images
     if listing.shares_images:
-        listing.notes.append("without testing/image_2, the split train holds the images of val, without their labels")
+        listing.notes.append(
+            "without testing/image_2, the split train holds the images of val, without their labels"
+        )
     unlabelled(listing, image_files(targets), targets)
-    pair_by_name(listing, image_files(images), image_files(labels), images, labels, "val")
+    pair_by_name(
+        listing,
+        image_files(images),
+        image_files(labels),
+        image_root=images,
+        label_root=labels,
+        split="val",
+    )
     refuse_train_ids(listing, TITLE)
     return listing
 

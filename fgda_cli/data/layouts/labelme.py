@@ -1,4 +1,6 @@
-"""Labelme: one JSON an image, beside it or in `--labels DIR`; outlines in file order, later ones on top."""
+"""Labelme: one JSON an image, beside it or in `--labels DIR`; outlines in file order, later ones on
+top.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ class NamedShapes:
         return draw(self.read_shapes(path))
 
     def read_shapes(self, path: Path) -> Shapes:
-        """Return the outlines and the size that the file claims its image to have. Raises BadFile."""
+        """Return the outlines and the size that the file claims its image to have. Raises
+        BadFile.
+        """
         tree = read_json(path)
         size = tree.get("imageWidth"), tree.get("imageHeight")
         if not all(type(part) is int for part in size):
@@ -49,7 +53,8 @@ class NamedShapes:
 
     def shape(self, tree: dict) -> Shape | None:
         """Return a shape of the file; None when it has no area. Raises BadFile."""
-        kind, points = tree.get("shape_type") or "polygon", tree.get("points")
+        kind = tree.get("shape_type") or "polygon"
+        points = tree.get("points")
         train_id = self.table.get(tree["label"], IGNORE_INDEX)
         if not isinstance(kind, str):
             raise BadFile("shape_type is not a text")
@@ -63,29 +68,57 @@ class NamedShapes:
         if kind == "circle":
             radius = math.hypot(x1 - x0, y1 - y0)
             turns = np.linspace(0, 2 * np.pi, 64, endpoint=False)
-            return Shape(train_id, (np.stack([x0 + radius * np.cos(turns), y0 + radius * np.sin(turns)], axis=1).tolist(),))
+            return Shape(
+                train_id,
+                (
+                    np.stack(
+                        [x0 + radius * np.cos(turns), y0 + radius * np.sin(turns)], axis=1
+                    ).tolist(),
+                ),
+            )
         if kind == "mask":
             return Shape(train_id, mask=(round(x0), round(y0), _mask(tree.get("mask"))))
         raise BadFile(f"shape_type {str(kind)[:40]} is unknown")
 
     def facts(self) -> dict[str, Any]:
-        return {"layout": "labelme", "outlines": "united", "classes": self.classes.to_json(), "names": sorted(self.table.items())}
+        return {
+            "layout": "labelme",
+            "outlines": "united",
+            "classes": self.classes.to_json(),
+            "names": sorted(self.table.items()),
+        }
 
     def mapped(self) -> set[int]:
         return set(self.table.values())
 
 
 def open_own(files: OwnFiles) -> tuple[Listing, Reader]:
-    """Pair the user's files. Raises UsageError for names that no class has, FgdaError for folders that do not exist."""
+    """Pair the user's files. Raises UsageError for names that no class has, FgdaError for folders
+    that do not exist.
+    """
     folder, labels = files.folders()
     labels = labels or folder
     meaning = load_mapping(files.mapping, by_name=True)
     listing = Listing(classes=meaning.classes)
-    label_files = files.chosen(image_files(labels, suffixes=frozenset({".json"})), labels, files.label_suffix)
+    label_files = files.chosen(
+        image_files(labels, suffixes=frozenset({".json"})), labels, files.label_suffix
+    )
     images = files.chosen(image_files(folder), folder, files.image_suffix)
-    pair_by_name(listing, images, label_files, folder, labels, files.split, endings=(files.image_suffix, files.label_suffix))
+    pair_by_name(
+        listing,
+        images,
+        label_files,
+        image_root=folder,
+        label_root=labels,
+        split=files.split,
+        endings=(files.image_suffix, files.label_suffix),
+    )
     names = [name for pair in listing.pairs for name in _names(pair.label)]
-    table = match_names(names, meaning.classes, meaning.names, listing.notes, meaning.rest) if listing.pairs else {}
+    table = (
+        match_names(names, meaning.classes, meaning.names, notes=listing.notes, rest=meaning.rest)
+        if listing.pairs
+        else {}
+    )
     return listing, NamedShapes(meaning.classes, table)
 
 
@@ -93,7 +126,8 @@ def _names(path: Path) -> list[str]:
     try:
         return [shape["label"] for shape in read_json(path)["shapes"]]
     except BadFile:
-        return []  # refused later, by name
+        # refused later, by name
+        return []
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -103,7 +137,9 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise BadFile(f"not readable JSON ({str(error)[:80] or type(error).__name__})") from error
     shapes = tree.get("shapes") if isinstance(tree, dict) else None
-    if not isinstance(shapes, list) or not all(isinstance(s, dict) and isinstance(s.get("label"), str) for s in shapes):
+    if not isinstance(shapes, list) or not all(
+        isinstance(s, dict) and isinstance(s.get("label"), str) for s in shapes
+    ):
         raise BadFile("not a Labelme file: it needs `shapes` with a `label` each")
     return tree
 
@@ -113,7 +149,8 @@ def _two_points(points: Any, kind: str) -> tuple[tuple[float, float], tuple[floa
         (x0, y0), (x1, y1) = ((float(x), float(y)) for x, y in points)
     except (TypeError, ValueError, OverflowError):
         raise BadFile(f"a {kind} needs two points") from None
-    if not all(abs(value) <= FAR for value in (x0, y0, x1, y1)):  # NaN is not <= either
+    # NaN is not <= either
+    if not all(abs(value) <= FAR for value in (x0, y0, x1, y1)):
         raise BadFile(f"a {kind} has a point that is not finite, or far from any image")
     return (x0, y0), (x1, y1)
 
@@ -131,5 +168,6 @@ def _mask(text: Any) -> np.ndarray:
             return np.asarray(image.convert("1")).astype(np.uint8)
     except BadFile:
         raise
-    except Exception as error:  # as for image files: whatever Pillow raises for damaged bytes
+    # as for image files: whatever Pillow raises for damaged bytes
+    except Exception as error:
         raise BadFile(f"a mask that cannot be read ({type(error).__name__})") from error

@@ -1,4 +1,5 @@
-"""Mapillary Vistas: `{training,validation}/images/*.jpg`; labels v1.2 as palette PNGs of ids 0 to 65 in `labels` or
+"""Mapillary Vistas: `{training,validation}/images/*.jpg`; labels v1.2 as palette PNGs of ids 0 to
+65 in `labels` or
 `v1.2/labels`.
 
 As a target its training labels are neither needed nor read.
@@ -17,25 +18,36 @@ from .base import Listing, locate, pair_by_name, unlabelled
 TITLE = "Mapillary Vistas v1.2"
 NEEDS = "training/images, validation/images, validation/labels or validation/v1.2/labels"
 LICENCE = "https://www.mapillary.com/dataset/vistas"
-LABELS = "66 ids to Cityscapes' train ids (lane markings to road, cars, riders of any kind …), others ignored"
+LABELS = (
+    "66 ids to Cityscapes' train ids (lane markings to road, cars, riders of any kind …), others"
+    " ignored"
+)
 SIZE = (1024, 768)
 IDS = {
-    13: 0, 24: 0, 2: 1, 15: 1, 17: 2, 6: 3, 3: 4, 45: 5, 47: 5, 48: 6, 50: 7, 30: 8, 29: 9, 27: 10, 19: 11, 20: 12, 21: 12,
-    22: 12, 55: 13, 61: 14, 54: 15, 58: 16, 57: 17, 52: 18,
+    13: 0, 24: 0, 2: 1, 15: 1, 17: 2, 6: 3, 3: 4, 45: 5, 47: 5, 48: 6, 50: 7, 30: 8, 29: 9, 27: 10,
+    19: 11, 20: 12, 21: 12, 22: 12, 55: 13, 61: 14, 54: 15, 58: 16, 57: 17, 52: 18,
 }  # fmt: skip
 TABLE = id_table(IDS)
 LARGEST = 65
 
 
 def find(root: Path) -> Listing:
-    root, listing = locate(root, ("training/images",), TITLE), Listing()
+    root = locate(root, ("training/images",), TITLE)
+    listing = Listing()
     unlabelled(listing, image_files(root / "training/images"), root / "training/images")
     images = root / "validation/images"
     places = (root / "validation/v1.2/labels", root / "validation/labels")
     labels = next((folder for folder in places if folder.is_dir()), None)
     if images.is_dir():
         label_files = image_files(labels) if labels is not None else []
-        pair_by_name(listing, image_files(images), label_files, images, labels or images, "val")
+        pair_by_name(
+            listing,
+            image_files(images),
+            label_files,
+            image_root=images,
+            label_root=labels or images,
+            split="val",
+        )
     return listing
 
 

@@ -18,9 +18,18 @@ SIZE = (1280, 640)
 
 
 def find(root: Path) -> Listing:
-    root, listing = locate(root, ("img/rgb", "img/class"), TITLE), Listing()
-    images, labels = root / "img/rgb", root / "img/class"
-    pair_by_name(listing, image_files(images), image_files(labels), images, labels, "train")
+    root = locate(root, ("img/rgb", "img/class"), TITLE)
+    listing = Listing()
+    images = root / "img/rgb"
+    labels = root / "img/class"
+    pair_by_name(
+        listing,
+        image_files(images),
+        image_files(labels),
+        image_root=images,
+        label_root=labels,
+        split="train",
+    )
     refuse_train_ids(listing, TITLE)
     return listing
 

@@ -1,4 +1,6 @@
-"""SYNTHIA-RAND-CITYSCAPES: `RGB/0000000.png`, `GT/LABELS/0000000.png` (16 bit, class id in the first channel)."""
+"""SYNTHIA-RAND-CITYSCAPES: `RGB/0000000.png`, `GT/LABELS/0000000.png` (16 bit, class id in the
+first channel).
+"""
 
 from __future__ import annotations
 
@@ -15,14 +17,24 @@ TITLE = "SYNTHIA-RAND-CITYSCAPES"
 NEEDS = "RGB/, GT/LABELS/"
 LICENCE = "https://synthia-dataset.net"
 LABELS = "22 ids of 16 bit to train ids; terrain, truck and train never occur"
-SIZE = (1280, 760)  # published training size, width and height
+# published training size, width and height
+SIZE = (1280, 760)
 TABLE = id_table(SYNTHIA_IDS)
 
 
 def find(root: Path) -> Listing:
-    root, listing = locate(root, ("RGB", "GT/LABELS"), TITLE), Listing()
-    images, labels = root / "RGB", root / "GT" / "LABELS"
-    pair_by_name(listing, image_files(images), image_files(labels), images, labels, "train")
+    root = locate(root, ("RGB", "GT/LABELS"), TITLE)
+    listing = Listing()
+    images = root / "RGB"
+    labels = root / "GT" / "LABELS"
+    pair_by_name(
+        listing,
+        image_files(images),
+        image_files(labels),
+        image_root=images,
+        label_root=labels,
+        split="train",
+    )
     return listing
 
 
@@ -35,8 +47,11 @@ def read_label(path: Path) -> np.ndarray:
     if pixels is None:
         raise BadFile("the file is empty (zero bytes)" if not raw.size else "not a readable image")
     if pixels.dtype != np.uint16 or pixels.ndim != 3:
-        raise BadFile(f"a SYNTHIA label has 3 channels of 16 bit, this one is {pixels.dtype} {pixels.shape}")
-    ids = pixels[..., 2]  # OpenCV reads BGR: the file's first channel comes last
+        raise BadFile(
+            f"a SYNTHIA label has 3 channels of 16 bit, this one is {pixels.dtype} {pixels.shape}"
+        )
+    # OpenCV reads BGR: the file's first channel comes last
+    ids = pixels[..., 2]
     if ids.max(initial=0) > 22:
         raise BadFile(f"class id {ids.max()} is not one of SYNTHIA's (0 to 22)")
     return TABLE[ids]

@@ -1,4 +1,6 @@
-"""UrbanSyn: `rgb/rgb_N.png`, `ss/ss_N.png` of train ids (in the first channel where there are several; 2048x1024)."""
+"""UrbanSyn: `rgb/rgb_N.png`, `ss/ss_N.png` of train ids (in the first channel where there are
+several; 2048x1024).
+"""
 
 from __future__ import annotations
 
@@ -18,10 +20,18 @@ SIZE = (1024, 512)
 
 
 def find(root: Path) -> Listing:
-    root, listing = locate(root, ("rgb", "ss"), TITLE), Listing()
-    images, labels = root / "rgb", root / "ss"
+    root = locate(root, ("rgb", "ss"), TITLE)
+    listing = Listing()
+    images = root / "rgb"
+    labels = root / "ss"
     pair_by_name(
-        listing, image_files(images), image_files(labels), images, labels, "train", lambda stem: stem.replace("rgb_", "ss_", 1)
+        listing,
+        image_files(images),
+        image_files(labels),
+        image_root=images,
+        label_root=labels,
+        split="train",
+        rename=lambda stem: stem.replace("rgb_", "ss_", 1),
     )
     return listing
 

@@ -1,4 +1,6 @@
-"""Virtual KITTI 2: `SCENE/VARIANT/frames/rgb/Camera_N/rgb_M.jpg`, `…/classSegmentation/Camera_N/classgt_M.png` of colours."""
+"""Virtual KITTI 2: `SCENE/VARIANT/frames/rgb/Camera_N/rgb_M.jpg`,
+`…/classSegmentation/Camera_N/classgt_M.png` of colours.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +18,9 @@ LICENCE = "https://europe.naverlabs.com/research/computer-vision/proxy-virtual-w
 LABELS = "14 colours to train ids; guard rails and misc ignored"
 SIZE = (1242, 375)
 COLOURS = {
-    (210, 0, 200): 9, (90, 200, 255): 10, (0, 199, 0): 8, (90, 240, 0): 8, (140, 140, 140): 2, (100, 60, 100): 0,
-    (250, 100, 255): 255, (255, 255, 0): 7, (200, 200, 0): 6, (255, 130, 0): 5, (80, 80, 80): 255,
-    (160, 60, 60): 14, (255, 127, 80): 13,
-    (0, 139, 139): 13,
+    (210, 0, 200): 9, (90, 200, 255): 10, (0, 199, 0): 8, (90, 240, 0): 8, (140, 140, 140): 2,
+    (100, 60, 100): 0, (250, 100, 255): 255, (255, 255, 0): 7, (200, 200, 0): 6, (255, 130, 0): 5,
+    (80, 80, 80): 255, (160, 60, 60): 14, (255, 127, 80): 13, (0, 139, 139): 13,
 }  # fmt: skip
 
 
@@ -29,9 +30,16 @@ def find(root: Path) -> Listing:
     images = visible_files(root, "*/*/frames/rgb/Camera_*/rgb_*.*")
     labels = visible_files(root, "*/*/frames/classSegmentation/Camera_*/classgt_*.png")
     pair_by_name(
-        listing, images, labels, root, root, "train",
-        lambda stem: stem.replace("/rgb/", "/classSegmentation/").replace("/rgb_", "/classgt_"),
-    )  # fmt: skip
+        listing,
+        images,
+        labels,
+        image_root=root,
+        label_root=root,
+        split="train",
+        rename=lambda stem: stem.replace("/rgb/", "/classSegmentation/").replace(
+            "/rgb_", "/classgt_"
+        ),
+    )
     return listing
 
 

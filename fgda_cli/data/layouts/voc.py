@@ -1,6 +1,8 @@
-"""Pascal VOC and CVAT ("segmentation mask"): `JPEGImages/`, `SegmentationClass/`, `labelmap.txt` of `name:r,g,b:parts:actions`.
+"""Pascal VOC and CVAT ("segmentation mask"): `JPEGImages/`, `SegmentationClass/`, `labelmap.txt` of
+`name:r,g,b:parts:actions`.
 
-Splits are those of the lists in `ImageSets/Segmentation/`, one image's name a line: `train.txt` or `Train.txt`, `val.txt` or
+Splits are those of the lists in `ImageSets/Segmentation/`, one image's name a line: `train.txt` or
+`Train.txt`, `val.txt` or
 `Validation.txt`. Without such a list (or with CVAT's `default.txt` alone) all is `--split`.
 """
 
@@ -27,7 +29,8 @@ NEEDS = "--root with JPEGImages/ (or --images DIR), SegmentationClass/, labelmap
 LICENCE = "yours"
 LABELS = "names of labelmap.txt to classes; unknown names ignored, said once"
 TAKES = frozenset({"root", "images", "mapping", "only", "split"})
-BORDER = (224, 224, 192)  # around VOC's objects
+# around VOC's objects
+BORDER = (224, 224, 192)
 
 
 @dataclass(frozen=True)
@@ -53,33 +56,44 @@ class Colours:
 
 
 def open_own(files: OwnFiles) -> tuple[Listing, Reader]:
-    """Pair the user's files. Raises FgdaError for a folder that is not VOC's, UsageError for names that no class has."""
+    """Pair the user's files. Raises FgdaError for a folder that is not VOC's, UsageError for names
+    that no class has.
+    """
     if files.root is None:
         raise UsageError("needs --root DIR")
     root = _root(files)
     meaning = load_mapping(files.mapping, by_name=True)
     listing = Listing(classes=meaning.classes)
     colours = read_labelmap(root / "labelmap.txt")
-    matched = match_names([name for name, _ in colours], meaning.classes, meaning.names, listing.notes, meaning.rest)
+    matched = match_names(
+        [name for name, _ in colours],
+        meaning.classes,
+        meaning.names,
+        notes=listing.notes,
+        rest=meaning.rest,
+    )
     table = {BORDER: 255} | {colour: matched[name] for name, colour in colours}
-    images, labels = files.images or root / "JPEGImages", root / "SegmentationClass"
+    images = files.images or root / "JPEGImages"
+    labels = root / "SegmentationClass"
     paired = Listing()
-    pictures, masks = image_files(images), image_files(labels)
-    if files.images is not None:  # a folder of images that were made for more than these labels
+    pictures = image_files(images)
+    masks = image_files(labels)
+    # a folder of images that were made for more than these labels
+    if files.images is not None:
         stems = {stem_below(path, labels) for path in masks}
         pictures = [path for path in pictures if stem_below(path, images) in stems]
-    pair_by_name(paired, pictures, masks, images, labels, files.split)
+    pair_by_name(paired, pictures, masks, image_root=images, label_root=labels, split=files.split)
     if not files.only:
         refuse_neighbours(paired.pairs, paired.problems)
-    _into_splits(listing, paired, root, files.split)
+    _into_splits(listing, paired, root, split=files.split)
     kept = set(files.chosen([pair.image for pair in listing.pairs], images))
     listing.pairs = [pair for pair in listing.pairs if pair.image in kept]
     return listing, Colours(meaning.classes, table)
 
 
 def _root(files: OwnFiles) -> Path:
-    """Return the root. Raises FgdaError for a folder that is not VOC's; images may be elsewhere, because CVAT exports annotations
-    alone.
+    """Return the root. Raises FgdaError for a folder that is not VOC's; images may be elsewhere,
+    because CVAT exports annotations alone.
     """
     if files.images is not None:
         files.folders()
@@ -89,7 +103,9 @@ def _root(files: OwnFiles) -> Path:
     except FgdaError as error:
         if not (files.root / "SegmentationClass").is_dir():
             raise
-        raise FgdaError(f"{files.root} was exported without images: say where they are with --images DIR") from error
+        raise FgdaError(
+            f"{files.root} was exported without images: say where they are with --images DIR"
+        ) from error
 
 
 def read_labelmap(path: Path) -> list[tuple[str, tuple[int, int, int]]]:
@@ -105,7 +121,11 @@ def read_labelmap(path: Path) -> list[tuple[str, tuple[int, int, int]]]:
             continue
         name, _, rest = line.strip().partition(":")
         parts = rest.split(":")[0].split(",")
-        if not (name and len(parts) == 3 and all(re.fullmatch(r" *[0-9]{1,3} *", part) and int(part) < 256 for part in parts)):
+        if not (
+            name
+            and len(parts) == 3
+            and all(re.fullmatch(r" *[0-9]{1,3} *", part) and int(part) < 256 for part in parts)
+        ):
             raise FgdaError(f"{path}, line {number}: no `name:r,g,b:parts:actions`: {line[:60]}")
         colour = (int(parts[0]), int(parts[1]), int(parts[2]))
         if names.setdefault(colour, name) != name:
@@ -113,29 +133,51 @@ def read_labelmap(path: Path) -> list[tuple[str, tuple[int, int, int]]]:
     return [(name, colour) for colour, name in names.items()]
 
 
-SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "default": None}
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "default": None,
+}
 
 
 def _lists(root: Path) -> tuple[dict[Path, str | None], list[Path]]:
-    """The lists of a data set by the split that their names mean (None: that of --split), and those that mean none."""
-    files = visible_files(root / "ImageSets" / "Segmentation", "*.txt") if (root / "ImageSets" / "Segmentation").is_dir() else []
-    known = {path: SPLIT_NAMES[path.stem.lower()] for path in files if path.stem.lower() in SPLIT_NAMES}
+    """The lists of a data set by the split that their names mean (None: that of --split), and those
+    that mean none.
+    """
+    files = (
+        visible_files(root / "ImageSets" / "Segmentation", "*.txt")
+        if (root / "ImageSets" / "Segmentation").is_dir()
+        else []
+    )
+    known = {
+        path: SPLIT_NAMES[path.stem.lower()] for path in files if path.stem.lower() in SPLIT_NAMES
+    }
     return known, [path for path in files if path not in known]
 
 
 def _into_splits(listing: Listing, paired: Listing, root: Path, split: str) -> None:
-    """Divide pairs by the data set's lists; images without a label count only when a list names them.
+    """Divide pairs by the data set's lists; images without a label count only when a list names
+    them.
 
     Raises UsageError when there are lists but none whose name says which split it is.
     """
     lists, others = _lists(root)
     if others and not lists:
         names = ", ".join(path.name for path in others)
-        raise UsageError(f"{others[0].parent} holds {names}: name a list train.txt or val.txt, so that its split is known")
+        raise UsageError(
+            f"{others[0].parent} holds {names}: name a list train.txt or val.txt, so that its split"
+            " is known"
+        )
     if others:
-        listing.notes.append(f"lists that are no split of ours, not used: {', '.join(path.name for path in others)}")
+        listing.notes.append(
+            f"lists that are no split of ours, not used: {', '.join(path.name for path in others)}"
+        )
     if not lists:
-        listing.pairs, listing.problems = paired.pairs, paired.problems
+        listing.pairs = paired.pairs
+        listing.problems = paired.problems
         return
     by_name = {pair.name: pair for pair in paired.pairs}
     listing.problems += [one for one in paired.problems if "of one name" in one["reason"]]
@@ -145,11 +187,17 @@ def _into_splits(listing: Listing, paired: Listing, root: Path, split: str) -> N
         for name in dict.fromkeys(line.strip() for line in lines if line.strip()):
             other = listed_in.setdefault(name, path)
             if other != path:
-                raise UsageError(f"{name} stands in {other.name} and in {path.name}: an image belongs to one split")
+                raise UsageError(
+                    f"{name} stands in {other.name} and in {path.name}: an image belongs to one"
+                    " split"
+                )
             pair = by_name.get(name)
             if pair is None:
-                listing.refuse(root / "JPEGImages" / name, f"listed in {path.name}, but image or label is missing")
+                listing.refuse(
+                    root / "JPEGImages" / name,
+                    f"listed in {path.name}, but image or label is missing",
+                )
             else:
-                listing.pairs.append(Pair(name, part or split, pair.image, pair.label))
+                listing.pairs.append(Pair(name, part or split, pair.image, label=pair.label))
     if split != "train" and None not in lists.values():
         listing.notes.append("splits are those of ImageSets/Segmentation; --split is not used")

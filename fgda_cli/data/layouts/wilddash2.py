@@ -1,4 +1,6 @@
-"""WildDash 2: `images/*.jpg`, `labels/*.png` of Cityscapes label ids; higher ids are ignored. All of it is validation."""
+"""WildDash 2: `images/*.jpg`, `labels/*.png` of Cityscapes label ids; higher ids are ignored. All
+of it is validation.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +20,18 @@ SIZE = (1024, 576)
 
 
 def find(root: Path) -> Listing:
-    root, listing = locate(root, ("images", "labels"), TITLE), Listing()
-    images, labels = root / "images", root / "labels"
-    pair_by_name(listing, image_files(images), image_files(labels), images, labels, "val")
+    root = locate(root, ("images", "labels"), TITLE)
+    listing = Listing()
+    images = root / "images"
+    labels = root / "labels"
+    pair_by_name(
+        listing,
+        image_files(images),
+        image_files(labels),
+        image_root=images,
+        label_root=labels,
+        split="val",
+    )
     refuse_train_ids(listing, TITLE)
     return listing
 

@@ -1,4 +1,6 @@
-"""The embedded playground: two procedural street domains, written in GTA5's and Cityscapes' own layouts."""
+"""The embedded playground: two procedural street domains, written in GTA5's and Cityscapes' own
+layouts.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from ...runtime.reporter import Reporter
 from ..classes import CITYSCAPES_IDS, IGNORE_INDEX, PALETTE
 from ..images import read_rgb, write_image
 
-TRAIN, VAL = 400, 100  # images of each domain's train split, and of the street's val split
+# images of each domain's train split, and of the street's val split
+TRAIN = 400
+VAL = 100
 CITY = "procedura"
 
 
@@ -30,21 +34,32 @@ class Sheet:
 
 
 def sheets(root: Path, seed: int, train: int = TRAIN, val: int = VAL) -> list[Sheet]:
-    """List all scenes of both domains; street's val scenes follow its train scenes in the same stream."""
+    """List all scenes of both domains; street's val scenes follow its train scenes in the same
+    stream.
+    """
     plan = [
-        Sheet("game", seed, i, root / "game/images" / f"{i + 1:05d}.png", root / "game/labels" / f"{i + 1:05d}.png")
+        Sheet(
+            "game",
+            seed,
+            i,
+            image=root / "game/images" / f"{i + 1:05d}.png",
+            label=root / "game/labels" / f"{i + 1:05d}.png",
+        )
         for i in range(train)
     ]
     for index in range(train + val):
-        split, name = ("train" if index < train else "val"), f"{CITY}_{index:06d}_000019"
+        split = "train" if index < train else "val"
+        name = f"{CITY}_{index:06d}_000019"
         image = root / "street/leftImg8bit" / split / CITY / f"{name}_leftImg8bit.png"
         label = root / "street/gtFine" / split / CITY / f"{name}_gtFine_labelIds.png"
-        plan.append(Sheet("street", seed, index, image, label))
+        plan.append(Sheet("street", seed, index, image=image, label=label))
     return plan
 
 
 def write_sheet(sheet: Sheet) -> None:
-    """Draw one scene; game labels are palette PNGs as GTA5's, street labels grey PNGs as Cityscapes'."""
+    """Draw one scene; game labels are palette PNGs as GTA5's, street labels grey PNGs as
+    Cityscapes'.
+    """
     image, train_ids = _drawn(sheet)
     table = np.zeros(256, np.uint8)
     table[: len(CITYSCAPES_IDS)] = CITYSCAPES_IDS
@@ -54,7 +69,8 @@ def write_sheet(sheet: Sheet) -> None:
         write_palette_png(sheet.label, ids)
     else:
         write_image(sheet.label, ids)
-    write_image(sheet.image, image)  # last: its presence says that the scene is complete
+    # last: its presence says that the scene is complete
+    write_image(sheet.image, image)
 
 
 def _drawn(sheet: Sheet) -> tuple[np.ndarray, np.ndarray]:
@@ -76,9 +92,11 @@ def write_palette_png(path: Path, ids: np.ndarray) -> None:
         picture.save(partial, format="PNG")
 
 
-def write_raw(root: Path, seed: int, reporter: Reporter, workers: int, train: int = TRAIN, val: int = VAL) -> None:
+def write_raw(
+    root: Path, seed: int, reporter: Reporter, workers: int, train: int = TRAIN, val: int = VAL
+) -> None:
     """Draw what is not there yet. Raises UsageError where scenes of another seed are there."""
-    plan = sheets(root, seed, train, val)
+    plan = sheets(root, seed, train, val=val)
     missing = [sheet for sheet in plan if not sheet.image.is_file()]
     _check_seed(root, next((sheet for sheet in plan if sheet.image.is_file()), None))
     if not missing:
@@ -94,4 +112,7 @@ def _check_seed(root: Path, sheet: Sheet | None) -> None:
         return
     image, _ = _drawn(sheet)
     if not np.array_equal(read_rgb(sheet.image), image):
-        raise UsageError(f"{root} holds other scenes than those of --seed {sheet.seed}: give another --root, or delete it")
+        raise UsageError(
+            f"{root} holds other scenes than those of --seed {sheet.seed}: give another --root, or"
+            " delete it"
+        )

@@ -1,4 +1,6 @@
-"""The two looks of the playground: the materials of its world, and the effects of camera and weather on its pictures."""
+"""The two looks of the playground: the materials of its world, and the effects of camera and
+weather on its pictures.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,14 @@ class Look:
     """Colours, object statistics and image formation of one domain."""
 
     name: str
-    colours: dict[str, tuple[tuple[int, int, int], ...]]  # class -> RGB choices
-    rates: dict[str, float]  # mean number of objects a scene
-    spread: float  # standard deviation of an object's colour, 0-255
-    focal: tuple[float, float]  # focal length over image width
+    # class -> RGB choices
+    colours: dict[str, tuple[tuple[int, int, int], ...]]
+    # mean number of objects a scene
+    rates: dict[str, float]
+    # standard deviation of an object's colour, 0-255
+    spread: float
+    # focal length over image width
+    focal: tuple[float, float]
     horizon: tuple[float, float]  # over image height
     camera_height: tuple[float, float]  # metres
     haze: tuple[float, float] = (0.0, 0.0)  # per metre
@@ -27,12 +33,17 @@ class Look:
     tint: tuple[float, float, float] = (1.0, 1.0, 1.0)
     contrast: float = 1.0
     saturation: float = 1.0
-    texture: float = 0.0  # strength of the surface texture
-    shadows: float = 0.0  # darkness of cast shadows
-    blur: tuple[float, float] = (0.0, 0.0)  # sigma in output pixels
-    noise: float = 0.0  # sensor noise, 0-255
+    # strength of the surface texture
+    texture: float = 0.0
+    # darkness of cast shadows
+    shadows: float = 0.0
+    # sigma in output pixels
+    blur: tuple[float, float] = (0.0, 0.0)
+    # sensor noise, 0-255
+    noise: float = 0.0
     vignette: float = 0.0
-    roughness: dict[str, float] = field(default_factory=dict)  # texture strength by class, default 1
+    # texture strength by class, default 1
+    roughness: dict[str, float] = field(default_factory=dict)
 
 
 GAME = Look(
@@ -58,13 +69,35 @@ GAME = Look(
         "motorcycle": ((30, 30, 34), (180, 30, 30)),
         "bicycle": ((40, 40, 44), (30, 120, 190)),
     },
-    rates={"car": 5.0, "truck": 0.5, "bus": 0.5, "train": 0.35, "motorcycle": 0.7, "bicycle": 0.6, "person": 3.0,
-           "pole": 4.0, "traffic light": 1.3, "traffic sign": 1.6, "vegetation": 4.0, "fence": 0.9, "wall": 0.9,
-           "terrain": 1.2},
-    spread=9.0, focal=(0.72, 0.86), horizon=(0.42, 0.47), camera_height=(1.5, 1.9),
-    haze=(0.0, 0.002), haze_colour=(196, 214, 236), light=(0.95, 1.1), contrast=1.1, saturation=1.1,
-    texture=0.035, shadows=0.15, noise=1.5,
-)  # fmt: skip
+    rates={
+        "car": 5.0,
+        "truck": 0.5,
+        "bus": 0.5,
+        "train": 0.35,
+        "motorcycle": 0.7,
+        "bicycle": 0.6,
+        "person": 3.0,
+        "pole": 4.0,
+        "traffic light": 1.3,
+        "traffic sign": 1.6,
+        "vegetation": 4.0,
+        "fence": 0.9,
+        "wall": 0.9,
+        "terrain": 1.2,
+    },
+    spread=9.0,
+    focal=(0.72, 0.86),
+    horizon=(0.42, 0.47),
+    camera_height=(1.5, 1.9),
+    haze=(0.0, 0.002),
+    haze_colour=(196, 214, 236),
+    light=(0.95, 1.1),
+    contrast=1.1,
+    saturation=1.1,
+    texture=0.035,
+    shadows=0.15,
+    noise=1.5,
+)
 
 STREET = Look(
     name="street",
@@ -89,14 +122,47 @@ STREET = Look(
         "motorcycle": ((46, 46, 48), (110, 50, 46)),
         "bicycle": ((52, 52, 54), (60, 88, 110)),
     },
-    rates={"car": 6.5, "truck": 0.4, "bus": 0.45, "train": 0.4, "motorcycle": 0.5, "bicycle": 1.0, "person": 4.0,
-           "pole": 5.0, "traffic light": 1.5, "traffic sign": 1.8, "vegetation": 5.0, "fence": 0.8, "wall": 0.8,
-           "terrain": 1.3},
-    spread=12.0, focal=(0.8, 0.95), horizon=(0.4, 0.46), camera_height=(1.2, 1.5),
-    haze=(0.003, 0.009), haze_colour=(206, 208, 202), light=(0.85, 1.1), tint=(0.97, 1.02, 0.94), contrast=0.95,
-    saturation=0.9, texture=0.06, shadows=0.35, blur=(0.4, 0.7), noise=3.5, vignette=0.2,
-    roughness={"sky": 0.15, "car": 0.4, "bus": 0.4, "train": 0.4, "truck": 0.4, "vegetation": 2.0, "terrain": 1.6},
-)  # fmt: skip
+    rates={
+        "car": 6.5,
+        "truck": 0.4,
+        "bus": 0.45,
+        "train": 0.4,
+        "motorcycle": 0.5,
+        "bicycle": 1.0,
+        "person": 4.0,
+        "pole": 5.0,
+        "traffic light": 1.5,
+        "traffic sign": 1.8,
+        "vegetation": 5.0,
+        "fence": 0.8,
+        "wall": 0.8,
+        "terrain": 1.3,
+    },
+    spread=12.0,
+    focal=(0.8, 0.95),
+    horizon=(0.4, 0.46),
+    camera_height=(1.2, 1.5),
+    haze=(0.003, 0.009),
+    haze_colour=(206, 208, 202),
+    light=(0.85, 1.1),
+    tint=(0.97, 1.02, 0.94),
+    contrast=0.95,
+    saturation=0.9,
+    texture=0.06,
+    shadows=0.35,
+    blur=(0.4, 0.7),
+    noise=3.5,
+    vignette=0.2,
+    roughness={
+        "sky": 0.15,
+        "car": 0.4,
+        "bus": 0.4,
+        "train": 0.4,
+        "truck": 0.4,
+        "vegetation": 2.0,
+        "terrain": 1.6,
+    },
+)
 
 
 def smooth_noise(rng: np.random.Generator, height: int, width: int, cell: int) -> np.ndarray:
@@ -105,13 +171,19 @@ def smooth_noise(rng: np.random.Generator, height: int, width: int, cell: int) -
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
-def develop(image: np.ndarray, train_ids: np.ndarray, depth: np.ndarray, look: Look, rng) -> np.ndarray:
-    """Apply the camera: texture, shadows, haze, exposure, tint, blur, vignette and noise; RGB uint8 `[H,W,3]` in and out."""
+def develop(
+    image: np.ndarray, train_ids: np.ndarray, depth: np.ndarray, look: Look, rng
+) -> np.ndarray:
+    """Apply the camera: texture, shadows, haze, exposure, tint, blur, vignette and noise; RGB uint8
+    `[H,W,3]` in and out.
+    """
     height, width = train_ids.shape
     strength = np.full(256, look.texture, np.float32)
     for name, factor in look.roughness.items():
         strength[NAMES.index(name)] = look.texture * factor
-    grain = smooth_noise(rng, height, width, 3) + 0.7 * smooth_noise(rng, height, width, 12)
+    grain = smooth_noise(rng, height, width, cell=3) + 0.7 * smooth_noise(
+        rng, height, width, cell=12
+    )
     picture = image.astype(np.float32) * (1 + strength[train_ids] * grain)[..., None]
     picture *= _cast_shadows(train_ids, look, rng)[..., None]
     fog = np.exp(-rng.uniform(*look.haze) * np.minimum(depth, 250.0))[..., None]
@@ -137,14 +209,22 @@ def _grade(picture: np.ndarray, look: Look, rng) -> np.ndarray:
 
 
 def _cast_shadows(train_ids: np.ndarray, look: Look, rng) -> np.ndarray:
-    """Slanted bands of shadow over the ground (road, sidewalk, terrain), as houses and trees throw them."""
+    """Slanted bands of shadow over the ground (road, sidewalk, terrain), as houses and trees throw
+    them.
+    """
     height, width = train_ids.shape
     shadow = np.zeros((height, width), np.float32)
     for _ in range(rng.integers(1, 5)):
         top = rng.uniform(0.45, 0.95) * height
-        thick, slant = rng.uniform(0.03, 0.15) * height, rng.uniform(-0.1, 0.1) * height
+        thick = rng.uniform(0.03, 0.15) * height
+        slant = rng.uniform(-0.1, 0.1) * height
         left, right = sorted(rng.uniform(-0.2, 1.2, 2) * width)
-        band = [(left, top), (right, top + slant), (right, top + slant + thick), (left, top + thick)]
+        band = [
+            (left, top),
+            (right, top + slant),
+            (right, top + slant + thick),
+            (left, top + thick),
+        ]
         cv2.fillPoly(shadow, [np.round(np.array(band)).astype(np.int32)], 1.0)
     ground = np.isin(train_ids, (0, 1, 9))
     return 1 - look.shadows * cv2.GaussianBlur(shadow, (0, 0), 1.5) * ground

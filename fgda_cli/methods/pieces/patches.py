@@ -1,4 +1,6 @@
-"""Patches of class maps: histograms of labels, their modes, and the head that tells them ([ADAPTPATCH])."""
+"""Patches of class maps: histograms of labels, their modes, and the head that tells them
+([ADAPTPATCH]).
+"""
 
 from __future__ import annotations
 
@@ -10,21 +12,30 @@ from ...data.classes import IGNORE_INDEX
 
 
 def grid_of(size: tuple[int, int], patch: tuple[int, int]) -> tuple[int, int]:
-    """Return how many whole patches an image of (H, W) holds, down and across; at least one each."""
+    """Return how many whole patches an image of (H, W) holds, down and across; at least one
+    each.
+    """
     return max(1, size[0] // patch[0]), max(1, size[1] // patch[1])
 
 
 def histograms(labels: Tensor, num_classes: int, patch: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Return class shares of a 2x2 grid in each patch of (height, width) pixels, `[B,4K,U,V]`, and which patches have labels,
+    """Return class shares of a 2x2 grid in each patch of (height, width) pixels, `[B,4K,U,V]`, and
+    which patches have labels,
     `[B,U,V]`.
 
-    labels `[B,H,W]`; ignored pixels are left out; each of the four cells (upper left, upper right, lower left, lower right) sums
-    to 1, or to 0 without a labelled pixel. What is left of an image beyond whole patches belongs to none.
+    labels `[B,H,W]`; ignored pixels are left out; each of the four cells (upper left, upper right,
+    lower left, lower right) sums to 1, or to 0 without a labelled pixel. What is left of an image
+    beyond whole patches belongs to none.
     """
     size = grid_of(labels.shape[-2:], patch)
     known = labels != IGNORE_INDEX
-    one_hot = F.one_hot(torch.where(known, labels, 0).long(), num_classes).movedim(-1, 1) * known[:, None]
-    counts = F.adaptive_avg_pool2d(one_hot[..., : size[0] * patch[0], : size[1] * patch[1]].double(), (2 * size[0], 2 * size[1]))
+    one_hot = (
+        F.one_hot(torch.where(known, labels, 0).long(), num_classes).movedim(-1, 1) * known[:, None]
+    )
+    counts = F.adaptive_avg_pool2d(
+        one_hot[..., : size[0] * patch[0], : size[1] * patch[1]].double(),
+        (2 * size[0], 2 * size[1]),
+    )
     shares = counts / counts.sum(dim=1, keepdim=True).clamp(min=1e-12)
     batch = shares.view(len(labels), num_classes, size[0], 2, size[1], 2).permute(0, 3, 5, 1, 2, 4)
     grid = batch.reshape(len(labels), 4 * num_classes, *size)
@@ -32,12 +43,16 @@ def histograms(labels: Tensor, num_classes: int, patch: tuple[int, int]) -> tupl
 
 
 def k_means(points: Tensor, count: int, generator: torch.Generator, rounds: int = 50) -> Tensor:
-    """Return centroids `[count,D]` of points `[N,D]`: Lloyd's algorithm from k-means++ starts; fewer points repeat."""
+    """Return centroids `[count,D]` of points `[N,D]`: Lloyd's algorithm from k-means++ starts;
+    fewer points repeat.
+    """
     centroids = points[torch.randint(len(points), (1,), generator=generator)]
     for _ in range(count - 1):
         nearest = torch.cdist(points, centroids).amin(dim=1).square()
         chance = nearest if float(nearest.sum()) > 0 else torch.ones_like(nearest)
-        centroids = torch.cat([centroids, points[torch.multinomial(chance, 1, generator=generator)]])
+        centroids = torch.cat(
+            [centroids, points[torch.multinomial(chance, 1, generator=generator)]]
+        )
     for _ in range(rounds):
         owner = torch.cdist(points, centroids).argmin(dim=1)
         sums = torch.zeros_like(centroids).index_add_(0, owner, points)
@@ -50,25 +65,34 @@ def k_means(points: Tensor, count: int, generator: torch.Generator, rounds: int 
 
 
 class PatchHead(nn.Module):
-    """Class maps `[B,K,h,w]` -> mode logits `[B,M,U,V]`, one cell a patch: averaged, then two 1x1 convolutions (our choice)."""
+    """Class maps `[B,K,h,w]` -> mode logits `[B,M,U,V]`, one cell a patch: averaged, then two 1x1
+    convolutions (our choice).
+    """
 
     def __init__(self, num_classes: int, modes: int, width: int = 128):
         super().__init__()
-        self.layers = nn.Sequential(nn.Conv2d(num_classes, width, 1), nn.ReLU(inplace=True), nn.Conv2d(width, modes, 1))
+        self.layers = nn.Sequential(
+            nn.Conv2d(num_classes, width, 1), nn.ReLU(inplace=True), nn.Conv2d(width, modes, 1)
+        )
 
     def forward(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
         return self.layers(F.adaptive_avg_pool2d(maps, size))
 
 
 class PatchDiscriminator(nn.Module):
-    """Mode probabilities `[B,M,U,V]` -> domain logits `[B,1,U,V]`: fully connected M, 256, 512, 1, patch by patch."""
+    """Mode probabilities `[B,M,U,V]` -> domain logits `[B,1,U,V]`: fully connected M, 256, 512, 1,
+    patch by patch.
+    """
 
     def __init__(self, modes: int):
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Conv2d(modes, 256, 1), nn.LeakyReLU(0.2, inplace=True), nn.Conv2d(256, 512, 1), nn.LeakyReLU(0.2, inplace=True),
+            nn.Conv2d(modes, 256, 1),
+            nn.LeakyReLU(0.2, inplace=True),
+            nn.Conv2d(256, 512, 1),
+            nn.LeakyReLU(0.2, inplace=True),
             nn.Conv2d(512, 1, 1),
-        )  # fmt: skip
+        )
 
     def forward(self, probs: Tensor) -> Tensor:
         return self.layers(probs)

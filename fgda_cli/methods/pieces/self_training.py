@@ -20,39 +20,68 @@ if TYPE_CHECKING:
 
 
 Sampling = Literal["uniform", "class_balanced", "rare_class"]
-PRIOR_PIXELS = 500.0  # a class is trusted as if the teacher had been right on so many
+# a class is trusted as if the teacher had been right on so many
+PRIOR_PIXELS = 500.0
 
 
 class SelfTrainingSettings(MethodSettings):
     lambda_st: Weight = Field(1.0, description="weight of the loss on mixed images")
-    ema: float = Field(0.999, ge=0, lt=1, description="largest EMA factor of the teacher; it begins as 1 - 1 / (iteration + 1)")
-    flip_teacher: bool = Field(
-        False, description="whether the teacher's probabilities are the mean over the image and its mirror image"
+    ema: float = Field(
+        0.999,
+        ge=0,
+        lt=1,
+        description="largest EMA factor of the teacher; it begins as 1 - 1 / (iteration + 1)",
     )
-    confidence: float = Field(0.968, gt=0, lt=1, description="class probability above which a pseudo-label counts as sure")
+    flip_teacher: bool = Field(
+        False,
+        description=(
+            "whether the teacher's probabilities are the mean over the image and its mirror image"
+        ),
+    )
+    confidence: float = Field(
+        0.968, gt=0, lt=1, description="class probability above which a pseudo-label counts as sure"
+    )
     mix_jitter: float = Field(
-        0.25, ge=0, le=0.5, description="strength of the colour jitter of mixed images (brightness, contrast, saturation, hue)"
+        0.25,
+        ge=0,
+        le=0.5,
+        description=(
+            "strength of the colour jitter of mixed images (brightness, contrast, saturation, hue)"
+        ),
     )
     mix_jitter_kind: Literal["kornia", "torchvision"] = Field(
         "kornia",
-        description="kornia: brightness adds, contrast multiplies pixels (DACS, DAFormer, HRDA, MIC); torchvision: factors "
-        "around means, about half as strong",
+        description=(
+            "kornia: brightness adds, contrast multiplies pixels (DACS, DAFormer, HRDA, MIC);"
+            " torchvision: factors around means, about half as strong"
+        ),
     )
-    mix_jitter_share: float = Field(0.8, ge=0, le=1, description="share of mixed images that are jittered")
-    mix_blur_share: float = Field(0.5, ge=0, le=1, description="share of mixed images that are blurred")
+    mix_jitter_share: float = Field(
+        0.8, ge=0, le=1, description="share of mixed images that are jittered"
+    )
+    mix_blur_share: float = Field(
+        0.5, ge=0, le=1, description="share of mixed images that are blurred"
+    )
     sampling: Sampling | None = Field(
-        None, description="how source images are drawn while this method trains; null: as data.sampling says"
+        None,
+        description=(
+            "how source images are drawn while this method trains; null: as data.sampling says"
+        ),
     )
 
 
 class SelfTraining(Method):
-    """The step of the class beside it (or the source loss alone), then cross-entropy on mixed images."""
+    """The step of the class beside it (or the source loss alone), then cross-entropy on mixed
+    images.
+    """
 
     Settings = SelfTrainingSettings
     reads_border = True
     keeps_gradients = True
-    first_update = 1  # number of the teacher's first update: 1 makes it the student's copy, 2 the mean of both
-    sees_target_alone = True  # the step beside it runs the target through the model; else mixed images stand for it
+    # number of the teacher's first update: 1 makes it the student's copy, 2 the mean of both
+    first_update = 1
+    # the step beside it runs the target through the model; else mixed images stand for it
+    sees_target_alone = True
 
     def __init__(self, model, settings, engine=None):
         super().__init__(model, settings, engine)
@@ -61,48 +90,69 @@ class SelfTraining(Method):
         self.share_of_batch: Tensor | None = None
 
     def before_training(self, data: OfflineData) -> None:
-        """Prepare the counts of the teacher's labels against true ones, by class, when the target has some labels; they are saved
-        with the run.
+        """Prepare the counts of the teacher's labels against true ones, by class, when the target
+        has some labels; they are saved with the run.
         """
         super().before_training(data)
         if data.samples.labelled_items:
             checked = torch.nn.Module()
-            checked.register_buffer("counts", torch.zeros(2, self.model.num_classes, device=data.device))  # given, right
+            # given, right
+            checked.register_buffer(
+                "counts", torch.zeros(2, self.model.num_classes, device=data.device)
+            )
             self.modules["checked"] = checked
 
-    def begin_iteration(self, iteration: int, total: int, target_images: Callable[[], Iterable[Tensor]]) -> None:
+    def begin_iteration(
+        self, iteration: int, total: int, target_images: Callable[[], Iterable[Tensor]]
+    ) -> None:
         self.iteration = iteration
 
     def end_iteration(self, iteration: int) -> None:
-        """Update the teacher, teacher = a teacher + (1 - a) student; batch norm statistics are copied."""
+        """Update the teacher, teacher = a teacher + (1 - a) student; batch norm statistics are
+        copied.
+        """
         factor = min(1 - 1 / (iteration + self.first_update), self.settings.ema)
         teacher = self.modules["teacher"]
         with torch.no_grad():
             slow, fast = ([*network.parameters()] for network in (teacher, self.model))
-            torch._foreach_lerp_(slow, fast, 1 - factor)  # of all tensors in a few kernels
+            # of all tensors in a few kernels
+            torch._foreach_lerp_(slow, fast, 1 - factor)
             for slow, fast in zip(teacher.buffers(), self.model.buffers(), strict=True):
                 slow.copy_(fast)
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         terms = self.paired_step(batch)
         probs, guess = self.teach(batch.target, batch.target.shape[-2:])
-        return terms | self.student_terms(batch, guess, self.sure_share(probs) * self.trust(guess) * self.inside(batch))
+        return terms | self.student_terms(
+            batch, guess, self.sure_share(probs) * self.trust(guess) * self.inside(batch)
+        )
 
     def labelled_step(self, batch: Batch) -> dict[str, Tensor]:
-        """Run eq. 1 on labelled images, and check the teacher's labels against theirs for the steps that follow."""
+        """Run eq. 1 on labelled images, and check the teacher's labels against theirs for the steps
+        that follow.
+        """
         _, guess = self.teach(batch.labelled, batch.labelled_ids.shape[-2:])
         known = batch.labelled_ids != 255
-        counts = torch.stack([self.pixels_of(guess, where) for where in (known, known & (guess == batch.labelled_ids))])
+        counts = torch.stack(
+            [
+                self.pixels_of(guess, where)
+                for where in (known, known & (guess == batch.labelled_ids))
+            ]
+        )
         self.modules["checked"].counts += self.process_group.sum(counts)
         return super().labelled_step(batch)
 
     def pixels_of(self, guess: Tensor, where: Tensor) -> Tensor:
-        """Count the pixels `where` by train id, `[K]` (without bincount, for which the host would wait for a GPU)."""
+        """Count the pixels `where` by train id, `[K]` (without bincount, for which the host would
+        wait for a GPU).
+        """
         counts = torch.zeros(self.model.num_classes, dtype=torch.float64, device=guess.device)
         return counts.scatter_add_(0, guess.flatten(), where.flatten().double()).float()
 
     def trust(self, guess: Tensor) -> Tensor | float:
-        """Return `[B,H,W]`: how often the teacher was right when it gave this class to a labelled image; 1 without labels."""
+        """Return `[B,H,W]`: how often the teacher was right when it gave this class to a labelled
+        image; 1 without labels.
+        """
         if "checked" not in self.modules:
             return 1.0
         given, right = self.modules["checked"].counts
@@ -110,7 +160,9 @@ class SelfTraining(Method):
 
     @staticmethod
     def inside(batch: Batch) -> Tensor | float:
-        """Return `[B,H,W]`: 0 in the target's border (data.target.border), 1 elsewhere; 1 without a border."""
+        """Return `[B,H,W]`: 0 in the target's border (data.target.border), 1 elsewhere; 1 without a
+        border.
+        """
         return 1.0 if batch.target_border is None else batch.target_border.float()
 
     def paired_step(self, batch: Batch) -> dict[str, Tensor]:
@@ -118,7 +170,9 @@ class SelfTraining(Method):
         return super().step(batch)
 
     def student_terms(self, batch: Batch, guess: Tensor, sure: Tensor) -> dict[str, Tensor]:
-        """Return the losses by the teacher's train ids `[B,H,W]` and its pixels' weights (which broadcast to `[B,H,W]`)."""
+        """Return the losses by the teacher's train ids `[B,H,W]` and its pixels' weights (which
+        broadcast to `[B,H,W]`).
+        """
         images, labels, weight = self.mix(batch, guess, sure)
         output = self.forward(self.augment(images), is_target=not self.sees_target_alone)
         loss = self.settings.lambda_st * self.output_loss(output, labels, weight)
@@ -126,24 +180,40 @@ class SelfTraining(Method):
         return {"self_training": loss}
 
     def mix(self, batch: Batch, guess: Tensor, sure: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Paste half of each source image's classes over the target (ClassMix); return images, labels and pixel weights.
+        """Paste half of each source image's classes over the target (ClassMix); return images,
+        labels and pixel weights.
 
-        Pasted pixels weigh 1, the teacher's as much as `sure` (the share of its pixels that are sure).
+        Pasted pixels weigh 1, the teacher's as much as `sure` (the share of its pixels that are
+        sure).
         """
         size = batch.target.shape[-2:]
-        nearest = {"size": size, "mode": "nearest-exact"}  # plain nearest lies half a pixel off
-        source = torch.nn.functional.interpolate(batch.source.float(), **nearest).to(batch.source.dtype)
-        truth = torch.nn.functional.interpolate(batch.labels[:, None].float(), **nearest)[:, 0].long()
-        pasted = torch.stack([self.pasted_pixels(truth[i], self.place(i, len(truth))) for i in range(len(truth))])
+        # plain nearest lies half a pixel off
+        nearest = {"size": size, "mode": "nearest-exact"}
+        source = torch.nn.functional.interpolate(batch.source.float(), **nearest).to(
+            batch.source.dtype
+        )
+        truth = torch.nn.functional.interpolate(batch.labels[:, None].float(), **nearest)[
+            :, 0
+        ].long()
+        pasted = torch.stack(
+            [self.pasted_pixels(truth[i], self.place(i, len(truth))) for i in range(len(truth))]
+        )
         images = torch.where(pasted[:, None], source, batch.target)
-        return images, torch.where(pasted, truth, guess), torch.where(pasted, torch.ones_like(sure), sure)
+        return (
+            images,
+            torch.where(pasted, truth, guess),
+            torch.where(pasted, torch.ones_like(sure), sure),
+        )
 
     def sure_share(self, probs: Tensor) -> Tensor:
-        """Return the weight of the teacher's pixels `[B,1,1]`: the share of its image's pixels that are sure."""
+        """Return the weight of the teacher's pixels `[B,1,1]`: the share of its image's pixels that
+        are sure.
+        """
         return (probs > self.settings.confidence).float().mean(dim=(1, 2), keepdim=True)
 
     def batch_share(self, probs: Tensor) -> Tensor:
-        """Return the share of sure pixels over all images of the batch, of all processes, one number.
+        """Return the share of sure pixels over all images of the batch, of all processes, one
+        number.
 
         Where the batch is worked off in parts, the first of them asks the teacher about all.
         """
@@ -157,21 +227,30 @@ class SelfTraining(Method):
         return self.share_of_batch
 
     def augment(self, images: Tensor, stream: int = StepStream.MIXED_IMAGES) -> Tensor:
-        """Apply colour jitter and blur to each image, drawn by (seed, stream, iteration, position)."""
+        """Apply colour jitter and blur to each image, drawn by (seed, stream, iteration,
+        position).
+        """
         s = self.settings
-        how = {"jitter": s.mix_jitter, "jitter_share": s.mix_jitter_share, "blur_share": s.mix_blur_share}
+        how = {
+            "jitter": s.mix_jitter,
+            "jitter_share": s.mix_jitter_share,
+            "blur_share": s.mix_blur_share,
+        }
         return self.views(images, stream, self.iteration, kind=s.mix_jitter_kind, **how)
 
     def teach(self, images: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Return the teacher's confidence and train ids, `[B,H,W]`.
 
-        Where no target image reaches the running statistics, it normalises by those of the batch (unless they are frozen).
+        Where no target image reaches the running statistics, it normalises by those of the batch
+        (unless they are frozen).
         """
         teacher = self.modules["teacher"].train(not self.sees_target_alone)
         with torch.no_grad(), teacher.untracked_statistics():
             probs = self.probabilities(teacher, images, size)
             if self.settings.flip_teacher:
-                probs = probs.add_(self.probabilities(teacher, images.flip(-1), size).flip(-1)).div_(2)
+                probs = probs.add_(
+                    self.probabilities(teacher, images.flip(-1), size).flip(-1)
+                ).div_(2)
         return probs.max(dim=1)
 
     def probabilities(self, network: Segmenter, images: Tensor, size: tuple[int, int]) -> Tensor:
@@ -181,18 +260,27 @@ class SelfTraining(Method):
         return torch.softmax(self.upsample(logits, size), dim=1)
 
     def pasted_pixels(self, truth: Tensor, position: int) -> Tensor:
-        """Return the pixels of half of the classes of `truth` `[H,W]`, drawn by (seed, iteration, position), so that a resumed
-        run draws the same.
+        """Return the pixels of half of the classes of `truth` `[H,W]`, drawn by (seed, iteration,
+        position), so that a resumed run draws the same.
 
-        The draw for every number of classes is made here, so that the host need not hear how many there are.
+        The draw for every number of classes is made here, so that the host need not hear how many
+        there are.
         """
 
         classes = self.model.num_classes
-        table = torch.zeros(classes + 1, 256, dtype=torch.bool)  # of n classes in order, which are pasted
+        # of n classes in order, which are pasted
+        table = torch.zeros(classes + 1, 256, dtype=torch.bool)
         for n in range(1, classes + 1):
-            order = torch.randperm(n, generator=generator_of(self.seed, StepStream.PASTED_CLASSES, self.iteration, position))
+            order = torch.randperm(
+                n,
+                generator=generator_of(
+                    self.seed, StepStream.PASTED_CLASSES, self.iteration, position
+                ),
+            )
             table[n, order[: (n + 1) // 2]] = True
-        present = torch.zeros(256, dtype=torch.bool, device=truth.device).scatter_(0, truth.flatten(), True)
+        present = torch.zeros(256, dtype=torch.bool, device=truth.device).scatter_(
+            0, truth.flatten(), True
+        )
         present[255] = False
         rank = present.long().cumsum(0)  # from 1 on
         drawn = transfer.send(table, truth.device).index_select(0, rank[-1:])[0]

@@ -1,4 +1,6 @@
-"""Image translation by cycles ([CYCLEGAN], as [CYCADA] used it): networks, pool of old fakes, training that can be resumed."""
+"""Image translation by cycles ([CYCLEGAN], as [CYCADA] used it): networks, pool of old fakes,
+training that can be resumed.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ from ...runtime.reporter import Reporter
 from ...runtime.transfer import Readings, send
 from ..optimizers import adam
 
-POOL = 50  # old fakes a discriminator is shown, half of the time
+# old fakes a discriminator is shown, half of the time
+POOL = 50
 STATE = "state.pth"
 
 
@@ -35,32 +38,53 @@ class TranslationSettings(NamedTuple):
 
 def residual(channels: int) -> nn.Module:
     return nn.Sequential(
-        nn.ReflectionPad2d(1), nn.Conv2d(channels, channels, 3), nn.InstanceNorm2d(channels), nn.ReLU(inplace=True),
-        nn.ReflectionPad2d(1), nn.Conv2d(channels, channels, 3), nn.InstanceNorm2d(channels),
-    )  # fmt: skip
+        nn.ReflectionPad2d(1),
+        nn.Conv2d(channels, channels, 3),
+        nn.InstanceNorm2d(channels),
+        nn.ReLU(inplace=True),
+        nn.ReflectionPad2d(1),
+        nn.Conv2d(channels, channels, 3),
+        nn.InstanceNorm2d(channels),
+    )
 
 
 class Generator(nn.Module):
-    """Images `[B,3,H,W]` in [-1, 1] to images of the same size: two strides down, residual blocks, two strides up."""
+    """Images `[B,3,H,W]` in [-1, 1] to images of the same size: two strides down, residual blocks,
+    two strides up.
+    """
 
     def __init__(self, channels: int = 64, blocks: int = 9):
         super().__init__()
         c = channels
         self.enter = nn.Sequential(
-            nn.ReflectionPad2d(3), nn.Conv2d(3, c, 7), nn.InstanceNorm2d(c), nn.ReLU(inplace=True),
-            nn.Conv2d(c, 2 * c, 3, 2, 1), nn.InstanceNorm2d(2 * c), nn.ReLU(inplace=True),
-            nn.Conv2d(2 * c, 4 * c, 3, 2, 1), nn.InstanceNorm2d(4 * c), nn.ReLU(inplace=True),
-        )  # fmt: skip
+            nn.ReflectionPad2d(3),
+            nn.Conv2d(3, c, 7),
+            nn.InstanceNorm2d(c),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(c, 2 * c, 3, stride=2, padding=1),
+            nn.InstanceNorm2d(2 * c),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(2 * c, 4 * c, 3, stride=2, padding=1),
+            nn.InstanceNorm2d(4 * c),
+            nn.ReLU(inplace=True),
+        )
         self.blocks = nn.ModuleList(residual(4 * c) for _ in range(blocks))
         self.leave = nn.Sequential(
-            nn.ConvTranspose2d(4 * c, 2 * c, 3, 2, 1, 1), nn.InstanceNorm2d(2 * c), nn.ReLU(inplace=True),
-            nn.ConvTranspose2d(2 * c, c, 3, 2, 1, 1), nn.InstanceNorm2d(c), nn.ReLU(inplace=True),
-            nn.ReflectionPad2d(3), nn.Conv2d(c, 3, 7), nn.Tanh(),
-        )  # fmt: skip
+            nn.ConvTranspose2d(4 * c, 2 * c, 3, stride=2, padding=1, output_padding=1),
+            nn.InstanceNorm2d(2 * c),
+            nn.ReLU(inplace=True),
+            nn.ConvTranspose2d(2 * c, c, 3, stride=2, padding=1, output_padding=1),
+            nn.InstanceNorm2d(c),
+            nn.ReLU(inplace=True),
+            nn.ReflectionPad2d(3),
+            nn.Conv2d(c, 3, 7),
+            nn.Tanh(),
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         size = images.shape[-2:]
-        beyond = [-side % 4 for side in size]  # what two strides need
+        # what two strides need
+        beyond = [-side % 4 for side in size]
         x = self.enter(nn.functional.pad(images, (0, beyond[1], 0, beyond[0]), mode="replicate"))
         for block in self.blocks:
             x = x + block(x)
@@ -72,14 +96,21 @@ class PatchGan(nn.Module):
 
     def __init__(self, channels: int = 64):
         super().__init__()
-        layers: list[nn.Module] = [nn.Conv2d(3, channels, 4, 2, 1), nn.LeakyReLU(0.2, inplace=True)]
+        layers: list[nn.Module] = [
+            nn.Conv2d(3, channels, 4, stride=2, padding=1),
+            nn.LeakyReLU(0.2, inplace=True),
+        ]
         for inputs, outputs, stride in (
             (channels, 2 * channels, 2),
             (2 * channels, 4 * channels, 2),
             (4 * channels, 8 * channels, 1),
         ):
-            layers += [nn.Conv2d(inputs, outputs, 4, stride, 1), nn.InstanceNorm2d(outputs), nn.LeakyReLU(0.2, inplace=True)]
-        self.layers = nn.Sequential(*layers, nn.Conv2d(8 * channels, 1, 4, 1, 1))
+            layers += [
+                nn.Conv2d(inputs, outputs, 4, stride=stride, padding=1),
+                nn.InstanceNorm2d(outputs),
+                nn.LeakyReLU(0.2, inplace=True),
+            ]
+        self.layers = nn.Sequential(*layers, nn.Conv2d(8 * channels, 1, 4, stride=1, padding=1))
 
     def forward(self, images: Tensor) -> Tensor:
         return self.layers(images)
@@ -102,37 +133,56 @@ def real_and_fake_loss(real: Tensor, fake: Tensor) -> Tensor:
 class Cycles(nn.Module):
     """Both translators and both discriminators; one step trains all four."""
 
-    def __init__(self, settings: TranslationSettings, seed: int, device: torch.device = torch.device("cpu")):
+    def __init__(
+        self, settings: TranslationSettings, seed: int, device: torch.device = torch.device("cpu")
+    ):
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.to_target, self.to_source = (Generator(settings.channels, settings.blocks) for _ in range(2))
+            self.to_target, self.to_source = (
+                Generator(settings.channels, settings.blocks) for _ in range(2)
+            )
             self.judge_target, self.judge_source = (PatchGan(settings.channels) for _ in range(2))
             for layer in self.modules():
                 if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
                     nn.init.normal_(layer.weight, 0.0, 0.02)
                     nn.init.zeros_(layer.bias)
-        self.settings, self.pools = settings, {"target": [], "source": []}
+        self.settings = settings
+        self.pools = {"target": [], "source": []}
         self.to(device)
         makers = [*self.to_target.parameters(), *self.to_source.parameters()]
         judges = [*self.judge_target.parameters(), *self.judge_source.parameters()]
-        self.optimizers = [adam(group, lr=settings.lr, betas=(0.5, 0.999)) for group in (makers, judges)]
+        self.optimizers = [
+            adam(group, lr=settings.lr, betas=(0.5, 0.999)) for group in (makers, judges)
+        ]
 
-    def step(self, source: Tensor, target: Tensor, generator: torch.Generator, factor: float) -> dict[str, Tensor]:
-        """Update the generators, then the discriminators, once; images are `[1,3,h,w]` in [-1, 1]."""
+    def step(
+        self, source: Tensor, target: Tensor, generator: torch.Generator, factor: float
+    ) -> dict[str, Tensor]:
+        """Update the generators, then the discriminators, once; images are `[1,3,h,w]` in [-1,
+        1].
+        """
         s = self.settings
         for optimizer in self.optimizers:
             optimizer.param_groups[0]["lr"] = s.lr * factor
-        fake_target, fake_source = self.to_target(source), self.to_source(target)
-        fooled = (self.judge_target(fake_target) - 1).square().mean() + (self.judge_source(fake_source) - 1).square().mean()
-        back = (self.to_source(fake_target) - source).abs().mean() + (self.to_target(fake_source) - target).abs().mean()
+        fake_target = self.to_target(source)
+        fake_source = self.to_source(target)
+        fooled = (self.judge_target(fake_target) - 1).square().mean() + (
+            self.judge_source(fake_source) - 1
+        ).square().mean()
+        back = (self.to_source(fake_target) - source).abs().mean() + (
+            self.to_target(fake_source) - target
+        ).abs().mean()
         loss = fooled + s.cycle * back
         if s.identity:
-            same = (self.to_target(target) - target).abs().mean() + (self.to_source(source) - source).abs().mean()
+            same = (self.to_target(target) - target).abs().mean() + (
+                self.to_source(source) - source
+            ).abs().mean()
             loss = loss + s.identity * s.cycle * same
         self.update(0, loss)
         shown = [
-            self.old_or_new(name, fake.detach(), generator) for name, fake in (("target", fake_target), ("source", fake_source))
+            self.old_or_new(name, fake.detach(), generator)
+            for name, fake in (("target", fake_target), ("source", fake_source))
         ]
         judged = real_and_fake_loss(self.judge_target(target), self.judge_target(shown[0]))
         judged = judged + real_and_fake_loss(self.judge_source(source), self.judge_source(shown[1]))
@@ -153,11 +203,16 @@ class Cycles(nn.Module):
         if draw(generator) < 0.5:
             return fake
         index = int(torch.randint(POOL, (), generator=generator))
-        old, pool[index] = pool[index], fake
+        old = pool[index]
+        pool[index] = fake
         return old
 
     def state(self) -> dict:
-        return {"networks": self.state_dict(), "optimizers": [o.state_dict() for o in self.optimizers], "pools": self.pools}
+        return {
+            "networks": self.state_dict(),
+            "optimizers": [o.state_dict() for o in self.optimizers],
+            "pools": self.pools,
+        }
 
     def load(self, state: dict) -> None:
         self.load_state_dict(state["networks"])
@@ -166,14 +221,25 @@ class Cycles(nn.Module):
         self.pools = state["pools"]
 
 
-Draw = Callable[[torch.Generator], Tensor]  # a random uint8 RGB image [3,H,W]
+# a random uint8 RGB image [3,H,W]
+Draw = Callable[[torch.Generator], Tensor]
 
 
 def train(
-    folder: Path, settings: TranslationSettings, seed: int, source: Draw, target: Draw, device: torch.device, reporter: Reporter
+    folder: Path,
+    settings: TranslationSettings,
+    seed: int,
+    source: Draw,
+    target: Draw,
+    device: torch.device,
+    reporter: Reporter,
 ) -> Cycles:
-    """Train to the last step from the state in `folder`; the images and crops of step i are a pure function of (seed, i)."""
-    cycles, first, readings = Cycles(settings, seed, device), 0, Readings()
+    """Train to the last step from the state in `folder`; the images and crops of step i are a pure
+    function of (seed, i).
+    """
+    cycles = Cycles(settings, seed, device)
+    first = 0
+    readings = Readings()
     if (folder / STATE).is_file():
         saved = torch.load(folder / STATE, map_location=device, weights_only=True)
         cycles.load(saved["cycles"])
@@ -182,7 +248,8 @@ def train(
         for step in range(first, settings.steps):
             generator = generator_of(seed, StepStream.TRANSLATION, step)
             images = [
-                to_unit(send(cropped(read(generator), settings.crop, generator), device))[None] for read in (source, target)
+                to_unit(send(cropped(read(generator), settings.crop, generator), device))[None]
+                for read in (source, target)
             ]
             factor = min(1.0, 2 * (settings.steps - step) / settings.steps)
             terms = cycles.step(*images, generator, factor)
@@ -194,8 +261,11 @@ def train(
 
 
 def cropped(image: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """Return a random square `[3,size,size]`, or as much as the image has, mirrored half of the time."""
-    height, width = min(size, image.shape[-2]), min(size, image.shape[-1])
+    """Return a random square `[3,size,size]`, or as much as the image has, mirrored half of the
+    time.
+    """
+    height = min(size, image.shape[-2])
+    width = min(size, image.shape[-1])
     top = int(torch.randint(image.shape[-2] - height + 1, (), generator=generator))
     left = int(torch.randint(image.shape[-1] - width + 1, (), generator=generator))
     crop = image[:, top : top + height, left : left + width]

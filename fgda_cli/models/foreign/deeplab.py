@@ -1,4 +1,6 @@
-"""DeepLab-V2 networks: FADA's, ADVENT's, AdaptSegNet's, CLAN's, DISE's, FDA's, CRST's and DACS's."""
+"""DeepLab-V2 networks: FADA's, ADVENT's, AdaptSegNet's, CLAN's, DISE's, FDA's, CRST's and
+DACS's.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +26,12 @@ class Format(NamedTuple):
 
     heads: dict[str, str]
     variant: str = "caffe"
-    two_branches: bool = False  # the forward returns inside the loop over a head's branches, after dilations 6 and 12
-    divided_by: float = 1.0  # BGR less the Caffe mean, divided by this
-    rgb: bool = False  # ImageNet's RGB mean and deviation before a network of the Caffe kind
+    # the forward returns inside the loop over a head's branches, after dilations 6 and 12
+    two_branches: bool = False
+    # BGR less the Caffe mean, divided by this
+    divided_by: float = 1.0
+    # ImageNet's RGB mean and deviation before a network of the Caffe kind
+    rgb: bool = False
     rule: InputRule | None = None
 
 
@@ -36,7 +41,9 @@ FORMATS = {
     "adaptsegnet": Format(TWO_HEADS, two_branches=True),
     "clan": Format(TWO_HEADS),
     "dise": Format(
-        {"final2.conv2d_list": "head.convs", "final1.conv2d_list": "aux_head.convs"}, two_branches=True, divided_by=128.0
+        {"final2.conv2d_list": "head.convs", "final1.conv2d_list": "aux_head.convs"},
+        two_branches=True,
+        divided_by=128.0,
     ),
     "fda": Format(ONE_HEAD),
     "crst": Format(ONE_HEAD, rgb=True, rule=InputRule((2048, 1024))),
@@ -55,16 +62,20 @@ def recognise(path: Path, content: dict) -> str | None:
         if first is None:
             return None
         if {"model", "config"} <= content.keys():
-            return "dacs"  # which keeps its settings beside the network
+            # which keeps its settings beside the network
+            return "dacs"
         raise UsageError(
-            "FDA, CRST and DACS networks have the same keys, but take images and run heads in other ways: say which\n"
-            "with --format fda, crst (CBST's PyTorch code too; RGB), or dacs (whose dilations 18 and 24 were never computed)"
+            "FDA, CRST and DACS networks have the same keys, but take images and run heads in other"
+            " ways: say which\nwith --format fda, crst (CBST's PyTorch code too; RGB), or dacs"
+            " (whose dilations 18 and 24 were never computed)"
         )
     if first is not None and first.shape == second.shape:
-        return "clan"  # both heads on layer4
+        # both heads on layer4
+        return "clan"
     raise UsageError(
-        "ADVENT and AdaptSegNet files have the same keys, but other heads were run in them: say which\n"
-        "with --format advent, or --format adaptsegnet (whose dilations 18 and 24 were never computed)"
+        "ADVENT and AdaptSegNet files have the same keys, but other heads were run in them: say"
+        " which\nwith --format advent, or --format adaptsegnet (whose dilations 18 and 24 were"
+        " never computed)"
     )
 
 
@@ -81,19 +92,32 @@ def read(path: Path, content: dict, kind: str, trust: bool) -> Foreign:
     }
     notes = []
     if eps is not None:
-        notes.append("its frozen batch norm adds no eps to the variance (the file has no num_batches_tracked): eps is 0")
+        notes.append(
+            "its frozen batch norm adds no eps to the variance (the file has no"
+            " num_batches_tracked): eps is 0"
+        )
     if how.two_branches:
-        notes.append("of its heads only dilations 6 and 12 were ever computed: the other two are set to zero")
+        notes.append(
+            "of its heads only dilations 6 and 12 were ever computed: the other two are set to zero"
+        )
     if how.rgb:
         notes.append("it takes RGB by ImageNet's mean and deviation, not the Caffe network's BGR")
     iteration = content.get("iteration")
     classes = classes_of(state, "head.convs.0.bias")
-    return Foreign(kind, state, keys, classes, iteration if isinstance(iteration, int) else None, notes, how.rule)
+    return Foreign(
+        kind,
+        state,
+        keys,
+        classes=classes,
+        iteration=iteration if isinstance(iteration, int) else None,
+        notes=notes,
+        rule=how.rule,
+    )
 
 
 def eps_of(content: dict, kind: str) -> float | None:
-    """Return the eps of batch norm: 0 for FADA's frozen one, which divides by sqrt(var) alone and leaves no counter in its files;
-    else torch's own.
+    """Return the eps of batch norm: 0 for FADA's frozen one, which divides by sqrt(var) alone and
+    leaves no counter in its files; else torch's own.
     """
     if kind != "fada":
         return None
@@ -102,18 +126,27 @@ def eps_of(content: dict, kind: str) -> float | None:
 
 
 def flat_of(content: dict, kind: str) -> dict[str, Tensor]:
-    """Return one state dict of torchvision's names and the file's own heads; discriminators are left out."""
+    """Return one state dict of torchvision's names and the file's own heads; discriminators are
+    left out.
+    """
     if kind == "fada":
         try:
-            body, head = plain_names(content["feature_extractor"]), plain_names(content["classifier"])
+            body = plain_names(content["feature_extractor"])
+            head = plain_names(content["classifier"])
         except (KeyError, AttributeError) as error:
-            raise FgdaError("not a FADA checkpoint: it needs feature_extractor and classifier") from error
+            raise FgdaError(
+                "not a FADA checkpoint: it needs feature_extractor and classifier"
+            ) from error
         return {key.removeprefix("backbone."): value for key, value in body.items()} | head
     flat = plain_names(flat_state(content))
     if kind == "clan":
         return _sum_heads(flat)
-    if kind == "dise":  # the stem is a sequence there
-        return {key.replace("layer0.0.", "conv1.").replace("layer0.1.", "bn1."): value for key, value in flat.items()}
+    # the stem is a sequence there
+    if kind == "dise":
+        return {
+            key.replace("layer0.0.", "conv1.").replace("layer0.1.", "bn1."): value
+            for key, value in flat.items()
+        }
     return flat
 
 
@@ -127,23 +160,37 @@ def translate(flat: dict[str, Tensor], how: Format) -> dict[str, Tensor]:
         elif not key.startswith("fc."):
             result[f"backbone.{key}"] = value
     if how.two_branches:
-        result = {key: torch.zeros_like(value) if _is_untrained(key) else value for key, value in result.items()}
+        result = {
+            key: torch.zeros_like(value) if _is_untrained(key) else value
+            for key, value in result.items()
+        }
     return result | _input_of(result, how)
 
 
 def _input_of(state: dict[str, Tensor], how: Format) -> dict[str, Tensor]:
-    """Return the input normalisation of a project that does not use the Caffe network's (BGR, 0-255)."""
+    """Return the input normalisation of a project that does not use the Caffe network's (BGR,
+    0-255).
+    """
     if how.divided_by != 1:
         return {"normalise.std": torch.full((1, 3, 1, 1), how.divided_by)}
     weight = state.get("backbone.conv1.weight")
     if not how.rgb or weight is None or weight.ndim != 4:
         return {}
-    bgr = {name: torch.tensor(getattr(IMAGENET, name)).flip(0).view(1, 3, 1, 1) * IMAGENET.scale for name in ("mean", "std")}
-    return {"backbone.conv1.weight": weight.flip(1), "normalise.mean": bgr["mean"], "normalise.std": bgr["std"]}
+    bgr = {
+        name: torch.tensor(getattr(IMAGENET, name)).flip(0).view(1, 3, 1, 1) * IMAGENET.scale
+        for name in ("mean", "std")
+    }
+    return {
+        "backbone.conv1.weight": weight.flip(1),
+        "normalise.mean": bgr["mean"],
+        "normalise.std": bgr["std"],
+    }
 
 
 def _sum_heads(flat: dict[str, Tensor]) -> dict[str, Tensor]:
-    """CLAN's network is judged by the sum of two linear heads: one head with summed weights and biases."""
+    """CLAN's network is judged by the sum of two linear heads: one head with summed weights and
+    biases.
+    """
     summed = {}
     for key, value in flat.items():
         if key.startswith("layer5."):
@@ -156,4 +203,8 @@ def _sum_heads(flat: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _is_untrained(key: str) -> bool:
-    return any(key.startswith(f"{head}.convs.{branch}.") for head in ("head", "aux_head") for branch in UNTRAINED_BRANCHES)
+    return any(
+        key.startswith(f"{head}.convs.{branch}.")
+        for head in ("head", "aux_head")
+        for branch in UNTRAINED_BRANCHES
+    )

@@ -1,4 +1,6 @@
-"""Networks of the mmsegmentation forks of DAFormer, HRDA and MIC: a MiT encoder with DAFormer's, SegFormer's or HRDA's head."""
+"""Networks of the mmsegmentation forks of DAFormer, HRDA and MIC: a MiT encoder with DAFormer's,
+SegFormer's or HRDA's head.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ from ..weights import flat_state, plain_names
 from .network import Foreign, blocks, classes_of, renamed
 
 FORMATS = ("daformer", "hrda")
-CONV, NORM = r"\.conv\.", r"\.bn\."
+CONV = r"\.conv\."
+NORM = r"\.bn\."
 HEADS = {
     "daformer": (
         (r"embed_layers\.(\d)\.proj\.", r"neck.embed.projections.\1."),
@@ -42,7 +45,8 @@ HEADS = {
     ),
 }
 NEVER_RUN = {"segformer": ("conv_seg.",)}  # of its base class
-SIZES = {depths[2]: size for size, depths in mit.DEPTHS.items() if size not in ("b0", "b1")}  # by the blocks of stage 3
+# by the blocks of stage 3
+SIZES = {depths[2]: size for size, depths in mit.DEPTHS.items() if size not in ("b0", "b1")}
 
 
 def recognise(path: Path, content: dict) -> str | None:
@@ -54,11 +58,17 @@ def recognise(path: Path, content: dict) -> str | None:
 
 def read(path: Path, content: dict, kind: str, trust: bool) -> Foreign:
     state = student(plain_names(flat_state(content)))
-    if "backbone.block3.0.attn.q.weight" not in state or not any(key.startswith("decode_head.") for key in state):
+    if "backbone.block3.0.attn.q.weight" not in state or not any(
+        key.startswith("decode_head.") for key in state
+    ):
         raise FgdaError(
-            "no MiT encoder with a decode_head: of these files DAFormer's, HRDA's and MIC's with MiT-B0 to B5 are read"
+            "no MiT encoder with a decode_head: of these files DAFormer's, HRDA's and MIC's with"
+            " MiT-B0 to B5 are read"
         )
-    weights = {f"backbone.{key}": value for key, value in mit.adapt_weights(part(state, "backbone."), "mit", "native").items()}
+    weights = {
+        f"backbone.{key}": value
+        for key, value in mit.adapt_weights(part(state, "backbone."), "mit", "native").items()
+    }
     main = part(state, "decode_head.head." if kind == "hrda" else "decode_head.")
     head = "segformer" if any(key.startswith("linear_c.") for key in main) else "daformer"
     weights |= head_of(main, head)
@@ -68,38 +78,62 @@ def read(path: Path, content: dict, kind: str, trust: bool) -> Foreign:
     if last is None:
         raise FgdaError(f"no {head} head: it has no last convolution")
     keys = {
-        "backbone": f"mit:{size_of(state)}", "weights": "none", "output_stride": "native", "multi_level": False, "head": head,
-        "head_width": last.shape[1], "dilations": [6, 12, 18], "align_corners": False,
-    }  # fmt: skip
-    notes, size = [], (1024, 512)
+        "backbone": f"mit:{size_of(state)}",
+        "weights": "none",
+        "output_stride": "native",
+        "multi_level": False,
+        "head": head,
+        "head_width": last.shape[1],
+        "dilations": [6, 12, 18],
+        "align_corners": False,
+    }
+    notes = []
+    size = (1024, 512)
     if kind == "hrda":
-        keys, size = keys | {"detail": [512, 512]}, (2048, 1024)
-        notes = ["its authors slide windows: evaluate and predict with --sliding 1024x1024 --overlap 0.5 --blend mean"]
+        keys = keys | {"detail": [512, 512]}
+        size = (2048, 1024)
+        notes = [
+            "its authors slide windows: evaluate and predict with --sliding 1024x1024 --overlap 0.5"
+            " --blend mean"
+        ]
     meta = content["meta"] if isinstance(content.get("meta"), dict) else {}
     iteration = meta.get("iter")
     size = tested_at(meta.get("config")) or size
     return Foreign(
-        kind, weights, keys, classes_of(weights, "head.convs.0.bias"), iteration if isinstance(iteration, int) else None, notes,
-        InputRule(size, None, "linear", within=True),
-    )  # fmt: skip
+        kind,
+        weights,
+        keys,
+        classes=classes_of(weights, "head.convs.0.bias"),
+        iteration=iteration if isinstance(iteration, int) else None,
+        notes=notes,
+        rule=InputRule(size, None, "linear", within=True),
+    )
 
 
 def tested_at(config: object) -> Size | None:
-    """Return the size at which the file's own configuration (mmsegmentation's Python text) tests; None where it says none, or
-    several.
+    """Return the size at which the file's own configuration (mmsegmentation's Python text) tests;
+    None where it says none, or several.
     """
-    tests = re.findall(r"MultiScaleFlipAug['\"],\s*img_scale=\((\d+),\s*(\d+)\)", config) if isinstance(config, str) else ()
+    tests = (
+        re.findall(r"MultiScaleFlipAug['\"],\s*img_scale=\((\d+),\s*(\d+)\)", config)
+        if isinstance(config, str)
+        else ()
+    )
     sizes = {(int(width), int(height)) for width, height in tests}
     return sizes.pop() if len(sizes) == 1 else None
 
 
 def student(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the network that its authors test; teacher and ImageNet twin lie beside it in files of a whole run."""
+    """Return the network that its authors test; teacher and ImageNet twin lie beside it in files of
+    a whole run.
+    """
     return part(state, "model.") or state
 
 
 def part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    return {
+        key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)
+    }
 
 
 def size_of(state: dict[str, Tensor]) -> str:
@@ -116,7 +150,8 @@ def head_of(state: dict[str, Tensor], kind: str) -> dict[str, Tensor]:
     for key, value in state.items():
         if key.startswith(NEVER_RUN.get(kind, ())):
             continue
-        name = renamed(key, HEADS[kind]) or f"decode_head.{key}"  # which is said to be unexpected
+        # which is said to be unexpected
+        name = renamed(key, HEADS[kind]) or f"decode_head.{key}"
         is_linear = ".projections." in name and value.ndim == 2
         weights[name] = value[:, :, None, None] if is_linear else value
     return weights

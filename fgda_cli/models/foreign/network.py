@@ -17,15 +17,20 @@ class Foreign(NamedTuple):
 
     kind: str
     state: dict[str, Tensor]
-    model_keys: dict[str, Any]  # of the preset's `model` section
+    # of the preset's `model` section
+    model_keys: dict[str, Any]
     classes: ClassSet
     iteration: int | None
-    notes: list[str]  # what was decided that a person should know
-    rule: InputRule | None = None  # at which size its authors evaluate; None: as most, the preset's, by bicubic
+    # what was decided that a person should know
+    notes: list[str]
+    # at which size its authors evaluate; None: as most, the preset's, by bicubic
+    rule: InputRule | None = None
 
 
 def classes_of(state: dict[str, Tensor], key: str) -> ClassSet:
-    """Return the classes by the outputs of the head's weight or bias `key`: Cityscapes' 19, or the 16 shared with SYNTHIA."""
+    """Return the classes by the outputs of the head's weight or bias `key`: Cityscapes' 19, or the
+    16 shared with SYNTHIA.
+    """
     count = len(state.get(key, ()))
     kept = [name for name in CITYSCAPES.names if name not in NOT_IN_SYNTHIA16]
     if count not in (len(CITYSCAPES), len(kept)):
@@ -34,7 +39,9 @@ def classes_of(state: dict[str, Tensor], key: str) -> ClassSet:
 
 
 def renamed(key: str, names: tuple[tuple[str, str], ...]) -> str | None:
-    """Rename a key by the first of (pattern, ours) that its beginning matches; None when none does."""
+    """Rename a key by the first of (pattern, ours) that its beginning matches; None when none
+    does.
+    """
     for theirs, ours in names:
         name, replaced = re.subn(f"^{theirs}", ours, key)
         if replaced:

@@ -1,4 +1,6 @@
-"""PyCDA's network: a dilated ResNet with a deep stem and a pyramid pooling head, encoder and decoder in two files."""
+"""PyCDA's network: a dilated ResNet with a deep stem and a pyramid pooling head, encoder and
+decoder in two files.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,14 @@ from ..weights import flat_state, plain_names, read_tensors
 from .network import Foreign, blocks, classes_of, renamed
 
 FORMATS = ("pycda",)
-STEM = {"conv1": "conv1.0", "bn1": "conv1.1", "conv2": "conv1.3", "bn2": "conv1.4", "conv3": "conv1.6", "bn3": "bn1"}
+STEM = {
+    "conv1": "conv1.0",
+    "bn1": "conv1.1",
+    "conv2": "conv1.3",
+    "bn2": "conv1.4",
+    "conv3": "conv1.6",
+    "bn3": "bn1",
+}
 HEAD = (  # theirs, ours
     (r"ppm\.(\d)\.1\.", r"neck.levels.\1.0."),
     (r"ppm\.(\d)\.2\.", r"neck.levels.\1.1."),
@@ -38,22 +47,42 @@ def read(path: Path, content: dict, kind: str, trust: bool) -> Foreign:
     twin = twin_of(path)
     if twin is None or not twin.is_file():
         raise FgdaError(
-            "PyCDA keeps its encoder and decoder in two files: name one of them 'encoder…' and the other, beside it, 'decoder…'"
+            "PyCDA keeps its encoder and decoder in two files: name one of them 'encoder…' and the"
+            " other, beside it, 'decoder…'"
         )
     other = _tensors(read_tensors(twin, trust))
     encoder, decoder = (own, other) if path.name.startswith("encoder") else (other, own)
     depth = blocks(encoder, "layer3.")
     if depth not in NAMES or "layer1.0.conv3.weight" not in encoder:
-        raise FgdaError(f"an encoder with {depth} blocks in layer3: 6 (ResNet-50), 23 (101) or 36 (152) are known")
-    state = {_encoder_name(key): value for key, value in encoder.items() if not key.startswith("fc.")}
+        raise FgdaError(
+            f"an encoder with {depth} blocks in layer3: 6 (ResNet-50), 23 (101) or 36 (152) are"
+            " known"
+        )
+    state = {
+        _encoder_name(key): value for key, value in encoder.items() if not key.startswith("fc.")
+    }
     state |= {renamed(key, HEAD) or key: value for key, value in decoder.items()}
     keys = {
-        "backbone": f"timm:{NAMES[depth]}", "variant": "torchvision", "weights": "none", "output_stride": 8,
-        "multi_level": any(key.startswith("aux_head.") for key in state), "head": "pyramid", "head_width": 512,
+        "backbone": f"timm:{NAMES[depth]}",
+        "variant": "torchvision",
+        "weights": "none",
+        "output_stride": 8,
+        "multi_level": any(key.startswith("aux_head.") for key in state),
+        "head": "pyramid",
+        "head_width": 512,
         "align_corners": False,
-    }  # fmt: skip
-    classes, notes = classes_of(state, "head.convs.0.bias"), [f"read with its other half, {twin.name}"]
-    return Foreign(kind, state, keys, classes, None, notes, InputRule((1024, 512), None, "bilinear"))
+    }
+    classes = classes_of(state, "head.convs.0.bias")
+    notes = [f"read with its other half, {twin.name}"]
+    return Foreign(
+        kind,
+        state,
+        keys,
+        classes=classes,
+        iteration=None,
+        notes=notes,
+        rule=InputRule((1024, 512), None, "bilinear"),
+    )
 
 
 def twin_of(path: Path) -> Path | None:
@@ -65,7 +94,11 @@ def twin_of(path: Path) -> Path | None:
 
 
 def _tensors(content: dict) -> dict[str, Tensor]:
-    return {key: value for key, value in plain_names(flat_state(content)).items() if not key.endswith(LEFT_OUT)}
+    return {
+        key: value
+        for key, value in plain_names(flat_state(content)).items()
+        if not key.endswith(LEFT_OUT)
+    }
 
 
 def _encoder_name(key: str) -> str:

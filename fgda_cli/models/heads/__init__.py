@@ -1,8 +1,9 @@
 """Heads: features of the encoder's stages to logits, one file a kind.
 
-A kind's file defines `build(num_classes, channels, strides, width, dilations) -> (neck, head)` and, where its auxiliary level is
-not DeepLab-V2's, `build_aux(num_classes, channels, dilations) -> head`. The neck makes `[B,width,h,w]` features of all stages
-(None: the last is taken as it is); a head makes logits of features by convolutions, `head.convs`, whose outputs are summed.
+A kind's file defines `build(num_classes, channels, strides, width, dilations) -> (neck, head)` and,
+where its auxiliary level is not DeepLab-V2's, `build_aux(num_classes, channels, dilations) ->
+head`. The neck makes `[B,width,h,w]` features of all stages (None: the last is taken as it is); a
+head makes logits of features by convolutions, `head.convs`, whose outputs are summed.
 """
 
 from __future__ import annotations

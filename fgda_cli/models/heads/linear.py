@@ -1,4 +1,6 @@
-"""One 1x1 convolution: on the last stage, or the end of a head whose features are made by a neck."""
+"""One 1x1 convolution: on the last stage, or the end of a head whose features are made by a
+neck.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,11 @@ class LinearHead(nn.Module):
 
 
 def build(
-    num_classes: int, channels: tuple[int, ...], strides: tuple[int, ...], width: int, dilations: tuple[int, ...]
+    num_classes: int,
+    channels: tuple[int, ...],
+    strides: tuple[int, ...],
+    width: int,
+    dilations: tuple[int, ...],
 ) -> tuple[None, LinearHead]:
     """Build a linear head on the last stage."""
     return None, LinearHead(channels[-1], num_classes)

@@ -9,11 +9,14 @@ from torch import Tensor, nn
 from .blocks import conv_norm_relu, resize
 from .linear import LinearHead
 
-POOLS = (1, 2, 3, 6)  # cells a side over which the stage is averaged
+# cells a side over which the stage is averaged
+POOLS = (1, 2, 3, 6)
 
 
 class PyramidNeck(nn.Module):
-    """The last stage `[B,C,h,w]`, and its means over 1, 2x2, 3x3 and 6x6 cells, to `[B,width,h,w]`."""
+    """The last stage `[B,C,h,w]`, and its means over 1, 2x2, 3x3 and 6x6 cells, to
+    `[B,width,h,w]`.
+    """
 
     def __init__(self, channels: int, width: int):
         super().__init__()
@@ -21,8 +24,12 @@ class PyramidNeck(nn.Module):
         self.mix = conv_norm_relu(channels + len(POOLS) * width, width, 3)
 
     def forward(self, stages: tuple[Tensor, ...]) -> Tensor:
-        stage, size = stages[-1], stages[-1].shape[-2:]
-        pooled = (level(F.adaptive_avg_pool2d(stage, cells)) for level, cells in zip(self.levels, POOLS, strict=True))
+        stage = stages[-1]
+        size = stages[-1].shape[-2:]
+        pooled = (
+            level(F.adaptive_avg_pool2d(stage, cells))
+            for level, cells in zip(self.levels, POOLS, strict=True)
+        )
         enlarged = [resize(cells, size) for cells in pooled]
         return self.mix(torch.cat([stage, *enlarged], dim=1))
 
@@ -40,7 +47,11 @@ class AuxHead(nn.Module):
 
 
 def build(
-    num_classes: int, channels: tuple[int, ...], strides: tuple[int, ...], width: int, dilations: tuple[int, ...]
+    num_classes: int,
+    channels: tuple[int, ...],
+    strides: tuple[int, ...],
+    width: int,
+    dilations: tuple[int, ...],
 ) -> tuple[PyramidNeck, LinearHead]:
     return PyramidNeck(channels[-1], width), LinearHead(width, num_classes)
 

@@ -23,6 +23,10 @@ class SegformerNeck(nn.Module):
 
 
 def build(
-    num_classes: int, channels: tuple[int, ...], strides: tuple[int, ...], width: int, dilations: tuple[int, ...]
+    num_classes: int,
+    channels: tuple[int, ...],
+    strides: tuple[int, ...],
+    width: int,
+    dilations: tuple[int, ...],
 ) -> tuple[SegformerNeck, LinearHead]:
     return SegformerNeck(channels, width), LinearHead(width, num_classes)
