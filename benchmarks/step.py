@@ -143,7 +143,7 @@ def plain_step(method, data):
     pred_t = predictions(target, far)
     for name, pred in pred_t.items():
         factor = s.lambda_adv * (s.aux_adv_factor if name.startswith("aux") else 1.0)
-        loss = loss + factor * losses.soft_label_cross_entropy(
+        loss = loss + factor * cross_entropy(
             judged(name, features_t[name], far), soft(pred, "source")
         )
         if hasattr(s, "eta"):
@@ -153,9 +153,9 @@ def plain_step(method, data):
     for name, discriminator in method.discriminators.items():
         discriminator.zero_grad()
         on_source = judged(name, features_s[name].detach(), near)
-        (0.5 * losses.soft_label_cross_entropy(on_source, soft_s[name])).backward()
+        (0.5 * cross_entropy(on_source, soft_s[name])).backward()
         on_target = judged(name, features_t[name].detach(), far)
-        (0.5 * losses.soft_label_cross_entropy(on_target, soft(pred_t[name], "target"))).backward()
+        (0.5 * cross_entropy(on_target, soft(pred_t[name], "target"))).backward()
 
 
 def measure(arguments) -> None:

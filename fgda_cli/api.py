@@ -130,7 +130,7 @@ def _job(
 
     root = root_of(None if data_root is None else Path(data_root))
     reporter = Reporter(quiet=quiet, decisions=[])
-    settings = load_preset(preset, sets, method, reporter=reporter)
+    settings = load_preset(preset, sets, method)
     return Job(
         settings,
         root,

@@ -7,7 +7,7 @@ al. 2019.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -66,17 +66,6 @@ def segmentation_loss(
     )
 
 
-def soft_label_cross_entropy(logits: Tensor, soft: Tensor) -> Tensor:
-    """Return the mean over B, H, W of -sum_c soft_c log softmax(logits)_c; both `[B,C,H,W]` ([FADA]
-    eq. 5, [Z22] eq. 2, 3).
-    """
-    if logits.shape != soft.shape:
-        raise ValueError(
-            f"logits {tuple(logits.shape)} and soft labels {tuple(soft.shape)} differ in shape"
-        )
-    return -(soft * F.log_softmax(logits, dim=1)).sum(dim=1).mean()
-
-
 def class_encoding(logits: Tensor, temperature: float = 1.8, clip: float = 0.9) -> Tensor:
     """Return a = min(softmax(logits / T), clip) `[B,K,H,W]`, detached and not renormalised
     ([FADA]).
@@ -84,33 +73,12 @@ def class_encoding(logits: Tensor, temperature: float = 1.8, clip: float = 0.9) 
     return torch.softmax(logits.detach() / temperature, dim=1).clamp(max=clip)
 
 
-def domain_encoding(
-    logits: Tensor, domain: DomainName, temperature: float = 1.8, clip: float = 0.9
-) -> Tensor:
-    """Return [a;0] for the source, [0;a] for the target, `[B,2K,H,W]`, detached ([FADA] §3.2, [Z22]
-    eq. 2, 3).
+class DomainLoss(NamedTuple):
+    """The soft cross-entropy of domain logits against one domain, and its gradient."""
 
-    Raises ValueError for another domain.
-    """
-    code = class_encoding(logits, temperature, clip)
-    if domain == "source":
-        return torch.cat([code, torch.zeros_like(code)], dim=1)
-    if domain == "target":
-        return torch.cat([torch.zeros_like(code), code], dim=1)
-    raise ValueError(f"domain must be 'source' or 'target', not {domain!r}")
-
-
-def domain_cross_entropy(domain_logits: Tensor, code: Tensor, domain: DomainName) -> Tensor:
-    """Return the soft cross-entropy of domain_logits against [a;0] or [0;a], without building the
-    half that is zero.
-
-    domain_logits `[B,2K,H,W]`, code a `[B,K,H,W]`: equals `soft_label_cross_entropy` with
-    `domain_encoding`.
-    """
-    classes = code.shape[1]
-    half = domain_logits[:, :classes] if domain == "source" else domain_logits[:, classes:]
-    normaliser = torch.logsumexp(domain_logits, dim=1)
-    return (code.sum(dim=1) * normaliser - (code * half).sum(dim=1)).mean()
+    loss: Tensor
+    # in the domain logits `[B,2K,h,w]`
+    grad: Tensor
 
 
 def domain_losses(
@@ -121,20 +89,18 @@ def domain_losses(
     clip: float = 0.9,
     domains: tuple[DomainName, ...] = ("source", "target"),
     align_corners: bool = True,
-    class_weights: Tensor | None = None,
-    min_confidence: float = 0.0,
-) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Return the soft cross-entropy at (H, W) against each of `domains`, and the gradient of each
-    in domain_logits `[B,2K,h,w]`.
+) -> dict[DomainName, DomainLoss]:
+    """Return the loss against each of `domains`: the mean over B, H, W of
+    -sum_c soft_c log softmax(domain_logits)_c, with soft = [a;0] for the source and [0;a] for the
+    target ([FADA] §3.2, [Z22] eq. 2, 3).
 
-    `class_weights` `[K]` multiplies the encoding class by class. Pixels whose largest class
-    probability is below
-    `min_confidence` add nothing; the mean stays one over all pixels.
+    domain_logits `[B,2K,h,w]` are upsampled to (H, W); a is the class encoding of logits
+    `[B,K,h',w']`, upsampled too. Eq. 2 is half of the loss of a domain's logits against their own
+    domain, eq. 3 the loss of the target's logits against the source.
 
-    a is the encoding of logits `[B,K,h',w']`. One pass gives what eq. 2 and eq. 3 need, a few rows
-    at a time: neither the 2K maps nor the encoding exist at full resolution. Both gradients share
-    softmax(domain_logits) sum_k a_k; they differ in the half from which a is taken off, so each
-    exponential is computed once.
+    One pass gives the losses and their gradients, a few rows at a time: neither the 2K maps nor
+    the encoding exist at full resolution. Both gradients share softmax(domain_logits) sum_k a_k;
+    they differ in the half from which a is taken off, so each exponential is computed once.
     """
     codes, view = (
         chunked.Upsampled(maps.detach(), size, align_corners) for maps in (logits, domain_logits)
@@ -145,15 +111,8 @@ def domain_losses(
     code_grad = torch.zeros_like(view.wide[:, :classes])
     sums = [domain_logits.new_zeros(()) for _ in domains]
     for rows in view.chunks():
-        class_logits = codes.rows(rows)
         full = view.rows(rows)
-        code = class_encoding(class_logits, temperature, clip)
-        if class_weights is not None:
-            code = code * class_weights[:, None, None]
-        if min_confidence:
-            code = code * (
-                torch.softmax(class_logits, dim=1).amax(dim=1, keepdim=True) >= min_confidence
-            )
+        code = class_encoding(codes.rows(rows), temperature, clip)
         level = code.sum(dim=1, keepdim=True)
         for value, domain in zip(sums, domains, strict=True):
             value -= torch.dot(code.flatten(), full[:, half[domain]].flatten())
@@ -168,35 +127,12 @@ def domain_losses(
     shared = view.narrow(shared)
     code_grad = view.narrow(code_grad)
     pixels = logits.shape[0] * size[0] * size[1]
-    grads = []
-    for domain in domains:
+    found = {}
+    for value, domain in zip(sums, domains, strict=True):
         grad = shared.clone()
         grad[:, half[domain]] -= code_grad
-        grads.append(grad / pixels)
-    return tuple(value / pixels for value in sums), tuple(grads)
-
-
-def discriminator_loss(
-    source_domain_logits: Tensor,
-    target_domain_logits: Tensor,
-    source_code: Tensor,
-    target_code: Tensor,
-) -> Tensor:
-    """Return eq. 2: 1/2 SCE(D(F(x_s)), [a_s;0]) + 1/2 SCE(D(F(x_t)), [0;a_t]).
-
-    Domain logits `[B,2K,H,W]`, codes `[B,K,H,W]` from `class_encoding`; the caller detaches the
-    features.
-    """
-    source = domain_cross_entropy(source_domain_logits, source_code, "source")
-    target = domain_cross_entropy(target_domain_logits, target_code, "target")
-    return 0.5 * source + 0.5 * target
-
-
-def adversarial_loss(target_domain_logits: Tensor, target_code: Tensor) -> Tensor:
-    """Return eq. 3: SCE(D(F(x_t)), [a_t;0]), which makes the target look like the source of the
-    same class.
-    """
-    return domain_cross_entropy(target_domain_logits, target_code, "source")
+        found[domain] = DomainLoss(value / pixels, grad / pixels)
+    return found
 
 
 def entropy_map(logits: Tensor, temperature: float = 1.0) -> Tensor:
@@ -212,18 +148,13 @@ def entropy_loss(
     temperature: float = 1.0,
     size: tuple[int, int] | None = None,
     align_corners: bool = True,
-    spared: Tensor | None = None,
 ) -> Tensor:
     """Return eq. 5 as in its public code: the *mean* of the entropy map over all pixels, at (H, W)
     when `size` is given.
-
-    Pixels whose likeliest class is one of `spared` (bool `[K]`) add nothing; the mean stays one
-    over all pixels.
     """
 
     def chunk_loss(full: Tensor, _: slice) -> Tensor:
-        entropy = entropy_map(full, temperature)
-        return (entropy if spared is None else entropy * ~spared[full.argmax(dim=1)]).sum()
+        return entropy_map(full, temperature).sum()
 
     if size is None:
         return chunk_loss(logits, slice(None)) / logits[:, 0].numel()

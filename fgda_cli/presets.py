@@ -16,7 +16,6 @@ from pydantic import BaseModel, ValidationError
 from .methods.base import MethodSettings
 from .methods.registry import method_class, method_names
 from .runtime.errors import UsageError
-from .runtime.reporter import Reporter
 from .runtime.text import BadText, compose_yaml, construct_yaml, parse_yaml, read_text
 from .settings import IdleSetting, Preset, seconds
 
@@ -43,20 +42,17 @@ def load_preset(
     name: str,
     overrides: tuple[str, ...] | list[str] = (),
     method: str | None = None,
-    reporter: Reporter = Reporter(quiet=True),
 ) -> Preset:
     """Return the preset `name` (or path/to.yaml) with `key=value` overrides and, if given, another
     method.
 
     `method.KEY=VALUE` sets a key of the method that is chosen in the end, `methods.NAME.KEY=VALUE`
-    one of any method. The reporter tells of method settings that a preset of an earlier version
-    holds in the old place. Raises UsageError.
+    one of any method. An inherited setting is dropped if a setting laid over it leaves it without
+    an effect: who changes `batch_norm` need not know what belonged to its former mode.
 
-    A setting that is inherited, and that a setting laid over it leaves without an effect, is
-    dropped: one that changes
-    `batch_norm` need not know what its former mode had set.
+    Raises UsageError.
     """
-    tree = _load_tree(_find(name), (), reporter)
+    tree = _load_tree(_find(name), ())
     tree.setdefault("name", Value(Path(name).stem, name))
     if method is not None:
         tree["method"] = Value(method, "--method")
@@ -101,15 +97,25 @@ def from_json(tree: dict, where: str) -> Preset:
             section = section.get(name, {}) if isinstance(section, dict) else {}
         if isinstance(section, dict):
             section.pop(key, None)
-    _move_method_settings(located, DEFAULT_METHOD, Reporter(quiet=True))
+    _check_methods(located)
     return _validate(located, {})
 
 
-# Keys that did nothing where they stood; records of earlier versions hold them at their defaults.
+# Keys that did nothing where they stood, or gained nothing: records of earlier runs hold them.
 RETIRED = (
     ("data", "source", "labelled"),
     ("data", "source", "border"),
     ("data", "target", "validation"),
+    *(
+        ("methods", method, key)
+        for method in ("fada", "fgda", "fgda-st", "mic", "vfmuda")
+        for key in (
+            "class_weighting",
+            "class_weighting_power",
+            "min_confidence",
+            "entropy_min_share",
+        )
+    ),
 )
 
 
@@ -132,7 +138,7 @@ def _find(name: str, beside: Path | None = None) -> Path:
     )
 
 
-def _load_tree(path: Path, chain: tuple[Path, ...], reporter: Reporter) -> dict:
+def _load_tree(path: Path, chain: tuple[Path, ...]) -> dict:
     if path.resolve() in chain:
         raise UsageError(f"{path}: extends goes in a circle")
     try:
@@ -154,52 +160,33 @@ def _load_tree(path: Path, chain: tuple[Path, ...], reporter: Reporter) -> dict:
     if parent is not None:
         if not isinstance(parent, Value) or not isinstance(parent.value, str):
             raise UsageError(f"{path}: extends takes the name of one preset")
-        base = _load_tree(_find(parent.value, path.parent), (*chain, path.resolve()), reporter)
+        base = _load_tree(_find(parent.value, path.parent), (*chain, path.resolve()))
         base.pop("name", None)
-    inherited = base.get("method")
-    _move_method_settings(
-        tree, inherited.value if isinstance(inherited, Value) else DEFAULT_METHOD, reporter
-    )
+    _check_methods(tree)
     _lay_over(base, tree)
     return base
 
 
-def _move_method_settings(tree: dict, inherited: str, reporter: Reporter) -> None:
-    """Move settings that `method:` holds, as in earlier versions, to `methods.NAME`, and leave the
-    name alone in `method:`.
-
-    `inherited` is the method of a mapping without a name. Settings that `methods.NAME` holds in the
-    same file win, as before.
-    """
-    methods = tree.setdefault("methods", {})
-    if not isinstance(methods, dict):
+def _check_methods(tree: dict) -> None:
+    """Refuse what `method:` and `methods:` of one file may not be. Raises UsageError."""
+    misplaced = tree.get("method")
+    if isinstance(misplaced, dict):
+        first = _first_value(misplaced)
+        raise UsageError(
+            f"{first.place if first else 'preset'}: method: write the name of one method; its"
+            " settings go to methods.NAME, e.g. methods: {fgda: {eta: 0.5}}"
+        )
+    methods = tree.get("methods", {})
+    if isinstance(methods, Value):
         raise UsageError(
             f"{methods.place}: methods: write it as a mapping, e.g. methods: {{fgda: {{eta: 0.5}}}}"
         )
     for name, settings in methods.items():
         if isinstance(settings, Value):
             raise UsageError(
-                f"{settings.place}: methods.{name}: write its settings as a mapping, e.g. {{eta:"
-                " 0.5}"
+                f"{settings.place}: methods.{name}: write its settings as a mapping,"
+                " e.g. {eta: 0.5}"
             )
-    moved = tree.get("method")
-    if not isinstance(moved, dict):
-        return
-    name = moved.pop("name", None)
-    if isinstance(name, dict):
-        raise UsageError("method.name: write the name of one method")
-    tree.pop("method")
-    if name is not None:
-        tree["method"] = name
-    if moved:
-        owner = str(inherited if name is None else name.value)
-        first = _first_value(moved)
-        reporter.decide(
-            f"{first.place if first else 'preset'}: settings under `method:` ({', '.join(moved)})"
-            f" are read as methods.{owner}: each method has its own"
-        )
-        _merge(moved, methods.get(owner, {}))
-        methods[owner] = moved
 
 
 def _first_value(tree) -> Value | None:

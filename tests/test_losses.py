@@ -34,68 +34,36 @@ def test_segmentation_loss_of_ignored_pixels_only_is_zero_with_zero_gradient():
     assert loss.item() == 0 and not logits.grad.any()
 
 
-def test_soft_label_cross_entropy_by_hand():
-    soft = torch.tensor([0.25, 0.75], dtype=torch.float64).view(1, 2, 1, 1)
-    expected = -(0.25 * math.log(0.2) + 0.75 * math.log(0.8))
-    assert losses.soft_label_cross_entropy(logits_of(0.2, 0.8), soft).item() == pytest.approx(
-        expected
-    )
+def published_domain_loss(domain_logits, logits, domain, size, align):
+    """Return the soft cross-entropy against the 2K labels, both built in full ([FADA])."""
+    code = losses.class_encoding(losses.upsample(logits, size, align))
+    none = torch.zeros_like(code)
+    soft = torch.cat([code, none] if domain == "source" else [none, code], dim=1)
+    full = losses.upsample(domain_logits, size, align)
+    return torch.nn.functional.cross_entropy(full, soft)
 
 
-def test_soft_label_cross_entropy_refuses_other_shapes():
-    with pytest.raises(ValueError, match="differ in shape"):
-        losses.soft_label_cross_entropy(torch.zeros(1, 4, 2, 2), torch.zeros(1, 2, 2, 2))
-
-
-def test_domain_encoding_clips_without_renormalising_and_places_the_code():
-    logits = logits_of(0.95, 0.05)
-    source = losses.domain_encoding(logits, "source", temperature=1.0).flatten().tolist()
-    target = losses.domain_encoding(logits, "target", temperature=1.0).flatten().tolist()
-    assert source == pytest.approx([0.9, 0.05, 0, 0])
-    assert target == pytest.approx([0, 0, 0.9, 0.05])
-
-
-def test_domain_encoding_divides_by_the_temperature_and_is_detached():
-    logits = logits_of(0.8, 0.2).requires_grad_()
-    code = losses.domain_encoding(logits, "source")
-    ratio = 4 ** (1 / 1.8)
+def test_the_class_encoding_clips_without_renormalising_and_is_detached():
+    logits = logits_of(0.95, 0.05).requires_grad_()
+    code = losses.class_encoding(logits, temperature=1.0)
+    assert code.flatten().tolist() == pytest.approx([0.9, 0.05])
     assert not code.requires_grad
-    assert code[0, 0, 0, 0].item() == pytest.approx(ratio / (1 + ratio))
+    ratio = 4 ** (1 / 1.8)
+    by_default = losses.class_encoding(logits_of(0.8, 0.2))
+    assert by_default[0, 0, 0, 0].item() == pytest.approx(ratio / (1 + ratio))
 
 
-def test_domain_encoding_refuses_other_domains():
-    with pytest.raises(ValueError, match="source.*target"):
-        losses.domain_encoding(logits_of(0.5, 0.5), "both")
-
-
-@pytest.mark.parametrize("domain", ["source", "target"])
-def test_the_half_built_loss_equals_the_published_form_in_value_and_gradient(domain):
-    torch.manual_seed(0)
-    logits = torch.randn(2, 10, 3, 4, dtype=torch.float64)
-    class_logits = 3 * torch.randn(2, 5, 3, 4, dtype=torch.float64)
-    plain = logits.clone().requires_grad_()
-    fast = logits.clone().requires_grad_()
-    expected = losses.soft_label_cross_entropy(plain, losses.domain_encoding(class_logits, domain))
-    found = losses.domain_cross_entropy(fast, losses.class_encoding(class_logits), domain)
-    expected.backward()
-    found.backward()
-    torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(fast.grad, plain.grad)
-
-
-def test_discriminator_and_adversarial_loss_follow_eq_2_and_3():
-    torch.manual_seed(1)
-    d_source, d_target = torch.randn(2, 1, 6, 2, 2, dtype=torch.float64)
-    c_source, c_target = torch.randn(2, 1, 3, 2, 2, dtype=torch.float64)
-    sce = losses.soft_label_cross_entropy
-    encode = losses.domain_encoding
-    eq2 = 0.5 * sce(d_source, encode(c_source, "source")) + 0.5 * sce(
-        d_target, encode(c_target, "target")
+def test_a_domain_loss_by_hand():
+    """One pixel, two classes: a = [0.6, 0.4], softmax of the domain logits [0.1, 0.2, 0.3, 0.4]."""
+    found = losses.domain_losses(
+        logits_of(0.1, 0.2, 0.3, 0.4), logits_of(0.6, 0.4), (1, 1), temperature=1.0
     )
-    eq3 = sce(d_target, encode(c_target, "source"))
-    codes = losses.class_encoding(c_source), losses.class_encoding(c_target)
-    torch.testing.assert_close(losses.discriminator_loss(d_source, d_target, *codes), eq2)
-    torch.testing.assert_close(losses.adversarial_loss(d_target, codes[1]), eq3)
+    on_source = -(0.6 * math.log(0.1) + 0.4 * math.log(0.2))
+    on_target = -(0.6 * math.log(0.3) + 0.4 * math.log(0.4))
+    assert found["source"].loss.item() == pytest.approx(on_source)
+    assert found["target"].loss.item() == pytest.approx(on_target)
+    assert found["source"].grad.flatten().tolist() == pytest.approx([-0.5, -0.2, 0.3, 0.4])
+    assert found["target"].grad.flatten().tolist() == pytest.approx([0.1, 0.2, -0.3, 0.0])
 
 
 def test_entropy_is_one_for_uniform_and_zero_for_certain_predictions():
@@ -170,12 +138,6 @@ GRADIENTS = {
         lambda z: losses.segmentation_loss(z, torch.tensor([[[0, 1], [255, 2]]]), temperature=1.8),
         3,
     ),
-    "soft label": (lambda z: losses.soft_label_cross_entropy(z, CODE), 3),
-    "adversarial": (lambda z: losses.adversarial_loss(z, CODE), 6),
-    "discriminator": (
-        lambda z: losses.discriminator_loss(z, 2 * z, CODE, target_code=CODE.flip(1)),
-        6,
-    ),
     "entropy": (losses.entropy_loss, 3),
     "self-information": (
         lambda z: losses.weighted_self_information(torch.softmax(z, 1)).square().mean(),
@@ -249,13 +211,11 @@ def test_the_domain_losses_equal_the_published_soft_label_losses(align, grid, mo
     size = (21, 34)
     domain_logits = torch.randn(2, 8, 4, 6, dtype=torch.float64, requires_grad=True)
     logits = 3 * torch.randn(2, 4, *grid, dtype=torch.float64)
-    values, grads = losses.domain_losses(domain_logits, logits, size, align_corners=align)
-    for domain, value, grad in zip(("source", "target"), values, grads, strict=True):
-        soft = losses.domain_encoding(losses.upsample(logits, size, align), domain)
-        expected = losses.soft_label_cross_entropy(
-            losses.upsample(domain_logits, size, align), soft
-        )
-        torch.testing.assert_close(value, expected.detach())
+    found = losses.domain_losses(domain_logits, logits, size, align_corners=align)
+    assert [*found] == ["source", "target"]
+    for domain, (loss, grad) in found.items():
+        expected = published_domain_loss(domain_logits, logits, domain, size=size, align=align)
+        torch.testing.assert_close(loss, expected.detach())
         torch.testing.assert_close(grad, torch.autograd.grad(expected, domain_logits)[0])
 
 

@@ -204,15 +204,11 @@ def overrides(sets, seed, precision, workers) -> list[str]:
     return [*(sets or []), *(f"{key}={value}" for key, value in extra.items() if value is not None)]
 
 
-def preset_from(
-    context: typer.Context, name: str, sets, seed, precision, workers, method: str | None = None
-):
+def preset_from(name: str, sets, seed, precision, workers, method: str | None = None):
     """Load the preset with the command line's short options applied as overrides."""
     from ..presets import load_preset
 
-    return load_preset(
-        name, overrides(sets, seed, precision, workers=workers), method, reporter=reporter(context)
-    )
+    return load_preset(name, overrides(sets, seed, precision, workers=workers), method)
 
 
 def job_of(

@@ -70,9 +70,7 @@ def ablate(
             f"--labels {labels}: numbers with commas, all, or files that list images, e.g."
             " 0,5,20,all"
         )
-    settings = cli.preset_from(
-        context, preset, sets, seed=None, precision=precision, workers=workers
-    )
+    settings = cli.preset_from(preset, sets, seed=None, precision=precision, workers=workers)
     first = TABLES["table3"]
     named = {name: list(table) for name, table in TABLES.items()}
     named["all"] = [*first, *(name for name in method_names() if name not in first)]

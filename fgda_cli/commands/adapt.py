@@ -55,7 +55,6 @@ def adapt(
 
     within = [] if budget is None else within_budget(budget)
     settings = cli.preset_from(
-        context,
         preset,
         [*(sets or []), *within],
         seed=seed,

@@ -25,9 +25,7 @@ def demo(
     json: cli.Json = None,
 ) -> None:
     """Run the whole path on embedded data: prepare, pretrain, adapt, evaluate, compare."""
-    settings = cli.preset_from(
-        context, preset, sets, seed=seed, precision=precision, workers=workers
-    )
+    settings = cli.preset_from(preset, sets, seed=seed, precision=precision, workers=workers)
     from ..studies.demo import run_demo
     from ..visual.iou_tables import iou_table
 

@@ -161,13 +161,14 @@ def prepare(
     from ..data.cache import parse_rows, parse_size
     from ..data.convert import CACHE_SUFFIX
     from ..data.layouts import OWN as OWN_FORMATS
+    from ..data.layouts import all_layouts
     from ..data.layouts.base import OwnFiles
     from ..data.store import data_root, prepared_below
 
     if list_:
         from ..visual.tables import layouts_list, prepared_list
 
-        print(layouts_list(preparing.layouts()))
+        print(layouts_list(all_layouts()))
         print(prepared_list(data_root(out), prepared_below(data_root(out))))
         return
     known = complete_datasets()

@@ -42,7 +42,7 @@ def presets(
     elif name is not None:
         print(
             cli.preset_from(
-                context, name, sets, seed=None, precision=None, workers=None, method=method
+                name, sets, seed=None, precision=None, workers=None, method=method
             ).to_yaml(),
             end="",
         )

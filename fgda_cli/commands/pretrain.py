@@ -21,9 +21,7 @@ def pretrain(
     seed: cli.Seed = None,
 ) -> None:
     """Train on the labelled source alone; the same command resumes a stopped run."""
-    settings = cli.preset_from(
-        context, preset, sets, seed=seed, precision=precision, workers=workers
-    )
+    settings = cli.preset_from(preset, sets, seed=seed, precision=precision, workers=workers)
     from ..training import stages
 
     job = cli.job_of(

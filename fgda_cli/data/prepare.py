@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from ..runtime.errors import UsageError
@@ -17,7 +15,7 @@ from .convert import Cache, Task
 from .footage import extract, videos_of
 from .geometry import Resample
 from .images import VIDEO_SUFFIXES, image_files, natural_order
-from .layouts import OWN, layout_names
+from .layouts import layout, own_format
 from .layouts.base import Listing, OwnFiles, Reader, ReadLabel
 from .prelabels import read_record
 from .renaming import renamed
@@ -71,25 +69,27 @@ def prepare_layout(
     condition: str | None = None,
     mapping: Path | None = None,
 ) -> Summary:
-    """Prepare a data set with a layout of its own (`data/layouts/KIND.py`); a mapping renames or
+    """Prepare a data set with a layout of its own (`data/layouts`); a mapping renames or
     merges its classes.
 
     Raises UsageError for a condition where there are none, and for a mapping that names none of its
     classes.
     """
-    layout = importlib.import_module(f"fgda_cli.data.layouts.{kind}")
-    if condition is not None and not hasattr(layout, "CONDITIONS"):
-        raise UsageError(f"--condition {condition}: {layout.TITLE} has no conditions")
-    listing = layout.find(root) if condition is None else layout.find(root, condition)
+    published = layout(kind)
+    listing = published.find(root, condition)
     reader: Reader = Published(
-        kind, listing.classes, layout.read_label, version=getattr(layout, "VERSION", 1)
+        kind, listing.classes, published.read_label, version=published.version
     )
     if mapping is not None:
         reader = renamed(reader, mapping, listing)
-    choice = {"condition": condition or "all"} if hasattr(layout, "CONDITIONS") else {}
+    choice = {"condition": condition or "all"} if published.conditions else {}
     origin = Origin(kind, {"root": root}, choice)
     return _fill(
-        name or kind, listing, reader, how=replace(how, size=how.size or layout.SIZE), origin=origin
+        name or kind,
+        listing,
+        reader,
+        how=replace(how, size=how.size or published.size),
+        origin=origin,
     )
 
 
@@ -113,8 +113,8 @@ def prepare_own(kind: str, files: OwnFiles, name: str, how: How) -> Summary:
 
     Raises UsageError for options that this format does not take.
     """
-    layout = importlib.import_module(f"fgda_cli.data.layouts.{kind}")
-    refuse_options(files, kind, layout.TAKES)
+    own = own_format(kind)
+    refuse_options(files, kind, own.takes)
     asked = {"only": list(files.only), "hold_out": how.hold_out, "every": files.every}
     origin = Origin(kind, files.raw(), {}, asked=asked, is_own=True)
     if not how.check_only:
@@ -124,7 +124,7 @@ def prepare_own(kind: str, files: OwnFiles, name: str, how: How) -> Summary:
         videos = videos_of(files.images)
         files = _with_frames(files, videos, how.out / name / FRAMES / files.split, how=how)
     try:
-        listing, reader = layout.open_own(files)
+        listing, reader = own.open_own(files)
     except UsageError as error:
         raise UsageError(f"prepare {kind}: {error}") from None
     listing.used = videos
@@ -239,11 +239,3 @@ def refuse_options(files: OwnFiles, kind: str, takes: frozenset[str]) -> None:
                 f"prepare {kind} takes no --{option.name.replace('_', '-')} (fgda prepare --list"
                 " says what it needs)"
             )
-
-
-def layouts() -> dict[str, ModuleType]:
-    """Return every data set and format by its name."""
-    return {
-        name: importlib.import_module(f"fgda_cli.data.layouts.{name}")
-        for name in (*layout_names(), *OWN)
-    }

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
@@ -14,7 +13,6 @@ if TYPE_CHECKING:
 
     from ..data.loader import Batch
     from ..models.segmenter import Output
-    from .offline import OfflineData
 
 
 class FineGrainedSettings(MethodSettings):
@@ -34,23 +32,6 @@ class FineGrainedSettings(MethodSettings):
     )
     seg_temperature: float = Field(
         1.8, gt=0, description="temperature of the source loss during adaptation"
-    )
-    class_weighting: Literal["none", "source", "target", "importance"] = Field(
-        "none",
-        description=(
-            "weights of the domain encoding where class shares differ: inverse source or target"
-            " share of the class, or for source pixels target over source share (importance);"
-            " target shares are estimated without labels"
-        ),
-    )
-    class_weighting_power: float = Field(
-        0.5, ge=0, le=1, description="power of the inverse class shares"
-    )
-    min_confidence: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="smallest class probability of pixels that are aligned; 0: all pixels",
     )
 
 
@@ -74,58 +55,6 @@ class Fada(Method):
                 inputs, model.num_classes, settings.discriminator_widths
             )
         self.modules |= self.discriminators
-
-    def before_training(self, data: OfflineData) -> None:
-        """Estimate the target's class shares where a setting needs them; they are saved and resumed
-        with the run.
-        """
-        super().before_training(data)
-        if self.needs_shares:
-            from .pieces.class_shares import estimate_shares
-
-            source = data.samples.class_shares().to(data.device)
-            shares = self.modules["shares"] = torch.nn.Module()
-            shares.register_buffer("source", source.float())
-            shares.register_buffer("target", torch.zeros_like(shares.source))
-            if data.resumed or self.settings.class_weighting == "none":
-                # A resumed run has the estimate of its start.
-                return
-            prior = (
-                source if self.class_weights is None else source * self.class_weights[: len(source)]
-            )
-            batches = (batch.to(data.device) for batch in data.samples.target_batches())
-            shares.target.copy_(
-                estimate_shares(self.model, batches, prior, images=len(data.samples.target_items))
-            )
-            names = data.samples.source.classes.names
-            shown = ", ".join(
-                f"{name} {100 * share:.1f}"
-                for name, share in zip(names, shares.target.tolist(), strict=True)
-            )
-            data.reporter.decide(
-                f"class shares of the target, estimated without labels, percent: {shown}"
-            )
-
-    @property
-    def needs_shares(self) -> bool:
-        return bool(self.discriminators) and self.settings.class_weighting != "none"
-
-    @cached_property
-    def class_weights_of_domains(self) -> dict[str, Tensor]:
-        """Return weights `[K]` of the domain encoding by domain, from the class shares at the run's
-        start; empty without weighting.
-        """
-        if self.settings.class_weighting == "none":
-            return {}
-        from .pieces.class_shares import domain_weights
-
-        shares = self.modules["shares"]
-        return domain_weights(
-            self.settings.class_weighting,
-            self.settings.class_weighting_power,
-            shares.source,
-            target=shares.target,
-        )
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         source, terms = self.source_pass(batch)
@@ -180,9 +109,9 @@ class Fada(Method):
         target: Output,
         batch: Batch,
         weight: float,
-    ):
-        """Return eq. 3's gradient with respect to the target features; eq. 2's gradient goes into
-        the discriminator's parameters.
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return eq. 3, eq. 2 and eq. 3's gradient in the target features; eq. 2's gradient goes
+        into the discriminator's parameters.
 
         The generator and the discriminator losses share the domain logits. The features are a leaf:
         eq. 3 reaches no weight of D and eq. 2 reaches nothing of F.
@@ -192,21 +121,20 @@ class Fada(Method):
         features, logits = self.level(target, name)
         leaf = features.detach().requires_grad_()
         domain_logits = self.domain_logits(discriminator, leaf)
-        (adversarial, on_target), (to_source, to_target) = self.domain_losses(
-            domain_logits, logits, size
-        )
+        on_target = self.domain_losses(domain_logits, logits, size)
+        adversarial = on_target["source"]
+        discriminating = on_target["target"]
         (grad,) = torch.autograd.grad(
-            domain_logits, leaf, self.scale(weight * to_source), retain_graph=True
+            domain_logits, leaf, self.scale(weight * adversarial.grad), retain_graph=True
         )
-        domain_logits.backward(self.scale(0.5 * to_target), inputs=parameters)
+        domain_logits.backward(self.scale(0.5 * discriminating.grad), inputs=parameters)
 
         features, logits = self.level(source, name)
         domain_logits = self.domain_logits(discriminator, features.detach())
-        (on_source,), (to_source,) = self.domain_losses(
-            domain_logits, logits, batch.source.shape[-2:], domains=("source",)
-        )
-        domain_logits.backward(self.scale(0.5 * to_source), inputs=parameters)
-        return adversarial, 0.5 * (on_source + on_target), grad
+        size = batch.source.shape[-2:]
+        on_source = self.domain_losses(domain_logits, logits, size, domains=("source",))["source"]
+        domain_logits.backward(self.scale(0.5 * on_source.grad), inputs=parameters)
+        return adversarial.loss, 0.5 * (on_source.loss + discriminating.loss), grad
 
     def domain_logits(self, discriminator: nn.Module, features: Tensor) -> Tensor:
         with self.autocast():
@@ -217,22 +145,16 @@ class Fada(Method):
         domain_logits: Tensor,
         logits: Tensor,
         size: tuple[int, int],
-        domains=("source", "target"),
-    ):
-        s = self.settings
-        weights = self.class_weights_of_domains.get(
-            "source" if domains == ("source",) else "target"
-        )
+        domains: tuple[losses.DomainName, ...] = ("source", "target"),
+    ) -> dict[losses.DomainName, losses.DomainLoss]:
         return losses.domain_losses(
             domain_logits,
             logits,
             size,
-            temperature=s.temperature,
-            clip=s.clip,
+            temperature=self.settings.temperature,
+            clip=self.settings.clip,
             domains=domains,
             align_corners=self.align_corners,
-            class_weights=weights,
-            min_confidence=s.min_confidence,
         )
 
 

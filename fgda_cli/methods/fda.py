@@ -142,7 +142,6 @@ class Fda(Method):
         """Give each source image the amplitude of the target image beside it; raw float values
         0-255, not clipped.
         """
-        from .pieces.fourier import low_frequencies_of
 
         source = batch.source.float()
         target = batch.target.float()
@@ -167,6 +166,28 @@ def thresholds(counts: Tensor, portion: float, ceiling: float) -> Tensor:
     return torch.where(rising[:, -1] > 0, cells.float() / BINS, torch.ones(len(counts))).clamp(
         max=ceiling
     )
+
+
+def low_frequencies_of(source: Tensor, target: Tensor, share: float) -> Tensor:
+    """Return the source with the target's amplitude where |u|, |v| <= b = floor(share * min(H, W)),
+    and the source's phase everywhere.
+
+    Float images `[B,3,H,W]` of one size, in and out; values may leave 0 to 255, as published. The
+    window is symmetric (the public torch code's is not, and leaves an imaginary part).
+    """
+    if source.shape != target.shape:
+        raise ValueError(
+            f"source {tuple(source.shape)} and target {tuple(target.shape)} differ in shape"
+        )
+    height, width = source.shape[-2:]
+    reach = int(share * min(height, width))
+    rows = torch.fft.fftfreq(height, 1 / height, device=source.device).abs() <= reach
+    columns = torch.fft.fftfreq(width, 1 / width, device=source.device).abs() <= reach
+    low = rows[:, None] & columns[None]
+    ours = torch.fft.fft2(source)
+    theirs = torch.fft.fft2(target)
+    amplitude = torch.where(low, theirs.abs(), ours.abs())
+    return torch.fft.ifft2(torch.polar(amplitude, ours.angle())).real
 
 
 METHOD = Fda

@@ -22,15 +22,6 @@ class FgdaSettings(FineGrainedSettings):
     entropy_temperature: float = Field(
         1.0, gt=0, description="temperature of the softmax whose entropy is minimised"
     )
-    entropy_min_share: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description=(
-            "entropy is not minimised where the likeliest class has a smaller share of the source"
-            " than this"
-        ),
-    )
 
 
 class Fgda(Fada):
@@ -38,21 +29,12 @@ class Fgda(Fada):
 
     Settings = FgdaSettings
 
-    @property
-    def needs_shares(self) -> bool:
-        return super().needs_shares or (
-            bool(self.discriminators) and self.settings.entropy_min_share > 0
-        )
-
     def target_terms(self, target: Output, size: tuple[int, int]) -> dict[str, Tensor]:
         levels = {"entropy": (target.logits, 1.0)}
         if target.aux_logits is not None:
             levels["aux_entropy"] = (target.aux_logits, self.settings.aux_adv_factor)
         s = self.settings
         weight = s.lambda_adv * s.eta
-        spared = (
-            self.modules["shares"].source < s.entropy_min_share if s.entropy_min_share else None
-        )
         return {
             name: (
                 weight
@@ -62,7 +44,6 @@ class Fgda(Fada):
                     s.entropy_temperature,
                     size,
                     align_corners=self.align_corners,
-                    spared=spared,
                 )
             )
             for name, (logits, factor) in levels.items()

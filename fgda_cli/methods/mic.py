@@ -150,8 +150,6 @@ class Mic(SelfTraining, Distillation, Fgda):
         """Return the mean distance of the last stage from the twin's over the source's thing cells
         ([DAFormer] eq. 6-8).
         """
-        from .pieces.consistency import distances, thing_cells
-
         with torch.no_grad(), self.autocast():
             reference = self.references["imagenet"](
                 self.model.context(self.model.normalise(batch.source))
@@ -198,8 +196,6 @@ class Mic(SelfTraining, Distillation, Fgda):
         """Return images `[B,3,H,W]` in other colours with squares replaced by the encoder's mean
         colour; float 0-255.
         """
-        from .pieces.consistency import block_mask
-
         s = self.settings
         normalise = self.model.normalise
         mean = normalise.mean.flip(1) if normalise.flip else normalise.mean
@@ -210,6 +206,49 @@ class Mic(SelfTraining, Distillation, Fgda):
         ]
         changed = self.augment(images, stream=StepStream.MASKED_IMAGES).to(mean.dtype)
         return torch.where(transfer.send(torch.stack(kept)[:, None], images.device), changed, mean)
+
+
+def block_mask(
+    size: tuple[int, int], block: int, ratio: float, generator: torch.Generator
+) -> Tensor:
+    """Return bool `[H,W]`: of the squares of `block` pixels a side, those whose draw is above
+    `ratio` stay ([MIC] eq. 3).
+    """
+    cells = tuple(max(1, round(side / block)) for side in size)
+    return stay(torch.rand(cells, generator=generator), size, ratio)
+
+
+def stay(draws: Tensor, size: tuple[int, int], ratio: float) -> Tensor:
+    """Enlarge the mask of draws `[h,w]` in [0, 1) to (H, W) as published (nearest)."""
+    kept = (draws > ratio).float()[None, None]
+    return torch.nn.functional.interpolate(kept, size, mode="nearest")[0, 0].bool()
+
+
+def thing_cells(train_ids: Tensor, size: tuple[int, int], things: Tensor, share: float) -> Tensor:
+    """Return bool `[B,h,w]`: the cells of which one thing class holds at least `share` of the
+    pixels; train_ids are `[B,H,W]`.
+
+    `things` bool `[K]`.
+    """
+    classes = len(things)
+    # 255 falls out
+    one_hot = torch.nn.functional.one_hot(train_ids.long().clamp(max=classes), classes + 1)[
+        ..., :classes
+    ]
+    shares = torch.nn.functional.adaptive_avg_pool2d(one_hot.movedim(-1, 1).float(), size)
+    most, winner = shares.max(dim=1)
+    return (most >= share) & things[winner]
+
+
+def distances(features: Tensor, reference: Tensor) -> Tensor:
+    """Return the Euclidean distance by cell, `[B,C,h,w]` twice -> `[B,h,w]`; its gradient is 0
+    where both are equal.
+    """
+    squares = (features - reference).square().sum(dim=1)
+    far = squares > 0
+    return torch.where(
+        far, torch.where(far, squares, torch.ones_like(squares)).sqrt(), torch.zeros_like(squares)
+    )
 
 
 METHOD = Mic

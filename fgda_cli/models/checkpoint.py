@@ -76,10 +76,9 @@ def load(path: Path, exported: bool = False) -> dict[str, Any]:
     content = read_tensors(path)
     if content.get("format") != FORMAT:
         raise FgdaError(f"{path} is not an fgda checkpoint (a published one: fgda import)")
-    if content.get("version") not in (1, VERSION):
+    if content.get("version") != VERSION:
         raise FgdaError(
-            f"{path} has checkpoint version {content.get('version')}, this fgda reads 1 and"
-            f" {VERSION}"
+            f"{path} has checkpoint version {content.get('version')}, this fgda reads {VERSION}"
         )
     try:
         metadata.check(content)
@@ -120,9 +119,7 @@ def build_model(settings: Model, num_classes: int) -> Segmenter:
 
 def input_rule(content: dict[str, Any]) -> InputRule:
     """Return the checkpoint's input rule. Raises ValueError or KeyError for one that is damaged."""
-    if content.get("input") is not None:
-        return InputRule.from_json(content["input"])
-    return InputRule.from_json({"size": content["preset"]["data"]["evaluation"]["size"]})
+    return InputRule.from_json(content["input"])
 
 
 def restore_model(content: dict[str, Any], path: Path) -> Segmenter:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..data.prepare import layouts
+from ..data.layouts import all_layouts
 from ..data.store import open_anywhere
 from ..inference.card_content import card_markdown, make_card
 from ..inference.counts import Extras
@@ -61,14 +61,13 @@ def licences_of(preset: dict[str, Any]) -> dict[str, str]:
     """Return the licence of each data set of a preset, from its layout; a data set of the user's
     own gives none.
     """
-    known = layouts()
+    known = all_layouts()
     licences = {}
     for domain in ("source", "target"):
         names = preset["data"][domain]["dataset"]
         for name in [names] if isinstance(names, str) else names:
-            layout = known.get(name)
-            is_drawn = name.startswith("playground")
-            licences[name] = (
-                "drawn by fgda, none" if is_drawn else getattr(layout, "LICENCE", "yours to say")
-            )
+            if name.startswith("playground"):
+                licences[name] = "drawn by fgda, none"
+            else:
+                licences[name] = known[name].licence if name in known else "yours to say"
     return licences

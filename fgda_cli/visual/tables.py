@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..metrics import COLLAPSED
 from ..runtime.text import visible
+
+if TYPE_CHECKING:
+    from ..data.layouts.base import About
 
 
 def under(title: str, table, below: str = ""):
@@ -186,22 +189,21 @@ def zoo_table(rows: list[dict[str, Any]]):
     return Group(table, *(Text(line) for line in lines))
 
 
-def layouts_list(layouts: dict[str, Any]) -> str:
+def layouts_list(layouts: dict[str, About]) -> str:
     """Return what `prepare --list` prints: a few lines a data set, at most 80 columns wide."""
     import textwrap
 
     lines = []
     for name, layout in layouts.items():
-        size = getattr(layout, "SIZE", None)
+        size = getattr(layout, "size", None)
         how = (
             f"prepared at {size[0]}x{size[1]} without --size"
             if size
             else "keeps its size without --size"
         )
-        lines.append(f"{name}: {getattr(layout, 'TITLE', name)}, {how}")
+        lines.append(f"{name}: {layout.title}, {how}")
         for what in ("needs", "labels", "licence"):
-            # a user's own layout may leave them out
-            text = getattr(layout, what.upper(), "not said")
+            text = getattr(layout, what)
             lines += textwrap.wrap(
                 f"{what:8} {text}", 79, initial_indent="  ", subsequent_indent=" " * 11
             )

@@ -5,6 +5,7 @@ mean is settled or asked.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import cv2
@@ -240,12 +241,12 @@ def test_another_class_list_converts_again_where_no_other_split_keeps_the_old_on
         raw.run("1: road", only=("1.png",))
 
 
-@pytest.mark.parametrize("what", ["read_label", "layout VERSION"])
+@pytest.mark.parametrize("what", ["read_label", "version of the layout"])
 def test_what_else_a_conversion_depends_on_converts_again(
     raw_playground, tmp_path, monkeypatch, what
 ):
     from fgda_cli.data import convert
-    from fgda_cli.data.layouts import gta5
+    from fgda_cli.data.layouts.published import LAYOUTS
 
     def run():
         return prepare_layout(
@@ -257,7 +258,7 @@ def test_what_else_a_conversion_depends_on_converts_again(
     if what == "read_label":
         monkeypatch.setattr(convert, "CONVERSION", convert.CONVERSION + 1)
     else:
-        monkeypatch.setattr(gta5, "VERSION", 99, raising=False)
+        monkeypatch.setitem(LAYOUTS, "gta5", replace(LAYOUTS["gta5"], version=99))
     assert run() == 0
 
 

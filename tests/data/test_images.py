@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fgda_cli.data import layouts
 from fgda_cli.data.images import BadFile, image_files, read_rgb, visible_files, write_image
-from fgda_cli.data.layouts import cityscapes, folder, gta5, synthia
+from fgda_cli.data.layouts import folder
 from fgda_cli.data.layouts.base import OwnFiles
 from fgda_cli.inference.inputs import collect
 from tests.helpers import fgda
@@ -49,8 +50,7 @@ def test_no_layout_lists_hidden_folders(tmp_path, layout):
         picture(tmp_path / place / "town" / stem)
         for hidden in HIDDEN:
             picture(tmp_path / place / hidden / stem)
-    module = {"gta5": gta5, "synthia": synthia, "cityscapes": cityscapes}[layout]
-    listing = module.find(tmp_path)
+    listing = layouts.layout(layout).find(tmp_path)
     assert len(listing.pairs) == 1 and not listing.problems
 
 

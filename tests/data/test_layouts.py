@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 
 import cv2
@@ -10,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fgda_cli.data import mapping
+from fgda_cli.data import layouts, mapping
 from fgda_cli.data.cache import fill
 from fgda_cli.data.classes import CITYSCAPES, CITYSCAPES_IDS, PALETTE, SYNTHIA_IDS
 from fgda_cli.data.convert import Task
 from fgda_cli.data.images import BadFile, read_rgb, write_image
-from fgda_cli.data.layouts import camvid, cityscapes, folder, gta5, synthia
+from fgda_cli.data.layouts import folder
 from fgda_cli.data.layouts.base import OwnFiles
 from fgda_cli.data.store import PreparedDataset, read_manifest
 from fgda_cli.runtime.errors import FgdaError, UsageError
@@ -46,22 +45,25 @@ def run(layout, root, out, size=(32, 32), name="set"):
 def test_gta5_palette_indices_are_label_ids_not_colours(tmp_path):
     ids = np.array([[7, 8, 33], [34, 0, 26]])
     palette_png(tmp_path / "label.png", ids)
-    assert gta5.read_label(tmp_path / "label.png").tolist() == [[0, 1, 18], [255, 255, 13]]
+    assert layouts.layout("gta5").read_label(tmp_path / "label.png").tolist() == [
+        [0, 1, 18],
+        [255, 255, 13],
+    ]
 
 
 def test_gta5_rgb_labels_go_through_cityscapes_colours(tmp_path):
     write_image(tmp_path / "label.png", np.array([[PALETTE[0], PALETTE[13], (0, 0, 0)]], np.uint8))
-    assert gta5.read_label(tmp_path / "label.png").tolist() == [[0, 13, 255]]
+    assert layouts.layout("gta5").read_label(tmp_path / "label.png").tolist() == [[0, 13, 255]]
     write_image(tmp_path / "odd.png", np.array([[PALETTE[0], (1, 2, 3), (1, 2, 3)]], np.uint8))
     with pytest.raises(BadFile, match=r"1 unknown label colours on 2 pixels.*\(1, 2, 3\)"):
-        gta5.read_label(tmp_path / "odd.png")
+        layouts.layout("gta5").read_label(tmp_path / "odd.png")
 
 
 def test_synthia_class_ids_lie_in_the_first_of_three_16_bit_channels(tmp_path):
     raw_ids = np.array([sorted(SYNTHIA_IDS)], np.uint16)
     rgb = np.stack([raw_ids, np.full_like(raw_ids, 4000), np.zeros_like(raw_ids)], axis=2)
     cv2.imwrite(str(tmp_path / "label.png"), rgb[..., ::-1])
-    assert synthia.read_label(tmp_path / "label.png")[0].tolist() == [
+    assert layouts.layout("synthia").read_label(tmp_path / "label.png")[0].tolist() == [
         SYNTHIA_IDS[i] for i in sorted(SYNTHIA_IDS)
     ]
 
@@ -69,14 +71,14 @@ def test_synthia_class_ids_lie_in_the_first_of_three_16_bit_channels(tmp_path):
 def test_synthia_refuses_8_bit_labels(tmp_path):
     write_image(tmp_path / "label.png", np.zeros((2, 2, 3), np.uint8))
     with pytest.raises(BadFile, match="16 bit"):
-        synthia.read_label(tmp_path / "label.png")
+        layouts.layout("synthia").read_label(tmp_path / "label.png")
 
 
 def test_synthia_end_to_end(tmp_path):
     picture(tmp_path / "RGB/0000000.png")
     (tmp_path / "GT/LABELS").mkdir(parents=True)
     cv2.imwrite(str(tmp_path / "GT/LABELS/0000000.png"), np.full((48, 64, 3), 8, np.uint16))
-    _, dataset = run(synthia, tmp_path, tmp_path / "out")
+    _, dataset = run(layouts.layout("synthia"), tmp_path, tmp_path / "out")
     (item,) = dataset.items("train", labelled=True)
     assert (dataset.label(item) == 13).all() and dataset.label(item).shape == (32, 32)
     assert item.counts[13] == 64 * 48
@@ -96,7 +98,7 @@ def cityscapes_tree(root, train_labels=False):
 
 def test_cityscapes_needs_no_training_label_and_keeps_validation_labels_at_their_size(tmp_path):
     cityscapes_tree(tmp_path)
-    summary, dataset = run(cityscapes, tmp_path, tmp_path / "out")
+    summary, dataset = run(layouts.layout("cityscapes"), tmp_path, tmp_path / "out")
     assert summary.images == {"train": 2, "val": 2}
     assert all(item.label is None for item in dataset.items("train"))
     label = dataset.label(dataset.items("val")[0])
@@ -107,16 +109,18 @@ def test_cityscapes_does_not_read_training_labels_that_are_there(tmp_path):
     cityscapes_tree(tmp_path, train_labels=True)
     for path in (tmp_path / "gtFine/train").rglob("*.png"):
         path.write_bytes(b"not to be read")
-    summary, dataset = run(cityscapes, tmp_path, tmp_path / "out")
+    summary, dataset = run(layouts.layout("cityscapes"), tmp_path, tmp_path / "out")
     assert summary.refused == 0 and all(item.label is None for item in dataset.items("train"))
 
 
 def test_cityscapes_train_id_files(tmp_path):
     write_image(tmp_path / "a_gtFine_labelTrainIds.png", np.array([[0, 18, 255]], np.uint8))
-    assert cityscapes.read_label(tmp_path / "a_gtFine_labelTrainIds.png").tolist() == [[0, 18, 255]]
+    assert layouts.layout("cityscapes").read_label(
+        tmp_path / "a_gtFine_labelTrainIds.png"
+    ).tolist() == [[0, 18, 255]]
     write_image(tmp_path / "b_gtFine_labelTrainIds.png", np.array([[33]], np.uint8))
     with pytest.raises(BadFile, match="33"):
-        cityscapes.read_label(tmp_path / "b_gtFine_labelTrainIds.png")
+        layouts.layout("cityscapes").read_label(tmp_path / "b_gtFine_labelTrainIds.png")
 
 
 @pytest.mark.parametrize("given, fits", [("outer", "inner"), ("inner/images", "inner")])
@@ -125,12 +129,12 @@ def test_a_root_one_level_off_names_the_level_that_fits(tmp_path, given, fits):
         (tmp_path / "outer/inner" / part).mkdir(parents=True)
     root = tmp_path / "outer" if given == "outer" else tmp_path / "outer" / given
     with pytest.raises(FgdaError, match=f"use --root .*{fits}"):
-        gta5.find(root)
+        layouts.layout("gta5").find(root)
 
 
 def test_a_root_that_is_something_else_says_what_is_needed(tmp_path):
     with pytest.raises(FgdaError, match="images/ and labels/"):
-        gta5.find(tmp_path)
+        layouts.layout("gta5").find(tmp_path)
 
 
 def test_refused_files_are_listed_with_reasons_and_the_rest_goes_on(tmp_path):
@@ -147,7 +151,7 @@ def test_refused_files_are_listed_with_reasons_and_the_rest_goes_on(tmp_path):
     (tmp_path / "images/00007.png").unlink()
     for junk in ("images/.DS_Store", "images/._00001.png", "images/Thumbs.db"):
         (tmp_path / junk).write_bytes(b"x")
-    summary, dataset = run(gta5, tmp_path, tmp_path / "out")
+    summary, dataset = run(layouts.layout("gta5"), tmp_path, tmp_path / "out")
     assert [item.name for item in dataset.items("train")] == ["00001"]
     problems = {
         p["file"].rsplit("/", 2)[-2] + "/" + p["file"].rsplit("/", 1)[-1]: p["reason"]
@@ -170,14 +174,14 @@ def test_refused_files_are_listed_with_reasons_and_the_rest_goes_on(tmp_path):
 def test_jpeg_labels_are_refused(tmp_path):
     cv2.imwrite(str(tmp_path / "label.jpg"), np.zeros((8, 8), np.uint8))
     with pytest.raises(BadFile, match="JPEG"):
-        gta5.read_label(tmp_path / "label.jpg")
+        layouts.layout("gta5").read_label(tmp_path / "label.jpg")
 
 
 def test_names_with_spaces_foreign_letters_folders_and_upper_case_suffixes(tmp_path):
     picture(tmp_path / "images/Straße nord/bild 1.png")
     (tmp_path / "images/Straße nord/bild 1.png").rename(tmp_path / "images/Straße nord/bild 1.PNG")
     palette_png(tmp_path / "labels/Straße nord/bild 1.png", np.full((48, 64), 7))
-    _, dataset = run(gta5, tmp_path, tmp_path / "out")
+    _, dataset = run(layouts.layout("gta5"), tmp_path, tmp_path / "out")
     (item,) = dataset.items("train")
     assert item.name == "Straße nord/bild 1" and dataset.image(item).shape == (32, 32, 3)
 
@@ -283,7 +287,7 @@ def camvid_tree(root, annotated=("val",)):
 
 def test_camvid_ids_become_train_ids_and_its_training_labels_are_not_needed(tmp_path):
     camvid_tree(tmp_path)
-    summary, dataset = run(camvid, tmp_path, tmp_path / "out")
+    summary, dataset = run(layouts.layout("camvid"), tmp_path, tmp_path / "out")
     assert summary.images == {"train": 2, "val": 2} and all(
         item.label is None for item in dataset.items("train")
     )
@@ -294,7 +298,7 @@ def test_camvid_ids_become_train_ids_and_its_training_labels_are_not_needed(tmp_
 def test_camvid_refuses_other_ids_by_file(tmp_path):
     write_image(tmp_path / "x.png", np.full((4, 4), 12, np.uint8))
     with pytest.raises(BadFile, match="label id 12 is not one of CamVid's"):
-        camvid.read_label(tmp_path / "x.png")
+        layouts.layout("camvid").read_label(tmp_path / "x.png")
 
 
 def test_shipped_mappings_by_name(tmp_path, monkeypatch):
@@ -454,10 +458,8 @@ def real_tree(root, name):
 
 @pytest.mark.parametrize("name", REAL)
 def test_real_layouts_as_they_are_published(tmp_path, name):
-    import importlib
-
     real_tree(tmp_path / "raw", name)
-    layout = importlib.import_module(f"fgda_cli.data.layouts.{name}")
+    layout = layouts.layout(name)
     summary, dataset = run(layout, tmp_path / "raw", tmp_path / "out")
     _, _, expected, train_id = REAL[name]
     found = {(s, i.name, i.label is not None) for s in dataset.splits() for i in dataset.items(s)}
@@ -472,15 +474,13 @@ def test_real_layouts_as_they_are_published(tmp_path, name):
 
 @pytest.mark.parametrize("name", REAL)
 def test_a_root_that_is_none_says_what_it_needs(tmp_path, name):
-    import importlib
-
-    layout = importlib.import_module(f"fgda_cli.data.layouts.{name}")
+    layout = layouts.layout(name)
     (tmp_path / "else").mkdir()
     # any folder may hold scenes: it is found to hold none
     if name == "vkitti2":
         assert not layout.find(tmp_path).pairs
         return
-    with pytest.raises(FgdaError, match=f"does not look like {layout.TITLE}"):
+    with pytest.raises(FgdaError, match=f"does not look like {layout.title}"):
         layout.find(tmp_path)
 
 
@@ -497,9 +497,7 @@ def test_a_root_that_is_none_says_what_it_needs(tmp_path, name):
     ],
 )
 def test_values_that_a_layout_does_not_have_are_refused(tmp_path, name, value, words):
-    import importlib
-
-    layout = importlib.import_module(f"fgda_cli.data.layouts.{name}")
+    layout = layouts.layout(name)
     path = tmp_path / ("x_gt_labelTrainIds.png" if name == "acdc" else "x.png")
     write_image(path, GREY + value)
     with pytest.raises(BadFile, match=words):
@@ -508,20 +506,17 @@ def test_values_that_a_layout_does_not_have_are_refused(tmp_path, name, value, w
 
 @pytest.mark.parametrize("name", ["synscapes", "kitti", "wilddash2"])
 def test_label_id_layouts_refuse_re_packings_with_train_ids(tmp_path, name):
-    import importlib
-
     real_tree(tmp_path, name)
     for path in (tmp_path / p for p in REAL[name][1]):
         write_image(path, np.tile(np.arange(16, dtype=np.uint8), (48, 4)))
     with pytest.raises(
         UsageError, match="has label ids; for train ids: prepare folder --label-ids train"
     ):
-        importlib.import_module(f"fgda_cli.data.layouts.{name}").find(tmp_path)
+        layouts.layout(name).find(tmp_path)
 
 
 def test_one_condition_of_acdc(tmp_path):
-    from fgda_cli.data.layouts import acdc
-
+    acdc = layouts.layout("acdc")
     real_tree(tmp_path, "acdc")
     assert [pair.name for pair in acdc.find(tmp_path, "night").pairs] == ["night/train/GP1/a"]
     with pytest.raises(UsageError, match="known are fog, night, rain, snow"):
@@ -529,14 +524,12 @@ def test_one_condition_of_acdc(tmp_path):
 
 
 def test_a_validation_image_without_its_label_is_refused_by_name(tmp_path):
-    from fgda_cli.data.layouts import acdc, idd
-
-    for name, layout in (("acdc", acdc), ("idd", idd)):
+    for name in ("acdc", "idd"):
         root = tmp_path / name
         real_tree(root, name)
         for path in REAL[name][1]:
             (root / path).unlink()
-        listing = layout.find(root)
+        listing = layouts.layout(name).find(root)
         assert len(listing.problems) == 1 and "without" in listing.problems[0]["reason"]
 
 
@@ -556,16 +549,17 @@ def test_cityscapes_beside_what_its_archives_unpack(tmp_path):
     write_image(
         tmp_path / "gtFine/val/aachen/aachen_000000_000019_gtFine_color.png", coloured((1, 2, 3))
     )
-    summary, _ = run(cityscapes, tmp_path, tmp_path / "out")
+    summary, _ = run(layouts.layout("cityscapes"), tmp_path, tmp_path / "out")
     assert summary.images == {"train": 2, "val": 2} and summary.refused == 0
 
 
 def test_prepare_list_names_every_layout_and_fits_80_columns():
-    from fgda_cli.data.layouts import layout_names
     from tests.helpers import fgda
 
     done = fgda("prepare", "--list")
-    assert done.returncode == 0 and all(f"{name}: " in done.stdout for name in layout_names())
+    assert done.returncode == 0 and all(
+        f"{name}: " in done.stdout for name in layouts.layout_names()
+    )
     assert "licence" in done.stdout and max(map(len, done.stdout.splitlines())) <= 80
     assert fgda("prepare").returncode == 2
 
@@ -581,6 +575,6 @@ def test_validation_images_without_labels_are_refused_not_dropped(tmp_path, kind
     """Case 34."""
     for name in (train, val):
         picture(tmp_path / name)
-    listing = importlib.import_module(f"fgda_cli.data.layouts.{kind}").find(tmp_path)
+    listing = layouts.layout(kind).find(tmp_path)
     assert [pair.split for pair in listing.pairs] == ["train"]
     assert [problem["reason"] for problem in listing.problems] == ["image without a label"]

@@ -12,8 +12,7 @@ import torch
 from torch.autograd import gradcheck
 
 from fgda_cli import losses
-from fgda_cli.methods.fda import thresholds
-from fgda_cli.methods.pieces.fourier import low_frequencies_of
+from fgda_cli.methods.fda import low_frequencies_of, thresholds
 from fgda_cli.methods.pieces.patches import PatchDiscriminator, histograms, k_means
 from fgda_cli.methods.siban import divergence, next_beta
 from tests.helpers import batch, make

@@ -6,10 +6,18 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy as soft_cross_entropy
 
 from fgda_cli import losses
 from fgda_cli.methods.registry import method_names
 from tests.helpers import batch, gradients, make
+
+
+def soft_labels(logits, domain, settings):
+    """Return [a;0] for the source, [0;a] for the target, `[B,2K,H,W]`."""
+    code = losses.class_encoding(logits, settings.temperature, settings.clip)
+    none = torch.zeros_like(code)
+    return torch.cat([code, none] if domain == "source" else [none, code], dim=1)
 
 
 def plain_recipe(method, data):
@@ -29,10 +37,8 @@ def plain_recipe(method, data):
     for name, d in method.discriminators.items():
         factor = s.aux_adv_factor if name.startswith("aux") else 1.0
         features, logits = method.level(target, name)
-        code = losses.domain_encoding(up(logits), "source", s.temperature, clip=s.clip)
-        total = total + s.lambda_adv * factor * losses.soft_label_cross_entropy(
-            up(d(features)), code
-        )
+        code = soft_labels(up(logits), "source", s)
+        total = total + s.lambda_adv * factor * soft_cross_entropy(up(d(features)), code)
         if hasattr(s, "eta"):
             total = total + s.lambda_adv * s.eta * factor * losses.entropy_loss(
                 up(logits), s.entropy_temperature
@@ -42,14 +48,8 @@ def plain_recipe(method, data):
         d.zero_grad()
         f_s, l_s = method.level(source, name)
         f_t, l_t = method.level(target, name)
-        on_source = losses.soft_label_cross_entropy(
-            up(d(f_s.detach())),
-            losses.domain_encoding(up(l_s), "source", s.temperature, clip=s.clip),
-        )
-        on_target = losses.soft_label_cross_entropy(
-            up(d(f_t.detach())),
-            losses.domain_encoding(up(l_t), "target", s.temperature, clip=s.clip),
-        )
+        on_source = soft_cross_entropy(up(d(f_s.detach())), soft_labels(up(l_s), "source", s))
+        on_target = soft_cross_entropy(up(d(f_t.detach())), soft_labels(up(l_t), "target", s))
         (0.5 * on_source + 0.5 * on_target).backward()
 
 

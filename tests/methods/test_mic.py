@@ -11,8 +11,8 @@ from torch.autograd import gradcheck
 
 from fgda_cli import losses
 from fgda_cli.data.classes import ClassSet
+from fgda_cli.methods.mic import block_mask, distances, stay, thing_cells
 from fgda_cli.methods.offline import OfflineData
-from fgda_cli.methods.pieces.consistency import block_mask, distances, stay, thing_cells
 from fgda_cli.runtime.random import generator_of
 from fgda_cli.runtime.reporter import Reporter
 from tests.helpers import batch, make

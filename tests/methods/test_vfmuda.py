@@ -17,8 +17,8 @@ from fgda_cli.data import augment, sampling
 from fgda_cli.data.loader import Augmentation, PairedSamples, View
 from fgda_cli.data.store import open_dataset
 from fgda_cli.data.tensor_augment import strong_view
+from fgda_cli.methods.mic import block_mask, stay
 from fgda_cli.methods.optimizers import Recipe, poly, refine
-from fgda_cli.methods.pieces.consistency import block_mask, stay
 from fgda_cli.methods.pieces.distillation import WEAK
 from fgda_cli.methods.registry import method_class
 from fgda_cli.methods.vfmuda import STRONG

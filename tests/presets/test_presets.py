@@ -10,7 +10,6 @@ import yaml
 from fgda_cli.methods.registry import method_class, method_names
 from fgda_cli.presets import from_json, load_preset, preset_names
 from fgda_cli.runtime.errors import UsageError
-from fgda_cli.runtime.reporter import Reporter
 
 
 def write(tmp_path, text, name="mine.yaml"):
@@ -84,7 +83,6 @@ def test_set_reads_yaml_and_scientific_notation():
         ("methods: {fgda: 3}\n", ["line 2", "methods.fgda", "mapping"]),
         ("methods: 3\n", ["line 2", "methods", "mapping"]),
         ("method: fgdaa\n", ["line 2", "fgdaa", "fgda"]),
-        ("method: {name: fgdaa}\n", ["line 2", "fgdaa", "fgda"]),
         ("source_only: {aux_seg: 1}\n", ["line 2", "source_only", "methods.source-only"]),
         ("adapt: {iterations: 0}\n", ["line 2", "adapt.iterations", "greater than or equal to 1"]),
         ("data:\n  source:\n    size: [12, 720]\n", ["line 4", "data.source.size", "at least 32"]),
@@ -174,28 +172,17 @@ def test_source_only_training_has_settings_of_its_own(tmp_path):
     assert from_json(preset.to_json(), "test") == preset
 
 
-@pytest.mark.parametrize("mapping", ["{name: mic, ema: 0.9}", "{ema: 0.9}"])
-def test_settings_in_the_old_place_are_moved_and_said(tmp_path, mapping):
-    """`method:` held the settings of all methods up to version 0.1; a mapping without a name
-    follows the inherited one.
-    """
-    write(tmp_path, "extends: gta2city\nmethod: mic\n", "parent.yaml")
-    said = Reporter(quiet=True, decisions=[])
-    preset = load_preset(write(tmp_path, f"extends: parent\nmethod: {mapping}\n"), reporter=said)
-    assert (preset.method.name, preset.method.ema) == ("mic", 0.9)
-    (line,) = said.decisions
-    assert (
-        "mine.yaml, line 2" in line and "ema" in line and "methods.mic" in line and "\n" not in line
-    )
-    other = load_preset(str(tmp_path / "mine.yaml"), method="fgda-st").method
-    assert other.ema == method_class("fgda-st").Settings(name="fgda-st").ema
+def test_settings_in_the_place_of_the_name_are_refused(tmp_path):
+    path = write(tmp_path, "extends: gta2city\nmethod: {name: mic, ema: 0.9}\n")
+    with pytest.raises(UsageError, match=r"mine.yaml, line 2: method: .*methods\.NAME"):
+        load_preset(path)
 
 
-def test_a_resolved_preset_of_an_earlier_version_is_read():
-    preset = load_preset("playground", method="cycada")
-    old = preset.to_json()
-    old["method"] = {"name": "cycada", **old.pop("methods")["cycada"]}
-    assert from_json(old, "test") == preset
+def test_keys_that_were_removed_are_left_out_of_an_earlier_run_s_record():
+    preset = load_preset("playground", method="fgda")
+    record = preset.to_json()
+    record["methods"]["fgda"] |= {"class_weighting": "none", "min_confidence": 0.0}
+    assert from_json(record, "test") == preset
 
 
 TABLE = Path(__file__).with_name("resolved_settings.yaml")
@@ -240,12 +227,6 @@ def test_published_presets_have_published_values_for_every_method():
             }, name
 
 
-if __name__ == "__main__":
-    TABLE.write_text(
-        yaml.safe_dump(resolved(), sort_keys=False, default_flow_style=None, width=130)
-    )
-
-
 def test_a_preset_that_is_no_utf8_is_refused_in_one_line(tmp_path):
     (tmp_path / "mine.yaml").write_text("extends: gta2city\n", encoding="utf-16")
     with pytest.raises(UsageError, match=r"mine.yaml: not UTF-8 text: save it as UTF-8"):
@@ -280,3 +261,9 @@ def test_an_inherited_setting_that_a_layer_above_makes_idle_is_dropped(tmp_path)
     )
     with pytest.raises(UsageError, match="mine.yaml, line 2: adapt.batch_norm_target_share"):
         load_preset(own, ["adapt.lr=0.1"])
+
+
+if __name__ == "__main__":
+    TABLE.write_text(
+        yaml.safe_dump(resolved(), sort_keys=False, default_flow_style=None, width=130)
+    )

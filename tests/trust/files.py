@@ -159,12 +159,6 @@ def checkpoints(world: World) -> Iterator[Case]:
     def rule(**values) -> bytes:
         return change(input=whole["input"] | values)
 
-    def old(content: bytes) -> bytes:
-        """The same without an input rule, as version 1 was."""
-        tree = torch.load(io.BytesIO(content), weights_only=True)
-        del tree["input"]
-        return saved(tree | {"version": 1})
-
     weights = whole["model"]
     key = next(iter(k for k, v in weights.items() if v.ndim == 4))
     files = {
@@ -207,8 +201,6 @@ def checkpoints(world: World) -> Iterator[Case]:
         "trained on nothing": rule(trained_on=[0, 5]),
         "input a list": change(input=[1]),
         "input more": rule(extra=1),
-        "old, size a word": old(inside("data", "evaluation", "size", value="x")),
-        "old, no size": old(inside("data", "evaluation", value={})),
         "nan": change(model={**weights, key: weights[key] * float("nan")}),
         "infinite": change(model={**weights, key: weights[key] + float("inf")}),
         "eps a word": inside("model", "batch_norm_eps", value="x"),

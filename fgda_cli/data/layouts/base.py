@@ -1,4 +1,4 @@
-"""The interface of a raw data set's layout: which files belong together and how a label is read."""
+"""What a raw data set's layout is: which files belong together and how a label is read."""
 
 from __future__ import annotations
 
@@ -52,6 +52,54 @@ class Listing:
 
 
 ReadLabel = Callable[[Path], np.ndarray]
+# Fills a listing from a root, of one of the layout's conditions or of all.
+Fill = Callable[[Listing, Path, str | None], None]
+
+
+@dataclass(frozen=True)
+class About:
+    """What `fgda prepare --list` says of a data set or a format."""
+
+    title: str
+    needs: str
+    licence: str
+    labels: str
+
+
+@dataclass(frozen=True)
+class Layout(About):
+    """A data set that lies as its authors publish it."""
+
+    # of training images, width and height
+    size: tuple[int, int]
+    fill: Fill
+    # returns train ids `[H,W]`, raises BadFile; a function of a module, for other processes call it
+    read_label: ReadLabel
+    # which the root has
+    folders: tuple[str, ...] = ()
+    classes: ClassSet = CITYSCAPES
+    # no: a re-packing with train ids, which would be read as label ids, is refused
+    may_have_train_ids: bool = True
+    # parts that can be prepared alone, such as a weather
+    conditions: tuple[str, ...] = ()
+    # raised when labels come to be read in another way: cached ones are then converted again
+    version: int = 1
+
+    def find(self, root: Path, condition: str | None = None) -> Listing:
+        """List the files of all conditions, or of one. Raises UsageError for an unknown one, and
+        FgdaError for a root without the layout's folders.
+        """
+        if condition is not None and condition not in self.conditions:
+            known = ", ".join(self.conditions)
+            raise UsageError(
+                f"--condition {condition}: "
+                + (f"known are {known}" if known else f"{self.title} has no conditions")
+            )
+        listing = Listing(classes=self.classes)
+        self.fill(listing, locate(root, self.folders, self.title), condition)
+        if not self.may_have_train_ids:
+            refuse_train_ids(listing, self.title)
+        return listing
 
 
 class Reader(Protocol):
@@ -75,7 +123,7 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class OwnFiles:
-    """The options of `fgda prepare` for data sets that lie as a user has them; a layout's `TAKES`
+    """The options of `fgda prepare` for data sets that lie as a user has them; a format's `takes`
     names those that it uses.
     """
 
@@ -128,6 +176,16 @@ class OwnFiles:
             for path in files
             if any(fnmatch(path.relative_to(below).as_posix(), only) for only in self.only)
         ]
+
+
+@dataclass(frozen=True)
+class OwnFormat(About):
+    """A format that a user's own files have."""
+
+    # the options of `prepare` that it uses
+    takes: frozenset[str]
+    # Raises UsageError for options that do not fit together
+    open_own: Callable[[OwnFiles], tuple[Listing, Reader]]
 
 
 def locate(root: Path, wanted: Sequence[str], name: str) -> Path:

@@ -14,13 +14,8 @@ import numpy as np
 
 from ..formats import grey_values, id_table, map_colours, read_label_values
 from ..images import BadFile, image_files
-from .base import Listing, locate, pair_by_name, unlabelled
+from .base import Layout, Listing, locate, pair_by_name, unlabelled
 
-TITLE = "CamVid"
-NEEDS = "train/, val/, valannot/; or 701_StillsRaw_full/, LabeledApproved_full/ with *_L.png"
-LICENCE = "http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid"
-LABELS = "11 ids, or 32 colours, to train ids: buses and trucks are in car, bicyclists in bicycle"
-SIZE = (480, 360)
 # sky, building, pole, road, pavement, tree, sign, fence, car (buses and trucks inside), pedestrian,
 # bicyclist (rider and bike)
 IDS = {0: 10, 1: 2, 2: 5, 3: 0, 4: 1, 5: 8, 6: 7, 7: 4, 8: 13, 9: 11, 10: 18}
@@ -39,11 +34,11 @@ FULL = "701_StillsRaw_full"
 FULL_LABELS = "LabeledApproved_full"
 
 
-def find(root: Path) -> Listing:
+def fill(listing: Listing, root: Path, condition: str | None) -> None:
     if (root / FULL).is_dir():
-        return _find_full(root)
-    root = locate(root, ("train",), TITLE)
-    listing = Listing()
+        _fill_full(listing, root)
+        return
+    root = locate(root, ("train",), LAYOUT.title)
     unlabelled(listing, image_files(root / "train"), root / "train")
     if (root / "val").is_dir() and (root / "valannot").is_dir():
         images = root / "val"
@@ -56,12 +51,10 @@ def find(root: Path) -> Listing:
             label_root=labels,
             split="val",
         )
-    return listing
 
 
-def _find_full(root: Path) -> Listing:
-    root = locate(root, (FULL, FULL_LABELS), TITLE)
-    listing = Listing()
+def _fill_full(listing: Listing, root: Path) -> None:
+    root = locate(root, (FULL, FULL_LABELS), LAYOUT.title)
     images = {split: [] for split in ("train", "val", "test")}
     for image in image_files(root / FULL):
         images[_split(image.stem)].append(image)
@@ -77,7 +70,6 @@ def _find_full(root: Path) -> Listing:
         split="val",
         rename=lambda stem: f"{stem}_L",
     )
-    return listing
 
 
 def _split(name: str) -> str:
@@ -101,3 +93,15 @@ def read_label(path: Path) -> np.ndarray:
     if bad.size:
         raise BadFile(f"label id {int(bad[0])} is not one of CamVid's (0 to {VOID})")
     return TABLE[ids]
+
+
+LAYOUT = Layout(
+    title="CamVid",
+    needs="train/, val/, valannot/; or 701_StillsRaw_full/, LabeledApproved_full/ with *_L.png",
+    licence="http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid",
+    labels="11 ids, or 32 colours, to train ids: buses and trucks are in car, bicyclists in"
+    " bicycle",
+    size=(480, 360),
+    fill=fill,
+    read_label=read_label,
+)

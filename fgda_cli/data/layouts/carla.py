@@ -25,25 +25,9 @@ from ..formats import (
 )
 from ..images import BadFile
 from ..renaming import renamed
-from .base import Listing, OwnFiles, Reader
+from .base import Listing, OwnFiles, OwnFormat, Reader
 from .folder import pair_folders
 
-TITLE = "CARLA"
-NEEDS = "--images DIR --labels DIR (equal names, or suffixes), --carla-version old|new [--mapping]"
-LICENCE = "https://carla.org"
-LABELS = "semantic tags (red channel) or palette colours to train ids; road lines are road"
-TAKES = frozenset(
-    {
-        "images",
-        "labels",
-        "mapping",
-        "carla_version",
-        "image_suffix",
-        "label_suffix",
-        "only",
-        "split",
-    }
-)
 IDS = {
     "old": {
         1: 2, 2: 4, 4: 11, 5: 5, 6: 0, 7: 0, 8: 1, 9: 8, 10: 13, 11: 3, 12: 7, 13: 10, 18: 6, 22: 9,
@@ -195,3 +179,25 @@ def likely_version(shares: dict[int, float]) -> tuple[str, bool, str]:
         f"{100 * share:.0f} % read as {version}" for version, share in road_and_sky.items()
     )
     return likely, clear, f"road and sky cover {parts}"
+
+
+FORMAT = OwnFormat(
+    title="CARLA",
+    needs="--images DIR --labels DIR (equal names, or suffixes), --carla-version old|new"
+    " [--mapping]",
+    licence="https://carla.org",
+    labels="semantic tags (red channel) or palette colours to train ids; road lines are road",
+    takes=frozenset(
+        {
+            "images",
+            "labels",
+            "mapping",
+            "carla_version",
+            "image_suffix",
+            "label_suffix",
+            "only",
+            "split",
+        }
+    ),
+    open_own=open_own,
+)

@@ -18,13 +18,7 @@ from ..images import BadFile, image_files
 from ..mapping import load_mapping
 from ..names import match_names
 from ..shapes import Shape, Shapes
-from .base import Listing, OwnFiles, Pair, Reader, stem_below
-
-TITLE = "COCO"
-NEEDS = "--images DIR --labels annotations.json [--mapping]"
-LICENCE = "yours"
-LABELS = "names of the categories to classes; unknown names ignored, said once"
-TAKES = frozenset({"images", "labels", "mapping", "only", "split"})
+from .base import Listing, OwnFiles, OwnFormat, Pair, Reader, stem_below
 
 
 @dataclass(frozen=True)
@@ -253,3 +247,13 @@ def _by_base_name(
         for number, base in left.items()
         if bases[base] == 1 and len(paths.get(base, ())) == 1 and paths[base][0] not in taken
     }
+
+
+FORMAT = OwnFormat(
+    title="COCO",
+    needs="--images DIR --labels annotations.json [--mapping]",
+    licence="yours",
+    labels="names of the categories to classes; unknown names ignored, said once",
+    takes=frozenset({"images", "labels", "mapping", "only", "split"}),
+    open_own=open_own,
+)

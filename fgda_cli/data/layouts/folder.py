@@ -11,28 +11,7 @@ from pathlib import Path
 from ...runtime.errors import UsageError
 from ..images import evenly_spaced, folders_of, image_files, label_maps_among
 from ..mapping import decided, load_mapping
-from .base import Listing, OwnFiles, Pair, Reader, pair_by_name, stem_below, unlabelled
-
-TITLE = "own images"
-NEEDS = "--images DIR (or videos) [--labels DIR] of equal names, --mapping or --label-ids"
-LICENCE = "yours"
-LABELS = "by --mapping: ids, [r,g,b] colours or names to classes; else Cityscapes' ids"
-TAKES = frozenset(
-    {
-        "images",
-        "root",
-        "labels",
-        "mapping",
-        "label_ids",
-        "image_suffix",
-        "label_suffix",
-        "only",
-        "split",
-        "every",
-        "label_maps",
-    }
-)
-
+from .base import Listing, OwnFiles, OwnFormat, Pair, Reader, pair_by_name, stem_below, unlabelled
 
 # images whose names are compared, for a hint
 LOOKED_AT = 300
@@ -248,3 +227,27 @@ def _endings(files: Iterable[Path]) -> Iterator[str]:
             if match.start() and len(ending) < 60 and ending not in seen:
                 seen.add(ending)
                 yield ending
+
+
+FORMAT = OwnFormat(
+    title="own images",
+    needs="--images DIR (or videos) [--labels DIR] of equal names, --mapping or --label-ids",
+    licence="yours",
+    labels="by --mapping: ids, [r,g,b] colours or names to classes; else Cityscapes' ids",
+    takes=frozenset(
+        {
+            "images",
+            "root",
+            "labels",
+            "mapping",
+            "label_ids",
+            "image_suffix",
+            "label_suffix",
+            "only",
+            "split",
+            "every",
+            "label_maps",
+        }
+    ),
+    open_own=open_own,
+)

@@ -19,13 +19,8 @@ from ..images import BadFile, image_files
 from ..mapping import load_mapping
 from ..names import match_names
 from ..shapes import FAR, Shape, Shapes, draw
-from .base import Listing, OwnFiles, Reader, pair_by_name
+from .base import Listing, OwnFiles, OwnFormat, Reader, pair_by_name
 
-TITLE = "Labelme"
-NEEDS = "--images DIR [--labels DIR] with one JSON an image [--mapping]"
-LICENCE = "yours"
-LABELS = "names of the shapes to classes; unknown names ignored, said once"
-TAKES = frozenset({"images", "labels", "mapping", "image_suffix", "label_suffix", "only", "split"})
 WITHOUT_AREA = frozenset({"point", "points", "line", "linestrip"})
 
 
@@ -171,3 +166,15 @@ def _mask(text: Any) -> np.ndarray:
     # as for image files: whatever Pillow raises for damaged bytes
     except Exception as error:
         raise BadFile(f"a mask that cannot be read ({type(error).__name__})") from error
+
+
+FORMAT = OwnFormat(
+    title="Labelme",
+    needs="--images DIR [--labels DIR] with one JSON an image [--mapping]",
+    licence="yours",
+    labels="names of the shapes to classes; unknown names ignored, said once",
+    takes=frozenset(
+        {"images", "labels", "mapping", "image_suffix", "label_suffix", "only", "split"}
+    ),
+    open_own=open_own,
+)

@@ -21,14 +21,9 @@ from ..formats import map_colours, read_label_colours
 from ..images import image_files, visible_files
 from ..mapping import load_mapping
 from ..names import match_names
-from .base import Listing, OwnFiles, Pair, Reader, locate, pair_by_name, stem_below
+from .base import Listing, OwnFiles, OwnFormat, Pair, Reader, locate, pair_by_name, stem_below
 from .folder import refuse_neighbours
 
-TITLE = "Pascal VOC / CVAT masks"
-NEEDS = "--root with JPEGImages/ (or --images DIR), SegmentationClass/, labelmap.txt [--mapping]"
-LICENCE = "yours"
-LABELS = "names of labelmap.txt to classes; unknown names ignored, said once"
-TAKES = frozenset({"root", "images", "mapping", "only", "split"})
 # around VOC's objects
 BORDER = (224, 224, 192)
 
@@ -97,9 +92,9 @@ def _root(files: OwnFiles) -> Path:
     """
     if files.images is not None:
         files.folders()
-        return locate(files.root, ("SegmentationClass",), TITLE)
+        return locate(files.root, ("SegmentationClass",), FORMAT.title)
     try:
-        return locate(files.root, ("JPEGImages", "SegmentationClass"), TITLE)
+        return locate(files.root, ("JPEGImages", "SegmentationClass"), FORMAT.title)
     except FgdaError as error:
         if not (files.root / "SegmentationClass").is_dir():
             raise
@@ -201,3 +196,13 @@ def _into_splits(listing: Listing, paired: Listing, root: Path, split: str) -> N
                 listing.pairs.append(Pair(name, part or split, pair.image, label=pair.label))
     if split != "train" and None not in lists.values():
         listing.notes.append("splits are those of ImageSets/Segmentation; --split is not used")
+
+
+FORMAT = OwnFormat(
+    title="Pascal VOC / CVAT masks",
+    needs="--root with JPEGImages/ (or --images DIR), SegmentationClass/, labelmap.txt [--mapping]",
+    licence="yours",
+    labels="names of labelmap.txt to classes; unknown names ignored, said once",
+    takes=frozenset({"root", "images", "mapping", "only", "split"}),
+    open_own=open_own,
+)
