@@ -84,7 +84,7 @@ def affine_norm(conv, norm, x, fixed):
 def published_layers(norm_kernel: bool = False) -> Iterator[None]:
     """Inside, frozen batch norm and the head are computed as the published codes do."""
     from fgda_cli.models.encoders import resnet
-    from fgda_cli.models.heads.aspp import AsppHead
+    from fgda_cli.models.heads import AsppHead
 
     before = resnet.conv_norm, AsppHead.forward
     resnet.conv_norm = (lambda conv, norm, x, fixed: norm(conv(x))) if norm_kernel else affine_norm

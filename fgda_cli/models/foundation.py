@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..runtime.errors import FgdaError
 from .encoders import timm as timm_family
-from .heads.blocks import resize
+from .heads import resize
 from .normalisation import Normalise
 from .shapes import sides
 from .weights import check_finite, find_weights, flat_state, plain_names, read_tensors

@@ -11,9 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..runtime.random import StepStream, generator_of
-from .heads.blocks import resize
-from .heads.linear import LinearHead
-from .heads.segformer import SegformerNeck
+from .heads import LinearHead, SegformerNeck, resize
 from .segmenter import Detail, Output, Segmenter
 from .shapes import sides
 

@@ -10,7 +10,7 @@ from torch import nn
 from fgda_cli.models import weights
 from fgda_cli.models.discriminators import BinaryDiscriminator, FineGrainedDiscriminator
 from fgda_cli.models.encoders import resnet
-from fgda_cli.models.heads.aspp import AsppHead
+from fgda_cli.models.heads import AsppHead
 from fgda_cli.models.segmenter import Segmenter
 from fgda_cli.runtime.errors import FgdaError
 

@@ -15,8 +15,7 @@ from fgda_cli.inference.export import Form, export
 from fgda_cli.methods.optimizers import Recipe, norms, poly, refine
 from fgda_cli.models import checkpoint, encoders
 from fgda_cli.models.encoders import mit
-from fgda_cli.models.heads.daformer import DaformerNeck
-from fgda_cli.models.heads.segformer import SegformerNeck
+from fgda_cli.models.heads import DaformerNeck, SegformerNeck
 from fgda_cli.models.segmenter import Segmenter
 from fgda_cli.models.weights import load_backbone
 from fgda_cli.runtime.errors import FgdaError, UsageError

@@ -18,7 +18,7 @@ from fgda_cli.inference import evaluate, predict
 from fgda_cli.methods import optimizers
 from fgda_cli.methods.registry import method_class, method_names
 from fgda_cli.models import checkpoint
-from fgda_cli.models.heads.aspp import AsppHead
+from fgda_cli.models.heads import AsppHead
 from fgda_cli.presets import load_preset
 from fgda_cli.runtime.devices import Precision
 from fgda_cli.runtime.distributed import ProcessGroup
