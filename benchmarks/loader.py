@@ -25,12 +25,13 @@ from PIL import Image
 from fgda_cli.data.classes import CITYSCAPES_IDS
 from fgda_cli.data.geometry import resize_ids
 from fgda_cli.data.images import write_image
-from fgda_cli.data.loader import Augmentation, PairedSamples, View
+from fgda_cli.data.loader import PairedSamples
 from fgda_cli.data.playground import write_palette_png
 from fgda_cli.data.playground.looks import GAME, STREET
 from fgda_cli.data.playground.scene import draw
 from fgda_cli.data.prepare import How, prepare_layout
 from fgda_cli.data.store import open_dataset
+from fgda_cli.presets import load_preset
 from fgda_cli.runtime.reporter import Reporter
 
 QUIET = Reporter(quiet=True)
@@ -110,10 +111,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_raw(root, arguments.images)
-        augmentation = Augmentation(True, (0.5, 0.5, 0.5, 0.2))
+        settings = load_preset(
+            "gta2city",
+            [
+                f"data.source.size={list(SOURCE)}",
+                f"data.target.size={list(TARGET)}",
+                "data.sampling=uniform",
+            ],
+        ).data
         readers = {}
         disk = {}
-        views = (View(SOURCE), View(TARGET))
         for cache in ("raw", "png"):
             out = root / cache
             prepare_layout("gta5", root / "gta5", How(out, SOURCE, 2, reporter=QUIET, cache=cache))
@@ -122,7 +129,7 @@ def main() -> None:
             )
             source = open_dataset(out, "gta5")
             target = open_dataset(out, "cityscapes")
-            readers[cache] = PairedSamples(source, target, views, seed=0, augmentation=augmentation)
+            readers[cache] = PairedSamples(source, target, settings, seed=0)
             disk[cache] = (
                 sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
                 / 2**20
@@ -131,7 +138,7 @@ def main() -> None:
         gta = Plain(source, root / "gta5/images", root / "gta5/labels", SOURCE, "")
         city = Plain(target, root / "city/leftImg8bit/train", None, TARGET, "_leftImg8bit")
         readers = {
-            "plain": PairedSamples(gta, city, views, seed=0, augmentation=augmentation),
+            "plain": PairedSamples(gta, city, settings, seed=0),
             **readers,
         }
         disk["plain"] = (

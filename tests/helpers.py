@@ -18,13 +18,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from fgda_cli.data.loader import Augmentation, Batch, PairedSamples, View
+from fgda_cli.data.loader import Batch, PairedSamples
 from fgda_cli.data.store import open_dataset
 from fgda_cli.methods.registry import method_class
 from fgda_cli.models import checkpoint
 from fgda_cli.models.foundation import load_foundation
 from fgda_cli.models.segmenter import Segmenter
 from fgda_cli.runtime.reporter import Reporter
+from fgda_cli.settings import Data, Source, Target
 from fgda_cli.training.trainer import Trainer
 
 ROOT = Path(__file__).parent.parent
@@ -35,7 +36,7 @@ TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "
 IMAGENET = [
     torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 ]
-VIEWS = (View((64, 32)), View((64, 32)))
+SIZE = {"size": (64, 32)}
 
 TINY = (
     "data.source.size=[64, 32]",
@@ -171,16 +172,27 @@ def distance(first: dict, second: dict | None = None) -> float:
     )
 
 
-def samples(data_root: Path, **how) -> PairedSamples:
+def data_settings(source: dict = SIZE, target: dict = SIZE, **keys) -> Data:
+    """The section `data` of a preset, not validated: nothing is changed in colour unless told."""
+    plain = {"colour_jitter": (0.0, 0.0, 0.0, 0.0), "sampling": "uniform", "evaluation": None}
+    return Data.model_construct(
+        source=Source.model_construct(**source),
+        target=Target.model_construct(**target),
+        **(plain | keys),
+    )
+
+
+COLOURFUL = {"colour_jitter": (0.5, 0.5, 0.5, 0.2), "blur": 1.0}
+
+
+def samples(data_root: Path, settings: Data | None = None, **how) -> PairedSamples:
     """The small playground's training samples, mirrored, jittered and blurred unless told
     otherwise.
     """
     source = open_dataset(data_root, "playground-game")
     target = open_dataset(data_root, "playground-street")
-    augmentation = how.pop("augmentation", Augmentation(True, (0.5, 0.5, 0.5, 0.2), 1.0))
-    return PairedSamples(
-        source, target, how.pop("views", VIEWS), seed=0, augmentation=augmentation, **how
-    )
+    settings = settings or data_settings(**COLOURFUL)
+    return PairedSamples(source, target, settings, seed=0, **how)
 
 
 # small methods

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from ..runtime.errors import FgdaError
 from ..runtime.random import SampleStream
 from ..runtime.system import on_signal
+from ..settings import Data, Domain, Target
 from . import augment, sampling
 from .classes import IGNORE_INDEX
 from .geometry import resize_ids, resize_image
@@ -37,7 +38,7 @@ class Batch(NamedTuple):
     # images of the target's labelled part, where the preset names one
     labelled: Tensor | None = None
     labelled_ids: Tensor | None = None  # their train ids
-    # bool `[B,H,W]`, False in the target's border (View.border), for methods that read it
+    # bool `[B,H,W]`, False in the target's border (data.target.border), for methods that read it
     # (`Method.reads_border`).
     target_border: Tensor | None = None
 
@@ -58,42 +59,6 @@ class Batch(NamedTuple):
         ]
 
 
-@dataclass(frozen=True)
-class Augmentation:
-    """Augmentation of training images; colours and blur change the source's alone."""
-
-    flip: bool = True
-    colour_jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
-    blur: float = 0.0
-
-
-@dataclass(frozen=True)
-class View:
-    """Geometry of one domain: resized to `size` (width, height) times a random scale, then
-    cropped.
-    """
-
-    size: tuple[int, int]
-    crop: tuple[int, int] | None = None
-    scale: tuple[float, float] = (1.0, 1.0)
-    # of a labelled crop's pixels; crops with more of one class are drawn again
-    max_class_share: float = 1.0
-    # shares of the whole image: top, bottom, left, right
-    border: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How source images are drawn, and which classes are excluded from training."""
-
-    kind: str = "uniform"
-    untrained: tuple[int, ...] = ()
-    rare_class_min_pixels: int = 3000
-    rare_class_crop_pixels: int = 0
-    rare_class_temperature: float = 0.01
-    crop_tries: int | None = None
-
-
 def training_split(dataset: AnyDataset) -> str:
     """Return the split to look at without labels: train, or the first split where there is none."""
     return "train" if "train" in dataset.splits() else dataset.splits()[0]
@@ -107,11 +72,15 @@ class PairedSamples(Dataset):
 
     source: AnyDataset | None
     target: AnyDataset | None
-    # of source and target
-    views: tuple[View, View]
+    settings: Data
     seed: int
-    augmentation: Augmentation = Augmentation()
-    choice: Sampling = Sampling()
+    # train ids that are ignored in training
+    untrained: tuple[int, ...] = ()
+    # how the method draws source images, if it does not follow the settings
+    own_sampling: str | None = None
+    # whether the stage uses the settings' colour jitter and blur
+    changes_colours: bool = True
+    # whether the method reads the target's border
     reads_border: bool = False
     # the target's labelled part
     labelled: AnyDataset | None = None
@@ -128,12 +97,11 @@ class PairedSamples(Dataset):
         self.draw_target = (
             None if shares is None else sampling.uniform(len(self.target_items), shares)
         )
-        self.untrained = np.array(self.choice.untrained, np.uint8)
         if self.source is None:
             return
         counts = np.array([item.counts for item in self.source_items], np.float64)
-        if self.choice.untrained:
-            counts[:, list(self.choice.untrained)] = 0
+        if self.untrained:
+            counts[:, list(self.untrained)] = 0
         if not counts.any():
             raise FgdaError(
                 f"{self.source.name} has no labelled pixel of a trained class, so there is nothing"
@@ -141,14 +109,13 @@ class PairedSamples(Dataset):
             )
         pixels = np.array([item.size[0] * item.size[1] for item in self.source_items])
         shares = self.source.shares(self.source_items)
-        choice = self.choice
         self.draw_source = sampling.make(
-            choice.kind,
+            self.own_sampling or self.settings.sampling,
             counts,
-            choice.rare_class_min_pixels,
+            self.settings.rare_class_min_pixels,
             image_pixels=pixels,
             shares=shares,
-            temperature=choice.rare_class_temperature,
+            temperature=self.settings.rare_class_temperature,
         )
 
     def __len__(self) -> int:
@@ -157,7 +124,7 @@ class PairedSamples(Dataset):
     def class_shares(self) -> Tensor:
         """Return the class shares of the source's trained pixels, `[K]` float64."""
         totals = np.sum([item.counts for item in self.source_items], axis=0, dtype=np.float64)
-        totals[list(self.choice.untrained)] = 0
+        totals[list(self.untrained)] = 0
         return torch.from_numpy(totals / max(totals.sum(), 1))
 
     def untaught(self) -> list[str]:
@@ -194,14 +161,14 @@ class PairedSamples(Dataset):
             rng = np.random.default_rng([self.seed, SampleStream.SOURCE, position])
             index, wanted = self.draw_source.pick(rng)
             drawn = self._labelled(
-                self.source, self.source_items[index], self.views[0], rng=rng, wanted=wanted
+                self.source, self.source_items[index], self.settings.source, rng=rng, wanted=wanted
             )
             sample = dict(zip(("source", "labels"), drawn, strict=True))
         if self.target is not None:
             sample |= self._target(position)
         if self.labelled_items:
             item, rng = self._in_epochs(self.labelled_items, position, SampleStream.LABELLED_ORDER)
-            drawn = self._labelled(self.labelled, item, self.views[1], rng=rng)
+            drawn = self._labelled(self.labelled, item, self.settings.target, rng=rng)
             sample |= dict(zip(("labelled", "labelled_ids"), drawn, strict=True))
         return sample
 
@@ -209,7 +176,7 @@ class PairedSamples(Dataset):
         self,
         dataset: AnyDataset,
         item,
-        view: View,
+        view: Domain,
         rng: np.random.Generator,
         wanted: int | None = None,
     ) -> tuple[Tensor, Tensor]:
@@ -217,33 +184,30 @@ class PairedSamples(Dataset):
         size = augment.scaled_size(view.size, view.scale, rng)
         image = resize_image(dataset.image(item), size, dataset.resample)
         label = self._label(dataset, item, size)
-        image = augment.colour_jitter(image, self.augmentation.colour_jitter, rng)
-        image = augment.random_blur(image, self.augmentation.blur, rng)
+        jitter = self.settings.colour_jitter if self.changes_colours else (0.0, 0.0, 0.0, 0.0)
+        image = augment.colour_jitter(image, jitter, rng)
+        image = augment.random_blur(image, self.settings.blur if self.changes_colours else 0.0, rng)
         if view.crop is not None:
-            least = self.choice.rare_class_crop_pixels
-            tries = self.choice.crop_tries
             box = augment.varied_box(
                 label,
                 view.crop,
                 rng,
                 most=view.max_class_share,
                 wanted=wanted,
-                least=least,
-                tries=tries,
+                least=self.settings.rare_class_crop_pixels,
+                tries=self.settings.crop_tries,
             )
             image = augment.cut(image, box, view.crop, fill=0)
             label = augment.cut(label, box, view.crop)
-        if self.augmentation.flip:
+        if self.settings.flip:
             image, label = augment.random_flip(rng, image, label)
         return to_tensor(image), torch.from_numpy(np.ascontiguousarray(label))
 
     def _label(self, dataset: AnyDataset, item, size: tuple[int, int]) -> np.ndarray:
         label = resize_ids(dataset.label(item), size)
-        return (
-            np.where(np.isin(label, self.untrained), np.uint8(IGNORE_INDEX), label)
-            if len(self.untrained)
-            else label
-        )
+        if not self.untrained:
+            return label
+        return np.where(np.isin(label, self.untrained), np.uint8(IGNORE_INDEX), label)
 
     def use_source(self, dataset: AnyDataset) -> None:
         """Draw from another source from now on, of the same images in another look."""
@@ -254,13 +218,13 @@ class PairedSamples(Dataset):
         """Return a source image that the generator draws, uint8 `[3,H,W]` at the size of its view,
         otherwise unchanged.
         """
-        return self._any(self.source, self.source_items, self.views[0], generator=generator)
+        return self._any(self.source, self.source_items, self.settings.source, generator=generator)
 
     def any_target(self, generator: torch.Generator) -> Tensor:
-        return self._any(self.target, self.target_items, self.views[1], generator=generator)
+        return self._any(self.target, self.target_items, self.settings.target, generator=generator)
 
     @staticmethod
-    def _any(dataset: AnyDataset, items: list, view: View, generator: torch.Generator) -> Tensor:
+    def _any(dataset: AnyDataset, items: list, view: Domain, generator: torch.Generator) -> Tensor:
         item = items[int(torch.randint(len(items), (), generator=generator))]
         return to_tensor(resize_image(dataset.image(item), view.size, dataset.resample))
 
@@ -268,7 +232,7 @@ class PairedSamples(Dataset):
         """Return a source item's train ids `[H,W]` at the size of its view, uncropped."""
         return torch.from_numpy(
             np.ascontiguousarray(
-                self._label(self.source, self.source_items[index], self.views[0].size)
+                self._label(self.source, self.source_items[index], self.settings.source.size)
             )
         )
 
@@ -293,7 +257,7 @@ class PairedSamples(Dataset):
                     np.random.default_rng([self.seed, SampleStream.JOINED_TARGETS, position])
                 )
             ]
-        view = self.views[1]
+        view = self.settings.target
         size = augment.scaled_size(view.size, view.scale, rng)
         image = resize_image(self.target.image(item), size, self.target.resample)
         border = self._border(image.shape[:2], view)
@@ -301,14 +265,14 @@ class PairedSamples(Dataset):
             box = augment.random_box(size, view.crop, rng)
             image = augment.cut(image, box, view.crop, fill=0)
             border = [augment.cut(mask, box, view.crop, fill=0) for mask in border]
-        if self.augmentation.flip:
+        if self.settings.flip:
             image, *border = augment.random_flip(rng, image, *border)
         sample = {"target": to_tensor(image)}
         if border:
             sample["target_border"] = torch.from_numpy(np.ascontiguousarray(border[0])).bool()
         return sample
 
-    def _border(self, size: tuple[int, int], view: View) -> list[np.ndarray]:
+    def _border(self, size: tuple[int, int], view: Target) -> list[np.ndarray]:
         """Return the mask uint8 `[H,W]` of a whole target image (height, width) where the method
         reads it, else nothing.
         """
@@ -328,7 +292,9 @@ class PairedSamples(Dataset):
         """
         for item in self.target_items[rank::processes]:
             yield to_tensor(
-                resize_image(self.target.image(item), self.views[1].size, self.target.resample)
+                resize_image(
+                    self.target.image(item), self.settings.target.size, self.target.resample
+                )
             )
 
     def target_batches(self, size: int = 8) -> Iterator[Tensor]:

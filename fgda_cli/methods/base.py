@@ -160,7 +160,7 @@ class Method:
         """Return optimisers by name: "segmentation" is the preset's on the model, each
         discriminator has an Adam of its own.
         """
-        groups = self.segmentation_groups(recipe.lr, recipe.head_lr_factor)
+        groups = self.segmentation_groups(recipe.lr, recipe.optim.head_lr_factor)
         optimizers = {"segmentation": recipe.make(groups, self.model)}
         for name, discriminator in self.discriminators.items():
             optimizers[name] = adam(

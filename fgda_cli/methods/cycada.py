@@ -139,7 +139,7 @@ class Cycada(Method):
             parameters,
             lr=self.settings.discriminator_lr,
             momentum=0.99,
-            weight_decay=recipe.weight_decay,
+            weight_decay=recipe.optim.weight_decay,
         )
         return super().optimizers(recipe) | {
             "discriminator": Scheduled(discriminator, recipe.schedule)

@@ -59,8 +59,8 @@ class OfflineData:
         return {
             name: {"size": view.size, "files": fingerprint(items)}
             for name, view, items in (
-                ("source", samples.views[0], samples.source_items),
-                ("target", samples.views[1], samples.target_items),
+                ("source", samples.settings.source, samples.source_items),
+                ("target", samples.settings.target, samples.target_items),
             )
         }
 

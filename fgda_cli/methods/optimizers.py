@@ -5,7 +5,7 @@ sets their rates.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..runtime.errors import UsageError
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ..models.segmenter import Segmenter
+    from ..settings import Optim, Stage
 
 # (iteration, length of the schedule) -> factor of every group's rate
 Schedule = Callable[[int, int], float]
@@ -30,26 +31,29 @@ class Scheduled(NamedTuple):
 
 
 class Recipe(NamedTuple):
-    """Settings of optimisation in the stage that runs."""
+    """Settings of optimisation, and the stage that runs."""
 
-    lr: float
-    head_lr_factor: float
-    momentum: float
-    weight_decay: float
-    schedule: Schedule
-    kind: str = "sgd"
-    betas: tuple[float, float] = (0.9, 0.999)
-    decay_norms: bool | Literal["heads"] = True
-    layer_decay: float = 1.0
+    optim: Optim
+    stage: Stage
+
+    @property
+    def lr(self) -> float:
+        return self.stage.lr or self.optim.lr
+
+    @property
+    def schedule(self) -> Schedule:
+        times_decay = self.optim.warmup == "times_decay"
+        return poly(self.optim.poly_power, self.stage.warmup_iterations, times_decay)
 
     def make(self, groups: list[dict], model: Segmenter) -> torch.optim.Optimizer:
         """Return the optimiser of the segmentation network's groups. Raises UsageError for an
         encoder without layers to count.
         """
-        groups = refine(groups, model, self)
-        if self.kind == "adamw":
-            return adamw(groups, betas=self.betas, weight_decay=self.weight_decay)
-        return sgd(groups, momentum=self.momentum, weight_decay=self.weight_decay)
+        optim = self.optim
+        groups = refine(groups, model, optim)
+        if optim.kind == "adamw":
+            return adamw(groups, betas=optim.betas, weight_decay=optim.weight_decay)
+        return sgd(groups, momentum=optim.momentum, weight_decay=optim.weight_decay)
 
 
 def sgd(parameters: Iterable, **settings: Any) -> torch.optim.Optimizer:
@@ -76,13 +80,13 @@ def _made(name: str, parameters: Iterable, settings: dict) -> torch.optim.Optimi
     return getattr(torch.optim, name)(groups, **settings, **({"fused": True} if fused else {}))
 
 
-def refine(groups: list[dict], model: Segmenter, recipe: Recipe) -> list[dict]:
-    """Return the groups, split by weight decay and by the depth of their layer where the recipe
-    asks for it.
+def refine(groups: list[dict], model: Segmenter, optim: Optim) -> list[dict]:
+    """Return the groups, split by weight decay and by the depth of their layer where the settings
+    ask for it.
     """
-    without = {True: (), False: norms(model)}.get(recipe.decay_norms, norms(model.backbone))
+    without = {True: (), False: norms(model)}.get(optim.decay_norms, norms(model.backbone))
     free = {id(p) for layer in without for p in layer.parameters(recurse=False)}
-    factors = _layer_factors(model, recipe.layer_decay) if recipe.layer_decay < 1 else {}
+    factors = _layer_factors(model, optim.layer_decay) if optim.layer_decay < 1 else {}
     if not free and not factors:
         return groups
     refined: dict[tuple, dict] = {}

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from ..data.classes import ClassSet
-from ..data.loader import Augmentation, PairedSamples, Sampling, View
+from ..data.loader import PairedSamples
 from ..methods.base import Engine, Method
-from ..methods.optimizers import Recipe, Scheduled, poly, refine
+from ..methods.optimizers import Recipe, Scheduled, refine
 from ..models import checkpoint
 from ..models.normalisation import batch_norms
 from ..models.segmenter import Segmenter
@@ -132,8 +132,8 @@ def check_network(preset: Preset, stage: Stage, method: type[Method], data: Data
     """
     with torch.device("meta"):
         model = checkpoint.build_model(preset.model, len(data.classes))
-    recipe = recipe_of(preset, stage)
-    refine(model.parameter_groups(recipe.lr, recipe.head_lr_factor), model, recipe)
+    recipe = Recipe(preset.optim, stage)
+    refine(model.parameter_groups(recipe.lr, preset.optim.head_lr_factor), model, preset.optim)
     if preset.model.checkpoint_activations:
         if stage.batch_norm != "frozen" and getattr(model.backbone, "recomputes_norms", True):
             raise UsageError(
@@ -196,35 +196,14 @@ def make_state(method: Method, preset: Preset, stage: Stage, precision: Precisio
 def make_samples(
     preset: Preset, stage: Stage, data: Datasets, method: type[Method]
 ) -> PairedSamples:
-    wanted = preset.data
-    jitter = wanted.colour_jitter if stage.colour_jitter else (0.0, 0.0, 0.0, 0.0)
-    blur = wanted.blur if stage.colour_jitter else 0.0
-    augmentation = Augmentation(wanted.flip, jitter, blur)
-    views = tuple(
-        View(
-            domain.size,
-            domain.crop,
-            domain.scale,
-            max_class_share=domain.max_class_share,
-            border=getattr(domain, "border", View.border),
-        )
-        for domain in (wanted.source, wanted.target)
-    )
-    choice = Sampling(
-        kind=getattr(preset.method, "sampling", None) or wanted.sampling,
-        untrained=data.untrained,
-        rare_class_min_pixels=wanted.rare_class_min_pixels,
-        rare_class_crop_pixels=wanted.rare_class_crop_pixels,
-        rare_class_temperature=wanted.rare_class_temperature,
-        crop_tries=wanted.crop_tries,
-    )
     return PairedSamples(
         data.source,
         data.target,
-        views,
+        preset.data,
         seed=preset.run.seed,
-        augmentation=augmentation,
-        choice=choice,
+        untrained=data.untrained,
+        own_sampling=getattr(preset.method, "sampling", None),
+        changes_colours=stage.colour_jitter,
         reads_border=method.reads_border,
         labelled=data.labelled,
     )
@@ -232,21 +211,4 @@ def make_samples(
 
 def make_optimizers(method: Method, preset: Preset, stage: Stage) -> dict[str, Scheduled]:
     """Return the method's optimisers and schedules for a stage of the preset."""
-    return method.optimizers(recipe_of(preset, stage))
-
-
-def recipe_of(preset: Preset, stage: Stage) -> Recipe:
-    """Return the preset's settings of optimisation in a stage."""
-    optim = preset.optim
-    schedule = poly(optim.poly_power, stage.warmup_iterations, optim.warmup == "times_decay")
-    return Recipe(
-        stage.lr or optim.lr,
-        optim.head_lr_factor,
-        optim.momentum,
-        weight_decay=optim.weight_decay,
-        schedule=schedule,
-        kind=optim.kind,
-        betas=optim.betas,
-        decay_norms=optim.decay_norms,
-        layer_decay=optim.layer_decay,
-    )
+    return method.optimizers(Recipe(preset.optim, stage))

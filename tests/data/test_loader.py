@@ -11,11 +11,9 @@ import pytest
 import torch
 
 from fgda_cli.data import augment, sampling
-from fgda_cli.data.loader import Augmentation, PairedSamples, Positions, Sampling, View, batches
+from fgda_cli.data.loader import PairedSamples, Positions, batches
 from fgda_cli.data.store import open_dataset
-from tests.helpers import samples
-
-VIEWS = (View((64, 32)), View((64, 32)))
+from tests.helpers import SIZE, data_settings, samples
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -38,7 +36,7 @@ def test_processes_share_each_batch_evenly_and_in_order(processes):
 
 
 def test_targets_are_seen_equally_often(data_root):
-    paired = samples(data_root, augmentation=Augmentation(flip=False))
+    paired = samples(data_root, data_settings(flip=False))
     epoch = {
         paired[position]["target"].numpy().tobytes() for position in range(len(paired.target_items))
     }
@@ -47,10 +45,7 @@ def test_targets_are_seen_equally_often(data_root):
 
 def test_untrained_classes_become_ignored(data_root):
     labels = torch.cat(
-        [
-            samples(data_root, choice=Sampling(untrained=(0, 2)))[p]["labels"].flatten()
-            for p in range(4)
-        ]
+        [samples(data_root, untrained=(0, 2))[p]["labels"].flatten() for p in range(4)]
     )
     assert (
         not torch.isin(labels, torch.tensor([0, 2], dtype=torch.uint8)).any()
@@ -134,9 +129,7 @@ def test_class_weights_follow_their_formula_and_are_one_on_average(data_root):
     assert weights[255] == 1 and paired.class_weights(0.0) is None
     inverse = paired.class_weights(1.0).numpy()
     assert inverse[present] * shares == pytest.approx(np.full(len(present), 1 / len(present)))
-    untrained = (
-        samples(data_root, choice=Sampling(untrained=(int(present[0]),))).class_weights(0.5).numpy()
-    )
+    untrained = samples(data_root, untrained=(int(present[0]),)).class_weights(0.5).numpy()
     assert untrained[present[0]] == 1 and (
         untrained[present[1:]] * shares[1:] / shares[1:].sum()
     ).sum() == pytest.approx(1)
@@ -157,13 +150,13 @@ def test_the_border_goes_with_crop_and_mirror(data_root, seed):
         int(0.05 * width) : width - int(0.2 * width),
     ] = True
     picture = np.where(inside[..., None], 0, 255).astype(np.uint8).repeat(3, 2)
-    plain = View((width, height), (40, 24), border=border)
-    samples = PairedSamples(None, target, (plain, plain), seed=seed, reads_border=True)
+    settings = data_settings(target=SIZE | {"crop": (40, 24), "border": border})
+    samples = PairedSamples(None, target, settings, seed=seed, reads_border=True)
     samples.target = replace_image(target, picture)
     for position in range(6):
         found = samples[position]
         assert torch.equal(found["target_border"], found["target"][0] == 0)
-    assert "target_border" not in PairedSamples(None, target, (plain, plain), seed=seed)[0]
+    assert "target_border" not in PairedSamples(None, target, settings, seed=seed)[0]
 
 
 def replace_image(dataset, picture):

@@ -11,12 +11,12 @@ import numpy as np
 from fgda_cli.data.loader import PairedSamples
 from fgda_cli.data.store import open_dataset
 from fgda_cli.models import checkpoint
-from tests.helpers import VIEWS, fgda
+from tests.helpers import data_settings, fgda
 
 
 def test_classes_without_a_pixel_are_untaught(data_root):
     source = open_dataset(data_root, "playground-game")
-    samples = PairedSamples(source, None, VIEWS, seed=0)
+    samples = PairedSamples(source, None, data_settings(), seed=0)
     totals = np.sum([item.counts for item in source.items("train")], axis=0)
     assert samples.untaught() == [
         name for name, total in zip(source.classes.names, totals, strict=True) if total == 0

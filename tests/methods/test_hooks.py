@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from fgda_cli.data.loader import Augmentation, PairedSamples, Positions, Sampling, View, batches
+from fgda_cli.data.loader import PairedSamples, Positions, batches
 from fgda_cli.data.store import JoinedDataset, open_dataset, open_domain
 from fgda_cli.methods.base import EVERY, Method, MethodSettings
 from fgda_cli.methods.offline import OfflineData
@@ -22,15 +22,7 @@ from fgda_cli.presets import load_preset
 from fgda_cli.runtime.errors import FgdaError, UsageError
 from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.training import stages
-from tests.helpers import crash_at
-
-
-def samples(data_root, **how):
-    source = open_dataset(data_root, "playground-game")
-    target = open_dataset(data_root, "playground-street")
-    views = how.pop("views", (View((64, 32)), View((64, 32))))
-    augmentation = how.pop("augmentation", Augmentation(flip=True))
-    return PairedSamples(source, target, views, seed=0, augmentation=augmentation, **how)
+from tests.helpers import SIZE, crash_at, data_settings, samples
 
 
 class Translator(Method):
@@ -168,8 +160,8 @@ def test_asked_for_fields_come_and_others_do_not(data_root):
 
 
 def test_crops_keep_labels_on_images_and_mark_what_lies_beyond(data_root):
-    views = (View((64, 32), crop=(48, 48), scale=(0.5, 1.0)), View((64, 32), crop=(80, 24)))
-    paired = samples(data_root, views=views, augmentation=Augmentation(flip=False))
+    source = SIZE | {"crop": (48, 48), "scale": (0.5, 1.0)}
+    paired = samples(data_root, data_settings(source, SIZE | {"crop": (80, 24)}, flip=False))
     for position in range(4):
         sample = paired[position]
         assert sample["source"].shape[1:] == sample["labels"].shape == (48, 48) and sample[
@@ -181,8 +173,9 @@ def test_crops_keep_labels_on_images_and_mark_what_lies_beyond(data_root):
 
 
 def test_a_position_alone_decides_crops_and_views(data_root):
-    views = (View((64, 32), crop=(32, 32), scale=(0.8, 1.2)), View((64, 32), crop=(32, 32)))
-    first, again = (samples(data_root, views=views) for _ in range(2))
+    target = SIZE | {"crop": (32, 32)}
+    settings = data_settings(target | {"scale": (0.8, 1.2)}, target)
+    first, again = (samples(data_root, settings) for _ in range(2))
     [first[p] for p in (0, 3)]
     for key, value in first[7].items():
         assert torch.equal(value, again[7][key])
@@ -193,7 +186,7 @@ def test_several_data_sets_are_one_domain(data_root):
     assert isinstance(joined, JoinedDataset) and joined.name == "playground-game+playground-street"
     assert len(joined.items("train")) == 20
     twice = open_domain(data_root, ("playground-game", "playground-game"))
-    paired = PairedSamples(twice, None, (View((64, 32)), View((64, 32))), seed=0)
+    paired = PairedSamples(twice, None, data_settings(), seed=0)
     assert len(paired.source_items) == 20 and paired[0]["labels"].shape == (32, 64)
 
 
@@ -204,10 +197,8 @@ def test_joined_data_sets_come_by_their_weights(data_root, tmp_path, kind):
     joined = open_domain(tmp_path, ("one", "two"), (3.0, 1.0))
     shares = joined.shares(joined.items("train"))
     assert shares.sum() == pytest.approx(1) and shares[:10].sum() == pytest.approx(0.75)
-    views = (View((64, 32)), View((64, 32)))
-    paired = PairedSamples(
-        joined, joined, views, seed=0, choice=Sampling(kind, rare_class_min_pixels=0)
-    )
+    settings = data_settings(sampling=kind, rare_class_min_pixels=0)
+    paired = PairedSamples(joined, joined, settings, seed=0)
     draws = [paired.draw_source(np.random.default_rng(n)) for n in range(2000)]
     assert np.mean([index < 10 for index in draws]) == pytest.approx(
         0.75, abs=0.05 if kind == "uniform" else 0.15

@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 
 from fgda_cli.data import augment, sampling
-from fgda_cli.data.loader import Augmentation, PairedSamples, View
+from fgda_cli.data.loader import PairedSamples
 from fgda_cli.data.store import open_dataset
 from fgda_cli.data.tensor_augment import strong_view
 from fgda_cli.methods.mic import block_mask, stay
-from fgda_cli.methods.optimizers import Recipe, poly, refine
+from fgda_cli.methods.optimizers import poly, refine
 from fgda_cli.methods.pieces.distillation import WEAK
 from fgda_cli.methods.registry import method_class
 from fgda_cli.methods.vfmuda import STRONG
@@ -125,7 +125,7 @@ def test_pseudo_labels_of_image_and_mirror_image():
 
 
 def test_border_of_a_frame():
-    view = View((200, 100), border=load_preset("gta2city-vfmuda", []).data.target.border)
+    view = load_preset("gta2city-vfmuda", []).data.target
     (mask,) = PairedSamples._border(SimpleNamespace(reads_border=True), (100, 200), view)
     assert int(mask.sum()) == 13536 and mask.size - int(mask.sum()) == 6464
 
@@ -175,16 +175,8 @@ def test_learning_rates_by_part():
         head="upscale",
         head_width=8,
     )
-    recipe = Recipe(
-        preset.optim.lr,
-        preset.optim.head_lr_factor,
-        0.9,
-        weight_decay=0.01,
-        schedule=poly(1.0),
-        kind="adamw",
-        layer_decay=0.9,
-    )
-    groups = refine(model.parameter_groups(recipe.lr, recipe.head_lr_factor), model, recipe)
+    optim = preset.optim.model_copy(update={"layer_decay": 0.9, "decay_norms": True})
+    groups = refine(model.parameter_groups(optim.lr, optim.head_lr_factor), model, optim)
     rate = {id(p): group["lr"] for group in groups for p in group["params"]}
     named = {name: rate[id(p)] for name, p in model.named_parameters()}
     # norms, biases and embeddings decay as the rest
@@ -414,5 +406,5 @@ def test_the_samples_read_the_new_keys(data_root, tiny_preset):
     cold = make_samples(
         tiny_preset("data.sampling=rare_class"), preset.adapt, data, method=method_class("vfmuda")
     )
-    assert samples.choice.crop_tries == 20 and isinstance(samples.augmentation, Augmentation)
+    assert samples.settings.crop_tries == 20
     assert not np.array_equal(samples.draw_source.cumulative, cold.draw_source.cumulative)

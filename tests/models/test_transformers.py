@@ -12,14 +12,14 @@ import torch.nn.functional as F
 
 from fgda_cli.data.geometry import InputRule
 from fgda_cli.inference.export import Form, export
-from fgda_cli.methods.optimizers import Recipe, norms, poly, refine
+from fgda_cli.methods.optimizers import norms, refine
 from fgda_cli.models import checkpoint, encoders
 from fgda_cli.models.encoders import mit
 from fgda_cli.models.heads import DaformerNeck, SegformerNeck
 from fgda_cli.models.segmenter import Segmenter
 from fgda_cli.models.weights import load_backbone
 from fgda_cli.runtime.errors import FgdaError, UsageError
-from fgda_cli.settings import Model
+from fgda_cli.settings import Model, Optim
 from fgda_cli.studies.importing import import_checkpoint
 from tests.helpers import IMAGENET, close, fgda, needs, random_state
 
@@ -559,10 +559,7 @@ def test_weight_decay_of_the_heads_norms_alone():
         ),
         5,
     )
-    recipe = Recipe(
-        1e-4, 10, 0.9, weight_decay=0.01, schedule=poly(1.0), kind="adamw", decay_norms="heads"
-    )
-    groups = refine(model.parameter_groups(1e-4, 10), model, recipe)
+    groups = refine(model.parameter_groups(1e-4, 10), model, Optim(decay_norms="heads"))
     free = {id(p) for group in groups if group.get("weight_decay") == 0.0 for p in group["params"]}
     assert free == {
         id(p) for layer in norms(model.backbone) for p in layer.parameters(recurse=False)

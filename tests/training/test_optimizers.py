@@ -14,9 +14,12 @@ from fgda_cli.models import checkpoint
 from fgda_cli.models.segmenter import Segmenter
 from fgda_cli.runtime.errors import UsageError
 from fgda_cli.runtime.reporter import Reporter
+from fgda_cli.settings import Optim, Stage
 from fgda_cli.training import stages
 
 VIT = "timm:test_vit"
+
+STAGE = Stage(iterations=1)
 
 
 def test_warm_up_times_the_decay_as_mmsegmentation():
@@ -32,17 +35,12 @@ def test_warm_up_times_the_decay_as_mmsegmentation():
 def test_nothing_is_split_where_nothing_is_asked_for():
     model = Segmenter(3, "resnet18", width=8)
     groups = model.parameter_groups(1.0, 10.0)
-    assert (
-        refine(groups, model, Recipe(1.0, 10.0, 0.9, weight_decay=5e-4, schedule=poly(0.9)))
-        is groups
-    )
+    assert refine(groups, model, Optim()) is groups
 
 
 def test_norms_are_freed_of_decay():
     model = Segmenter(3, "resnet18", width=8, head="fused", head_width=16, dilations=(2,)).train()
-    recipe = Recipe(
-        1.0, 10.0, 0.9, weight_decay=0.1, schedule=poly(0.9), kind="adamw", decay_norms=False
-    )
+    recipe = Recipe(Optim(weight_decay=0.1, kind="adamw", decay_norms=False), STAGE)
     optimizer = recipe.make(model.parameter_groups(1.0, 10.0), model)
     assert isinstance(optimizer, torch.optim.AdamW)
     free = {
@@ -71,9 +69,7 @@ def test_blocks_of_a_transformer_learn_the_slower_the_deeper_they_lie():
     model = Segmenter(3, VIT, output_stride="native", multi_level=False)
     depths = model.backbone.layer_depths()
     last = max(depths.values()) + 1
-    recipe = Recipe(
-        1.0, 10.0, 0.9, weight_decay=0.1, schedule=poly(0.9), kind="adamw", layer_decay=0.5
-    )
+    recipe = Recipe(Optim(weight_decay=0.1, kind="adamw", layer_decay=0.5), STAGE)
     rates = {
         id(p): group["lr"]
         for group in recipe.make(model.parameter_groups(1.0, 10.0), model).param_groups
@@ -94,9 +90,7 @@ def test_blocks_of_a_transformer_learn_the_slower_the_deeper_they_lie():
 def test_an_encoder_without_blocks_has_no_layer_decay():
     model = Segmenter(3, "resnet18", width=8)
     with pytest.raises(UsageError, match="no transformer blocks"):
-        Recipe(1.0, 10.0, 0.9, weight_decay=0.1, schedule=poly(0.9), layer_decay=0.9).make(
-            model.parameter_groups(1.0, 10.0), model
-        )
+        Recipe(Optim(layer_decay=0.9), STAGE).make(model.parameter_groups(1.0, 10.0), model)
 
 
 def test_a_run_with_all_of_it_trains_and_its_first_step_is_no_longer_than_allowed(
