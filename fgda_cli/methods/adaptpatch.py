@@ -99,11 +99,13 @@ class AdaptPatch(AdaptSegNet):
     def head_parameters(self) -> list[nn.Parameter]:
         return [*self.modules["patch_head"].parameters()]
 
-    def segmentation(self, output: Output, labels: Tensor) -> dict[str, Tensor]:
+    def segmentation_losses(self, output: Output, labels: Tensor) -> dict[str, Tensor]:
         """Return the source's losses, including the loss on its patches' modes."""
         logits = self.patch_logits(output.logits, labels.shape[-2:])
         loss = self.cross_entropy(logits, self.modes_of(labels), by_class=False)
-        return super().segmentation(output, labels) | {"mode": self.settings.lambda_mode * loss}
+        return super().segmentation_losses(output, labels) | {
+            "mode": self.settings.lambda_mode * loss
+        }
 
     def modes_of(self, labels: Tensor) -> Tensor:
         """Return the nearest centroid of each patch `[B,U,V]`, 255 for patches without labels."""

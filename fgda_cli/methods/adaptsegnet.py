@@ -65,7 +65,7 @@ class AdaptSegNet(Method):
         roots = []
         grads = []
         for name, discriminator in self.discriminators.items():
-            maps, grad, adversarial_terms = self.adversarial_step(
+            maps, grad, adversarial_terms = self.adversarial_pass(
                 name, discriminator, source, target=target, batch=batch
             )
             roots.append(maps)
@@ -74,7 +74,7 @@ class AdaptSegNet(Method):
         torch.autograd.backward(roots, grads)
         return terms
 
-    def adversarial_step(
+    def adversarial_pass(
         self, name: str, discriminator: nn.Module, source: Output, target: Output, batch: Batch
     ):
         """Run the discriminator's backward pass; return the target's maps, the adversarial gradient

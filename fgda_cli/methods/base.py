@@ -97,10 +97,28 @@ class Engine:
 class Method:
     """Base of all methods: supervised training on the source.
 
-    A subclass adds `step` terms and the networks in `self.modules` (saved, moved, trained and
-    resumed with the run); discriminators go into `self.discriminators` too and get an Adam of their
-    own. Networks that are only looked at (an ImageNet backbone, a former teacher) go into
+    A subclass adds losses in `step`, and networks in `self.modules` (saved, moved, trained and
+    resumed with the run). Discriminators go into `self.discriminators` too and get an Adam of their
+    own. Networks that only give targets (an ImageNet backbone, a former teacher) go into
     `self.references`: moved, never trained, never saved.
+
+    The trainer calls a method in this order:
+
+        method.check(settings, model, source, target)    # before anything is written
+        method = Method(model, settings, engine)
+        method.before_training(data)                     # at every start, before a resume
+        optimizers = method.optimizers(recipe)
+        for iteration in range(total):
+            method.begin_iteration(iteration, total, target_images)
+            for part in batch.split(accumulate):         # one, unless `accumulate` says more
+                terms = method.step(part)                # leaves gradients in `.grad`
+                terms |= method.labelled_step(part)      # if the target has labels
+            ...                                          # gradients are averaged, optimisers step
+            method.end_iteration(iteration)
+            method.inference_state_dict()                # when a checkpoint or validation is due
+
+    Names say what runs backward: `step` and `*_pass` do, `*_loss` and `*_losses` return losses that
+    somebody else sums and runs backward once.
     """
 
     Settings = MethodSettings
@@ -181,7 +199,7 @@ class Method:
         """Run eq. 1 on labelled target images, where there are any; called after `step`."""
         output = self.forward(batch.labelled)
         loss = self.settings.lambda_labelled * sum(
-            Method.segmentation(self, output, batch.labelled_ids).values()
+            Method.segmentation_losses(self, output, batch.labelled_ids).values()
         )
         self.backward(loss)
         return {"labelled": loss}
@@ -337,7 +355,7 @@ class Method:
             values - values.detach()
         )
 
-    def segmentation(self, output: Output, labels: Tensor) -> dict[str, Tensor]:
+    def segmentation_losses(self, output: Output, labels: Tensor) -> dict[str, Tensor]:
         """Return eq. 1 on the main head and, weighted, on the auxiliary one."""
         temperature = self.settings.seg_temperature
         terms = {"seg": self.output_loss(output, labels, temperature=temperature)}
@@ -351,6 +369,6 @@ class Method:
         terms.
         """
         output = self.forward(batch.source, is_target=False)
-        terms = self.segmentation(output, batch.labels)
+        terms = self.segmentation_losses(output, batch.labels)
         self.backward(sum(terms.values()))
         return output, terms

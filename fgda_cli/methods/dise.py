@@ -123,18 +123,18 @@ class Dise(Method):
         target = self.forward(batch.target)
         images = self.put_together(source, target, batch)
         with fixed(*self.judges.values(), *self.image_judges.values()):
-            terms = self.segmentation(source, batch.labels) | self.maker_terms(
+            terms = self.segmentation_losses(source, batch.labels) | self.maker_losses(
                 images, target, batch
             )
             self.backward(sum(terms.values()))
         translated = self.forward(to_pixels(images["s2t"].detach()), is_target=False)
-        terms_of_translated = self.segmentation(translated, batch.labels)
+        terms_of_translated = self.segmentation_losses(translated, batch.labels)
         again = {
             f"{name}_translated": self.settings.lambda_translated * term
             for name, term in terms_of_translated.items()
         }
         self.backward(sum(again.values()))
-        disc = self.judge_terms(images, source, target, batch=batch)
+        disc = self.judge_losses(images, source, target, batch=batch)
         self.backward(sum(disc.values()))
         return terms | again | disc
 
@@ -160,7 +160,7 @@ class Dise(Method):
                 for two in "st"
             }
 
-    def maker_terms(
+    def maker_losses(
         self, images: dict[str, Tensor], target: Output, batch: Batch
     ) -> dict[str, Tensor]:
         """Return the weighted losses of the networks that make images and class maps."""
@@ -189,7 +189,7 @@ class Dise(Method):
             )
         return terms
 
-    def judge_terms(
+    def judge_losses(
         self, images: dict[str, Tensor], source: Output, target: Output, batch: Batch
     ) -> dict[str, Tensor]:
         """Return the discriminators' losses; the image discriminators' every fifth iteration."""

@@ -62,7 +62,7 @@ class Fada(Method):
         terms |= self.target_pass(source, target, batch)
         return terms
 
-    def target_terms(self, target: Output, size: tuple[int, int]) -> dict[str, Tensor]:
+    def target_losses(self, target: Output, size: tuple[int, int]) -> dict[str, Tensor]:
         """Return further weighted losses of the target's logits; fgda.py adds the paper's
         entropy.
         """
@@ -79,13 +79,13 @@ class Fada(Method):
             weight = self.settings.lambda_adv * (
                 self.settings.aux_adv_factor if name.startswith("aux") else 1.0
             )
-            adversarial, discriminating, grad = self.adversarial_step(
+            adversarial, discriminating, grad = self.adversarial_pass(
                 name, discriminator, source, target=target, batch=batch, weight=weight
             )
             prefix = "aux_" if name.startswith("aux") else ""
             terms |= {f"{prefix}adv": weight * adversarial, f"{prefix}disc": discriminating}
             grads.append((self.level(target, name)[0], grad))
-        extra = self.target_terms(target, size)
+        extra = self.target_losses(target, size)
         roots = [features for features, _ in grads]
         seeds = [grad for _, grad in grads]
         if extra:
@@ -101,7 +101,7 @@ class Fada(Method):
             return output.aux_features, output.aux_logits
         return output.features, output.logits
 
-    def adversarial_step(
+    def adversarial_pass(
         self,
         name: str,
         discriminator: nn.Module,

@@ -29,7 +29,7 @@ class Fgda(Fada):
 
     Settings = FgdaSettings
 
-    def target_terms(self, target: Output, size: tuple[int, int]) -> dict[str, Tensor]:
+    def target_losses(self, target: Output, size: tuple[int, int]) -> dict[str, Tensor]:
         levels = {"entropy": (target.logits, 1.0)}
         if target.aux_logits is not None:
             levels["aux_entropy"] = (target.aux_logits, self.settings.aux_adv_factor)

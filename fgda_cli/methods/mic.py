@@ -138,7 +138,7 @@ class Mic(SelfTraining, Distillation, Fgda):
 
     def source_pass(self, batch: Batch) -> tuple[Output, dict[str, Tensor]]:
         output = self.forward(batch.source, is_target=False)
-        terms = self.segmentation(output, batch.labels)
+        terms = self.segmentation_losses(output, batch.labels)
         if self.things is not None:
             terms["feature_distance"] = self.settings.lambda_fd * self.feature_distance(
                 output, batch
@@ -177,11 +177,11 @@ class Mic(SelfTraining, Distillation, Fgda):
         weight[:, max(0, height - self.settings.ignore_bottom) :] = 0
         return weight
 
-    def student_terms(self, batch: Batch, guess: Tensor, sure: Tensor) -> dict[str, Tensor]:
-        terms = super().student_terms(batch, guess, sure)
+    def student_pass(self, batch: Batch, guess: Tensor, sure: Tensor) -> dict[str, Tensor]:
+        terms = super().student_pass(batch, guess, sure)
         if self.settings.lambda_masked:
             terms["masked"] = self.masked_pass(batch, guess, sure)
-        return terms | self.distil_terms(batch, self.iteration)
+        return terms | self.distillation_pass(batch, self.iteration)
 
     def masked_pass(self, batch: Batch, guess: Tensor, sure: Tensor) -> Tensor:
         """Run forward and backward on masked images; a function of its own frees the output before

@@ -58,11 +58,11 @@ class Pycda(Method):
     def step(self, batch: Batch) -> dict[str, Tensor]:
         _, terms = self.source_pass(batch)
         logits = self.upsample(self.forward(batch.target).logits, batch.target.shape[-2:])
-        target = self.target_terms(logits)
+        target = self.target_losses(logits)
         self.backward(sum(target.values()))
         return terms | target
 
-    def target_terms(self, logits: Tensor) -> dict[str, Tensor]:
+    def target_losses(self, logits: Tensor) -> dict[str, Tensor]:
         """Return weighted losses of the target's logits `[B,K,H,W]` at the images' size, by
         level.
         """

@@ -161,10 +161,10 @@ class Siban(AdaptSegNet):
     def step(self, batch: Batch) -> dict[str, Tensor]:
         self.excess = []
         source, bottleneck = self.squeeze(self.forward(batch.source, is_target=False), 0)
-        terms = self.segmentation(source, batch.labels) | {"bottleneck": 0.5 * bottleneck}
+        terms = self.segmentation_losses(source, batch.labels) | {"bottleneck": 0.5 * bottleneck}
         self.backward(sum(terms.values()))
         target, bottleneck = self.squeeze(self.forward(batch.target), 1)
-        z, grad, adversarial = self.adversarial_step(
+        z, grad, adversarial = self.adversarial_pass(
             "discriminator",
             self.discriminators["discriminator"],
             source,

@@ -120,7 +120,7 @@ def test_making_images_teaches_no_discriminator():
     source = method.forward(data.source, is_target=False)
     target = method.forward(data.target)
     images = method.put_together(source, target, data)
-    method.judge_terms(images, source, target, data)["main_disc"].backward()
+    method.judge_losses(images, source, target, data)["main_disc"].backward()
     torch.testing.assert_close(found, method.modules["main"].layers[0].weight.grad)
 
 

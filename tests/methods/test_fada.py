@@ -88,9 +88,9 @@ def test_every_method_steps_from_a_trained_model_without_losing_it(name):
     def source_loss() -> float:
         with torch.no_grad():
             return float(
-                method.segmentation(method.forward(data.source, is_target=False), data.labels)[
-                    "seg"
-                ]
+                method.segmentation_losses(
+                    method.forward(data.source, is_target=False), data.labels
+                )["seg"]
             )
 
     start = source_loss()

@@ -218,7 +218,7 @@ def test_a_loss_that_is_not_finite_ends_a_run_on_a_gpu_before_anything_broken_is
     """Found one iteration late, yet the checkpoint of that very iteration is not written."""
     preset = tiny_preset("adapt.checkpoint_every=2", method="fgda")
     job = stages.Job(preset, data_root, tmp_path / "run", device="pretended", reporter=QUIET)
-    original = method_class("fgda").target_terms
+    original = method_class("fgda").target_losses
 
     def broken(self, target, size):
         terms = original(self, target, size)
@@ -231,7 +231,7 @@ def test_a_loss_that_is_not_finite_ends_a_run_on_a_gpu_before_anything_broken_is
     with (
         pretended_gpu(),
         mock.patch.object(stages, "pick_device", lambda name: DEVICE),
-        mock.patch.object(method, "target_terms", broken),
+        mock.patch.object(method, "target_losses", broken),
         mock.patch.object(method, "begin_iteration", begin),
         pytest.raises(
             FgdaError, match="loss 'entropy' is not finite at iteration 4; the last good checkpoint"

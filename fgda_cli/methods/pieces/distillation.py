@@ -123,7 +123,7 @@ class Distillation(Method):
         own = self.modules["feature_head"].parameters() if "feature_head" in self.modules else ()
         return [*super().head_parameters(), *own]
 
-    def distil_terms(self, batch: Batch, iteration: int) -> dict[str, Tensor]:
+    def distillation_pass(self, batch: Batch, iteration: int) -> dict[str, Tensor]:
         """Run a forward and a backward pass for each domain whose weight is not 0, and return the
         losses.
         """

@@ -123,7 +123,7 @@ class SelfTraining(Method):
     def step(self, batch: Batch) -> dict[str, Tensor]:
         terms = self.paired_step(batch)
         probs, guess = self.teach(batch.target, batch.target.shape[-2:])
-        return terms | self.student_terms(
+        return terms | self.student_pass(
             batch, guess, self.sure_share(probs) * self.trust(guess) * self.inside(batch)
         )
 
@@ -169,7 +169,7 @@ class SelfTraining(Method):
         """Run the step of the class beside this one, which does not use the teacher's labels."""
         return super().step(batch)
 
-    def student_terms(self, batch: Batch, guess: Tensor, sure: Tensor) -> dict[str, Tensor]:
+    def student_pass(self, batch: Batch, guess: Tensor, sure: Tensor) -> dict[str, Tensor]:
         """Return the losses by the teacher's train ids `[B,H,W]` and its pixels' weights (which
         broadcast to `[B,H,W]`).
         """
