@@ -88,7 +88,10 @@ GROUPS = {
 }
 for group, commands in GROUPS.items():
     for name, function in commands.items():
-        app.command(name, rich_help_panel=group)(function)
+        register = app.command(
+            name, cls=cli.Command, help=cli.help_of(function), rich_help_panel=group
+        )
+        register(cli.name_types(function))
 
 
 def _version(wanted: bool) -> None:
@@ -195,7 +198,8 @@ def _exit_code(error: BaseException) -> int:
             return 2
         context = getattr(error, "ctx", None)
         hint = f" (see {context.command_path} --help)" if context is not None else ""
-        tell(f"fgda: {' '.join(error.format_message().split())}{hint}")
+        message = error.format_message().replace(": Value error, ", ": ")
+        tell(f"fgda: {' '.join(message.split())}{hint}")
         return getattr(error, "exit_code", 2)
     if type(error).__name__ == "Abort":
         error = KeyboardInterrupt()

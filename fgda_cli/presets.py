@@ -38,6 +38,24 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
+def about(path: Path) -> str:
+    """Return what a preset is for: the first sentence of the comment that its file begins with."""
+    lines = []
+    for line in read_text(path).splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line.removeprefix("#").strip())
+    # "et al. 2019" ends no sentence
+    sentence = re.split(r"\.(?= [A-Z]|$)", " ".join(lines), maxsplit=1)[0]
+    return sentence.rstrip(":")
+
+
+def own_presets(folder: Path) -> list[Path]:
+    """Return the presets that lie in a folder: YAML files that extend another."""
+    files = sorted(folder.glob("*.yaml"))
+    return [path for path in files if re.search(r"^extends:", read_text(path), re.M)]
+
+
 def load_preset(
     name: str,
     overrides: tuple[str, ...] | list[str] = (),

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -71,11 +71,19 @@ def needs(*packages: str) -> pytest.MarkDecorator:
 # the command line
 
 
+def with_preset(arguments: Iterable) -> list[str]:
+    """Name the playground where a training command names no preset."""
+    words = [*map(str, arguments)]
+    trains = words[:1] in (["pretrain"], ["adapt"], ["ablate"])
+    is_named = {"--preset", "-p", "--help"} & {word.partition("=")[0] for word in words}
+    return [words[0], "--preset", "playground", *words[1:]] if trains and not is_named else words
+
+
 def fgda(*arguments, cwd=None, stdin: bytes | None = None) -> subprocess.CompletedProcess:
     """Run a command in this process: a second less than in one of its own. What it changes of the
     process is put back.
     """
-    command = [*map(str, arguments)]
+    command = with_preset(arguments)
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
     with _as_before(), redirect_stdout(out), redirect_stderr(err):
         from fgda_cli.app import main

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from fgda_cli.data.images import write_image
-from tests.helpers import set_flags
+from tests.helpers import set_flags, with_preset
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -54,7 +54,7 @@ def run(project, *commands):
         "import sys, json; from fgda_cli.app import main; sys.exit(max(map(main,"
         " json.loads(sys.argv[1]))))"
     )
-    command = [sys.executable, "-c", code, json.dumps([[*map(str, words)] for words in commands])]
+    command = [sys.executable, "-c", code, json.dumps([with_preset(words) for words in commands])]
     done = subprocess.run(
         command, cwd=project, env=environment, capture_output=True, text=True, timeout=300
     )

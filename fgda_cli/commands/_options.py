@@ -4,13 +4,18 @@ commands.
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Optional
+from types import UnionType
+from typing import Annotated, Any, Literal, Optional, Union, get_args, get_origin, get_type_hints
 
 import typer
+from typer.core import TyperCommand
+from typer.models import OptionInfo
 
 from ..runtime.distributed import ranks
 from ..runtime.errors import FgdaError, UsageError
@@ -47,6 +52,16 @@ PresetName = Annotated[
         autocompletion=complete_presets,
     ),
 ]
+PresetChoice = Annotated[
+    Optional[str],
+    typer.Option(
+        "--preset",
+        "-p",
+        help="Preset name or path/to.yaml (fgda presets lists them).",
+        rich_help_panel="Preset",
+        autocompletion=complete_presets,
+    ),
+]
 SetValues = Annotated[
     Optional[list[str]],
     typer.Option(
@@ -68,7 +83,10 @@ MethodName = Annotated[
 ]
 Out = Annotated[
     Optional[Path],
-    typer.Option(help="Run folder. Default: runs/PRESET/STAGE-seedN.", rich_help_panel=RESULT),
+    typer.Option(
+        help="Run folder. Default: runs/PRESET/pretrain-seedN or runs/PRESET/adapt-METHOD-seedN.",
+        rich_help_panel=RESULT,
+    ),
 ]
 OutFolder = Annotated[
     Path, typer.Option("--out", help="Folder for the results.", rich_help_panel=RESULT)
@@ -82,8 +100,10 @@ DataRoot = Annotated[
         help="Folder of prepared data sets. Default: $FGDA_DATA or ./data.", rich_help_panel=DATA
     ),
 ]
+IdKind = Literal["train", "label"]
 Ids = Annotated[
-    str, typer.Option(help="Ids to write: train, or label (Cityscapes).", rich_help_panel=RESULT)
+    IdKind,
+    typer.Option(help="Ids to write: train ids, or Cityscapes' label ids.", rich_help_panel=RESULT),
 ]
 Flip = Annotated[
     bool,
@@ -115,32 +135,27 @@ Overlap = Annotated[
         rich_help_panel=COMPUTE,
     ),
 ]
+BlendKind = Literal["taper", "mean"]
 Blend = Annotated[
-    str,
+    BlendKind,
     typer.Option(
-        help=(
-            "Weights of sliding windows: taper (fade at borders), or mean, as in published"
-            " evaluations."
-        ),
+        help="Weights of sliding windows: fade at borders, or a mean, as in published evaluations.",
         rich_help_panel=COMPUTE,
     ),
 ]
 Device = Annotated[
     str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.", rich_help_panel=COMPUTE)
 ]
+NumberFormat = Literal["auto", "fp32", "bf16", "fp16"]
 PrecisionName = Annotated[
-    Optional[str],
+    Optional[NumberFormat],
     typer.Option(
-        "--precision",
-        help="auto, fp32, bf16 or fp16. Default: the preset's.",
-        rich_help_panel=COMPUTE,
+        "--precision", help="Number format. Default: the preset's.", rich_help_panel=COMPUTE
     ),
 ]
 ComputedIn = Annotated[
-    Optional[str],
-    typer.Option(
-        "--precision", help="auto, fp32, bf16 or fp16. Default: fp32.", rich_help_panel=COMPUTE
-    ),
+    Optional[NumberFormat],
+    typer.Option("--precision", help="Number format. Default: fp32.", rich_help_panel=COMPUTE),
 ]
 Workers = Annotated[
     Optional[int],
@@ -194,6 +209,42 @@ Json = Annotated[
 ]
 
 
+TYPE_NAMES = {str: "TEXT", int: "N", float: "X", Path: "PATH", bool: ""}
+
+
+def name_types(command: Callable) -> Callable:
+    """Give the options of a command short names of their types for --help, and flags none."""
+    command.__annotations__ = get_type_hints(command, include_extras=True)
+    for hint in command.__annotations__.values():
+        for info in getattr(hint, "__metadata__", ()):
+            if isinstance(info, OptionInfo) and info.metavar is None:
+                info.metavar = TYPE_NAMES.get(_plain_type(hint.__origin__))
+    return command
+
+
+def help_of(command: Callable) -> str:
+    """Return a command's docstring, a line for each paragraph."""
+    paragraphs = (inspect.getdoc(command) or "").split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+
+def _plain_type(hint: Any) -> Any:
+    """The type inside Optional[...] and list[...]."""
+    while get_origin(hint) in (Union, UnionType, list, tuple):
+        hint = get_args(hint)[0]
+    return hint
+
+
+class Command(TyperCommand):
+    """A command whose --help does not list itself in a box above all others."""
+
+    def get_help_option(self, ctx):
+        option = super().get_help_option(ctx)
+        if option is not None:
+            option.hidden = True
+        return option
+
+
 def reporter(context: typer.Context) -> Reporter:
     return context.obj or Reporter(decisions=[])
 
@@ -202,6 +253,19 @@ def overrides(sets, seed, precision, workers) -> list[str]:
     """Return the values of --set and of the short options as key=value overrides of a preset."""
     extra = {"run.seed": seed, "run.precision": precision, "run.workers": workers}
     return [*(sets or []), *(f"{key}={value}" for key, value in extra.items() if value is not None)]
+
+
+def chosen_preset(name: str | None) -> str:
+    """Return the name of the preset that was given. Raises UsageError, with those that lie here,
+    for none.
+    """
+    if name is not None:
+        return name
+    from ..presets import own_presets
+
+    own = ", ".join(str(path) for path in own_presets(Path(".")))
+    here = f"here is {own}" if own else "the toy of the demo is --preset playground"
+    raise UsageError(f"which preset? name one by --preset ({here}; fgda presets lists all)")
 
 
 def preset_from(name: str, sets, seed, precision, workers, method: str | None = None):
@@ -229,8 +293,6 @@ def precision_for(name: str | None, device: str, show: Reporter, model=None):
     """
     from ..runtime.devices import make_precision, pick_device
 
-    if name is not None and name not in ("auto", "fp32", "bf16", "fp16"):
-        raise UsageError(f"--precision {name}: known are auto, fp32, bf16, fp16")
     return make_precision(name or "fp32", pick_device(device), model=model, reporter=show)
 
 
@@ -243,17 +305,12 @@ def plain_name(name: str) -> str:
     return name
 
 
-def check_ids(ids: str) -> None:
-    if ids not in ("train", "label"):
-        raise UsageError(f"--ids {ids}: known are train and label")
-
-
 def views(
     flip: bool,
     scale: list[float] | None,
     sliding: str | None = None,
     overlap: float = 0.25,
-    blend: str = "taper",
+    blend: BlendKind = "taper",
 ):
     """Return the test-time augmentation of --flip, --scale, --sliding, --overlap and --blend.
     Raises UsageError.
@@ -261,8 +318,6 @@ def views(
     from ..data.cache import parse_size
 
     window = parse_size(sliding, "--sliding")
-    if blend not in ("taper", "mean"):
-        raise UsageError(f"--blend {blend}: known are taper and mean")
     from ..inference.sliding import SlidingWindow
     from ..inference.tta import TestTimeAugmentation
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Literal, Optional
 
 import typer
 
@@ -13,7 +13,7 @@ from . import _options as cli
 
 def ablate(
     context: typer.Context,
-    preset: cli.PresetName = "playground",
+    preset: cli.PresetChoice = None,
     sets: cli.SetValues = None,
     methods: Annotated[
         str,
@@ -37,9 +37,9 @@ def ablate(
         ),
     ] = None,
     select: Annotated[
-        Optional[str],
+        Optional[Literal["labels", "label-free"]],
         typer.Option(
-            help="Score that ranks the rows: labels, or label-free.", rich_help_panel="Preset"
+            help="Score that ranks the rows. Default: the preset's.", rich_help_panel="Preset"
         ),
     ] = None,
     out: Annotated[
@@ -59,8 +59,6 @@ def ablate(
     from ..studies.ablate import CONTINUED, ORACLE
     from ..studies.published import TABLES
 
-    if select not in (None, "labels", "label-free"):
-        raise UsageError(f"--select {select}: known are labels and label-free")
     sets = [*(sets or []), *([] if select is None else [f"run.select={select}"])]
     counts = [part.strip() for part in (labels or "0").split(",") if part.strip()]
     if not counts or not all(
@@ -70,7 +68,9 @@ def ablate(
             f"--labels {labels}: numbers with commas, all, or files that list images, e.g."
             " 0,5,20,all"
         )
-    settings = cli.preset_from(preset, sets, seed=None, precision=precision, workers=workers)
+    settings = cli.preset_from(
+        cli.chosen_preset(preset), sets, seed=None, precision=precision, workers=workers
+    )
     first = TABLES["table3"]
     named = {name: list(table) for name, table in TABLES.items()}
     named["all"] = [*first, *(name for name in method_names() if name not in first)]

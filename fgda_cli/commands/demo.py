@@ -15,7 +15,7 @@ def demo(
     out: Annotated[
         Path, typer.Option(help="Folder for everything the demo writes.", rich_help_panel="Result")
     ] = Path("runs/demo"),
-    preset: cli.PresetName = "playground",
+    preset: cli.PresetName = "demo",
     sets: cli.SetValues = None,
     fresh: cli.Fresh = False,
     device: cli.Device = "auto",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Literal, Optional
 
 import typer
 
@@ -32,9 +32,9 @@ def evaluate(
     ] = None,
     data_root: cli.DataRoot = None,
     protocol: Annotated[
-        Optional[str],
+        Optional[Literal["fgda", "paper"]],
         typer.Option(
-            help="fgda, or paper (squeezed to the input size by Pillow's bicubic).",
+            help="Rule; paper squeezes images to the input size by Pillow's bicubic.",
             rich_help_panel="Compute",
         ),
     ] = None,
@@ -102,11 +102,8 @@ def evaluate(
     for path in checkpoints:
         if not path.exists() and str(path) not in ENTRIES:
             raise UsageError(f"no such checkpoint: {path}")
-    if protocol not in (None, "fgda", "paper"):
-        raise UsageError(f"--protocol {protocol}: known are fgda and paper")
     if mean and len(checkpoints) < 2:
         raise UsageError("--mean needs two checkpoints or more")
-    cli.check_ids(ids)
     from ..data.store import data_root as root_of
     from ..inference.counts import Extras
     from ..studies.evaluation import RESAMPLES, EvaluationOptions, evaluate_all

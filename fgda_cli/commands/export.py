@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Literal, Optional
 
 import typer
 
@@ -23,10 +23,10 @@ def export(
         ),
     ] = None,
     format_: Annotated[
-        Optional[str],
+        Optional[Literal["onnx", "torchscript", "openvino"]],
         typer.Option(
             "--format",
-            help="onnx, torchscript, openvino. Default: by --out.",
+            help="Format of the file. Default: by --out.",
             rich_help_panel="Result",
         ),
     ] = None,
@@ -87,8 +87,6 @@ def export(
     pixels = parse_size(size)
     suffix = None if out is None else out.suffix.lower()
     kind = format_ or (BY_SUFFIX.get(suffix) if out is not None else "onnx")
-    if format_ is not None and kind not in BY_SUFFIX.values():
-        raise UsageError(f"--format {format_}: known are onnx, torchscript, openvino")
     if kind is None or (out is not None and BY_SUFFIX.get(suffix) != kind):
         raise UsageError(f"--out {out}: name it *.onnx, *.pt (torchscript) or *.xml (openvino)")
     if half and int8:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, get_args
 
 import typer
 
 from ..runtime.errors import UsageError
 from . import _options as cli
 
-FORMATS = (
+Format = Literal[
     "auto",
     "fada",
     "advent",
@@ -25,7 +25,7 @@ FORMATS = (
     "hrda",
     "vfmuda",
     "vfmuda-teacher",
-)
+]
 
 
 def import_(
@@ -33,7 +33,11 @@ def import_(
     file: Annotated[Path, typer.Argument(help="A published checkpoint.")],
     out: Annotated[Path, typer.Option(help="Where ours goes.", rich_help_panel="Result")],
     format: Annotated[
-        str, typer.Option(help=f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}.")
+        Format,
+        typer.Option(
+            metavar="FORMAT",
+            help=f"Code that wrote the file: {', '.join(get_args(Format))} (by its contents).",
+        ),
     ] = "auto",
     trust: Annotated[
         bool,
@@ -47,8 +51,6 @@ def import_(
     """
     if not file.is_file():
         raise UsageError(f"no such file: {file}")
-    if format not in FORMATS:
-        raise UsageError(f"--format {format}: known are {', '.join(FORMATS)}")
     from ..models import checkpoint
     from ..studies.importing import import_checkpoint
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Literal, Optional
 
 import typer
 
@@ -32,9 +32,9 @@ def predict(
         ),
     ] = "color,ids,overlay",
     video: Annotated[
-        str,
+        Literal["overlay", "color", "side"],
         typer.Option(
-            help="Picture in the MP4: overlay, color, or side (image, overlay and entropy).",
+            help="Picture in the MP4; side: image, overlay and entropy.",
             rich_help_panel="Video",
         ),
     ] = "overlay",
@@ -90,9 +90,6 @@ def predict(
     unknown = [kind for kind in kinds if kind not in (*KINDS, "video")]
     if unknown or not kinds:
         raise UsageError(f"--save {save}: choose from {','.join(KINDS)},video")
-    if video not in ("overlay", "color", "side"):
-        raise UsageError(f"--video {video}: known are overlay, color and side")
-    cli.check_ids(ids)
     from ..data.video import Clip, library, parse_time
     from ..inference.inputs import collect
     from ..inference.outputs import Ids, Pictures, Videos

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Literal, Optional
 
 import typer
 
@@ -60,14 +60,12 @@ def prepare(
         ),
     ] = False,
     cache: Annotated[
-        str,
-        typer.Option(help="raw (BMP: read fastest) or png (a half to a third of the disk space)."),
+        Literal["raw", "png"],
+        typer.Option(help="raw: BMP, read fastest; png: a half to a third of the disk space."),
     ] = "raw",
     resample: Annotated[
-        str,
-        typer.Option(
-            help="Filter that shrinks images: area, or bicubic as in the published loaders."
-        ),
+        Literal["area", "bicubic"],
+        typer.Option(help="Filter that shrinks images; bicubic: as in the published loaders."),
     ] = "area",
     workers: cli.Workers = None,
     max_pixels: cli.MaxPixels = None,
@@ -104,12 +102,12 @@ def prepare(
         ),
     ] = None,
     label_ids: Annotated[
-        Optional[str],
-        typer.Option(help="folder: ids are Cityscapes' train or label ids.", rich_help_panel=OWN),
+        Optional[Literal["train", "label"]],
+        typer.Option(help="folder: Cityscapes' train ids or label ids.", rich_help_panel=OWN),
     ] = None,
     carla_version: Annotated[
-        Optional[str],
-        typer.Option(help="carla: ids are old (to 0.9.13) or new.", rich_help_panel=OWN),
+        Optional[Literal["old", "new"]],
+        typer.Option(help="carla: numbering of the ids; old: to 0.9.13.", rich_help_panel=OWN),
     ] = None,
     image_suffix: Annotated[
         Optional[str],
@@ -139,7 +137,10 @@ def prepare(
         bool,
         typer.Option("--list", help="List data sets that can be prepared, and those that are."),
     ] = False,
-    split: Annotated[str, typer.Option(help="train or val.", rich_help_panel=OWN)] = "train",
+    split: Annotated[
+        Literal["train", "val"],
+        typer.Option(help="Split that the files make.", rich_help_panel=OWN),
+    ] = "train",
     hold_out: Annotated[
         int,
         typer.Option(
@@ -159,7 +160,6 @@ def prepare(
     """Check a raw data set, convert its labels and cache it at training resolution."""
     from ..data import prepare as preparing
     from ..data.cache import parse_rows, parse_size
-    from ..data.convert import CACHE_SUFFIX
     from ..data.layouts import OWN as OWN_FORMATS
     from ..data.layouts import all_layouts
     from ..data.layouts.base import OwnFiles
@@ -174,18 +174,8 @@ def prepare(
     known = complete_datasets()
     if dataset is None:
         raise UsageError(f"prepare which data set? known are {', '.join(known)} (--list says more)")
-    for option, value, choices in (
-        ("--cache", cache, tuple(CACHE_SUFFIX)),
-        ("--resample", resample, ("area", "bicubic")),
-        ("--label-ids", label_ids, (None, "train", "label")),
-        ("--carla-version", carla_version, (None, "old", "new")),
-        ("--split", split, ("train", "val")),
-        ("prepare", dataset, known),
-    ):
-        if value not in choices:
-            raise UsageError(
-                f"{option} {value}: known are {', '.join(choice for choice in choices if choice)}"
-            )
+    if dataset not in known:
+        raise UsageError(f"prepare {dataset}: known are {', '.join(known)}")
     if hold_out and (split == "val" or dataset not in OWN_FORMATS):
         what = "--split val" if split == "val" else f"{dataset}, which has splits of its own"
         raise UsageError(

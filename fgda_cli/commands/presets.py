@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
@@ -23,9 +24,11 @@ def presets(
         typer.Option("--keys", help="List keys with one line of help: all, or those with a text."),
     ] = False,
 ) -> None:
-    """List presets, show what would run with one (--method, --set), or list all keys."""
+    """List presets with what they are for, show what would run with one (--method, --set), or list
+    all keys.
+    """
     from ..methods.registry import method_class, method_names
-    from ..presets import preset_names, valid_keys
+    from ..presets import FOLDER, about, own_presets, preset_names, valid_keys
 
     if keys:
         if sets or method:
@@ -49,7 +52,10 @@ def presets(
     elif sets or method:
         raise UsageError("--method and --set need a preset: fgda presets NAME")
     else:
-        print("\n".join(preset_names()))
+        own = {str(path): about(path) for path in own_presets(Path("."))}
+        shipped = {name: about(FOLDER / f"{name}.yaml") for name in preset_names()}
+        print(_lines(own | shipped))
+        print("\ngta2city* and synthia2city* are sized for a GPU, all others for two CPU cores.")
 
 
 def _with_text(rows: dict[str, str], text: str) -> dict[str, str]:

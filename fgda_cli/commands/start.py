@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Literal, Optional
 
 import typer
 
@@ -33,9 +33,9 @@ def start(
         ),
     ] = None,
     label_ids: Annotated[
-        Optional[str],
+        Optional[Literal["train", "label", "own"]],
         typer.Option(
-            help="Where grey labels are ambiguous: train or label (Cityscapes'), or own.",
+            help="What grey labels hold, if unclear: Cityscapes' train or label ids, or own.",
             rich_help_panel="Data",
         ),
     ] = None,
@@ -63,8 +63,6 @@ def start(
     run.
     """
     cli.plain_name(name)
-    if label_ids not in (None, "train", "label", "own"):
-        raise UsageError(f"--label-ids {label_ids}: known are train, label, own")
     for path in (out / f"{name}.yaml", out / f"{name}-mapping.yaml"):
         if path.exists():
             raise UsageError(f"{path} exists already: choose another --name or --out, or delete it")

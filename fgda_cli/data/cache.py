@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -367,9 +368,13 @@ def _drop_shared_images(manifest: dict[str, Any], listing: Listing) -> list[str]
     ]
 
 
+def _matches(path: Path, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatch(path.as_posix(), pattern) for pattern in patterns)
+
+
 def not_taken(task: Task, listing: Listing) -> list[str]:
     """Say which files below the raw folders look like images, labels or videos and are neither
-    taken nor refused.
+    taken nor refused, nor left out by the layout on purpose.
     """
     used = {
         os.path.realpath(path)
@@ -391,7 +396,9 @@ def not_taken(task: Task, listing: Listing) -> list[str]:
         rest = [
             path
             for path in visible_files(root)
-            if path.suffix.lower() in pictures and os.path.realpath(path) not in used
+            if path.suffix.lower() in pictures
+            and os.path.realpath(path) not in used
+            and not _matches(path.relative_to(root), listing.not_read)
         ]
         if rest:
             said.append(

@@ -93,13 +93,18 @@ def prepare_layout(
     )
 
 
-def prepare_playground(root: Path, how: How, seed: int = 0) -> list[Summary]:
+def prepare_playground(
+    root: Path, how: How, seed: int = 0, scenes: tuple[int, int] | None = None
+) -> list[Summary]:
     """Draw both domains below root, then prepare them with the code that reads GTA5 and
     Cityscapes.
+
+    `scenes`: how many of each domain to train on, and how many of the street to validate on.
     """
     from . import playground
 
-    playground.write_raw(root, seed, how.reporter, workers=how.workers)
+    train, val = scenes or (playground.TRAIN, playground.VAL)
+    playground.write_raw(root, seed, how.reporter, workers=how.workers, train=train, val=val)
     how = replace(how, size=how.size or PLAYGROUND_SIZE)
     return [
         prepare_layout("gta5", root / "game", how, name="playground-game"),

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from ..data import playground
+from ..data.classes import CITYSCAPES
 from ..data.images import write_image
 from ..data.prepare import How, default_workers, prepare_playground
 from ..data.store import PreparedDataset, open_dataset
@@ -22,13 +24,18 @@ from ..runtime.files import write_json
 from ..runtime.reporter import Reporter
 from ..settings import Preset
 from ..training import stages
+from ..training.speed import seconds_a_step
 from ..visual.colour import colourise
 from ..visual.heat import heat
 from ..visual.sheets import grid, with_legend
 from .compare import from_dataset
 
+# scenes of each domain to train on, and of the street to validate on
+SCENES = (200, 50)
 # scenes on the comparison sheet
 SHOWN = 4
+# of the time of training: validations, checkpoints and the verdict
+BESIDE = 1.2
 
 
 def run_demo(
@@ -42,8 +49,11 @@ def run_demo(
     """Run the demo below `out`, and return summary.json's content. Runs resume like any other."""
     start = time.perf_counter()
     data = out / "data"
+    workers = default_workers(workers)
+    reporter.say(estimate(preset, device, workers))
     reporter.say("1/4 drawing and preparing the two domains")
-    prepare_playground(out / "raw", How(data, workers=default_workers(workers), reporter=reporter))
+    how = How(data, workers=workers, reporter=reporter)
+    prepare_playground(out / "raw", how, scenes=SCENES)
     job = stages.Job(
         preset,
         data,
@@ -79,6 +89,20 @@ def run_demo(
     }
     write_json(out / "summary.json", summary)
     return summary
+
+
+def estimate(preset: Preset, device: str, workers: int) -> str:
+    """Return how long the demo takes on this machine, as some steps and scenes of it do now."""
+    drawing = playground.seconds_a_scene() * (2 * SCENES[0] + SCENES[1]) / max(workers, 1)
+    limit = preset.run.time_limit
+    minutes = [drawing / 60]
+    stages_of = ((preset.pretrain, "source-only"), (preset.adapt, preset.method.name))
+    for stage, name in stages_of:
+        seconds = seconds_a_step(preset, stage, name, len(CITYSCAPES), device=device)
+        whole = BESIDE * seconds * stage.iterations
+        minutes.append(min(whole, limit or whole) / 60)
+    parts = "drawing {:.1f}, training {:.1f}, adapting {:.1f}".format(*minutes)
+    return f"about {sum(minutes):.1f} minutes on this machine: {parts}"
 
 
 def sheet(

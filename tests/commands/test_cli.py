@@ -277,14 +277,12 @@ def test_adapt_without_init_takes_the_newest_pretrain_and_says_so(data_root, tmp
     assert again.returncode == 0 and "finished already" in again.stderr
 
 
-def test_prepare_playground_draws_and_prepares_both_domains(tmp_path, monkeypatch):
-    from fgda_cli.data import playground, prepare
+def test_prepare_playground_draws_and_prepares_both_domains(tmp_path):
+    from fgda_cli.data import prepare
     from fgda_cli.runtime.reporter import Reporter
 
-    monkeypatch.setattr(playground.write_raw, "__defaults__", (4, 2))
-    summaries = prepare.prepare_playground(
-        tmp_path / "raw", prepare.How(tmp_path / "data", reporter=Reporter(quiet=True))
-    )
+    how = prepare.How(tmp_path / "data", reporter=Reporter(quiet=True))
+    summaries = prepare.prepare_playground(tmp_path / "raw", how, scenes=(4, 2))
     assert [s.images for s in summaries] == [{"train": 4}, {"train": 4, "val": 2}]
 
 
@@ -396,3 +394,28 @@ def test_a_video_becomes_one_result_a_frame_and_a_broken_one_is_named(checkpoint
         and "broken.mp4: no video that can be read" in warning
         and "1 of 1 inputs" in error
     )
+
+
+def test_no_command_trains_the_toy_because_no_preset_was_named(tmp_path, monkeypatch, capsys):
+    from fgda_cli.app import main
+
+    monkeypatch.chdir(tmp_path)
+    for command in ("pretrain", "adapt", "ablate"):
+        assert main([command]) == 2
+        assert "which preset?" in capsys.readouterr().err
+    (tmp_path / "mine.yaml").write_text("# My footage.\nextends: playground\n")
+    assert main(["adapt"]) == 2 and "here is mine.yaml" in capsys.readouterr().err
+    assert main(["presets"]) == 0
+    listed = capsys.readouterr().out
+    listed = " ".join(listed.split())
+    assert "mine.yaml My footage" in listed and "75.9 mIoU published" in listed
+
+
+def test_choices_are_choices_and_flags_are_flags(capsys):
+    from fgda_cli.app import main
+
+    assert main(["predict", "a.pth", "b", "--out", "c", "--ids", "x"]) == 2
+    assert "'--ids': 'x' is not one of 'train', 'label'" in capsys.readouterr().err
+    main(["predict", "--help"])
+    shown = capsys.readouterr().out
+    assert "<train|label>" in shown and "<bool>" not in shown and "range" not in shown

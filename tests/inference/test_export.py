@@ -293,7 +293,7 @@ def test_a_missing_package_is_named(trained, tmp_path, monkeypatch):
     "options, said",
     [
         (("--out", "m.weights"), "name it *.onnx, *.pt (torchscript) or *.xml (openvino)"),
-        (("--format", "tflite"), "known are onnx, torchscript, openvino"),
+        (("--format", "tflite"), "'onnx', 'torchscript', 'openvino'"),
         (("--format", "onnx", "--out", "m.pt"), "name it *.onnx"),
         (("--half", "--int8"), "one of them"),
         (("--int8",), "needs --calibrate"),

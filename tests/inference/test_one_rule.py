@@ -166,7 +166,7 @@ def test_evaluate_protocol_is_an_option_and_stands_in_the_json(trained, photos):
     rule = json.loads(done.stdout)["input"]
     assert rule["resample"] == "bicubic" and rule["squeeze_all"]
     wrong = fgda("evaluate", trained, "--data", photos / "x", "--protocol", "papers")
-    assert wrong.returncode == 2 and "known are fgda and paper" in wrong.stderr
+    assert wrong.returncode == 2 and "not one of 'fgda', 'paper'" in wrong.stderr
 
 
 def test_comparison_cells_have_the_pictures_own_aspect(trained, photos, tmp_path):

@@ -4,6 +4,8 @@ networks.
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -489,7 +491,10 @@ def test_pycda_is_two_files(tmp_path):
 
 
 def test_the_command_knows_every_format_that_is_read():
-    from fgda_cli.commands.import_ import FORMATS
+    from fgda_cli.commands.import_ import Format
     from fgda_cli.models.foreign import READERS
 
-    assert set(FORMATS) == {"auto", *(kind for reader in READERS for kind in reader.FORMATS)}
+    assert set(get_args(Format)) == {
+        "auto",
+        *(kind for reader in READERS for kind in reader.FORMATS),
+    }

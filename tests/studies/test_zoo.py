@@ -12,6 +12,7 @@ import tarfile
 import threading
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import get_args
 
 import pytest
 import torch
@@ -331,11 +332,11 @@ def test_names_are_told_and_refused():
 
 
 def test_every_entry_can_be_imported_and_has_a_page():
-    from fgda_cli.commands.import_ import FORMATS
+    from fgda_cli.commands.import_ import Format
 
     for name, entry in zoo.ENTRIES.items():
         assert (
-            entry.format in FORMATS
+            entry.format in get_args(Format)
             and entry.page.startswith("https://")
             and entry.code
             and entry.weights

@@ -15,7 +15,7 @@ from fgda_cli.data import playground
 from fgda_cli.data.prepare import How, prepare_layout
 from fgda_cli.presets import load_preset
 from fgda_cli.training import stages
-from tests.helpers import QUIET, ROOT, TINY, fgda, set_flags
+from tests.helpers import QUIET, ROOT, TINY, fgda, set_flags, with_preset
 
 # a label, and what fails with an AssertionError
 Case = tuple[str, Callable[[], None]]
@@ -74,7 +74,7 @@ def call(*arguments) -> Done:
 def start(*arguments, **how) -> subprocess.Popen:
     """Start fgda in a process (and process group) of its own."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "fgda_cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "fgda_cli", *with_preset(arguments)]
     return subprocess.Popen(
         command,
         env=environment,

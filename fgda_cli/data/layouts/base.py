@@ -43,6 +43,8 @@ class Listing:
     used: list[Path] = field(default_factory=list)
     # two splits hold the same images on purpose, as the layout says
     shares_images: bool = False
+    # patterns of paths below the root that the layout leaves out on purpose
+    not_read: tuple[str, ...] = ()
 
     def labels(self) -> list[Path]:
         return [pair.label for pair in self.pairs if pair.label is not None]
@@ -82,6 +84,8 @@ class Layout(About):
     may_have_train_ids: bool = True
     # parts that can be prepared alone, such as a weather
     conditions: tuple[str, ...] = ()
+    # patterns of paths below the root that are left out on purpose, such as labels of a target
+    not_read: tuple[str, ...] = ()
     # raised when labels come to be read in another way: cached ones are then converted again
     version: int = 1
 
@@ -95,7 +99,7 @@ class Layout(About):
                 f"--condition {condition}: "
                 + (f"known are {known}" if known else f"{self.title} has no conditions")
             )
-        listing = Listing(classes=self.classes)
+        listing = Listing(classes=self.classes, not_read=self.not_read)
         self.fill(listing, locate(root, self.folders, self.title), condition)
         if not self.may_have_train_ids:
             refuse_train_ids(listing, self.title)

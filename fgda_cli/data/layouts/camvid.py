@@ -104,4 +104,5 @@ LAYOUT = Layout(
     size=(480, 360),
     fill=fill,
     read_label=read_label,
+    not_read=("trainannot/*", f"{FULL_LABELS}/*"),
 )

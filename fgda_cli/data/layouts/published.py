@@ -279,6 +279,7 @@ LAYOUTS = {
         read_label=read_city_label,
         may_have_train_ids=False,
         conditions=ACDC_CONDITIONS,
+        not_read=("gt/*", "*_ref/*"),
     ),
     "bdd100k": Layout(
         title="BDD100K",
@@ -288,6 +289,7 @@ LAYOUTS = {
         size=(1280, 720),
         fill=bdd100k,
         read_label=train_ids,
+        not_read=("labels/*",),
     ),
     "cityscapes": Layout(
         title="Cityscapes",
@@ -306,6 +308,7 @@ LAYOUTS = {
         ),
         read_label=read_city_label,
         may_have_train_ids=False,
+        not_read=("gtFine/*",),
     ),
     "darkzurich": Layout(
         title="Dark Zurich",
@@ -317,6 +320,7 @@ LAYOUTS = {
         fill=dark_zurich,
         read_label=read_city_label,
         may_have_train_ids=False,
+        not_read=("gt/*", "*_ref/*"),
     ),
     "gta5": Layout(
         title="GTA5",
@@ -347,6 +351,7 @@ LAYOUTS = {
             " (made by IDD's createLabels.py)",
         ),
         read_label=train_ids,
+        not_read=("gtFine/*",),
     ),
     "iddlite": Layout(
         title="IDD Lite",
@@ -364,6 +369,7 @@ LAYOUTS = {
         ),
         read_label=iddlite_ids,
         classes=IDD_LITE,
+        not_read=("gtFine/*",),
     ),
     "kitti": Layout(
         title="KITTI semantics",
@@ -386,6 +392,7 @@ LAYOUTS = {
         folders=("training/images",),
         fill=mapillary,
         read_label=vistas_labels,
+        not_read=("training/*labels/*",),
     ),
     "synscapes": Layout(
         title="Synscapes",

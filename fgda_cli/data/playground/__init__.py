@@ -4,6 +4,8 @@ layouts.
 
 from __future__ import annotations
 
+import statistics
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,6 +81,16 @@ def _drawn(sheet: Sheet) -> tuple[np.ndarray, np.ndarray]:
     from .scene import draw
 
     return draw(GAME if sheet.look == "game" else STREET, sheet.seed, sheet.index)
+
+
+def seconds_a_scene() -> float:
+    """Return how long a scene takes to draw here: the median of three."""
+    times = []
+    for index in range(3):
+        started = time.perf_counter()
+        _drawn(Sheet("street", seed=0, index=index, image=Path(), label=Path()))
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
 
 
 def write_palette_png(path: Path, ids: np.ndarray) -> None:
