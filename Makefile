@@ -1,11 +1,13 @@
-# make demo: install, then run the whole path on the embedded playground.  make test: install, then all tests.
+# make demo: install what it needs, then run the whole path on the embedded playground.
+# make test: install the rest, then all tests.
 PYTHON ?= python3
 VENV := .venv
+DEMO := $(VENV)/.installed-demo
 STAMP := $(VENV)/.installed
 
 .PHONY: demo test trust test-oldest lint docs package clean
 
-demo: $(STAMP)
+demo: $(DEMO)
 	$(VENV)/bin/fgda demo
 
 test: $(STAMP)
@@ -32,8 +34,12 @@ docs: $(STAMP)
 package: $(STAMP)
 	rm -rf dist && $(VENV)/bin/python -m build --outdir dist . > /dev/null && $(VENV)/bin/twine check --strict dist/*
 
-$(STAMP): pyproject.toml constraints.txt
+$(DEMO): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e .
+	touch $@
+
+$(STAMP): $(DEMO)
 	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@
 

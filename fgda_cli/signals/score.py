@@ -40,12 +40,10 @@ FEWER = 0.65
 SEEN = 0.003
 # of its share: what has less left is gone
 VANISHED = 0.1
-# share of all pixels, and times its own before
-EXPLODED = (0.05, 3.0)
 # change of a class's share of all pixels that is worth a look
 MOVED = 0.03
-# fall of a class's agreement between views
-UNSTEADY = 0.12
+# classes that are named, at most
+NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -58,8 +56,10 @@ class Verdict:
     score: float
     confidence: float
     words: tuple[str, ...]
-    # "vanished", "exploded", "unsteady" -> names
+    # "vanished", "moved" -> names
     classes: dict[str, list[str]]
+    # standard deviation of the score's error, points of mIoU
+    spread: float = SPREAD
 
     def in_words(self) -> str:
         return in_words(self.to_json())
@@ -69,6 +69,7 @@ class Verdict:
             "verdict": self.kind,
             "score": round(self.score, 3),
             "confidence": round(self.confidence, 3),
+            "spread": round(self.spread, 3),
             "words": list(self.words),
             **self.classes,
         }
@@ -78,11 +79,12 @@ def in_words(verdict: dict[str, Any]) -> str:
     """Return the sentence of a verdict as it is saved."""
     if verdict["score"] <= COLLAPSED:
         return "collapsed"
-    of_what = (
-        " that mIoU moved by less than 3 points" if verdict["verdict"] == "no clear change" else ""
-    )
-    sure = f"{100 * verdict['confidence']:.0f} % sure{of_what}"
-    return f"{verdict['verdict']} ({verdict['score']:+.1f} points of mIoU to expect, {sure})"
+    kind = verdict["verdict"]
+    expected = f"{verdict['score']:+.1f} points of mIoU to expect"
+    if kind == "cannot tell":
+        return f"cannot tell ({expected}, give or take {verdict.get('spread', SPREAD):.1f})"
+    of_what = " that mIoU moved by less than 3 points" if kind == "no clear change" else ""
+    return f"{kind} ({expected}, {100 * verdict['confidence']:.0f} % sure{of_what})"
 
 
 def changes(before: Observed, after: Observed) -> dict[str, float]:
@@ -136,7 +138,7 @@ def verdict_on(before: Observed, after: Observed, names: tuple[str, ...]) -> Ver
             f"only {frames} different frame{'s' if frames > 1 else ''} looked at: too few to"
             " tell by",
         )
-    return Verdict(kind, value, confidence, words=tuple(words), classes=class_names)
+    return Verdict(kind, value, confidence, words=tuple(words), classes=class_names, spread=spread)
 
 
 def _within(value: float, reach: float, spread: float) -> float:
@@ -148,18 +150,17 @@ def _within(value: float, reach: float, spread: float) -> float:
 def classes_in_words(
     before: Observed, after: Observed, names: tuple[str, ...]
 ) -> dict[str, list[str]]:
-    """Return names of the classes that vanished, exploded, or agree less between views (signs of
-    negative transfer).
+    """Return names of the classes that vanished, and of others whose share of the pixels moved
+    most.
     """
     was = before.shares
     now = after.shares
     vanished = (was >= SEEN) & (now < VANISHED * was)
-    exploded = (now >= EXPLODED[0]) & (now > EXPLODED[1] * was)
-    unsteady = (was >= SEEN) & ~vanished & (after.steady < before.steady - UNSTEADY)
-    groups = {"vanished": vanished, "exploded": exploded, "unsteady": unsteady}
+    moves = np.where(vanished, 0, np.abs(now - was))
+    moved = [i for i in np.argsort(-moves, kind="stable") if moves[i] >= MOVED]
     return {
-        key: [name for name, is_so in zip(names, mask, strict=True) if is_so]
-        for key, mask in groups.items()
+        "vanished": [name for name, is_so in zip(names, vanished, strict=True) if is_so],
+        "moved": [names[i] for i in moved[:NAMED]],
     }
 
 
@@ -179,27 +180,8 @@ def _words(
         said.append(
             f"collapsed: {names[most]} takes {100 * after.shares[most]:.0f} % of the pixels"
         )
-    if class_names["vanished"]:
-        said.append(f"vanished: {', '.join(map(share, class_names['vanished']))}")
-    if class_names["exploded"]:
-        said.append(f"exploded: {', '.join(map(share, class_names['exploded']))}")
-    named = {*class_names["vanished"], *class_names["exploded"]}
-    moves = np.abs(after.shares - before.shares)
-    moved = [
-        names[i]
-        for i in np.argsort(-moves, kind="stable")
-        if moves[i] >= MOVED and names[i] not in named
-    ]
-    if moved:
-        said.append(
-            f"takes or gives many pixels, look whether rightly: {', '.join(map(share, moved))}"
-        )
-    if class_names["unsteady"]:
-        k = [names.index(name) for name in class_names["unsteady"]]
-        fell = [
-            f"{names[i]} (agrees {100 * after.steady[i]:.0f} %, before"
-            f" {100 * before.steady[i]:.0f})"
-            for i in k
-        ]
-        said.append(f"looks like negative transfer: {', '.join(fell)}")
+    for kind, words in (("vanished", "vanished"), ("moved", "grew or shrank most")):
+        if class_names[kind]:
+            listed = ", ".join(map(share, class_names[kind]))
+            said.append(f"{words}, look whether rightly: {listed}")
     return said
