@@ -7,15 +7,29 @@ from typing import Annotated, Optional
 
 import typer
 
+from ..runtime.errors import UsageError
 from . import _options as cli
 
 
 def gap(
     context: typer.Context,
     source: Annotated[
-        str, typer.Argument(help="Prepared data set with labels, by name or folder.")
-    ],
-    target: Annotated[str, typer.Argument(help="Prepared data set of the target.")],
+        Optional[str],
+        typer.Argument(help="Prepared data set with labels, by name or folder."),
+    ] = None,
+    target: Annotated[
+        Optional[str], typer.Argument(help="Prepared data set of the target.")
+    ] = None,
+    preset: Annotated[
+        Optional[str],
+        typer.Option(
+            "--preset",
+            "-p",
+            help="Preset whose domains are compared: only advice that it lacks is given.",
+            rich_help_panel="Preset",
+            autocompletion=cli.complete_presets,
+        ),
+    ] = None,
     model: Annotated[
         Optional[Path],
         typer.Option(
@@ -45,9 +59,12 @@ def gap(
     device: cli.Device = "auto",
 ) -> None:
     """Compare two data sets before training, and suggest settings."""
+    if (preset is None) == (source is None) or (source is None) != (target is None):
+        raise UsageError("name two data sets, or a preset that has both: gap --preset mine.yaml")
+    settings = None if preset is None else cli.preset_from(preset, None, None, None, None).data
     from ..data.store import data_root as root_of
-    from ..data.store import open_anywhere
-    from ..studies.gap import gap_json, measure, predicted_shares, trained_on
+    from ..data.store import open_anywhere, open_domain
+    from ..studies.gap import beyond, gap_json, measure, predicted_shares, trained_on
     from ..studies.gap_page import gap_page
     from ..studies.report import check_pages, write_page
     from ..visual.tables import gap_table
@@ -55,7 +72,11 @@ def gap(
     show = cli.reporter(context)
     root = root_of(data_root)
     check_pages(report)
-    sides = [open_anywhere(root, name) for name in (source, target)]
+    if settings is None:
+        sides = [open_anywhere(root, name) for name in (source, target)]
+    else:
+        domains = (settings.source, settings.target)
+        sides = [open_domain(root, one.dataset, one.weights) for one in domains]
     if model is None and (model := trained_on(sides[0])) is not None:
         show.decide(
             f"class shares of {sides[1].name} are those that {model} predicts (--model names"
@@ -67,6 +88,8 @@ def gap(
         else predicted_shares(model, *sides, images, cli.precision_for(None, device, show))
     )
     measured = measure(*sides, images, shares)
+    if settings is not None:
+        measured = beyond(measured, settings)
     if report is not None:
         show.say(f"report: {write_page(report / 'index.html', gap_page(measured))}")
     result = gap_json(measured)

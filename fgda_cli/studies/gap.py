@@ -4,7 +4,8 @@ set for it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from ..models.checkpoint import load, load_model
 from ..runtime.devices import Precision
 from ..runtime.errors import FgdaError
 from ..runtime.record import recorded
+from ..settings import Data
 from ..signals.observe import Frames, frames_of, observe
 
 # of the images that are looked at
@@ -33,6 +35,46 @@ RARE = 0.005
 
 
 @dataclass(frozen=True)
+class Look:
+    """What images look like on average."""
+
+    # [2,3] mean and deviation of L, a, b (0-255)
+    moments: np.ndarray
+    # [BANDS] mean log10 power from coarse to fine
+    spectrum: np.ndarray
+    # [2,32] by height: brightness, edges; each less its mean, over its deviation
+    profile: np.ndarray
+
+
+def look_of(images: list[np.ndarray]) -> Look:
+    lab = [
+        cv2.cvtColor(image, cv2.COLOR_RGB2LAB).reshape(-1, 3).astype(np.float64) for image in images
+    ]
+    values = np.concatenate(lab)
+    return Look(
+        moments=np.stack([values.mean(0), values.std(0)]),
+        spectrum=np.mean([spectrum_of(image) for image in images], axis=0),
+        profile=np.mean([profile_of(image) for image in images], axis=0),
+    )
+
+
+def difference(one: Look, two: Look) -> dict[str, float]:
+    """Return how the second look differs from the first, in figures."""
+    colour = np.abs(one.moments[0] - two.moments[0]) / ((one.moments[1] + two.moments[1]) / 2)
+    fine = slice(BANDS // 2, BANDS)
+    detail = (one.spectrum - one.spectrum[0])[fine] - (two.spectrum - two.spectrum[0])[fine]
+    shift, alike = best_shift(one.profile, two.profile)
+    return {
+        "brightness": float(two.moments[0][0] - one.moments[0][0]) / 2.55,
+        "contrast": float(two.moments[1][0] / max(one.moments[1][0], 1e-6)),
+        "colour_distance": float(np.sqrt(np.mean(colour**2))),
+        "sharpness_db": float(10 * detail.mean()),
+        "layout_correlation": alike,
+        "horizon_shift": shift,
+    }
+
+
+@dataclass(frozen=True)
 class DomainStatistics:
     """One side of the gap."""
 
@@ -40,16 +82,11 @@ class DomainStatistics:
     size: tuple[int, int]
     count: int
     frames: Frames
-    # [2,3] mean and deviation of L, a, b (0-255)
-    moments: np.ndarray
-    # [BANDS] mean log10 power from coarse to fine
-    spectrum: np.ndarray
-    # [2,32] by height: brightness, edges; each less its mean, over its deviation
-    profile: np.ndarray
+    look: Look
     # [K] of the labelled pixels; None: no labels
     shares: np.ndarray | None
-    # pixels of a prepared training image; None: it keeps its size
-    cached: int | None = None
+    # width and height of a prepared training image; None: it keeps its size
+    stored: tuple[int, int] | None = None
 
 
 def look_at(dataset: AnyDataset, count: int) -> DomainStatistics:
@@ -66,11 +103,6 @@ def look_at(dataset: AnyDataset, count: int) -> DomainStatistics:
         count=count,
         labelled=labelled,
     )
-    lab = [
-        cv2.cvtColor(image, cv2.COLOR_RGB2LAB).reshape(-1, 3).astype(np.float64)
-        for image in frames.images
-    ]
-    values = np.concatenate(lab)
     shares = None
     if labelled and all(item.counts is not None for item in items):
         totals = np.sum([item.counts for item in items], axis=0, dtype=np.float64)
@@ -80,11 +112,9 @@ def look_at(dataset: AnyDataset, count: int) -> DomainStatistics:
         typical_size(items),
         len(items),
         frames=frames,
-        moments=np.stack([values.mean(0), values.std(0)]),
-        spectrum=np.mean([spectrum_of(image) for image in frames.images], axis=0),
-        profile=np.mean([profile_of(image) for image in frames.images], axis=0),
+        look=look_of(frames.images),
         shares=shares,
-        cached=None if dataset.size is None else dataset.size[0] * dataset.size[1],
+        stored=dataset.size,
     )
 
 
@@ -133,10 +163,10 @@ def guessed_shares(
     held_out = [image for image, _ in pairs[1::2]] or source.frames.images
     posteriors = {}
     for side, images, moments in (
-        ("source", held_out, source.moments),
-        ("target", target.frames.images, target.moments),
+        ("source", held_out, source.look.moments),
+        ("target", target.frames.images, target.look.moments),
     ):
-        cells = [_cells(_in_tones(image, moments, source.moments)) for image in images]
+        cells = [_cells(_in_tones(image, moments, source.look.moments)) for image in images]
         counts = np.bincount(
             np.concatenate([table[cell].ravel() for cell in cells]), minlength=len(classes)
         )
@@ -192,16 +222,33 @@ def best_shift(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
+class Advice:
+    """Something to set, or to prepare again, and why."""
+
+    # `KEY=VALUE` of a preset, or options of `fgda prepare`
+    what: str
+    why: str
+    # whether a preset's section `data` follows it already
+    is_followed: Callable[[Data], bool] = lambda data: False
+
+    @property
+    def option(self) -> str:
+        return self.what if self.what.startswith("--") else f"--set {self.what}"
+
+
+@dataclass(frozen=True)
 class Gap:
-    """Both sides, the figures of what lies between, and what to set: (overrides, why)."""
+    """Both sides, the figures of what lies between, and what to set."""
 
     source: DomainStatistics
     target: DomainStatistics
     classes: ClassSet
     figures: dict[str, float]
+    # the same figures between two halves of the target: as small as a difference can be
+    within: dict[str, float]
     # [K] shares expected on the target
     guess: np.ndarray | None
-    advice: list[tuple[str, str]]
+    advice: list[Advice]
     # the shares come from colour and height; False: from a model's predictions
     is_guess: bool = True
 
@@ -222,28 +269,15 @@ def measure(
     if predicted is not None:
         guess = predicted
         apart = float(np.abs(predicted - one.shares).sum() / 2)
-    colour = np.abs(one.moments[0] - two.moments[0]) / ((one.moments[1] + two.moments[1]) / 2)
-    fine = slice(BANDS // 2, BANDS)
-    shift, alike = best_shift(one.profile, two.profile)
-    figures = {
-        "brightness": float(two.moments[0][0] - one.moments[0][0]) / 2.55,
-        "contrast": float(two.moments[1][0] / max(one.moments[1][0], 1e-6)),
-        "colour_distance": float(np.sqrt(np.mean(colour**2))),
-        "sharpness_db": float(
-            10
-            * (
-                (one.spectrum - one.spectrum[0])[fine] - (two.spectrum - two.spectrum[0])[fine]
-            ).mean()
-        ),
-        "layout_correlation": alike,
-        "horizon_shift": shift,
-        "class_distance": apart,
-    }
+    figures = difference(one.look, two.look) | {"class_distance": apart}
+    images = two.frames.images
+    within = difference(look_of(images[::2]), look_of(images[1::2]))
     return Gap(
         one,
         two,
         source.classes,
         figures=figures,
+        within=within,
         guess=guess,
         advice=advice_for(one, two, source.classes, figures=figures),
         is_guess=predicted is None,
@@ -252,51 +286,70 @@ def measure(
 
 def advice_for(
     source: DomainStatistics, target: DomainStatistics, classes: ClassSet, figures: dict[str, float]
-) -> list[tuple[str, str]]:
+) -> list[Advice]:
     """Return what to set and why; no method, no batch norm mode and no blur, for no such rule held
     on all pairs measured.
     """
-    advice = []
-    pixels = min(target.size[0] * target.size[1], target.cached or 1024 * 512)
-    scale = (pixels / (target.size[0] * target.size[1])) ** 0.5
-    width, height = (max(32, round(side * scale / 8) * 8) for side in target.size)
-    advice.append(
-        (f"data.target.size=[{width},{height}]", f"the target's own aspect ({_text(target.size)})")
-    )
+    advice = [_target_size(target)]
     if not same_aspect(source.size, target.size):
-        factor = (
-            (source.cached or source.size[0] * source.size[1]) / (source.size[0] * source.size[1])
-        ) ** 0.5
-        prepared = tuple(round(side * factor) for side in source.size)
-        crop = _largest_crop(prepared, target.size)
-        own = _text(source.size)
-        why = (
-            f"the source ({own}, prepared at {_text(prepared)}) has another aspect: cut it, do not"
-            " squeeze it"
-        )
-        advice.append((f"data.source.crop=[{crop[0]},{crop[1]}]", why))
+        advice.append(_source_aspect(source, target))
     shift = figures["horizon_shift"]
-    views = [
-        (
-            abs(shift) >= SHIFTED,
-            f"the horizon lies {100 * abs(shift):.0f} % {'higher' if shift < 0 else 'lower'}",
-        ),
-        (figures["layout_correlation"] < 0.5, "the layouts by height hardly agree"),
-    ]
-    why = "; ".join(text for is_so, text in views if is_so)
-    if why:
+    views = []
+    if abs(shift) >= SHIFTED:
+        side = "higher" if shift < 0 else "lower"
+        views.append(f"the horizon lies {100 * abs(shift):.0f} % {side}")
+    if figures["layout_correlation"] < 0.5:
+        views.append("the layouts by height hardly agree")
+    if views:
+        why = f"{'; '.join(views)}: objects may have other sizes, look at both sides"
         advice.append(
-            (
-                "data.source.scale=[1.0,3.0]",
-                f"{why}: objects may have other sizes, look at both sides",
-            )
+            Advice("data.source.scale=[1.0,3.0]", why, lambda data: data.source.scale[1] >= 2)
         )
     rare = [
         name for name, share in zip(classes.names, source.shares, strict=True) if 0 < share < RARE
     ]
     if rare:
-        advice.append(("data.class_balance=0.5", f"rare in the source: {', '.join(rare)}"))
+        why = f"rare in the source: {', '.join(rare)}"
+        advice.append(Advice("data.class_balance=0.5", why, lambda data: data.class_balance > 0))
     return advice
+
+
+def _target_size(target: DomainStatistics) -> Advice:
+    pixels = target.stored[0] * target.stored[1] if target.stored else 1024 * 512
+    whole = target.size[0] * target.size[1]
+    scale = (min(pixels, whole) / whole) ** 0.5
+    width, height = (max(32, round(side * scale / 8) * 8) for side in target.size)
+    return Advice(
+        f"data.target.size=[{width},{height}]",
+        f"the target's own aspect ({_text(target.size)})",
+        lambda data: same_aspect(data.target.size, target.size),
+    )
+
+
+def _source_aspect(source: DomainStatistics, target: DomainStatistics) -> Advice:
+    """Advise to cut the source to the target's aspect: by a crop, or, where it was squeezed, by
+    preparing it again.
+    """
+    stored = source.stored or source.size
+    if not same_aspect(stored, source.size):
+        width, height = _largest_crop(stored, target.size)
+        return Advice(
+            f"--cut --size {width}x{height}",
+            f"prepare the source again: {_text(source.size)} was squeezed to {_text(stored)}, and"
+            f" the target has another aspect ({_text(target.size)})",
+        )
+    width, height = _largest_crop(stored, target.size)
+    return Advice(
+        f"data.source.crop=[{width},{height}]",
+        f"the source ({_text(source.size)}, prepared at {_text(stored)}) has another aspect: cut"
+        " it, do not squeeze it",
+        lambda data: data.source.crop is not None and same_aspect(data.source.crop, target.size),
+    )
+
+
+def beyond(gap: Gap, data: Data) -> Gap:
+    """Return the gap with the advice alone that a preset's section `data` does not follow yet."""
+    return replace(gap, advice=[one for one in gap.advice if not one.is_followed(data)])
 
 
 def _text(size: tuple[int, int]) -> str:
@@ -315,9 +368,9 @@ def gap_json(gap: Gap) -> dict[str, Any]:
             "data": domain.name,
             "images": domain.count,
             "size": list(domain.size),
-            "lab_mean": domain.moments[0].tolist(),
-            "lab_deviation": domain.moments[1].tolist(),
-            "spectrum": domain.spectrum.tolist(),
+            "lab_mean": domain.look.moments[0].tolist(),
+            "lab_deviation": domain.look.moments[1].tolist(),
+            "spectrum": domain.look.spectrum.tolist(),
         }
 
     names = gap.classes.names
@@ -325,12 +378,13 @@ def gap_json(gap: Gap) -> dict[str, Any]:
         "source": side(gap.source),
         "target": side(gap.target),
         "figures": gap.figures,
+        "within_target": gap.within,
         "class_shares": dict(zip(names, gap.source.shares.tolist(), strict=True)),
         "expected_on_target": dict(zip(names, gap.guess.tolist(), strict=True)),
         "expected_by": (
             "a guess from colour and height" if gap.is_guess else "a model's predictions"
         ),
-        "advice": [{"set": what, "why": why} for what, why in gap.advice],
+        "advice": [{"set": one.what, "why": one.why} for one in gap.advice],
     }
 
 

@@ -23,16 +23,21 @@ UNITS = {
     "class_distance": "share of the pixels that would have to change their class, 0 to 1",
 }
 
+HEADINGS = (
+    "<tr><th>figure</th><th>source to target</th><th>between halves of the target</th>"
+    "<th>unit</th></tr>"
+)
+
 
 def gap_page(gap: Gap) -> str:
     rows = "".join(
-        f"<tr><td><code>--set {escape(what)}</code></td><td"
-        f" style='text-align:left'>{escape(why)}</td></tr>"
-        for what, why in gap.advice
+        f"<tr><td><code>{escape(one.option)}</code></td><td"
+        f" style='text-align:left'>{escape(one.why)}</td></tr>"
+        for one in gap.advice
     )
     figures = "".join(
-        f"<tr><td>{escape(name.replace('_', ' '))}</td><td>{value:+.2f}</td><td"
-        f" class='words'>{escape(UNITS[name])}</td></tr>"
+        f"<tr><td>{escape(name.replace('_', ' '))}</td><td>{value:+.2f}</td>"
+        f"<td>{_within(gap, name)}</td><td class='words'>{escape(UNITS[name])}</td></tr>"
         for name, value in gap.figures.items()
     )
     names = [
@@ -41,8 +46,8 @@ def gap_page(gap: Gap) -> str:
     ]
     source, target = sides(gap)
     spectra = {
-        source: list(enumerate(gap.source.spectrum.tolist())),
-        target: list(enumerate(gap.target.spectrum.tolist())),
+        source: list(enumerate(gap.source.look.spectrum.tolist())),
+        target: list(enumerate(gap.target.look.spectrum.tolist())),
     }
     return html.page(
         "Gap",
@@ -52,7 +57,12 @@ def gap_page(gap: Gap) -> str:
             f"<table>{rows}</table>",
             "Rules of thumb: fgda verdict tells afterwards whether it helped.",
         ),
-        html.section("Figures", f"<table>{figures}</table>"),
+        html.section(
+            "Figures",
+            f"<table><thead>{HEADINGS}</thead>{figures}</table>",
+            "Two halves of the target differ by chance and by scene alone: a figure that is hardly"
+            " larger is small.",
+        ),
         html.section("Side by side", _pairs(gap.source, gap.target)),
         html.section(
             "Classes", _classes(gap), "Pixels % in the source, and expected on the target."
@@ -69,6 +79,10 @@ def gap_page(gap: Gap) -> str:
     )
 
 
+def _within(gap: Gap, name: str) -> str:
+    return f"{gap.within[name]:+.2f}" if name in gap.within else ""
+
+
 def sides(gap: Gap) -> tuple[str, str]:
     """Return the names of both sides, told apart where they are equal."""
     source = gap.source.name
@@ -78,7 +92,7 @@ def sides(gap: Gap) -> tuple[str, str]:
 
 def _profiles(gap: Gap) -> dict[str, list[tuple[int, float]]]:
     return {
-        f"{name}, {what}": list(enumerate(domain.profile[row].tolist()))
+        f"{name}, {what}": list(enumerate(domain.look.profile[row].tolist()))
         for name, domain in zip(sides(gap), (gap.source, gap.target), strict=True)
         for row, what in enumerate(("brightness", "edges"))
     }

@@ -373,9 +373,7 @@ def steps_for(
             ),
             None if target.is_video else minutes(target),
         ),
-        Step(
-            "compare both", text("gap", f"{name}-sim", f"{name}-real", "--report", f"{name}-gap"), 1
-        ),
+        Step("compare both", text("gap", "--preset", preset, "--report", f"{name}-gap"), 1),
         Step("train on the simulator", text("pretrain", "--preset", preset), times["pretrain"]),
         Step("adapt to the footage", text("adapt", "--preset", preset), times["adapt"]),
         Step("see what changed", text("verdict", adapted, "--report", f"{name}-verdict"), 1),

@@ -330,15 +330,23 @@ def gap_table(result: dict[str, Any]):
             f"{side['lab_mean'][k]:.0f} ± {side['lab_deviation'][k]:.0f}" for side in (one, two)
         )
         table.add_row(f"{name} (Lab)", *values)
+    within = result["within_target"]
     between = (
-        ("colours", f"{figures['colour_distance']:.2f} deviations apart"),
-        ("fine detail", f"source {figures['sharpness_db']:+.1f} dB"),
+        (
+            "colours",
+            f"{figures['colour_distance']:.2f} deviations apart"
+            f" ({within['colour_distance']:.2f} between halves of the target)",
+        ),
+        (
+            "fine detail",
+            f"source {figures['sharpness_db']:+.1f} dB"
+            f" ({within['sharpness_db']:+.1f} between halves of the target)",
+        ),
         (
             "layout by height",
-            (
-                f"correlation {figures['layout_correlation']:.2f} at a shift of"
-                f" {100 * figures['horizon_shift']:+.0f} %"
-            ),
+            f"correlation {figures['layout_correlation']:.2f} at a shift of"
+            f" {100 * figures['horizon_shift']:+.0f} %"
+            f" ({within['layout_correlation']:.2f} between halves)",
         ),
         (
             "classes",
@@ -350,7 +358,10 @@ def gap_table(result: dict[str, Any]):
     advice.add_column("", no_wrap=True)
     advice.add_column("", overflow="fold")
     for entry in result["advice"]:
-        advice.add_row(f"--set {entry['set']}", entry["why"])
+        is_option = entry["set"].startswith("--")
+        advice.add_row(entry["set"] if is_option else f"--set {entry['set']}", entry["why"])
+    if not result["advice"]:
+        advice.add_row("nothing more than the preset has", "")
     return Group(
         table,
         *lines,

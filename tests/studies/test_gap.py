@@ -13,8 +13,17 @@ import numpy as np
 import pytest
 
 from fgda_cli.data.store import open_dataset
+from fgda_cli.presets import load_preset
 from fgda_cli.runtime.errors import FgdaError
-from fgda_cli.studies.gap import BANDS, _largest_crop, best_shift, measure, profile_of, spectrum_of
+from fgda_cli.studies.gap import (
+    BANDS,
+    _largest_crop,
+    best_shift,
+    beyond,
+    measure,
+    profile_of,
+    spectrum_of,
+)
 from tests.helpers import fgda
 
 
@@ -83,19 +92,23 @@ def made(name, count=12, seed=0, **how):
     return Made(name, images, labels)
 
 
+def advised(gap):
+    return {one.what: one.why for one in gap.advice}
+
+
 def test_the_same_look_has_no_gap():
     gap = measure(made("a"), made("b", seed=1), 12)
     f = gap.figures
     assert abs(f["brightness"]) < 1 and f["colour_distance"] < 0.1 and abs(f["sharpness_db"]) < 1
     assert f["layout_correlation"] > 0.95 and f["horizon_shift"] == 0 and f["class_distance"] < 0.05
-    assert [what.partition("=")[0] for what, _ in gap.advice] == ["data.target.size"]
+    assert [one.what.partition("=")[0] for one in gap.advice] == ["data.target.size"]
     np.testing.assert_allclose(gap.guess, gap.source.shares, atol=0.05)
 
 
 def test_another_tint_is_a_gap_of_colours_alone():
     gap = measure(made("a"), made("b", seed=1, tint=(60, 0, -40)), 12)
     assert gap.figures["colour_distance"] > 0.4 and gap.figures["class_distance"] < 0.1
-    assert not any(what.startswith(("adapt.", "method.")) for what, _ in gap.advice), (
+    assert not any(one.what.startswith(("adapt.", "method.")) for one in gap.advice), (
         "no such rule held on every pair"
     )
 
@@ -103,14 +116,14 @@ def test_another_tint_is_a_gap_of_colours_alone():
 def test_a_blurred_target_makes_the_source_the_sharper():
     gap = measure(made("a"), made("b", seed=1, blur=1.5), 12)
     # it did not help where tried
-    assert gap.figures["sharpness_db"] > 6 and not any("blur" in what for what, _ in gap.advice)
+    assert gap.figures["sharpness_db"] > 6 and not any("blur" in one.what for one in gap.advice)
     assert measure(made("a", blur=1.5), made("b", seed=1), 12).figures["sharpness_db"] < -6
 
 
 def test_a_horizon_elsewhere_is_another_view():
     gap = measure(made("a", horizon=0.35), made("b", seed=1, horizon=0.6), 12)
     assert gap.figures["horizon_shift"] == pytest.approx(0.25, abs=0.04)
-    why = dict(gap.advice)["data.source.scale=[1.0,3.0]"]
+    why = advised(gap)["data.source.scale=[1.0,3.0]"]
     assert why.startswith("the horizon lies 2") and "lower" in why
     # more sky is expected there
     assert gap.guess[0] > gap.source.shares[0] + 0.1
@@ -121,13 +134,38 @@ def test_sizes_are_those_that_the_data_sets_were_prepared_at():
     target = made("b", seed=1, size=(240, 320))
     source.size = (128, 72)
     target.size = (160, 120)
-    advice = [what for what, _ in measure(source, target, 12).advice]
+    advice = [*advised(measure(source, target, 12))]
     assert "data.target.size=[160,120]" in advice and "data.source.crop=[96,72]" in advice
+
+
+def test_a_squeezed_source_is_prepared_again():
+    """A crop of a squeezed image cannot undo it."""
+    source = made("a", size=(144, 256))
+    source.size = (128, 96)
+    advice = advised(measure(source, made("b", seed=1, size=(240, 320)), 12))
+    assert "squeezed to 128x96" in advice["--cut --size 128x96"]
+
+
+def test_a_preset_hears_only_what_it_lacks():
+    gap = measure(made("a", size=(144, 256)), made("b", seed=1, size=(240, 320)), 12)
+    assert {"data.target.size=[320,240]", "data.source.crop=[192,144]"} <= {*advised(gap)}
+    data = load_preset(
+        "playground", ["data.target.size=[160,120]", "data.source.crop=[96,72]"]
+    ).data
+    assert not advised(beyond(gap, data))
+    squeezed = load_preset("playground", ["data.target.size=[160,120]"]).data
+    assert [*advised(beyond(gap, squeezed))] == ["data.source.crop=[192,144]"]
+
+
+def test_halves_of_the_target_are_the_scale_of_a_figure():
+    gap = measure(made("a"), made("b", seed=1, tint=(60, 0, -40)), 12)
+    assert gap.figures["colour_distance"] > 5 * gap.within["colour_distance"]
+    assert gap.within["layout_correlation"] > 0.95
 
 
 def test_rare_classes_are_named_and_aspects_cut():
     gap = measure(made("a", size=(144, 256)), made("b", seed=1, size=(240, 320)), 12)
-    assert dict(gap.advice)["data.source.crop=[192,144]"].startswith(
+    assert advised(gap)["data.source.crop=[192,144]"].startswith(
         "the source (256x144, prepared at 256x144)"
     )
     assert _largest_crop((1914, 1052), (2048, 1024)) == (1912, 952)
@@ -136,7 +174,7 @@ def test_rare_classes_are_named_and_aspects_cut():
         label[label == 2] = 0
         label[0, :5] = 2
     assert (
-        dict(measure(Made("a", images, labels), made("b"), 6).advice)["data.class_balance=0.5"]
+        advised(measure(Made("a", images, labels), made("b"), 6))["data.class_balance=0.5"]
         == "rare in the source: class2"
     )
 
@@ -189,6 +227,10 @@ def test_gap_by_command(data_root, trained, tmp_path):
     other = json.loads(by_model.stdout)
     assert other["expected_on_target"] != result["expected_on_target"]
     assert sum(other["expected_on_target"].values()) == pytest.approx(1)
+    of_preset = fgda("gap", "--preset", "playground", "--data-root", data_root)
+    assert of_preset.returncode == 0 and "playground-street" in of_preset.stdout
+    assert max(map(len, of_preset.stdout.splitlines())) <= 80
+    assert fgda("gap", "playground-game").returncode == 2
     wrong = fgda("gap", "playground-game", "nowhere", "--data-root", data_root)
     assert wrong.returncode == 1 and "is not prepared" in wrong.stderr
 
@@ -220,9 +262,5 @@ def test_the_advice_is_made_of_keys_that_exist(data_root, tiny_preset):
     found = measure(
         open_dataset(data_root, "playground-game"), open_dataset(data_root, "playground-street"), 10
     )
-    for what, _ in found.advice:
-        (
-            tiny_preset(what)
-            if not what.startswith("method.name")
-            else tiny_preset(method=what.partition("=")[2])
-        )
+    for one in found.advice:
+        tiny_preset(one.what)
