@@ -421,6 +421,21 @@ def write_image(path: Path, image: np.ndarray, compression: int = 3, sync: bool 
     write_bytes(path, buffer.tobytes(), sync)
 
 
+def apart(ranked: Sequence[str], count: int, of: Iterable[str]) -> list[str]:
+    """Return the first `count` names of a ranking that lie apart in `of`, the names of all frames:
+    neighbours in a drive show one scene. Where too few lie apart, the next of the ranking follow.
+    """
+    place = {name: number for number, name in enumerate(sorted(of))}
+    reach = len(place) // (4 * max(count, 1))
+    chosen: list[str] = []
+    for name in ranked:
+        if all(abs(place[name] - place[other]) > reach for other in chosen):
+            chosen.append(name)
+        if len(chosen) == count:
+            return chosen
+    return [*chosen, *(name for name in ranked if name not in chosen)][:count]
+
+
 def evenly_spaced(items: Sequence[Item], count: int) -> list[Item]:
     """Return at most `count` of the items, evenly spread, including the first and the last."""
     return [items[int(index)] for index in np.linspace(0, len(items) - 1, min(count, len(items)))]

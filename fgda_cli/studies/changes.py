@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..data.classes import ClassMatch
+from ..data.images import apart
 from ..data.store import PreparedDataset
 from ..inference.counts import mean_of
 from ..inference.evaluate import EvaluationResult
@@ -98,8 +99,10 @@ def comparison_page(judged: list[Candidate], dataset: PreparedDataset, look: str
         before = result.counts.scores
         after = other.result.counts.scores
         order = sorted(set(before) & set(after), key=lambda name: after[name] - before[name])
-        worst = [name for name in order[:SHOWN] if after[name] < before[name]]
-        best = [name for name in order[::-1][:SHOWN] if after[name] > before[name]]
+        lost = [name for name in order if after[name] < before[name]]
+        gained = [name for name in order[::-1] if after[name] > before[name]]
+        worst = apart(lost, SHOWN, order)
+        best = apart(gained, SHOWN, order)
         for title, names in (("Frames that lost most", worst), ("Frames that gained most", best)):
             if names:
                 sections.append(html.section(title, _frames(names, first, other, dataset=dataset)))

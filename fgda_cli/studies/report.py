@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..data.classes import ClassMatch, ClassSet
+from ..data.images import apart
 from ..data.store import Item, PreparedDataset
 from ..inference.evaluate import EvaluationResult
 from ..runtime.errors import FgdaError
@@ -50,8 +51,8 @@ def evaluation_page(
     scores = result.counts.scores
     figures = {name: f"{show(tree[key])} %" for key, name in MEANS.items() if tree[key] is not None}
     order = sorted(scores, key=scores.get)
-    worst = order[:SHOWN]
-    best = order[SHOWN:][-SHOWN:][::-1]
+    worst = apart(order, SHOWN, scores)
+    best = apart([name for name in order[::-1] if name not in worst], SHOWN, scores)
     items = {item.name: item for item in dataset.items(result.split, labelled=True)}
 
     def scenes(names: list[str]) -> str:

@@ -284,14 +284,14 @@ def verdict_table(frames: str, headings: list[str], results: list[dict[str, Any]
     short = {
         "collapsed or harmful": "harmful",
         "no clear change": "no change",
-        "cannot tell": "unclear",
     }
     for heading in ("verdict", "sure", "score", "edges", "information", "source"):
         table.add_column(heading, justify="left" if heading == "verdict" else "right")
     for heading, result in zip(headings, results, strict=True):
         signals = result["signals"]
         is_base = result["verdict"] == "baseline"
-        sure = "" if is_base else f"{100 * result['confidence']:.0f} %"
+        says_nothing = is_base or result["verdict"] == "cannot tell"
+        sure = "" if says_nothing else f"{100 * result['confidence']:.0f} %"
         has_collapsed = not is_base and result["score"] <= COLLAPSED
         score = "" if is_base or has_collapsed else f"{result['score']:+.1f}"
         verdict = "collapsed" if has_collapsed else short.get(result["verdict"], result["verdict"])

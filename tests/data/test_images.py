@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from fgda_cli.data import layouts
-from fgda_cli.data.images import BadFile, image_files, read_rgb, visible_files, write_image
+from fgda_cli.data.images import BadFile, apart, image_files, read_rgb, visible_files, write_image
 from fgda_cli.data.layouts import folder
 from fgda_cli.data.layouts.base import OwnFiles
 from fgda_cli.inference.inputs import collect
@@ -116,3 +116,12 @@ def test_reading_leaves_pillows_own_limit_as_it_was(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1234)
     Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(tmp_path / "a.png")
     assert read_rgb(tmp_path / "a.png").shape == (64, 64, 3) and Image.MAX_IMAGE_PIXELS == 1234
+
+
+def test_frames_of_a_ranking_lie_apart():
+    """Four neighbours of one drive show one scene."""
+    names = [f"{n:03}" for n in range(100)]
+    ranked = ["010", "011", "012", "050", "049", "090", "030"]
+    assert apart(ranked, 4, names) == ["010", "050", "090", "030"]
+    assert apart(["010", "011", "012"], 2, names) == ["010", "011"]
+    assert apart([], 4, names) == []
