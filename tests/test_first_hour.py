@@ -167,11 +167,11 @@ def test_classes_that_hardly_occur_are_named(tmp_path):
     assert "person" not in found.names and set(found.left_out) == {"person"}
     assert found.left_out["person"] == pytest.approx(1 / (6 * 48 * 64))
     write_image(tmp_path / "footage/0.png", np.full((60, 200, 3), 90, np.uint8))
-    footage = look_at(tmp_path / "footage")
+    footage = look_at(tmp_path / "footage", "--footage")
     result = write_start(
         "try",
         tmp_path,
-        look_at(images),
+        look_at(images, "--images"),
         labels=labels,
         meaning=found,
         target=footage,
@@ -254,10 +254,10 @@ def test_the_files_say_what_is_prepared(tmp_path):
     result = write_start(
         "try",
         tmp_path,
-        look_at(images),
+        look_at(images, "--images"),
         labels=labels,
         meaning=survey(images, labels),
-        target=look_at(tmp_path / "footage"),
+        target=look_at(tmp_path / "footage", "--footage"),
         minutes=30,
         device="cpu",
         measure=lambda *_: 0.1,
@@ -292,10 +292,10 @@ def test_the_size_fits_the_time(tmp_path):
         result = write_start(
             f"t{number}",
             tmp_path,
-            look_at(images),
+            look_at(images, "--images"),
             labels=labels,
             meaning=survey(images, labels),
-            target=look_at(tmp_path / "footage"),
+            target=look_at(tmp_path / "footage", "--footage"),
             minutes=30,
             device="cpu",
             measure=lambda *_, seconds=seconds: seconds,

@@ -85,8 +85,8 @@ def start(
     from ..studies.start import look_at, write_start
 
     show = cli.reporter(context)
-    source = look_at(images)
-    target = look_at(footage)
+    source = look_at(images, "--images")
+    target = look_at(footage, "--footage")
     meaning = _surveyed(images, labels, label_ids, asks=asks)
     show.say(
         f"{images}: {meaning.count} labelled images, most {source.size[0]}x{source.size[1]}; read"

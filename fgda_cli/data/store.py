@@ -142,7 +142,7 @@ class PreparedDataset:
             )
         items = [item_of(entry, self.folder) for entry in raw]
         if labelled and any(item.label is None for item in items):
-            raise FgdaError(f"split '{split}' of {self.folder} has no labels: they are needed here")
+            raise FgdaError(f"split '{split}' of {self.folder} has no labels")
         return items
 
     def pixels(self, split: str) -> str:

@@ -134,7 +134,7 @@ def collect(
                     f"{text}: matches folders alone: name them, or end the pattern in /*"
                 )
             if not images:
-                raise FgdaError(f"{text}: no such image, folder or pattern{_maps_alone(left_out)}")
+                raise UsageError(f"{text}: no such image, folder or pattern{_maps_alone(left_out)}")
         for image, name in images.items():
             names.setdefault(image, name)
     if unread:

@@ -13,7 +13,7 @@ from urllib.error import URLError
 import torch
 from torch import Tensor, nn
 
-from ..runtime.errors import FgdaError
+from ..runtime.errors import FgdaError, UsageError
 from ..runtime.files import whole_file, writing
 from . import encoders
 
@@ -50,7 +50,7 @@ def read_tensors(path: Path, trust: bool = False) -> dict:
         with open(path, "rb") as handle:
             handle.read(1)
     except FileNotFoundError:
-        raise FgdaError(f"no such file: {path}") from None
+        raise UsageError(f"no such file: {path}") from None
     except OSError as error:
         raise FgdaError(f"cannot read {path}: {error.strerror or error}") from error
     if path.suffix == ".safetensors":

@@ -18,7 +18,7 @@ from ..data.images import BadFile, evenly_spaced, image_files, read_rgb
 from ..data.survey import Survey, mapping_text
 from ..data.video import frames_of
 from ..presets import load_preset
-from ..runtime.errors import FgdaError
+from ..runtime.errors import FgdaError, UsageError
 from ..runtime.files import make_folder, write_text
 from ..runtime.system import usable_cores
 from ..settings import Preset
@@ -87,12 +87,12 @@ class Start:
         }
 
 
-def look_at(source: Path) -> Footage:
+def look_at(source: Path, option: str) -> Footage:
     """Read some images, or a frame of some videos. Raises FgdaError where there are none that can
     be read.
     """
     if not source.exists():
-        raise FgdaError(f"{source}: no such folder or video")
+        raise UsageError(f"{option} {source}: no such folder or video")
     videos = videos_of(source)
     files = videos or (image_files(source) if source.is_dir() else [])
     sizes: Counter[tuple[int, int]] = Counter()

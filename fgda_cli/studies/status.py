@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..runtime.errors import FgdaError
+from ..runtime.errors import UsageError
 from ..runtime.files import LOCK
 from ..runtime.record import METRICS, RECORD, measurements, recorded
 
@@ -40,9 +40,9 @@ class RunStatus:
 
 
 def runs_below(folder: Path) -> list[RunStatus]:
-    """Return every run below a folder, by name. Raises FgdaError for a missing folder."""
+    """Return every run below a folder, by name. Raises UsageError for a missing folder."""
     if not folder.is_dir():
-        raise FgdaError(f"{folder}: no such folder")
+        raise UsageError(f"{folder}: no such folder")
     folders = (path.parent for path in sorted(folder.rglob(RECORD)))
     return [
         status_of(run)

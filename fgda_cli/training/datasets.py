@@ -207,7 +207,7 @@ def _evaluation(
         dataset = open_dataset(root, wanted.dataset)
         dataset.items(wanted.split, labelled=True)
     except FgdaError as error:
-        tell(f"no validation by labels of the target during training: {error}")
+        tell(f"no labels to validate by during training: {error}")
         return None
     match = match_classes(classes, dataset.classes, "the source", what_theirs=dataset.name)
     if match.describe():

@@ -101,7 +101,7 @@ def test_failures_are_one_line_and_exit_1(tmp_path, data_root):
         "no checkpoint",
     )
     assert_clear(
-        fgda("prepare", "gta5", "--root", "nowhere", cwd=tmp_path), 1, "nowhere", "no such folder"
+        fgda("prepare", "gta5", "--root", "nowhere", cwd=tmp_path), 2, "nowhere", "no such folder"
     )
     assert_clear(
         fgda("pretrain", "--preset", "gta2city", cwd=tmp_path),

@@ -129,7 +129,7 @@ def test_what_does_not_go_with_videos_is_refused(tmp_path, prepare):
     assert done.returncode == 1 and "no frame of its 1 videos can be read" in done.stderr
     (tmp_path / "drives/notes.txt").write_text("x")
     done = prepare(images=tmp_path / "drives/notes.txt")
-    assert done.returncode == 1 and "a file, not a folder" in done.stderr
+    assert done.returncode == 2 and "a file, not a folder" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -152,6 +152,8 @@ def test_training_with_spawned_readers(tmp_path, data_root):
     done = bare(
         tmp_path,
         "pretrain",
+        "--preset",
+        "playground",
         "--data-root",
         data_root,
         "--out",

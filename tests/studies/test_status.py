@@ -82,7 +82,7 @@ def test_running_and_broken(trained, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("folder", "code", "words"), [("none", 1, "no such folder"), (".", 0, "no run")]
+    ("folder", "code", "words"), [("none", 2, "no such folder"), (".", 0, "no run")]
 )
 def test_nothing_to_list(tmp_path, folder, code, words):
     done = fgda("status", folder, cwd=tmp_path)

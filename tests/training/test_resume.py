@@ -162,6 +162,8 @@ def test_kill_9_of_a_real_process(data_root, tmp_path):
             "-m",
             "fgda_cli",
             "pretrain",
+            "--preset",
+            "playground",
             "--data-root",
             str(data_root),
             "--out",
@@ -268,7 +270,7 @@ def test_a_nan_loss_stops_with_the_iteration_and_the_last_good_checkpoint(
 ):
     from fgda_cli.methods.base import Method
 
-    original = Method.segmentation
+    original = Method.segmentation_losses
     calls = []
 
     def sometimes_nan(self, output, labels):
@@ -276,7 +278,7 @@ def test_a_nan_loss_stops_with_the_iteration_and_the_last_good_checkpoint(
         terms = original(self, output, labels)
         return {"seg": terms["seg"] * float("nan")} if len(calls) == 4 else terms
 
-    monkeypatch.setattr(Method, "segmentation", sometimes_nan)
+    monkeypatch.setattr(Method, "segmentation_losses", sometimes_nan)
     with pytest.raises(
         FgdaError,
         match=r"'seg' is not finite at iteration 4; the last good checkpoint is .*last\.pth",

@@ -154,7 +154,7 @@ class OwnFiles:
             raise UsageError("needs --images DIR")
         for option, folder in (("--images", self.images), ("--labels", self.labels)):
             if folder is not None and not folder.is_dir():
-                raise FgdaError(
+                raise UsageError(
                     f"{option} {folder}:"
                     f" {'a file, not a folder' if folder.exists() else 'no such folder'}"
                 )
@@ -197,7 +197,7 @@ def locate(root: Path, wanted: Sequence[str], name: str) -> Path:
     that would fit.
     """
     if not root.is_dir():
-        raise FgdaError(f"--root {root}: no such folder")
+        raise UsageError(f"--root {root}: no such folder")
 
     def fits(folder: Path) -> bool:
         return all((folder / part).is_dir() for part in wanted)

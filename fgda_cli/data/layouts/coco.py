@@ -45,7 +45,7 @@ def open_own(files: OwnFiles) -> tuple[Listing, Reader]:
     if files.images is None or files.labels is None:
         raise UsageError("needs --images DIR and --labels annotations.json")
     if not files.images.is_dir():
-        raise FgdaError(f"--images {files.images}: no such folder")
+        raise UsageError(f"--images {files.images}: no such folder")
     tree = read_tree(files.labels)
     meaning = load_mapping(files.mapping, by_name=True)
     listing = Listing(classes=meaning.classes)
