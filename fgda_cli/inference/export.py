@@ -8,7 +8,9 @@ import contextlib
 import io
 import json
 import logging
+import statistics
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -59,8 +61,8 @@ class Form:
 
 
 class Exported(NamedTuple):
-    """Result of an export: its size, the largest difference of its coarse logits from torch's, and
-    the share of pixels of the same class.
+    """Result of an export: its size, the largest difference of its coarse logits from torch's, the
+    share of pixels of the same class, and the median seconds an image on this processor.
     """
 
     size: tuple[int, int]
@@ -68,6 +70,7 @@ class Exported(NamedTuple):
     difference: float
     largest: float
     same: float
+    seconds: float
 
 
 class Network(nn.Module):
@@ -148,12 +151,13 @@ def export(
                 f"{out} was not written: {100 * (1 - apart[2]):.2f} % of the pixels have another"
                 " class than by torch"
             )
+        seconds = _seconds(run, images[:1].numpy())
         # The file that was named; what else belongs to it (OpenVINO's weights) beside it.
         targets = [out, *(out.with_suffix(file.suffix) for file in made[1:])]
         with whole_files(*targets) as partials:
             for file, partial in zip(made, partials, strict=True):
                 file.replace(partial)
-    return Exported((width, height), model.num_classes, *apart)
+    return Exported((width, height), model.num_classes, *apart, seconds=seconds)
 
 
 @contextlib.contextmanager
@@ -385,6 +389,16 @@ def _in_other_sizes(images: Tensor) -> list[Tensor]:
         images,
         *(F.interpolate(images[:4].float(), size, **how).round().to(torch.uint8) for size in sizes),
     ]
+
+
+def _seconds(run: Run, image: np.ndarray) -> float:
+    """Median seconds of five runs of the file on one image, here."""
+    times = []
+    for _ in range(5):
+        started = time.perf_counter()
+        run(image)
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
 
 
 def _compare(run: Run, network: Network, groups: list[Tensor]) -> tuple[float, float, float]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import sys
 from unittest import mock
 
@@ -85,9 +86,10 @@ def test_the_command_says_what_goes_in_and_how_near_it_is(trained, frames, tmp_p
         frames,
     )
     assert done.returncode == 0, done.stderr
-    first, second = done.stdout.splitlines()
+    first, second, third = done.stdout.splitlines()
     assert "RGB uint8 [B,3,H,W] -> train ids uint8 and entropy [B,H,W]" in first
     assert second.startswith("100.00 % of the pixels as by torch, on 10 frames")
+    assert re.match(r"\d+ ms an image of \d+x\d+ on this processor", third)
 
 
 def run(path, images, names=None):
