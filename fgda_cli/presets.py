@@ -116,7 +116,7 @@ def from_json(tree: dict, where: str) -> Preset:
         if isinstance(section, dict):
             section.pop(key, None)
     _check_methods(located)
-    return _validate(located, {})
+    return _validate(located, {}, of_record=True)
 
 
 # Keys that did nothing where they stood, or gained nothing: records of earlier runs hold them.
@@ -278,9 +278,9 @@ def _highest_layer(tree) -> int:
     return tree.layer
 
 
-def _drop_if_inherited(error: ValidationError, tree: dict) -> bool:
+def _drop_if_inherited(error: ValidationError, tree: dict, of_record: bool) -> bool:
     """Remove the first setting that does nothing if the one that makes it so lies in a layer above
-    it.
+    it, or if both are of a run's record: an earlier version took it without a word.
     """
     first = error.errors()[0]
     cause = first.get("ctx", {}).get("error")
@@ -293,7 +293,9 @@ def _drop_if_inherited(error: ValidationError, tree: dict) -> bool:
         return False
     idle = section.get(cause.key)
     by = section.get(cause.by)
-    if not isinstance(idle, Value) or not isinstance(by, Value) or by.layer <= idle.layer:
+    if not isinstance(idle, Value) or not isinstance(by, Value):
+        return False
+    if by.layer <= idle.layer and not of_record:
         return False
     del section[cause.key]
     return True
@@ -307,7 +309,7 @@ def _values(tree):
     )
 
 
-def _validate(tree: dict, of_method: dict) -> Preset:
+def _validate(tree: dict, of_method: dict, of_record: bool = False) -> Preset:
     """Return the preset of a tree; `of_method` holds what --set gives the chosen method. Raises
     UsageError.
     """
@@ -326,7 +328,8 @@ def _validate(tree: dict, of_method: dict) -> Preset:
                 f"{place.place if place else 'methods'}: unknown method '{name}' ({known})"
             )
     settings = {
-        name: _method_settings(name, own, ("methods", name)) for name, own in per_method.items()
+        name: _method_settings(name, own, ("methods", name), of_record=of_record)
+        for name, own in per_method.items()
     }
     name = str(wanted.value)
     if of_method:
@@ -344,8 +347,9 @@ def _validate(tree: dict, of_method: dict) -> Preset:
     try:
         return Preset.model_validate(_values(tree) | methods)
     except ValidationError as error:
-        if _drop_if_inherited(error, tree):
-            return _validate(tree | {"methods": per_method, "method": wanted}, of_method)
+        if _drop_if_inherited(error, tree, of_record):
+            whole = tree | {"methods": per_method, "method": wanted}
+            return _validate(whole, of_method, of_record)
         raise UsageError(_explain(error, tree, Preset, prefix=())) from None
 
 
@@ -353,7 +357,9 @@ def _defaults(name: str) -> MethodSettings:
     return method_class(name).Settings(name=name)
 
 
-def _method_settings(name: str, own: dict, section: tuple[str, ...]) -> MethodSettings:
+def _method_settings(
+    name: str, own: dict, section: tuple[str, ...], of_record: bool = False
+) -> MethodSettings:
     """Return a method's settings: its defaults and `own`, which stand in a section of the preset.
     Raises UsageError.
     """
@@ -361,8 +367,8 @@ def _method_settings(name: str, own: dict, section: tuple[str, ...]) -> MethodSe
     try:
         return schema.model_validate(_values(own) | {"name": name})
     except ValidationError as error:
-        if _drop_if_inherited(error, own):
-            return _method_settings(name, own, section)
+        if _drop_if_inherited(error, own, of_record):
+            return _method_settings(name, own, section, of_record=of_record)
         tree: dict = {}
         _put(tree, list(section), own)
         raise UsageError(_explain(error, tree, schema, prefix=section)) from None

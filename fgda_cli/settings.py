@@ -387,6 +387,10 @@ class Optim(Section):
         ),
     )
 
+    def idle(self) -> dict[str, tuple[str, str]]:
+        unused = "betas" if self.kind == "sgd" else "momentum"
+        return {unused: ("kind", f"kind is {self.kind}")}
+
 
 class Stage(Section):
     iterations: Count = Field(description="optimiser steps")

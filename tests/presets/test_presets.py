@@ -185,6 +185,18 @@ def test_keys_that_were_removed_are_left_out_of_an_earlier_run_s_record():
     assert from_json(record, "test") == preset
 
 
+def test_a_setting_of_another_optimiser_is_refused_and_dropped_from_records():
+    with pytest.raises(UsageError, match="betas does nothing: kind is sgd"):
+        load_preset("playground", ["optim.betas=[0.5, 0.9]"])
+    adamw = load_preset("playground", ["optim.kind=adamw", "optim.betas=[0.5, 0.9]"])
+    assert adamw.optim.betas == (0.5, 0.9)
+    with pytest.raises(UsageError, match="momentum does nothing: kind is adamw"):
+        load_preset("playground", ["optim.kind=adamw", "optim.momentum=0.5"])
+    record = adamw.to_json()
+    record["optim"]["momentum"] = 0.5
+    assert from_json(record, "test") == adamw
+
+
 TABLE = Path(__file__).with_name("resolved_settings.yaml")
 
 
