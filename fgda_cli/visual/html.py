@@ -15,7 +15,8 @@ import cv2
 import numpy as np
 
 from ..data.geometry import resize_ids, resize_image
-from .tables import show, show_interval
+from .columns import columns_of
+from .tables import show
 
 STYLE = """
 :root { color-scheme: light; }
@@ -143,8 +144,7 @@ def change_bar(value: float, low: float, high: float, colour: str) -> str:
 def iou_rows(result: dict[str, Any], palette: tuple[tuple[int, int, int], ...]) -> str:
     """Return a table: class, IoU as number and bar, share of the true pixels."""
     confusion = np.array(result["confusion"], np.int64)
-    intervals = result.get("intervals")
-    of_borders = result.get("boundary")
+    columns = columns_of(result)
     shares = 100 * confusion.sum(1) / max(confusion.sum(), 1)
     rows = []
     for name, colour, share in zip(result["classes"], palette, shares, strict=True):
@@ -154,21 +154,12 @@ def iou_rows(result: dict[str, Any], palette: tuple[tuple[int, int, int], ...]) 
             f" style='width:{(value or 0) * 2.2:.0f}px;background:rgb{tuple(colour)}'></span>"
         )
         label = f"<td>{swatch(colour)}{escape(name)}</td>"
-        more = [] if intervals is None else [show_interval(intervals["iou"].get(name))]
-        more += [] if of_borders is None else [show(of_borders["iou"].get(name))]
-        cells = "".join(f"<td>{cell}</td>" for cell in more)
+        cells = "".join(f"<td>{column.of_class(name)}</td>" for column in columns)
         rows.append(
             f"<tr>{label}<td>{show(value)}</td>{cells}<td"
             f" class='track'>{bar}</td><td>{share:.2f}</td></tr>"
         )
-    heads = [
-        "class",
-        "IoU %",
-        *(["95 %"] if intervals else []),
-        *(["boundary %"] if of_borders else []),
-        "",
-        "pixels %",
-    ]
+    heads = ["class", "IoU %", *(column.heading for column in columns), "", "pixels %"]
     head = "".join(f"<th>{text}</th>" for text in heads)
     return (
         f"<table class='iou'><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .columns import columns_of
 from .tables import show, show_interval, under
 
 # columns that every table fits
@@ -62,16 +63,14 @@ def _beside(headings: list[str], results: list[dict[str, Any]], means: bool):
     from rich.table import Table
 
     # of several, what belongs to one would not fit
-    alone = results[0] if len(results) == 1 and means else {}
-    spans = alone.get("intervals")
-    borders = alone.get("boundary")
+    is_alone = len(results) == 1 and means
+    columns = columns_of(results[0]) if is_alone else []
     table = Table()
     table.add_column("class", no_wrap=True)
-    for heading in (*headings, *(["95 %"] if spans else []), *(["boundary"] if borders else [])):
+    for heading in (*headings, *(column.heading for column in columns)):
         table.add_column(heading, justify="right", overflow="fold")
     for name in dict.fromkeys(name for result in results for name in result["classes"]):
-        more = [show_interval(spans["iou"].get(name))] if spans else []
-        more += [show(borders["iou"].get(name))] if borders else []
+        more = (column.of_class(name) for column in columns)
         table.add_row(name, *(show(result["iou"].get(name)) for result in results), *more)
     if not means:
         return table
@@ -86,8 +85,7 @@ def _beside(headings: list[str], results: list[dict[str, Any]], means: bool):
     for key, label in MEANS:
         if any(result.get(key) is not None for result in results):
             own = " (own)" if key == "miou" and "shared" in results[0] else ""
-            more = [show_interval(spans["miou"]) if key == "miou" else ""] if spans else []
-            more += [show(borders["miou"]) if key == "miou" else ""] if borders else []
+            more = (column.of_mean if key == "miou" else "" for column in columns)
             table.add_row(
                 f"{label}{own}",
                 *(show(result.get(key)) for result in results),
@@ -95,7 +93,7 @@ def _beside(headings: list[str], results: list[dict[str, Any]], means: bool):
                 style="bold" if key == "miou" else "",
             )
     for label, value in _extra_means(results):
-        if not alone or label == "calibration error":
+        if not is_alone or label == "calibration error":
             table.add_row(label, *(value(result) for result in results))
     return table
 
