@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from fgda_cli.data.geometry import resize_ids, resize_image
 from fgda_cli.data.images import read_rgb, write_image
 from fgda_cli.data.layouts.carla import IDS
 from fgda_cli.data.mapping import load_mapping
-from fgda_cli.data.survey import choose, mapping_text, rename, survey
+from fgda_cli.data.survey import Line, choose, mapping_text, rename, survey
 from fgda_cli.presets import load_preset
 from fgda_cli.runtime.errors import UsageError
 from fgda_cli.studies.start import look_at, sizes_for, write_start
@@ -70,8 +71,9 @@ def test_the_commands_of_the_page_run_as_they_stand(world):
             printed = json.loads(done.stdout)["steps"]
             assert load_preset(str(world / "mine.yaml")).data.source.dataset == "mine-sim"
             # as an editor would, to be short
-            with open(world / "mine.yaml", "a") as preset:
-                preset.write(SHORT)
+            lines = (world / "mine.yaml").read_text().splitlines(keepends=True)
+            kept = [line for line in lines if not line.startswith(("pretrain:", "adapt:"))]
+            (world / "mine.yaml").write_text("".join(kept) + SHORT)
         if words[:2] == ["prepare", "voc"]:
             # nobody corrected them here
             assert "unchanged pre-labels" in done.stderr
@@ -154,6 +156,8 @@ def test_few_classes_leave_a_class_of_the_others(tmp_path):
     few = choose(found, ["road", "car"])
     assert few.names[-1] == "other" and few.rest == "other"
     assert choose(found, None).rest == "ignore"
+    rare = replace(found, lines=(*found.lines, Line("24", None, share=0.0001, rare="person")))
+    assert "person" in choose(rare, ["road", "person"]).names
     with pytest.raises(UsageError, match="the labels have"):
         choose(found, ["tram"])
 
@@ -302,11 +306,15 @@ def test_the_size_fits_the_time(tmp_path):
         )
         sizes.append(result.size[0] * result.size[1])
     assert sizes[0] > sizes[1] > sizes[2]
-    assert any("longer than --minutes 30" in note for note in result.notes)
+    # a slow machine has fewer iterations, and they are planned for
+    assert any("25 % of the iterations" in note for note in result.notes)
+    preset = load_preset(str(result.preset))
+    assert (preset.pretrain.iterations, preset.adapt.iterations) == (500, 75)
     planned = [
         step.minutes for step in result.steps if "train" in step.what or "adapt" in step.what
     ]
-    assert planned == pytest.approx([m * 50 / 60 * 32_768 / 53_248 for m in (2000, 300)])
+    assert planned == pytest.approx([m * 50 / 60 * 32_768 / 53_248 for m in (500, 75)])
+    assert preset.method.name == "fgda" and "method: fgda" in result.preset.read_text()
 
 
 @pytest.mark.parametrize(

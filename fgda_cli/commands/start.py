@@ -78,13 +78,17 @@ def start(
             f"start needs {' and '.join(missing)} (in a terminal, without --yes, it asks)"
         )
     images, labels, footage = (
-        Path(typer.prompt(what)) if value is None else value for value, what in wanted.values()
+        typer.prompt(what, value_proc=_existing) if value is None else value
+        for value, what in wanted.values()
     )
 
     from ..data.survey import choose, rename
+    from ..runtime.devices import pick_device
     from ..studies.start import look_at, write_start
 
     show = cli.reporter(context)
+    # a device that is not there is refused before anything is read or written
+    pick_device(device)
     source = look_at(images, "--images")
     target = look_at(footage, "--footage")
     meaning = _surveyed(images, labels, label_ids, asks=asks)
@@ -128,6 +132,14 @@ def start(
         cli.emit_json(result.to_json(), json, show)
     if json != "-":
         _print(result)
+
+
+def _existing(text: str) -> Path:
+    """Return an answer as a path; the question is asked again if nothing is there."""
+    path = Path(text).expanduser()
+    if not path.exists():
+        raise typer.BadParameter(f"{path}: no such folder or video")
+    return path
 
 
 def _surveyed(images: Path, labels: Path, label_ids: str | None, asks: bool):

@@ -161,27 +161,24 @@ def survey(images: Path, labels: Path, label_ids: str | None = None) -> Survey:
 
 
 def choose(known: Survey, classes: list[str] | None) -> Survey:
-    """Keep only these classes; the others are ignored, or become the class `other` where they cover
-    much.
+    """Keep only these classes, rare ones too; the others are ignored, or become the class `other`
+    if they cover much.
 
     Raises UsageError for a class that the labels do not have.
     """
-    if classes is not None:
-        unknown = [name for name in classes if name not in known.names]
-        if unknown:
-            raise UsageError(
-                f"--classes {', '.join(unknown)}: the labels have {', '.join(known.names)}"
-            )
-        known = replace(
-            known,
-            lines=tuple(
-                replace(line, name=line.name if line.name in classes else None)
-                for line in known.lines
-            ),
-        )
-    covered = sum(line.share for line in known.lines if line.name is not None)
     if classes is None:
         return known
+    there = [*known.names, *known.left_out]
+    unknown = [name for name in classes if name not in there]
+    if unknown:
+        raise UsageError(f"--classes {', '.join(unknown)}: the labels have {', '.join(there)}")
+    lines = []
+    for line in known.lines:
+        name = line.name or line.rare
+        kept = name if name in classes else None
+        lines.append(replace(line, name=kept, rare=None if kept else line.rare))
+    known = replace(known, lines=tuple(lines))
+    covered = sum(line.share for line in known.lines if line.name is not None)
     return replace(known, rest="other" if covered < MOST else "ignore")
 
 

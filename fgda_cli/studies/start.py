@@ -26,6 +26,8 @@ from ..training.speed import seconds_a_step
 
 # images whose sizes are read
 LOOKED_AT = 24
+# of the iterations: fewer train no model
+LEAST_SHARE = 0.25
 # of a training image, the smallest first
 PIXELS = (32_768, 53_248, 76_800, 131_072, 262_144, 524_288)
 # the recipe whose settings, sizes apart, are taken over
@@ -139,7 +141,8 @@ def write_start(
     make_folder(out)
     tried = PIXELS[1]
     times = {}
-    text = preset_text(name, sizes_for(tried, source.size, target.size), bool(_held_out(meaning)))
+    sizes = sizes_for(tried, source.size, target.size)
+    text = preset_text(name, sizes, bool(_held_out(meaning)), iterations={})
     preset = _parsed(text, out)
     for stage, method in (("pretrain", "source-only"), ("adapt", preset.method.name)):
         settings = getattr(preset, stage)
@@ -156,14 +159,20 @@ def write_start(
     ]
     pixels = fits[-1] if fits else PIXELS[0]
     times = {stage: value * pixels / tried for stage, value in times.items()}
+    iterations = {stage: getattr(preset, stage).iterations for stage in times}
     if not fits:
+        share = max(minutes / sum(times.values()), LEAST_SHARE)
+        iterations = {stage: round(count * share) for stage, count in iterations.items()}
+        whole = sum(times.values())
+        times = {stage: value * share for stage, value in times.items()}
         notes.append(
-            f"even the smallest size takes about {sum(times.values()):.0f} minutes here, longer"
-            f" than --minutes {minutes:g}"
+            f"even the smallest size takes about {whole:.0f} minutes here: the preset has"
+            f" {100 * share:.0f} % of the iterations, for about {sum(times.values()):.0f} minutes;"
+            " more of them make a better model"
         )
     sizes = sizes_for(pixels, source.size, target.size)
     write_text(mapping, mapping_text(meaning))
-    write_text(preset_file, preset_text(name, sizes, bool(_held_out(meaning))))
+    write_text(preset_file, preset_text(name, sizes, bool(_held_out(meaning)), iterations))
     notes += _notes(source, meaning, target, sizes=sizes)
     steps = steps_for(
         name,
@@ -224,8 +233,12 @@ def _rounded(width: float, height: float) -> tuple[int, int]:
     return max(32, round(width / 8) * 8), max(32, round(height / 8) * 8)
 
 
-def preset_text(name: str, sizes: Sizes, held_out: bool) -> str:
-    """Return the preset as YAML, each line with its purpose."""
+def preset_text(name: str, sizes: Sizes, held_out: bool, iterations: dict[str, int]) -> str:
+    """Return the preset as YAML, each line with its purpose; `iterations` by stage."""
+    purposes = {
+        "pretrain": "steps on the simulator: more if its score still rises",
+        "adapt": "steps of adaptation",
+    }
     rows = [
         (
             f"extends: {BASE}",
@@ -252,6 +265,11 @@ def preset_text(name: str, sizes: Sizes, held_out: bool) -> str:
             f"  evaluation: {{dataset: {name}-real, split: train}}",
             "name labelled images of the target here, if you have some",
         ),
+        *(
+            (f"{stage}: {{iterations: {count}}}", purposes[stage])
+            for stage, count in iterations.items()
+        ),
+        ("method: fgda", "another: docs/choosing.md"),
         (
             "run: {select: label-free}",
             "no labels of the target: signals without labels pick the checkpoint",
