@@ -301,7 +301,9 @@ def plain_name(name: str) -> str:
     elsewhere.
     """
     if Path(name).name != name or name in (".", ".."):
-        raise UsageError(f"--name {name}: a plain name, without folders")
+        raise UsageError(
+            f"--name {name}: write a name without folders, e.g. {Path(name).name or 'mine'}"
+        )
     return name
 
 

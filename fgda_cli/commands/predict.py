@@ -164,4 +164,4 @@ def check_videos(inputs, out: Path, stills) -> None:
         raise UsageError("--save video: none of the inputs is a video")
     for item in videos:
         if item.stream is None and (out / f"{item.name}.mp4").resolve() == item.path.resolve():
-            raise UsageError(f"--out {out}: the result would take the place of {item.path}")
+            raise UsageError(f"--out {out}: the result would overwrite the input {item.path}")

@@ -95,7 +95,7 @@ def random_box(
     )
 
 
-# drawn at most until one is accepted (one, and ten more); the last is taken as it is
+# Crops are drawn until one is accepted, 11 at most; if none is, the last is used.
 CROPS = 11
 
 

@@ -209,7 +209,7 @@ def from_cityscapes_ids(ids: np.ndarray) -> np.ndarray:
 
 
 def from_train_ids(ids: np.ndarray, count: int = len(NAMES)) -> np.ndarray:
-    """Train ids `[H,W]` as they are. Raises BadFile for other values than 0 to count - 1 and
+    """Return train ids `[H,W]` as they are. Raises BadFile for other values than 0 to count - 1 and
     255.
     """
     bad = ids[(ids >= count) & (ids != IGNORE_INDEX)]

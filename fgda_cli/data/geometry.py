@@ -91,7 +91,7 @@ class InputRule:
     """
 
     size: Size
-    # width and height of the images that were resized to `size`; None: same aspect
+    # width and height of the images that were resized to `size`. None: same aspect
     trained_on: Size | None = None
     resample: Resample = "area"
     # every image enters at `size`, as in the published evaluations

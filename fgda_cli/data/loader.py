@@ -37,7 +37,8 @@ class Batch(NamedTuple):
     target: Tensor | None
     # images of the target's labelled part, where the preset names one
     labelled: Tensor | None = None
-    labelled_ids: Tensor | None = None  # their train ids
+    # train ids of `labelled`
+    labelled_ids: Tensor | None = None
     # bool `[B,H,W]`, False in the target's border (data.target.border), for methods that read it
     # (`Method.reads_border`).
     target_border: Tensor | None = None

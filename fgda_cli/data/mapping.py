@@ -49,12 +49,12 @@ class Mapping:
     label_ids: LabelIds | None = None
     # for labels that carry names: see names.py
     names: dict[str, int] = field(default_factory=dict)
-    # train id of all that the file does not mention; None: refused, or ignored where labels carry
+    # train id of all that the file does not mention. None: refused, or ignored where labels carry
     # names
     rest: int | None = None
 
     def read_label(self, path: Path) -> np.ndarray:
-        """Train ids `[H,W]`. Raises BadFile."""
+        """Read a label as train ids `[H,W]`. Raises BadFile."""
         label = read_label_values(path)
         if label.ndim == 3 and self.colours is not None:
             return map_colours(
@@ -134,7 +134,7 @@ class Mapping:
 
     def mapped(self) -> set[int]:
         """Train ids that some raw value maps to: a class that never occurs although it is mapped is
-        worth a word.
+        reported.
         """
         return set((self.ids or {}).values()) | set((self.colours or {}).values())
 

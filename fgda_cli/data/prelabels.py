@@ -76,7 +76,7 @@ class Prelabels:
         self.written: dict[str, str] = {}
 
     def add(self, name: str, file_name: str, train_ids: np.ndarray) -> None:
-        """Train ids `[H,W]` of the image that lies in `images/` as `file_name`."""
+        """Add the train ids `[H,W]` of the image `images/file_name`."""
         self.written[name] = areas_hash(train_ids)
         if self.kind == "coco":
             self._outlines(file_name, train_ids)

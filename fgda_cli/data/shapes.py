@@ -44,7 +44,10 @@ class Shapes:
 
 
 def draw(drawing: Shapes) -> np.ndarray:
-    """Train ids `[H,W]` uint8; later shapes cover earlier ones, the rest is 255. Raises BadFile."""
+    """Draw shapes as train ids, uint8 `[H,W]`; later shapes cover earlier ones, 255 elsewhere.
+
+    Raises BadFile.
+    """
     width, height = drawing.size
     size = drawing.size
     if not (width > 0 and height > 0 and width * height <= MAX_PIXELS):

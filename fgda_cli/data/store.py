@@ -167,7 +167,7 @@ class PreparedDataset:
         return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
 
     def label(self, item: Item) -> np.ndarray:
-        """Train ids uint8 `[H,W]`."""
+        """Read a label as train ids, uint8 `[H,W]`."""
         return self._read(item.label, colour=False)
 
     def _read(self, relative: str, colour: bool) -> np.ndarray:

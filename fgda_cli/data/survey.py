@@ -46,7 +46,8 @@ class Line:
 class Survey:
     """The `fgda prepare` that reads a folder of labels, and what its values mean."""
 
-    command: str  # folder or carla
+    # the `fgda prepare` format that reads these labels: folder or carla
+    command: str
     options: tuple[str, ...]
     # by share, the largest first
     lines: tuple[Line, ...]
@@ -56,7 +57,7 @@ class Survey:
     count: int
     # of their label files
     looked_at: int
-    # The class of values without a line; None: `fgda prepare` refuses them, for not all files were
+    # The class of values without a line. None: `fgda prepare` refuses them, for not all files were
     # looked at.
     rest: str | None = None
 

@@ -26,7 +26,7 @@ USUAL_RATE = 25.0
 @dataclass(frozen=True)
 class Clip:
     """Selection of a video's frames: every N-th, from `start` to `end` seconds, of one of its
-    streams (from 0; None: the best).
+    streams (from 0. None: the best).
 
     `reconnect` opens a network stream again when it breaks.
     """
@@ -79,7 +79,7 @@ class CutShort(BadFile):
 
 
 class Noticed(CutShort):
-    """What is worth a word of a video whose frames are all read."""
+    """Return what to warn of after all frames of a video are read."""
 
 
 class Broken(BadFile):
@@ -121,7 +121,7 @@ def frames_of(
     """Yield the frames of a file, camera, address or standard input that a clip takes, with their
     own times.
 
-    `notice` is called with what is worth a word while frames come. Raises BadFile where there is no
+    `notice` is called with warnings while frames come. Raises BadFile where there is no
     frame, CutShort after the last one of a damaged video, and Broken where a stream without an end
     has ended.
     """

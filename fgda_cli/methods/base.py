@@ -170,7 +170,7 @@ class Method:
         """Prepare what training needs (offline steps, class statistics); called at every start,
         before the state is resumed.
 
-        What takes long is made by `data.product` once, kept, and made anew only when what it
+        `data.product` keeps what takes long to compute, and computes it again only when what it
         depends on has changed.
         """
 

@@ -145,7 +145,8 @@ class Fda(Method):
 
         source = batch.source.float()
         target = batch.target.float()
-        # published: equal sizes; the same share of frequencies is swapped here
+        # The published code needs images of one size. The target is resized, so that beta keeps
+        # its meaning.
         if source.shape[-2:] != target.shape[-2:]:
             how = {"mode": "bilinear", "align_corners": False, "antialias": True}
             target = torch.nn.functional.interpolate(target, source.shape[-2:], **how)

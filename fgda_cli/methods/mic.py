@@ -108,7 +108,7 @@ class Mic(SelfTraining, Distillation, Fgda):
             for name in list(self.discriminators):
                 del self.discriminators[name], self.modules[name]
         self.sees_target_alone = bool(settings.lambda_adv)
-        # bool [K]; None: no features are held
+        # bool [K]. None: no features are held
         self.things: Tensor | None = None
 
     def before_training(self, data: OfflineData) -> None:

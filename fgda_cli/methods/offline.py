@@ -44,7 +44,7 @@ class OfflineData:
     process_group: ProcessGroup = ProcessGroup()
     # of the training that follows
     iterations: int = 0
-    # the encoder as it was pretrained; None: it never was
+    # the encoder as it was pretrained. None: it never was
     imagenet_encoder: Callable[[], nn.Module | None] = lambda: None
     # the run's state, networks and all, is loaded afterwards
     resumed: bool = False
@@ -75,7 +75,8 @@ class OfflineData:
         model, info = load_model(path)
         if info["classes"].names != self.samples.source.classes.names:
             raise UsageError(
-                f"{path} has different classes from the source: it cannot label for this run"
+                f"{path} has different classes from the source: name a checkpoint with the"
+                " source's classes"
             )
         return model.to(self.device), weights_hash(model.state_dict())
 

@@ -1,5 +1,5 @@
-"""Self-training without a source: a slow teacher's surest labels of each class, and predictions
-that stay varied ([SHOT]).
+"""Self-training without a source: a slow teacher's most confident labels of each class, and
+predictions that stay varied ([SHOT]).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Sfst(SelfTraining):
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         probs, guess = self.teach(batch.target, batch.target.shape[-2:])
-        weight = self.surest(probs, guess) * self.trust(guess) * self.inside(batch)
+        weight = self.most_confident(probs, guess) * self.trust(guess) * self.inside(batch)
         output = self.forward(self.augment(batch.target))
         loss = self.settings.lambda_st * self.output_loss(output, guess, weight)
         terms = {"self_training": loss}
@@ -51,9 +51,9 @@ class Sfst(SelfTraining):
         self.backward(sum(terms.values()))
         return terms
 
-    def surest(self, probs: Tensor, guess: Tensor) -> Tensor:
+    def most_confident(self, probs: Tensor, guess: Tensor) -> Tensor:
         """Return `[B,H,W]`: 1 for the `portion` of each class's pixels of which the teacher is
-        surest, image by image.
+        most confident, image by image.
         """
         classes = guess.flatten(1)
         limits = _class_quantiles(

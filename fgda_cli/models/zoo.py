@@ -24,7 +24,7 @@ class Published(NamedTuple):
     method: str
     source: str
     target: str
-    # on the target's validation images unless `note` says otherwise; None: not on the page
+    # on the target's validation images unless `note` says otherwise. None: not on the page
     miou: float | None
     page: str
     # None: the page must be opened by hand
@@ -37,7 +37,7 @@ class Published(NamedTuple):
     note: str = ""
     # end of the checkpoint's name where an archive holds several files
     member: str = ""
-    # bytes; None: not on the page
+    # bytes. None: not on the page
     size: int | None = None
     # its first digits; "": not on the page
     sha256: str = ""

@@ -77,7 +77,7 @@ class Observed:
     steady: np.ndarray
     ids: list[np.ndarray] = field(default_factory=list)
     features: np.ndarray | None = None
-    # frames that are not the same as another; None: not known (a run of an earlier version)
+    # frames that are not the same as another. None: not known (a run of an earlier version)
     different: int | None = None
 
     def to_json(self) -> dict[str, Any]:

@@ -25,7 +25,7 @@ WEIGHTS = {"edges": 50.5, "information": 41.3}
 # Points that the score errs by: 2.3 on pairs that it was not fitted on, 7.1 on 11 later runs of a
 # barely trained source model.
 SPREAD = 3.2
-# different ones: fewer are worth a word
+# fewer different frames than this are warned of
 FEW_FRAMES = 10
 # frames that each network was looked at on
 FITTED_ON = 40

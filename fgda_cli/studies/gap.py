@@ -83,9 +83,9 @@ class DomainStatistics:
     count: int
     frames: Frames
     look: Look
-    # [K] of the labelled pixels; None: no labels
+    # [K] of the labelled pixels. None: no labels
     shares: np.ndarray | None
-    # width and height of a prepared training image; None: it keeps its size
+    # width and height of a prepared training image. None: it keeps its size
     stored: tuple[int, int] | None = None
 
 

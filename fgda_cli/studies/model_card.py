@@ -36,7 +36,7 @@ def write_card(
         split = info["preset"]["data"]["evaluation"]["split"]
         open_anywhere(root, name).items(split, labelled=True)
     except FgdaError as error:
-        reporter.decide(f"no figures in the card: {str(error).splitlines()[0]}")
+        reporter.decide(f"the card has no scores: {str(error).splitlines()[0]}")
     else:
         wanted = EvaluationOptions(
             data,

@@ -56,7 +56,7 @@ class Footage:
 
 @dataclass(frozen=True)
 class Step:
-    """A command of the first hour, what it is for, and how many minutes it takes; None: no
+    """A command of the first hour, what it is for, and how many minutes it takes. None: no
     guess.
     """
 

@@ -36,7 +36,7 @@ class TrainState:
     averaged: dict[str, Tensor] | None = None
     # iterations that the mean is of
     averages: int = 0
-    # the last iteration that a time limit leaves time for; None: not limited, or not known yet
+    # the last iteration that a time limit leaves time for. None: not limited, or not known yet
     planned: int | None = None
     # seconds of a time limit that earlier commands took
     spent: float = 0.0

@@ -434,10 +434,8 @@ class Trainer:
         self.run.note(f"iteration {self.state.iteration}: checkpoint written")
 
     def finish(self) -> None:
-        """Validate a last time, write final.pth, whose presence says that the run is finished, then
-        last.pth.
-
-        A run that ended early, for time or patience, ends with its best checkpoint.
+        """Validate once more, then write final.pth and last.pth: a run with a final.pth is
+        finished.
         """
         summary = self.evaluate() if self.state.validated != self.state.iteration else None
         if not self.process_group.is_first:

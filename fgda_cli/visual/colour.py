@@ -13,7 +13,7 @@ FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def colourise(train_ids: np.ndarray, classes: ClassSet) -> np.ndarray:
-    """Train ids `[H,W]` in the class set's palette; ignored pixels black."""
+    """Return train ids `[H,W]` in the class set's colours; ignored pixels are black."""
     table = np.zeros((256, 3), np.uint8)
     table[: len(classes)] = classes.palette
     return table[train_ids]

@@ -232,7 +232,7 @@ def test_what_cannot_be_is_refused(drive, trained, tmp_path):
     done = fgda("predict", trained, drive, "--out", drive.parent, "--save", "video")
     assert (
         done.returncode == 2
-        and "would take the place of" in done.stderr
+        and "would overwrite the input" in done.stderr
         and len(levels(drive)) == 20
     )
     cv2.imwrite(str(tmp_path / "a.png"), grey(3))

@@ -140,11 +140,11 @@ def test_tents_norms_stay_in_evaluation_mode_whatever_the_stage_says(
     assert seen == [(False, False)] * 2
 
 
-def test_the_surest_half_of_each_class_of_each_image_counts():
+def test_the_most_confident_half_of_each_class_of_each_image_counts():
     method = make("sfst", False, torch.float32, portion=0.5)
     probs = torch.tensor([[[0.9, 0.8, 0.7, 0.6]], [[0.5, 0.6, 0.99, 0.98]]])
     guess = torch.tensor([[[0, 0, 1, 1]], [[0, 0, 0, 0]]])
-    assert method.surest(probs, guess).tolist() == [[[1, 0, 1, 0]], [[0, 0, 1, 1]]]
+    assert method.most_confident(probs, guess).tolist() == [[[1, 0, 1, 0]], [[0, 0, 1, 1]]]
 
 
 @pytest.mark.parametrize("portion", [0.1, 0.5, 0.9, 1.0])

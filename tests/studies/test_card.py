@@ -75,7 +75,7 @@ def test_a_run_its_checkpoint_and_its_card_say_which_pixels_it_read(adapted, dat
 
 def test_card_without_labels_says_so(adapted, tmp_path):
     done = fgda("card", adapted, "--out", tmp_path, "--data-root", tmp_path)
-    assert done.returncode == 0 and "no figures in the card" in done.stderr
+    assert done.returncode == 0 and "the card has no scores" in done.stderr
     card = json.loads((tmp_path / "card.json").read_text())
     assert (
         card["evaluation"] is None

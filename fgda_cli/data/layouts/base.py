@@ -112,7 +112,7 @@ class Reader(Protocol):
     classes: ClassSet
 
     def read_label(self, path: Path) -> np.ndarray:
-        """Train ids `[H,W]`. Raises BadFile."""
+        """Read a label as train ids `[H,W]`. Raises BadFile."""
 
     def facts(self) -> dict[str, Any]:
         """Return everything that a converted label depends on besides its file, as JSON-able
@@ -121,7 +121,7 @@ class Reader(Protocol):
 
     def mapped(self) -> set[int]:
         """Train ids that some label value maps to: a class that never occurs although it is mapped
-        is worth a word.
+        is reported.
         """
 
 

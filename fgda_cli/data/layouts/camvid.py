@@ -84,7 +84,7 @@ def _split(name: str) -> str:
 
 
 def read_label(path: Path) -> np.ndarray:
-    """Train ids `[H,W]`. Raises BadFile."""
+    """Read a label as train ids `[H,W]`. Raises BadFile."""
     values = read_label_values(path)
     if values.ndim == 3 and path.stem.endswith("_L"):
         return map_colours(values, COLOURS)

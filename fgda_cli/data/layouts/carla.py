@@ -61,7 +61,7 @@ class Tags:
     classes: ClassSet = CITYSCAPES
 
     def read_label(self, path: Path) -> np.ndarray:
-        """Train ids `[H,W]`. Raises BadFile."""
+        """Read a label as train ids `[H,W]`. Raises BadFile."""
         values = read_label_values(path)
         ids = raw_ids(values)
         if ids is None:

@@ -32,7 +32,7 @@ class NamedShapes:
     table: dict[str, int]
 
     def read_label(self, path: Path) -> np.ndarray:
-        """Train ids `[H,W]`. Raises BadFile."""
+        """Read a label as train ids `[H,W]`. Raises BadFile."""
         return draw(self.read_shapes(path))
 
     def read_shapes(self, path: Path) -> Shapes:

@@ -36,7 +36,7 @@ class Colours:
     table: dict[tuple[int, int, int], int]
 
     def read_label(self, path: Path) -> np.ndarray:
-        """Train ids `[H,W]`. Raises BadFile."""
+        """Read a label as train ids `[H,W]`. Raises BadFile."""
         return map_colours(read_label_colours(path), self.table)
 
     def facts(self) -> dict[str, Any]:

@@ -90,7 +90,7 @@ def fixed_norms(module: nn.Module) -> Fixed:
         for layer in module.modules()
         if isinstance(layer, nn.BatchNorm2d) and not layer.training
     ]
-    # it joins kernels itself, and an older one (2.4) cannot read parts of one tensor
+    # torch.compile fuses these kernels itself, and torch 2.4 cannot compile parts of one tensor
     if torch.compiler.is_compiling():
         return {
             norm: _constants(

@@ -62,7 +62,7 @@ def recognise(path: Path, content: dict) -> str | None:
         if first is None:
             return None
         if {"model", "config"} <= content.keys():
-            # which keeps its settings beside the network
+            # only DACS's files hold a `config` beside `model`
             return "dacs"
         raise UsageError(
             "FDA, CRST and DACS networks have the same keys, but take images and run heads in other"

@@ -23,7 +23,7 @@ class Foreign(NamedTuple):
     iteration: int | None
     # what was decided that a person should know
     notes: list[str]
-    # at which size its authors evaluate; None: as most, the preset's, by bicubic
+    # The size at which its authors evaluate. None: the preset's, by bicubic, as most do.
     rule: InputRule | None = None
 
 
@@ -50,5 +50,5 @@ def renamed(key: str, names: tuple[tuple[str, str], ...]) -> str | None:
 
 
 def blocks(state: dict[str, Tensor], layer: str) -> int:
-    """Return the blocks of a ResNet's layer; `layer` is its prefix with the last dot."""
+    """Return how many blocks a ResNet layer has; `layer` is the key prefix, e.g. `layer3.`."""
     return len({key.removeprefix(layer).split(".")[0] for key in state if key.startswith(layer)})
