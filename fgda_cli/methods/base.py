@@ -102,7 +102,7 @@ class Method:
     own. Networks that only give targets (an ImageNet backbone, a former teacher) go into
     `self.references`: moved, never trained, never saved.
 
-    The trainer calls a method in this order:
+    The trainer calls a method in this order::
 
         method.check(settings, model, source, target)    # before anything is written
         method = Method(model, settings, engine)
