@@ -374,8 +374,9 @@ def _matches(path: Path, patterns: tuple[str, ...]) -> bool:
 
 def not_taken(task: Task, listing: Listing) -> list[str]:
     """Say which files below the raw folders look like images, labels or videos and are neither
-    taken nor refused, nor left out by the layout on purpose.
+    taken nor refused, nor left out on purpose, by the layout or by --only.
     """
+    asked = tuple(task.asked.get("only") or ("*",))
     used = {
         os.path.realpath(path)
         for pair in listing.pairs
@@ -399,6 +400,7 @@ def not_taken(task: Task, listing: Listing) -> list[str]:
             if path.suffix.lower() in pictures
             and os.path.realpath(path) not in used
             and not _matches(path.relative_to(root), listing.not_read)
+            and _matches(path.relative_to(root), asked)
         ]
         if rest:
             said.append(

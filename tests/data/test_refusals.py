@@ -217,3 +217,11 @@ def test_cocos_panoptic_form_and_bdds_former_folders_have_a_hint(tmp_path):
     (tmp_path / "bdd/seg/images/val").mkdir(parents=True)
     done = fgda("prepare", "bdd100k", "--root", tmp_path / "bdd", "--out", tmp_path / "data")
     assert done.returncode == 1 and "--label-suffix _train_id.png" in done.stderr
+
+
+def test_files_that_only_or_the_layout_leave_out_are_no_surprise(own, tmp_path):
+    done = prepare(tmp_path, "--images", own[0], "--labels", own[1], "--only", "0.*")
+    assert done.returncode == 0 and "not taken" not in done.stderr, done.stderr
+    (own[0] / "0.gif").write_bytes(b"?")
+    done = prepare(tmp_path, "--images", own[0], "--labels", own[1], "--only", "0.*")
+    assert "1 files are not taken: 1 .gif" in done.stderr, done.stderr
