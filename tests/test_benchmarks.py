@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.helpers import batch, make
 from tests.pretend import DEVICE, needs_pretended_gpu, pretended_gpu
 
 ROOT = Path(__file__).parent.parent
@@ -137,3 +138,27 @@ def test_its_parts_run_where_a_device_is_not_the_processor(tmp_path, monkeypatch
         rows = {part.__name__: list(part(bench)) for part in parts}
     assert all(row["right"] for row in rows["resume_part"])
     assert rows["schedule_part"][0]["times as fast"] > 0 and rows["predict_part"][0]["images/s"] > 0
+
+
+def test_a_teacher_that_knows_the_truth_labels_by_it(monkeypatch):
+    """`benchmarks/oracle.py`: the target's part of a mixed image has its true labels."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks/methods"))
+    from oracle_teacher import OracleTeacher
+
+    given = batch()
+    labelled = torch.randint(0, 256, given.target.shape, dtype=torch.uint8)
+    truth = torch.randint(0, 5, labelled[:, 0].shape, dtype=torch.uint8)
+    truth[:, :4] = 255
+    given = given._replace(labelled=labelled, labelled_ids=truth)
+    model = make("dacs", False, torch.float32).model
+    method = OracleTeacher(model, OracleTeacher.Settings(name="oracle-teacher"))
+    seen = {}
+    mixed = method.mix
+    method.mix = lambda *how: seen.setdefault("mixed", mixed(*how))
+    terms = method.step(given)
+    images, labels, weight = seen["mixed"]
+    pasted = (images != labelled).any(1)
+    assert pasted.any() and not pasted.all()
+    assert torch.equal(labels[~pasted], truth[~pasted].long())
+    assert not weight[~pasted & (truth == 255)].any()
+    assert all(torch.isfinite(term) for term in terms.values())
