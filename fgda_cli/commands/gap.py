@@ -43,7 +43,12 @@ def gap(
     images: Annotated[
         int,
         typer.Option(
-            min=4, help="Number of images of each data set to look at.", rich_help_panel="Compute"
+            "--frames",
+            # its name up to 0.2, when --images is a folder everywhere else
+            "--images",
+            min=4,
+            help="Number of images of each data set to look at.",
+            rich_help_panel="Compute",
         ),
     ] = 60,
     data_root: cli.DataRoot = None,
