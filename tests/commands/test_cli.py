@@ -418,4 +418,4 @@ def test_choices_are_choices_and_flags_are_flags(capsys):
     assert "'--ids': 'x' is not one of 'train', 'label'" in capsys.readouterr().err
     main(["predict", "--help"])
     shown = capsys.readouterr().out
-    assert "<train|label>" in shown and "<bool>" not in shown and "range" not in shown
+    assert "train|label" in shown and "<bool>" not in shown and "range" not in shown
