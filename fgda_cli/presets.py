@@ -5,7 +5,9 @@ and line.
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,13 +26,16 @@ DEFAULT_METHOD = "fgda"
 FOLDER = PACKAGED if PACKAGED.is_dir() else Path(__file__).parents[1] / "presets"
 
 
+OF_RECORD = -1
+
+
 @dataclass(frozen=True)
 class Value:
     """A YAML scalar or list with the place it was written at."""
 
     value: Any
     place: str
-    # presets are laid over those that they extend, --set over all
+    # presets are laid over those that they extend, --set over all; OF_RECORD: of a run's record
     layer: int = 0
 
 
@@ -38,22 +43,30 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
-def about(path: Path) -> str:
-    """Return what a preset is for: the first sentence of the comment that its file begins with."""
-    lines = []
-    for line in read_text(path).splitlines():
-        if not line.startswith("#"):
-            break
-        lines.append(line.removeprefix("#").strip())
+def shipped_presets() -> dict[str, str]:
+    """Return what each shipped preset is for, by its name."""
+    return {name: _purpose(read_text(FOLDER / f"{name}.yaml")) for name in preset_names()}
+
+
+def own_presets(folder: Path) -> dict[str, str]:
+    """Return the presets that lie in a folder, YAML files that extend another, and what they are
+    for. Files that cannot be read as text are none.
+    """
+    found = {}
+    for path in sorted(folder.glob("*.yaml")):
+        with suppress(OSError, BadText):
+            text = read_text(path)
+            if re.search(r"^extends:", text, re.M):
+                found[str(path)] = _purpose(text)
+    return found
+
+
+def _purpose(text: str) -> str:
+    """The first sentence of the comment that a preset begins with."""
+    lines = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
+    comment = " ".join(line.removeprefix("#").strip() for line in lines)
     # "et al. 2019" ends no sentence
-    sentence = re.split(r"\.(?= [A-Z]|$)", " ".join(lines), maxsplit=1)[0]
-    return sentence.rstrip(":")
-
-
-def own_presets(folder: Path) -> list[Path]:
-    """Return the presets that lie in a folder: YAML files that extend another."""
-    files = sorted(folder.glob("*.yaml"))
-    return [path for path in files if re.search(r"^extends:", read_text(path), re.M)]
+    return re.split(r"\.(?= [A-Z]|$)", comment, maxsplit=1)[0].rstrip(":")
 
 
 def load_preset(
@@ -108,7 +121,7 @@ def from_json(tree: dict, where: str) -> Preset:
     """Return a resolved preset as a checkpoint or a run folder holds it, of this version or an
     earlier one. Raises UsageError.
     """
-    located = _located(tree, where)
+    located = _in_layer(_located(tree, where), OF_RECORD)
     for *sections, key in RETIRED:
         section = located
         for name in sections:
@@ -116,7 +129,7 @@ def from_json(tree: dict, where: str) -> Preset:
         if isinstance(section, dict):
             section.pop(key, None)
     _check_methods(located)
-    return _validate(located, {}, of_record=True)
+    return _validate(located, {})
 
 
 # Keys that did nothing where they stood, or gained nothing: records of earlier runs hold them.
@@ -278,9 +291,9 @@ def _highest_layer(tree) -> int:
     return tree.layer
 
 
-def _drop_if_inherited(error: ValidationError, tree: dict, of_record: bool) -> bool:
+def _drop_if_inherited(error: ValidationError, tree: dict) -> bool:
     """Remove the first setting that does nothing if the one that makes it so lies in a layer above
-    it, or if both are of a run's record: an earlier version took it without a word.
+    it, or if it is of a run's record: an earlier version took it without a word.
     """
     first = error.errors()[0]
     cause = first.get("ctx", {}).get("error")
@@ -295,7 +308,7 @@ def _drop_if_inherited(error: ValidationError, tree: dict, of_record: bool) -> b
     by = section.get(cause.by)
     if not isinstance(idle, Value) or not isinstance(by, Value):
         return False
-    if by.layer <= idle.layer and not of_record:
+    if by.layer <= idle.layer != OF_RECORD:
         return False
     del section[cause.key]
     return True
@@ -309,7 +322,7 @@ def _values(tree):
     )
 
 
-def _validate(tree: dict, of_method: dict, of_record: bool = False) -> Preset:
+def _validate(tree: dict, of_method: dict) -> Preset:
     """Return the preset of a tree; `of_method` holds what --set gives the chosen method. Raises
     UsageError.
     """
@@ -328,8 +341,7 @@ def _validate(tree: dict, of_method: dict, of_record: bool = False) -> Preset:
                 f"{place.place if place else 'methods'}: unknown method '{name}' ({known})"
             )
     settings = {
-        name: _method_settings(name, own, ("methods", name), of_record=of_record)
-        for name, own in per_method.items()
+        name: _method_settings(name, own, ("methods", name)) for name, own in per_method.items()
     }
     name = str(wanted.value)
     if of_method:
@@ -347,9 +359,8 @@ def _validate(tree: dict, of_method: dict, of_record: bool = False) -> Preset:
     try:
         return Preset.model_validate(_values(tree) | methods)
     except ValidationError as error:
-        if _drop_if_inherited(error, tree, of_record):
-            whole = tree | {"methods": per_method, "method": wanted}
-            return _validate(whole, of_method, of_record)
+        if _drop_if_inherited(error, tree):
+            return _validate(tree | {"methods": per_method, "method": wanted}, of_method)
         raise UsageError(_explain(error, tree, Preset, prefix=())) from None
 
 
@@ -357,9 +368,7 @@ def _defaults(name: str) -> MethodSettings:
     return method_class(name).Settings(name=name)
 
 
-def _method_settings(
-    name: str, own: dict, section: tuple[str, ...], of_record: bool = False
-) -> MethodSettings:
+def _method_settings(name: str, own: dict, section: tuple[str, ...]) -> MethodSettings:
     """Return a method's settings: its defaults and `own`, which stand in a section of the preset.
     Raises UsageError.
     """
@@ -367,8 +376,8 @@ def _method_settings(
     try:
         return schema.model_validate(_values(own) | {"name": name})
     except ValidationError as error:
-        if _drop_if_inherited(error, own, of_record):
-            return _method_settings(name, own, section, of_record=of_record)
+        if _drop_if_inherited(error, own):
+            return _method_settings(name, own, section)
         tree: dict = {}
         _put(tree, list(section), own)
         raise UsageError(_explain(error, tree, schema, prefix=section)) from None

@@ -43,16 +43,6 @@ def complete_methods() -> list[str]:
 
 
 PresetName = Annotated[
-    str,
-    typer.Option(
-        "--preset",
-        "-p",
-        help="Preset name or path/to.yaml.",
-        rich_help_panel="Preset",
-        autocompletion=complete_presets,
-    ),
-]
-PresetChoice = Annotated[
     Optional[str],
     typer.Option(
         "--preset",
@@ -255,23 +245,18 @@ def overrides(sets, seed, precision, workers) -> list[str]:
     return [*(sets or []), *(f"{key}={value}" for key, value in extra.items() if value is not None)]
 
 
-def chosen_preset(name: str | None) -> str:
-    """Return the name of the preset that was given. Raises UsageError, with those that lie here,
-    for none.
+def preset_from(
+    name: str | None, sets=None, seed=None, precision=None, workers=None, method: str | None = None
+):
+    """Load the preset with the command line's short options applied as overrides. Raises UsageError
+    for none, with those that lie here.
     """
-    if name is not None:
-        return name
-    from ..presets import own_presets
+    from ..presets import load_preset, own_presets
 
-    own = ", ".join(str(path) for path in own_presets(Path(".")))
-    here = f"here is {own}" if own else "the toy of the demo is --preset playground"
-    raise UsageError(f"which preset? name one by --preset ({here}; fgda presets lists all)")
-
-
-def preset_from(name: str, sets, seed, precision, workers, method: str | None = None):
-    """Load the preset with the command line's short options applied as overrides."""
-    from ..presets import load_preset
-
+    if name is None:
+        own = ", ".join(own_presets(Path(".")))
+        here = f"here is {own}" if own else "the toy of the demo is --preset playground"
+        raise UsageError(f"which preset? name one by --preset ({here}; fgda presets lists all)")
     return load_preset(name, overrides(sets, seed, precision, workers=workers), method)
 
 

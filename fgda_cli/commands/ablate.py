@@ -13,7 +13,7 @@ from . import _options as cli
 
 def ablate(
     context: typer.Context,
-    preset: cli.PresetChoice = None,
+    preset: cli.PresetName = None,
     sets: cli.SetValues = None,
     methods: Annotated[
         str,
@@ -68,9 +68,7 @@ def ablate(
             f"--labels {labels}: numbers with commas, all, or files that list images, e.g."
             " 0,5,20,all"
         )
-    settings = cli.preset_from(
-        cli.chosen_preset(preset), sets, seed=None, precision=precision, workers=workers
-    )
+    settings = cli.preset_from(preset, sets, precision=precision, workers=workers)
     first = TABLES["table3"]
     named = {name: list(table) for name, table in TABLES.items()}
     named["all"] = [*first, *(name for name in method_names() if name not in first)]

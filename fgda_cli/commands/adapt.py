@@ -12,7 +12,7 @@ from . import _options as cli
 
 def adapt(
     context: typer.Context,
-    preset: cli.PresetChoice = None,
+    preset: cli.PresetName = None,
     sets: cli.SetValues = None,
     method: cli.MethodName = None,
     init: Annotated[
@@ -55,7 +55,7 @@ def adapt(
 
     within = [] if budget is None else within_budget(budget)
     settings = cli.preset_from(
-        cli.chosen_preset(preset),
+        preset,
         [*(sets or []), *within],
         seed=seed,
         precision=precision,

@@ -66,7 +66,7 @@ def gap(
     """Compare two data sets before training, and suggest settings."""
     if (preset is None) == (source is None) or (source is None) != (target is None):
         raise UsageError("name two data sets, or a preset that has both: gap --preset mine.yaml")
-    settings = None if preset is None else cli.preset_from(preset, None, None, None, None).data
+    settings = None if preset is None else cli.preset_from(preset).data
     from ..data.store import data_root as root_of
     from ..data.store import open_anywhere, open_domain
     from ..studies.gap import beyond, gap_json, measure, predicted_shares, trained_on

@@ -12,7 +12,6 @@ from . import _options as cli
 
 
 def presets(
-    context: typer.Context,
     name: Annotated[
         Optional[str],
         typer.Argument(help="Preset to show, resolved; with --keys: a text to search for."),
@@ -28,7 +27,7 @@ def presets(
     all keys.
     """
     from ..methods.registry import method_class, method_names
-    from ..presets import FOLDER, about, own_presets, preset_names, valid_keys
+    from ..presets import own_presets, shipped_presets, valid_keys
 
     if keys:
         if sets or method:
@@ -44,17 +43,13 @@ def presets(
         print("\n\n".join(blocks))
     elif name is not None:
         print(
-            cli.preset_from(
-                name, sets, seed=None, precision=None, workers=None, method=method
-            ).to_yaml(),
+            cli.preset_from(name, sets, method=method).to_yaml(),
             end="",
         )
     elif sets or method:
         raise UsageError("--method and --set need a preset: fgda presets NAME")
     else:
-        own = {str(path): about(path) for path in own_presets(Path("."))}
-        shipped = {name: about(FOLDER / f"{name}.yaml") for name in preset_names()}
-        print(_lines(own | shipped))
+        print(_lines(own_presets(Path(".")) | shipped_presets()))
         print("\ngta2city* and synthia2city* are sized for a GPU, all others for two CPU cores.")
 
 

@@ -9,7 +9,7 @@ from . import _options as cli
 
 def pretrain(
     context: typer.Context,
-    preset: cli.PresetChoice = None,
+    preset: cli.PresetName = None,
     sets: cli.SetValues = None,
     out: cli.Out = None,
     fresh: cli.Fresh = False,
@@ -21,9 +21,7 @@ def pretrain(
     seed: cli.Seed = None,
 ) -> None:
     """Train on the labelled source alone; the same command resumes a stopped run."""
-    settings = cli.preset_from(
-        cli.chosen_preset(preset), sets, seed=seed, precision=precision, workers=workers
-    )
+    settings = cli.preset_from(preset, sets, seed=seed, precision=precision, workers=workers)
     from ..training import stages
 
     job = cli.job_of(

@@ -19,7 +19,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +41,7 @@ from .images import (
     suffixes_of,
     visible_files,
 )
-from .layouts.base import Listing, Pair
+from .layouts.base import Listing, Pair, fits_one
 from .store import FORMAT, VERSION, is_dataset, pixels_hash, read_manifest
 
 JOURNAL = "journal.jsonl"
@@ -368,15 +367,11 @@ def _drop_shared_images(manifest: dict[str, Any], listing: Listing) -> list[str]
     ]
 
 
-def _matches(path: Path, patterns: tuple[str, ...]) -> bool:
-    return any(fnmatch(path.as_posix(), pattern) for pattern in patterns)
-
-
 def not_taken(task: Task, listing: Listing) -> list[str]:
     """Say which files below the raw folders look like images, labels or videos and are neither
     taken nor refused, nor left out on purpose, by the layout or by --only.
     """
-    asked = tuple(task.asked.get("only") or ("*",))
+    asked = task.asked.get("only") or ["*"]
     used = {
         os.path.realpath(path)
         for pair in listing.pairs
@@ -399,8 +394,8 @@ def not_taken(task: Task, listing: Listing) -> list[str]:
             for path in visible_files(root)
             if path.suffix.lower() in pictures
             and os.path.realpath(path) not in used
-            and not _matches(path.relative_to(root), listing.not_read)
-            and _matches(path.relative_to(root), asked)
+            and not fits_one(path, root, listing.not_read)
+            and fits_one(path, root, asked)
         ]
         if rest:
             said.append(

@@ -285,23 +285,3 @@ def decide_label_ids(seen: set[int]) -> LabelIds | None:
 
 def _label_name(label_id: int) -> str:
     return NAMES[CITYSCAPES_IDS.index(label_id)] if label_id in CITYSCAPES_IDS else "ignored"
-
-
-def read_synthia_ids(path: Path) -> np.ndarray:
-    """Return the ids `[H,W]` uint16 of a SYNTHIA label, the first of its channels of 16 bit. Raises
-    BadFile.
-    """
-    import cv2
-
-    raw = np.fromfile(path, np.uint8)
-    if not raw.size:
-        raise BadFile("the file is empty (zero bytes)")
-    pixels = cv2.imdecode(raw, cv2.IMREAD_UNCHANGED)
-    if pixels is None:
-        raise BadFile("not a readable image")
-    if pixels.dtype != np.uint16 or pixels.ndim != 3:
-        raise BadFile(
-            f"a SYNTHIA label has 3 channels of 16 bit, this one is {pixels.dtype} {pixels.shape}"
-        )
-    # OpenCV reads BGR: the file's first channel comes last
-    return pixels[..., 2]

@@ -8,9 +8,7 @@ import contextlib
 import io
 import json
 import logging
-import statistics
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -28,6 +26,7 @@ from ..models.exported import KEY, VERSION
 from ..models.segmenter import Segmenter
 from ..runtime.errors import FgdaError
 from ..runtime.files import whole_files, writing
+from ..runtime.system import median_seconds
 from .card_content import make_card
 
 # of ONNX files: what opset 18 came with
@@ -151,7 +150,8 @@ def export(
                 f"{out} was not written: {100 * (1 - apart[2]):.2f} % of the pixels have another"
                 " class than by torch"
             )
-        seconds = _seconds(run, images[:1].numpy())
+        image = images[:1].numpy()
+        seconds = median_seconds(lambda _: run(image), 5)
         # The file that was named; what else belongs to it (OpenVINO's weights) beside it.
         targets = [out, *(out.with_suffix(file.suffix) for file in made[1:])]
         with whole_files(*targets) as partials:
@@ -389,16 +389,6 @@ def _in_other_sizes(images: Tensor) -> list[Tensor]:
         images,
         *(F.interpolate(images[:4].float(), size, **how).round().to(torch.uint8) for size in sizes),
     ]
-
-
-def _seconds(run: Run, image: np.ndarray) -> float:
-    """Median seconds of five runs of the file on one image, here."""
-    times = []
-    for _ in range(5):
-        started = time.perf_counter()
-        run(image)
-        times.append(time.perf_counter() - started)
-    return statistics.median(times)
 
 
 def _compare(run: Run, network: Network, groups: list[Tensor]) -> tuple[float, float, float]:

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -81,3 +82,15 @@ def end_with_parent() -> None:
         return
     parent.join()
     os._exit(1)
+
+
+def median_seconds(work: Callable[[int], object], count: int) -> float:
+    """Return the median duration of `count` calls of `work`, which is given their number."""
+    import statistics
+
+    times = []
+    for number in range(count):
+        started = time.perf_counter()
+        work(number)
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)

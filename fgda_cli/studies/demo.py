@@ -4,6 +4,7 @@ comparison.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from ..runtime.files import write_json
 from ..runtime.reporter import Reporter
 from ..settings import Preset
 from ..training import stages
-from ..training.speed import seconds_a_step
+from ..training.speed import minutes_of_stages
 from ..visual.colour import colourise
 from ..visual.heat import heat
 from ..visual.sheets import grid, with_legend
@@ -50,7 +51,8 @@ def run_demo(
     start = time.perf_counter()
     data = out / "data"
     workers = default_workers(workers)
-    reporter.say(estimate(preset, device, workers))
+    if fresh or not (out / "summary.json").is_file():
+        reporter.say(estimate(preset, device, workers))
     reporter.say("1/4 drawing and preparing the two domains")
     how = How(data, workers=workers, reporter=reporter)
     prepare_playground(out / "raw", how, scenes=SCENES)
@@ -93,14 +95,11 @@ def run_demo(
 
 def estimate(preset: Preset, device: str, workers: int) -> str:
     """Return how long the demo takes on this machine, as some steps and scenes of it do now."""
-    drawing = playground.seconds_a_scene() * (2 * SCENES[0] + SCENES[1]) / max(workers, 1)
-    limit = preset.run.time_limit
-    minutes = [drawing / 60]
-    stages_of = ((preset.pretrain, "source-only"), (preset.adapt, preset.method.name))
-    for stage, name in stages_of:
-        seconds = seconds_a_step(preset, stage, name, len(CITYSCAPES), device=device)
-        whole = BESIDE * seconds * stage.iterations
-        minutes.append(min(whole, limit or whole) / 60)
+    scenes = 2 * SCENES[0] + SCENES[1]
+    minutes = [playground.seconds_a_scene() * scenes / max(workers, 1) / 60]
+    limit = (preset.run.time_limit or math.inf) / 60
+    of_steps = minutes_of_stages(preset, len(CITYSCAPES), device)
+    minutes += [min(BESIDE * steps, limit) for steps in of_steps.values()]
     parts = "drawing {:.1f}, training {:.1f}, adapting {:.1f}".format(*minutes)
     return f"about {sum(minutes):.1f} minutes on this machine: {parts}"
 

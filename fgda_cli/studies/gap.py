@@ -231,10 +231,6 @@ class Advice:
     # whether a preset's section `data` follows it already
     is_followed: Callable[[Data], bool] = lambda data: False
 
-    @property
-    def option(self) -> str:
-        return self.what if self.what.startswith("--") else f"--set {self.what}"
-
 
 @dataclass(frozen=True)
 class Gap:
@@ -331,14 +327,13 @@ def _source_aspect(source: DomainStatistics, target: DomainStatistics) -> Advice
     preparing it again.
     """
     stored = source.stored or source.size
+    width, height = _largest_crop(stored, target.size)
     if not same_aspect(stored, source.size):
-        width, height = _largest_crop(stored, target.size)
         return Advice(
             f"--cut --size {width}x{height}",
             f"prepare the source again: {_text(source.size)} was squeezed to {_text(stored)}, and"
             f" the target has another aspect ({_text(target.size)})",
         )
-    width, height = _largest_crop(stored, target.size)
     return Advice(
         f"data.source.crop=[{width},{height}]",
         f"the source ({_text(source.size)}, prepared at {_text(stored)}) has another aspect: cut"

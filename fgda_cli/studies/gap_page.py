@@ -9,6 +9,7 @@ from html import escape
 from ..data.images import evenly_spaced
 from ..visual import html
 from ..visual.plots import curves
+from ..visual.tables import as_option
 from .gap import DomainStatistics, Gap
 
 # pictures of each side
@@ -31,7 +32,7 @@ HEADINGS = (
 
 def gap_page(gap: Gap) -> str:
     rows = "".join(
-        f"<tr><td><code>{escape(one.option)}</code></td><td"
+        f"<tr><td><code>{escape(as_option(one.what))}</code></td><td"
         f" style='text-align:left'>{escape(one.why)}</td></tr>"
         for one in gap.advice
     )

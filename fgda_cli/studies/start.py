@@ -7,7 +7,6 @@ from __future__ import annotations
 import shlex
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from ..runtime.errors import FgdaError, UsageError
 from ..runtime.files import make_folder, write_text
 from ..runtime.system import usable_cores
 from ..settings import Preset
-from ..training.speed import seconds_a_step
+from ..training.speed import Measure, minutes_of_stages, seconds_a_step
 
 # images whose sizes are read
 LOOKED_AT = 24
@@ -36,8 +35,6 @@ BASE = "carla2kitti"
 HELD_OUT = 15
 # below these, nothing is held out
 FEW_IMAGES = 20
-
-MeasureSpeed = Callable[[Preset, Any, str, int, str], float]
 
 
 @dataclass(frozen=True)
@@ -130,7 +127,7 @@ def write_start(
     target: Footage,
     minutes: float,
     device: str,
-    measure: MeasureSpeed = seconds_a_step,
+    measure: Measure = seconds_a_step,
 ) -> Start:
     """Choose sizes that fit the minutes on this machine, write mapping.yaml and the preset, and say
     what to run.
@@ -140,17 +137,10 @@ def write_start(
     preset_file = out / f"{name}.yaml"
     make_folder(out)
     tried = PIXELS[1]
-    times = {}
     sizes = sizes_for(tried, source.size, target.size)
     text = preset_text(name, sizes, bool(_held_out(meaning)), iterations={})
     preset = _parsed(text, out)
-    for stage, method in (("pretrain", "source-only"), ("adapt", preset.method.name)):
-        settings = getattr(preset, stage)
-        times[stage] = (
-            settings.iterations
-            * measure(preset, settings, method, max(2, len(meaning.names)), device)
-            / 60
-        )
+    times = minutes_of_stages(preset, max(2, len(meaning.names)), device, measure=measure)
     largest = min(target.size[0] * target.size[1], source.size[0] * source.size[1] * 4)
     fits = [
         pixels
@@ -161,9 +151,9 @@ def write_start(
     times = {stage: value * pixels / tried for stage, value in times.items()}
     iterations = {stage: getattr(preset, stage).iterations for stage in times}
     if not fits:
-        share = max(minutes / sum(times.values()), LEAST_SHARE)
-        iterations = {stage: round(count * share) for stage, count in iterations.items()}
         whole = sum(times.values())
+        share = max(minutes / whole, LEAST_SHARE)
+        iterations = {stage: round(count * share) for stage, count in iterations.items()}
         times = {stage: value * share for stage, value in times.items()}
         notes.append(
             f"even the smallest size takes about {whole:.0f} minutes here: the preset has"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import statistics
-import time
+from collections.abc import Callable
 
 import torch
 
@@ -13,10 +12,13 @@ from ..methods.registry import method_class
 from ..models import checkpoint
 from ..runtime.devices import make_precision, pick_device
 from ..runtime.distributed import ProcessGroup
+from ..runtime.system import median_seconds
 from ..settings import Domain, Preset, Stage
 from .components import make_state, prepare_method
 from .state import TrainState
 
+# (preset, stage, method, number of classes, device) -> seconds
+Measure = Callable[[Preset, Stage, str, int, str], float]
 WARM_UP = 1
 MEASURED = 3
 
@@ -52,14 +54,29 @@ def seconds_a_step(
             precision=precision,
         )
         batch = _batch(settings, stage, cls, num_classes=num_classes).to(torch_device)
-        times = []
-        for number in range(WARM_UP + MEASURED):
-            started = time.perf_counter()
+
+        def step(number: int) -> None:
             _step(state, batch, number, length=stage.iterations)
             if torch_device.type == "cuda":
                 torch.cuda.synchronize(torch_device)
-            times.append(time.perf_counter() - started)
-    return statistics.median(times[WARM_UP:])
+
+        for number in range(WARM_UP):
+            step(number)
+        return median_seconds(lambda number: step(WARM_UP + number), MEASURED)
+
+
+def minutes_of_stages(
+    preset: Preset, num_classes: int, device: str = "auto", measure: Measure = seconds_a_step
+) -> dict[str, float]:
+    """Return the minutes of the steps of source training and adaptation on this machine, by
+    stage.
+    """
+    minutes = {}
+    for stage, name in (("pretrain", "source-only"), ("adapt", preset.method.name)):
+        settings = getattr(preset, stage)
+        seconds = measure(preset, settings, name, num_classes, device)
+        minutes[stage] = settings.iterations * seconds / 60
+    return minutes
 
 
 def _batch(preset: Preset, stage: Stage, cls: type[Method], num_classes: int) -> Batch:

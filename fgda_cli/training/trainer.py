@@ -436,6 +436,8 @@ class Trainer:
     def finish(self) -> None:
         """Validate once more, then write final.pth and last.pth: a run with a final.pth is
         finished.
+
+        A run that ended early, for time or patience, ends with its best checkpoint.
         """
         summary = self.evaluate() if self.state.validated != self.state.iteration else None
         if not self.process_group.is_first:

@@ -310,6 +310,11 @@ def verdict_lines(headings: list[str], results: list[dict[str, Any]]) -> list[st
     ]
 
 
+def as_option(advice: str) -> str:
+    """Return advice of `gap`, a preset's `KEY=VALUE` or options of `prepare`, as it is typed."""
+    return advice if advice.startswith("--") else f"--set {advice}"
+
+
 def gap_table(result: dict[str, Any]):
     """Return both domains, the differences between them, and what to set."""
     from rich.console import Group
@@ -358,8 +363,7 @@ def gap_table(result: dict[str, Any]):
     advice.add_column("", no_wrap=True)
     advice.add_column("", overflow="fold")
     for entry in result["advice"]:
-        is_option = entry["set"].startswith("--")
-        advice.add_row(entry["set"] if is_option else f"--set {entry['set']}", entry["why"])
+        advice.add_row(as_option(entry["set"]), entry["why"])
     if not result["advice"]:
         advice.add_row("nothing more than the preset has", "")
     return Group(

@@ -175,11 +175,13 @@ class OwnFiles:
             files = [path for path in files if path.name.endswith(suffix)]
         if not self.only:
             return files
-        return [
-            path
-            for path in files
-            if any(fnmatch(path.relative_to(below).as_posix(), only) for only in self.only)
-        ]
+        return [path for path in files if fits_one(path, below, self.only)]
+
+
+def fits_one(path: Path, below: Path, patterns: Sequence[str]) -> bool:
+    """Return whether a path below a folder fits one of the patterns."""
+    name = path.relative_to(below).as_posix()
+    return any(fnmatch(name, pattern) for pattern in patterns)
 
 
 @dataclass(frozen=True)

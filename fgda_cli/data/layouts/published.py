@@ -22,7 +22,6 @@ from ..formats import (
     map_colours,
     read_city_label,
     read_label_values,
-    read_synthia_ids,
 )
 from ..images import BadFile, image_files, visible_files
 from .base import (
@@ -59,8 +58,6 @@ VKITTI2_COLOURS = {
     (100, 60, 100): 0, (250, 100, 255): 255, (255, 255, 0): 7, (200, 200, 0): 6, (255, 130, 0): 5,
     (80, 80, 80): 255, (160, 60, 60): 14, (255, 127, 80): 13, (0, 139, 139): 13,
 }  # fmt: skip
-ANONYMISED = "_rgb_anon"
-LEFT = "_leftImg8bit"
 
 
 # How a label is read: each returns train ids `[H,W]` and raises BadFile.
@@ -85,7 +82,13 @@ def gta5_labels(path: Path) -> np.ndarray:
 
 
 def synthia_labels(path: Path) -> np.ndarray:
-    ids = read_synthia_ids(path)
+    """Ids in the first of three channels of 16 bit."""
+    values = read_label_values(path)
+    if values.dtype != np.uint16 or values.ndim != 3:
+        raise BadFile(
+            f"a SYNTHIA label has 3 channels of 16 bit, this one is {values.dtype} {values.shape}"
+        )
+    ids = values[..., 0]
     if ids.max(initial=0) > 22:
         raise BadFile(f"class id {ids.max()} is not one of SYNTHIA's (0 to 22)")
     return SYNTHIA_TABLE[ids]
@@ -145,19 +148,17 @@ def paired(
 
 
 def city(
-    images: str,
-    labels: str,
-    ending: str,
-    label_ending: str,
+    ending: str = "_leftImg8bit",
+    label_ending: str = "_gtFine",
     kinds: Sequence[str] = ("labelTrainIds", "labelIds"),
     without: str = "validation image without a label",
 ) -> Fill:
-    """Pair as Cityscapes does: `images` and `labels` are the folders of a split `{split}`."""
+    """Pair leftImg8bit/SPLIT and gtFine/SPLIT, as Cityscapes does."""
 
     def fill(listing: Listing, root: Path, condition: str | None) -> None:
         for split in ("train", "val"):
-            folder = root / images.format(split=split)
-            truth = root / labels.format(split=split)
+            folder = root / "leftImg8bit" / split
+            truth = root / "gtFine" / split
             pair_city(
                 listing,
                 folder,
@@ -176,25 +177,22 @@ def city(
 def acdc(listing: Listing, root: Path, condition: str | None) -> None:
     """`*_ref` folders, clear-weather pictures of the same places, are left out."""
     for weather in ACDC_CONDITIONS if condition is None else (condition,):
-        for split in ("train", "val"):
-            pair_city(
-                listing,
-                root / "rgb_anon" / weather / split,
-                root / "rgb_anon",
-                split=split,
-                ending=ANONYMISED,
-                label_of=lambda name: city_label(root / "gt" / f"{name}_gt"),
-            )
+        _anonymised(listing, root, {split: f"{weather}/{split}" for split in ("train", "val")})
 
 
 def dark_zurich(listing: Listing, root: Path, condition: str | None) -> None:
-    for split in ("train", "val"):
+    _anonymised(listing, root, {split: f"{split}/night" for split in ("train", "val")})
+
+
+def _anonymised(listing: Listing, root: Path, folders: dict[str, str]) -> None:
+    """Pair the folders of the splits below rgb_anon and gt."""
+    for split, folder in folders.items():
         pair_city(
             listing,
-            root / "rgb_anon" / split / "night",
+            root / "rgb_anon" / folder,
             root / "rgb_anon",
             split=split,
-            ending=ANONYMISED,
+            ending="_rgb_anon",
             label_of=lambda name: city_label(root / "gt" / f"{name}_gt"),
         )
 
@@ -300,10 +298,6 @@ LAYOUTS = {
         size=(1024, 512),
         folders=("leftImg8bit",),
         fill=city(
-            "leftImg8bit/{split}",
-            "gtFine/{split}",
-            ending=LEFT,
-            label_ending="_gtFine",
             without="validation image without gtFine labels",
         ),
         read_label=read_city_label,
@@ -342,10 +336,6 @@ LAYOUTS = {
         size=(1024, 576),
         folders=("leftImg8bit",),
         fill=city(
-            "leftImg8bit/{split}",
-            "gtFine/{split}",
-            ending=LEFT,
-            label_ending="_gtFine",
             kinds=("labelcsTrainIds",),
             without="validation image without *_labelcsTrainIds.png"
             " (made by IDD's createLabels.py)",
@@ -361,8 +351,6 @@ LAYOUTS = {
         size=(320, 224),
         folders=("leftImg8bit",),
         fill=city(
-            "leftImg8bit/{split}",
-            "gtFine/{split}",
             ending="_image",
             label_ending="",
             kinds=("label",),

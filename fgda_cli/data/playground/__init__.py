@@ -4,8 +4,6 @@ layouts.
 
 from __future__ import annotations
 
-import statistics
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from ...runtime.errors import UsageError
 from ...runtime.files import whole_file
 from ...runtime.parallel import in_processes
 from ...runtime.reporter import Reporter
+from ...runtime.system import median_seconds
 from ..classes import CITYSCAPES_IDS, IGNORE_INDEX, PALETTE
 from ..images import read_rgb, write_image
 
@@ -85,12 +84,9 @@ def _drawn(sheet: Sheet) -> tuple[np.ndarray, np.ndarray]:
 
 def seconds_a_scene() -> float:
     """Return how long a scene takes to draw here: the median of three."""
-    times = []
-    for index in range(3):
-        started = time.perf_counter()
-        _drawn(Sheet("street", seed=0, index=index, image=Path(), label=Path()))
-        times.append(time.perf_counter() - started)
-    return statistics.median(times)
+    return median_seconds(
+        lambda index: _drawn(Sheet("street", seed=0, index=index, image=Path(), label=Path())), 3
+    )
 
 
 def write_palette_png(path: Path, ids: np.ndarray) -> None:
