@@ -35,6 +35,10 @@ class Module(getattr(backend_registration, "_DummyBackendModule", object)):
     def is_available(self) -> bool:
         return False
 
+    # what torch.autocast asks a device for
+    def get_amp_supported_dtype(self) -> list[torch.dtype]:
+        return [torch.bfloat16, torch.float16]
+
 
 # by conftest.py: autograd knows only the devices that there are at its first backward pass
 if AVAILABLE:

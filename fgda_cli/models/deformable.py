@@ -56,6 +56,15 @@ def centres(sizes: Sizes, like: Tensor) -> Tensor:
     return torch.cat(points)
 
 
+def cells(sizes: Sizes, like: Tensor) -> Tensor:
+    """Return the number of cells (across, down) of each map, `[L,1,2]`.
+
+    Filled on the device: a list that is sent there would make the host wait for a GPU.
+    """
+    counts = [like.new_full((1,), side) for h, w in sizes for side in (w, h)]
+    return torch.cat(counts).view(-1, 1, 2)
+
+
 class DeformableAttention(nn.Module):
     """Queries `[B,Q,C]` and the levels' tokens `[B,N,C]` to `[B,Q,C]`; a head is `ratio` C / heads
     wide.
@@ -102,10 +111,7 @@ class DeformableAttention(nn.Module):
             count, length, _ = queries.shape
             value = self.value_proj(tokens).view(count, tokens.shape[1], self.heads, -1)
             shape = (count, length, self.heads, self.levels, self.points)
-            cells = torch.tensor(
-                [[w, h] for h, w in sizes], dtype=queries.dtype, device=queries.device
-            )
-            offsets = self.sampling_offsets(queries).view(*shape, 2) / cells[:, None]
+            offsets = self.sampling_offsets(queries).view(*shape, 2) / cells(sizes, queries)
             weights = (
                 self.attention_weights(queries).view(count, length, self.heads, -1).softmax(-1)
             )
