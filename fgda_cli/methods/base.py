@@ -235,13 +235,13 @@ class Method:
 
     # helpers
 
-    def forward(self, images: Tensor, is_target: bool = True) -> Output:
+    def forward(self, images: Tensor, is_target: bool = True, with_aux: bool = True) -> Output:
         """Return the model's output with fp32 logits; with `target_statistics`, source images do
-        not update statistics.
+        not update statistics. `with_aux` False: the auxiliary head is not run.
         """
         keep = self.target_statistics and not is_target
         with self.model.untracked_statistics() if keep else nullcontext(), self.autocast():
-            output = self.model(images)
+            output = self.model(images, with_aux)
         detail = (
             None
             if output.detail is None
@@ -267,18 +267,21 @@ class Method:
         logits: Tensor,
         labels: Tensor,
         weight: Tensor | None = None,
-        by_class: bool = True,
+        by_class: bool | Tensor = True,
         **how: Any,
     ) -> Tensor:
         """Return eq. 1, its mean over the labelled pixels of all processes (times their number,
         because gradients are averaged).
 
         `weight` `[B,H,W]` multiplies each pixel's loss, and so does the weight of its class where
-        there are any (`by_class` False: labels that are no classes, or own guesses).
+        there are any: of true labels alone. `by_class` False: labels that are no classes, or own
+        guesses; a bool `[B,H,W]`: true where a pixel's label is true.
         """
         pixels = self.labelled_pixels(labels)
-        if by_class and self.class_weights is not None:
+        if by_class is not False and self.class_weights is not None:
             of_class = self.class_weights[labels.long()]
+            if by_class is not True:
+                of_class = torch.where(by_class, of_class, torch.ones_like(of_class))
             weight = of_class if weight is None else weight * of_class
         return losses.segmentation_loss(
             logits, labels, pixels=pixels, weight=weight, align_corners=self.align_corners, **how
@@ -306,17 +309,24 @@ class Method:
         return self.process_group.mean(count).clamp(min=1 / self.process_group.size / self.part[1])
 
     def output_loss(
-        self, output: Output, labels: Tensor, weight: Tensor | None = None, **how: Any
+        self,
+        output: Output,
+        labels: Tensor,
+        weight: Tensor | None = None,
+        by_class: bool | Tensor = True,
+        **how: Any,
     ) -> Tensor:
         """Return `cross_entropy` of an output; at two resolutions 0.9 of it plus 0.1 of the
         window's own ([HRDA] eq. 9).
         """
-        loss = self.cross_entropy(output.logits, labels, weight, **how)
+        loss = self.cross_entropy(output.logits, labels, weight, by_class=by_class, **how)
         if output.detail is None:
             return loss
+        if not isinstance(by_class, bool):
+            by_class = output.detail.crop(by_class)
         crop_weight = None if weight is None else output.detail.crop(weight.expand(labels.shape))
         detail = self.cross_entropy(
-            output.detail.logits, output.detail.crop(labels), crop_weight, **how
+            output.detail.logits, output.detail.crop(labels), crop_weight, by_class=by_class, **how
         )
         return (1 - DETAIL_SHARE) * loss + DETAIL_SHARE * detail
 

@@ -135,8 +135,10 @@ class Cbst(Method):
     def step(self, batch: Batch) -> dict[str, Tensor]:
         _, terms = self.source_pass(batch)
         labels = self.pseudo_labels(batch.target)
-        target = self.forward(batch.target)
-        pseudo = self.settings.lambda_pseudo * self.cross_entropy(target.logits, labels)
+        target = self.forward(batch.target, with_aux=False)
+        pseudo = self.settings.lambda_pseudo * self.cross_entropy(
+            target.logits, labels, by_class=False
+        )
         self.backward(pseudo)
         return terms | {"pseudo": pseudo}
 

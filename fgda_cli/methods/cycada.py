@@ -147,7 +147,7 @@ class Cycada(Method):
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         source, terms = self.source_pass(batch)
-        target = self.forward(batch.target)
+        target = self.forward(batch.target, with_aux=False)
         leaf = target.logits.detach().requires_grad_()
         on_target = self.domain_logits(leaf, 1)
         on_source = self.domain_logits(source.logits.detach(), 0)

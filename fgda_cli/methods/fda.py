@@ -123,7 +123,7 @@ class Fda(Method):
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         _, terms = self.source_pass(batch._replace(source=self.in_target_style(batch)))
-        target = self.forward(batch.target)
+        target = self.forward(batch.target, with_aux=False)
         losses_of_target = {
             "entropy": (
                 self.settings.lambda_ent

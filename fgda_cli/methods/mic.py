@@ -187,8 +187,10 @@ class Mic(SelfTraining, Distillation, Fgda):
         """Run forward and backward on masked images; a function of its own frees the output before
         the next pass.
         """
-        output = self.forward(self.masked(batch.target), is_target=not self.sees_target_alone)
-        loss = self.settings.lambda_masked * self.output_loss(output, guess, sure)
+        output = self.forward(
+            self.masked(batch.target), is_target=not self.sees_target_alone, with_aux=False
+        )
+        loss = self.settings.lambda_masked * self.output_loss(output, guess, sure, by_class=False)
         self.backward(loss)
         return loss
 

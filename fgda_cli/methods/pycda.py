@@ -57,7 +57,8 @@ class Pycda(Method):
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         _, terms = self.source_pass(batch)
-        logits = self.upsample(self.forward(batch.target).logits, batch.target.shape[-2:])
+        output = self.forward(batch.target, with_aux=False)
+        logits = self.upsample(output.logits, batch.target.shape[-2:])
         target = self.target_losses(logits)
         self.backward(sum(target.values()))
         return terms | target

@@ -43,8 +43,8 @@ class Sfst(SelfTraining):
     def step(self, batch: Batch) -> dict[str, Tensor]:
         probs, guess = self.teach(batch.target, batch.target.shape[-2:])
         weight = self.most_confident(probs, guess) * self.trust(guess) * self.inside(batch)
-        output = self.forward(self.augment(batch.target))
-        loss = self.settings.lambda_st * self.output_loss(output, guess, weight)
+        output = self.forward(self.augment(batch.target), with_aux=False)
+        loss = self.settings.lambda_st * self.output_loss(output, guess, weight, by_class=False)
         terms = {"self_training": loss}
         if self.settings.lambda_div:
             terms["diversity"] = self.settings.lambda_div * self.uniformity(output.logits)

@@ -68,7 +68,7 @@ class Tent(Method):
         return {"segmentation": Scheduled(optimizer, recipe.schedule)}
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
-        output = self.forward(batch.target)
+        output = self.forward(batch.target, with_aux=False)
         entropy = losses.entropy_loss(
             output.logits, size=batch.target.shape[-2:], align_corners=self.align_corners
         )

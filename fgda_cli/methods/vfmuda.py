@@ -73,7 +73,9 @@ class Vfmuda(Mic):
             )
         return super().source_pass(batch)
 
-    def mix(self, batch: Batch, guess: Tensor, sure: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def mix(
+        self, batch: Batch, guess: Tensor, sure: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Paste the unchanged source over the target in weak colours."""
         weak = self.views(batch.target, StepStream.WEAK_TARGET, self.iteration, **WEAK)
         return super().mix(batch._replace(target=weak), guess, sure)

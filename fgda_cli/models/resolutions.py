@@ -62,7 +62,7 @@ class TwoResolutions(Segmenter):
         height, width = (max(STRIDE, STRIDE * round(side / STRIDE)) // 2 for side in sides(images))
         return F.interpolate(images, (height, width), mode="bilinear", align_corners=False)
 
-    def forward(self, images: Tensor) -> Output:
+    def forward(self, images: Tensor, with_aux: bool = True) -> Output:
         images = self.normalise(images)
         context = self.context(images)
         images = resize(images, tuple(2 * side for side in sides(context)))

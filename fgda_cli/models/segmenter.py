@@ -102,11 +102,11 @@ class Segmenter(nn.Module):
         # at which size an image enters (set from a checkpoint)
         self.input_rule: InputRule | None = None
 
-    def forward(self, images: Tensor) -> Output:
+    def forward(self, images: Tensor, with_aux: bool = True) -> Output:
+        """Return the output; in training with the auxiliary head's, unless nothing reads it."""
         stages = tuple(self.backbone(self.normalise(images)))
-        aux_logits = (
-            self.aux_head(stages[-2]) if self.aux_head is not None and self.training else None
-        )
+        reads_aux = with_aux and self.training and self.aux_head is not None
+        aux_logits = self.aux_head(stages[-2]) if reads_aux else None
         features = stages[-1] if self.neck is None else self.neck(stages)
         return Output(
             self.head(self.dropout(features)),

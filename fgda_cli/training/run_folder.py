@@ -61,6 +61,7 @@ class RunFolder:
         )
         self.metrics = self.folder / METRICS
         self.record = self.folder / RECORD
+        self._content_of_last: dict | None = None
 
     def open(self, preset: Preset, identity: Identity, fresh: bool, extend: bool = False) -> None:
         """Make the folder, or check that it belongs to the same run. Raises UsageError naming the
@@ -148,12 +149,22 @@ class RunFolder:
         checkpoint.
         """
         try:
-            return int(checkpoint.load(self.last)["iteration"])
+            return int(self.read_last()["iteration"])
         except (FgdaError, KeyError, TypeError, ValueError):
             return None
 
+    def read_last(self) -> dict:
+        """Return the content of last.pth, which is read once at a start; `forget_last` frees it."""
+        if self._content_of_last is None:
+            self._content_of_last = checkpoint.load(self.last)
+        return self._content_of_last
+
+    def forget_last(self) -> None:
+        self._content_of_last = None
+
     def _clear(self) -> None:
         """Delete the run's own files, and nothing else that lies in the folder."""
+        self.forget_last()
         logs = [*self.folder.glob("events.out.tfevents.*"), self.metrics, self.folder / "log.txt"]
         # a run of its own in W&B and MLflow too
         logs += [self.folder / name for name in TRACKED]

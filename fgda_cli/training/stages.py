@@ -43,7 +43,7 @@ from .validation import check_selection, make_validators
 
 # points of mIoU in the last quarter of training: more, and it was too short
 STILL_RISES = 1.0
-# what a run folder may hold
+# what a run folder may hold; of a finished run nothing is built
 NEW, STARTED, LONGER, FINISHED = range(4)
 
 
@@ -299,24 +299,33 @@ def _run(
         if state_of_run == FINISHED:
             job.reporter.say(f"{run.folder} {_how_it_ended(run, stage)}")
             return run.final
-        resumed = checkpoint.load(run.last) if state_of_run in (STARTED, LONGER) else None
-        if resumed is not None and "train" not in resumed:
-            raise FgdaError(
-                f"{run.last} cannot be resumed (it holds weights alone): use --fresh to start over"
-            )
-        state = build(plan, run, resumed)
-        if resumed is not None:
-            state.load_state_dict(resumed["train"])
-            if state_of_run == LONGER:
-                for text in state.go_on_longer():
-                    job.reporter.decide(text)
-            elif preset.run.time_limit is None or run.has_more_room(preset.run):
-                state.planned = None
-            job.reporter.say(
-                f"resuming {run.folder} at iteration {state.iteration} of {stage.iterations}"
-            )
+        state = _build_or_resume(plan, run, state_of_run)
+        run.forget_last()
         train(plan, run, state, started=started)
     return run.final
+
+
+def _build_or_resume(plan: Plan, run: RunFolder, state_of_run: int) -> TrainState:
+    """Return the state of a new run, or of the one that the folder holds."""
+    if state_of_run == NEW:
+        return build(plan, run, None)
+    resumed = run.read_last()
+    if "train" not in resumed:
+        raise FgdaError(
+            f"{run.last} cannot be resumed (it holds weights alone): use --fresh to start over"
+        )
+    state = build(plan, run, resumed)
+    state.load_state_dict(resumed["train"])
+    reporter = plan.job.reporter
+    if state_of_run == LONGER:
+        for text in state.go_on_longer():
+            reporter.decide(text)
+    elif plan.preset.run.time_limit is None or run.has_more_room(plan.preset.run):
+        state.planned = None
+    reporter.say(
+        f"resuming {run.folder} at iteration {state.iteration} of {plan.stage.iterations}"
+    )
+    return state
 
 
 def _open(plan: Plan, run: RunFolder, stack: ExitStack) -> int:

@@ -100,9 +100,12 @@ def test_class_mix_pastes_half_of_the_classes_and_weighs_the_teachers_pixels():
     probs = torch.full((2, *size), 0.5)
     # a quarter of the pixels is sure
     probs[:, : size[0] // 4] = 0.99
-    images, labels, weight = method.mix(data, torch.full((2, *size), 3), method.sure_share(probs))
+    images, labels, weight, from_source = method.mix(
+        data, torch.full((2, *size), 3), method.sure_share(probs)
+    )
     for i in range(2):
         pasted = method.pasted_pixels(data.labels[i].long(), i)
+        assert torch.equal(from_source[i], pasted)
         # half of five, rounded up
         assert len(data.labels[i][pasted].unique()) == 3
         assert torch.equal(images[i][:, pasted], data.source[i][:, pasted])
@@ -122,7 +125,7 @@ def test_class_mix_over_a_source_of_another_size_keeps_labels_on_their_image():
         source=data.labels[:, None].expand(-1, 3, -1, -1).contiguous(),
         target=data.target[:, :, :24, :36],
     )
-    images, labels, weight = method.mix(data, torch.full((2, *size), 3), torch.zeros(2, 1, 1))
+    images, labels, weight, _ = method.mix(data, torch.full((2, *size), 3), torch.zeros(2, 1, 1))
     pasted = weight == 1
     assert (
         images.shape[-2:] == size
@@ -146,3 +149,49 @@ def test_mixed_images_are_changed_in_colour_and_drawn_again_alike():
     assert not torch.equal(first, method.augment(images))
     still = make("fgda-st", False, torch.float32, mix_jitter_share=0.0, mix_blur_share=0.0)
     assert torch.equal(still.augment(images), images)
+
+
+OWN_GUESSES = {
+    "mic": ("masked",),
+    "sfst": ("self_training",),
+    "cbst": ("pseudo",),
+    "pycda": ("pixel", "image"),
+}
+
+
+@pytest.mark.parametrize("name", OWN_GUESSES)
+def test_class_weights_multiply_true_labels_and_no_guesses(name):
+    """Guesses of a class that is weighed up would feed themselves."""
+
+    def terms(weight: float) -> dict:
+        # so low that an untrained network's guesses count as sure
+        sure = {"confidence": 0.01} if name == "mic" else {}
+        method = make(name, False, torch.float32, **sure)
+        method.class_weights = torch.full((256,), weight)
+        if name == "cbst":
+            method.find_thresholds(batch().target, 0.5)
+        return method.step(batch())
+
+    plain = {term: float(value.detach()) for term, value in terms(1.0).items()}
+    weighted = {term: float(value.detach()) for term, value in terms(7.0).items()}
+    for term in OWN_GUESSES[name]:
+        assert plain[term] > 0
+        assert weighted[term] == pytest.approx(plain[term])
+    if "seg" in plain:
+        assert weighted["seg"] == pytest.approx(7 * plain["seg"], rel=1e-5)
+
+
+def test_of_mixed_images_class_weights_multiply_the_pasted_pixels_alone():
+    def gradient(weight: float) -> tuple[torch.Tensor, torch.Tensor]:
+        method = make("dacs", False, torch.float32)
+        method.class_weights = torch.full((256,), weight)
+        logits = torch.zeros(1, 5, 2, 2, requires_grad=True)
+        labels = torch.tensor([[[0, 1], [2, 3]]])
+        pasted = torch.tensor([[[True, False], [False, True]]])
+        method.cross_entropy(logits, labels, by_class=pasted).backward()
+        return logits.grad.abs().sum(1)[0], pasted[0]
+
+    plain, pasted = gradient(1.0)
+    weighted, _ = gradient(7.0)
+    assert torch.allclose(weighted[pasted], 7 * plain[pasted])
+    assert torch.allclose(weighted[~pasted], plain[~pasted])

@@ -88,7 +88,7 @@ class Teacher(torch.nn.Module):
     def untracked_statistics(self):
         return torch.no_grad()
 
-    def forward(self, images):
+    def forward(self, images, with_aux=True):
         mean, std = (part.double() for part in IMAGENET)
         n = (images / 255 - mean) / std
         rho = self.lean * torch.arange(6, dtype=torch.float64) / 5

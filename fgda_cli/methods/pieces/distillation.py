@@ -149,7 +149,7 @@ class Distillation(Method):
 
         with torch.no_grad(), self.autocast():
             reference = self.references["foundation"](images).float()
-        features = self.forward(view, is_target=is_target).stages[-1]
+        features = self.forward(view, is_target=is_target, with_aux=False).stages[-1]
         with self.autocast():
             features = self.modules["feature_head"](features, tuple(reference.shape[-2:]))
         return feature_gap(features.float(), reference, self.settings.distil_cosine)

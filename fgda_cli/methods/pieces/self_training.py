@@ -117,8 +117,7 @@ class SelfTraining(Method):
             slow, fast = ([*network.parameters()] for network in (teacher, self.model))
             # of all tensors in a few kernels
             torch._foreach_lerp_(slow, fast, 1 - factor)
-            for slow, fast in zip(teacher.buffers(), self.model.buffers(), strict=True):
-                slow.copy_(fast)
+            torch._foreach_copy_([*teacher.buffers()], [*self.model.buffers()])
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         terms = self.paired_step(batch)
@@ -173,15 +172,19 @@ class SelfTraining(Method):
         """Return the losses by the teacher's train ids `[B,H,W]` and its pixels' weights (which
         broadcast to `[B,H,W]`).
         """
-        images, labels, weight = self.mix(batch, guess, sure)
-        output = self.forward(self.augment(images), is_target=not self.sees_target_alone)
-        loss = self.settings.lambda_st * self.output_loss(output, labels, weight)
+        images, labels, weight, pasted = self.mix(batch, guess, sure)
+        output = self.forward(
+            self.augment(images), is_target=not self.sees_target_alone, with_aux=False
+        )
+        loss = self.settings.lambda_st * self.output_loss(output, labels, weight, by_class=pasted)
         self.backward(loss)
         return {"self_training": loss}
 
-    def mix(self, batch: Batch, guess: Tensor, sure: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def mix(
+        self, batch: Batch, guess: Tensor, sure: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Paste half of each source image's classes over the target (ClassMix); return images,
-        labels and pixel weights.
+        labels, pixel weights, and bool `[B,H,W]`, which pixels are pasted.
 
         Pasted pixels weigh 1, the teacher's as much as `sure` (the share of its pixels that are
         sure).
@@ -203,6 +206,7 @@ class SelfTraining(Method):
             images,
             torch.where(pasted, truth, guess),
             torch.where(pasted, torch.ones_like(sure), sure),
+            pasted,
         )
 
     def sure_share(self, probs: Tensor) -> Tensor:
@@ -256,7 +260,7 @@ class SelfTraining(Method):
     def probabilities(self, network: Segmenter, images: Tensor, size: tuple[int, int]) -> Tensor:
         """Return class probabilities `[B,K,H,W]` at (H, W)."""
         with self.autocast():
-            logits = network(images).logits.float()
+            logits = network(images, with_aux=False).logits.float()
         return torch.softmax(self.upsample(logits, size), dim=1)
 
     def pasted_pixels(self, truth: Tensor, position: int) -> Tensor:
