@@ -37,6 +37,10 @@ from .look import LOOK, look_page
 LOOKED_AT = 50
 # of a frame's pixels: a class that holds less may be noise
 PRESENT = 0.002
+# the largest number of float16
+HALF = 65504.0
+# frames whose distances are computed at once
+ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class Looked:
     item: InputImage
     entropy: float  # mean of eq. 4
     shares: np.ndarray  # [K] of its pixels
-    # [C], the mean of the last stage
+    # float16 [C], the mean of the last stage
     features: np.ndarray
     # bool [64], alike for images that look alike
     bits: np.ndarray
@@ -108,12 +112,18 @@ def _look_at(
                     item,
                     float(entropy_map(logits[n : n + 1]).mean()),
                     _shares(logits[n]),
-                    features=output.features[n].float().mean(dim=(1, 2)).cpu().numpy(),
+                    features=_short(output.features[n]),
                     bits=difference_hash(image),
                 )
                 for n, (item, image) in enumerate(batch)
             ]
     return rows
+
+
+def _short(features: Tensor) -> np.ndarray:
+    """The mean of features `[C,h,w]`, in half a number's memory: rank holds those of all frames."""
+    mean = features.float().mean(dim=(1, 2)).clamp(-HALF, HALF)
+    return mean.cpu().numpy().astype(np.float16)
 
 
 def _shares(logits: Tensor) -> np.ndarray:
@@ -137,20 +147,17 @@ def choose(frames: list[Looked], top: int, known: list[Looked] = ()) -> tuple[li
     shares = np.where(shares >= PRESENT, shares, 0)
     rarity = 1 + np.log1p(shares / np.maximum(shares.mean(0), 1e-9)).sum(1)
     features = np.array([frame.features for frame in frames])
-    centre = features.mean(0)
-    spread = features.std(0) + 1e-6
-    features = (features - centre) / spread
+    spread = features.std(0, dtype=np.float64) + 1e-6
+    centre = features.mean(0, dtype=np.float64)
     bits = np.array([frame.bits for frame in frames])
     uncertainty = uncertainty / max(uncertainty.max(), 1e-9)
     rarity = rarity / rarity.max()
     nearest = np.full(len(frames), np.inf)
     open_ = np.ones(len(frames), bool)
     for frame in known:
-        nearest = np.minimum(
-            nearest, np.linalg.norm(features - (frame.features - centre) / spread, axis=1)
-        )
+        nearest = np.minimum(nearest, _distances(features, frame.features, spread))
         open_ &= ~look_alike(bits, frame.bits)
-    widest = np.linalg.norm(features, axis=1).max() * 2 or 1.0
+    widest = _distances(features, centre, spread).max() * 2 or 1.0
     order = np.arange(len(frames))
     apart = np.ones(len(frames))
     stretch = max(1.0, len(frames) / (2 * top))
@@ -169,12 +176,20 @@ def choose(frames: list[Looked], top: int, known: list[Looked] = ()) -> tuple[li
                 novelty=float(novelty[best]),
             )
         )
-        nearest = np.minimum(nearest, np.linalg.norm(features - features[best], axis=1))
+        nearest = np.minimum(nearest, _distances(features, features[best], spread))
         apart = np.minimum(apart, np.abs(order - best) / stretch)
         alike = open_ & look_alike(bits, bits[best])
         passed += int(alike.sum()) - 1
         open_ &= ~alike
     return chosen, passed
+
+
+def _distances(features: np.ndarray, other: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """The Euclidean distances `[N]` of features `[N,C]` from one frame's, in units of `spread`."""
+    blocks = (features[first : first + ROWS] for first in range(0, len(features), ROWS))
+    return np.concatenate(
+        [np.linalg.norm((block - other.astype(np.float64)) / spread, axis=1) for block in blocks]
+    )
 
 
 def ranking_json(

@@ -322,9 +322,7 @@ def _build_or_resume(plan: Plan, run: RunFolder, state_of_run: int) -> TrainStat
             reporter.decide(text)
     elif plan.preset.run.time_limit is None or run.has_more_room(plan.preset.run):
         state.planned = None
-    reporter.say(
-        f"resuming {run.folder} at iteration {state.iteration} of {plan.stage.iterations}"
-    )
+    reporter.say(f"resuming {run.folder} at iteration {state.iteration} of {plan.stage.iterations}")
     return state
 
 
