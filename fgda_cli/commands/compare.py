@@ -45,6 +45,7 @@ def compare(
     from ..data.store import data_root as root_of
     from ..inference.evaluate import headings
     from ..runtime.files import write_text
+    from ..runtime.written import own_files
     from ..studies.compare import comparison, gather, networks_of, predicted
     from ..studies.look import MOST_CHECKPOINTS, look_page
 
@@ -59,11 +60,12 @@ def compare(
             f"a page shows up to {MOST_CHECKPOINTS} checkpoints, not {len(checkpoints)}"
         )
     how = cli.precision_for(precision, device, show)
-    scenes = gather(inputs, root_of(data_root), most or (50 if is_page else 4), threads=workers)
-    if is_page:
-        models, own, classes = networks_of(checkpoints, scenes, how)
-        shown = show.track(predicted(scenes, models, how), "looking", len(scenes))
-        write_text(out, look_page(shown, headings(checkpoints), own, classes=classes))
-    else:
-        write_image(out, comparison(scenes, checkpoints, headings(checkpoints), precision=how))
+    with own_files(out):
+        scenes = gather(inputs, root_of(data_root), most or (50 if is_page else 4), threads=workers)
+        if is_page:
+            models, own, classes = networks_of(checkpoints, scenes, how)
+            shown = show.track(predicted(scenes, models, how), "looking", len(scenes))
+            write_text(out, look_page(shown, headings(checkpoints), own, classes=classes))
+        else:
+            write_image(out, comparison(scenes, checkpoints, headings(checkpoints), precision=how))
     print(f"{out}: {len(scenes)} images, {len(checkpoints)} checkpoints")

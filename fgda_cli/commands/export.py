@@ -100,6 +100,7 @@ def export(
     from ..inference.export import CALIBRATION, FEW_FRAMES, SUFFIXES, Form
     from ..inference.export import export as write
     from ..inference.inputs import different_frames, spread_images
+    from ..runtime.written import own_files
 
     form = Form(
         kind, argmax, dynamic, numbers="half" if half else "int8" if int8 else "fp32", opset=opset
@@ -115,7 +116,9 @@ def export(
             f"--int8 takes its ranges from {count} different frames: give it {CALIBRATION} like"
             " those it will see"
         )
-    made = write(checkpoint, out, form, size=pixels, frames=frames)
+    also = [out.with_suffix(".bin")] if kind == "openvino" else []
+    with own_files(out, *also):
+        made = write(checkpoint, out, form, size=pixels, frames=frames)
     width, height = ("W", "H") if dynamic else made.size
     results = (
         f"train ids uint8 and entropy [B,{height},{width}]"

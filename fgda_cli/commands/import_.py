@@ -52,10 +52,12 @@ def import_(
     if not file.is_file():
         raise UsageError(f"no such file: {file}")
     from ..models import checkpoint
+    from ..runtime.written import own_files
     from ..studies.importing import import_checkpoint
 
-    content = import_checkpoint(file, format, cli.reporter(context), trust=trust)
-    checkpoint.save(out, content)
+    with own_files(out):
+        content = import_checkpoint(file, format, cli.reporter(context), trust=trust)
+        checkpoint.save(out, content)
     print(
         f"{out}: {content['method']}, {content['preset']['model']['backbone']},"
         f" {len(content['classes']['names'])} classes"

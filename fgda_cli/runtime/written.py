@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .distributed import ProcessGroup
@@ -62,7 +62,7 @@ class Written:
                 if name in self.facts
                 else "is there already, and fgda did not write it"
             )
-            raise UsageError(f"{self.folder / name} {what}: choose another folder, or move it away")
+            raise UsageError(f"{self.folder / name} {what}: choose another --out, or move it away")
 
     def plan(self, names: Iterable[str]) -> None:
         """Record files before they are written. Raises UsageError as `check` does, before anything
@@ -103,6 +103,20 @@ class Written:
             make_folder(self.folder)
             self.facts |= facts
             append_line(self.folder / JOURNAL, json.dumps(facts))
+
+
+@contextmanager
+def own_files(*paths: Path) -> Iterator[None]:
+    """Record files that are written inside, each in its folder's journal.
+
+    Raises UsageError before the work where one exists that fgda did not write.
+    """
+    records = [(Written(path.parent), path) for path in paths]
+    for written, path in records:
+        written.check((path.name,))
+    yield
+    for written, path in records:
+        written.done(path.name)
 
 
 def planned(folder: Path, names: Iterable[str], process_group: ProcessGroup) -> Written:

@@ -18,7 +18,7 @@ from ..runtime.errors import FgdaError
 from ..runtime.files import write_text
 from ..runtime.record import METRICS, RECORD, measurements
 from ..runtime.text import BadText, parse_yaml, read_text
-from ..runtime.written import Written
+from ..runtime.written import Written, own_files
 from ..visual import html
 from ..visual.colour import colourise, error_map
 from ..visual.heat import heat
@@ -216,8 +216,6 @@ def check_pages(report: Path | None, folders: Iterable[str] = ("",)) -> None:
 
 def write_page(path: Path, page: str) -> Path:
     """Write a page of a report. Raises UsageError for one that a person made or changed."""
-    written = Written(path.parent)
-    written.check((path.name,))
-    write_text(path, page)
-    written.done(path.name)
+    with own_files(path):
+        write_text(path, page)
     return path

@@ -99,3 +99,22 @@ def test_a_page_of_a_person_in_a_reports_folder_stays(trained, data_root, tmp_pa
     # Its own page it writes again.
     for _ in range(2):
         assert fgda(*how).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["net.onnx", "sheet.png", "page.html", "net.pth"])
+def test_a_persons_file_under_the_name_of_a_result_stays(trained, raw_playground, tmp_path, name):
+    """Named by --out of export, compare and import; asked before the work, and ours is replaced."""
+    photos = next((raw_playground / "street/leftImg8bit/val").rglob("*.png")).parent
+    out = tmp_path / name
+    command = {
+        ".onnx": ("export", trained),
+        ".pth": ("import", trained),
+    }.get(out.suffix, ("compare", trained, "--inputs", photos, "--most", "1"))
+    out.write_text("mine")
+    done = fgda(*command, "--out", out)
+    assert done.returncode == 2 and f"{name} is there already" in done.stderr, done.stderr
+    assert out.read_text() == "mine" and len(list(tmp_path.iterdir())) == 1
+    if out.suffix in (".png", ".html"):
+        out.unlink()
+        for _ in range(2):
+            assert fgda(*command, "--out", out).returncode == 0
