@@ -251,7 +251,8 @@ class Model(Section):
     backbone: str = Field(
         "resnet101",
         description=(
-            "resnet18, 34, 50 or 101, timm:NAME, mit:b0 to b5 or adapter:vitl14 (fgda backbones)"
+            "resnet18, 34, 50 or 101, timm:NAME, mit:b0 to b5, dinov2:vitl14 or adapter:vitl14"
+            " (fgda backbones)"
         ),
     )
     variant: Literal["torchvision", "caffe"] = Field(
@@ -281,12 +282,20 @@ class Model(Section):
         description="keep fewer activations and compute them twice (needs batch_norm: frozen)",
     )
     head: Literal[
-        "aspp", "fused", "pyramid", "daformer", "segformer", "linear", "dpt", "upscale"
+        "aspp",
+        "fused",
+        "pyramid",
+        "daformer",
+        "segformer",
+        "linear",
+        "dpt",
+        "upscale",
+        "transposed",
     ] = Field(
         "aspp",
         description=(
             "on the last stage: aspp (DeepLab-V2), pyramid (PSPNet), linear; on all: fused,"
-            " daformer, segformer, dpt (plain ViTs), upscale (VFM-UDA++)"
+            " daformer, segformer, dpt (plain ViTs), upscale (VFM-UDA++); transposed (VFM-UDA)"
         ),
     )
     head_width: Channels = Field(

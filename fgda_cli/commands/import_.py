@@ -21,8 +21,11 @@ Format = Literal[
     "fda",
     "dacs",
     "pycda",
+    "sac",
     "daformer",
     "hrda",
+    "dlv2",
+    "refign",
     "vfmuda",
     "vfmuda-teacher",
 ]
@@ -46,8 +49,8 @@ def import_(
         ),
     ] = False,
 ) -> None:
-    """Convert a checkpoint of FADA, ADVENT, AdaptSegNet, CLAN, CRST, DISE, FDA, DACS, PyCDA,
-    DAFormer, HRDA, MIC or VFM-UDA++.
+    """Convert a checkpoint of FADA, ADVENT, AdaptSegNet, CLAN, CRST, SAC, DISE, FDA, DACS, PyCDA,
+    DAFormer, HRDA, MIC, SePiCo, PiPa, DDB, Refign or VFM-UDA(++).
     """
     if not file.is_file():
         raise UsageError(f"no such file: {file}")

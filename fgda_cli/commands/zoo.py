@@ -32,7 +32,7 @@ def zoo(
     json: cli.Json = None,
 ) -> None:
     """List published checkpoints by name, or get one for predict, evaluate, export and card."""
-    from ..models.zoo import ENTRIES, place_of
+    from ..models.zoo import ENTRIES, PAGES, place_of
 
     show = cli.reporter(context)
     if action is Action.get:
@@ -47,7 +47,13 @@ def zoo(
     from ..visual.tables import zoo_table
 
     rows = [
-        {"name": key, **entry._asdict(), "here": place_of(key).is_file()}
+        {
+            "name": key,
+            **entry._asdict(),
+            "seen": PAGES.get(entry.page, ""),
+            "protocol": entry.protocol,
+            "here": place_of(key).is_file(),
+        }
         for key, entry in ENTRIES.items()
         if (name or "") in key
     ]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..runtime.errors import FgdaError
 from .encoders import timm as timm_family
-from .heads import resize
+from .heads import LayerNorm2d, resize
 from .normalisation import Normalise
 from .shapes import sides
 from .weights import check_finite, find_weights, flat_state, plain_names, read_tensors
@@ -79,13 +79,6 @@ def load_foundation(name: str, weights: str, scale: float, seed: int = 0) -> Fou
             return Foundation(timm_family.whole_model(name, state), name, scale)
     except ValueError as error:
         raise FgdaError(f"{name} as a foundation model: {error}") from error
-
-
-class LayerNorm2d(nn.LayerNorm):
-    """Layer norm over the channels of `[B,C,h,w]`."""
-
-    def forward(self, maps: Tensor) -> Tensor:
-        return super().forward(maps.movedim(1, -1)).movedim(-1, 1)
 
 
 class FeatureHead(nn.Module):

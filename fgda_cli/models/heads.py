@@ -25,6 +25,8 @@ DPT_SCALES = (4, 2, 1, 0.5)
 FUSED_STRIDE = 8
 UPSCALE_STRIDES = (4, 8, 16, 32)
 UPSCALE_NORM_MOMENTUM = 0.01
+# whose last convolution starts without a bias, as mmsegmentation initialises it
+FROM_MMSEG = ("daformer", "segformer")
 
 
 def conv_norm_relu(
@@ -376,6 +378,36 @@ class UpscaleNeck(nn.Module):
         return self.smooth_conv4(x)
 
 
+class LayerNorm2d(nn.LayerNorm):
+    """Layer norm over the channels of `[B,C,h,w]`."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return super().forward(maps.movedim(1, -1)).movedim(-1, 1)
+
+
+class TransposedNeck(nn.Sequential):
+    """VFM-UDA's neck: the last stage `[B,C,h,w]`, enlarged twice by learned 2x2 steps to
+    `[B,C/4,4h,4w]` ([VFMUDA]).
+    """
+
+    def __init__(self, channels: int):
+        half = channels // 2
+        width = channels // 4
+        norm = partial(LayerNorm2d, eps=1e-6)
+        super().__init__(
+            nn.ConvTranspose2d(channels, half, 2, stride=2, bias=False),
+            norm(half),
+            nn.GELU(),
+            nn.ConvTranspose2d(half, width, 2, stride=2, bias=False),
+            norm(width),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            norm(width),
+        )
+
+    def forward(self, stages: tuple[Tensor, ...]) -> Tensor:
+        return super().forward(stages[-1])
+
+
 def build(
     kind: str,
     num_classes: int,
@@ -407,13 +439,22 @@ def build(
                 f" {', '.join(map(str, strides))}"
             )
         neck = UpscaleNeck(channels, width)
+    elif kind == "transposed":
+        if width != channels[-1] // 4:
+            raise ValueError(
+                f"the transposed head is a quarter as wide as the encoder: set model.head_width to"
+                f" {channels[-1] // 4}"
+            )
+        neck = TransposedNeck(channels[-1])
 
     if kind == "aspp":
         head = AsppHead(channels[-1], num_classes, dilations)
-    elif kind == "upscale":
+    elif kind in ("upscale", "transposed"):
         head = LinearHead(width, num_classes, bias=False, std=0.1)
     else:
         head = LinearHead(channels[-1] if neck is None else width, num_classes)
+    if kind in FROM_MMSEG:
+        nn.init.zeros_(head.convs[0].bias)
 
     if not multi_level:
         return neck, head, None

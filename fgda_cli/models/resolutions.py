@@ -50,6 +50,7 @@ class TwoResolutions(Segmenter):
         width = self.feature_channels
         self.attention_neck = SegformerNeck(self.backbone.channels, width)
         self.attention_head = LinearHead(width, self.num_classes)
+        nn.init.zeros_(self.attention_head.convs[0].bias)
         self.draws: tuple[int, int] | None = None  # seed and iteration
         self.forwards = 0
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..models import encoders
-from ..models.encoders import adapter, mit, resnet
+from ..models.encoders import adapter, dinov2, mit, resnet
 from ..runtime.errors import FgdaError
 
 # described at a time; each is built, without memory, to read its strides
@@ -27,6 +27,7 @@ def describe_all(pattern: str | None) -> tuple[list[dict[str, Any]], int]:
         *resnet.LAYERS,
         *mit.names(),
         *adapter.names(),
+        *dinov2.names(),
         *(f"timm:{name}" for name in timm.list_models()),
     ]
     wanted = pattern or ""

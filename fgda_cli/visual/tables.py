@@ -154,8 +154,8 @@ def backbone_table(rows: list[dict[str, Any]]):
 
 
 def zoo_table(rows: list[dict[str, Any]]):
-    """Return published checkpoints, one a row; notes, pages and licences by method are below; "–"
-    is not on the authors' page.
+    """Return published checkpoints, one a row; below are notes, pages, licences and the commands of
+    evaluation by method; "–" is not on the authors' page.
     """
     from rich import box
     from rich.console import Group
@@ -177,14 +177,15 @@ def zoo_table(rows: list[dict[str, Any]]):
             miou + marks.get(row["note"], ""),
             "yes" if row["here"] else "",
         )
-    about = {(row["method"], row["page"], row["code"], row["weights"]): None for row in rows}
+    facts = ("method", "page", "seen", "code", "weights", "protocol")
+    about = {tuple(row[fact] for fact in facts): None for row in rows}
     lines = [f"{mark.strip()} {note}" for note, mark in marks.items()] + [
         "",
-        "Where from, and licences:",
+        "Where from (the commit that was read), licences, and how to evaluate as the authors do:",
     ]
     lines += [
-        f"{method}: {page}\n  code: {code}\n  weights: {weights}"
-        for method, page, code, weights in about
+        f"{method}: {page} ({seen})\n  code: {code}\n  weights: {weights}\n  {protocol}"
+        for method, page, seen, code, weights, protocol in about
     ]
     return Group(table, *(Text(line) for line in lines))
 

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 
+from fgda_cli.data.geometry import InputRule
 from fgda_cli.models import checkpoint
 from fgda_cli.runtime.errors import FgdaError
 from fgda_cli.studies.importing import import_checkpoint
@@ -314,7 +315,7 @@ def test_networks_of_one_level(tmp_path, kind, branches):
     arguments = ("import", tmp_path / "x.pth", "--out", tmp_path / "ours.pth")
     if kind == "fda":
         asked = fgda(*arguments)
-        assert asked.returncode == 2 and "--format fda, crst" in asked.stderr
+        assert asked.returncode == 2 and "--format fda (BDL too), crst" in asked.stderr
         arguments = (*arguments, "--format", "fda")
     done = fgda(*arguments)
     assert done.returncode == 0 and f"{kind}, resnet50, 19 classes" in done.stdout, done.stderr
@@ -341,6 +342,74 @@ def test_crst_takes_rgb_at_full_size(tmp_path):
     assert checkpoint.load_model(tmp_path / "ours.pth")[1]["input"].size == (2048, 1024)
 
 
+def test_a_sac_file_is_its_students_network(tmp_path):
+    """CRST's function below a prefix; the momentum network lies beside it."""
+    state = random_state(backbone_shapes() | heads("layer5.conv2d_list", 2048))
+    content = {f"module.backbone.model.{key}": value for key, value in state.items()}
+    content |= {f"module.slow_net.model.{key}": 0 * value for key, value in state.items()}
+    content["module.running_conf"] = torch.zeros(19)
+    torch.save({"model": content, "epoch": 136}, tmp_path / "x.pth")
+    done = fgda("import", tmp_path / "x.pth", "--out", tmp_path / "ours.pth")
+    assert done.returncode == 0 and "sac, resnet50, 19 classes" in done.stdout, done.stderr
+    mean, std = IMAGENET
+    taken_off = ((IMAGES / 255 - mean) / std + CAFFE_MEAN).flip(1)
+    close(forward(tmp_path / "ours.pth", IMAGES), deeplab_single(state, taken_off, 4))
+    assert checkpoint.load_model(tmp_path / "ours.pth")[1]["input"].size == (2048, 1024)
+
+
+def test_adaptsegnets_single_level_file(tmp_path):
+    """Its layer5 is the head on layer4."""
+    state = random_state(backbone_shapes() | heads("layer5.conv2d_list", 2048))
+    torch.save(state, tmp_path / "x.pth")
+    arguments = ("import", tmp_path / "x.pth", "--out", tmp_path / "ours.pth")
+    asked = fgda(*arguments)
+    assert asked.returncode == 2 and "AdaptSegNet's single-level" in asked.stderr, asked.stderr
+    done = fgda(*arguments, "--format", "adaptsegnet")
+    assert done.returncode == 0 and "adaptsegnet, resnet50, 19 classes" in done.stdout, done.stderr
+    close(forward(tmp_path / "ours.pth", IMAGES), deeplab_single(state, IMAGES.float(), 2))
+
+
+@pytest.mark.parametrize("kind, size", [("fda", (1344, 576)), ("dacs", (1024, 512))])
+def test_an_imported_file_enters_as_its_authors_test_it(tmp_path, kind, size):
+    torch.save(random_state(backbone_shapes() | heads("layer5.conv2d_list", 2048)), tmp_path / "x")
+    rule = InputRule.from_json(import_checkpoint(tmp_path / "x", kind)["input"])
+    assert rule(2048, 1024) == size
+    # a photograph of another aspect keeps it
+    width, height = rule(640, 480)
+    assert width / height == pytest.approx(4 / 3, rel=0.02)
+
+
+@pytest.mark.parametrize("branches", [4, 2])
+def test_deeplab_of_mmsegmentation(tmp_path, branches):
+    """SePiCo's and DDB's: a ResNetV1c, four dilations or two, and the size that the file names."""
+    shapes, _ = pycda_shapes(stem=(32, 32, 64))
+    encoder = random_state({key: shape for key, shape in shapes.items() if "_tmp_" not in key})
+    head = {
+        key: value
+        for key, value in random_state(heads("aspp", 2048)).items()
+        if int(key.split(".")[1]) < branches
+    }
+    stem = {"conv1": 0, "bn1": 1, "conv2": 3, "bn2": 4, "conv3": 6, "bn3": 7}
+    theirs = {}
+    for key, value in encoder.items():
+        first, _, rest = key.partition(".")
+        name = f"stem.{stem[first]}.{rest}" if first in stem else key
+        theirs[f"model.backbone.{name}"] = value
+    for key, value in head.items():
+        _, branch, part = key.split(".")
+        theirs[f"model.decode_head.aspp_modules.{branch}.conv.{part}"] = value
+    theirs["model.auxiliary_head.convs.0.weight"] = torch.zeros(1)
+    theirs |= {key.replace("model.", "ema_model.", 1): 0 * value for key, value in theirs.items()}
+    config = "dict(type='MultiScaleFlipAug', img_scale=(1280, 640), flip=False)"
+    content = {"meta": {"iter": 40000, "config": config}, "state_dict": theirs}
+    torch.save(content, tmp_path / "x.pth")
+    done = fgda("import", tmp_path / "x.pth", "--out", tmp_path / "ours.pth")
+    assert done.returncode == 0 and "dlv2, timm:resnet50" in done.stdout, done.stderr
+    expected = aspp(head, deep_stem_stages(encoder, IMAGES.float())["layer4"], "aspp", branches)
+    close(forward(tmp_path / "ours.pth", IMAGES), expected)
+    assert checkpoint.load_model(tmp_path / "ours.pth")[1]["input"].size == (1280, 640)
+
+
 def test_dise_is_its_encoder(tmp_path):
     """Parameters of a sequence for a stem, two heads of which two branches run, images divided by
     128.
@@ -362,18 +431,18 @@ def test_dise_is_its_encoder(tmp_path):
     close(forward(tmp_path / "ours.pth", IMAGES), deeplab_multi(two, scaled.flip(1))[1])
 
 
-def pycda_shapes():
+def pycda_shapes(stem=(64, 64, 128)):
     """Encoder and decoder of a ResNet-50 with a stem of three convolutions."""
     encoder = {k: v for k, v in backbone_shapes().items() if not k.startswith(("conv1.", "bn1."))}
-    encoder["layer1.0.conv1.weight"] = (64, 128, 1, 1)
-    encoder["layer1.0.downsample.0.weight"] = (256, 128, 1, 1)
+    encoder["layer1.0.conv1.weight"] = (64, stem[-1], 1, 1)
+    encoder["layer1.0.downsample.0.weight"] = (256, stem[-1], 1, 1)
     decoder = {}
 
     def norm(shapes, name, channels):
         for part in ("weight", "bias", "running_mean", "running_var", "_tmp_running_mean"):
             shapes[f"{name}.{part}"] = (channels,)
 
-    for number, (inputs, outputs) in enumerate(((3, 64), (64, 64), (64, 128)), 1):
+    for number, (inputs, outputs) in enumerate(zip((3, *stem[:-1]), stem, strict=True), 1):
         encoder[f"conv{number}.weight"] = (outputs, inputs, 3, 3)
         norm(encoder, f"bn{number}", outputs)
     for level in range(4):
@@ -388,8 +457,8 @@ def pycda_shapes():
     return encoder, decoder
 
 
-def pycda(encoder, decoder, images):
-    """Their forward: (auxiliary logits, main logits) at stride 8."""
+def deep_stem_stages(encoder, images):
+    """The features of a ResNet whose stem is three convolutions, by layer, at stride 8."""
     mean, std = IMAGENET
     x = (images / 255 - mean) / std
     for number in (1, 2, 3):
@@ -435,6 +504,13 @@ def pycda(encoder, decoder, images):
                 )
             x = F.relu(x + y)
         stages[layer] = x
+    return stages
+
+
+def pycda(encoder, decoder, images):
+    """Their forward: (auxiliary logits, main logits) at stride 8."""
+    stages = deep_stem_stages(encoder, images)
+    x = stages["layer4"]
     pooled = [x]
     for level, cells in enumerate((1, 2, 3, 6)):
         y = F.relu(

@@ -348,6 +348,34 @@ def test_a_daformer_file_is_its_student(tmp_path, whole_run):
     assert again.returncode == 1 and "nowhere" in again.stderr
 
 
+@pytest.mark.parametrize("two_resolutions", [False, True])
+def test_a_refign_file_is_its_student(tmp_path, two_resolutions):
+    """DAFormer's network under Lightning's names; one of two resolutions is refused."""
+    width = 24
+    body = mit_state()
+    head = random_state(daformer_shapes(width, 19))
+    state = {f"backbone.{k}": v for k, v in body.items()} | {
+        f"head.{k}": v for k, v in head.items()
+    }
+    state |= {f"m_{k}": torch.zeros_like(v) for k, v in state.items()}
+    state["alignment_backbone.features.0.weight"] = torch.zeros(2)
+    if two_resolutions:
+        state["hrda_scale_attention.linear_pred.bias"] = torch.zeros(19)
+    torch.save({"state_dict": state, "global_step": 40000}, tmp_path / "x.ckpt")
+    done = fgda("import", tmp_path / "x.ckpt", "--out", tmp_path / "ours.pth")
+    if two_resolutions:
+        assert done.returncode == 1 and "a Refign network of two resolutions" in done.stderr
+        return
+    assert done.returncode == 0 and "refign, mit:b0, 19 classes" in done.stdout, done.stderr
+    mean, std = IMAGENET
+    model, info = checkpoint.load_model(tmp_path / "ours.pth")
+    with torch.no_grad():
+        expected = plain_daformer(head, plain_mit(body, (IMAGES / 255 - mean) / std), width)
+        close(model(IMAGES).logits, expected)
+    # ACDC's images at half of their size
+    assert info["input"](1920, 1080) == (960, 540)
+
+
 def test_other_mmsegmentation_files_are_one_line(tmp_path):
     state = {f"model.backbone.{k}": v for k, v in mit_state().items()}
     for extra, said in (

@@ -345,6 +345,11 @@ def test_every_entry_can_be_imported_and_has_a_page():
             ("https://", "http://vllab.ucmerced.edu/")
         ), name
         assert "." not in name and "/" not in name, name
+        # no link stands without the page, and the state of it, that was read
+        assert entry.page in zoo.PAGES, name
+    assert set(zoo.PAGES) == {entry.page for entry in zoo.ENTRIES.values()}
+    links = [entry.url for entry in zoo.ENTRIES.values() if entry.url and not entry.member]
+    assert len(links) == len(set(links))
 
 
 @pytest.mark.parametrize("kind", ["zip", "gz", "xz"])

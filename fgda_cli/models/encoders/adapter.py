@@ -24,16 +24,11 @@ from ..deformable import DeformableAttention, Sizes, centres
 from ..shapes import sides
 from . import IMAGENET, Input
 from . import timm as timm_family
+from .dinov2 import PATCH, PUBLISHED, SIZES, PlainTransformer, check_settings, inner_state
 
-PATCH = 14
 COARSEST = 32
 # 1024 pixels become 1120, which both branches divide
 ENLARGED = 35 / 32
-# positions a side of DINOv2's
-STORED = 37
-# channels, blocks
-SIZES = {"vits14": (384, 12), "vitb14": (768, 12), "vitl14": (1024, 24), "tiny14": (64, 4)}
-PUBLISHED = {"vits14": "small", "vitb14": "base", "vitl14": "large"}
 INTERACTIONS = 4
 NORM_MOMENTUM = 0.01
 
@@ -179,31 +174,17 @@ class Interaction(nn.Module):
         return x, c, cls
 
 
-class AdapterEncoder(nn.Module):
+class AdapterEncoder(PlainTransformer):
     """Normalised images `[B,3,H,W]` of any size to `[B,C,h,w]` at strides 4, 8, 16, 32 of the
     enlarged image, fine ones first.
     """
 
     strides = (4, 8, 16, 32)
-    # checkpoint_activations covers the transformer's blocks, which have no batch norm
-    recomputes_norms = False
 
     def __init__(self, channels: int, depth: int):
-        super().__init__()
-        from timm.models.vision_transformer import Block
-
+        super().__init__(channels, depth)
         heads = channels // 64
-        self.channels = (channels,) * 4
-        self.checkpoint_activations = False
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, channels))
-        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + STORED**2, channels))
         self.level_embed = nn.Parameter(torch.zeros(3, channels))
-        self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, channels, PATCH, stride=PATCH)})
-        norm = partial(nn.LayerNorm, eps=1e-6)
-        self.blocks = nn.ModuleList(
-            Block(channels, heads, qkv_bias=True, init_values=1.0, norm_layer=norm)
-            for _ in range(depth)
-        )
         self.spm = SpatialPrior(channels)
         self.interactions = nn.ModuleList(
             Interaction(channels, heads, k == INTERACTIONS - 1) for k in range(INTERACTIONS)
@@ -267,12 +248,8 @@ class AdapterEncoder(nn.Module):
         c = to_tokens(
             [part + e[:, None, None] for part, e in zip(maps, self.level_embed, strict=True)]
         )
-        patches = self.patch_embed["proj"](vit_image)
-        size = sides(patches)
-        positions = self.positions(size)
-        x = to_tokens([patches]) + positions[:, 1:]
-        cls = (self.cls_token + positions[:, :1]).expand(patches.shape[0], -1, -1)
-        places = (centres([size], positions), centres(own, positions))
+        x, cls, size = self.embed(vit_image)
+        places = (centres([size], self.pos_embed), centres(own, self.pos_embed))
         each = len(self.blocks) // INTERACTIONS
         outputs = []
         for number, interaction in enumerate(self.interactions):
@@ -286,38 +263,6 @@ class AdapterEncoder(nn.Module):
             norm(stage + F.interpolate(output, sides(stage), mode="bilinear", align_corners=False))
             for norm, stage, output in zip(norms, stages, outputs, strict=True)
         ]
-
-    def run(self, blocks: nn.ModuleList, tokens: Tensor) -> Tensor:
-        for block in blocks:
-            recomputed = self.checkpoint_activations and self.training
-            tokens = checkpoint(block, tokens, use_reentrant=False) if recomputed else block(tokens)
-        return tokens
-
-    def positions(self, size: tuple[int, int]) -> Tensor:
-        """Return the positions `[1,1+h*w,C]`, enlarged as DINOv2's code does: by a factor that is
-        0.1 of a cell too large.
-        """
-        stored = self.pos_embed.float()
-        side = math.isqrt(self.pos_embed.shape[1] - 1)
-        if size == (side, side):
-            return self.pos_embed
-        grid = stored[:, 1:].transpose(1, 2).unflatten(2, (side, side))
-        factors = [(cells + 0.1) / side for cells in size]
-        grid = F.interpolate(grid, scale_factor=factors, mode="bicubic", align_corners=False)
-        return torch.cat([stored[:, :1], grid.flatten(2).transpose(1, 2)], dim=1).to(
-            self.pos_embed.dtype
-        )
-
-    def layer_depths(self) -> dict[str, int]:
-        """Return the layer of each of the transformer's parameters: 0 for the embeddings, n + 1 for
-        block n.
-        """
-        names = (name for name, _ in self.named_parameters())
-        depths = {
-            name: 0 for name in names if name.startswith(("cls_token", "pos_embed", "patch_embed."))
-        }
-        inner = ((name, name.split(".")) for name, _ in self.blocks.named_parameters())
-        return depths | {f"blocks.{name}": int(parts[0]) + 1 for name, parts in inner}
 
     def head_parameters(self) -> list[nn.Parameter]:
         """Return the adapter's own parameters, which are new beside a pretrained transformer and
@@ -345,20 +290,13 @@ def build(
     """Build the encoder. Raises ValueError for an unknown size, and for settings that the network
     cannot have.
     """
-    size = name.removeprefix("adapter:")
-    if size not in SIZES:
-        raise ValueError(f"no size '{size}': adapter:{', adapter:'.join(SIZES)} are known")
-    if variant != "torchvision" or width != 64 or drop_path:
-        raise ValueError(
-            "model.variant, model.width and model.drop_path do nothing in an adapter: leave"
-            " them out"
-        )
+    check_settings("adapter", name, variant, width=width, drop_path=drop_path)
     if output_stride not in ("native", COARSEST):
         raise ValueError(
             "an adapter's coarsest stage has stride 32 and no other: set model.output_stride to"
             " native"
         )
-    return AdapterEncoder(*SIZES[size])
+    return AdapterEncoder(*SIZES[name.partition(":")[2]])
 
 
 def input_of(name: str, variant: str) -> Input:
@@ -392,13 +330,7 @@ def adapt_weights(
     """Rename published weights (`network.encoder.…`), ours (`backbone.…`), or DINOv2's, beside
     which the adapter stays random.
     """
-    for prefix in ("network.encoder.", "backbone.", "encoder."):
-        inner = {
-            key.removeprefix(prefix): value
-            for key, value in state.items()
-            if key.startswith(prefix)
-        }
-        state = inner or state
+    state = inner_state(state)
     if "level_embed" in state:
         return state
     own = build(name, "torchvision", "native", width=64)

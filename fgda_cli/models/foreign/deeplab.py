@@ -1,5 +1,5 @@
-"""DeepLab-V2 networks: FADA's, ADVENT's, AdaptSegNet's, CLAN's, DISE's, FDA's, CRST's and
-DACS's.
+"""DeepLab-V2 networks: FADA's, ADVENT's (IntraDA's), AdaptSegNet's, CLAN's, DISE's, FDA's (BDL's),
+CRST's, SAC's and DACS's.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from .network import Foreign, blocks, classes_of
 TWO_HEADS = {"layer6.conv2d_list": "head.convs", "layer5.conv2d_list": "aux_head.convs"}
 ONE_HEAD = {"layer5.conv2d_list": "head.convs"}  # on layer4
 UNTRAINED_BRANCHES = (2, 3)
+# of SAC's network; its momentum network lies beside it under slow_net
+SAC_PREFIX = "backbone.model."
 
 
 class Format(NamedTuple):
@@ -45,9 +47,10 @@ FORMATS = {
         two_branches=True,
         divided_by=128.0,
     ),
-    "fda": Format(ONE_HEAD),
+    "fda": Format(ONE_HEAD, rule=InputRule((1344, 576), (2048, 1024), "bicubic")),
     "crst": Format(ONE_HEAD, rgb=True, rule=InputRule((2048, 1024))),
-    "dacs": Format(ONE_HEAD, two_branches=True),
+    "sac": Format(ONE_HEAD, rgb=True, rule=InputRule((2048, 1024))),
+    "dacs": Format(ONE_HEAD, two_branches=True, rule=InputRule((1024, 512), None, "bilinear")),
 }
 
 
@@ -57,6 +60,8 @@ def recognise(path: Path, content: dict) -> str | None:
     state = plain_names(flat_state(content))
     if any(key.startswith("final2.conv2d_list") for key in state):
         return "dise"
+    if f"{SAC_PREFIX}layer5.conv2d_list.0.weight" in state:
+        return "sac"
     first, second = (state.get(f"layer{n}.conv2d_list.0.weight") for n in (5, 6))
     if second is None:
         if first is None:
@@ -65,9 +70,10 @@ def recognise(path: Path, content: dict) -> str | None:
             # only DACS's files hold a `config` beside `model`
             return "dacs"
         raise UsageError(
-            "FDA, CRST and DACS networks have the same keys, but take images and run heads in other"
-            " ways: say which\nwith --format fda, crst (CBST's PyTorch code too; RGB), or dacs"
-            " (whose dilations 18 and 24 were never computed)"
+            "FDA, CRST, DACS and AdaptSegNet's single-level networks have the same keys, but take"
+            " images and run heads in other ways: say which\nwith --format fda (BDL too), crst"
+            " (CBST's PyTorch code too; RGB), dacs or adaptsegnet (whose dilations 18 and 24 were"
+            " never computed)"
         )
     if first is not None and first.shape == second.shape:
         # both heads on layer4
@@ -81,7 +87,11 @@ def recognise(path: Path, content: dict) -> str | None:
 
 def read(path: Path, content: dict, kind: str, trust: bool) -> Foreign:
     how = FORMATS[kind]
-    state = translate(flat_of(content, kind), how)
+    flat = flat_of(content, kind)
+    # of one level: layer5 is then the head on layer4
+    if how.heads is TWO_HEADS and not any(key.startswith("layer6.") for key in flat):
+        how = how._replace(heads=ONE_HEAD)
+    state = translate(flat, how)
     eps = eps_of(content, kind)
     keys = {
         "backbone": "resnet101" if blocks(state, "backbone.layer3.") == 23 else "resnet50",
@@ -99,6 +109,10 @@ def read(path: Path, content: dict, kind: str, trust: bool) -> Foreign:
     if how.two_branches:
         notes.append(
             "of its heads only dilations 6 and 12 were ever computed: the other two are set to zero"
+        )
+    if kind == "fada":
+        notes.append(
+            "its authors test at 1024x512, but self-distilled files at 2048x1024: --scale 2"
         )
     if how.rgb:
         notes.append("it takes RGB by ImageNet's mean and deviation, not the Caffe network's BGR")
@@ -141,6 +155,12 @@ def flat_of(content: dict, kind: str) -> dict[str, Tensor]:
     flat = plain_names(flat_state(content))
     if kind == "clan":
         return _sum_heads(flat)
+    if kind == "sac":
+        return {
+            key.removeprefix(SAC_PREFIX): value
+            for key, value in flat.items()
+            if key.startswith(SAC_PREFIX)
+        }
     # the stem is a sequence there
     if kind == "dise":
         return {

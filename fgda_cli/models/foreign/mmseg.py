@@ -1,11 +1,12 @@
-"""Networks of the mmsegmentation forks of DAFormer, HRDA and MIC: a MiT encoder with DAFormer's,
-SegFormer's or HRDA's head.
+"""Networks of the mmsegmentation forks of DAFormer, HRDA, MIC, SePiCo, PiPa and DDB, and Refign's,
+which keeps their names: a MiT encoder with DAFormer's, SegFormer's or HRDA's head, or DeepLab-V2.
 """
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -15,7 +16,7 @@ from ..encoders import mit
 from ..weights import flat_state, plain_names
 from .network import Foreign, blocks, classes_of, renamed
 
-FORMATS = ("daformer", "hrda")
+FORMATS = ("daformer", "hrda", "dlv2", "refign")
 CONV = r"\.conv\."
 NORM = r"\.bn\."
 HEADS = {
@@ -45,6 +46,14 @@ HEADS = {
     ),
 }
 NEVER_RUN = {"segformer": ("conv_seg.",)}  # of its base class
+# ResNetV1c's stem of three convolutions, in timm's names
+STEM = {0: "conv1.0", 1: "conv1.1", 3: "conv1.3", 4: "conv1.4", 6: "conv1.6", 7: "bn1"}
+# by the blocks of layer3
+RESNETS = {6: "resnet50c", 23: "resnet101c"}
+DILATIONS = (6, 12, 18, 24)
+# tested on, by default
+CITYSCAPES_AT = (1024, 512)
+ACDC_AT = (960, 540)
 # by the blocks of stage 3
 SIZES = {depths[2]: size for size, depths in mit.DEPTHS.items() if size not in ("b0", "b1")}
 
@@ -53,11 +62,19 @@ def recognise(path: Path, content: dict) -> str | None:
     keys = [f".{key}" for key in flat_state(content)]
     if any(".decode_head.scale_attention." in key for key in keys):
         return "hrda"
+    if any(".m_head." in key for key in keys) and any(".head.fuse_layer." in key for key in keys):
+        return "refign"
+    if any(".decode_head.aspp_modules." in key for key in keys):
+        return "dlv2"
     return "daformer" if any(".decode_head." in key for key in keys) else None
 
 
 def read(path: Path, content: dict, kind: str, trust: bool) -> Foreign:
     state = student(plain_names(flat_state(content)))
+    if kind == "dlv2":
+        return read_dlv2(state, content)
+    if kind == "refign":
+        state = refigns(state)
     if "backbone.block3.0.attn.q.weight" not in state or not any(
         key.startswith("decode_head.") for key in state
     ):
@@ -88,7 +105,7 @@ def read(path: Path, content: dict, kind: str, trust: bool) -> Foreign:
         "align_corners": False,
     }
     notes = []
-    size = (1024, 512)
+    size = ACDC_AT if kind == "refign" else CITYSCAPES_AT
     if kind == "hrda":
         keys = keys | {"detail": [512, 512]}
         size = (2048, 1024)
@@ -96,6 +113,18 @@ def read(path: Path, content: dict, kind: str, trust: bool) -> Foreign:
             "its authors slide windows: evaluate and predict with --sliding 1024x1024 --overlap 0.5"
             " --blend mean"
         ]
+    return _foreign(kind, weights, keys, content, notes=notes, size=size)
+
+
+def _foreign(
+    kind: str,
+    weights: dict[str, Tensor],
+    keys: dict[str, Any],
+    content: dict,
+    notes: list[str],
+    size: Size,
+) -> Foreign:
+    """Return the network; iteration and test size are what the file itself says, where it does."""
     meta = content["meta"] if isinstance(content.get("meta"), dict) else {}
     iteration = meta.get("iter")
     size = tested_at(meta.get("config")) or size
@@ -108,6 +137,57 @@ def read(path: Path, content: dict, kind: str, trust: bool) -> Foreign:
         notes=notes,
         rule=InputRule(size, None, "linear", within=True),
     )
+
+
+def read_dlv2(state: dict[str, Tensor], content: dict) -> Foreign:
+    """Read a ResNetV1c with mmsegmentation's DLV2Head: dilations 6 and 12, or all four.
+
+    Contrast heads and projectors, which inference does not run, are left out.
+    """
+    body = part(state, "backbone.")
+    depth = blocks(body, "layer3.")
+    if depth not in RESNETS or "stem.0.weight" not in body:
+        raise FgdaError(
+            f"no ResNetV1c below the DeepLab-V2 head: {depth} blocks in layer3, 6 and 23 are known"
+        )
+    weights = {}
+    for key, value in body.items():
+        first, number, rest = (*key.split(".", 2), "", "")[:3]
+        name = f"{STEM[int(number)]}.{rest}" if first == "stem" else key
+        weights[f"backbone.net.{name}"] = value
+    for key, value in part(state, "decode_head.aspp_modules.").items():
+        branch, _, rest = key.partition(".conv.")
+        weights[f"head.convs.{branch}.{rest}"] = value
+    branches = sum(key.startswith("head.convs.") and key.endswith(".bias") for key in weights)
+    keys = {
+        "backbone": f"timm:{RESNETS[depth]}",
+        "weights": "none",
+        "output_stride": 8,
+        "multi_level": False,
+        "head": "aspp",
+        "dilations": list(DILATIONS[:branches]),
+        "align_corners": False,
+    }
+    return _foreign("dlv2", weights, keys, content, notes=[], size=CITYSCAPES_AT)
+
+
+def refigns(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the student of a Refign file in mmsegmentation's names; its teacher (`m_`) and the
+    alignment network are left out. Raises FgdaError for its HRDA network.
+    """
+    if any(key.startswith("hrda_scale_attention.") for key in state):
+        raise FgdaError(
+            "a Refign network of two resolutions: its windows of 540 pixels fit none of ours; the"
+            " DAFormer ones are read"
+        )
+    renamed_state = {
+        f"decode_head.{key.removeprefix('head.')}": value
+        for key, value in state.items()
+        if key.startswith("head.")
+    }
+    return renamed_state | {
+        key: value for key, value in state.items() if key.startswith("backbone.")
+    }
 
 
 def tested_at(config: object) -> Size | None:

@@ -1,5 +1,5 @@
-"""VFM-UDA++'s network: DINOv2 with a ViT-Adapter and its head; student and teacher in one file
-([VFMUDA++]).
+"""VFM-UDA's network, DINOv2 and two transposed convolutions ([VFMUDA]), and VFM-UDA++'s, DINOv2
+with a ViT-Adapter ([VFMUDA++]); student and teacher lie in one file.
 """
 
 from __future__ import annotations
@@ -10,19 +10,23 @@ from torch import Tensor
 
 from ...data.geometry import InputRule
 from ...runtime.errors import FgdaError
-from ..encoders.adapter import SIZES
+from ..encoders.dinov2 import SIZES
 from ..weights import flat_state, plain_names
 from .network import Foreign, classes_of, renamed
 
 # the authors validate and publish the student
 FORMATS = {"vfmuda": "network.", "vfmuda-teacher": "network_ema."}
+# read in the transformer's own pretraining, or in masked training passes alone
+MASK_TOKENS = ("backbone.mask_token", "token_masking.mask_token")
 PARTS = ((r"encoder\.", "backbone."), (r"upscale\.", "neck."), (r"out\.", "head.convs.0."))
 
 
 def recognise(path: Path, content: dict) -> str | None:
-    return (
-        "vfmuda" if "network.encoder.interactions.0.injector.gamma" in flat_state(content) else None
+    state = flat_state(content)
+    is_known = "network.encoder.pos_embed" in state and any(
+        key.startswith("network.upscale.") for key in state
     )
+    return "vfmuda" if is_known else None
 
 
 def read(path: Path, content: dict, kind: str, trust: bool) -> Foreign:
@@ -42,12 +46,15 @@ def read(path: Path, content: dict, kind: str, trust: bool) -> Foreign:
             "no head 'out': a file of the adapter's ImageNet training is a start (model.weights),"
             " not a network"
         )
+    has_adapter = "backbone.interactions.0.injector.gamma" in state
+    for token in MASK_TOKENS:
+        state.pop(token, None)
     keys = {
-        "backbone": f"adapter:{size_of(state)}",
+        "backbone": f"{'adapter' if has_adapter else 'dinov2'}:{size_of(state)}",
         "weights": "none",
         "output_stride": "native",
         "multi_level": False,
-        "head": "upscale",
+        "head": "upscale" if has_adapter else "transposed",
         "head_width": state["head.convs.0.weight"].shape[1],
         "align_corners": False,
     }
