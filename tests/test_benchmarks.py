@@ -156,7 +156,7 @@ def test_a_teacher_that_knows_the_truth_labels_by_it(monkeypatch):
     mixed = method.mix
     method.mix = lambda *how: seen.setdefault("mixed", mixed(*how))
     terms = method.step(given)
-    images, labels, weight = seen["mixed"]
+    images, labels, weight, _ = seen["mixed"]
     pasted = (images != labelled).any(1)
     assert pasted.any() and not pasted.all()
     assert torch.equal(labels[~pasted], truth[~pasted].long())

@@ -24,7 +24,7 @@ HIGHEST = 50.0
 
 
 class CbstSettings(MethodSettings):
-    rounds: int = Field(5, ge=1, le=100, description="self-training rounds over the run")
+    rounds: int = Field(4, ge=1, le=100, description="self-training rounds over the run")
     first_portion: float = Field(
         0.2, gt=0, le=1, description="portion of each class's pixels labelled in round 1"
     )

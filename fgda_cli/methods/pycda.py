@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 
 class PycdaSettings(MethodSettings):
+    aux_seg: Weight = Field(0.4, description="weight of the auxiliary head's segmentation loss")
     lambda_pixel: Weight = Field(1.0, description="weight of the loss on pixels' pseudo-labels")
     lambda_square: Weight = Field(
         1.0, description="weight of the loss on squares' pseudo-labels, the same for each size"

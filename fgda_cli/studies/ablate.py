@@ -25,7 +25,7 @@ from ..settings import Preset
 from ..training import stages
 from ..visual.plots import bars, label_curves
 from ..visual.tables import footnotes, harms, paper_text, show, signed
-from .published import ROWS, by_name
+from .published import ROWS, Published, by_name
 
 LABELLED = "data.target.labelled="
 SOURCE_ONLY = "source-only"
@@ -281,7 +281,7 @@ def _summary(
                 "verdicts": [verdict["verdict"] for verdict in verdicts],
                 "iou": iou,
                 "paper": paper and paper.miou,
-                "note": paper and paper.note,
+                "note": _note(paper, [cell["result"] for cell in ours]),
                 "paper_iou": by_name(preset, paper) if paper else {},
             }
         )
@@ -305,6 +305,18 @@ def _summary(
         "rows": rows,
         "cells": cells,
     }
+
+
+def _note(paper: Published | None, results: list[dict[str, Any] | None]) -> str | None:
+    """Return what to know before the paper's figure is set beside ours; where it is another mean,
+    with ours over the same classes.
+    """
+    if paper is None or paper.metric is None:
+        return paper and paper.note
+    scores = [result.get(paper.metric) for result in results if result is not None]
+    known = [score for score in scores if score is not None]
+    ours = f", where ours has {statistics.fmean(known):.1f}" if known else ""
+    return f"{paper.note}, over {paper.metric.removeprefix('miou')} classes{ours}"
 
 
 def _score(result: dict[str, Any], metric: str) -> float | None:

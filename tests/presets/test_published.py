@@ -30,7 +30,7 @@ def test_fada():
         40000,
         62500,
     )
-    assert (p.pretrain.batch_size, p.adapt.batch_size, p.data.flip) == (4, 4, False)
+    assert (p.pretrain.batch_size, p.adapt.batch_size, p.data.flip) == (8, 4, False)
     assert (
         p.data.colour_jitter == (0.5, 0.5, 0.5, 0.2)
         and not p.pretrain.colour_jitter
