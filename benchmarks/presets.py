@@ -41,10 +41,12 @@ def recorded(networks: dict, calls: list):
     for name, network in networks.items():
         original = network.forward
 
-        def forward(*inputs, name=name, original=original):
+        def forward(*inputs, name=name, original=original, **how):
             kept = [x.detach().clone() if isinstance(x, torch.Tensor) else x for x in inputs]
+            # by position: the networks' only option, with_aux
+            kept += how.values()
             calls.append((name, kept, torch.is_grad_enabled()))
-            return original(*inputs)
+            return original(*inputs, **how)
 
         network.forward = forward
 
