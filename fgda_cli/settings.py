@@ -247,6 +247,32 @@ class Data(Section):
         return value | {"evaluation": parts[0] | {"size": parts[1]["size"]}}
 
 
+class Lora(Section):
+    rank: int = Field(16, ge=1, le=1024, description="rank of the updates B A")
+    alpha: float = Field(
+        16.0, gt=0, le=4096, description="updates are scaled by alpha / rank (peft's lora_alpha)"
+    )
+    dropout: float = Field(
+        0.0, ge=0, lt=1, description="share of an updated layer's inputs that a step drops"
+    )
+    targets: tuple[str, ...] | None = Field(
+        None,
+        min_length=1,
+        description=(
+            "ends of the names of the linear layers that are updated, e.g. [qkv, proj]; default:"
+            " all"
+        ),
+    )
+    init: Literal["default", "gaussian", "pissa", "olora", "orthogonal"] = Field(
+        "default",
+        description=(
+            "how the factors start, as peft names it; default, gaussian and orthogonal change"
+            " nothing at first"
+        ),
+    )
+    dora: bool = Field(False, description="train the norms of the rows beside the factors (DoRA)")
+
+
 class Model(Section):
     backbone: str = Field(
         "resnet101",
@@ -281,6 +307,14 @@ class Model(Section):
         False,
         description="keep fewer activations and compute them twice (needs batch_norm: frozen)",
     )
+    tune: Literal["full", "lora", "frozen"] = Field(
+        "full",
+        description=(
+            "what is trained of the encoder: all, low-rank updates of its linear layers"
+            " (fgda[lora]), nothing"
+        ),
+    )
+    lora: Lora = Field(Lora(), description="of model.tune: lora")
     head: Literal[
         "aspp",
         "fused",
@@ -349,11 +383,18 @@ class Model(Section):
         ),
     )
 
+    def idle(self) -> dict[str, tuple[str, str]]:
+        if self.tune == "lora":
+            return {}
+        return {"lora": ("tune", f"model.tune is {self.tune}")}
+
 
 # Keys of `model` that change training, or where weights come from, but not what the network
 # computes from its weights.
 # Two networks that differ in any other key are not the same.
-HARMLESS_KEYS = frozenset({"weights", "checkpoint_activations", "dropout", "drop_path"})
+HARMLESS_KEYS = frozenset(
+    {"weights", "checkpoint_activations", "dropout", "drop_path", "tune", "lora"}
+)
 FUNCTION_KEYS = tuple(key for key in Model.model_fields if key not in HARMLESS_KEYS)
 
 

@@ -54,6 +54,14 @@ def export(
             rich_help_panel="Result",
         ),
     ] = False,
+    adapters: Annotated[
+        bool,
+        typer.Option(
+            "--adapters",
+            help="Write what model.tune: lora or frozen trained, alone (*.pth).",
+            rich_help_panel="Result",
+        ),
+    ] = False,
     half: Annotated[
         bool, typer.Option("--half", help="16-bit weights.", rich_help_panel="Result")
     ] = False,
@@ -82,6 +90,11 @@ def export(
     ] = None,
 ) -> None:
     """Write the network as ONNX, TorchScript or OpenVINO, compared with torch on real frames."""
+    if adapters:
+        if argmax or dynamic or half or int8 or format_ or size or calibrate:
+            raise UsageError("--adapters writes weights as they were trained: it takes --out alone")
+        _write_adapters(checkpoint, out or Path("adapters.pth"))
+        return
     from ..data.cache import parse_size
 
     pixels = parse_size(size)
@@ -135,3 +148,20 @@ def export(
         f"{1000 * made.seconds:.0f} ms an image of {made.size[0]}x{made.size[1]} on this processor;"
         " docs/deploy.md shows how to run the file"
     )
+
+
+def _write_adapters(path: Path, out: Path) -> None:
+    """Write a checkpoint's trained part. Raises UsageError for one that was trained whole."""
+    from ..models import checkpoint
+    from ..runtime.written import own_files
+
+    content = checkpoint.load(path, whole=False)
+    if "adapters" not in content:
+        raise UsageError(f"{path} was trained whole: --adapters is for model.tune: lora and frozen")
+    if out.suffix != ".pth":
+        raise UsageError(f"--out {out}: name it *.pth")
+    left_out = ("model", "train", "format", "version")
+    with own_files(out):
+        checkpoint.save(out, {key: value for key, value in content.items() if key not in left_out})
+    count = sum(value.numel() for value in content["adapters"].values())
+    print(f"{out}: {count / 1e6:.2f} M parameters; --init and predict take it as a checkpoint")

@@ -36,7 +36,7 @@ class AdaBn(Method):
 
     Settings = AdaBnSettings
     # It trains no weight.
-    supports = EVERY - {Option.LABELLED, Option.ACCUMULATE}
+    supports = EVERY - {Option.LABELLED, Option.ACCUMULATE, Option.TUNED}
     uses_source = False
     fixed_norms = True
     iterations = 1

@@ -53,6 +53,8 @@ class Option(str, Enum):
     MIXED_NORMS = "batch_norm: mixed"
     PROCESSES = "several processes"
     REDUCED = "precision bf16 or fp16"
+    # a part of the encoder is trained, and the rest is not kept in last.pth
+    TUNED = "model.tune: lora or frozen"
 
 
 EVERY = frozenset(Option)

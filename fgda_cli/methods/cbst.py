@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
@@ -47,7 +46,7 @@ class Cbst(Method):
 
     def __init__(self, model, settings, engine=None):
         super().__init__(model, settings, engine)
-        self.labeller = copy.deepcopy(model).eval().requires_grad_(False)
+        self.labeller = model.twin().eval().requires_grad_(False)
         thresholds = torch.nn.Module()
         # The bin that holds t_k, and the share of that bin's pixels that still belong to the
         # portion.

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
@@ -91,7 +90,7 @@ class Dise(Method):
         }
         self.modules |= {**self.makers, **self.judges, **self.image_judges}
         if settings.perception == "own":
-            self.modules["perception"] = copy.deepcopy(model).without_drops().requires_grad_(False)
+            self.modules["perception"] = model.twin().without_drops().requires_grad_(False)
             self.modules["perception"].set_batch_norm("frozen")
         self.iteration = 0
 

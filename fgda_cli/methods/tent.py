@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from ..runtime.errors import UsageError
-from .base import EVERY, Method, MethodSettings, losses, torch
+from .base import EVERY, Method, MethodSettings, Option, losses, torch
 from .optimizers import Recipe, Scheduled, adam
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ class Tent(Method):
     """
 
     Settings = TentSettings
-    supports = EVERY
+    # it trains norms that a tuned encoder keeps
+    supports = EVERY - {Option.TUNED}
     uses_source = False
     fixed_norms = True
     # it minimises entropy alone: a collapse is its global optimum

@@ -21,10 +21,11 @@ from . import metadata, zoo
 from .exported import open_exported
 from .resolutions import TwoResolutions
 from .segmenter import Segmenter
-from .weights import check_finite, read_tensors, save_tensors
+from .tuning import frozen_ids, load_trained, plain_state, tune
+from .weights import check_finite, load_backbone, read_tensors, save_tensors
 
 # keys of `model` that a Segmenter does not take
-NOT_OF_THE_NETWORK = ("weights", "checkpoint_activations", "detail")
+NOT_OF_THE_NETWORK = ("weights", "checkpoint_activations", "detail", "tune", "lora")
 # 1 had no input rule; its weights are still read
 FORMAT = "fgda-checkpoint"
 VERSION = 2
@@ -48,9 +49,10 @@ def _on_host(content: Any) -> Any:
     return [_on_host(value) for value in content] if isinstance(content, list) else content
 
 
-def load(path: Path, exported: bool = False) -> dict[str, Any]:
+def load(path: Path, exported: bool = False, whole: bool = True) -> dict[str, Any]:
     """Load a checkpoint by its path, or by the name of a published one that was fetched (`fgda
-    zoo`).
+    zoo`). A file of adapters alone is completed by the weights that they were trained beside,
+    unless `whole` is False.
 
     Raises FgdaError for a file that is not an fgda checkpoint. With `exported`, a model that `fgda
     export` wrote is one too.
@@ -84,7 +86,44 @@ def load(path: Path, exported: bool = False) -> dict[str, Any]:
         metadata.check(content)
     except ValueError as error:
         raise FgdaError(f"{path}: the checkpoint's metadata are damaged ({error})") from None
-    return content
+    return completed(content, path) if whole and "model" not in content else content
+
+
+def completed(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return a checkpoint with its whole model, of which the file holds the adapters alone.
+
+    Raises FgdaError where the encoder's own weights cannot be had, or are not those.
+    """
+    try:
+        settings = Model.model_validate(content["preset"]["model"])
+        model = build_model(settings, len(ClassSet.from_json(content["classes"])))
+        init = content.get("init")
+        if init is not None:
+            model.load_state_dict(load(Path(init))["model"])
+        elif settings.weights == "none":
+            raise FgdaError("they were trained beside random weights, which are in final.pth alone")
+        else:
+            load_backbone(
+                model.backbone,
+                settings.backbone,
+                settings.variant,
+                weights=settings.weights,
+                output_stride=settings.output_stride,
+            )
+        tune(model, settings)
+        held = {name: p for name, p in model.named_parameters() if name in model.frozen}
+        if weights_hash(held) != content["frozen"]:
+            raise FgdaError(
+                "the encoder's own weights are not those beside which they were trained"
+            )
+        load_trained(model, content["adapters"], frozen_ids(model))
+    except (KeyError, TypeError, ValueError, RuntimeError, FgdaError) as error:
+        raise FgdaError(f"{path} holds adapters alone: {_one_line(error)}") from error
+    return content | {"model": plain_state(model, model.state_dict())}
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def is_torchscript(path: Path) -> bool:

@@ -5,6 +5,7 @@ maps, where it asks to.
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -65,6 +66,11 @@ def cells(sizes: Sizes, like: Tensor) -> Tensor:
     return torch.cat(counts).view(-1, 1, 2)
 
 
+def in_fp32(device: torch.device) -> AbstractContextManager:
+    """Turn autocast off inside; the meta device knows none."""
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
+
+
 class DeformableAttention(nn.Module):
     """Queries `[B,Q,C]` and the levels' tokens `[B,N,C]` to `[B,Q,C]`; a head is `ratio` C / heads
     wide.
@@ -104,7 +110,7 @@ class DeformableAttention(nn.Module):
 
     def forward(self, queries: Tensor, tokens: Tensor, sizes: Sizes, reference: Tensor) -> Tensor:
         """Attend from queries at `reference` `[Q,2]`, (x, y) in 0 to 1, the same in all levels."""
-        with torch.autocast(queries.device.type, enabled=False):
+        with in_fp32(queries.device):
             queries, tokens = (
                 x if x.dtype == torch.float64 else x.float() for x in (queries, tokens)
             )

@@ -80,6 +80,10 @@ class Metadata(Record):
     metrics: dict[str, Number] | None = None
     verdict: VerdictRecord | None = None
     origin: str | None = None
+    # of an encoder that is trained in part: what is trained, the rest's hash, and its checkpoint
+    adapters: dict[str, Any] | None = None
+    frozen: str | None = None
+    init: str | None = None
     untaught: list[str] | None = None
     # domain, data set, split, hash of its images and labels
     pixels: list[Annotated[list[str], Field(min_length=4, max_length=4)]] | None = None

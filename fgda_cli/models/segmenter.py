@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Literal, NamedTuple
@@ -97,8 +98,11 @@ class Segmenter(nn.Module):
         self.dropout = nn.Dropout2d(dropout)
         self.feature_channels = self.feature_channels if self.neck is None else head_width
         self.num_classes = num_classes
-        # norms that a training mode does not reach
-        self.kept_in_eval: list[nn.BatchNorm2d] = []
+        # what a training mode does not reach: norms, and all of an encoder that is not trained
+        self.kept_in_eval: list[nn.Module] = []
+        # how much of the encoder is trained, and names of the parameters that are not (tuning.py)
+        self.tuned = "full"
+        self.frozen: frozenset[str] = frozenset()
         # at which size an image enters (set from a checkpoint)
         self.input_rule: InputRule | None = None
 
@@ -131,6 +135,34 @@ class Segmenter(nn.Module):
                 module.drop_prob = 0.0
         return self
 
+    def keep_frozen(self, how: str) -> None:
+        """Take the encoder's parameters that need no gradient now as frozen for good, and its norms
+        with them.
+        """
+        self.tuned = how
+        self.frozen = frozenset(
+            f"backbone.{name}"
+            for name, parameter in self.backbone.named_parameters()
+            if not parameter.requires_grad
+        )
+
+    def twin(self) -> Segmenter:
+        """Return a copy that has in common with this network what `model.tune` froze."""
+        shared = {id(p): p for name, p in self.named_parameters() if name in self.frozen}
+        return copy.deepcopy(self, shared)
+
+    def frozen_modules(self) -> list[nn.Module]:
+        """Return the encoder's frozen norms, and without low-rank updates all of its modules that
+        train nothing (they drop nothing either).
+        """
+        if self.tuned == "full":
+            return []
+        layers = normalisation.batch_norms(self.backbone)
+        if self.tuned == "frozen":
+            layers = list(self.backbone.modules())
+        fixed = {id(p) for name, p in self.named_parameters() if name in self.frozen}
+        return [layer for layer in layers if all(id(p) in fixed for p in layer.parameters())]
+
     def context(self, images: Tensor) -> Tensor:
         """Return the input of `Output.stages`: the (normalised) images, or half of them at two
         resolutions.
@@ -150,11 +182,16 @@ class Segmenter(nn.Module):
         fresh = (
             set(layers) - set(normalisation.batch_norms(self.backbone)) if fresh_heads else set()
         )
-        self.kept_in_eval = [
-            layer for layer in layers if mode in ("frozen", "mixed") and layer not in fresh
+        frozen = self.frozen_modules()
+        fixed = set(frozen)
+        self.kept_in_eval = frozen + [
+            layer
+            for layer in layers
+            if mode in ("frozen", "mixed") and layer not in fresh and layer not in fixed
         ]
         for layer in layers:
-            layer.requires_grad_(layer in fresh or mode in ("train", "target"))
+            trains = layer in fresh or mode in ("train", "target")
+            layer.requires_grad_(trains and layer not in fixed)
         self.train(self.training)
 
     def untracked_statistics(self) -> AbstractContextManager[None]:

@@ -16,6 +16,7 @@ from ..methods.optimizers import Recipe, Scheduled, refine
 from ..models import checkpoint
 from ..models.normalisation import batch_norms
 from ..models.segmenter import Segmenter
+from ..models.tuning import tune
 from ..models.weights import load_backbone
 from ..runtime.devices import Precision
 from ..runtime.distributed import ProcessGroup
@@ -132,6 +133,7 @@ def check_network(preset: Preset, stage: Stage, method: type[Method], data: Data
     """
     with torch.device("meta"):
         model = checkpoint.build_model(preset.model, len(data.classes))
+        tune(model, preset.model, check_only=True)
     recipe = Recipe(preset.optim, stage)
     refine(model.parameter_groups(recipe.lr, preset.optim.head_lr_factor), model, preset.optim)
     if preset.model.checkpoint_activations:
@@ -169,6 +171,17 @@ def say_norms(
         reporter.decide(
             f"{stage_name}.batch_norm: {stage.batch_norm} changes nothing: {preset.model.backbone}"
             " has no batch norm"
+        )
+    keeps_norms = preset.model.tune != "full" and stage.batch_norm not in ("frozen", "mixed")
+    if keeps_norms and in_encoder:
+        reporter.decide(
+            f"{stage_name}.batch_norm: {stage.batch_norm} holds outside the encoder alone:"
+            f" model.tune: {preset.model.tune} keeps its norms"
+        )
+    if fresh and preset.model.tune != "full" and preset.model.weights == "none":
+        reporter.warn(
+            f"model.tune: {preset.model.tune} keeps an encoder of random weights (model.weights:"
+            " none)"
         )
     if fresh and preset.model.weights == "none" and stage.batch_norm == "frozen" and in_encoder:
         reporter.warn(

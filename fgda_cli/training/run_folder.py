@@ -156,7 +156,7 @@ class RunFolder:
     def read_last(self) -> dict:
         """Return the content of last.pth, which is read once at a start; `forget_last` frees it."""
         if self._content_of_last is None:
-            self._content_of_last = checkpoint.load(self.last)
+            self._content_of_last = checkpoint.load(self.last, whole=False)
         return self._content_of_last
 
     def forget_last(self) -> None:

@@ -16,6 +16,7 @@ from ..methods.base import Method, Option
 from ..methods.offline import OfflineData
 from ..methods.registry import method_class
 from ..models import checkpoint
+from ..models.tuning import share_frozen, tune
 from ..runtime.devices import make_precision, pick_device, tune_for_training
 from ..runtime.distributed import ProcessGroup, join
 from ..runtime.errors import FgdaError, UsageError
@@ -357,7 +358,11 @@ def build(plan: Plan, run: RunFolder, resumed: dict | None) -> TrainState:
     device = plan.device
     torch.manual_seed(preset.run.seed)
     model = checkpoint.build_model(preset.model, len(data.classes))
-    began = initialise(model, preset, plan.init, classes=data.classes) if resumed is None else None
+    began = None
+    # what is not trained is not in last.pth
+    if resumed is None or preset.model.tune != "full":
+        began = initialise(model, preset, plan.init, classes=data.classes)
+    tune(model, preset.model)
     wanted = preset.run.precision
     begun_in = resumed["train"]["precision"] if resumed else wanted
     if wanted == "auto":
@@ -409,6 +414,7 @@ def build(plan: Plan, run: RunFolder, resumed: dict | None) -> TrainState:
     method.before_training(offline)
     for module in method.references.values():
         precision.to_device(module).eval().requires_grad_(False)
+        share_frozen(module, model)
     domains = (preset.data.source, preset.data.target)
     tune_for_training(
         precision,
@@ -459,6 +465,9 @@ def train(plan: Plan, run: RunFolder, state: TrainState, started: float) -> None
         "untaught": plan.samples.untaught(),
         "pixels": [list(facts) for facts in pixels],
     }
+    if preset.model.tune != "full":
+        # adapters alone are of use beside these weights
+        header["init"] = plan.identity.init
     clock = Clock(preset.run.time_limit, started - state.spent)
     Trainer(
         state,
@@ -523,6 +532,7 @@ REMEDIES = {
     Option.AUXILIARY: "set model.multi_level=false",
     Option.PROCESSES: "start it without torchrun",
     Option.REDUCED: "set run.precision=fp32",
+    Option.TUNED: "set model.tune=full",
 }
 
 
@@ -541,6 +551,7 @@ def _check_support(
         Option.MIXED_NORMS: stage.batch_norm == "mixed",
         Option.PROCESSES: processes > 1,
         Option.REDUCED: preset.run.precision in ("bf16", "fp16"),
+        Option.TUNED: preset.model.tune != "full",
     }
     each = stage.batch_size // (processes * stage.accumulate)
     if preset.model.head == "pyramid" and each < 2:

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from ..methods.base import Method
 from ..methods.optimizers import Scheduled
+from ..models.checkpoint import weights_hash
+from ..models.tuning import frozen_ids, load_trained, plain_state, trained_state
 from ..models.weights import non_finite
 from ..runtime.devices import Precision
 from ..runtime.errors import FgdaError
@@ -71,7 +73,9 @@ class TrainState:
     def average_weights(self) -> None:
         """Take the present weights into the running mean; whole numbers (counters) are copied."""
         weights = {
-            name: value.detach() for name, value in self.method.inference_state_dict().items()
+            name: value.detach()
+            for name, value in self.method.inference_state_dict().items()
+            if name not in self.method.model.frozen
         }
         self.averages += 1
         if self.averaged is None:
@@ -83,9 +87,27 @@ class TrainState:
 
     def inference_state_dict(self) -> dict[str, Tensor]:
         """Return the weights that are validated and shipped: the method's, or their mean once
-        averaging has begun.
+        averaging has begun; low-rank updates are multiplied into their matrices.
         """
-        return self.method.inference_state_dict() if self.averaged is None else self.averaged
+        return plain_state(self.method.model, self._raw())
+
+    def _raw(self) -> dict[str, Tensor]:
+        weights = self.method.inference_state_dict()
+        return weights if self.averaged is None else weights | self.averaged
+
+    def adapters(self) -> dict[str, Tensor]:
+        """Return what is trained of these weights, as it is trained; empty where that is all."""
+        frozen = self.method.model.frozen
+        if not frozen:
+            return {}
+        return {name: value.detach() for name, value in self._raw().items() if name not in frozen}
+
+    def frozen_hash(self) -> str | None:
+        """Return the hash of what is not trained; None where all is."""
+        model = self.method.model
+        if not model.frozen:
+            return None
+        return weights_hash({n: p for n, p in model.named_parameters() if n in model.frozen})
 
     def parameters(self) -> list[torch.nn.Parameter]:
         return [
@@ -156,6 +178,7 @@ class TrainState:
         return said
 
     def state_dict(self) -> dict[str, Any]:
+        frozen = frozen_ids(self.method.model)
         return {
             "iteration": self.iteration,
             "validated": self.validated,
@@ -170,8 +193,11 @@ class TrainState:
             "frames": self.frames,
             "precision": self.precision.name,
             "scaler": self.precision.scaler.state_dict() if self.precision.scaler else None,
-            "model": self.method.model.state_dict(),
-            "modules": {name: module.state_dict() for name, module in self.method.modules.items()},
+            "frozen": self.frozen_hash(),
+            "model": trained_state(self.method.model, frozen),
+            "modules": {
+                name: trained_state(module, frozen) for name, module in self.method.modules.items()
+            },
             "optimizers": {
                 name: optimizer.state_dict() for name, optimizer in self.optimizers.items()
             },
@@ -199,9 +225,15 @@ class TrainState:
         self.averaged = averaged and {
             name: value.to(self.precision.device) for name, value in averaged.items()
         }
-        self.method.model.load_state_dict(state["model"])
+        if state.get("frozen") != self.frozen_hash():
+            raise FgdaError(
+                "the run keeps what it trains alone, and the encoder's own weights are others now:"
+                " put the former ones back (model.weights, --init), or use --fresh to start over"
+            )
+        frozen = frozen_ids(self.method.model)
+        load_trained(self.method.model, state["model"], frozen)
         for name, module in self.method.modules.items():
-            module.load_state_dict(state["modules"][name])
+            load_trained(module, state["modules"][name], frozen)
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
         if self.precision.scaler and state["scaler"]:

@@ -177,7 +177,7 @@ class Trainer:
             and self.process_group.is_first
         ):
             with self.clock.looking():
-                validator.fit(state.method.inference_state_dict(), self.clock.limit)
+                validator.fit(state.inference_state_dict(), self.clock.limit)
             state.frames = len(validator.frames.images)
         elif state.frames is not None:
             validator.use(state.frames)
@@ -186,7 +186,7 @@ class Trainer:
         elif (
             state.iteration == 0 and self.stage.start == "pretrain" and self.process_group.is_first
         ):
-            weights = state.method.inference_state_dict()
+            weights = state.inference_state_dict()
             same = began is None or all(
                 torch.equal(value.cpu(), began[name]) for name, value in weights.items()
             )
@@ -237,7 +237,8 @@ class Trainer:
         """Seed torch's own generator (dropout) by (seed, iteration, process) inside, so that a
         resumed run draws the same.
         """
-        if not (self.preset.model.dropout or self.preset.model.drop_path):
+        model = self.preset.model
+        if not (model.dropout or model.drop_path or model.lora.dropout):
             yield
             return
         device = self.state.precision.device
@@ -408,15 +409,24 @@ class Trainer:
             checkpoint.save(self.run.best, self.inference_content() | {"metrics": summary})
 
     def inference_content(self) -> dict[str, Any]:
-        """Return what evaluation and prediction need of this run."""
+        """Return what evaluation and prediction need of this run; where a part of the encoder is
+        trained, that part by itself too.
+        """
         weights = {
             name: value.detach() for name, value in self.state.inference_state_dict().items()
         }
+        return {**self.description(), "model": weights}
+
+    def description(self) -> dict[str, Any]:
+        """Return what a checkpoint says of itself, and what it trained of an encoder that is frozen
+        for the rest.
+        """
+        adapters = self.state.adapters()
         return {
             **self.header,
             "iteration": self.state.iteration,
             "preset": self.preset.to_json(),
-            "model": weights,
+            **({"adapters": adapters, "frozen": self.state.frozen_hash()} if adapters else {}),
         }
 
     def save_last(self) -> None:
@@ -428,9 +438,8 @@ class Trainer:
         self.soundness.check_weights(self.state)
         if self.clock.limit is not None:
             self.state.spent = self.clock.spent()
-        checkpoint.save(
-            self.run.last, self.inference_content() | {"train": self.state.state_dict()}
-        )
+        content = self.description() if self.state.method.model.frozen else self.inference_content()
+        checkpoint.save(self.run.last, content | {"train": self.state.state_dict()})
         self.run.note(f"iteration {self.state.iteration}: checkpoint written")
 
     def finish(self) -> None:

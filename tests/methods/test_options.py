@@ -44,6 +44,14 @@ SETS = {
     Option.TRAINED_NORMS: ("{stage}.batch_norm=train",),
     Option.MIXED_NORMS: ("{stage}.batch_norm=mixed",),
     Option.REDUCED: ("run.precision=bf16",),
+    Option.TUNED: (
+        "model.backbone=dinov2:tiny14",
+        "model.width=64",
+        "model.output_stride=native",
+        "model.multi_level=false",
+        "model.tune=lora",
+        "model.lora.rank=2",
+    ),
 }
 SMALL = {
     "vfmuda": (

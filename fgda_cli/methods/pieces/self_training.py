@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Literal
 
@@ -85,7 +84,7 @@ class SelfTraining(Method):
 
     def __init__(self, model, settings, engine=None):
         super().__init__(model, settings, engine)
-        self.modules["teacher"] = copy.deepcopy(model).without_drops().requires_grad_(False)
+        self.modules["teacher"] = model.twin().without_drops().requires_grad_(False)
         self.iteration = 0
         self.share_of_batch: Tensor | None = None
 
@@ -114,8 +113,16 @@ class SelfTraining(Method):
         factor = min(1 - 1 / (iteration + self.first_update), self.settings.ema)
         teacher = self.modules["teacher"]
         with torch.no_grad():
-            slow, fast = ([*network.parameters()] for network in (teacher, self.model))
+            held = self.model.frozen
+            pairs = [
+                (slow, fast)
+                for (name, fast), slow in zip(
+                    self.model.named_parameters(), teacher.parameters(), strict=True
+                )
+                if name not in held
+            ]
             # of all tensors in a few kernels
+            slow, fast = map(list, zip(*pairs, strict=True))
             torch._foreach_lerp_(slow, fast, 1 - factor)
             torch._foreach_copy_([*teacher.buffers()], [*self.model.buffers()])
 

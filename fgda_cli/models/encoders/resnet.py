@@ -118,7 +118,8 @@ def _constants(
     scale = gamma * (var + eps).rsqrt()
     shift = beta - mean * scale
     device = scale.device.type
-    if torch.is_autocast_enabled(device):
+    # the meta device knows no autocast
+    if device != "meta" and torch.is_autocast_enabled(device):
         # as each convolution would
         shift = shift.to(torch.get_autocast_dtype(device))
     return scale, shift
