@@ -21,6 +21,7 @@ from fgda_cli.methods.base import Method
 from fgda_cli.methods.registry import method_class, method_names
 from fgda_cli.models import checkpoint
 from fgda_cli.models.segmenter import Segmenter
+from fgda_cli.models.tuning import tune
 from fgda_cli.presets import load_preset
 from fgda_cli.runtime.devices import Precision, make_precision
 from fgda_cli.runtime.reporter import Reporter
@@ -48,6 +49,27 @@ TINY = (
 )
 
 
+TRANSFORMER = ("model.weights=none", "model.multi_level=false", "model.output_stride=native")
+# what a row checks beside the methods on a small ResNet: a method, and the network's settings
+VARIANTS = {
+    "mic on an adapter": (
+        "mic",
+        (*TRANSFORMER, "model.backbone=adapter:tiny14", "model.head=linear", "model.width=64"),
+    ),
+    "mic with low-rank updates": (
+        "mic",
+        (
+            *TRANSFORMER,
+            "model.backbone=dinov2:tiny14",
+            "model.head=transposed",
+            "model.head_width=16",
+            "model.width=64",
+            "model.tune=lora",
+        ),
+    ),
+}
+
+
 @dataclass(frozen=True)
 class Bench:
     """Where the parts of gpu.py run: a device, a folder for their data, and the seconds that are
@@ -65,7 +87,7 @@ class Bench:
 
     @property
     def methods(self) -> list[str]:
-        return ["fgda", "mic"] if self.quick else method_names()
+        return [*(["fgda", "mic"] if self.quick else method_names()), *VARIANTS]
 
 
 def to_device(method: Method, device: torch.device, name: str = "fp32") -> Precision:
@@ -85,9 +107,17 @@ def to_device(method: Method, device: torch.device, name: str = "fp32") -> Preci
 
 
 def small(name: str) -> tuple[Method, Batch]:
-    """A method on a small network, and a batch; the same whenever it is asked."""
+    """A method, or a row of VARIANTS, on a small network, and a batch; the same whenever it is
+    asked.
+    """
     torch.manual_seed(0)
-    model = Segmenter(5, "resnet18", width=16, multi_level=False)
+    name, sets = VARIANTS.get(name, (name, None))
+    if sets is None:
+        model = Segmenter(5, "resnet18", width=16, multi_level=False)
+    else:
+        settings = load_preset("playground", [*sets]).model
+        model = checkpoint.build_model(settings, 5)
+        tune(model, settings)
     model.set_batch_norm("frozen")
     cls = method_class(name)
     method = with_random_foundation(cls(model, cls.Settings(name=name, **SMALL.get(name, {}))))
@@ -151,7 +181,8 @@ def watched(device: torch.device) -> Iterator[Counter]:
 def trainer_of(name: str, device: torch.device, precision: str) -> tuple[Trainer, Batch]:
     """What steps a small network by this method, without data, run folder or validations."""
     method, batch = small(name)
-    preset = load_preset("playground", ["adapt.iterations=30"], name)
+    own, _ = VARIANTS.get(name, (name, None))
+    preset = load_preset("playground", ["adapt.iterations=30"], own)
     found = to_device(method, device, precision)
     state = components.make_state(method, preset, preset.adapt, precision=found)
     run = RunFolder(Path())

@@ -19,6 +19,7 @@ from fgda_cli.methods import optimizers
 from fgda_cli.methods.registry import method_class, method_names
 from fgda_cli.models import checkpoint
 from fgda_cli.models.heads import AsppHead
+from fgda_cli.models.tuning import tune
 from fgda_cli.presets import load_preset
 from fgda_cli.runtime.devices import Precision
 from fgda_cli.runtime.distributed import ProcessGroup
@@ -65,6 +66,16 @@ MORE = {
         "model.width=64",
         *NATIVE,
     ),
+    "low-rank updates": (
+        "mic",
+        "model.backbone=dinov2:tiny14",
+        "model.weights=none",
+        "model.head=transposed",
+        "model.head_width=16",
+        "model.width=64",
+        "model.tune=lora",
+        *NATIVE,
+    ),
     "a mix transformer": (
         "mic",
         "model.backbone=mit:b0",
@@ -107,6 +118,7 @@ def made(device: torch.device, name: str, *overrides: str, scaler=None) -> Train
     preset = load_preset("playground", [*TINY, *overrides], name)
     torch.manual_seed(0)
     model = checkpoint.build_model(preset.model, 5)
+    tune(model, preset.model)
     method = method_class(name)
     precision = Precision("fp32", device, scaler)
     prepared = components.prepare_method(
@@ -163,7 +175,7 @@ def three_steps(trainer: Trainer, labelled: bool = False, gpu=None):
 
 
 # whose attention has a kernel of its own on a processor
-WITH_ATTENTION = ("a transformer", "an adapter", "a mix transformer", "vfmuda")
+WITH_ATTENTION = ("a transformer", "an adapter", "low-rank updates", "a mix transformer", "vfmuda")
 # adabn's one iteration trains nothing
 CASES = {name: (name,) for name in method_names() if name != "adabn"} | MORE
 # a round, at whose start it counts on the host, is longer
