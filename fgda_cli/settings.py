@@ -259,8 +259,8 @@ class Lora(Section):
         None,
         min_length=1,
         description=(
-            "ends of the names of the linear layers that are updated, e.g. [qkv, proj]; default:"
-            " all"
+            "ends of the names of the linear layers that are updated, e.g. [qkv, proj, fc1, fc2];"
+            " default: attention's"
         ),
     )
     init: Literal["default", "gaussian", "pissa", "olora", "orthogonal"] = Field(

@@ -9,9 +9,13 @@ names.
 from __future__ import annotations
 
 import copy
+import re
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ..runtime.errors import UsageError
 from ..settings import Model
@@ -20,6 +24,7 @@ from .segmenter import Segmenter
 # peft's name of the only adapter
 NAME = "default"
 BASE = ".base_layer."
+ATTENTION = re.compile(r"\.(attn|attention)\.")
 # of the image that shows which layers are called
 PROBE = (64, 96)
 
@@ -44,6 +49,26 @@ def tune(model: Segmenter, settings: Model, check_only: bool = False) -> None:
         if id(parameter) in new:
             parameter.requires_grad_(True)
     model.keep_frozen(settings.tune)
+    if settings.tune == "lora":
+        for layer in model.backbone.modules():
+            _recompute_if_frozen(layer)
+
+
+def _recompute_if_frozen(layer: nn.Module) -> None:
+    """Let a frozen two-layer perceptron compute its wide inner values again for the gradient of its
+    input, where it would keep them: a quarter of what a transformer's pass keeps.
+    """
+    is_perceptron = isinstance(getattr(layer, "fc1", None), nn.Linear) and hasattr(layer, "fc2")
+    drops = any(isinstance(part, nn.Dropout) and part.p for part in layer.modules())
+    if is_perceptron and not drops and not any(p.requires_grad for p in layer.parameters()):
+        layer.forward = partial(_again, layer)
+
+
+def _again(layer: nn.Module, x: Tensor, *others: Any) -> Tensor:
+    read = partial(type(layer).forward, layer)
+    if x.requires_grad and torch.is_grad_enabled():
+        return checkpoint(read, x, *others, use_reentrant=False, preserve_rng_state=False)
+    return read(x, *others)
 
 
 def _add_factors(encoder: nn.Module, settings: Model, new: set[int], check_only: bool) -> None:
@@ -65,8 +90,8 @@ def _add_factors(encoder: nn.Module, settings: Model, new: set[int], check_only:
 
 
 def _targets(encoder: nn.Module, settings: Model, new: set[int]) -> list[str]:
-    """Return the names of the linear layers that get factors: all but new ones, or those whose
-    name ends as a target says.
+    """Return the names of the linear layers that get factors: those of attention, or those whose
+    name ends as a target says; new layers are trained whole.
     """
     linear = [
         name
@@ -80,7 +105,8 @@ def _targets(encoder: nn.Module, settings: Model, new: set[int]) -> list[str]:
         )
     called = _called(encoder, linear)
     if settings.lora.targets is None:
-        return called
+        of_attention = [name for name in called if ATTENTION.search(name)]
+        return of_attention or called
     chosen = []
     for target in settings.lora.targets:
         fitting = [name for name in linear if f".{name}".endswith(f".{target}")]

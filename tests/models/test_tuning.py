@@ -14,6 +14,7 @@ import torch
 from fgda_cli.models import checkpoint, tuning
 from fgda_cli.presets import load_preset
 from fgda_cli.runtime.errors import FgdaError, UsageError
+from fgda_cli.runtime.live_memory import LiveMemory
 from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.training import stages
 from tests.helpers import TINY, crash_at, fgda, needs, same, set_flags
@@ -82,13 +83,13 @@ def test_gradients_of_the_factors_are_those_of_w_plus_b_a():
     tuning.tune(model, settings)
     model.double().eval()
     moved(model)
-    layer = model.backbone.blocks[0].mlp.fc1
+    layer = model.backbone.blocks[0].attn.proj
     x = torch.randn(3, 7, 64, dtype=torch.float64)
-    weights = torch.randn(3, 7, 256, dtype=torch.float64)
+    weights = torch.randn(3, 7, 64, dtype=torch.float64)
     (layer(x) * weights).sum().backward()
     down = layer.lora_A["default"].weight
     up = layer.lora_B["default"].weight
-    rows, outer = x.reshape(-1, 64), weights.reshape(-1, 256)
+    rows, outer = x.reshape(-1, 64), weights.reshape(-1, 64)
     torch.testing.assert_close(up.grad, 2 * outer.T @ rows @ down.detach().T)
     torch.testing.assert_close(down.grad, 2 * up.detach().T @ outer.T @ rows)
     assert layer.base_layer.weight.grad is None
@@ -98,8 +99,6 @@ def test_gradients_of_the_factors_are_those_of_w_plus_b_a():
 def test_factors_of_full_rank_can_follow_a_full_step():
     """From A orthogonal and B = 0, a step of B by -r G A^T is a step of W by -r G."""
     torch.manual_seed(0)
-    weight = torch.randn(6, 6, dtype=torch.float64)
-    gradient = torch.randn(6, 6, dtype=torch.float64)
     model, settings = built(
         "dinov2", "model.tune=lora", "model.lora.rank=64", "model.lora.alpha=64"
     )
@@ -121,7 +120,30 @@ def test_factors_of_full_rank_can_follow_a_full_step():
         up -= 0.01 * up.grad
         merged = start + up @ layer.lora_A["default"].weight
     torch.testing.assert_close(merged, start - 0.01 * full.grad)
-    del weight, gradient
+
+
+@needs_peft
+def test_a_frozen_perceptron_keeps_less_and_gives_the_same_gradients():
+    """Its wide inner values are computed again for the gradient."""
+    model, settings = built("dinov2", "model.tune=lora")
+    tuning.tune(model, settings)
+    moved(model)
+    model.train()
+    images = IMAGES.repeat(1, 1, 5, 5)
+    found = []
+    for _ in range(2):
+        model.zero_grad()
+        with LiveMemory() as live:
+            logits = model(images).logits
+        kept = live.live
+        logits.square().mean().backward()
+        grads = [p.grad for n, p in model.named_parameters() if "lora" in n]
+        found.append((kept, torch.cat([grad.flatten() for grad in grads])))
+        for block in model.backbone.blocks:
+            block.mlp.__dict__.pop("forward", None)
+    (less, one), (more, other) = found
+    assert less < 0.9 * more
+    assert torch.equal(one, other)
 
 
 @needs_peft
