@@ -7,10 +7,10 @@ from collections.abc import Callable
 import torch
 
 from ..data.loader import Batch
-from ..methods.base import Method
 from ..methods.registry import method_class
 from ..models import checkpoint
-from ..runtime.devices import make_precision, pick_device
+from ..models.segmenter import Segmenter
+from ..runtime.devices import Precision, make_precision, pick_device
 from ..runtime.distributed import ProcessGroup
 from ..runtime.system import median_seconds
 from ..settings import Domain, Preset, Stage
@@ -31,38 +31,40 @@ def seconds_a_step(
 
     For methods that make no products before training.
     """
-    cls = method_class(name)
-    settings = (
-        preset if cls.uses_target else preset.model_copy(update={"method": preset.source_only})
-    )
     torch_device = pick_device(device)
     with torch.random.fork_rng([torch_device] if torch_device.type == "cuda" else []):
-        model = checkpoint.build_model(settings.model, num_classes)
-        precision = make_precision(settings.run.precision, torch_device, model=model)
-        state = make_state(
-            prepare_method(
-                cls,
-                model,
-                settings,
-                stage=stage,
-                precision=precision,
-                group=ProcessGroup(),
-                fresh_heads=True,
-            ),
-            settings,
-            stage,
-            precision=precision,
-        )
-        batch = _batch(settings, stage, cls, num_classes=num_classes).to(torch_device)
+        model = checkpoint.build_model(preset.model, num_classes)
+        precision = make_precision(preset.run.precision, torch_device, model=model)
+        state = prepared_state(preset, stage, name, model=model, precision=precision)
+        batch = random_batch(preset, stage, name, num_classes=num_classes).to(torch_device)
 
         def step(number: int) -> None:
-            _step(state, batch, number, length=stage.iterations)
+            step_once(state, batch, number, length=stage.iterations)
             if torch_device.type == "cuda":
                 torch.cuda.synchronize(torch_device)
 
         for number in range(WARM_UP):
             step(number)
         return median_seconds(lambda number: step(WARM_UP + number), MEASURED)
+
+
+def prepared_state(
+    preset: Preset, stage: Stage, name: str, model: Segmenter, precision: Precision
+) -> TrainState:
+    """Return a method and its optimisers around a network, as a stage begins with them."""
+    cls = method_class(name)
+    if name == "source-only":
+        preset = preset.model_copy(update={"method": preset.source_only})
+    method = prepare_method(
+        cls,
+        model,
+        preset,
+        stage=stage,
+        precision=precision,
+        group=ProcessGroup(),
+        fresh_heads=True,
+    )
+    return make_state(method, preset, stage, precision=precision)
 
 
 def minutes_of_stages(
@@ -79,20 +81,24 @@ def minutes_of_stages(
     return minutes
 
 
-def _batch(preset: Preset, stage: Stage, cls: type[Method], num_classes: int) -> Batch:
+def random_batch(preset: Preset, stage: Stage, name: str, num_classes: int) -> Batch:
+    """Return random images and labels of the preset's sizes, one part's share of a batch."""
+
     def images(domain: Domain) -> torch.Tensor:
         width, height = domain.crop or domain.size
-        return torch.randint(0, 256, (stage.batch_size, 3, height, width), dtype=torch.uint8)
+        count = max(1, stage.batch_size // stage.accumulate)
+        return torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8)
 
     source = images(preset.data.source)
     target = images(preset.data.target)
     labels = torch.randint(0, num_classes, (len(source), *source.shape[2:]), dtype=torch.uint8)
-    if not cls.uses_target:
+    if not method_class(name).uses_target:
         return Batch(source, labels, None)
     return Batch(source, labels, target)
 
 
-def _step(state: TrainState, batch: Batch, number: int, length: int) -> None:
+def step_once(state: TrainState, batch: Batch, number: int, length: int) -> None:
+    """Run a method's step and its optimisers on a batch."""
     method = state.method
     state.clear_gradients()
     method.model.begin_iteration(method.seed, number)

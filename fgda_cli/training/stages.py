@@ -36,6 +36,7 @@ from .components import (
 )
 from .datasets import Datasets, open_datasets
 from .loggers import check_loggers
+from .memory import too_large
 from .run_folder import Identity, RunFolder
 from .state import TrainState
 from .stopping import Clock
@@ -238,6 +239,10 @@ def check(
     _check_batch(stage, identity.stage, group.size)
     check_network(preset, stage, method, data=data)
     _check_support(preset, stage, identity, method=method, processes=group.size)
+    if device.type == "cuda":
+        large = too_large(preset, stage, identity.method, device)
+        if large is not None:
+            job.reporter.warn(large)
     source = (samples.source, samples.source_items)
     target = (samples.target, samples.target_items)
     identity = replace(

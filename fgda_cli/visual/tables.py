@@ -399,3 +399,28 @@ def status_table(runs: list[dict[str, Any]], below):
         state = run["state"] + (f", {run['verdict']}" if run["verdict"] else "")
         table.add_row(name, run["method"], how_far, left, run["score"], state)
     return table
+
+
+def memory_table(name: str, stages: dict[str, dict[str, int]]):
+    """Return the memory of a preset's stages, in GB, by what it is for; `stages` has bytes by
+    heading.
+    """
+    from rich.table import Table
+
+    table = Table()
+    rows = (
+        ("model", "network"),
+        ("others", "teacher, discriminators, references"),
+        ("gradients", "gradients"),
+        ("optimizers", "optimisers"),
+        ("activations", "kept for the backward passes"),
+        ("peak", "peak"),
+    )
+    table.add_column("GB, in fp32", no_wrap=True)
+    for heading in stages:
+        table.add_column(heading, justify="right", overflow="fold")
+    for key, words in rows:
+        if key == "peak":
+            table.add_section()
+        table.add_row(words, *(f"{memory[key] / 2**30:.2f}" for memory in stages.values()))
+    return under(f"{name}: memory of a training step, computed", table)
