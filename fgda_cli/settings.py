@@ -512,6 +512,13 @@ class Pretrain(Stage):
 
 
 class Run(Section):
+    cache_features: bool = Field(
+        False,
+        description=(
+            "whether a frozen encoder's features (model.tune: frozen) are computed once an image,"
+            " and kept in the run's folder; for images that keep their colours and scale"
+        ),
+    )
     seed: int = Field(
         0, ge=0, le=2**31 - 1, description="seed of weights, samples and augmentation"
     )

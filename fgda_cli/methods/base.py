@@ -132,6 +132,8 @@ class Method:
     uses_source = True
     # signals without labels pick the best, the start among them, unless run.select says labels
     guarded = False
+    # a step gives the network images in other colours, or put together of several
+    changes_images = False
     # overrides adapt.iterations
     iterations: int | None = None
     # zeroed between steps, not freed: less memory where the peak is not in the first pass of a step

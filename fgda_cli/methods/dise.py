@@ -69,6 +69,7 @@ class Dise(Method):
     """
 
     Settings = DiseSettings
+    changes_images = True
     # Its decoders normalise by the batch.
     supports = EVERY - {Option.ACCUMULATE}
 

@@ -55,6 +55,7 @@ class Fda(Method):
     """
 
     Settings = FdaSettings
+    changes_images = True
     supports = EVERY
 
     def __init__(self, model, settings, engine=None):

@@ -9,11 +9,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from ..data.geometry import InputRule
 from ..runtime.distributed import ProcessGroup
 from . import encoders, heads, normalisation
+from .feature_cache import FeatureCache
 from .normalisation import Normalise
 
 BatchNormMode = Literal["frozen", "statistics", "train", "target", "mixed"]
@@ -103,12 +105,13 @@ class Segmenter(nn.Module):
         # how much of the encoder is trained, and names of the parameters that are not (tuning.py)
         self.tuned = "full"
         self.frozen: frozenset[str] = frozenset()
+        self.feature_cache: FeatureCache | None = None
         # at which size an image enters (set from a checkpoint)
         self.input_rule: InputRule | None = None
 
     def forward(self, images: Tensor, with_aux: bool = True) -> Output:
         """Return the output; in training with the auxiliary head's, unless nothing reads it."""
-        stages = tuple(self.backbone(self.normalise(images)))
+        stages = self.encode(images)
         reads_aux = with_aux and self.training and self.aux_head is not None
         aux_logits = self.aux_head(stages[-2]) if reads_aux else None
         features = stages[-1] if self.neck is None else self.neck(stages)
@@ -119,6 +122,16 @@ class Segmenter(nn.Module):
             aux_features=stages[-2],
             stages=stages,
         )
+
+    def encode(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return the encoder's stages, from the cache of a frozen one where there is one."""
+
+        def compute(chosen: Tensor) -> list[Tensor]:
+            return self.backbone(self.normalise(chosen))
+
+        if self.feature_cache is None or images.dtype != torch.uint8:
+            return tuple(compute(images))
+        return tuple(self.feature_cache.stages(images, compute))
 
     def begin_iteration(self, seed: int, iteration: int) -> None:
         """Set the numbers from which the network draws in training."""

@@ -13,7 +13,7 @@ from ..data.classes import ClassSet
 from ..data.loader import PairedSamples
 from ..methods.base import Engine, Method
 from ..methods.optimizers import Recipe, Scheduled, refine
-from ..models import checkpoint
+from ..models import checkpoint, encoders
 from ..models.normalisation import batch_norms
 from ..models.segmenter import Segmenter
 from ..models.tuning import tune
@@ -65,6 +65,22 @@ def initialise(
         raise FgdaError(
             f"{path} does not fit the preset's model: {' '.join(str(error).split())[:160]}"
         ) from error
+
+
+# licences that leave every use free
+FREE = ("apache-2.0", "mit", "bsd-3-clause")
+
+
+def say_licence(settings: Model, reporter: Reporter) -> None:
+    """Say under which licence an encoder's weights are, before they are fetched, where it is not a
+    free one.
+    """
+    if settings.weights not in ("imagenet", "imagenet-v2", "dinov2"):
+        return
+    describe = getattr(encoders.family(settings.backbone), "describe_weights", None)
+    licence = describe(settings.backbone)["licence"] if describe else None
+    if licence is not None and licence not in FREE:
+        reporter.decide(f"licence of the weights of {settings.backbone}: {licence}")
 
 
 def imagenet_encoder(settings: Model, precision: Precision) -> nn.Module | None:

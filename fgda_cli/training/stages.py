@@ -24,6 +24,7 @@ from ..runtime.files import alone_in
 from ..runtime.record import recorded
 from ..runtime.reporter import Reporter
 from ..settings import Model, Preset, Stage
+from .caching import check_cache, open_cache
 from .components import (
     check_network,
     imagenet_encoder,
@@ -32,6 +33,7 @@ from .components import (
     make_state,
     mix_statistics,
     prepare_method,
+    say_licence,
     say_norms,
 )
 from .datasets import Datasets, open_datasets
@@ -239,6 +241,8 @@ def check(
     _check_batch(stage, identity.stage, group.size)
     check_network(preset, stage, method, data=data)
     _check_support(preset, stage, identity, method=method, processes=group.size)
+    if preset.run.cache_features:
+        check_cache(preset, stage, method)
     if device.type == "cuda":
         large = too_large(preset, stage, identity.method, device)
         if large is not None:
@@ -364,6 +368,8 @@ def build(plan: Plan, run: RunFolder, resumed: dict | None) -> TrainState:
     torch.manual_seed(preset.run.seed)
     model = checkpoint.build_model(preset.model, len(data.classes))
     began = None
+    if plan.init is None and resumed is None:
+        say_licence(preset.model, job.reporter)
     # what is not trained is not in last.pth
     if resumed is None or preset.model.tune != "full":
         began = initialise(model, preset, plan.init, classes=data.classes)
@@ -403,6 +409,8 @@ def build(plan: Plan, run: RunFolder, resumed: dict | None) -> TrainState:
         fresh_heads=plan.init is None,
         class_weights=weights,
     )
+    if preset.run.cache_features:
+        model.feature_cache = open_cache(plan.samples, preset, model, run, job.reporter)
     state = make_state(method, preset, stage, precision=precision)
     state.began = began
     twin = partial(imagenet_encoder, preset.model, precision)

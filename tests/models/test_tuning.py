@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -319,3 +320,65 @@ def test_adapters_alone_are_a_checkpoint_beside_their_start(data_root, start, tm
     )
     with pytest.raises(FgdaError, match="not those beside which they were trained"):
         checkpoint.load(tmp_path / "wrong.pth")
+
+
+CACHED = (
+    "model.multi_level=false",
+    "model.tune=frozen",
+    "data.colour_jitter=[0,0,0,0]",
+    "data.flip=true",
+    "run.cache_features=true",
+    "pretrain.iterations=12",
+)
+
+
+def test_features_of_a_frozen_encoder_are_computed_once(data_root, tmp_path, monkeypatch):
+    """The losses are those without a cache, to bf16; a resumed run goes on to the bit."""
+    preset = load_preset("playground", [*TINY, *CACHED])
+    job = stages.Job(preset, data_root, tmp_path / "cached", device="cpu", reporter=QUIET)
+    stages.pretrain(job)
+    cut = replace(job, out=tmp_path / "cut")
+    crash_at(monkeypatch, 7, lambda: stages.pretrain(cut))
+    stages.pretrain(cut)
+    assert same(*(tmp_path / name / "checkpoints/final.pth" for name in ("cached", "cut")))
+    (folder,) = (tmp_path / "cached/features").iterdir()
+    # ten images, mirrored and not
+    assert 10 <= len(list(folder.iterdir())) <= 20
+    plain = load_preset("playground", [*TINY, *CACHED[:-2], *CACHED[-1:]])
+    stages.pretrain(replace(job, preset=plain, out=tmp_path / "plain"))
+    losses = [
+        [
+            json.loads(line)["seg"]
+            for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+            if '"seg"' in line
+        ]
+        for name in ("cached", "plain")
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=5e-3)
+
+
+@pytest.mark.parametrize(
+    "sets, why",
+    [
+        (("model.tune=full",), "the encoder is trained: set model.tune=frozen"),
+        (("data.colour_jitter=[0.5,0,0,0]",), "change at random by data.colour_jitter"),
+        (("data.source.crop=[32,32]",), "change at random by data.source.crop"),
+    ],
+)
+def test_features_that_would_not_be_the_same_twice_are_refused(data_root, tmp_path, sets, why):
+    preset = load_preset("playground", [*TINY, *CACHED, *sets])
+    job = stages.Job(preset, data_root, tmp_path / "run", device="cpu", reporter=QUIET)
+    with pytest.raises(UsageError, match=why):
+        stages.pretrain(job)
+
+
+def test_a_method_that_mixes_images_and_a_full_disk_are_refused(
+    data_root, start, tmp_path, monkeypatch
+):
+    plain = ("data.colour_jitter=[0,0,0,0]", "run.cache_features=true")
+    done = fgda(*command("dacs", "frozen", start, data_root, tmp_path / "run", *plain))
+    assert done.returncode == 2 and "makes images of its own in each step" in done.stderr
+    usage = SimpleNamespace(free=1000)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    done = fgda(*command("minent", "frozen", start, data_root, tmp_path / "full", *plain))
+    assert done.returncode == 1 and "run.cache_features takes" in done.stderr, done.stderr

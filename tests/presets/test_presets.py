@@ -230,6 +230,8 @@ def test_published_presets_have_published_values_for_every_method():
     nothing (`mic`).
     """
     for name, methods in yaml.safe_load(TABLE.read_text()).items():
+        if "-dinov" in name:  # combinations of ours
+            continue
         if name == "base" or name.startswith(("synthia2city", "gta2city")):
             assert set(methods) <= {"mic", "clan", "dise"}, name
             assert set(methods.get("mic", {})) <= {

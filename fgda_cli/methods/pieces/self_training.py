@@ -76,6 +76,7 @@ class SelfTraining(Method):
 
     Settings = SelfTrainingSettings
     reads_border = True
+    changes_images = True
     keeps_gradients = True
     # number of the teacher's first update: 1 makes it the student's copy, 2 the mean of both
     first_update = 1
