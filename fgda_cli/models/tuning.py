@@ -11,9 +11,9 @@ from __future__ import annotations
 import copy
 import re
 from functools import partial
-from typing import Any
 
 import torch
+from timm.layers import Mlp
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -58,17 +58,19 @@ def _recompute_if_frozen(layer: nn.Module) -> None:
     """Let a frozen two-layer perceptron compute its wide inner values again for the gradient of its
     input, where it would keep them: a quarter of what a transformer's pass keeps.
     """
-    is_perceptron = isinstance(getattr(layer, "fc1", None), nn.Linear) and hasattr(layer, "fc2")
     drops = any(isinstance(part, nn.Dropout) and part.p for part in layer.modules())
-    if is_perceptron and not drops and not any(p.requires_grad for p in layer.parameters()):
+    if type(layer) is Mlp and not drops and not any(p.requires_grad for p in layer.parameters()):
         layer.forward = partial(_again, layer)
 
 
-def _again(layer: nn.Module, x: Tensor, *others: Any) -> Tensor:
-    read = partial(type(layer).forward, layer)
-    if x.requires_grad and torch.is_grad_enabled():
-        return checkpoint(read, x, *others, use_reentrant=False, preserve_rng_state=False)
-    return read(x, *others)
+def _again(layer: Mlp, x: Tensor) -> Tensor:
+    if not (x.requires_grad and torch.is_grad_enabled()):
+        return Mlp.forward(layer, x)
+    # the second layer's input is needed for no gradient, for its weights are frozen
+    inner = checkpoint(
+        lambda x: layer.act(layer.fc1(x)), x, use_reentrant=False, preserve_rng_state=False
+    )
+    return layer.fc2(layer.norm(inner))
 
 
 def _add_factors(encoder: nn.Module, settings: Model, new: set[int], check_only: bool) -> None:
