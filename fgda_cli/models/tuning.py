@@ -13,7 +13,6 @@ import re
 from functools import partial
 
 import torch
-from timm.layers import Mlp
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -58,14 +57,16 @@ def _recompute_if_frozen(layer: nn.Module) -> None:
     """Let a frozen two-layer perceptron compute its wide inner values again for the gradient of its
     input, where it would keep them: a quarter of what a transformer's pass keeps.
     """
+    from timm.layers import Mlp
+
     drops = any(isinstance(part, nn.Dropout) and part.p for part in layer.modules())
     if type(layer) is Mlp and not drops and not any(p.requires_grad for p in layer.parameters()):
         layer.forward = partial(_again, layer)
 
 
-def _again(layer: Mlp, x: Tensor) -> Tensor:
+def _again(layer: nn.Module, x: Tensor) -> Tensor:
     if not (x.requires_grad and torch.is_grad_enabled()):
-        return Mlp.forward(layer, x)
+        return type(layer).forward(layer, x)
     # the second layer's input is needed for no gradient, for its weights are frozen
     inner = checkpoint(
         lambda x: layer.act(layer.fc1(x)), x, use_reentrant=False, preserve_rng_state=False
