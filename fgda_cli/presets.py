@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from .methods.base import MethodSettings
 from .methods.registry import method_class, method_names
+from .preset_keys import keys_of
 from .runtime.errors import UsageError
 from .runtime.text import BadText, compose_yaml, construct_yaml, parse_yaml, read_text
 from .settings import IdleSetting, Preset, seconds
@@ -419,22 +420,11 @@ def _explain(error: ValidationError, tree: dict, schema: type[BaseModel], prefix
     return f"{origin}{dotted}: {problem[0].lower()}{problem[1:]}{given}"
 
 
-def valid_keys(schema: type[BaseModel] = Preset, prefix: str = "") -> dict[str, str]:
-    """Return every dotted key of a schema with its one line of help."""
-    keys: dict[str, str] = {}
-    for name, field in schema.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            keys |= valid_keys(field.annotation, f"{prefix}{name}.")
-        else:
-            keys[f"{prefix}{name}"] = field.description or ""
-    return keys
-
-
 def _nearest(keys: list[str], schema: type[BaseModel], prefix: tuple) -> str:
     """A hint: the closest key of the same section, else the closest anywhere, else the section's
     keys.
     """
-    known = list(valid_keys(schema, "".join(f"{part}." for part in prefix)))
+    known = [key.name for key in keys_of(schema, "".join(f"{part}." for part in prefix))]
     section = ".".join(keys[:-1])
     siblings = {key.rsplit(".", 1)[-1]: key for key in known if key.rpartition(".")[0] == section}
     anywhere = {key.rsplit(".", 1)[-1]: key for key in reversed(known)}

@@ -16,7 +16,7 @@ LAYERS = (
     {"chunked", "losses", "metrics", "models"},
     {"visual"},
     {"methods"},
-    {"presets"},
+    {"preset_keys", "presets"},
     {"inference", "signals"},
     {"training"},
     {"studies"},

@@ -152,7 +152,21 @@ def predict(
         f"{out}: {counts.done} predicted"
         + (f", {counts.bad} could not be read" if counts.bad else "")
     )
+    if "color" in kinds or "overlay" in kinds:
+        print(f"{_most(counts.pixels, info['classes'].names)}; colours: {out / 'legend.png'}")
     fail_on_bad(counts.bad, len(images))
+
+
+def _most(pixels: tuple[int, ...], names: tuple[str, ...]) -> str:
+    """The classes that most pixels were given, with their shares."""
+    total = max(sum(pixels), 1)
+    order = sorted(range(len(pixels)), key=lambda k: -pixels[k])[:SHOWN]
+    shares = ", ".join(f"{names[k]} {100 * pixels[k] / total:.0f} %" for k in order if pixels[k])
+    return f"pixels: {shares or 'none'}"
+
+
+# classes that a prediction's last line names
+SHOWN = 5
 
 
 def check_videos(inputs, out: Path, stills) -> None:

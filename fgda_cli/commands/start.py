@@ -63,9 +63,6 @@ def start(
     run.
     """
     cli.plain_name(name)
-    for path in (out / f"{name}.yaml", out / f"{name}-mapping.yaml"):
-        if path.exists():
-            raise UsageError(f"{path} exists already: choose another --name or --out, or delete it")
     asks = not yes and sys.stdin.isatty()
     wanted = {
         "--images": (images, "Folder of the simulator's images"),
@@ -84,9 +81,10 @@ def start(
 
     from ..data.survey import choose, rename
     from ..runtime.devices import pick_device
-    from ..studies.start import look_at, write_start
+    from ..studies.start import check_place, look_at, write_start
 
     show = cli.reporter(context)
+    check_place(name, out)
     # a device that is not there is refused before anything is read or written
     pick_device(device)
     source = look_at(images, "--images")

@@ -97,10 +97,13 @@ def predict_many(
 
 
 class Counts(NamedTuple):
-    """Numbers of images and frames predicted, and of inputs that could not be read."""
+    """Numbers of images and frames predicted, of inputs that could not be read, and of predicted
+    pixels by train id.
+    """
 
     done: int
     bad: int
+    pixels: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,9 @@ def predict_inputs(
     A stream ends when it is interrupted: what was written of it is finished too. The counts are
     those of all processes.
     """
-    done = bad = 0
+    done = 0
+    bad = 0
+    pixels = np.zeros(model.num_classes, np.int64)
     parts = _one_by_one(inputs, process_group)
     with reporter.progress(
         label, _total([item for part in parts for item in part], reading.clip)
@@ -162,10 +167,13 @@ def predict_inputs(
                             with_entropy=with_entropy,
                         )
                     for (item, image), result in zip(good, results, strict=True):
+                        ids = result["train_ids"]
+                        pixels += np.bincount(ids.ravel(), minlength=len(pixels))
                         submit(write, item, image, result)
                     advance(len(chunk), clock(len(chunk)))
-    counts = process_group.sum(torch.tensor([done, bad], device=precision.device))
-    return Counts(*counts.tolist())
+    numbers = torch.tensor([done, bad, *pixels.tolist()], device=precision.device)
+    done, bad, *by_class = process_group.sum(numbers).tolist()
+    return Counts(done, bad, tuple(by_class))
 
 
 def _one_by_one(inputs: list[InputImage], process_group: ProcessGroup) -> list[list[InputImage]]:

@@ -20,6 +20,7 @@ from ..presets import load_preset
 from ..runtime.errors import FgdaError, UsageError
 from ..runtime.files import make_folder, write_text
 from ..runtime.system import usable_cores
+from ..runtime.written import Written, own_files
 from ..settings import Preset
 from ..training.speed import Measure, minutes_of_stages, seconds_a_step
 
@@ -118,6 +119,25 @@ def look_at(source: Path, option: str) -> Footage:
     )
 
 
+def files_of(name: str, out: Path) -> tuple[Path, Path]:
+    """Return the paths of the mapping and the preset."""
+    return out / f"{name}-mapping.yaml", out / f"{name}.yaml"
+
+
+def check_place(name: str, out: Path) -> None:
+    """Raise UsageError where a person wrote or changed one of the files.
+
+    Our own are written anew.
+    """
+    written = Written(out)
+    for path in files_of(name, out):
+        if not written.is_ours(path.name):
+            raise UsageError(
+                f"{path} exists already, and was written or changed by hand: choose another --name"
+                " or --out, or delete it"
+            )
+
+
 def write_start(
     name: str,
     out: Path,
@@ -133,8 +153,7 @@ def write_start(
     what to run.
     """
     notes: list[str] = []
-    mapping = out / f"{name}-mapping.yaml"
-    preset_file = out / f"{name}.yaml"
+    mapping, preset_file = files_of(name, out)
     make_folder(out)
     tried = PIXELS[1]
     sizes = sizes_for(tried, source.size, target.size)
@@ -161,8 +180,9 @@ def write_start(
             " more of them make a better model"
         )
     sizes = sizes_for(pixels, source.size, target.size)
-    write_text(mapping, mapping_text(meaning))
-    write_text(preset_file, preset_text(name, sizes, bool(_held_out(meaning)), iterations))
+    with own_files(mapping, preset_file):
+        write_text(mapping, mapping_text(meaning))
+        write_text(preset_file, preset_text(name, sizes, bool(_held_out(meaning)), iterations))
     notes += _notes(source, meaning, target, sizes=sizes)
     steps = steps_for(
         name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ class RunStatus:
     seconds: float | None = None
     score: str = ""
     verdict: str = ""
+    # day and time of the last line of its log
+    logged: str = ""
     # the command that continues it
     goes_on: str | None = None
 
@@ -82,6 +85,7 @@ def status_of(folder: Path) -> RunStatus:
         seconds=left,
         score=_score(logs),
         verdict=_verdict(folder),
+        logged=_logged(folder),
         goes_on=goes_on,
     )
 
@@ -126,6 +130,12 @@ def _is_held(folder: Path) -> bool:
         return False
     lock.release()
     return False
+
+
+def _logged(folder: Path) -> str:
+    """The day and time of a run's last log line, in this machine's time."""
+    path = folder / METRICS
+    return f"{datetime.fromtimestamp(path.stat().st_mtime):%d %b %H:%M}" if path.is_file() else ""
 
 
 def _score(logs: list[dict[str, Any]]) -> str:

@@ -265,7 +265,12 @@ def ranking_table(result: dict[str, Any], most: int = 15):
         parts = (f"{frame[key]:.2f}" for key in ("uncertainty", "rarity", "novelty"))
         table.add_row(str(frame["rank"]), frame["name"], *parts)
     more = len(result["frames"]) - most
-    below = f"and {more} more in ranking.json" if more > 0 else ""
+    most_unsure = max((frame["entropy"] for frame in result["frames"]), default=0.0)
+    below = (
+        f"unsure: the mean entropy, relative to the most unsure frame's {most_unsure:.3f} (at the"
+        "\nnetwork's size; the page shows it at the frames' own)"
+    )
+    below += f"\nand {more} more in ranking.json" if more > 0 else ""
     return under(
         f"what to label next, of {result['looked_at']} ({result['near_duplicates']}"
         " near-duplicates)",
@@ -376,29 +381,49 @@ def gap_table(result: dict[str, Any]):
 
 
 def status_table(runs: list[dict[str, Any]], below):
-    """Return a row a run: where it is, how far, its last score, and its verdict."""
-    from rich.table import Table
+    """Return a table for each folder of runs: how far each is, its last score, its state, and when
+    it wrote last.
+    """
+    from itertools import groupby
 
-    table = Table()
+    from rich.console import Group
+
+    def heading(run: dict[str, Any]) -> str:
+        where = run["folder"].removeprefix(f"{below}/").rpartition("/")[0]
+        return " ".join(part for part in (where, _in_brackets(run["preset"], where)) if part)
+
+    return Group(*(_runs_table(title, list(own)) for title, own in groupby(runs, heading)))
+
+
+def _runs_table(heading: str, runs: list[dict[str, Any]]):
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(visible(heading)), title_justify="left", title_style="bold")
     for title, justify in (
         ("run", "left"),
-        ("method", "left"),
         ("iteration", "right"),
-        ("left", "right"),
+        ("left, or last log", "right"),
         ("last score", "left"),
         ("state", "left"),
     ):
-        table.add_column(
-            title, justify=justify, overflow="fold", no_wrap=title in ("iteration", "left")
-        )
+        whole = title in ("iteration", "last score")
+        table.add_column(title, justify=justify, overflow="fold", no_wrap=whole)
     for run in runs:
+        name = run["folder"].rpartition("/")[2]
         seconds = run["seconds"]
-        left = "" if seconds is None else f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
-        name = run["folder"].removeprefix(f"{below}/")
+        left = None if seconds is None else f"{int(seconds) // 60}:{int(seconds) % 60:02d} left"
         how_far = f"{run['iteration']}/{run['iterations']}" if run["iterations"] else ""
         state = run["state"] + (f", {run['verdict']}" if run["verdict"] else "")
-        table.add_row(name, run["method"], how_far, left, run["score"], state)
+        own = "" if run["method"] in name else f" ({run['method']})"
+        run_name = Text(f"{visible(name)}{own}")
+        table.add_row(run_name, how_far, left or run["logged"], run["score"], state)
     return table
+
+
+def _in_brackets(preset: str, where: str) -> str:
+    """The name of a run's preset, unless its folder tells it."""
+    return "" if not preset or preset == where.rpartition("/")[2] else f"(preset {preset})"
 
 
 def memory_table(name: str, stages: dict[str, dict[str, int]]):

@@ -37,7 +37,10 @@ def test_finished_runs_with_score_and_verdict(trained, tmp_path):
     assert (found["method"], found["stage"], found["seed"]) == ("source-only", "pretrain", 0)
     assert found["score"] == "mIoU 41.3" and found["verdict"] == "no clear change"
     table = fgda("status", tmp_path / "runs")
-    assert "mine/pretrain" in table.stdout and max(map(len, table.stdout.splitlines())) <= 80
+    heading, *rows = table.stdout.splitlines()
+    assert heading.strip() == "mine (preset playground)" and "[" not in heading
+    assert any("pretrain" in row for row in rows) and any("(source-only)" in row for row in rows)
+    assert max(map(len, table.stdout.splitlines())) <= 80
 
 
 def test_the_command_of_a_stopped_run_goes_on_to_the_same_end(data_root, tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 from fgda_cli.methods.registry import method_class, method_names
-from fgda_cli.presets import valid_keys
+from fgda_cli.preset_keys import keys_of
 from tests.trust import files, formats, images
 from tests.trust.images import encoded
 from tests.trust.world import Case, World, call, clear, nothing_half_written
@@ -64,7 +64,8 @@ def presets(world: World) -> Iterator[Case]:
     for name, text in texts.items():
         yield f"preset {name}", lambda t=text: preset(world, t.encode())
     yield "preset of bytes", lambda: preset(world, bytes(range(256)))
-    keys = {**valid_keys(), **valid_keys(method_class("fgda-st").Settings, "methods.fgda-st.")}
+    settings = method_class("fgda-st").Settings
+    keys = [key.name for key in (*keys_of(), *keys_of(settings, "methods.fgda-st."))]
     for key in keys:
         if key in ("name", "method", "methods.fgda-st.name"):
             continue
