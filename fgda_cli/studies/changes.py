@@ -17,6 +17,7 @@ from ..inference.evaluate import EvaluationResult
 from ..metrics import interval
 from ..visual import html
 from ..visual.colour import colourise, error_map
+from ..visual.tables import show
 
 if TYPE_CHECKING:
     from .evaluation import Candidate
@@ -86,7 +87,8 @@ def comparison_page(judged: list[Candidate], dataset: PreparedDataset, look: str
         f"{result.dataset} / {result.split}, {result.images} images, {result.tta.describe()}",
         f"from {first.heading}",
     ]
-    figures = {one.heading: f"{one.result.miou:.1f} %" for one in judged}
+    figures = {f"mIoU of {one.heading}": f"{one.result.miou:.1f} %" for one in judged}
+    legend = html.legend(result.classes.names, result.classes.palette)
     sections = []
     for other in others:
         change = other.result.change
@@ -95,7 +97,9 @@ def comparison_page(judged: list[Candidate], dataset: PreparedDataset, look: str
             f" {change['drawn']}, the same for both. Red: worse beyond the interval (negative"
             " transfer), blue: better."
         )
-        sections.append(html.section(f"{first.heading} → {other.heading}", _bars(change), note))
+        sections.append(
+            html.section(f"{first.heading} → {other.heading}", _bars(first, other), note)
+        )
         before = result.counts.scores
         after = other.result.counts.scores
         order = sorted(set(before) & set(after), key=lambda name: after[name] - before[name])
@@ -105,12 +109,15 @@ def comparison_page(judged: list[Candidate], dataset: PreparedDataset, look: str
         best = apart(gained, SHOWN, order)
         for title, names in (("Frames that lost most", worst), ("Frames that gained most", best)):
             if names:
-                sections.append(html.section(title, _frames(names, first, other, dataset=dataset)))
+                sections.append(
+                    html.section(title, legend + _frames(names, first, other, dataset=dataset))
+                )
     return html.page("Comparison", facts, html.cards(figures), html.look_link(look), *sections)
 
 
-def _bars(change: dict[str, Any]) -> str:
-    """A table with a bar from 0 for each class and its interval as a line."""
+def _bars(first: Candidate, other: Candidate) -> str:
+    """A table of IoU by class, with a bar from 0 for each change and its interval as a line."""
+    change = other.result.change
     entries = {"mean": change["miou"], **change["iou"]}
     reach = (
         max(abs(bound) for e in entries.values() for bound in (e["change"], *(e["interval"] or ())))
@@ -123,12 +130,10 @@ def _bars(change: dict[str, Any]) -> str:
         colour = "#c43c28" if clear and high < 0 else "#2271b1" if clear and low > 0 else "#9aa5b1"
         span = f"{low:+.1f} to {high:+.1f}" if entry["interval"] else "–"
         bar = html.change_bar(entry["change"] / reach, low / reach, high / reach, colour=colour)
-        rows.append(
-            f"<tr><td>{escape(name)}</td><td>{entry['change']:+.1f}</td><td>{span}</td><td"
-            f" class='track'>{bar}</td></tr>"
-        )
-    head = "<thead><tr><th>class</th><th>change</th><th>95 %</th><th></th></tr></thead>"
-    return f"<table class='iou'>{head}<tbody>{''.join(rows)}</tbody></table>"
+        before, after = (show(one.result.iou.get(name, one.result.miou)) for one in (first, other))
+        rows.append((escape(name), before, after, f"{entry['change']:+.1f}", span, bar))
+    headings = ("class", "IoU % before", "after", "change", "95 %", "")
+    return html.table(headings, rows, kinds=["span", "track"])
 
 
 def _frames(names: list[str], first: Candidate, other: Candidate, dataset: PreparedDataset) -> str:
@@ -140,6 +145,8 @@ def _frames(names: list[str], first: Candidate, other: Candidate, dataset: Prepa
         for one in (first, other):
             classes = one.result.classes
             truth = ClassMatch(classes, dataset.classes).table()[dataset.label(items[name])]
+            if one is first:
+                figures.append(html.image(colourise(truth, classes), "truth"))
             ids = one.kept[name]["train_ids"]
             figures += [
                 html.image(colourise(ids, classes), one.heading),

@@ -24,21 +24,15 @@ UNITS = {
     "class_distance": "share of the pixels that would have to change their class, 0 to 1",
 }
 
-HEADINGS = (
-    "<tr><th>figure</th><th>source to target</th><th>between halves of the target</th>"
-    "<th>unit</th></tr>"
-)
+HEADINGS = ("figure", "source to target", "between halves of the target", "unit")
 
 
 def gap_page(gap: Gap) -> str:
-    rows = "".join(
-        f"<tr><td><code>{escape(as_option(one.what))}</code></td><td"
-        f" style='text-align:left'>{escape(one.why)}</td></tr>"
-        for one in gap.advice
+    advice = (
+        (f"<code>{escape(as_option(one.what))}</code>", escape(one.why)) for one in gap.advice
     )
-    figures = "".join(
-        f"<tr><td>{escape(name.replace('_', ' '))}</td><td>{value:+.2f}</td>"
-        f"<td>{_within(gap, name)}</td><td class='words'>{escape(UNITS[name])}</td></tr>"
+    figures = (
+        (_title(name), f"{value:+.2f}", _within(gap, name), escape(UNITS[name]))
         for name, value in gap.figures.items()
     )
     names = [
@@ -55,12 +49,12 @@ def gap_page(gap: Gap) -> str:
         names,
         html.section(
             "What to set",
-            f"<table>{rows}</table>",
+            html.table(("setting", "why"), advice, kinds=["words"]),
             "Rules of thumb: fgda verdict tells afterwards whether it helped.",
         ),
         html.section(
             "Figures",
-            f"<table><thead>{HEADINGS}</thead>{figures}</table>",
+            html.table(HEADINGS, figures, kinds=["words"]),
             "Two halves of the target differ by chance and by scene alone: a figure that is hardly"
             " larger is small.",
         ),
@@ -70,14 +64,27 @@ def gap_page(gap: Gap) -> str:
         ),
         html.section(
             "Spectrum",
-            html.figure_svg(curves(spectra, "frequency, coarse to fine", log=False)),
-            "log10 of the power.",
+            html.figure_svg(
+                curves(spectra, "frequency, coarse to fine", of="log10 of the power", log=False)
+            ),
         ),
         html.section(
             "By height",
-            html.figure_svg(curves(_profiles(gap), "top to bottom of the image", log=False)),
+            html.figure_svg(
+                curves(
+                    _profiles(gap),
+                    "row of 32, top to bottom of the image",
+                    of="deviations from the mean",
+                    log=False,
+                    sides=2,
+                )
+            ),
         ),
     )
+
+
+def _title(name: str) -> str:
+    return name.removesuffix("_db").replace("_", " ")
 
 
 def _within(gap: Gap, name: str) -> str:
@@ -116,8 +123,7 @@ def _classes(gap: Gap) -> str:
     for name, colour, share, guess in zip(
         gap.classes.names, gap.classes.palette, gap.source.shares, gap.guess, strict=True
     ):
-        shares = f"<td>{100 * share:.1f}</td><td>{100 * guess:.1f}</td>"
-        rows.append(f"<tr><td>{html.swatch(colour)}{escape(name)}</td>{shares}</tr>")
+        label = f"{html.swatch(colour)}{escape(name)}"
+        rows.append((label, f"{100 * share:.1f}", f"{100 * guess:.1f}"))
     by = "guessed from colour and height" if gap.is_guess else "as a model predicts"
-    head = f"<tr><th>class</th><th>source, %</th><th>target, % ({by})</th></tr>"
-    return f"<table><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>"
+    return html.table(("class", "source, %", f"target, % ({by})"), rows)

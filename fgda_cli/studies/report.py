@@ -155,7 +155,13 @@ def run_page(run: Path) -> str:
         for name, points in series.get("validation", {}).items()
     }
     sections = [
-        html.section(title, html.figure_svg(curves(group))) for title, group in series.items()
+        html.section(
+            title,
+            html.figure_svg(
+                curves({SCORES.get(name, name): points for name, points in group.items()})
+            ),
+        )
+        for title, group in series.items()
     ]
     heading = html.cards(
         {f"best {SCORES.get(name, name)} in validation": value for name, value in best.items()}

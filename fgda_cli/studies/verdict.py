@@ -13,6 +13,7 @@ import numpy as np
 
 from ..data.classes import ClassSet
 from ..data.geometry import resize_ids
+from ..data.images import apart
 from ..data.loader import training_split
 from ..data.store import open_anywhere
 from ..inference.inputs import spread_images
@@ -37,7 +38,15 @@ from ..visual.colour import colourise
 from .compare import Scene, predicted
 from .look import MOST_CHECKPOINTS, look_page
 
-SHOWN = 6  # frames on the page
+# frames on the page
+SHOWN = 6
+TITLES = {
+    "steady_mirror": "agreement, mirrored",
+    "steady_scale": "agreement, enlarged",
+    "steady_light": "agreement, other light",
+    "bn_distance": "distance to batch norm",
+    "feature_distance": "distance of features",
+}
 
 
 @dataclass(frozen=True)
@@ -298,7 +307,8 @@ def verdict_page(study: Study, scenes: list[Scene], look: str) -> str:
         sections.append(
             html.section(
                 "Frames that changed most",
-                _changed_frames(base, one, position, study=study, scenes=scenes),
+                html.legend(study.classes.names, study.classes.palette)
+                + _changed_frames(base, one, position, study=study, scenes=scenes),
             )
         )
     facts = [study.what, f"baseline {base.path}"]
@@ -308,14 +318,10 @@ def verdict_page(study: Study, scenes: list[Scene], look: str) -> str:
 
 def _signals_table(study: Study) -> str:
     keys = list(study.checkpoints[0].observed.signals)
-    head = "".join(f"<th>{escape(one.heading)}</th>" for one in study.checkpoints)
     rows = []
     for key in keys:
-        cells = "".join(f"<td>{one.observed.signals[key]:.3f}</td>" for one in study.checkpoints)
-        rows.append(
-            f"<tr><td>{escape(key.replace('_', ', '))}</td>{cells}<td"
-            f" class='words'>{escape(MEANINGS[key])}</td></tr>"
-        )
+        cells = (f"{one.observed.signals[key]:.3f}" for one in study.checkpoints)
+        rows.append((TITLES.get(key, key), *cells, escape(MEANINGS[key])))
     for label, values in (
         ("source mIoU %", [one.source for one in study.checkpoints]),
         (
@@ -324,11 +330,9 @@ def _signals_table(study: Study) -> str:
         ),
     ):
         if values[0] is not None:
-            rows.append(
-                f"<tr><td>{label}</td>{''.join(f'<td>{value:.2f}</td>' for value in values)}</tr>"
-            )
-    head = f"<thead><tr><th>signal</th>{head}<th></th></tr></thead>"
-    return f"<table>{head}<tbody>{''.join(rows)}</tbody></table>"
+            rows.append((label, *(f"{value:.2f}" for value in values), ""))
+    headings = (escape(one.heading) for one in study.checkpoints)
+    return html.table(("signal", *headings, "what it says"), rows, kinds=["words"])
 
 
 def _shares_table(base: ObservedCheckpoint, one: ObservedCheckpoint, classes: ClassSet) -> str:
@@ -338,30 +342,28 @@ def _shares_table(base: ObservedCheckpoint, one: ObservedCheckpoint, classes: Cl
         now = 100 * one.observed.shares[k]
         before = 100 * base.observed.steady[k]
         after = 100 * one.observed.steady[k]
-        steady = f"<td>{before:.0f}</td><td>{after:.0f}</td>"
-        bar = (
-            "<span class='bar'"
-            f" style='width:{2.2 * now:.0f}px;background:rgb{tuple(colour)}'></span>"
-        )
-        rows.append(
-            f"<tr><td>{html.swatch(colour)}{escape(name)}</td><td>{was:.1f}</td><td>{now:.1f}</td>{steady}<td"
-            f" class='track'>{bar}</td></tr>"
-        )
-    heads = ("class", "pixels % before", "after", "agreement % before", "after", "")
-    head = "".join(f"<th>{text}</th>" for text in heads)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+        label = f"{html.swatch(colour)}{escape(name)}"
+        figures = (f"{before:.0f}", f"{after:.0f}", f"{was:.1f}", f"{now:.1f}")
+        rows.append((label, *figures, html.class_bar(now, colour)))
+    headings = ("class", "agrees % before", "after", "pixels % before", "after", "")
+    return html.table(headings, rows, kinds=["track"])
 
 
 def changed_most(
     before: list[np.ndarray], after: list[np.ndarray], most: int
 ) -> list[tuple[int, float]]:
-    """Return frames by the share of pixels that changed their class, the most first."""
+    """Return frames by the share of pixels that changed their class, the most first, and no
+    neighbours in a drive.
+    """
     shares = [
         float((resize_ids(b, a.shape[::-1]) != a).mean())
         for b, a in zip(before, after, strict=True)
     ]
     order = sorted(range(len(shares)), key=lambda number: -shares[number])
-    return [(number, shares[number]) for number in order[:most]]
+    # apart() takes names, which lie as the frames do
+    names = [f"{number:06d}" for number in range(len(shares))]
+    chosen = apart([names[number] for number in order], most, names)
+    return [(int(name), shares[int(name)]) for name in chosen]
 
 
 def _changed_frames(

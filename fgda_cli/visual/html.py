@@ -34,10 +34,12 @@ p.facts { color: #5a6673; margin: .1rem 0 1rem; overflow-wrap: anywhere; }
 .cards { display: flex; flex-wrap: wrap; gap: .8rem; }
 .card { border: 1px solid #d8dee6; border-radius: 8px; padding: .5rem 1rem; }
 .card b { display: block; font-size: 1.5rem; }
-td.words { text-align: left; color: #5b6675; }
+td.words, th.words { text-align: left; }
+td.words { color: #5b6675; }
 table { border-collapse: collapse; }
 td, th { padding: .18rem .55rem; text-align: right; font-variant-numeric: tabular-nums; }
 th:first-child, td:first-child { text-align: left; }
+td:has(> i.swatch) { white-space: nowrap; }
 thead th { border-bottom: 2px solid #d8dee6; }
 .bar { display: inline-block; height: .75rem; border-radius: 2px; vertical-align: middle; }
 .track { width: 220px; text-align: left; }
@@ -60,12 +62,38 @@ table.confusion thead th {
   border: 0;
 }
 .scene { margin: 0 0 1.1rem; }
-.scene > div { display: grid; grid-template-columns: repeat(5, 1fr); gap: 6px; }
+.scene > div {
+  display: grid;
+  grid-template-columns: repeat(auto-fit, minmax(min(180px, 45%), 1fr));
+  gap: 6px;
+}
 figure { margin: 0; }
-figure img { width: 100%; display: block; border-radius: 3px; }
+figure img { width: 100%; display: block; border-radius: 3px; cursor: zoom-in; }
+/* a picture that was clicked fills the window; it takes no click, so that the next one closes it */
+figure img:focus {
+  position: fixed;
+  inset: 0;
+  z-index: 1;
+  height: 100%;
+  object-fit: contain;
+  background: #1d2733e6;
+  border-radius: 0;
+  pointer-events: none;
+}
 figcaption { font-size: 12px; color: #5a6673; }
 svg { max-width: 100%; height: auto; }
+.legend span { display: inline-block; margin-right: 1rem; }
 pre { background: #f5f7f9; padding: .8rem; overflow-x: auto; font-size: 13px; }
+/* on a telephone, words and bars stand below the figures of their row */
+@media (max-width: 640px) {
+  body { padding: 1rem 1rem 3rem; }
+  .wide tr { display: flex; flex-wrap: wrap; border-bottom: 1px solid #d8dee6; }
+  .wide td, .wide th { flex: 0 0 3.5rem; padding: .18rem .2rem; overflow-wrap: anywhere; }
+  .wide th { font-size: 12px; }
+  .wide td:first-child, .wide th:first-child { flex: 1 1 5rem; }
+  .wide td.words, .wide td.track, .wide td.span { flex: 0 0 100%; text-align: left; }
+  .wide th.words, .wide th.track, .wide th.span { display: none; }
+}
 """
 
 
@@ -123,6 +151,43 @@ def cards(values: dict[str, str]) -> str:
     )
 
 
+def table(headings: Iterable[str], rows: Iterable[Iterable[str]], kinds: Iterable[str] = ()) -> str:
+    """Return a table of cells that are HTML. `kinds` has a class of `STYLE` for the last columns:
+    `words`, `track` (a bar) or `span` (an interval).
+    """
+    headings = list(headings)
+    kinds = list(kinds)
+    kinds = [""] * (len(headings) - len(kinds)) + kinds
+
+    def line(tag: str, cells: Iterable[str]) -> str:
+        parts = (
+            f"<{tag} class='{kind}'>{cell}</{tag}>" if kind else f"<{tag}>{cell}</{tag}>"
+            for kind, cell in zip(kinds, cells, strict=True)
+        )
+        return f"<tr>{''.join(parts)}</tr>"
+
+    body = "".join(line("td", row) for row in rows)
+    wide = " class='wide'" if any(kinds) else ""
+    return f"<table{wide}><thead>{line('th', headings)}</thead><tbody>{body}</tbody></table>"
+
+
+def legend(names: Iterable[str], palette: Iterable[tuple[int, int, int]]) -> str:
+    """Return the colours of the classes in a paragraph."""
+    parts = (
+        f"<span>{swatch(colour)}{escape(name)}</span>"
+        for name, colour in zip(names, palette, strict=False)
+    )
+    return f"<p class='facts legend'>{''.join(parts)}</p>"
+
+
+def class_bar(percent: float, colour: tuple[int, int, int]) -> str:
+    """Return a bar of 2.2 pixels a percent in a class's colour."""
+    return (
+        f"<span class='bar' style='width:{2.2 * percent:.0f}px;background:rgb{tuple(colour)}'>"
+        "</span>"
+    )
+
+
 def swatch(colour: tuple[int, int, int]) -> str:
     return f"<i class='swatch' style='background:rgb{tuple(colour)}'></i>"
 
@@ -149,21 +214,17 @@ def iou_rows(result: dict[str, Any], palette: tuple[tuple[int, int, int], ...]) 
     rows = []
     for name, colour, share in zip(result["classes"], palette, shares, strict=True):
         value = result["iou"][name]
-        bar = (
-            "<span class='bar'"
-            f" style='width:{(value or 0) * 2.2:.0f}px;background:rgb{tuple(colour)}'></span>"
-        )
-        label = f"<td>{swatch(colour)}{escape(name)}</td>"
-        cells = "".join(f"<td>{column.of_class(name)}</td>" for column in columns)
         rows.append(
-            f"<tr>{label}<td>{show(value)}</td>{cells}<td"
-            f" class='track'>{bar}</td><td>{share:.2f}</td></tr>"
+            [
+                f"{swatch(colour)}{escape(name)}",
+                show(value),
+                *(column.of_class(name) for column in columns),
+                f"{share:.2f}",
+                class_bar(value or 0, colour),
+            ]
         )
-    heads = ["class", "IoU %", *(column.heading for column in columns), "", "pixels %"]
-    head = "".join(f"<th>{text}</th>" for text in heads)
-    return (
-        f"<table class='iou'><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-    )
+    heads = ["class", "IoU %", *(column.heading for column in columns), "pixels %", ""]
+    return table(heads, rows, kinds=["track"])
 
 
 def confusion_heat(result: dict[str, Any]) -> str:
@@ -211,7 +272,7 @@ def image(picture: np.ndarray, caption: str, photo: bool = False, widest: int = 
     data = base64.b64encode(buffer.tobytes()).decode()
     source = f"data:image/{image_format};base64,{data}"
     return (
-        f"<figure><img alt='{escape(caption, quote=True)}'"
+        f"<figure><img tabindex='0' alt='{escape(caption, quote=True)}'"
         f" src='{source}'><figcaption>{escape(caption)}</figcaption></figure>"
     )
 

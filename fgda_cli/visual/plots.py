@@ -118,17 +118,29 @@ def plain(text: str) -> str:
     )
 
 
-def curves(series: dict[str, list[tuple[int, float]]], over: str = "iteration", log: bool = True):
-    """Draw one line a name; the axis is logarithmic (`log`) when the values span decades."""
+def curves(
+    series: dict[str, list[tuple[int, float]]],
+    over: str = "iteration",
+    of: str = "",
+    log: bool = True,
+    sides: int = 0,
+):
+    """Draw one line a name, `of` over `over`; the axis is logarithmic (`log`) when the values span
+    decades. Where the names are of `sides`, all of one first, a side has a colour. The figure is
+    small, so that its words can be read on a telephone.
+    """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 3.2), layout="constrained")
+    figure = Figure(figsize=(6.4, 3.4), layout="constrained")
     axes = figure.subplots()
-    for name, points in series.items():
+    of_side = len(series) // sides if sides else 1
+    for number, (name, points) in enumerate(series.items()):
         marker = "o" if len(points) < 12 else None
         axes.plot(
             *zip(*points, strict=True),
             label=plain(name),
+            color=f"C{number // of_side}",
+            linestyle=("-", "--")[number % of_side],
             linewidth=1.4,
             marker=marker,
             markersize=3,
@@ -137,6 +149,7 @@ def curves(series: dict[str, list[tuple[int, float]]], over: str = "iteration", 
     if log and values and max(values) > 30 * min(values):
         axes.set_yscale("log")
     axes.set_xlabel(over)
+    axes.set_ylabel(of)
     axes.grid(alpha=0.25)
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return figure
