@@ -9,6 +9,9 @@ const SORTS = { order: ["as given", (f) => 0] };
 if (D.names.length > 1) SORTS.changed = ["most changed", (f) => -f.changed];
 SORTS.unsure = ["least sure", (f) => -f.unsure[f.unsure.length - 1]];
 if (hasTruth) SORTS.worst = ["worst", (f) => (f.miou ? f.miou[f.miou.length - 1] : 101)];
+D.classes.forEach((name, id) => {
+  if (D.frames.some((frame) => frame.shares[id])) SORTS[`class ${id}`] = [`most ${name}`, (f) => -f.shares[id]];
+});
 const LAYERS = ["classes", "entropy", ...(D.names.length > 1 ? ["disagreement"] : []), ...(hasTruth ? ["errors"] : []), "photograph"];
 let order = D.frames.map((_, n) => n), loaded = null, drawing = 0;
 
@@ -110,7 +113,7 @@ function draw() {
 
 function build() {  // the canvases: one a checkpoint and the truth, or one with an edge
   const views = S.slide ? [["slider", 0]] : [...D.names.map((name, n) => [name, n]), ...(hasTruth ? [["truth", -1]] : [])];
-  $("views").style.setProperty("--columns", S.slide ? 1 : Math.min(2, views.length));
+  $("views").style.setProperty("--columns", S.slide ? 1 : views.length % 3 ? Math.min(2, views.length) : 3);
   $("views").replaceChildren(...views.map(([name, view]) => {
     const figure = document.createElement("figure"), canvas = document.createElement("canvas"), text = document.createElement("figcaption");
     canvas.dataset.view = view;

@@ -172,6 +172,17 @@ def test_frames_by_button_key_and_list_and_in_other_orders(page):
         page.select_option("#sort", order)
         found = values(pattern)
         assert found == sorted(found, key=lambda value, sign=sign: sign * value), order
+    page.select_option("#sort", "class 0")
+    shares = []
+    for place in range(3):
+        page.select_option("#frame", str(place))
+        page.wait_for_function(
+            f"document.getElementById('facts').textContent.startsWith('{place + 1} of 3')"
+        )
+        road = page.locator("#legend tr").nth(1).locator("td").all_text_contents()
+        # tick, name, the share by either checkpoint
+        shares.append(float(road[3]))
+    assert shares == sorted(shares, reverse=True)
 
 
 @browser_only
