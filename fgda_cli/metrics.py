@@ -13,6 +13,18 @@ from .data.classes import IGNORE_INDEX, NAMES, NOT_IN_SYNTHIA13, NOT_IN_SYNTHIA1
 # the score without labels of a network that predicts far fewer classes than it began with
 COLLAPSED = -100.0
 
+# what people read for the keys of results
+MEANS = {
+    "miou": "mIoU",
+    "miou16": "mIoU (16)",
+    "miou13": "mIoU (13)",
+    "pixel_accuracy": "pixel accuracy",
+}
+SCORES = MEANS | {
+    "source_miou": "mIoU on the source's held-out images",
+    "label_free": "score without labels (points)",
+}
+
 
 @dataclass
 class ConfusionMatrix:

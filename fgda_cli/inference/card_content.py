@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..metrics import SCORES
 from ..models.encoders import family
 from ..signals.score import in_words
 from ..visual.tables import show
@@ -166,7 +167,9 @@ def _names(value: Any) -> str:
 
 def _evaluation(result: dict[str, Any] | None, in_training: dict[str, Any]) -> list[str]:
     if result is None:
-        shown = ", ".join(f"{name} {value:.1f}" for name, value in in_training.items())
+        shown = ", ".join(
+            f"{SCORES.get(name, name)} {value:.1f}" for name, value in in_training.items()
+        )
         return [
             "## Figures",
             "",

@@ -20,7 +20,7 @@ from ..metrics import ConfusionMatrix
 from ..models.checkpoint import load
 from ..runtime.devices import Precision
 from ..runtime.distributed import ProcessGroup, join
-from ..runtime.errors import UsageError
+from ..runtime.errors import FgdaError, UsageError
 from ..runtime.reporter import Reporter
 from ..runtime.written import planned
 from .changes import change, comparison_page
@@ -161,7 +161,7 @@ def _one_dataset(
     candidates: list[Candidate], wanted: EvaluationOptions
 ) -> tuple[PreparedDataset, str]:
     """Return the data set and split of all candidates. Raises UsageError where their presets name
-    different ones.
+    different ones, FgdaError for images without labels.
     """
     named: dict[tuple[str, str], Candidate] = {}
     for one in candidates:
@@ -179,6 +179,14 @@ def _one_dataset(
             " (and --split)"
         )
     key, dataset = next(iter(opened.items()))
+    try:
+        dataset.items(key[1], labelled=True)
+    except FgdaError as error:
+        checkpoint = candidates[0].path
+        raise FgdaError(
+            f"{error}\nname labelled images with --data, or judge without labels: fgda verdict"
+            f" {checkpoint}"
+        ) from error
     return dataset, key[1]
 
 

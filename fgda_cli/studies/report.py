@@ -14,6 +14,7 @@ from ..data.classes import ClassMatch, ClassSet
 from ..data.images import apart
 from ..data.store import Item, PreparedDataset
 from ..inference.evaluate import EvaluationResult
+from ..metrics import MEANS, SCORES
 from ..runtime.errors import FgdaError
 from ..runtime.files import write_text
 from ..runtime.record import METRICS, RECORD, measurements
@@ -29,16 +30,6 @@ from .look import LOOK
 
 # best images, and worst
 SHOWN = 4
-MEANS = {
-    "miou": "mIoU",
-    "miou16": "mIoU, 16 classes",
-    "miou13": "mIoU, 13 classes",
-    "pixel_accuracy": "pixel accuracy",
-}
-SCORES = MEANS | {
-    "source_miou": "mIoU on the source's held-out images",
-    "label_free": "score without labels (points)",
-}
 
 
 def evaluation_page(

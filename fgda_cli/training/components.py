@@ -107,9 +107,11 @@ def mix_statistics(
     if samples.target is None:
         reporter.decide("adapt.batch_norm: mixed is frozen here: the method reads no target")
     elif model.mix_statistics(samples.target_batches(), stage.batch_norm_target_share):
+        share = 100 * stage.batch_norm_target_share
         reporter.say(
-            f"batch norm: {stage.batch_norm_target_share:g} of the statistics of"
+            f"batch norm begins with {share:g} % of the statistics of"
             f" {len(samples.target_items)} target images"
+            + (f" and {100 - share:g} % of its own" if share < 100 else "")
         )
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..metrics import MEANS
 from .columns import columns_of
 from .tables import show, show_interval, under
 
@@ -50,14 +51,6 @@ def _spans(results: list[dict[str, Any]]) -> bool:
     return any(result.get("intervals") for result in results)
 
 
-MEANS = (
-    ("miou", "mIoU"),
-    ("miou16", "mIoU (16)"),
-    ("miou13", "mIoU (13)"),
-    ("pixel_accuracy", "pixel accuracy"),
-)
-
-
 def _beside(headings: list[str], results: list[dict[str, Any]], means: bool):
     """A column a checkpoint, a row a class that any of them has."""
     from rich.table import Table
@@ -82,7 +75,7 @@ def _beside(headings: list[str], results: list[dict[str, Any]], means: bool):
             *(show(result["shared"]["miou"]) for result in results),
             style="bold",
         )
-    for key, label in MEANS:
+    for key, label in MEANS.items():
         if any(result.get(key) is not None for result in results):
             own = " (own)" if key == "miou" and "shared" in results[0] else ""
             more = (column.of_mean if key == "miou" else "" for column in columns)
@@ -133,7 +126,7 @@ def _means(headings: list[str], numbers: list[str], results: list[dict[str, Any]
 
     columns = [
         (label, lambda result, key=key: show(result.get(key)))
-        for key, label in MEANS
+        for key, label in MEANS.items()
         if any(result.get(key) is not None for result in results)
     ]
     if "shared" in results[0]:

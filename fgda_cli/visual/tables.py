@@ -304,16 +304,25 @@ def verdict_table(frames: str, headings: list[str], results: list[dict[str, Any]
         figures = (f"{value:.3f}" for value in (signals["edges"], signals["information"]))
         table.add_row(heading, verdict, sure, score, *figures, show(result["source_miou"]))
     return under(
-        f"without labels, on {frames}", table, "score: points of mIoU to expect beyond the baseline"
+        f"without labels, on {frames}",
+        table,
+        "score: points of mIoU to expect beyond the baseline\nsource: mIoU % on labelled images of"
+        " the source",
     )
 
 
 def verdict_lines(headings: list[str], results: list[dict[str, Any]]) -> list[str]:
-    return [
+    """Return what a verdict says of classes, and what to do where it cannot tell."""
+    lines = [
         f"{heading}: {word}"
         for heading, result in zip(headings, results, strict=True)
         for word in result.get("words", ())
     ]
+    if any(result["verdict"] == "cannot tell" for result in results):
+        lines.append(
+            "cannot tell: look at the frames (--report), or label twenty (fgda rank) and evaluate"
+        )
+    return lines
 
 
 def as_option(advice: str) -> str:
