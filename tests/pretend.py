@@ -71,10 +71,14 @@ class OnDevice(Tensor):
     """A tensor of the pretended GPU; `values` holds its numbers."""
 
     values: Tensor
+    # what the device does not have
+    refused: torch.dtype | None = None
     __torch_function__ = torch._C._disabled_torch_function_impl
 
     @staticmethod
     def __new__(cls, values: Tensor) -> OnDevice:
+        if values.dtype == cls.refused:
+            raise TypeError(f"the device has no {values.dtype}")
         how = {
             "strides": values.stride(),
             "storage_offset": values.storage_offset(),
@@ -198,14 +202,18 @@ def _without_gradients(mode=True):
 
 
 @contextmanager
-def pretended_gpu() -> Iterator[PretendedGpu]:
-    """Inside, `DEVICE` is a device like another."""
+def pretended_gpu(refused: torch.dtype | None = None) -> Iterator[PretendedGpu]:
+    """Inside, `DEVICE` is a device like another, without a type of numbers that is `refused`."""
     before = torch._C._only_lift_cpu_tensors()
     # else torch.tensor(…, device=DEVICE) passes the mode by
     torch._C._set_only_lift_cpu_tensors(True)
     try:
         # Wrapped tensors know no inference mode.
-        with mock.patch("torch.inference_mode", _without_gradients), PretendedGpu() as gpu:
+        with (
+            mock.patch("torch.inference_mode", _without_gradients),
+            mock.patch.object(OnDevice, "refused", refused),
+            PretendedGpu() as gpu,
+        ):
             yield gpu
     finally:
         torch._C._set_only_lift_cpu_tensors(before)

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from ..runtime.errors import FgdaError
 from ..runtime.random import SampleStream
 from ..runtime.system import on_signal
+from ..runtime.transfer import may_go_on
 from ..settings import Data, Domain, Target
 from . import augment, sampling
 from .classes import IGNORE_INDEX
@@ -46,7 +47,9 @@ class Batch(NamedTuple):
     def to(self, device: torch.device) -> Batch:
         return Batch(
             *(
-                value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+                value.to(device, non_blocking=may_go_on(device))
+                if isinstance(value, Tensor)
+                else value
                 for value in self
             )
         )

@@ -51,9 +51,7 @@ class AdaptPatch(AdaptSegNet):
 
         super().__init__(model, settings, engine)
         centroids = torch.nn.Module()
-        centroids.register_buffer(
-            "values", torch.zeros(settings.modes, 4 * model.num_classes, dtype=torch.float64)
-        )
+        centroids.register_buffer("values", torch.zeros(settings.modes, 4 * model.num_classes))
         self.discriminators["patch_discriminator"] = PatchDiscriminator(settings.modes)
         self.modules |= {
             **self.discriminators,

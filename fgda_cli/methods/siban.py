@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from ..runtime.devices import widest
 from ..runtime.random import StepStream
 from .adaptsegnet import AdaptSegNet
 from .base import EVERY, MethodSettings, Option, Weight, torch, transfer
@@ -98,9 +99,9 @@ class Siban(AdaptSegNet):
             model.feature_channels, self.width, 1, bias=False, dtype=head.convs[0].weight.dtype
         )
         with torch.no_grad():
-            rows = torch.cat(
-                [conv.weight.movedim(1, -1).flatten(0, -2) for conv in head.convs]
-            ).double()
+            rows = torch.cat([conv.weight.movedim(1, -1).flatten(0, -2) for conv in head.convs]).to(
+                widest(mean.weight.device)
+            )
             directions = (
                 torch.linalg.svd(rows, full_matrices=True).Vh[: self.width].to(mean.weight.dtype)
             )

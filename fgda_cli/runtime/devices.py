@@ -44,6 +44,15 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+# without float64: a Mac's GPU
+NARROW = ("mps",)
+
+
+def widest(device: torch.device) -> torch.dtype:
+    """Return float64, or float32 where the device has nothing wider."""
+    return torch.float32 if device.type in NARROW else torch.float64
+
+
 @dataclass(frozen=True)
 class Precision:
     """A resolved precision; bf16 and fp16 run convolutions in autocast, losses stay fp32."""
@@ -120,6 +129,11 @@ def make_precision(
         name = MEASURED[
             process_group.first_decides(lambda: _faster(device, model, reporter, step=step))
         ]
+    if device.type == "mps":
+        reporter.warn(
+            "--device mps: no run of ours was on a Mac's GPU; it computes in float32 what elsewhere"
+            " is float64"
+        )
     if name == "fp16" and device.type == "cpu":
         raise UsageError("--precision fp16 needs a GPU: use bf16 or fp32 on the CPU")
     scaler = torch.amp.GradScaler(device.type) if name == "fp16" and device.type == "cuda" else None

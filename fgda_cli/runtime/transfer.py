@@ -10,15 +10,22 @@ from torch import Tensor
 
 
 def send(values: Tensor, like: Tensor | torch.device) -> Tensor:
-    """Copy to the device (and dtype) of `like`, through pinned memory, so that the host goes on at
-    once.
+    """Copy to the device (and dtype) of `like`; to CUDA through pinned memory, so that the host
+    goes on at once.
     """
     device, dtype = (
         (like, values.dtype) if isinstance(like, torch.device) else (like.device, like.dtype)
     )
     if device.type == "cuda" and values.device.type == "cpu":
         values = values.pin_memory()
-    return values.to(device, dtype, non_blocking=True)
+    return values.to(device, dtype, non_blocking=may_go_on(device))
+
+
+def may_go_on(device: torch.device) -> bool:
+    """Return whether the host may go on while a copy to the device runs: not on a Mac, where a
+    temporary may be freed, and filled anew, before it was read.
+    """
+    return device.type != "mps"
 
 
 class Readings:

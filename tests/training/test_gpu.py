@@ -21,11 +21,12 @@ from fgda_cli.models import checkpoint
 from fgda_cli.models.heads import AsppHead
 from fgda_cli.models.tuning import tune
 from fgda_cli.presets import load_preset
+from fgda_cli.runtime import devices
 from fgda_cli.runtime.devices import Precision
 from fgda_cli.runtime.distributed import ProcessGroup
 from fgda_cli.runtime.errors import FgdaError
 from fgda_cli.runtime.reporter import Reporter
-from fgda_cli.runtime.transfer import Readings
+from fgda_cli.runtime.transfer import Readings, may_go_on
 from fgda_cli.training import components, stages
 from fgda_cli.training.run_folder import RunFolder
 from fgda_cli.training.trainer import Trainer
@@ -202,6 +203,24 @@ def test_a_step_on_a_gpu_gives_the_same_bits_and_makes_the_host_wait_for_nothing
         if (value.float() - found[key].float()).abs().max() > near
     ] == []
     assert waits == {}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_step_on_a_mac_needs_no_float64(case, monkeypatch):
+    """Case 141. The same numbers but for those that elsewhere are float64."""
+    monkeypatch.setattr(devices, "NARROW", ("mps", DEVICE.type))
+    labelled = case == "labels of the target"
+    with pretended_gpu(refused=torch.float64):
+        found, _ = three_steps(made(DEVICE, *CASES[case]), labelled)
+    assert all(value.float().isfinite().all() for value in found.values())
+
+
+def test_a_mac_is_said_to_be_untested_and_waits_for_its_copies():
+    said = []
+    reporter = mock.Mock(warn=said.append)
+    devices.make_precision("fp32", torch.device("mps"), reporter=reporter)
+    assert len(said) == 1 and "no run of ours" in said[0]
+    assert not may_go_on(torch.device("mps")) and may_go_on(torch.device("cuda"))
 
 
 @pytest.mark.parametrize("case", CASES)

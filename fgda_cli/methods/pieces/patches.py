@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...data.classes import IGNORE_INDEX
+from ...runtime.devices import widest
 
 
 def grid_of(size: tuple[int, int], patch: tuple[int, int]) -> tuple[int, int]:
@@ -33,7 +34,7 @@ def histograms(labels: Tensor, num_classes: int, patch: tuple[int, int]) -> tupl
         F.one_hot(torch.where(known, labels, 0).long(), num_classes).movedim(-1, 1) * known[:, None]
     )
     counts = F.adaptive_avg_pool2d(
-        one_hot[..., : size[0] * patch[0], : size[1] * patch[1]].double(),
+        one_hot[..., : size[0] * patch[0], : size[1] * patch[1]].to(widest(labels.device)),
         (2 * size[0], 2 * size[1]),
     )
     shares = counts / counts.sum(dim=1, keepdim=True).clamp(min=1e-12)

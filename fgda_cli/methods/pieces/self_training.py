@@ -153,8 +153,8 @@ class SelfTraining(Method):
         """Count the pixels `where` by train id, `[K]` (without bincount, for which the host would
         wait for a GPU).
         """
-        counts = torch.zeros(self.model.num_classes, dtype=torch.float64, device=guess.device)
-        return counts.scatter_add_(0, guess.flatten(), where.flatten().double()).float()
+        counts = torch.zeros(self.model.num_classes, dtype=torch.int64, device=guess.device)
+        return counts.scatter_add_(0, guess.flatten(), where.flatten().long()).float()
 
     def trust(self, guess: Tensor) -> Tensor | float:
         """Return `[B,H,W]`: how often the teacher was right when it gave this class to a labelled
