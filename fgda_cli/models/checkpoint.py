@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..data.classes import ClassSet
 from ..data.geometry import InputRule
@@ -103,13 +103,7 @@ def completed(content: dict[str, Any], path: Path) -> dict[str, Any]:
         elif settings.weights == "none":
             raise FgdaError("they were trained beside random weights, which are in final.pth alone")
         else:
-            load_backbone(
-                model.backbone,
-                settings.backbone,
-                settings.variant,
-                weights=settings.weights,
-                output_stride=settings.output_stride,
-            )
+            load_own_weights(model.backbone, settings)
         tune(model, settings)
         held = {name: p for name, p in model.named_parameters() if name in model.frozen}
         if weights_hash(held) != content["frozen"]:
@@ -136,6 +130,17 @@ def is_torchscript(path: Path) -> bool:
     # what damaged archives raise
     except (OSError, ValueError, RuntimeError, NotImplementedError, zipfile.BadZipFile):
         return False
+
+
+def load_own_weights(encoder: nn.Module, settings: Model) -> None:
+    """Put the weights that `model.weights` names into an encoder. Raises FgdaError on a misfit."""
+    load_backbone(
+        encoder,
+        settings.backbone,
+        settings.variant,
+        weights=settings.weights,
+        output_stride=settings.output_stride,
+    )
 
 
 def build_model(settings: Model, num_classes: int) -> Segmenter:

@@ -17,7 +17,6 @@ from ..models import checkpoint, encoders
 from ..models.normalisation import batch_norms
 from ..models.segmenter import Segmenter
 from ..models.tuning import tune
-from ..models.weights import load_backbone
 from ..runtime.devices import Precision
 from ..runtime.distributed import ProcessGroup
 from ..runtime.errors import FgdaError, UsageError
@@ -36,14 +35,7 @@ def initialise(
     Raises FgdaError on a misfit.
     """
     if init is None:
-        settings = preset.model
-        load_backbone(
-            model.backbone,
-            settings.backbone,
-            settings.variant,
-            weights=settings.weights,
-            output_stride=settings.output_stride,
-        )
+        checkpoint.load_own_weights(model.backbone, preset.model)
         return None
     path, content = init
     try:
@@ -88,13 +80,7 @@ def imagenet_encoder(settings: Model, precision: Precision) -> nn.Module | None:
     if settings.weights == "none":
         return None
     encoder = checkpoint.build_model(settings, 1).backbone
-    load_backbone(
-        encoder,
-        settings.backbone,
-        settings.variant,
-        weights=settings.weights,
-        output_stride=settings.output_stride,
-    )
+    checkpoint.load_own_weights(encoder, settings)
     return precision.to_device(encoder).eval().requires_grad_(False)
 
 
