@@ -1,10 +1,12 @@
 """How well signals without labels tell what labels would: makes the table in
 fgda_cli/signals/score.py, and tests it.
 
-    python benchmarks/verdicts.py measure CACHE.json --data-root DATA RUN...   # runs of `adapt`
-    whose target has labels python benchmarks/verdicts.py fit CACHE.json --seeds 0,1
-    # fit on these seeds, test on all other runs python benchmarks/verdicts.py leave-out CACHE.json
-    kitti,iddlite,camvid     # fit on all pairs but one, test on that one
+    # runs of `adapt` whose target has labels
+    python benchmarks/verdicts.py measure CACHE.json --data-root DATA RUN...
+    # fit on these seeds, test on all other runs
+    python benchmarks/verdicts.py fit CACHE.json --seeds 0,1
+    # fit on all pairs but one, test on that one
+    python benchmarks/verdicts.py leave-out CACHE.json kitti,iddlite,camvid
 
 `measure` looks at every checkpoint of each run that holds its mIoU (final.pth, and with `run.keep:
 true` those of validations) and at the one it began as, adds to the cache, and skips what is there.
