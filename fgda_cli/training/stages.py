@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -111,6 +112,7 @@ def adapt(job: Job, init: Path | None) -> Path:
     content = checkpoint.load(init)
     preset = _with_matching_model(preset, content, init, job=job)
     _warn_of_unfinished(content.get("source_validation") or [], init, job.reporter)
+    _warn_of_kept_norms(content, init, preset, job.reporter)
     identity = Identity(
         "adapt", name, str(init), init_hash=checkpoint.weights_hash(content["model"])
     )
@@ -138,6 +140,24 @@ def _warn_of_unfinished(curve: list, init: Path, reporter: Reporter) -> None:
             f"{init} was not trained out: in the last quarter of its training its mIoU on source"
             f" validation images still rose from {before:.1f} to {after:.1f}\ntrain it longer first"
             " (pretrain.iterations): what adaptation gains may be no more than further training"
+        )
+
+
+def _warn_of_kept_norms(
+    content: dict[str, Any], init: Path, preset: Preset, reporter: Reporter
+) -> None:
+    """Warn where batch norm is to take the target's statistics, and the start's head was trained on
+    an encoder that kept its own.
+    """
+    kept = content["preset"]["model"].get("tune", "full") != "full"
+    has_statistics = any(key.endswith("running_mean") for key in content["model"])
+    method = method_class(preset.method.name)
+    takes_others = preset.adapt.batch_norm in ("mixed", "target") and preset.model.tune == "full"
+    if kept and has_statistics and (takes_others or Option.TUNED not in method.supports):
+        reporter.warn(
+            f"{init} was trained on batch norm that kept its statistics (model.tune), which are now"
+            " to be the target's: that cost 8.4 points where we tried it (docs/tuning.md)\ncompare"
+            " with --set adapt.batch_norm=frozen, and a method other than adabn"
         )
 
 

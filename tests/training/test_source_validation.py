@@ -119,3 +119,20 @@ def test_a_start_that_still_rises_is_said(
     assert ("was not trained out" in said) == warned
     if warned:
         assert "still rose from 30.0 to 40.0" in said and "pretrain.iterations" in said
+
+
+@pytest.mark.parametrize(
+    ("tune", "norms", "warned"),
+    [("frozen", "mixed", True), ("frozen", "frozen", False), ("full", "mixed", False)],
+)
+def test_a_start_that_kept_its_norms_is_said_before_they_become_the_targets(
+    trained, data_root, tiny_preset, tmp_path, capsys, tune, norms, warned
+):
+    content = torch.load(trained, weights_only=True)
+    content["preset"]["model"]["tune"] = tune
+    torch.save(content, tmp_path / "start.pth")
+    preset = tiny_preset("adapt.iterations=1", f"adapt.batch_norm={norms}", method="minent")
+    job = replace(job_of(preset, data_root, tmp_path / "run"), reporter=Reporter())
+    stages.adapt(job, tmp_path / "start.pth")
+    said = " ".join(capsys.readouterr().err.split())
+    assert ("was trained on batch norm that kept its statistics" in said) == warned
