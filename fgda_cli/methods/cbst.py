@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from ..runtime.devices import widest
-from .base import EVERY, Method, MethodSettings, Option, Weight, torch
+from .base import EVERY, Method, MethodSettings, Option, Weight, torch, transfer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -102,14 +101,14 @@ class Cbst(Method):
                 counts += torch.bincount(cells, minlength=counts.numel()).view_as(counts)
         counts = self.process_group.sum(counts)
         from_top = counts.flip(1).cumsum(1)
-        wanted = (portion * from_top[:, -1].to(widest(bins.device))).floor().long()
+        wanted = (portion * from_top[:, -1].to(transfer.widest(bins.device))).floor().long()
         # bins from the top that are taken whole
         reached = (from_top < wanted[:, None]).sum(dim=1).clamp(max=BINS - 1)
         thresholds = torch.where(wanted > 0, BINS - 1 - reached, torch.full_like(reached, BINS))
         here = counts.gather(1, thresholds.clamp(max=BINS - 1)[:, None])[:, 0]
         above = from_top.gather(1, reached[:, None])[:, 0] - here
         bins.copy_(thresholds)
-        admitted.copy_((wanted - above).to(widest(bins.device)) / here.clamp(min=1))
+        admitted.copy_((wanted - above).to(transfer.widest(bins.device)) / here.clamp(min=1))
 
     def pseudo_labels(self, images: Tensor) -> Tensor:
         """Return argmax of p_k / t_k `[B,h,w]` where it reaches 1, else 255. In a bin that the
@@ -118,7 +117,7 @@ class Cbst(Method):
         bins = self.modules["thresholds"].bins
         admitted = self.modules["thresholds"].admitted
         odds = log_odds(self.predict(images))
-        edges = LOWEST + bins.to(widest(bins.device)) * ((HIGHEST - LOWEST) / BINS)
+        edges = LOWEST + bins.to(transfer.widest(bins.device)) * ((HIGHEST - LOWEST) / BINS)
         # log p_k / t_k
         ratio = torch.nn.functional.logsigmoid(odds) - torch.nn.functional.logsigmoid(edges).view(
             1, -1, 1, 1
@@ -145,7 +144,7 @@ class Cbst(Method):
 
 def log_odds(logits: Tensor) -> Tensor:
     """Return log p_k / (1 - p_k) `[B,K,h,w]` in float64, exact also where p_k rounds to 1."""
-    logits = logits.to(widest(logits.device))
+    logits = logits.to(transfer.widest(logits.device))
     others = []
     for k in range(logits.shape[1]):
         rest = torch.cat([logits[:, :k], logits[:, k + 1 :]], dim=1)
@@ -161,7 +160,7 @@ def even_pattern(size: tuple[int, int], device) -> Tensor:
     """Return a number in [0,1) for each pixel `[h,w]`, evenly spread and the same for every image;
     it decides which of equal pixels are taken.
     """
-    rows, columns = (torch.arange(n, dtype=widest(device), device=device) for n in size)
+    rows, columns = (torch.arange(n, dtype=transfer.widest(device), device=device) for n in size)
     return (rows[:, None] * 0.7548776662466927 + columns[None] * 0.5698402909980532) % 1.0
 
 

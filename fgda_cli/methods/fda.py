@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from ..runtime.devices import widest
-from .base import EVERY, Method, MethodSettings, Weight, losses, torch
+from .base import EVERY, Method, MethodSettings, Weight, losses, torch, transfer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -163,7 +162,7 @@ def thresholds(counts: Tensor, portion: float, ceiling: float) -> Tensor:
     A class that is never guessed keeps the ceiling.
     """
     rising = counts.cumsum(1)
-    rank = (portion * rising[:, -1:].to(widest(counts.device))).round().long()
+    rank = (portion * rising[:, -1:].to(transfer.widest(counts.device))).round().long()
     # those that end before the place
     cells = (rising <= rank).sum(dim=1).clamp(max=BINS - 1)
     return torch.where(rising[:, -1] > 0, cells.float() / BINS, torch.ones(len(counts))).clamp(

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from ..runtime.devices import widest
-from .base import EVERY, Option, Weight, torch
+from .base import EVERY, Option, Weight, torch, transfer
 from .pieces.self_training import SelfTraining, SelfTrainingSettings
 
 if TYPE_CHECKING:
@@ -78,11 +77,13 @@ def _class_quantiles(probs: Tensor, classes: Tensor, count: int, share: float) -
     One sort of class + probability / 2 in float64 (exact), and no count that the host would have to
     hear.
     """
-    order = (classes + probs.to(widest(probs.device)) / 2).sort(dim=1).values
+    order = (classes + probs.to(transfer.widest(probs.device)) / 2).sort(dim=1).values
     pixels = torch.zeros(len(probs), count, dtype=torch.int64, device=probs.device)
     pixels.scatter_add_(1, classes, torch.ones_like(classes))
     index = (
-        torch.minimum((share * pixels.to(widest(probs.device))).long(), (pixels - 1).clamp(min=0))
+        torch.minimum(
+            (share * pixels.to(transfer.widest(probs.device))).long(), (pixels - 1).clamp(min=0)
+        )
         + pixels.cumsum(1)
         - pixels
     )

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from ..runtime.devices import widest
 from ..runtime.random import StepStream
 from .adaptsegnet import AdaptSegNet
 from .base import EVERY, MethodSettings, Option, Weight, torch, transfer
@@ -100,7 +99,7 @@ class Siban(AdaptSegNet):
         )
         with torch.no_grad():
             rows = torch.cat([conv.weight.movedim(1, -1).flatten(0, -2) for conv in head.convs]).to(
-                widest(mean.weight.device)
+                transfer.widest(mean.weight.device)
             )
             directions = (
                 torch.linalg.svd(rows, full_matrices=True).Vh[: self.width].to(mean.weight.dtype)

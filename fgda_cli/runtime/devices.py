@@ -44,15 +44,6 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-# without float64: a Mac's GPU
-NARROW = ("mps",)
-
-
-def widest(device: torch.device) -> torch.dtype:
-    """Return float64, or float32 where the device has nothing wider."""
-    return torch.float32 if device.type in NARROW else torch.float64
-
-
 @dataclass(frozen=True)
 class Precision:
     """A resolved precision; bf16 and fp16 run convolutions in autocast, losses stay fp32."""

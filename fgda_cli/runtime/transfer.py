@@ -8,6 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+# without float64: a Mac's GPU
+NARROW = ("mps",)
+
+
+def widest(device: torch.device) -> torch.dtype:
+    """Return float64, or float32 where the device has nothing wider."""
+    return torch.float32 if device.type in NARROW else torch.float64
+
 
 def send(values: Tensor, like: Tensor | torch.device) -> Tensor:
     """Copy to the device (and dtype) of `like`; to CUDA through pinned memory, so that the host

@@ -21,7 +21,7 @@ from fgda_cli.models import checkpoint
 from fgda_cli.models.heads import AsppHead
 from fgda_cli.models.tuning import tune
 from fgda_cli.presets import load_preset
-from fgda_cli.runtime import devices
+from fgda_cli.runtime import devices, transfer
 from fgda_cli.runtime.devices import Precision
 from fgda_cli.runtime.distributed import ProcessGroup
 from fgda_cli.runtime.errors import FgdaError
@@ -208,7 +208,7 @@ def test_a_step_on_a_gpu_gives_the_same_bits_and_makes_the_host_wait_for_nothing
 @pytest.mark.parametrize("case", CASES)
 def test_a_step_on_a_mac_needs_no_float64(case, monkeypatch):
     """Case 141. The same numbers but for those that elsewhere are float64."""
-    monkeypatch.setattr(devices, "NARROW", ("mps", DEVICE.type))
+    monkeypatch.setattr(transfer, "NARROW", ("mps", DEVICE.type))
     labelled = case == "labels of the target"
     with pretended_gpu(refused=torch.float64):
         found, _ = three_steps(made(DEVICE, *CASES[case]), labelled)

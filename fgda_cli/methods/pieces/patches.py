@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...data.classes import IGNORE_INDEX
-from ...runtime.devices import widest
+from ...runtime.transfer import widest
 
 
 def grid_of(size: tuple[int, int], patch: tuple[int, int]) -> tuple[int, int]:
