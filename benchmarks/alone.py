@@ -56,13 +56,11 @@ def with_random_foundation(method):
     """The method, its foundation model random where it has one, as if `before_training` had loaded
     it.
     """
-    from fgda_cli.models.foundation import load_foundation
+    import torch
 
-    if "feature_head" in method.modules:
-        s = method.settings
-        method.references["foundation"] = (
-            load_foundation(s.distil_model, "none", s.distil_scale).eval().requires_grad_(False)
-        )
+    from fgda_cli.training.memory import give_random_foundation
+
+    give_random_foundation(method, torch.device("cpu"))
     return method
 
 

@@ -30,8 +30,9 @@ PRESETS = (
 def sets_of(name: str, size: tuple[int, int]) -> list[str]:
     width, height = size
     shown = f"[{width},{height}]"
-    sets = [f"data.{domain}.{key}={shown}" for domain in ("source", "target") for key in ("size",)]
-    sets += [f"data.{domain}.crop=null" for domain in ("source", "target")]
+    sets = []
+    for domain in ("source", "target"):
+        sets += [f"data.{domain}.size={shown}", f"data.{domain}.crop=null"]
     sets += ["model.weights=none", "adapt.batch_size=2"]
     if name.endswith(("hrda", "-mic")):
         sets.append(f"model.detail=[{width // 2},{height // 2}]")

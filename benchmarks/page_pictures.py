@@ -44,7 +44,7 @@ def _fgda(words: list[str]) -> None:
 
 
 def _draw(page: Path, name: str, height: int) -> None:
-    """Write docs/pages/NAME.png, in at most 256 colours' worth of bytes by PNG's best effort."""
+    """Write the upper part of a page as docs/pages/NAME.png, as small as PNG can."""
     picture = DOCS / f"{name}.png"
     subprocess.run(
         [

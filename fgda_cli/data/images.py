@@ -421,13 +421,14 @@ def write_image(path: Path, image: np.ndarray, compression: int = 3, sync: bool 
     write_bytes(path, buffer.tobytes(), sync)
 
 
-def apart(ranked: Sequence[str], count: int, of: Iterable[str]) -> list[str]:
-    """Return the first `count` names of a ranking that lie apart in `of`, the names of all frames:
-    neighbours in a drive show one scene. Where too few lie apart, the next of the ranking follow.
+def apart(ranked: Sequence[Item], count: int, of: Iterable[Item]) -> list[Item]:
+    """Return the first `count` names (or numbers) of a ranking that lie apart in `of`, those of all
+    frames: neighbours in a drive show one scene. Where too few lie apart, the next of the ranking
+    follow.
     """
     place = {name: number for number, name in enumerate(sorted(of))}
     reach = len(place) // (4 * max(count, 1))
-    chosen: list[str] = []
+    chosen: list[Item] = []
     for name in ranked:
         if all(abs(place[name] - place[other]) > reach for other in chosen):
             chosen.append(name)

@@ -105,8 +105,7 @@ def completed(content: dict[str, Any], path: Path) -> dict[str, Any]:
         else:
             load_own_weights(model.backbone, settings)
         tune(model, settings)
-        held = {name: p for name, p in model.named_parameters() if name in model.frozen}
-        if weights_hash(held) != content["frozen"]:
+        if frozen_hash(model) != content["frozen"]:
             raise FgdaError(
                 "the encoder's own weights are not those beside which they were trained"
             )
@@ -262,6 +261,12 @@ def weights_hash(state: dict[str, Tensor]) -> str:
             value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
         )
     return digest.hexdigest()[:16]
+
+
+def frozen_hash(model: Segmenter) -> str | None:
+    """Return the hash of what `model.tune` froze; None where all is trained."""
+    held = {name: p for name, p in model.named_parameters() if name in model.frozen}
+    return weights_hash(held) if held else None
 
 
 def reorder_head(state: dict[str, Tensor], order: list[int]) -> dict[str, Tensor]:

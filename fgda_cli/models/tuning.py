@@ -176,14 +176,14 @@ def frozen_ids(model: Segmenter) -> set[int]:
 
 def trained_state(module: nn.Module, frozen: set[int]) -> dict[str, Tensor]:
     """Return a module's state without these parameters."""
-    held = {name for name, p in module.named_parameters(remove_duplicate=False) if id(p) in frozen}
+    held = _names_of(module, frozen)
     return {name: value for name, value in module.state_dict().items() if name not in held}
 
 
 def load_trained(module: nn.Module, state: dict[str, Tensor], frozen: set[int]) -> None:
     """Load `trained_state`. Raises RuntimeError for one of another network."""
     missing, unknown = module.load_state_dict(state, strict=False)
-    held = {name for name, p in module.named_parameters(remove_duplicate=False) if id(p) in frozen}
+    held = _names_of(module, frozen)
     absent = [name for name in missing if name not in held]
     if absent or unknown:
         raise RuntimeError(
@@ -192,17 +192,19 @@ def load_trained(module: nn.Module, state: dict[str, Tensor], frozen: set[int]) 
         )
 
 
+def _names_of(module: nn.Module, ids: set[int]) -> set[str]:
+    """Return all names, of shared parameters too, of the parameters with these identities."""
+    return {name for name, p in module.named_parameters(remove_duplicate=False) if id(p) in ids}
+
+
 def share_frozen(other: nn.Module, model: Segmenter) -> int:
     """Let a frozen network use the model's frozen tensors where both hold the same values; return
     how many parameters it no longer holds itself.
 
     Names are compared from their ends on, because one may stand in a wrapper.
     """
-    own = {
-        _ending(name): p
-        for name, p in model.backbone.named_parameters()
-        if id(p) in frozen_ids(model)
-    }
+    frozen = frozen_ids(model)
+    own = {_ending(name): p for name, p in model.backbone.named_parameters() if id(p) in frozen}
     count = 0
     for name, parameter in list(other.named_parameters()):
         same = own.get(_ending(name))

@@ -94,8 +94,10 @@ def _frame(
         "entropy": [_data("webp", _grey(one["entropy"], size), QUALITY) for one in predictions],
         "unsure": [float(one["entropy"].mean()) for one in predictions],
         "changed": 100 * float(np.mean(ids[0] != ids[-1])),
-        # of each class, as the last checkpoint sees it
-        "shares": np.bincount(ids[-1].ravel(), minlength=256)[: len(classes)].tolist(),
+        # of the pixels, by class, as the last checkpoint sees them
+        "shares": (np.bincount(ids[-1].ravel(), minlength=256)[: len(classes)] / ids[-1].size)
+        .round(5)
+        .tolist(),
     }
     if scene.truth is not None:
         truth = ClassMatch(classes, scene.classes).table()[scene.truth]

@@ -360,10 +360,7 @@ def changed_most(
         for b, a in zip(before, after, strict=True)
     ]
     order = sorted(range(len(shares)), key=lambda number: -shares[number])
-    # apart() takes names, which lie as the frames do
-    names = [f"{number:06d}" for number in range(len(shares))]
-    chosen = apart([names[number] for number in order], most, names)
-    return [(int(name), shares[int(name)]) for name in chosen]
+    return [(number, shares[number]) for number in apart(order, most, range(len(shares)))]
 
 
 def _changed_frames(

@@ -73,8 +73,7 @@ def open_cache(
     total = sum(
         views * count * bytes_an_image(encoder, domain.size) for domain, count in counts if count
     )
-    held = {name: value for name, value in model.backbone.state_dict().items()}
-    folder = run.folder / FEATURES / weights_hash(held)
+    folder = run.folder / FEATURES / weights_hash(model.backbone.state_dict())
     folder.mkdir(parents=True, exist_ok=True)
     there = sum(path.stat().st_size for path in folder.iterdir())
     free = shutil.disk_usage(folder).free

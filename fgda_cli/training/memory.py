@@ -128,11 +128,17 @@ def _with_references(method: Method, preset: Preset, device: torch.device) -> No
             checkpoint.build_model(preset.model, 1).backbone.eval().requires_grad_(False)
         )
         method.things = torch.ones(method.model.num_classes, dtype=torch.bool, device=device)
+    give_random_foundation(method, device)
+
+
+def give_random_foundation(method: Method, device: torch.device) -> None:
+    """Give a method that distils its foundation model, with random weights."""
     if "feature_head" in method.modules:
         from ..models.foundation import load_foundation
 
-        foundation = load_foundation(settings.distil_model, "none", settings.distil_scale)
-        method.references["foundation"] = foundation.to(device).eval().requires_grad_(False)
+        s = method.settings
+        foundation = load_foundation(s.distil_model, "none", s.distil_scale).to(device)
+        method.references["foundation"] = foundation.eval().requires_grad_(False)
 
 
 class _Attention(torch.autograd.Function):

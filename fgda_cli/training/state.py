@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from ..methods.base import Method
 from ..methods.optimizers import Scheduled
-from ..models.checkpoint import weights_hash
+from ..models.checkpoint import frozen_hash
 from ..models.tuning import frozen_ids, load_trained, plain_state, trained_state
 from ..models.weights import non_finite
 from ..runtime.devices import Precision
@@ -102,12 +103,10 @@ class TrainState:
             return {}
         return {name: value.detach() for name, value in self._raw().items() if name not in frozen}
 
+    @cached_property
     def frozen_hash(self) -> str | None:
-        """Return the hash of what is not trained; None where all is."""
-        model = self.method.model
-        if not model.frozen:
-            return None
-        return weights_hash({n: p for n, p in model.named_parameters() if n in model.frozen})
+        """The hash of what is not trained, and so never changes; None where all is trained."""
+        return frozen_hash(self.method.model)
 
     def parameters(self) -> list[torch.nn.Parameter]:
         return [
@@ -193,7 +192,7 @@ class TrainState:
             "frames": self.frames,
             "precision": self.precision.name,
             "scaler": self.precision.scaler.state_dict() if self.precision.scaler else None,
-            "frozen": self.frozen_hash(),
+            "frozen": self.frozen_hash,
             "model": trained_state(self.method.model, frozen),
             "modules": {
                 name: trained_state(module, frozen) for name, module in self.method.modules.items()
@@ -225,7 +224,7 @@ class TrainState:
         self.averaged = averaged and {
             name: value.to(self.precision.device) for name, value in averaged.items()
         }
-        if state.get("frozen") != self.frozen_hash():
+        if state.get("frozen") != self.frozen_hash:
             raise FgdaError(
                 "the run keeps what it trains alone, and the encoder's own weights are others now:"
                 " put the former ones back (model.weights, --init), or use --fresh to start over"

@@ -426,7 +426,7 @@ class Trainer:
             **self.header,
             "iteration": self.state.iteration,
             "preset": self.preset.to_json(),
-            **({"adapters": adapters, "frozen": self.state.frozen_hash()} if adapters else {}),
+            **({"adapters": adapters, "frozen": self.state.frozen_hash} if adapters else {}),
         }
 
     def save_last(self) -> None:
