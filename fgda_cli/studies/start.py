@@ -129,7 +129,13 @@ def check_place(name: str, out: Path) -> None:
 
     Our own are written anew.
     """
-    Written(out).check(path.name for path in files_of(name, out))
+    written = Written(out)
+    for path in files_of(name, out):
+        if not written.is_ours(path.name):
+            raise UsageError(
+                f"{path} exists already, and was written or changed by hand: choose another --name"
+                " or --out, or delete it"
+            )
 
 
 def write_start(
