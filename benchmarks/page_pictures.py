@@ -34,7 +34,17 @@ def main() -> None:
         ):
             _fgda([*words, "--report", str(place / name)])
             _draw(place / name / "index.html", name, height)
-        _draw(place / "verdict/look.html", "look", height=1050)
+        _fgda(
+            [
+                "compare",
+                *finals,
+                "--images",
+                str(demo / "data/playground-street"),
+                "--out",
+                str(place / "look.html"),
+            ]
+        )
+        _draw(place / "look.html", "look", height=1050)
         _fgda(["report", str(after), "--out", str(place / "run.html")])
         _draw(place / "run.html", "run", height=900)
 

@@ -89,7 +89,7 @@ def test_the_data_set(project, tmp_path):
     for number in range(2):
         write_image(tmp_path / f"raw/rgb/{number}.png", np.full((64, 128, 3), 90, np.uint8))
         write_image(tmp_path / f"raw/ids/{number}.png", np.full((64, 128), number, np.uint8))
-    prepare = ("prepare", "simstreet", "--root", tmp_path / "raw", "--out", tmp_path / "data")
+    prepare = ("prepare", "simstreet", "--root", tmp_path / "raw", "--data-root", tmp_path / "data")
     said = run(project, prepare, ("presets", "simstreet"), ("prepare", "--list"))
     assert "2 train" in said and "dataset: simstreet" in said
     assert "simstreet: Simstreet, prepared at 256x128" in said

@@ -216,7 +216,7 @@ def test_what_was_not_looked_at_is_not_ignored(tmp_path, monkeypatch):
         "sim",
         "--size",
         "64x32",
-        "--out",
+        "--data-root",
         tmp_path / "data",
     )
     assert "5 train, 1 refused" in done.stdout + done.stderr
@@ -279,7 +279,7 @@ def test_the_files_say_what_is_prepared(tmp_path):
     prepare = shlex.split(result.steps[0].command)
     # the footage is much wider
     assert "--rows" in prepare
-    done = fgda(*prepare[1:], "--out", tmp_path / "data", "--json")
+    done = fgda(*prepare[1:], "--data-root", tmp_path / "data", "--json")
     assert done.returncode == 0, done.stderr
     prepared = json.loads(done.stdout)["datasets"][0]
     assert (

@@ -24,6 +24,13 @@ from ..runtime.reporter import Reporter, tell
 # commands that torchrun may start
 SEVERAL_PROCESSES = ("pretrain", "adapt", "evaluate", "predict", "entropy-map")
 GLOBAL_FLAGS = ("--debug", "--quiet", "--no-color")
+# options by the names they had up to 0.3: they are read for one more version, and said
+FORMER = {
+    "ablate": {"--labels": "--labelled"},
+    "compare": {"--inputs": "--images", "--most": "--frames"},
+    "gap": {"--images": "--frames"},
+    "prepare": {"--out": "--data-root"},
+}
 
 COMPUTE = "Compute"
 DATA = "Data"
@@ -281,6 +288,12 @@ def precision_for(name: str | None, device: str, show: Reporter, model=None):
     return make_precision(name or "fp32", pick_device(device), model=model, reporter=show)
 
 
+def folder_of(checkpoint: Path) -> Path:
+    """Return the folder of what is told of a checkpoint: its run's, or else the file's own."""
+    is_of_run = checkpoint.parent.name == "checkpoints"
+    return checkpoint.parent.parent if is_of_run else checkpoint.parent
+
+
 def plain_name(name: str) -> str:
     """Check that --name is the name of a folder. Raises UsageError for a path that leads
     elsewhere.
@@ -335,17 +348,21 @@ def emit_json(value, where: str, show: Reporter | None = None) -> None:
 
 
 def arrange(arguments: list[str]) -> list[str]:
-    """Let global flags stand anywhere on the command line, and read a bare `--json` as stdout.
+    """Let global flags stand anywhere on the command line, give options their names of today, and
+    read a bare `--json` as stdout.
 
-    It takes the next word only where that is a file for JSON (`*.json`, a device, `-`); any other
-    name is given as
-    `--json=FILE`.
+    `--json` takes the next word only where that is a file for JSON (`*.json`, a device, `-`); any
+    other name is given as `--json=FILE`.
     """
     head = []
     tail = []
+    former = next((FORMER[word] for word in arguments if word in FORMER), {})
     rest = iter(range(len(arguments)))
     for index in rest:
-        argument = arguments[index]
+        option, equals, value = arguments[index].partition("=")
+        if option in former:
+            tell(f"note: {option} is called {former[option]} now")
+        argument = former.get(option, option) + equals + value
         if argument == "--":
             tail += arguments[index:]
             break

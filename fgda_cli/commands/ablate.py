@@ -29,7 +29,7 @@ def ablate(
     seeds: Annotated[
         str, typer.Option(help="Seeds, with commas.", rich_help_panel="Compute")
     ] = "0,1,2",
-    labels: Annotated[
+    labelled: Annotated[
         Optional[str],
         typer.Option(
             help="Numbers of labelled target images, with commas (all is one): one row for each.",
@@ -60,12 +60,12 @@ def ablate(
     from ..studies.published import TABLES
 
     sets = [*(sets or []), *([] if select is None else [f"run.select={select}"])]
-    counts = [part.strip() for part in (labels or "0").split(",") if part.strip()]
+    counts = [part.strip() for part in (labelled or "0").split(",") if part.strip()]
     if not counts or not all(
         part.isdigit() or part == "all" or Path(part).is_file() for part in counts
     ):
         raise UsageError(
-            f"--labels {labels}: numbers with commas, all, or files that list images, e.g."
+            f"--labelled {labelled}: numbers with commas, all, or files that list images, e.g."
             " 0,5,20,all"
         )
     settings = cli.preset_from(preset, sets, precision=precision, workers=workers)

@@ -33,12 +33,7 @@ def card(
     from ..studies.model_card import write_card
 
     show = cli.reporter(context)
-    if out is None:
-        out = (
-            checkpoint.parent.parent
-            if checkpoint.parent.name == "checkpoints"
-            else checkpoint.parent
-        )
+    out = out or cli.folder_of(checkpoint)
     write_card(
         checkpoint,
         out,

@@ -14,8 +14,12 @@ from . import _options as cli
 def compare(
     context: typer.Context,
     checkpoints: Annotated[list[Path], typer.Argument(metavar="CKPT...", help="One column each.")],
-    inputs: Annotated[
-        list[str], typer.Option(help="Images, folders, globs, or a prepared data set; repeatable.")
+    images: Annotated[
+        list[str],
+        typer.Option(
+            help="Images, folders, globs, videos, or a prepared data set; repeatable.",
+            rich_help_panel="Data",
+        ),
     ],
     out: Annotated[
         Path,
@@ -24,7 +28,7 @@ def compare(
             rich_help_panel="Result",
         ),
     ],
-    most: Annotated[
+    frames: Annotated[
         Optional[int],
         typer.Option(
             min=1,
@@ -53,15 +57,17 @@ def compare(
     is_page = out.suffix.lower() in (".html", ".htm")
     if not is_page and out.suffix.lower() != ".png":
         raise UsageError(f"--out {out}: name it *.png for a sheet, or *.html for a page")
-    if any(Path(text).is_file() and Path(text).resolve() == out.resolve() for text in inputs):
-        raise UsageError(f"--out {out} is one of the inputs: choose another name")
+    if any(Path(text).is_file() and Path(text).resolve() == out.resolve() for text in images):
+        raise UsageError(f"--out {out} is one of the images: choose another name")
     if is_page and len(checkpoints) > MOST_CHECKPOINTS:
         raise UsageError(
             f"a page shows up to {MOST_CHECKPOINTS} checkpoints, not {len(checkpoints)}"
         )
     how = cli.precision_for(precision, device, show)
     with own_files(out):
-        scenes = gather(inputs, root_of(data_root), most or (50 if is_page else 4), threads=workers)
+        scenes = gather(
+            images, root_of(data_root), frames or (50 if is_page else 4), threads=workers
+        )
         if is_page:
             models, own, classes = networks_of(checkpoints, scenes, how)
             shown = show.track(predicted(scenes, models, how), "looking", len(scenes))

@@ -9,6 +9,7 @@ import typer
 
 from ..runtime.errors import UsageError
 from ..runtime.reporter import Reporter
+from . import _options as cli
 
 BY_SUFFIX = {".onnx": "onnx", ".pt": "torchscript", ".ts": "torchscript", ".xml": "openvino"}
 
@@ -19,7 +20,8 @@ def export(
     out: Annotated[
         Optional[Path],
         typer.Option(
-            help="File to write. Default: model.onnx, .pt or .xml.", rich_help_panel="Result"
+            help="File to write. Default: model.onnx (.pt, .xml) in the run's folder.",
+            rich_help_panel="Result",
         ),
     ] = None,
     format_: Annotated[
@@ -93,7 +95,7 @@ def export(
     if adapters:
         if argmax or dynamic or half or int8 or format_ or size or calibrate:
             raise UsageError("--adapters writes weights as they were trained: it takes --out alone")
-        _write_adapters(checkpoint, out or Path("adapters.pth"))
+        _write_adapters(checkpoint, out or cli.folder_of(checkpoint) / "adapters.pth")
         return
     from ..data.cache import parse_size
 
@@ -118,7 +120,7 @@ def export(
     form = Form(
         kind, argmax, dynamic, numbers="half" if half else "int8" if int8 else "fp32", opset=opset
     )
-    out = out or Path("model").with_suffix(SUFFIXES[kind])
+    out = out or (cli.folder_of(checkpoint) / "model").with_suffix(SUFFIXES[kind])
     frames = (
         spread_images(calibrate, CALIBRATION, reporter=Reporter())
         if calibrate is not None

@@ -40,12 +40,9 @@ def gap(
             rich_help_panel="Data",
         ),
     ] = None,
-    images: Annotated[
+    frames: Annotated[
         int,
         typer.Option(
-            "--frames",
-            # its name up to 0.2, when --images is a folder everywhere else
-            "--images",
             min=4,
             help="Number of images of each data set to look at.",
             rich_help_panel="Compute",
@@ -71,12 +68,12 @@ def gap(
     from ..data.store import open_anywhere, open_domain
     from ..studies.gap import beyond, gap_json, measure, predicted_shares, trained_on
     from ..studies.gap_page import gap_page
-    from ..studies.report import check_pages, write_page
+    from ..studies.report import check_page, write_page
     from ..visual.tables import gap_table
 
     show = cli.reporter(context)
     root = root_of(data_root)
-    check_pages(report)
+    check_page(report)
     if settings is None:
         sides = [open_anywhere(root, name) for name in (source, target)]
     else:
@@ -90,13 +87,13 @@ def gap(
     shares = (
         None
         if model is None
-        else predicted_shares(model, *sides, images, cli.precision_for(None, device, show))
+        else predicted_shares(model, *sides, frames, cli.precision_for(None, device, show))
     )
-    measured = measure(*sides, images, shares)
+    measured = measure(*sides, frames, shares)
     if settings is not None:
         measured = beyond(measured, settings)
     if report is not None:
-        show.say(f"report: {write_page(report / 'index.html', gap_page(measured))}")
+        write_page(report, gap_page(measured), show)
     result = gap_json(measured)
     if json is not None:
         cli.emit_json(result, json, show)

@@ -32,10 +32,7 @@ def prepare(
     root: Annotated[
         Optional[Path], typer.Option(help="Raw data set (playground: where to draw it).")
     ] = None,
-    out: Annotated[
-        Optional[Path],
-        typer.Option(help="Folder for prepared data sets. Default: $FGDA_DATA or ./data."),
-    ] = None,
+    data_root: cli.DataRoot = None,
     size: Annotated[
         Optional[str],
         typer.Option(metavar="WxH", help="Training resolution. Default: the data set's."),
@@ -163,13 +160,14 @@ def prepare(
     from ..data.layouts import OWN as OWN_FORMATS
     from ..data.layouts import all_layouts
     from ..data.layouts.base import OwnFiles
-    from ..data.store import data_root, prepared_below
+    from ..data.store import data_root as root_of
+    from ..data.store import prepared_below
 
     if list_:
         from ..visual.tables import layouts_list, prepared_list
 
         print(layouts_list(all_layouts()))
-        print(prepared_list(data_root(out), prepared_below(data_root(out))))
+        print(prepared_list(root_of(data_root), prepared_below(root_of(data_root))))
         return
     known = complete_datasets()
     if dataset is None:
@@ -185,7 +183,7 @@ def prepare(
         raise UsageError("--cut needs --size, whose shape images are cut to")
     show = cli.reporter(context)
     how = preparing.How(
-        data_root(out),
+        root_of(data_root),
         parse_size(size),
         preparing.default_workers(workers),
         reporter=show,

@@ -21,8 +21,9 @@ def rank(
         int, typer.Option(min=1, help="How many frames.", rich_help_panel="Result")
     ] = 50,
     out: Annotated[
-        Path, typer.Option("--out", help="Folder for the results.", rich_help_panel="Result")
-    ] = Path("ranking"),
+        Optional[Path],
+        typer.Option(help="Folder for the results. Name it.", rich_help_panel="Result"),
+    ] = None,
     export: Annotated[
         Optional[str],
         typer.Option(help="Write pre-labels: any of cvat,coco,png.", rich_help_panel="Result"),
@@ -64,6 +65,9 @@ def rank(
     from ..visual.tables import ranking_table
 
     show = cli.reporter(context)
+    if out is None:
+        out = Path("ranking")
+        show.warn("the results go to ranking/: from the next version on, --out must be named")
     images = collect(inputs, recursive, out, label_maps=label_maps, reporter=show)
     if any(item.stream is not None for item in images):
         raise UsageError(

@@ -64,13 +64,12 @@ def verdict(
         raise UsageError("--images and --data: one of them")
     from ..data.store import data_root as root_of
     from ..inference.evaluate import headings
-    from ..studies.look import LOOK
-    from ..studies.report import check_pages, write_page
-    from ..studies.verdict import VerdictOptions, look_around, run_verdict, scenes_of, verdict_page
+    from ..studies.report import check_page, write_page
+    from ..studies.verdict import VerdictOptions, run_verdict, scenes_of, verdict_page
     from ..visual.tables import verdict_lines, verdict_table
 
     show = cli.reporter(context)
-    check_pages(report)
+    check_page(report)
     how = cli.precision_for(precision, device, show)
     wanted = VerdictOptions(
         root_of(data_root),
@@ -83,9 +82,7 @@ def verdict(
     )
     study = run_verdict(checkpoints, headings(checkpoints), wanted, precision=how, reporter=show)
     if report is not None:
-        scenes = scenes_of(study, how, show)
-        write_page(report / LOOK, look_around(study, scenes))
-        show.say(f"report: {write_page(report / 'index.html', verdict_page(study, scenes, LOOK))}")
+        write_page(report, verdict_page(study, scenes_of(study, how, show)), show)
     results = [one.to_json() for one in study.checkpoints]
     if json is not None:
         cli.emit_json({"frames": study.what, "checkpoints": results}, json, show)

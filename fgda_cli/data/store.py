@@ -409,7 +409,7 @@ def _remedy(root: Path, name: str) -> str:
     if near:
         return f": did you mean '{near[0]}'? (there are: {', '.join(there)})"
     own = (
-        f": run `fgda prepare folder --name {name} --images … --out {root}`"
+        f": run `fgda prepare folder --name {name} --images … --data-root {root}`"
         if name.lower() not in ("none", "null")
         else ""
     )

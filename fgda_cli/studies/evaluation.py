@@ -1,16 +1,14 @@
-"""Evaluate one or several checkpoints on one data set: results, saved predictions, pages."""
+"""Evaluate one or several checkpoints on one data set: results, saved predictions, a page."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..data.classes import ClassSet, union_of
-from ..data.images import evenly_spaced
+from ..data.classes import ClassSet
 from ..data.store import Item, PreparedDataset, open_anywhere
 from ..inference.counts import Extras
 from ..inference.evaluate import EvaluationResult, Manner, evaluate_file, headings
@@ -23,17 +21,14 @@ from ..runtime.distributed import ProcessGroup, join
 from ..runtime.errors import FgdaError, UsageError
 from ..runtime.reporter import Reporter
 from ..runtime.written import planned
-from .changes import change, comparison_page
-from .compare import Scene
+from .changes import change
+from .evaluation_page import evaluation_page
 from .kept import KeptPredictions, kept_below
-from .look import LOOK, MOST_CHECKPOINTS, look_page
-from .report import check_pages, evaluation_page, write_page
+from .report import check_page, write_page
 from .verdict import start_of
 
 # of the images, for intervals
 RESAMPLES = 1000
-# images of the page to look in, evenly spaced
-LOOKED_AT = 20
 
 
 @dataclass(frozen=True)
@@ -72,7 +67,7 @@ class Candidate:
 
     @property
     def folder(self) -> str:
-        """Return the name of its folder below those for predictions and pages."""
+        """Return the name of its folder below the one for predictions."""
         return self.heading.strip("./").replace("/", "_")
 
 
@@ -98,7 +93,7 @@ def evaluate_all(
     group = join(wanted.precision.device)
     candidates = _candidates(paths, wanted, reporter)
     dataset, split = _one_dataset(candidates, wanted)
-    check_pages(wanted.report, [one.folder for one in candidates] if len(candidates) > 1 else ())
+    check_page(wanted.report)
     saved = [
         _saved(one, candidates, dataset, split=split, wanted=wanted, group=group, reporter=reporter)
         for one in candidates
@@ -134,7 +129,8 @@ def evaluate_all(
         results = [one.result for one in candidates]
         share_classes(results, reporter)
         if wanted.report is not None and group.is_first:
-            _write_pages(candidates, dataset, split, report=wanted.report, reporter=reporter)
+            page = evaluation_page(candidates, dataset, split, reporter=reporter)
+            write_page(wanted.report, page, reporter)
     return [one.heading for one in candidates], results
 
 
@@ -208,43 +204,6 @@ def _saved(
         reporter.decide(ids.note())
     names = [f"{item.name}.png" for item in dataset.items(split, labelled=True)]
     return SavedIds(out, ids, planned(out, names, group))
-
-
-def _write_pages(
-    candidates: list[Candidate],
-    dataset: PreparedDataset,
-    split: str,
-    report: Path,
-    reporter: Reporter,
-) -> None:
-    several = len(candidates) > 1
-    for one in candidates:
-        page = evaluation_page(
-            one.result, dataset, one.kept, look=f"{'../' if several else ''}{LOOK}"
-        )
-        place = report / (one.folder if several else "") / "index.html"
-        reporter.say(f"report: {write_page(place, page)}")
-    shown = candidates[:MOST_CHECKPOINTS]
-    own = [one.result.classes for one in shown]
-    items = evenly_spaced(dataset.items(split, labelled=True), LOOKED_AT)
-    scenes = reporter.track(_scenes(dataset, items, shown), "looking", len(items))
-    names = [one.heading for one in shown]
-    write_page(
-        report / LOOK, look_page(scenes, names, own, classes=union_of([*own, dataset.classes]))
-    )
-    changed = [one for one in candidates[1:] if one.result.change is not None]
-    if changed:
-        page = comparison_page([candidates[0], *changed], dataset, LOOK)
-        reporter.say(f"comparison: {write_page(report / 'index.html', page)}")
-
-
-def _scenes(dataset: PreparedDataset, items: list[Item], shown: list[Candidate]) -> Iterator[Scene]:
-    for item in items:
-        image = np.ascontiguousarray(dataset.image(item))
-        predictions = [one.kept[item.name] for one in shown]
-        yield Scene(
-            image, dataset.label(item), dataset.classes, name=item.name, predictions=predictions
-        )
 
 
 def start_first(paths: list[Path], reporter: Reporter) -> list[Path]:

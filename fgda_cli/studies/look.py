@@ -1,5 +1,5 @@
-"""A page in which people look: images, the label maps and entropies of up to four checkpoints, all
-in one file, offline.
+"""The viewer of the pages: images, the label maps and entropies of up to four checkpoints, to look
+around in, offline.
 """
 
 from __future__ import annotations
@@ -7,11 +7,9 @@ from __future__ import annotations
 import base64
 import colorsys
 import json
-import re
 from collections.abc import Iterable
-from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -19,11 +17,13 @@ import numpy as np
 from ..data.classes import ClassMatch, ClassSet
 from ..data.geometry import resize_ids, resize_image
 from ..metrics import ConfusionMatrix
-from ..visual.html import policy
+from ..visual import html
 from .compare import Scene
 
-# the page beside a report
-LOOK = "look.html"
+# the viewer's markup and script
+VISUAL = Path(__file__).parent.parent / "visual"
+# orders of the frames (look.js)
+Sort = Literal["order", "changed", "worst", "lost"]
 # pixels of a picture in the page
 WIDEST = 1024
 QUALITY = 80  # of photographs
@@ -41,12 +41,21 @@ SAFE = (
 )
 
 
-def look_page(
-    scenes: Iterable[Scene], names: list[str], own: list[ClassSet], classes: ClassSet
+def script() -> str:
+    """Return the viewer's script, which a page with a `viewer` runs."""
+    return (VISUAL / "look.js").read_text(encoding="utf-8")
+
+
+def viewer(
+    scenes: Iterable[Scene],
+    names: list[str],
+    own: list[ClassSet],
+    classes: ClassSet,
+    sort: Sort = "order",
 ) -> str:
-    """Return the page's HTML. Scenes hold a prediction for each of up to MOST_CHECKPOINTS
+    """Return the HTML of a viewer. Scenes hold a prediction for each of up to MOST_CHECKPOINTS
     checkpoints, whose names and classes are `names` and `own`; `classes` has every class of theirs
-    and of the scenes once.
+    and of the scenes once. `sort` is the order in which the frames come at first.
     """
     frames = [
         _frame(scene, number, scene.predictions, own=own, classes=classes)
@@ -56,22 +65,23 @@ def look_page(
         "names": names,
         "classes": list(classes.names),
         "frames": frames,
+        "sort": sort,
         "palettes": {
             "own": [list(colour) for colour in classes.palette],
             "safe": safe_palette(len(classes)),
         },
     }
-    folder = Path(__file__).parent.parent / "visual"
-    script = (folder / "look.js").read_text(encoding="utf-8")
-    parts = {
-        "TITLE": escape(" and ".join(names)),
-        "POLICY": policy(script),
-        "SCRIPT": script,
-        # No name of a class or file ends the script.
-        "DATA": json.dumps(data, ensure_ascii=False).replace("<", "\\u003c"),
-    }
-    page = (folder / "look.html").read_text(encoding="utf-8")
-    return re.sub("@(TITLE|POLICY|SCRIPT|DATA)@", lambda mark: parts[mark[1]], page)
+    markup = (VISUAL / "look.html").read_text(encoding="utf-8")
+    # no name of a class or file ends the script
+    return markup.replace("@DATA@", json.dumps(data, ensure_ascii=False).replace("<", "\\u003c"))
+
+
+def look_page(
+    scenes: Iterable[Scene], names: list[str], own: list[ClassSet], classes: ClassSet
+) -> str:
+    """Return a page of the viewer alone."""
+    content = viewer(scenes, names, own, classes=classes)
+    return html.page(" and ".join(names), [], content, script=script())
 
 
 def _frame(

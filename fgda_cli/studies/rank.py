@@ -31,7 +31,7 @@ from ..runtime.written import Written
 from ..visual.colour import overlay
 from ..visual.sheets import contact_sheet
 from .compare import Scene
-from .look import LOOK, look_page
+from .look import look_page
 
 # of the chosen frames stand in the page, at most
 LOOKED_AT = 50
@@ -280,7 +280,7 @@ def write_ranking(
     )
     looked_at = [scene for _, scene in sorted(scenes.items())]
     page = look_page(looked_at, headings([Path(result["checkpoint"])]), [classes], classes=classes)
-    write_text(out / LOOK, page)
+    write_text(out / "look.html", page)
     write_json(out / "ranking.json", result)
     files = [
         *(out / name for name in SINGLE),
@@ -289,7 +289,7 @@ def write_ranking(
     written.finish(path.relative_to(out).as_posix() for path in files)
 
 
-SINGLE = ("ranking.json", "contact.png", LOOK)
+SINGLE = ("ranking.json", "contact.png", "look.html")
 
 
 def check_place(out: Path, kinds: tuple[str, ...]) -> Written:

@@ -1,123 +1,21 @@
-"""Reports as HTML pages: of an evaluation (classes, confusions, best and worst images), and of a
-training run.
-"""
+"""The page of a training run, and how reports are written."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from ..data.classes import ClassMatch, ClassSet
-from ..data.images import apart
-from ..data.store import Item, PreparedDataset
-from ..inference.evaluate import EvaluationResult
-from ..metrics import MEANS, SCORES
+from ..metrics import SCORES
 from ..runtime.errors import FgdaError
 from ..runtime.files import write_text
 from ..runtime.record import METRICS, RECORD, measurements
+from ..runtime.reporter import Reporter
 from ..runtime.text import BadText, parse_yaml, read_text
 from ..runtime.written import Written, own_files
 from ..visual import html
-from ..visual.colour import colourise, error_map
-from ..visual.heat import heat
-from ..visual.plots import curves, reliability
-from ..visual.tables import show
-from .kept import KeptPredictions
-from .look import LOOK
+from ..visual.plots import curves
 
-# best images, and worst
-SHOWN = 4
-
-
-def evaluation_page(
-    result: EvaluationResult, dataset: PreparedDataset, kept: KeptPredictions, look: str
-) -> str:
-    """Return the page of one evaluation, with pictures of the predictions that were scored
-    (`kept`); `look` is the path of the page to look around in.
-    """
-    tree = result.to_json()
-    scores = result.counts.scores
-    figures = {name: f"{show(tree[key])} %" for key, name in MEANS.items() if tree[key] is not None}
-    order = sorted(scores, key=scores.get)
-    worst = apart(order, SHOWN, scores)
-    best = apart([name for name in order[::-1] if name not in worst], SHOWN, scores)
-    items = {item.name: item for item in dataset.items(result.split, labelled=True)}
-
-    def scenes(names: list[str]) -> str:
-        return "".join(
-            _scene(
-                items[name], scores[name], dataset, classes=result.classes, prediction=kept[name]
-            )
-            for name in names
-        )
-
-    how = "Rows are the truth, columns the prediction, percent of each row."
-    note = (
-        "Each image's mIoU is over the classes that it shows or was given. Errors are red, ignored"
-        " pixels black."
-    )
-    together = "mean of " if len(result.checkpoints) > 1 else ""
-    facts = [
-        together + ", ".join(result.checkpoints),
-        f"{result.info['stage']} {result.info['method']}, iteration {result.info['iteration']}",
-        f"{result.dataset} / {result.split}, {result.images} images (pixels {result.data})",
-        f"{result.tta.describe()}, protocol {result.protocol}, {result.seconds:.0f} s",
-    ]
-    return html.page(
-        "Evaluation",
-        facts,
-        html.cards(figures),
-        html.look_link(look),
-        html.section("IoU by class", html.iou_rows(tree, result.classes.palette)),
-        _calibration(tree),
-        html.section("Confusions", html.confusion_heat(tree), how),
-        html.section("Worst images", scenes(worst), note),
-        html.section("Best images", scenes(best)) if best else "",
-    )
-
-
-def _calibration(result: dict[str, Any]) -> str:
-    calibration = result.get("calibration")
-    if calibration is None:
-        return ""
-    note = (
-        f"Expected calibration error {show(calibration['ece'])} %; bars below the line are too"
-        " sure."
-    )
-    return html.section("Calibration", html.figure_svg(reliability(calibration)), note)
-
-
-def _scene(
-    item: Item,
-    score: float,
-    dataset: PreparedDataset,
-    classes: ClassSet,
-    prediction: dict[str, np.ndarray],
-) -> str:
-    image = np.ascontiguousarray(dataset.image(item))
-    truth = ClassMatch(classes, dataset.classes).table()[dataset.label(item)]
-    wrong = 100 * float(np.mean(prediction["train_ids"][truth != 255] != truth[truth != 255]))
-    figures = [
-        html.image(image, "image", photo=True),
-        *_maps(truth, prediction, image, classes=classes),
-    ]
-    return html.scene(
-        item.name, f"mIoU {show(score)} %, {wrong:.1f} % of the pixels wrong", figures
-    )
-
-
-def _maps(truth: np.ndarray, prediction: dict, image: np.ndarray, classes: ClassSet) -> list[str]:
-    return [
-        html.image(colourise(truth, classes), "truth"),
-        html.image(colourise(prediction["train_ids"], classes), "prediction"),
-        html.image(
-            heat(prediction["entropy"]), f"entropy (eq. 4), mean {prediction['entropy'].mean():.2f}"
-        ),
-        html.image(error_map(image, truth, prediction["train_ids"]), "errors"),
-    ]
+# the page in the folder of `--report`
+INDEX = "index.html"
 
 
 def run_page(run: Path) -> str:
@@ -202,17 +100,17 @@ def _series(entries: list[dict]) -> tuple[dict[str, dict[str, list[tuple[int, fl
     return {group: values for group, values in groups.items() if values}, count
 
 
-def check_pages(report: Path | None, folders: Iterable[str] = ("",)) -> None:
-    """Raise UsageError before work begins where a person has a page in a report's folder, or in
-    these below it.
-    """
+def check_page(report: Path | None) -> None:
+    """Raise UsageError before work begins where a person has a page in a report's folder."""
     if report is not None:
-        for folder in ("", *folders):
-            Written(report / folder).check(("index.html", LOOK))
+        Written(report).check((INDEX,))
 
 
-def write_page(path: Path, page: str) -> Path:
-    """Write a page of a report. Raises UsageError for one that a person made or changed."""
+def write_page(report: Path, page: str, reporter: Reporter) -> None:
+    """Write the page of a report's folder. Raises UsageError for one that a person made or
+    changed.
+    """
+    path = report / INDEX
     with own_files(path):
         write_text(path, page)
-    return path
+    reporter.say(f"report: {path}")

@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 
 from ..data.classes import ClassSet
-from ..data.geometry import resize_ids
-from ..data.images import apart
 from ..data.loader import training_split
 from ..data.store import open_anywhere
 from ..inference.inputs import spread_images
@@ -34,12 +32,9 @@ from ..signals.observe import (
 )
 from ..signals.score import Verdict, verdict_on
 from ..visual import html
-from ..visual.colour import colourise
 from .compare import Scene, predicted
-from .look import MOST_CHECKPOINTS, look_page
+from .look import MOST_CHECKPOINTS, script, viewer
 
-# frames on the page
-SHOWN = 6
 TITLES = {
     "steady_mirror": "agreement, mirrored",
     "steady_scale": "agreement, enlarged",
@@ -267,7 +262,7 @@ def source_frames(
 
 
 def scenes_of(study: Study, precision: Precision, reporter: Reporter) -> list[Scene]:
-    """Return the frames with every checkpoint's prediction, the baseline's first, for the pages."""
+    """Return the frames with every checkpoint's prediction, the baseline's first, for the page."""
     scenes = [
         Scene(image, name=study.frames.name(number))
         for number, image in enumerate(study.frames.images)
@@ -276,44 +271,32 @@ def scenes_of(study: Study, precision: Precision, reporter: Reporter) -> list[Sc
     return list(reporter.track(predicted(scenes, models, precision), "looking", len(scenes)))
 
 
-def look_around(study: Study, scenes: list[Scene]) -> str:
-    """Return the page to look around in, with the frames and up to four checkpoints, the baseline
-    first.
-    """
-    shown = study.checkpoints[:MOST_CHECKPOINTS]
-    of_shown = [replace(scene, predictions=scene.predictions[: len(shown)]) for scene in scenes]
-    return look_page(
-        of_shown,
-        [one.heading for one in shown],
-        [study.classes] * len(shown),
-        classes=study.classes,
-    )
-
-
-def verdict_page(study: Study, scenes: list[Scene], look: str) -> str:
-    """Return a page: the verdicts, the class shares, and the frames that changed most, before and
-    after; `look` is the path of the page to look around in.
+def verdict_page(study: Study, scenes: list[Scene]) -> str:
+    """Return a page: the verdicts, the class shares, and the frames, by up to four of the
+    checkpoints, the baseline first.
     """
     base, *others = study.checkpoints
-    sections = [html.section("Signals", _signals_table(study))]
-    for position, one in enumerate(others, 1):
-        note = one.verdict.in_words()
+    shown = study.checkpoints[:MOST_CHECKPOINTS]
+    of_shown = (replace(scene, predictions=scene.predictions[: len(shown)]) for scene in scenes)
+    names = [one.heading for one in shown]
+    own = [study.classes] * len(shown)
+    frames = viewer(of_shown, names, own, classes=study.classes, sort="changed")
+    sections = []
+    for one in others:
         words = "".join(f"<li>{escape(word)}</li>" for word in one.verdict.words)
+        shares = _shares_table(base, one, study.classes)
         sections.append(
-            html.section(
-                one.heading, f"<ul>{words}</ul>{_shares_table(base, one, study.classes)}", note
-            )
+            html.section(one.heading, f"<ul>{words}</ul>{shares}", one.verdict.in_words())
         )
-        sections.append(
-            html.section(
-                "Frames that changed most",
-                html.legend(study.classes.names, study.classes.palette)
-                + _changed_frames(base, one, position, study=study, scenes=scenes),
-            )
-        )
-    facts = [study.what, f"baseline {base.path}"]
-    verdicts = html.cards({one.heading: one.verdict.kind for one in others})
-    return html.page("Verdict without labels", facts, verdicts, html.look_link(look), *sections)
+    return html.page(
+        "Verdict without labels",
+        [study.what, f"baseline {base.path}"],
+        html.cards({one.heading: one.verdict.kind for one in others}),
+        *sections,
+        html.section("Frames", frames, "At first, those that changed most."),
+        html.section("Signals", _signals_table(study)),
+        script=script(),
+    )
 
 
 def _signals_table(study: Study) -> str:
@@ -347,44 +330,3 @@ def _shares_table(base: ObservedCheckpoint, one: ObservedCheckpoint, classes: Cl
         rows.append((label, *figures, html.class_bar(now, colour)))
     headings = ("class", "agrees % before", "after", "pixels % before", "after", "")
     return html.table(headings, rows, kinds=["track"])
-
-
-def changed_most(
-    before: list[np.ndarray], after: list[np.ndarray], most: int
-) -> list[tuple[int, float]]:
-    """Return frames by the share of pixels that changed their class, the most first, and no
-    neighbours in a drive.
-    """
-    shares = [
-        float((resize_ids(b, a.shape[::-1]) != a).mean())
-        for b, a in zip(before, after, strict=True)
-    ]
-    order = sorted(range(len(shares)), key=lambda number: -shares[number])
-    return [(number, shares[number]) for number in apart(order, most, range(len(shares)))]
-
-
-def _changed_frames(
-    base: ObservedCheckpoint,
-    one: ObservedCheckpoint,
-    position: int,
-    study: Study,
-    scenes: list[Scene],
-) -> str:
-    parts = []
-    for number, share in changed_most(base.observed.ids, one.observed.ids, SHOWN):
-        image = study.frames.images[number]
-        maps = [scenes[number].predictions[place]["train_ids"] for place in (0, position)]
-        faint = (0.25 * image.mean(2, keepdims=True) + 0.7 * 255).astype(np.uint8)
-        changed = np.where((maps[0] != maps[1])[..., None], image, faint)
-        figures = [
-            html.image(image, "image", photo=True),
-            html.image(colourise(maps[0], study.classes), "before"),
-            html.image(colourise(maps[1], study.classes), "after"),
-            html.image(changed, "what changed", photo=True),
-        ]
-        parts.append(
-            html.scene(
-                study.frames.name(number), f"{100 * share:.0f} % of the pixels changed", figures
-            )
-        )
-    return "".join(parts)

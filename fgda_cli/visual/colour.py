@@ -28,20 +28,6 @@ def overlay(
     )
 
 
-def error_map(
-    image: np.ndarray, truth: np.ndarray, train_ids: np.ndarray, ignore_index: int = 255
-) -> np.ndarray:
-    """Draw wrong pixels red on the pale grey image and ignored ones black; the image is resized to
-    the labels `[H,W]`.
-    """
-    grey = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)
-    grey = cv2.resize(grey, truth.shape[::-1], interpolation=cv2.INTER_AREA)
-    picture = np.repeat((grey[..., None] // 2 + 110).astype(np.uint8), 3, axis=2)
-    picture[train_ids != truth] = (214, 32, 32)
-    picture[truth == ignore_index] = 0
-    return picture
-
-
 def write(
     picture: np.ndarray, text: str, origin: tuple[int, int], scale: float = 0.5, colour=INK
 ) -> None:

@@ -1,4 +1,4 @@
-"""Self-contained HTML pages: styles and pictures inside, no script, nothing loaded from
+"""Self-contained HTML pages: styles, pictures and the viewer's script inside, nothing loaded from
 elsewhere.
 """
 
@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Iterable
 from html import escape
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -18,103 +19,29 @@ from ..data.geometry import resize_ids, resize_image
 from .columns import columns_of
 from .tables import show
 
-STYLE = """
-:root { color-scheme: light; }
-body {
-  font: 15px/1.45 system-ui, "Segoe UI", "DejaVu Sans", sans-serif;
-  color: #1d2733;
-  background: #fff;
-  max-width: 1240px;
-  margin: 0 auto;
-  padding: 1.2rem 1.6rem 4rem;
-}
-h1 { font-size: 1.5rem; margin: .2rem 0; overflow-wrap: anywhere; }
-h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem; }
-p.facts { color: #5a6673; margin: .1rem 0 1rem; overflow-wrap: anywhere; }
-.cards { display: flex; flex-wrap: wrap; gap: .8rem; }
-.card { border: 1px solid #d8dee6; border-radius: 8px; padding: .5rem 1rem; }
-.card b { display: block; font-size: 1.5rem; }
-td.words, th.words { text-align: left; }
-td.words { color: #5b6675; }
-table { border-collapse: collapse; }
-td, th { padding: .18rem .55rem; text-align: right; font-variant-numeric: tabular-nums; }
-th:first-child, td:first-child { text-align: left; }
-td:has(> i.swatch) { white-space: nowrap; }
-thead th { border-bottom: 2px solid #d8dee6; }
-.bar { display: inline-block; height: .75rem; border-radius: 2px; vertical-align: middle; }
-.track { width: 220px; text-align: left; }
-i.swatch {
-  display: inline-block;
-  width: .9rem;
-  height: .9rem;
-  margin-right: .5rem;
-  border: 1px solid #0003;
-  vertical-align: -2px;
-}
-.scroll { overflow-x: auto; }
-table.confusion td { min-width: 2.2rem; padding: .2rem; text-align: center; font-size: 12px; }
-table.confusion th { font-weight: normal; font-size: 12px; }
-table.confusion thead th {
-  writing-mode: vertical-rl;
-  transform: rotate(180deg);
-  text-align: left;
-  padding: .3rem .1rem;
-  border: 0;
-}
-.scene { margin: 0 0 1.1rem; }
-.scene > div {
-  display: grid;
-  grid-template-columns: repeat(auto-fit, minmax(min(180px, 45%), 1fr));
-  gap: 6px;
-}
-figure { margin: 0; }
-figure img { width: 100%; display: block; border-radius: 3px; cursor: zoom-in; }
-/* a picture that was clicked fills the window; it takes no click, so that the next one closes it */
-figure img:focus {
-  position: fixed;
-  inset: 0;
-  z-index: 1;
-  height: 100%;
-  object-fit: contain;
-  background: #1d2733e6;
-  border-radius: 0;
-  pointer-events: none;
-}
-figcaption { font-size: 12px; color: #5a6673; }
-svg { max-width: 100%; height: auto; }
-.legend span { display: inline-block; margin-right: 1rem; }
-pre { background: #f5f7f9; padding: .8rem; overflow-x: auto; font-size: 13px; }
-/* on a telephone, words and bars stand below the figures of their row */
-@media (max-width: 640px) {
-  body { padding: 1rem 1rem 3rem; }
-  .wide tr { display: flex; flex-wrap: wrap; border-bottom: 1px solid #d8dee6; }
-  .wide td, .wide th { flex: 0 0 3.5rem; padding: .18rem .2rem; overflow-wrap: anywhere; }
-  .wide th { font-size: 12px; }
-  .wide td:first-child, .wide th:first-child { flex: 1 1 5rem; }
-  .wide td.words, .wide td.track, .wide td.span { flex: 0 0 100%; text-align: left; }
-  .wide th.words, .wide th.track, .wide th.span { display: none; }
-}
-"""
 
-
-def page(title: str, facts: Iterable[str], *sections: str) -> str:
-    """Return a whole document; `facts` stand below the title, sections are HTML."""
+def page(title: str, facts: Iterable[str], *sections: str, script: str = "") -> str:
+    """Return a whole document; `facts` stand below the title, sections are HTML. `script` is the
+    only one that the page runs.
+    """
     head = (
         "<!doctype html>\n<html lang='en'><head><meta"
         f" charset='utf-8'><title>{escape(title)}</title>"
     )
-    view = f"<meta name='viewport' content='width=device-width'>{policy()}"
+    view = f"<meta name='viewport' content='width=device-width'>{policy(script)}"
+    style = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
     line = " · ".join(escape(str(fact)) for fact in facts)
     body = f"<h1>{escape(title)}</h1><p class='facts'>{line}</p>" + "\n".join(sections)
-    return f"{head}{view}<style>{STYLE}</style></head><body>{body}</body></html>\n"
+    run = f"<script>{script}</script>" if script else ""
+    return f"{head}{view}<style>{style}</style></head><body>{body}{run}</body></html>\n"
 
 
-def policy(script: str | None = None) -> str:
+def policy(script: str) -> str:
     """Return the tag by which a browser loads nothing from elsewhere and runs no script but this
     one.
     """
     allowed = "'none'"
-    if script is not None:
+    if script:
         digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
         allowed = f"'sha256-{digest}'"
     rules = (
@@ -132,14 +59,6 @@ def section(title: str, content: str, note: str = "") -> str:
     )
 
 
-def look_link(path: str) -> str:
-    """Return a link to the page to look around in (`studies/look.py`)."""
-    return (
-        f"<p><a href='{escape(path, quote=True)}'>look around in the frames</a>: layers, zoom,"
-        " classes on and off</p>"
-    )
-
-
 def cards(values: dict[str, str]) -> str:
     """Return large figures with their names below."""
     return (
@@ -152,7 +71,7 @@ def cards(values: dict[str, str]) -> str:
 
 
 def table(headings: Iterable[str], rows: Iterable[Iterable[str]], kinds: Iterable[str] = ()) -> str:
-    """Return a table of cells that are HTML. `kinds` has a class of `STYLE` for the last columns:
+    """Return a table of cells that are HTML. `kinds` has a class of style.css for the last columns:
     `words`, `track` (a bar) or `span` (an interval).
     """
     headings = list(headings)
@@ -169,15 +88,6 @@ def table(headings: Iterable[str], rows: Iterable[Iterable[str]], kinds: Iterabl
     body = "".join(line("td", row) for row in rows)
     wide = " class='wide'" if any(kinds) else ""
     return f"<table{wide}><thead>{line('th', headings)}</thead><tbody>{body}</tbody></table>"
-
-
-def legend(names: Iterable[str], palette: Iterable[tuple[int, int, int]]) -> str:
-    """Return the colours of the classes in a paragraph."""
-    parts = (
-        f"<span>{swatch(colour)}{escape(name)}</span>"
-        for name, colour in zip(names, palette, strict=False)
-    )
-    return f"<p class='facts legend'>{''.join(parts)}</p>"
 
 
 def class_bar(percent: float, colour: tuple[int, int, int]) -> str:

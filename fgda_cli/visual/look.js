@@ -5,10 +5,17 @@ const $ = (id) => document.getElementById(id);
 const S = { at: 0, layer: "classes", opacity: 0.6, off: new Set(), palette: "own", slide: false, left: 0, right: D.names.length - 1,
             split: 0.5, zoom: 1, x: 0.5, y: 0.5 };
 const hasTruth = D.frames.some((frame) => frame.truth);
+const last = (values) => values[values.length - 1];
 const SORTS = { order: ["as given", (f) => 0] };
 if (D.names.length > 1) SORTS.changed = ["most changed", (f) => -f.changed];
-SORTS.unsure = ["least sure", (f) => -f.unsure[f.unsure.length - 1]];
-if (hasTruth) SORTS.worst = ["worst", (f) => (f.miou ? f.miou[f.miou.length - 1] : 101)];
+SORTS.unsure = ["least sure", (f) => -last(f.unsure)];
+const gain = (f) => (f.miou ? last(f.miou) - f.miou[0] : 0);
+if (hasTruth) SORTS.worst = ["worst", (f) => (f.miou ? last(f.miou) : 101)];
+if (hasTruth) SORTS.best = ["best", (f) => (f.miou ? -last(f.miou) : 101)];
+if (hasTruth && D.names.length > 1) {
+  SORTS.lost = ["lost most", gain];
+  SORTS.gained = ["gained most", (f) => -gain(f)];
+}
 D.classes.forEach((name, id) => {
   if (D.frames.some((frame) => frame.shares[id])) SORTS[`class ${id}`] = [`most ${name}`, (f) => -f.shares[id]];
 });
@@ -135,11 +142,12 @@ function tell() {  // facts of the frame and the shares of its classes
   const names = [...D.names, ...(loaded.truth ? ["truth"] : [])];
   const head = document.createElement("tr");
   head.replaceChildren(...["", "class", ...names.map((name) => `${name}, %`)].map((text) => Object.assign(document.createElement("th"), { textContent: text })));
-  $("legend").replaceChildren(head, ...D.classes.map((name, id) => {
+  $("shares").replaceChildren(head, ...D.classes.map((name, id) => {
     const row = document.createElement("tr"), box = Object.assign(document.createElement("input"), { type: "checkbox", checked: !S.off.has(id) });
     const swatch = document.createElement("i"), cells = [0, 1].map(() => document.createElement("td"));
     box.setAttribute("aria-label", name); box.dataset.class = id;
     box.onchange = () => { box.checked ? S.off.delete(id) : S.off.add(id); draw(); };
+    swatch.className = "swatch";
     swatch.style.background = `rgb(${D.palettes[S.palette][id]})`;
     cells[0].append(box); cells[1].append(swatch, name);
     row.append(...cells, ...columns.map((share) => Object.assign(document.createElement("td"), { textContent: share[id].toFixed(1) })));
@@ -196,6 +204,7 @@ function point(event, canvas, box) {  // the classes under the pointer, by name
 }
 
 for (const [name, [text]] of Object.entries(SORTS)) $("sort").append(option(name, text));
+if (D.sort in SORTS) $("sort").value = D.sort;
 for (const side of ["left", "right"]) {
   D.names.forEach((name, n) => $(side).append(option(String(n), name)));
   $(side).value = String(S[side]);

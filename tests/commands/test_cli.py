@@ -332,10 +332,21 @@ def test_help_fits_80_columns_and_explains_every_option(command):
         (["evaluate", "--json", __file__], ["evaluate", "--json=-", __file__]),
         (["adapt", "--debug", "--seed", "1"], ["--debug", "adapt", "--seed", "1"]),
         (["predict", "--", "--debug"], ["predict", "--", "--debug"]),
+        (["compare", "a", "--inputs", "b"], ["compare", "a", "--images", "b"]),
+        (
+            ["--quiet", "prepare", "gta5", "--out=x"],
+            ["--quiet", "prepare", "gta5", "--data-root=x"],
+        ),
+        (["predict", "a", "b", "--out", "x"], ["predict", "a", "b", "--out", "x"]),
     ],
 )
 def test_arrange(given, expected):
     assert arrange(given) == expected
+
+
+def test_former_names_are_read_and_said(capsys):
+    assert arrange(["ablate", "--labels", "0,5"]) == ["ablate", "--labelled", "0,5"]
+    assert capsys.readouterr().err == "note: --labels is called --labelled now\n"
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def prepare(tmp_path):
             "street",
             "--size",
             "48x32",
-            "--out",
+            "--data-root",
             tmp_path / "data",
             *more,
         )

@@ -329,7 +329,7 @@ def test_the_command_prints_the_table_and_writes_what_was_decided_into_json(raw,
         tmp_path / "l",
         "--name",
         "x",
-        "--out",
+        "--data-root",
         tmp_path / "o",
     )
     done = fgda(*command, "--json", tmp_path / "s.json")

@@ -37,7 +37,7 @@ def prepare(tmp_path, *more, name="mine", ids="label"):
         name,
         "--size",
         "64x32",
-        "--out",
+        "--data-root",
         tmp_path / "data",
         "--label-ids",
         ids,
@@ -77,7 +77,7 @@ def test_a_data_set_is_not_written_into_raw_images_or_beside_a_persons_files(own
             "img",
             "--size",
             "64x32",
-            "--out",
+            "--data-root",
             out,
         )
         assert done.returncode == 2 and "raw data of --images" in done.stderr, done.stderr
@@ -182,7 +182,7 @@ def test_outlines_of_another_size_are_refused_before_they_are_drawn(tmp_path):
         "mine",
         "--size",
         "64x32",
-        "--out",
+        "--data-root",
         tmp_path / "data",
     )
     problems = json.loads((tmp_path / "data/mine/problems.json").read_text())
@@ -210,12 +210,12 @@ def test_cocos_panoptic_form_and_bdds_former_folders_have_a_hint(tmp_path):
         "x",
         "--size",
         "64x32",
-        "--out",
+        "--data-root",
         tmp_path / "data",
     )
     assert done.returncode == 1 and "panoptic form" in done.stderr
     (tmp_path / "bdd/seg/images/val").mkdir(parents=True)
-    done = fgda("prepare", "bdd100k", "--root", tmp_path / "bdd", "--out", tmp_path / "data")
+    done = fgda("prepare", "bdd100k", "--root", tmp_path / "bdd", "--data-root", tmp_path / "data")
     assert done.returncode == 1 and "--label-suffix _train_id.png" in done.stderr
 
 

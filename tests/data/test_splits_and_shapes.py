@@ -33,7 +33,7 @@ def test_the_last_files_by_name_become_the_validation_set(footage, tmp_path):
         "mine",
         "--hold-out",
         30,
-        "--out",
+        "--data-root",
         tmp_path / "data",
     )
     assert done.returncode == 0, done.stderr
@@ -54,13 +54,13 @@ def test_the_last_files_by_name_become_the_validation_set(footage, tmp_path):
 )
 def test_what_cannot_be_held_out_or_cut_is_refused(footage, tmp_path, options, words):
     images = () if options[0] == "gta5" else ("--images", footage)
-    done = fgda("prepare", *options, *images, "--out", tmp_path / "data")
+    done = fgda("prepare", *options, *images, "--data-root", tmp_path / "data")
     assert done.returncode == 2 and words in done.stderr
     assert not (tmp_path / "data/footage/manifest.json").exists()
 
 
 def test_images_of_another_shape_are_named_and_may_be_cut(footage, tmp_path):
-    where = ("--images", footage, "--size", "96x64", "--out", tmp_path / "data", "--name")
+    where = ("--images", footage, "--size", "96x64", "--data-root", tmp_path / "data", "--name")
     squeezed = fgda("prepare", "folder", *where, "squeezed")
     assert "1 of 10 images have another shape than most (96x64) and are squeezed" in squeezed.stderr
     cut = fgda("prepare", "folder", *where, "cut", "--cut")

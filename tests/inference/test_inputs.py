@@ -179,7 +179,7 @@ def test_a_name_that_is_not_utf8_is_predicted_and_prepared_under_one_that_is(tra
         tmp_path / "in",
         "--name",
         "set",
-        "--out",
+        "--data-root",
         tmp_path / "data",
     )
     assert done.returncode == 0, done.stderr
@@ -195,7 +195,7 @@ def test_a_name_that_is_not_utf8_is_predicted_and_prepared_under_one_that_is(tra
         tmp_path / "in",
         "--name",
         "set",
-        "--out",
+        "--data-root",
         tmp_path / "data",
     )
     assert done.returncode == 0 and "1 refused" in done.stdout, done.stderr

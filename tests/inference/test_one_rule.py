@@ -171,7 +171,7 @@ def test_evaluate_protocol_is_an_option_and_stands_in_the_json(trained, photos):
 
 def test_comparison_cells_have_the_pictures_own_aspect(trained, photos, tmp_path):
     """Case 22."""
-    done = fgda("compare", trained, "--inputs", photos / "i/0.png", "--out", tmp_path / "a.png")
+    done = fgda("compare", trained, "--images", photos / "i/0.png", "--out", tmp_path / "a.png")
     assert done.returncode == 0, done.stderr
     from fgda_cli.data.classes import CITYSCAPES
     from fgda_cli.visual.colour import legend

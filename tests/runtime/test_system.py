@@ -136,7 +136,7 @@ def test_prepare_with_spawned_workers(tmp_path, raw_playground):
         "gta5",
         "--root",
         raw_playground / "game",
-        "--out",
+        "--data-root",
         tmp_path,
         "--size",
         "64x32",

@@ -109,7 +109,7 @@ def test_a_persons_file_under_the_name_of_a_result_stays(trained, raw_playground
     command = {
         ".onnx": ("export", trained),
         ".pth": ("import", trained),
-    }.get(out.suffix, ("compare", trained, "--inputs", photos, "--most", "1"))
+    }.get(out.suffix, ("compare", trained, "--images", photos, "--frames", "1"))
     out.write_text("mine")
     done = fgda(*command, "--out", out)
     assert done.returncode == 2 and f"{name} is there already" in done.stderr, done.stderr

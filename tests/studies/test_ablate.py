@@ -96,13 +96,13 @@ def test_compare_draws_datasets_and_photos(data_root, tmp_path):
         "compare",
         final,
         final,
-        "--inputs",
+        "--images",
         street,
-        "--inputs",
+        "--images",
         photo,
         "--out",
         tmp_path / "a.png",
-        "--most",
+        "--frames",
         "4",
     )
     assert done.returncode == 0, done.stderr
@@ -269,7 +269,7 @@ def test_a_curve_over_the_number_of_labels(data_root, tmp_path):
         *game,
         "--methods",
         "fgda-st",
-        "--labels",
+        "--labelled",
         "0,2,all",
         "--seeds",
         "0",
@@ -285,7 +285,7 @@ def test_a_curve_over_the_number_of_labels(data_root, tmp_path):
     )
     assert cv2.imread(str(tmp_path / "ab/labels.png")).std() > 10
     assert done.stderr.count("finished already") == 3, "one source model serves all"
-    refused = fgda(*command, "--labels", "few")
+    refused = fgda(*command, "--labelled", "few")
     assert refused.returncode == 2 and "e.g. 0,5,20,all" in refused.stderr
 
 

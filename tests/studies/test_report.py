@@ -91,7 +91,15 @@ def test_the_page_shows_the_numbers_of_the_evaluation(report):
     assert [cell[:2] for cell in cells] == [(truth, found) for truth in NAMES for found in NAMES]
 
 
-def test_best_and_worst_images_are_those_of_an_independent_count(report, data_root):
+def frames_of_page(page: Path) -> list[dict]:
+    """The frames of a page's viewer."""
+    (data,) = re.findall(
+        r'<script type="application/json" id="data">(.*?)</script>', page.read_text()
+    )
+    return json.loads(data)["frames"]
+
+
+def test_scores_of_frames_are_those_of_an_independent_count(report, data_root):
     dataset = open_dataset(data_root, "playground-game")
     scores = {}
     for item in dataset.items("train"):
@@ -101,26 +109,24 @@ def test_best_and_worst_images_are_those_of_an_independent_count(report, data_ro
             cv2.imread(str(report / f"saved/{item.name}.png"), cv2.IMREAD_UNCHANGED),
         )
         scores[item.name] = one.miou()
-    shown = re.findall(r"<b>(\d{5})</b> · mIoU ([\d.]+) %", (report / "index.html").read_text())
+    shown = {frame["name"]: frame["miou"] for frame in frames_of_page(report / "index.html")}
     order = sorted(scores, key=scores.get)
-    assert [name for name, _ in shown] == [*order[:4], *order[-4:][::-1]]
-    assert [score for _, score in shown] == [f"{scores[name]:.1f}" for name, _ in shown]
+    assert {*order[:4], *order[-4:]} <= shown.keys()
+    assert shown == {name: [pytest.approx(scores[name])] for name in shown}
 
 
 def test_the_page_needs_nothing_from_elsewhere(report):
     text = (report / "index.html").read_text()
-    assert text.count("<img") == 8 * 5 and text.count("src='data:image/") == 8 * 5
-    assert not re.search(r"<script|<link|https?://|url\(", text)
+    assert text.count("data:image/") >= 8 * 4 and "default-src 'none'" in text
+    assert not re.search(r"<link|https?://|url\(|fetch\(", text)
 
 
 def test_a_browser_shows_the_page(report):
     picture = screenshot(report / "index.html", report / "page.png", 3000)
     assert picture.shape[1] == 1300
-    # road and cars in the truths
-    assert pixels_of(picture, PALETTE[0]) > 1000 and pixels_of(picture, PALETTE[13]) > 300
-    # errors of a network that has learnt next to nothing
-    assert pixels_of(picture, (214, 32, 32)) > 3000
-    # photographs and heat maps are there
+    # swatches and bars of road and cars
+    assert pixels_of(picture, PALETTE[0]) > 300 and pixels_of(picture, PALETTE[13]) > 100
+    # photographs under the classes are there
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 2000
 
 
@@ -179,7 +185,7 @@ def test_two_checkpoints_of_one_name_do_not_overwrite_each_other(trained, data_r
     )
     assert done.returncode == 0, done.stderr
     names = [trained.parent.parent.name, "second"]
-    assert sorted(
-        p.relative_to(tmp_path).as_posix() for p in tmp_path.glob("pages/*/index.html")
-    ) == sorted(f"pages/{name}/index.html" for name in names)
+    assert [path.name for path in (tmp_path / "pages").glob("*.html")] == ["index.html"]
+    text = (tmp_path / "pages/index.html").read_text()
+    assert all(f"<h2>{name}: IoU by class</h2>" in text for name in names)
     assert all(len(list((tmp_path / "saved" / name).rglob("*.png"))) == 3 for name in names)

@@ -268,7 +268,7 @@ def malicious(world: World, make: Callable[[Path], bytes], command: str) -> None
         "import": (path, "--out", folder / "o.pth"),
         "export": (path, "--out", folder / "o.onnx"),
         "adapt": ("--init", path, "--out", folder / "run", *world.train_flags()),
-        "compare": (path, "--inputs", photo, "--out", folder / "o.png"),
+        "compare": (path, "--images", photo, "--out", folder / "o.png"),
     }[command]
     clear(call(command, *arguments), (1,), "c.pth")
     assert not evil.exists(), "the file's code was run"

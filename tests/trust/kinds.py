@@ -231,7 +231,7 @@ def class_sets(world: World) -> Iterator[Case]:
                 call(
                     "compare",
                     world.checkpoint,
-                    "--inputs",
+                    "--images",
                     prepared(world, n),
                     "--out",
                     world.folder("o") / "a.png",
@@ -271,7 +271,7 @@ def broken_weights(world: World) -> Iterator[Case]:
                     "evaluate": (path, "--data-root", world.data),
                     "predict": (path, photo, "--out", folder / "o"),
                     "entropy-map": (path, photo, "--out", folder / "o"),
-                    "compare": (path, "--inputs", photo, "--out", folder / "o.png"),
+                    "compare": (path, "--images", photo, "--out", folder / "o.png"),
                     "export": (path, "--out", folder / "o.onnx"),
                     "adapt": ("--init", path, "--out", folder / "run", *world.train_flags()),
                 }[name]
