@@ -4,15 +4,10 @@ images, no adversary.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from pydantic import Field
 
 from .base import EVERY
 from .pieces.self_training import SelfTraining, SelfTrainingSettings
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 class DacsSettings(SelfTrainingSettings):
@@ -30,12 +25,7 @@ class Dacs(SelfTraining):
     Settings = DacsSettings
     supports = EVERY
     sees_target_alone = False
-
-    def sure_share(self, probs: Tensor) -> Tensor:
-        """Return one weight for the batch of all processes: the share of its pixels that are
-        sure.
-        """
-        return self.batch_share(probs).expand(len(probs), 1, 1)
+    sure_share = SelfTraining.sure_share_of_all
 
 
 METHOD = Dacs

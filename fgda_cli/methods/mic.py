@@ -1,5 +1,6 @@
 """MIC: self-training whose student also reads masked images ([MIC]), with DAFormer's feature
-distance; the paper's adversary and entropy can be switched on in it."""
+distance.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +9,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from ..runtime.random import StepStream
-from .base import EVERY, Method, MethodSettings, Weight, torch, transfer
-from .fgda import Fgda, FgdaSettings
+from .base import EVERY, Weight, torch, transfer
 from .pieces.distillation import Distillation, DistillationSettings
 from .pieces.self_training import Sampling, SelfTraining, SelfTrainingSettings
 
@@ -34,16 +34,7 @@ THINGS = (
 )
 
 
-class MicSettings(FgdaSettings, SelfTrainingSettings, DistillationSettings):
-    lambda_adv: Weight = Field(
-        0.0,
-        description=(
-            "weight of the paper's adversarial loss; 0: no discriminator (eta then does nothing)"
-        ),
-    )
-    seg_temperature: float = Field(
-        1.0, gt=0, description="temperature of the source's cross-entropy"
-    )
+class MicSettings(SelfTrainingSettings, DistillationSettings):
     mix_jitter: float = Field(
         0.2, ge=0, le=0.5, description="strength of the colour jitter of mixed and masked images"
     )
@@ -60,39 +51,12 @@ class MicSettings(FgdaSettings, SelfTrainingSettings, DistillationSettings):
     fd_share: float = Field(
         0.75, gt=0, le=1, description="share of a feature cell's pixels that its class must cover"
     )
-    ignore_top: int = Field(
-        0,
-        ge=0,
-        description="rows at the top whose pseudo-labels are ignored (Cityscapes at 512 rows: 15)",
-    )
-    ignore_bottom: int = Field(
-        0,
-        ge=0,
-        description=(
-            "rows at the bottom, the car's own bonnet, whose pseudo-labels are ignored (Cityscapes"
-            " at 512 rows: 120)"
-        ),
-    )
-
     sampling: Sampling | None = Field(
         "rare_class", description="how source images are drawn; null: as data.sampling says"
     )
 
-    def idle(self) -> dict[str, tuple[str, str]]:
-        """Return the settings of the paper's adversary, which is built only where it is asked
-        for.
-        """
-        of_adversary = (
-            set(FgdaSettings.model_fields) - set(MethodSettings.model_fields) - {"lambda_adv"}
-        )
-        return (
-            {}
-            if self.lambda_adv
-            else dict.fromkeys(of_adversary, ("lambda_adv", "lambda_adv is 0"))
-        )
 
-
-class Mic(SelfTraining, Distillation, Fgda):
+class Mic(SelfTraining, Distillation):
     """L = CE(x_s) + lambda_fd FD + mean w CE(mixed) + lambda_masked mean w CE(masked x_t), w the
     batch's share of sure pixels.
 
@@ -101,13 +65,11 @@ class Mic(SelfTraining, Distillation, Fgda):
 
     Settings = MicSettings
     supports = EVERY
+    sees_target_alone = False
+    sure_share = SelfTraining.sure_share_of_all
 
     def __init__(self, model, settings, engine=None):
         super().__init__(model, settings, engine)
-        if not settings.lambda_adv:
-            for name in list(self.discriminators):
-                del self.discriminators[name], self.modules[name]
-        self.sees_target_alone = bool(settings.lambda_adv)
         # bool [K]. None: no features are held
         self.things: Tensor | None = None
 
@@ -132,9 +94,6 @@ class Mic(SelfTraining, Distillation, Fgda):
             return
         self.references["imagenet"] = twin
         self.things = things.to(data.device)
-
-    def paired_step(self, batch: Batch) -> dict[str, Tensor]:
-        return super().paired_step(batch) if self.discriminators else Method.step(self, batch)
 
     def source_pass(self, batch: Batch) -> tuple[Output, dict[str, Tensor]]:
         output = self.forward(batch.source, is_target=False)
@@ -167,16 +126,6 @@ class Mic(SelfTraining, Distillation, Fgda):
             count
         )
 
-    def sure_share(self, probs: Tensor) -> Tensor:
-        """Return the share of sure pixels of all processes' images `[B,H,W]`, with 0 in the ignored
-        rows.
-        """
-        weight = self.batch_share(probs).expand(probs.shape).clone()
-        height = probs.shape[1]
-        weight[:, : self.settings.ignore_top] = 0
-        weight[:, max(0, height - self.settings.ignore_bottom) :] = 0
-        return weight
-
     def student_pass(self, batch: Batch, guess: Tensor, sure: Tensor) -> dict[str, Tensor]:
         terms = super().student_pass(batch, guess, sure)
         if self.settings.lambda_masked:
@@ -190,6 +139,7 @@ class Mic(SelfTraining, Distillation, Fgda):
         output = self.forward(
             self.masked(batch.target), is_target=not self.sees_target_alone, with_aux=False
         )
+        sure = sure.expand(guess.shape)
         loss = self.settings.lambda_masked * self.output_loss(output, guess, sure, by_class=False)
         self.backward(loss)
         return loss

@@ -133,12 +133,11 @@ def test_masked_images_show_the_mean_colour_where_nothing_is_to_be_seen():
     assert hidden.abs().max() < 1e-9 and 0 < kept.float().mean() < 1
 
 
-def test_ignored_rows_and_the_share_of_the_whole_batch():
-    method = make("mic", False, **SMALL, ignore_top=1, ignore_bottom=2)
+def test_the_weight_is_the_share_of_the_whole_batch():
+    method = make("mic", False, **SMALL)
     probs = torch.full((2, 5, 2), 0.99)
     probs[0] = 0.5
-    assert method.sure_share(probs)[0, :, 0].tolist() == pytest.approx([0, 0.5, 0.5, 0, 0])
-    assert method.sure_share(probs)[:, :, 1].tolist() == method.sure_share(probs)[:, :, 0].tolist()
+    assert method.sure_share(probs).tolist() == [[[pytest.approx(0.5)]]] * 2
 
 
 @pytest.mark.parametrize("name", ["mic", "dacs", "fgda-st", "sfst"])
@@ -164,34 +163,21 @@ def test_the_border_of_the_whole_image_weighs_nothing(name):
         assert none["masked"] == 0
 
 
-def test_parts_can_be_left_out_and_the_papers_terms_let_in():
+def test_parts_can_be_left_out():
     data = batch()
     assert set(make("mic", False, **SMALL).step(data)) == {"seg", "self_training", "masked"}
     plain = make("mic", False, **SMALL, lambda_masked=0.0)
     assert set(plain.step(data)) == {"seg", "self_training"} and not plain.discriminators
     assert set(plain.modules) == {"teacher"}
-    aligned = make("mic", True, **SMALL, lambda_adv=0.01, eta=1.0)
-    terms = {
-        "seg",
-        "seg_aux",
-        "adv",
-        "disc",
-        "aux_adv",
-        "aux_disc",
-        "entropy",
-        "aux_entropy",
-        "self_training",
-        "masked",
-    }
-    assert set(aligned.step(data)) == terms
-    assert all(p.grad is not None for p in aligned.discriminators["discriminator"].parameters())
 
 
 def test_the_masked_loss_is_that_of_the_teachers_labels():
-    method = make("mic", False, **SMALL, ignore_bottom=4)
+    method = make("mic", False, **SMALL)
     data = batch()
     terms = method.step(data)
     probs, guess = method.teach(data.target, (32, 48))
     logits = method.forward(method.masked(data.target)).logits
-    expected = losses.segmentation_loss(logits, guess, weight=method.sure_share(probs))
+    expected = losses.segmentation_loss(
+        logits, guess, weight=method.sure_share(probs).expand(guess.shape)
+    )
     torch.testing.assert_close(terms["masked"], expected.to(terms["masked"]))

@@ -226,19 +226,13 @@ def test_resolved_settings_of_every_preset_and_method():
 
 
 def test_published_presets_have_published_values_for_every_method():
-    """Their own method's, and the bonnet and margins of Cityscapes where pseudo-labels weigh
-    nothing (`mic`).
-    """
+    """Their own method's."""
     for name, methods in yaml.safe_load(TABLE.read_text()).items():
         if "-dinov" in name:  # combinations of ours
             continue
         if name == "base" or name.startswith(("synthia2city", "gta2city")):
             assert set(methods) <= {"mic", "clan", "dise"}, name
-            assert set(methods.get("mic", {})) <= {
-                "lambda_masked",
-                "ignore_top",
-                "ignore_bottom",
-            }, name
+            assert set(methods.get("mic", {})) <= {"lambda_masked"}, name
             # what their authors set for SYNTHIA; VGG-19, as published
             assert methods.get("clan", {}).keys() <= {"lambda_local"}, name
             assert methods.get("dise", {}).keys() <= {"lambda_main", "lambda_aux", "perception"}
@@ -253,7 +247,6 @@ def test_a_preset_that_is_no_utf8_is_refused_in_one_line(tmp_path):
 MIXED = """
 extends: playground
 adapt: {batch_norm: mixed, batch_norm_target_share: 0.5}
-methods: {mic: {lambda_adv: 0.1, eta: 3}}
 """
 
 
@@ -262,17 +255,11 @@ def test_an_inherited_setting_that_a_layer_above_makes_idle_is_dropped(tmp_path)
     assert load_preset(parent, ["adapt.batch_norm=train"]).adapt.batch_norm_target_share == 0.3
     child = write(tmp_path, "extends: parent\nadapt: {batch_norm: train}\n")
     assert load_preset(child).adapt.batch_norm_target_share == 0.3
-    assert (
-        load_preset(parent, ["method.lambda_adv=0"], "mic").method.eta
-        == load_preset("playground", method="mic").method.eta
-    )
     # The one that does nothing lies in the same layer as its cause, or above it.
     with pytest.raises(UsageError, match="batch_norm_target_share does nothing"):
         load_preset(child, ["adapt.batch_norm_target_share=0.5"])
     with pytest.raises(UsageError, match="batch_norm_target_share does nothing"):
         load_preset(parent, ["adapt.batch_norm=train", "adapt.batch_norm_target_share=0.7"])
-    with pytest.raises(UsageError, match="eta does nothing"):
-        load_preset(parent, ["method.lambda_adv=0", "method.eta=2"], "mic")
     own = write(
         tmp_path, "extends: playground\nadapt: {batch_norm: train, batch_norm_target_share: 0.7}\n"
     )

@@ -401,7 +401,7 @@ def contradictions(world: World) -> Iterator[Case]:
 
     def own_settings() -> None:
         done = call("presets", "sim2camvid", "--method", "mic")
-        assert done.code == 0 and "lambda_adv: 0.0" in done.out, done
+        assert done.code == 0 and "lambda_masked" in done.out, done
         clear(
             call("presets", "playground", "--set", "methods.mic.lambda_adversarial=1"),
             (2,),

@@ -223,6 +223,12 @@ class SelfTraining(Method):
         """
         return (probs > self.settings.confidence).float().mean(dim=(1, 2), keepdim=True)
 
+    def sure_share_of_all(self, probs: Tensor) -> Tensor:
+        """Return one weight for the batch of all processes, `[B,1,1]`: the share of its pixels
+        that are sure.
+        """
+        return self.batch_share(probs).expand(len(probs), 1, 1)
+
     def batch_share(self, probs: Tensor) -> Tensor:
         """Return the share of sure pixels over all images of the batch, of all processes, one
         number.
