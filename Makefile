@@ -15,7 +15,7 @@ test: $(STAMP)
 
 # Kill, stop, starve and misuse the commands on purpose: about half an hour.
 trust: $(STAMP)
-	$(VENV)/bin/python -m tests.trust
+	$(VENV)/bin/python -m pytest tests/trust -m slow
 
 # With the oldest releases that pyproject.toml allows; tests of extras are skipped.
 test-oldest:

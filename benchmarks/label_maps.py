@@ -14,8 +14,7 @@ import cv2
 from fgda_cli.inference.predict import predict
 from fgda_cli.models.checkpoint import load_model
 from fgda_cli.studies.compare import gather
-from fgda_cli.visual.colour import colourise
-from fgda_cli.visual.sheets import grid, with_legend
+from fgda_cli.visual.pictures import colourise, grid, with_legend
 
 
 def main() -> None:

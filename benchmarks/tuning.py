@@ -50,7 +50,7 @@ def measure(name: str, arguments) -> dict:
     # what the imports take, peft's among them
     import peft  # noqa: F401
 
-    from fgda_cli.runtime.live_memory import LiveMemory
+    from fgda_cli.training.memory import LiveMemory
 
     before = peak_memory()
     model = checkpoint.build_model(preset.model, 19)

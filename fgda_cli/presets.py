@@ -6,18 +6,20 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import json
 import re
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from .methods.base import MethodSettings
 from .methods.registry import method_class, method_names
-from .preset_keys import keys_of
 from .runtime.errors import UsageError
 from .runtime.text import BadText, compose_yaml, construct_yaml, parse_yaml, read_text
 from .settings import IdleSetting, Preset, seconds
@@ -444,3 +446,73 @@ def within_budget(text: str) -> list[str]:
             f"--budget {text}: write a number and its unit, s, m or h, e.g. 90s, 30m or 2h"
         )
     return ["run.select=label-free", f"run.time_limit={limit}"]
+
+
+NAMES_OF_TYPES = {
+    bool: "true or false",
+    int: "whole number",
+    float: "number",
+    str: "text",
+    type(None): "null",
+}
+SIGNS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+
+
+class Key(NamedTuple):
+    """A dotted key: its type or choices with bounds, its default, and one line of help."""
+
+    name: str
+    type: str
+    default: str
+    help: str
+
+
+def keys_of(schema: type[BaseModel] = Preset, prefix: str = "") -> list[Key]:
+    """Return every key of a schema, those of its sections among them."""
+    keys: list[Key] = []
+    for name, field in schema.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            keys += keys_of(field.annotation, f"{prefix}{name}.")
+        else:
+            kind = ", ".join([_named(field.annotation), *_bounds(field)])
+            text = field.description or ""
+            keys.append(Key(f"{prefix}{name}", kind, default=_default(field), help=text))
+    return keys
+
+
+def _bounds(field: FieldInfo) -> list[str]:
+    # of a number; those of a list's length are pydantic's business
+    return [
+        f"{sign} {getattr(part, name):g}"
+        for part in field.metadata
+        for name, sign in SIGNS.items()
+        if isinstance(getattr(part, name, None), (int, float))
+    ]
+
+
+def _named(annotation: Any) -> str:
+    """Return a type in a user's words: a closed choice by its values."""
+    origin = get_origin(annotation)
+    parts = get_args(annotation)
+    if origin is Literal:
+        return " | ".join(map(str, parts))
+    if origin is Annotated:
+        return _named(parts[0])
+    if origin in (Union, UnionType):
+        return " | ".join(dict.fromkeys(map(_named, parts)))
+    if origin is tuple:
+        inner = [_named(part) for part in parts if part is not Ellipsis]
+        if Ellipsis in parts or len(set(inner)) == 1:
+            count = "" if Ellipsis in parts else f"{len(inner)} x "
+            return f"list of {count}{inner[0]}"
+        return f"list of {', '.join(inner)}"
+    if origin is list:
+        return f"list of {_named(parts[0])}"
+    return NAMES_OF_TYPES.get(annotation, "mapping")
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "needed"
+    value = field.get_default(call_default_factory=True)
+    return f"default {json.dumps(value, default=str)}"

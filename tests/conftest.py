@@ -37,6 +37,10 @@ LONGEST = (
 )
 
 
+def pytest_addoption(parser):
+    parser.addoption("--only", default="", help="tests/trust: cases whose name contains this")
+
+
 def pytest_collection_modifyitems(items):
     """The longest tests first, or one process waits for the other at the end."""
     items.sort(key=lambda item: item.path.name not in LONGEST)

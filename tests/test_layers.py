@@ -16,7 +16,7 @@ LAYERS = (
     {"chunked", "losses", "metrics", "models"},
     {"visual"},
     {"methods"},
-    {"preset_keys", "presets"},
+    {"presets"},
     {"inference", "signals"},
     {"training"},
     {"studies"},

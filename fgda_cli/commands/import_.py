@@ -56,7 +56,7 @@ def import_(
         raise UsageError(f"no such file: {file}")
     from ..models import checkpoint
     from ..runtime.written import own_files
-    from ..studies.importing import import_checkpoint
+    from ..studies.zoo import import_checkpoint
 
     with own_files(out):
         content = import_checkpoint(file, format, cli.reporter(context), trust=trust)

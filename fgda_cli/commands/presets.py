@@ -11,7 +11,7 @@ from ..runtime.errors import UsageError
 from . import _options as cli
 
 if TYPE_CHECKING:
-    from ..preset_keys import Key
+    from ..presets import Key
 
 
 def presets(
@@ -55,7 +55,7 @@ def _groups() -> list[list[Key]]:
     method's own.
     """
     from ..methods.registry import method_class, method_names
-    from ..preset_keys import keys_of
+    from ..presets import keys_of
 
     # of a method's settings without its name: the methods that have it
     shared: dict[Key, list[str]] = {}

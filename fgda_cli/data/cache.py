@@ -26,8 +26,8 @@ import numpy as np
 
 from ..runtime.errors import FgdaError, UsageError
 from ..runtime.files import alone_in, append_line, make_folder, sync, write_json
-from ..runtime.parallel import in_processes
 from ..runtime.reporter import Reporter
+from ..runtime.system import in_processes
 from ..settings import LARGEST_SIDE
 from .classes import IGNORE_INDEX
 from .convert import Task, convert, key_of, paths_of, stamp

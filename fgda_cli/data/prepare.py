@@ -17,8 +17,8 @@ from .geometry import Resample
 from .images import VIDEO_SUFFIXES, image_files, natural_order
 from .layouts import layout, own_format
 from .layouts.base import Listing, OwnFiles, Reader, ReadLabel
+from .mapping import renamed
 from .prelabels import read_record
-from .renaming import renamed
 
 PLAYGROUND_SIZE = (256, 128)
 

@@ -14,8 +14,7 @@ from ..data.store import Item
 from ..runtime.errors import UsageError
 from ..runtime.files import whole_file
 from ..runtime.written import Written
-from ..visual.colour import colourise, legend, overlay
-from ..visual.heat import heat, heat_with_bar
+from ..visual.pictures import colourise, heat, heat_with_bar, legend, overlay
 from .inputs import InputImage
 from .tta import Decision
 from .video import InOrder, VideoFile

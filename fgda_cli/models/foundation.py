@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..runtime.errors import FgdaError
+from .encoders import sides
 from .encoders import timm as timm_family
 from .heads import LayerNorm2d, resize
 from .normalisation import Normalise
-from .shapes import sides
 from .weights import check_finite, find_weights, flat_state, plain_names, read_tensors
 
 CNN_STRIDE = 32

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .shapes import sides
+from .encoders import sides
 
 # The necks' own numbers: cells a side over which PSPNet averages the last stage; the scales of the
 # last four stages over the stride of a plain ViT (stages that are a pyramid stay as they are); the

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..runtime.random import StepStream, generator_of
+from .encoders import sides
 from .heads import LinearHead, SegformerNeck, resize
 from .segmenter import Detail, Output, Segmenter
-from .shapes import sides
 
 # of the pixels at which windows may begin: those that both resolutions' maps have
 STRIDE = 8

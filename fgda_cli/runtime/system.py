@@ -7,9 +7,14 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
+
+from .errors import FgdaError
 
 
 def usable_cores() -> int:
@@ -94,3 +99,29 @@ def median_seconds(work: Callable[[int], object], count: int) -> float:
         work(number)
         times.append(time.perf_counter() - started)
     return statistics.median(times)
+
+
+def _worker() -> None:
+    on_signal("SIGINT", signal.SIG_IGN)
+    on_signal("SIGTERM", signal.SIG_DFL)
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def in_processes(function: Callable, items: Iterable, workers: int, chunk: int = 4) -> Iterator:
+    """Yield `function` of each item, in order. When the caller stops early, items that have not
+    begun are dropped.
+
+    Raises FgdaError when a worker process is killed (by a person, or for want of memory).
+    """
+    if workers <= 1:
+        yield from map(function, items)
+        return
+    pool = ProcessPoolExecutor(workers, initializer=_worker)
+    try:
+        yield from pool.map(function, items, chunksize=chunk)
+    except BrokenProcessPool:
+        raise FgdaError(
+            "a worker process was killed (out of memory?): run the same command to go on"
+        ) from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -21,9 +21,7 @@ from ..models.checkpoint import load_model
 from ..models.segmenter import Segmenter
 from ..runtime.devices import Precision
 from ..runtime.errors import FgdaError
-from ..visual.colour import colourise
-from ..visual.heat import heat
-from ..visual.sheets import grid, with_legend
+from ..visual.pictures import colourise, grid, heat, with_legend
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,7 @@ from ..runtime.reporter import Reporter
 from ..settings import Preset
 from ..training import stages
 from ..training.speed import minutes_of_stages
-from ..visual.colour import colourise
-from ..visual.heat import heat
-from ..visual.sheets import grid, with_legend
+from ..visual.pictures import colourise, grid, heat, with_legend
 from .compare import from_dataset
 
 # scenes of each domain to train on, and of the street to validate on

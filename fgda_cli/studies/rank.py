@@ -28,8 +28,7 @@ from ..runtime.devices import Precision
 from ..runtime.files import whole_file, write_json, write_text
 from ..runtime.reporter import Reporter
 from ..runtime.written import Written
-from ..visual.colour import overlay
-from ..visual.sheets import contact_sheet
+from ..visual.pictures import contact_sheet, overlay
 from .compare import Scene
 from .look import look_page
 

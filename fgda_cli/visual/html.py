@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from ..data.geometry import resize_ids, resize_image
-from .columns import columns_of
+from .iou_tables import columns_of
 from .tables import show
 
 

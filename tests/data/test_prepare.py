@@ -145,7 +145,7 @@ def _die(item):
 
 
 def test_a_killed_worker_is_one_clear_error():
-    from fgda_cli.runtime.parallel import in_processes
+    from fgda_cli.runtime.system import in_processes
 
     with pytest.raises(FgdaError, match="worker process was killed"):
         list(in_processes(_die, range(8), 2))

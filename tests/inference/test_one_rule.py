@@ -174,8 +174,7 @@ def test_comparison_cells_have_the_pictures_own_aspect(trained, photos, tmp_path
     done = fgda("compare", trained, "--images", photos / "i/0.png", "--out", tmp_path / "a.png")
     assert done.returncode == 0, done.stderr
     from fgda_cli.data.classes import CITYSCAPES
-    from fgda_cli.visual.colour import legend
-    from fgda_cli.visual.sheets import GAP, HEAD
+    from fgda_cli.visual.pictures import GAP, HEAD, legend
 
     sheet = cv2.imread(str(tmp_path / "a.png"))
     key = legend(CITYSCAPES, columns=max(2, sheet.shape[1] // 170), width=sheet.shape[1])

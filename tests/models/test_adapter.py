@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as F
 
 from fgda_cli.models import checkpoint
-from fgda_cli.models.deformable import DeformableAttention, centres, sample
 from fgda_cli.models.encoders import adapter
+from fgda_cli.models.encoders.adapter import DeformableAttention, centres, sample
 from fgda_cli.models.segmenter import Segmenter
 from fgda_cli.models.weights import load_backbone
 from fgda_cli.runtime.errors import FgdaError
-from fgda_cli.studies.importing import import_checkpoint
+from fgda_cli.studies.zoo import import_checkpoint
 from fgda_cli.training import stages
 from tests.helpers import IMAGENET, QUIET, crash_at, fgda, random_state, same
 

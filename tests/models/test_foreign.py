@@ -14,7 +14,7 @@ import torchvision
 from fgda_cli.data.geometry import InputRule
 from fgda_cli.models import checkpoint
 from fgda_cli.runtime.errors import FgdaError
-from fgda_cli.studies.importing import import_checkpoint
+from fgda_cli.studies.zoo import import_checkpoint
 from tests.helpers import IMAGENET, close, fgda, random_state
 
 DEPTHS = {"layer1": 3, "layer2": 4, "layer3": 6, "layer4": 3}

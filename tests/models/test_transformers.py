@@ -20,7 +20,7 @@ from fgda_cli.models.segmenter import Segmenter
 from fgda_cli.models.weights import load_backbone
 from fgda_cli.runtime.errors import FgdaError, UsageError
 from fgda_cli.settings import Model, Optim
-from fgda_cli.studies.importing import import_checkpoint
+from fgda_cli.studies.zoo import import_checkpoint
 from tests.helpers import IMAGENET, close, fgda, needs, random_state
 
 pytestmark = needs("transformers", "onnx")

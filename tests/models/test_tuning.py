@@ -15,9 +15,9 @@ import torch
 from fgda_cli.models import checkpoint, tuning
 from fgda_cli.presets import load_preset
 from fgda_cli.runtime.errors import FgdaError, UsageError
-from fgda_cli.runtime.live_memory import LiveMemory
 from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.training import stages
+from fgda_cli.training.memory import LiveMemory
 from tests.helpers import TINY, crash_at, fgda, needs, same, set_flags
 
 QUIET = Reporter(quiet=True, warns=False)

@@ -10,8 +10,8 @@ import torch
 
 from fgda_cli.methods.registry import method_names
 from fgda_cli.presets import load_preset
-from fgda_cli.runtime.live_memory import LiveMemory
 from fgda_cli.training import memory
+from fgda_cli.training.memory import LiveMemory
 from tests.helpers import TINY, fgda, needs
 
 CPU = torch.device("cpu")

@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 from fgda_cli.methods.registry import method_class, method_names
-from fgda_cli.preset_keys import keys_of
+from fgda_cli.presets import keys_of
 from tests.trust import files, formats, images
 from tests.trust.images import encoded
 from tests.trust.world import Case, World, call, clear, nothing_half_written

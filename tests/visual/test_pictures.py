@@ -5,9 +5,17 @@ from __future__ import annotations
 import numpy as np
 
 from fgda_cli.data.classes import CITYSCAPES, PALETTE, ClassSet, distinct_palette
-from fgda_cli.visual.colour import colourise, legend, overlay
-from fgda_cli.visual.heat import BAR, heat, heat_with_bar
-from fgda_cli.visual.sheets import GAP, grid, with_legend
+from fgda_cli.visual.pictures import (
+    BAR,
+    GAP,
+    colourise,
+    grid,
+    heat,
+    heat_with_bar,
+    legend,
+    overlay,
+    with_legend,
+)
 
 
 def test_colourise_uses_the_palette_and_black_for_ignored():

@@ -24,7 +24,7 @@ from ..formats import (
     sample_of,
 )
 from ..images import BadFile
-from ..renaming import renamed
+from ..mapping import renamed
 from .base import Listing, OwnFiles, OwnFormat, Reader
 from .folder import pair_folders
 

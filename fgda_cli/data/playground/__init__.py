@@ -11,9 +11,8 @@ import numpy as np
 
 from ...runtime.errors import UsageError
 from ...runtime.files import whole_file
-from ...runtime.parallel import in_processes
 from ...runtime.reporter import Reporter
-from ...runtime.system import median_seconds
+from ...runtime.system import in_processes, median_seconds
 from ..classes import CITYSCAPES_IDS, IGNORE_INDEX, PALETTE
 from ..images import read_rgb, write_image
 

@@ -21,7 +21,18 @@ import importlib
 import pkgutil
 import re
 from types import ModuleType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def sides(maps: Tensor) -> tuple[int, int]:
+    """Return height and width of maps `[B,C,H,W]` as numbers; in a trace (TorchScript) a shape
+    holds tensors.
+    """
+    height, width = maps.shape[-2:]
+    return int(height), int(width)
 
 
 class Input(NamedTuple):

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ...runtime.errors import FgdaError
-from ..shapes import sides
-from . import IMAGENET, Input
+from . import IMAGENET, Input, sides
 from . import timm as timm_family
 
 PATCH = 14

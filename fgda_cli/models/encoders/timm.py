@@ -20,8 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...runtime.errors import FgdaError
-from ..shapes import sides
-from . import IMAGENET, Input
+from . import IMAGENET, Input, sides
 
 # intermediate layers of a plain transformer, evenly spaced, the last included
 VIT_STAGES = 4

@@ -1,4 +1,7 @@
-"""Sheets that set pictures side by side under headings."""
+"""Pictures: colour maps, overlays, heat maps of the entropy, sheets with a legend.
+
+All are RGB uint8 `[H,W,3]`.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,73 @@ import cv2
 import numpy as np
 
 from ..data.classes import ClassSet
-from .colour import PAPER, legend, write
+
+INK = (30, 30, 30)
+PAPER = (255, 255, 255)
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+
+def colourise(train_ids: np.ndarray, classes: ClassSet) -> np.ndarray:
+    """Return train ids `[H,W]` in the class set's colours; ignored pixels are black."""
+    table = np.zeros((256, 3), np.uint8)
+    table[: len(classes)] = classes.palette
+    return table[train_ids]
+
+
+def overlay(
+    image: np.ndarray, train_ids: np.ndarray, classes: ClassSet, alpha: float = 0.5
+) -> np.ndarray:
+    """Blend the image with its colour map."""
+    return cv2.addWeighted(
+        np.ascontiguousarray(image), 1 - alpha, colourise(train_ids, classes), alpha, 0
+    )
+
+
+def write(
+    picture: np.ndarray, text: str, origin: tuple[int, int], scale: float = 0.5, colour=INK
+) -> None:
+    cv2.putText(picture, text, origin, FONT, scale, colour, 1, cv2.LINE_AA)
+
+
+def legend(classes: ClassSet, columns: int = 4, width: int = 760) -> np.ndarray:
+    """Draw swatches and names of all classes, row by row."""
+    rows = -(-len(classes) // columns)
+    cell = width // columns
+    picture = np.full((rows * 26 + 14, width, 3), PAPER, np.uint8)
+    for index, (name, colour) in enumerate(zip(classes.names, classes.palette, strict=True)):
+        x = 10 + cell * (index % columns)
+        y = 10 + 26 * (index // columns)
+        cv2.rectangle(picture, (x, y), (x + 26, y + 18), colour, -1)
+        cv2.rectangle(picture, (x, y), (x + 26, y + 18), INK, 1)
+        write(picture, name[: max(4, (cell - 40) // 9)], (x + 34, y + 14))
+    return picture
+
+
+# pixels of the colour bar's column
+BAR = 64
+
+
+def heat(values: np.ndarray) -> np.ndarray:
+    """Convert values `[H,W]` in [0,1] to RGB: dark is 0, bright is 1."""
+    grey = (np.clip(values, 0, 1) * 255).astype(np.uint8)
+    return cv2.applyColorMap(grey, cv2.COLORMAP_INFERNO)[..., ::-1]
+
+
+def heat_with_bar(values: np.ndarray) -> np.ndarray:
+    """Draw the heat map at its own size, and right of it a bar from 0 to 1."""
+    height = values.shape[0]
+    column = np.full((height, BAR, 3), PAPER, np.uint8)
+    margin = min(12, height // 4)
+    scale = np.linspace(1, 0, max(1, height - 2 * margin), dtype=np.float32)[:, None]
+    column[margin : margin + len(scale), 8:26] = heat(np.repeat(scale, 18, axis=1))
+    if height >= 48:
+        cv2.rectangle(column, (8, margin), (25, height - margin - 1), INK, 1)
+        for value in (0.0, 0.5, 1.0) if height >= 96 else (0.0, 1.0):
+            y = int(margin + (1 - value) * (len(scale) - 1))
+            cv2.line(column, (26, y), (30, y), INK, 1)
+            write(column, f"{value:g}", (33, y + 4), scale=0.4)
+    return np.ascontiguousarray(np.hstack([heat(values), column]))
+
 
 GAP = 6
 HEAD = 26
