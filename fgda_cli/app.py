@@ -138,7 +138,7 @@ def main(arguments: list[str] | None = None) -> int:
         # names of files that are not UTF-8
         sys.stdout.reconfigure(errors="backslashreplace")
     for library, silent in (("OPENCV_LOG_LEVEL", "OFF"), ("OPENCV_FFMPEG_LOGLEVEL", "-8")):
-        # they would tell of damaged files in their own words
+        # OpenCV and FFmpeg would report damaged files in their own words
         os.environ.setdefault(library, silent)
     if "--no-color" in arguments:
         os.environ["NO_COLOR"] = "1"

@@ -35,7 +35,7 @@ def interpolation(inputs: int, outputs: int, like: Tensor, align_corners: bool =
 def _interpolation(
     inputs: int, outputs: int, align_corners: bool, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    # what is kept must serve training too
+    # the cached matrix must serve training too
     with torch.inference_mode(False):
         pixels = torch.arange(outputs, dtype=torch.float64)
         return _matrix_of(pixels, inputs, outputs, align_corners=align_corners).to(device, dtype)
@@ -85,7 +85,7 @@ class Upsampled:
         """Return the input rows that these output rows need."""
         h = self.wide.shape[2]
         height = self.size[0]
-        # of both kinds: they are less than one input row apart
+        # Rows per output row; corner and border alignment differ by less than one input row.
         step = h / height
         return slice(max(int(rows.start * step) - 2, 0), min(int(rows.stop * step) + 3, h))
 

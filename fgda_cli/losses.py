@@ -77,7 +77,7 @@ class DomainLoss(NamedTuple):
     """The soft cross-entropy of domain logits against one domain, and its gradient."""
 
     loss: Tensor
-    # in the domain logits `[B,2K,h,w]`
+    # the gradient with respect to the domain logits `[B,2K,h,w]`
     grad: Tensor
 
 

@@ -13,7 +13,7 @@ from .data.classes import IGNORE_INDEX, NAMES, NOT_IN_SYNTHIA13, NOT_IN_SYNTHIA1
 # the score without labels of a network that predicts far fewer classes than it began with
 COLLAPSED = -100.0
 
-# what people read for the keys of results
+# names of the keys of results, as tables and pages show them
 MEANS = {
     "miou": "mIoU",
     "miou16": "mIoU (16)",
@@ -110,7 +110,7 @@ def boundary(ids: np.ndarray, num_classes: int, width: int) -> np.ndarray:
     return border
 
 
-# of the image's diagonal: the width in [Boundary IoU] and in COCO's and Cityscapes' use of it
+# width of a boundary as a share of the image's diagonal, as in [Boundary IoU], COCO, Cityscapes
 BOUNDARY_SHARE = 0.02
 
 

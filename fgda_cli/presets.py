@@ -481,7 +481,7 @@ def keys_of(schema: type[BaseModel] = Preset, prefix: str = "") -> list[Key]:
 
 
 def _bounds(field: FieldInfo) -> list[str]:
-    # of a number; those of a list's length are pydantic's business
+    # bounds of a number; pydantic itself tells the length of a list
     return [
         f"{sign} {getattr(part, name):g}"
         for part in field.metadata

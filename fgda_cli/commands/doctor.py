@@ -100,7 +100,7 @@ def _heading(preset, stage: str) -> str:
     return f"{stage}, batch {settings.batch_size}{parts}"
 
 
-# of common cards, GB
+# memory of common GPUs, GB
 GPUS = (8, 12, 16, 24, 32, 40, 48, 80, 141)
 
 

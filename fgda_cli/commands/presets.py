@@ -57,7 +57,7 @@ def _groups() -> list[list[Key]]:
     from ..methods.registry import method_class, method_names
     from ..presets import keys_of
 
-    # of a method's settings without its name: the methods that have it
+    # methods that share a setting, by the setting
     shared: dict[Key, list[str]] = {}
     for method in method_names():
         for key in keys_of(method_class(method).Settings):

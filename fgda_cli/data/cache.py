@@ -51,9 +51,9 @@ PROBLEMS = "problems.json"
 # names of splits' folders
 BUILT = re.compile(r"[a-z]+-[0-9a-f]{12}")
 OF_EARLIER_VERSIONS = frozenset({"class_statistics.json", JOURNAL})
-# of videos: see footage.py
+# folder of a video's frames (footage.py)
 FRAMES = "frames"
-# bytes of a cache from which its size is said before it is written
+# a cache of this many bytes or more is announced before it is written
 WORTH_A_WORD = 1_000_000_000
 # Percent of labelled pixels below which a person should look twice, or be told.
 FEW_LABELLED = 2.0
@@ -260,7 +260,7 @@ def former_manifest(out: Path) -> dict[str, Any] | None:
     try:
         return read_manifest(out)
     except FgdaError:
-        # of an older version, or damaged: nothing of it can be kept
+        # the journal is of an older version, or damaged: nothing of it can be kept
         return None
 
 
@@ -491,7 +491,7 @@ def _convert_all(
 ):
     label = f"{'check' if task.check_only else 'prepare'} {task.dataset}"
     with reporter.progress(label, len(pairs)) as advance:
-        # not worth starting processes for
+        # too few images to start processes for
         few = len(pairs) < 8
         for record in in_processes(_Convert(task, folders), pairs, 1 if few else workers):
             yield record

@@ -18,7 +18,7 @@ from .layouts.base import Pair, ReadLabel
 from .prelabels import areas_hash
 from .shapes import Shapes, draw
 
-# of the code below; 1 resized labels half a pixel off their image, 2 knew no hashes of pixels
+# version of this conversion; 1 resized labels half a pixel off, 2 had no hashes of pixels
 CONVERSION = 3
 Cache = Literal["raw", "png"]
 # BMP: raw pixels that every viewer opens
@@ -35,7 +35,7 @@ class Task:
     size: tuple[int, int] | None
     num_classes: int
     read_label: ReadLabel
-    # of layouts whose label files hold outlines
+    # reads the outlines of layouts whose label files hold outlines
     read_shapes: Callable[[Path], Shapes] | None = None
     # gta5, folder, …: what read the raw files
     reader: str = "folder"
@@ -43,7 +43,7 @@ class Task:
     raw: dict[str, str] = field(default_factory=dict)
     # options that choose among the raw files: another data set each
     choice: dict[str, Any] = field(default_factory=dict)
-    # other options, for the manifest
+    # further options, which the manifest records
     asked: dict[str, Any] = field(default_factory=dict)
     check_only: bool = False
     cache: Cache = "raw"
@@ -55,7 +55,7 @@ class Task:
     rows: tuple[float, float] | None = None
     # training images of another aspect than `size` lose their borders instead of being squeezed
     cut: bool = False
-    # what a converted label depends on besides its file
+    # facts that a converted label depends on besides its file
     label_facts: dict[str, Any] = field(default_factory=dict)
     # hashes of what fgda rank wrote, by name
     prelabels: dict[str, str] = field(default_factory=dict)

@@ -75,7 +75,7 @@ def extract(
     )
     clips = _clips(path if path.is_dir() else path.parent, videos, out)
     make_folder(out)
-    # of videos that are not named any more
+    # delete frames of videos that are not named any more
     for marker in out.rglob("*.json"):
         if marker.with_suffix("") not in clips.values():
             _delete_frames(marker.with_suffix(""))

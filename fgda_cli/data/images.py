@@ -42,7 +42,7 @@ VIDEO_SUFFIXES = frozenset(
         ".wmv", ".flv", ".3gp", ".h264", ".h265", ".hevc", ".mjpeg", ".mjpg", ".ogv",
     }
 )  # fmt: skip
-# of one image, unless more are asked for: a small file can claim any size
+# most pixels of one image, unless more are asked for: a small file can claim any size
 MAX_PIXELS = 180_000_000
 HIDDEN_NAMES = {"thumbs.db", "__macosx"}
 Item = TypeVar("Item")
@@ -157,7 +157,7 @@ def open_image(path: Path, max_pixels: int | None = None):
 
     _load_plugins()
     has_library = path.suffix.lower() not in (".heic", ".heif") or _reads_heif()
-    # its own guard warns in its own words; the size is checked here, before anything is decoded
+    # Pillow's guard would warn in its own words; the size is checked here, before decoding
     with _PILLOW:
         before = Image.MAX_IMAGE_PIXELS
         Image.MAX_IMAGE_PIXELS = None
@@ -337,7 +337,7 @@ COLOURED_FOLDERS = (
     "seg", "semantic", "segmentation", "segmentationclass", "masks", "mask", "labels", "label",
     "gt", "annotations", "annot", "trainannot", "valannot", "testannot",
 )  # fmt: skip
-# of a palette or grey image: a photograph has more
+# most values of a label map: a photograph has more
 FEW_VALUES = 48
 
 
@@ -442,7 +442,7 @@ def evenly_spaced(items: Sequence[Item], count: int) -> list[Item]:
     return [items[int(index)] for index in np.linspace(0, len(items) - 1, min(count, len(items)))]
 
 
-# of 64: difference hashes that differ in so few are of one view
+# difference hashes of 64 bits that differ in this many or fewer show one view
 SAME_BITS = 5
 
 

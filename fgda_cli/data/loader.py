@@ -89,7 +89,7 @@ class PairedSamples(Dataset):
     # the target's labelled part
     labelled: AnyDataset | None = None
     draw_source: sampling.Draw = field(init=False)
-    # by stream: an epoch, and its order of items
+    # by stream: the present epoch and its order of items
     orders: dict[int, tuple[int, np.ndarray]] = field(default_factory=dict)
 
     def __post_init__(self):

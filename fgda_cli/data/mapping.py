@@ -52,7 +52,7 @@ class Mapping:
     ids: dict[int, int] | None = None
     colours: dict[tuple[int, int, int], int] | None = None
     label_ids: LabelIds | None = None
-    # for labels that carry names: see names.py
+    # train id by name, for labels that carry names (names.py)
     names: dict[str, int] = field(default_factory=dict)
     # train id of all that the file does not mention. None: refused, or ignored where labels carry
     # names
@@ -235,7 +235,7 @@ def load_mapping(
                     f"--mapping {path}: id {str(raw)[:20]} is outside 0 to {MAX_ID}, which no label"
                     " file can hold"
                 )
-            # no file holds Cityscapes' -1
+            # Cityscapes' -1 stands in no file
             if raw >= 0:
                 ids[raw] = train_id
         elif raw in NAMES:

@@ -18,7 +18,7 @@ from ..runtime.text import BadText, dump_yaml, read_text
 from .classes import IGNORE_INDEX, ClassSet
 from .images import write_image
 
-# beside the files: what each label map was when it was written
+# hashes of the label maps as they were written: others were corrected by a person
 RECORD = "prelabels.json"
 
 
@@ -179,7 +179,7 @@ def outlines(train_ids: np.ndarray) -> list[tuple[int, np.ndarray, float]]:
     outlined = []
     for train_id in np.unique(train_ids[train_ids != IGNORE_INDEX]).tolist():
         mask = (train_ids == train_id).astype(np.uint8)
-        # by 8, two parts can cross at a corner
+        # with 8 neighbours, two outlines could cross at a corner
         _, parts, boxes, _ = cv2.connectedComponentsWithStats(mask, connectivity=4)
         for number, (left, top, width, height, _) in enumerate(boxes[1:].tolist(), 1):
             region = (parts[top : top + height, left : left + width] == number).astype(np.uint8)

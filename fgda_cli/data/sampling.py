@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# of the images for which [DAFormer] asks for 3000 pixels of a class
+# pixels of the images for which [DAFormer] asks for 3000 pixels of a class
 PUBLISHED_PIXELS = 1914 * 1052
 
 
@@ -17,7 +17,7 @@ class Uniform:
     """Every image alike, or by its share."""
 
     count: int
-    # of the images' shares, 1 at the end
+    # running sum of the images' shares, 1 at the end
     cumulative: np.ndarray | None = None
 
     def pick(self, rng: np.random.Generator) -> tuple[int, None]:

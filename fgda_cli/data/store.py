@@ -51,7 +51,7 @@ class Entry(BaseModel):
     # the raw image's path
     raw: str | None = None
     raw_hash: str | None = None  # of its pixels
-    # of the prepared image and label
+    # hash of the prepared image and label
     hash: str | None = None
 
 
@@ -117,7 +117,7 @@ class PreparedDataset:
 
     def __init__(self, folder: Path):
         self.folder = Path(folder)
-        # no image is read outside it
+        # the folder outside which no file is read
         self.inside = self.folder.resolve()
         self.manifest = read_manifest(self.folder)
         self.name: str = self.manifest["dataset"]

@@ -49,13 +49,13 @@ class Survey:
     # the `fgda prepare` format that reads these labels: folder or carla
     command: str
     options: tuple[str, ...]
-    # by share, the largest first
+    # lines of the table, the largest share first
     lines: tuple[Line, ...]
-    # in words, how the meaning was found
+    # how the meaning was found, in words
     told_by: str
     # images that have a label
     count: int
-    # of their label files
+    # number of label files that were read
     looked_at: int
     # The class of values without a line. None: `fgda prepare` refuses them, for not all files were
     # looked at.

@@ -67,7 +67,7 @@ class Frame(NamedTuple):
     """A frame of a video."""
 
     number: int  # from 1 on
-    # its own time, from 0 on
+    # time in the video, from 0 on
     seconds: float
     image: np.ndarray  # RGB [H,W,3]
     # frames a second, on average

@@ -73,7 +73,7 @@ class EvaluationResult:
     seconds: float
     # the first checkpoint's own facts
     info: dict[str, Any] = field(default_factory=dict)
-    # from another result
+    # change of IoU from another result (studies/changes.py)
     change: dict[str, Any] | None = None
     # the mean over the classes that several results have
     shared: dict[str, Any] | None = None

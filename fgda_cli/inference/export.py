@@ -29,10 +29,10 @@ from ..runtime.files import whole_files, writing
 from ..runtime.system import median_seconds
 from .card_content import make_card
 
-# of ONNX files: what opset 18 came with
+# the IR version of ONNX files: opset 18 came with it
 OLDEST_IR = 8
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt", "openvino": ".xml"}
-# of the coarse logits in fp32, relative to the largest where that is above 1
+# largest difference of coarse fp32 logits, relative to the largest logit if that is above 1
 TOLERANCE = 1e-4
 # least share of pixels of the same class; int8 is said, not judged
 SAME = {"fp32": 0.999, "half": 0.99, "int8": 0.0}
@@ -329,7 +329,7 @@ def write_torchscript(
     made = folder / "model.pt"
     with _quiet(), torch.no_grad():
         traced = torch.jit.trace(network, images[:1], check_trace=False)
-        # its own writer ends the process where a disk is full
+        # torch's own writer ends the process if the disk is full
         saved = io.BytesIO()
         torch.jit.save(traced, saved, _extra_files={"fgda.json": json.dumps(facts)})
         made.write_bytes(saved.getbuffer())

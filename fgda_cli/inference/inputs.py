@@ -36,7 +36,7 @@ from ..runtime.reporter import Reporter
 from .pipeline import CHUNK, ahead, batched, chunks_of, newest, read_ahead, share
 
 READABLE = IMAGE_SUFFIXES | VIDEO_SUFFIXES
-# of the names that predict and entropy-map write
+# endings of the names that predict and entropy-map write
 RESULT_ENDINGS = ("_color", "_ids", "_overlay", "_entropy")
 
 

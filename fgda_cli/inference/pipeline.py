@@ -21,7 +21,7 @@ T = TypeVar("T")
 CHUNK = 8
 # bytes of images that wait at one place: beyond, fewer wait
 MEMORY = 2**28
-# of one batch: a processor's caches are small, a GPU wants work
+# pixels of one batch: small enough for a CPU's caches; a GPU takes more
 CPU_PIXELS = 1 << 17
 GPU_PIXELS = 1 << 21
 

@@ -152,7 +152,8 @@ def _read_off(
     matrix = reading_matrix(index_of(local, count, part, align_corners=align_corners), count)
     weight = torch.minimum(local, part - 1 - local) + 1
     weight[local != position[inside] - start] = (
-        # between two windows that do not overlap: counts where no window has the point
+        # The point lies between two windows that do not overlap: it counts only if no window holds
+        # it.
         GAP
     )
     first = int(inside[0])

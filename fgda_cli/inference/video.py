@@ -16,7 +16,7 @@ import numpy as np
 from ..data.video import library
 from ..runtime.files import whole_file
 
-# in which times are written
+# unit of the times in the file, seconds
 TICK = Fraction(1, 90_000)
 # Numbers of FFmpeg: colours are written as players assume them, and say so.
 LIMITED = 1

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..models.segmenter import Output
     from .offline import OfflineData
 
-# whose patches the modes are taken from, evenly spread over the source
+# source images that give the patches for the modes, evenly spread
 IMAGES = 2000
 
 

@@ -59,7 +59,7 @@ class Option(str, Enum):
 
 EVERY = frozenset(Option)
 
-# of the loss, a window's own where there are two resolutions
+# share of the detail window's own loss at two resolutions
 DETAIL_SHARE = 0.1
 
 
@@ -83,11 +83,11 @@ def unscaled(loss: Tensor) -> Tensor:
 class Engine:
     """Values that the training loop gives to a method."""
 
-    # of the run: every draw of a method comes from (seed, stream, iteration, position)
+    # the run's seed: every draw of a method comes from (seed, stream, iteration, position)
     seed: int = 0
     # batch norm's running statistics follow the target alone
     target_statistics: bool = False
-    # [256] by train id, on the device: of every cross-entropy
+    # weights of cross-entropy `[256]` by train id, on the device
     class_weights: Tensor | None = None
     autocast: Callable = nullcontext
     # loss scaling (fp16); the trainer adds a part's share of the step
@@ -125,7 +125,7 @@ class Method:
 
     Settings = MethodSettings
     supports: frozenset[Option] = frozenset()  # refused by default
-    # it sets batch norm itself, once: adapt.batch_norm is not used
+    # the method sets batch norm itself, once; adapt.batch_norm is not used
     fixed_norms = False
     uses_target = True
     # False: trained from a checkpoint, no source is opened
@@ -134,11 +134,11 @@ class Method:
     guarded = False
     # a step gives the network images in other colours, or put together of several
     changes_images = False
-    # overrides adapt.iterations
+    # replaces adapt.iterations; None: as the preset says
     iterations: int | None = None
     # zeroed between steps, not freed: less memory where the peak is not in the first pass of a step
     keeps_gradients = False
-    # of the target (data.target.border), in data.loader.Batch
+    # whether batches carry the target's border (data.target.border)
     reads_border: bool = False
 
     def __init__(self, model: Segmenter, settings: Any, engine: Engine | None = None):
@@ -160,7 +160,7 @@ class Method:
         self.images: Batch | None = None
         self.whole: Batch | None = None
 
-    # what a method may change
+    # hooks, which a method may override
 
     @classmethod
     def check(

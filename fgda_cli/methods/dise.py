@@ -99,7 +99,7 @@ class Dise(Method):
         if self.settings.perception == "vgg19":
             from ..models.perception import load_vgg19, vgg19_file
 
-            # one of them downloads
+            # one process downloads for all
             data.process_group.first_decides(lambda: int(vgg19_file().is_file()))
             self.references["perception"] = load_vgg19()
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..data.loader import Batch
     from .offline import OfflineData
 
-# of confidence, from 0 to 1
+# bins of confidence from 0 to 1
 BINS = 10_000
 
 
@@ -163,7 +163,7 @@ def thresholds(counts: Tensor, portion: float, ceiling: float) -> Tensor:
     """
     rising = counts.cumsum(1)
     rank = (portion * rising[:, -1:].to(transfer.widest(counts.device))).round().long()
-    # those that end before the place
+    # bins whose pixels all rank before the wanted one
     cells = (rising <= rank).sum(dim=1).clamp(max=BINS - 1)
     return torch.where(rising[:, -1] > 0, cells.float() / BINS, torch.ones(len(counts))).clamp(
         max=ceiling

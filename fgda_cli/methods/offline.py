@@ -80,7 +80,7 @@ def derive(
     return PreparedDataset(out)
 
 
-# its presence says that the product is whole
+# the file that marks a product as whole
 RECORD = "product.json"
 
 
@@ -97,7 +97,7 @@ class OfflineData:
     device: torch.device
     reporter: Reporter = Reporter()
     process_group: ProcessGroup = ProcessGroup()
-    # of the training that follows
+    # iterations of the training that follows
     iterations: int = 0
     # the encoder as it was pretrained. None: it never was
     imagenet_encoder: Callable[[], nn.Module | None] = lambda: None
@@ -196,7 +196,7 @@ class OfflineData:
                 self.reporter.say(f"{name}: reusing {folder}")
                 return 0
             for old in self.folder.glob(f"{name}-*"):
-                # of other dependencies
+                # an earlier product of the same name, made from other data
                 if old != folder and re.fullmatch(rf"{re.escape(name)}-[0-9a-f]{{16}}", old.name):
                     shutil.rmtree(old)
             make_folder(folder)

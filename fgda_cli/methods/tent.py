@@ -42,11 +42,11 @@ class Tent(Method):
     """
 
     Settings = TentSettings
-    # it trains norms that a tuned encoder keeps
+    # tent trains norm layers, which a tuned encoder keeps
     supports = EVERY - {Option.TUNED}
     uses_source = False
     fixed_norms = True
-    # it minimises entropy alone: a collapse is its global optimum
+    # a collapsed network is the global optimum of entropy alone
     guarded = True
 
     @classmethod

@@ -126,7 +126,7 @@ def is_torchscript(path: Path) -> bool:
             return any(
                 name.endswith(("/constants.pkl", "/extra/fgda.json")) for name in archive.namelist()
             )
-    # what damaged archives raise
+    # errors that damaged archives raise
     except (OSError, ValueError, RuntimeError, NotImplementedError, zipfile.BadZipFile):
         return False
 
@@ -273,7 +273,7 @@ def reorder_head(state: dict[str, Tensor], order: list[int]) -> dict[str, Tensor
     """Return the weights with their classes in another order: `order[k]` is the old position of new
     class k.
     """
-    # what a head has before these knows no classes
+    # layers of a head before these do not depend on the classes
     last = re.compile(r"(aux_|attention_)?head\.(\w+\.)*convs\.")
     return {
         name: value[order] if last.match(name) and value.ndim else value

@@ -17,7 +17,7 @@ from ..runtime.errors import FgdaError
 from . import metadata
 from .segmenter import Output
 
-# of the metadata
+# key of our facts in an exported file's metadata
 KEY = "fgda"
 VERSION = 1
 

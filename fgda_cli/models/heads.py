@@ -25,7 +25,7 @@ DPT_SCALES = (4, 2, 1, 0.5)
 FUSED_STRIDE = 8
 UPSCALE_STRIDES = (4, 8, 16, 32)
 UPSCALE_NORM_MOMENTUM = 0.01
-# whose last convolution starts without a bias, as mmsegmentation initialises it
+# heads whose last convolution starts as in mmsegmentation, with a bias of 0
 FROM_MMSEG = ("daformer", "segformer")
 
 

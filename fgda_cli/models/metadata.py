@@ -80,7 +80,7 @@ class Metadata(Record):
     metrics: dict[str, Number] | None = None
     verdict: VerdictRecord | None = None
     origin: str | None = None
-    # of an encoder that is trained in part: what is trained, the rest's hash, and its checkpoint
+    # if an encoder is trained in part: the trained part, the rest's hash, the rest's checkpoint
     adapters: dict[str, Any] | None = None
     frozen: str | None = None
     init: str | None = None

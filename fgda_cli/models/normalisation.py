@@ -68,7 +68,7 @@ def mix_statistics(model: nn.Module, batches: Iterable[Tensor], share: float) ->
         ):
             total += len(values) * moment.double()
             running.copy_(torch.lerp(before, moment, share))
-        # it normalises by these
+        # in eval mode the layer normalises by these running statistics
         layer.eval()
 
     def listen(layer: nn.BatchNorm2d, *_: Any) -> None:

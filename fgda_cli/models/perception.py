@@ -14,7 +14,7 @@ from .normalisation import Normalise
 from .weights import check_finite, download, plain_names, read_tensors, weight_folder
 
 WEIGHTS = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
-# of its layers: relu1_1, 2_1, 3_1, 4_1, 5_1
+# indices of the layers relu1_1, 2_1, 3_1, 4_1, 5_1
 SEEN = (1, 6, 11, 20, 29)
 
 

@@ -15,9 +15,9 @@ from .encoders import sides
 from .heads import LinearHead, SegformerNeck, resize
 from .segmenter import Detail, Output, Segmenter
 
-# of the pixels at which windows may begin: those that both resolutions' maps have
+# step of the pixels at which windows may begin: maps of both resolutions have them
 STRIDE = 8
-# of the windows that are computed together
+# pixels of the windows that a GPU computes together
 GPU_PIXELS = 1 << 22
 # top, bottom, left, right in pixels of the full image
 Box = tuple[int, int, int, int]
@@ -140,7 +140,7 @@ class TwoResolutions(Segmenter):
         self.forwards += 1
         high = min(self.detail[1], size[0])
         wide = min(self.detail[0], size[1])
-        # as published: not the last
+        # as published, the last position is never drawn
         top, left = (
             STRIDE
             * int(torch.randint(max(1, (whole - part + 1) // STRIDE), (), generator=generator))

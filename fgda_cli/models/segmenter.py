@@ -54,7 +54,7 @@ class Output(NamedTuple):
     aux_features: Tensor
     # the encoder's features, coarse ones last
     stages: tuple[Tensor, ...] = ()
-    # in training at two resolutions
+    # the detail window, in training at two resolutions
     detail: Detail | None = None
 
 
@@ -100,13 +100,13 @@ class Segmenter(nn.Module):
         self.dropout = nn.Dropout2d(dropout)
         self.feature_channels = self.feature_channels if self.neck is None else head_width
         self.num_classes = num_classes
-        # what a training mode does not reach: norms, and all of an encoder that is not trained
+        # modules that stay in eval mode while training: fixed norms, and a frozen encoder
         self.kept_in_eval: list[nn.Module] = []
         # how much of the encoder is trained, and names of the parameters that are not (tuning.py)
         self.tuned = "full"
         self.frozen: frozenset[str] = frozenset()
         self.feature_cache: FeatureCache | None = None
-        # at which size an image enters (set from a checkpoint)
+        # the size at which an image enters (set from a checkpoint)
         self.input_rule: InputRule | None = None
 
     def forward(self, images: Tensor, with_aux: bool = True) -> Output:
@@ -143,7 +143,7 @@ class Segmenter(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.modules.dropout._DropoutNd):
                 module.p = 0.0
-            # of the libraries' stochastic depth
+            # stochastic depth of timm and transformers
             elif hasattr(module, "drop_prob"):
                 module.drop_prob = 0.0
         return self

@@ -24,7 +24,7 @@ from .segmenter import Segmenter
 NAME = "default"
 BASE = ".base_layer."
 ATTENTION = re.compile(r"\.(attn|attention)\.")
-# of the image that shows which layers are called
+# height and width of the image that shows which layers are called
 PROBE = (64, 96)
 
 

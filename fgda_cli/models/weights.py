@@ -25,7 +25,7 @@ def weight_folder() -> Path:
     named = os.environ.get("FGDA_WEIGHTS")
     try:
         return Path(named or "~/.cache/fgda/weights").expanduser()
-    # as of a container's user
+    # a container's user may have no home
     except RuntimeError:
         raise FgdaError(
             "this user has no home folder: say where weights are kept, FGDA_WEIGHTS=/a/folder"
@@ -139,7 +139,7 @@ def flat_state(content: dict) -> dict:
     return content
 
 
-# of torch.compile, Lightning and mmsegmentation
+# prefixes of keys by torch.compile, Lightning and mmsegmentation
 WRAPPERS = ("_orig_mod.", "model.", "backbone.", "encoder.")
 
 

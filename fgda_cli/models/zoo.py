@@ -58,7 +58,7 @@ class Published(NamedTuple):
     method: str
     source: str
     target: str
-    # on the target's validation images unless `note` says otherwise. None: not on the page
+    # published mIoU on the target's validation images (or as `note` says); None: not published
     miou: float | None
     page: str
     # None: the page must be opened by hand
@@ -73,7 +73,7 @@ class Published(NamedTuple):
     member: str = ""
     # bytes. None: not on the page
     size: int | None = None
-    # its first digits; "": not on the page
+    # the first digits of the file's hash; "": not published
     sha256: str = ""
 
     @property

@@ -31,7 +31,7 @@ class Reporter:
 
     quiet: bool = False
     color: bool = True
-    # what was decided for the user, for log.txt and --json; kept where a list is given
+    # decisions made for the user, for log.txt and --json; None: they are not kept
     decisions: list[str] | None = None
     # every warning, for log.txt
     warned: list[str] = field(default_factory=list)

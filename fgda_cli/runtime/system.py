@@ -47,7 +47,7 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):  # another C library
         return False
-    # of malloc.h
+    # the option's number in malloc.h
     trim_threshold = -1
     mmap_max = -4
     mallopt(mmap_max, 0)
@@ -73,7 +73,7 @@ def on_signal(name: str, handler: Callable[[int, Any], Any] | int) -> None:
         return
     try:
         signal.signal(number, handler)
-    # not the main thread: a notebook, a server
+    # Only the main thread may set it; a notebook or a server calls from another.
     except ValueError:
         pass
 

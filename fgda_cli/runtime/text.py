@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 # levels of a YAML document
 DEEPEST = 40
-# of a YAML document, aliases counted as often as they are used
+# nodes of a YAML document at most; an alias counts as often as it is used
 MOST_NODES = 100_000
 # bytes of a file that a person writes
 LONGEST_FILE = 16_000_000

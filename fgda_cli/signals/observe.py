@@ -29,7 +29,7 @@ from ..runtime.devices import Precision
 
 # pixels of a frame whose features are compared
 FEATURES = 24
-# of soft neighbourhood density ([SND])
+# temperature of soft neighbourhood density ([SND])
 DENSITY_TEMPERATURE = 0.05
 VIEWS = ("mirror", "scale", "light")
 # What each signal says; all are means over the frames, from 0 to 1 but for bn_distance and

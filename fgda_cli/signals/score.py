@@ -34,11 +34,11 @@ SMALL = 1.0
 # probabilities from which the sign of a change, or that it is small, is told; below: "cannot tell"
 SURE = 0.84
 LIKELY = 0.5
-# of the diversity that it had: below, a network has collapsed, whatever else
+# share of its former diversity below which a network counts as collapsed
 FEWER = 0.65
 # share of pixels from which a class counts as seen
 SEEN = 0.003
-# of its share: what has less left is gone
+# share of its former pixels below which a class counts as vanished
 VANISHED = 0.1
 # change of a class's share of all pixels that is worth a look
 MOVED = 0.03

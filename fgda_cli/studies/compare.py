@@ -34,7 +34,7 @@ class Scene:
     truth: np.ndarray | None = None
     classes: ClassSet | None = None
     name: str = ""
-    # of each checkpoint: train_ids, entropy
+    # one for each checkpoint: train_ids, entropy
     predictions: list[dict[str, np.ndarray]] = field(default_factory=list)
 
 

@@ -33,7 +33,7 @@ from .compare import from_dataset
 SCENES = (200, 50)
 # scenes on the comparison sheet
 SHOWN = 4
-# of the time of training: validations, checkpoints and the verdict
+# total time over the time of training steps: validations, checkpoints, the verdict
 BESIDE = 1.2
 
 

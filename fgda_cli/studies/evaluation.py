@@ -82,7 +82,7 @@ def kept_below(report: Path | None, process_group: ProcessGroup) -> Iterator[Pat
             shutil.rmtree(folder, ignore_errors=True)
 
 
-# of the images, for intervals
+# draws of the images, for intervals
 RESAMPLES = 1000
 
 
@@ -103,7 +103,7 @@ class EvaluationOptions:
     report: Path | None = None
     threads: int | None = None
     extras: Extras = Extras()
-    # one result, of the mean of all checkpoints' probabilities
+    # average all checkpoints' probabilities: one result
     mean: bool = False
 
 

@@ -23,12 +23,12 @@ from ..runtime.record import recorded
 from ..settings import Data
 from ..signals.observe import Frames, frames_of, observe
 
-# of the images that are looked at
+# width at which images are compared, pixels
 WIDTH = 256
-# of height, L, a, b in the crude guess of classes
+# bins of height, L, a, b in the crude guess of classes
 BINS = (8, 6, 6, 6)
 BANDS = 32  # of the spectrum
-# of the height: so much further up or down the target's layout lies as of another view
+# share of the height by which a shifted layout counts as another view
 SHIFTED = 0.06
 # share of the source's pixels below which a class is rare
 RARE = 0.005

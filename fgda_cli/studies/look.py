@@ -72,7 +72,7 @@ def viewer(
         },
     }
     markup = (VISUAL / "look.html").read_text(encoding="utf-8")
-    # no name of a class or file ends the script
+    # A name with </script> in it must not end the script.
     return markup.replace("@DATA@", json.dumps(data, ensure_ascii=False).replace("<", "\\u003c"))
 
 
@@ -104,7 +104,7 @@ def _frame(
         "entropy": [_data("webp", _grey(one["entropy"], size), QUALITY) for one in predictions],
         "unsure": [float(one["entropy"].mean()) for one in predictions],
         "changed": 100 * float(np.mean(ids[0] != ids[-1])),
-        # of the pixels, by class, as the last checkpoint sees them
+        # share of the pixels by class, as the last checkpoint predicts them
         "shares": (np.bincount(ids[-1].ravel(), minlength=256)[: len(classes)] / ids[-1].size)
         .round(5)
         .tolist(),

@@ -32,9 +32,9 @@ from ..visual.pictures import contact_sheet, overlay
 from .compare import Scene
 from .look import look_page
 
-# of the chosen frames stand in the page, at most
+# most frames in the page
 LOOKED_AT = 50
-# of a frame's pixels: a class that holds less may be noise
+# smallest share of a frame's pixels that counts as a class: less may be noise
 PRESENT = 0.002
 # the largest number of float16
 HALF = 65504.0

@@ -26,15 +26,15 @@ from ..training.speed import Measure, minutes_of_stages, seconds_a_step
 
 # images whose sizes are read
 LOOKED_AT = 24
-# of the iterations: fewer train no model
+# smallest share of the preset's iterations: fewer train no model
 LEAST_SHARE = 0.25
-# of a training image, the smallest first
+# sizes of a training image to choose from, in pixels
 PIXELS = (32_768, 53_248, 76_800, 131_072, 262_144, 524_288)
 # the recipe whose settings, sizes apart, are taken over
 BASE = "carla2kitti"
 # percent of the simulator's images
 HELD_OUT = 15
-# below these, nothing is held out
+# with fewer images, none is held out
 FEW_IMAGES = 20
 
 
@@ -45,7 +45,7 @@ class Footage:
     place: Path
     size: tuple[int, int]
     count: int
-    # of those looked at, how many have another shape
+    # number of images seen that have another shape
     others: int
     looked_at: int
     seconds: float

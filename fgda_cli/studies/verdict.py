@@ -87,7 +87,7 @@ class Study:
     checkpoints: list[ObservedCheckpoint]
     classes: ClassSet
     frames: Frames
-    # where the frames are from
+    # the frames' origin in words
     what: str
     notes: list[str] = field(default_factory=list)
 

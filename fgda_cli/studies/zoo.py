@@ -23,7 +23,7 @@ from ..runtime.errors import FgdaError, UsageError
 from ..runtime.files import make_folder, writing
 from ..runtime.reporter import Reporter
 
-# whose sizes the published networks were trained at
+# the preset with the sizes that the published networks were trained at
 PRESET = "gta2city"
 
 
@@ -55,7 +55,7 @@ def import_checkpoint(
         model.load_state_dict(state, strict=False)
     except RuntimeError as error:
         raise FgdaError(f"{path}: {' '.join(str(error).split())[:160]}") from error
-    # as their authors resize
+    # the authors resize by bicubic
     rule = foreign.rule or InputRule(preset.data.evaluation.size, None, "bicubic")
     facts = {"stage": "import", "origin": path.name}
     return {
@@ -70,7 +70,7 @@ def import_checkpoint(
 
 
 SUFFIXES = (".pth", ".ckpt", ".pt", ".pth.tar")
-# of a download; seconds without an answer
+# attempts of a download; seconds to wait for an answer
 RETRIES = 2
 TIMEOUT = 30
 BLOCK = 2**20
@@ -90,7 +90,7 @@ def get(name: str, reporter: Reporter, trust: bool = False) -> Path:
         return ours
     make_folder(zoo.folder())
     published = zoo.folder() / f"{name}.published"
-    # else a person put it there, and only a person deletes it
+    # a file that was there before is a person's, and stays
     is_ours = not published.is_file()
     if is_ours:
         _download(entry, published, reporter)
@@ -142,7 +142,7 @@ def _download(entry: Published, path: Path, reporter: Reporter) -> None:
             done = so_far // 2**20
             advance(step, total=max(1, -(-total // 2**20)) if total else None)
 
-        # what requests raises is an OSError too
+        # requests' errors are OSErrors too
         with writing(path):
             try:
                 gdown.download(

@@ -135,7 +135,7 @@ def check_loggers(preset: Preset) -> None:
         if name != "tensorboard":
             library(name)
         if name == "mlflow" and "MLFLOW_TRACKING_URI" not in os.environ:
-            # of the store in the run folder
+            # the database of mlflow's store in the run folder needs it
             library("sqlalchemy", "mlflow")
 
 

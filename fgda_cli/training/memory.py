@@ -68,7 +68,7 @@ class LiveMemory(TorchDispatchMode):
 
 
 META = torch.device("meta")
-# of a GPU: the driver's context, and what cuDNN's kernels take for themselves
+# bytes of a GPU that the driver's context and cuDNN's kernels take
 OVERHEAD = 2**30
 
 
@@ -82,7 +82,7 @@ class Memory:
     others: int
     gradients: int
     optimizers: int
-    # what a step keeps for its backward passes, at most
+    # largest sum of what a step keeps for its backward passes, bytes
     activations: int
     peak: int
 

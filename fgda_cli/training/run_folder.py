@@ -28,12 +28,12 @@ AT_ONCE = {
 }
 # the ids under which trackers know the run (loggers.py)
 TRACKED = ("mlflow-run.txt", "wandb-run.txt")
-# what this one does not read
+# sections of the preset that a stage does not read
 OTHER_STAGE = {
     "pretrain": ("adapt.", "data.target.labelled", "run.select"),
     "adapt": ("pretrain.", "methods.source-only."),
 }
-# of a stage: what --extend may change
+# keys of a stage that --extend may change
 LENGTH_KEYS = ("iterations", "schedule_iterations")
 
 
@@ -46,7 +46,7 @@ class Identity:
     stage: str
     method: str
     init: str | None = None
-    # of the start's weights: the path alone does not say that they are the same
+    # hash of the start's weights: another file may lie at the same path later
     init_hash: str | None = None
     # hash of the training images, as they are prepared
     data: str | None = None
@@ -81,10 +81,10 @@ class RunFolder:
         began = any(path.is_file() for path in (self.last, self.final, self.metrics))
         if self.record.is_file() and began:
             self._compare(wanted, identity, extend)
-        # of a run that never began, nothing is worth keeping
+        # a run that never began holds nothing worth keeping
         if extend or not began:
             write_text(self.record, dump_yaml(wanted))
-        # its presence says that the run is finished
+        # a final.pth marks the run as finished
         if extend:
             self.final.unlink(missing_ok=True)
 

@@ -48,7 +48,7 @@ from .validation import check_selection, make_validators
 
 # points of mIoU in the last quarter of training: more, and it was too short
 STILL_RISES = 1.0
-# what a run folder may hold; of a finished run nothing is built
+# states of a run folder; for a FINISHED one nothing is built
 NEW, STARTED, LONGER, FINISHED = range(4)
 
 
@@ -390,7 +390,7 @@ def build(plan: Plan, run: RunFolder, resumed: dict | None) -> TrainState:
     began = None
     if plan.init is None and resumed is None:
         say_licence(preset.model, job.reporter)
-    # what is not trained is not in last.pth
+    # last.pth holds only what is trained: the rest is loaded from the start
     if resumed is None or preset.model.tune != "full":
         began = initialise(model, preset, plan.init, classes=data.classes)
     tune(model, preset.model)

@@ -45,7 +45,7 @@ class TrainState:
     spent: float = 0.0
     # the start's weights until its signals are observed; not saved
     began: dict[str, Tensor] | None = None
-    # on which signals are observed, where a time limit made them fewer
+    # number of frames for the signals, if a time limit reduced it
     frames: int | None = None
     base_lrs: dict[str, list[float]] = field(init=False)  # before any decay
 

@@ -12,15 +12,15 @@ from dataclasses import dataclass
 
 from ..runtime.system import stop_signals
 
-# no signal has this number
+# stands for a signal; no real one has this number
 OUT_OF_TIME = 1000
 # validations within a time limit, at most
 LOOKS = 8
-# of the time, at most, that validations take
+# largest share of the time that validations take
 SCORING = 0.1
-# of the time limit, in which the speed is measured
+# share of the time limit in which the speed is measured
 PLANNED_AFTER = 0.04
-# iterations that say nothing of the speed
+# first iterations, which are slower than the rest and not measured
 WARM_UP = 2
 
 

@@ -99,7 +99,7 @@ class Trainer:
     stage: Stage
     preset: Preset
     run: RunFolder
-    # what every checkpoint says of itself: stage, method, classes, input rule
+    # facts that every checkpoint holds: stage, method, classes, input rule
     header: dict[str, Any]
     validators: Validators
     reporter: Reporter
@@ -278,7 +278,7 @@ class Trainer:
             terms = self.process_group.mean_terms(self.step_parts(batch))
         self.process_group.average_gradients(state.parameters())
         scaler = state.precision.scaler
-        # with loss scaling, overflowing gradients are met by a smaller scale
+        # With loss scaling, the scaler answers overflowing gradients by a smaller scale.
         norm = next(iter(terms.values())).new_zeros(()) if scaler else state.gradient_norm()
         self.soundness.take(state.iteration + 1, norm, terms)
         if self.preset.optim.clip_norm:

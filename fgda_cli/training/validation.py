@@ -27,7 +27,7 @@ from ..signals.observe import Frames, Observed, frames_of, observe
 from ..signals.score import FEW_FRAMES, Verdict, score, verdict_on
 from .datasets import Datasets
 
-# of the target, evenly spread over its training images
+# frames for the signals, evenly spread over the target's training images
 FRAMES = 40
 
 
@@ -43,7 +43,7 @@ class LabelFree:
     precision: Precision
     before: Observed | None = None
     after: Observed | None = None
-    # whose network `after` is of
+    # iteration of the network that gave `after`
     iteration: int | None = None
 
     def fit(self, state: dict, limit: float) -> None:
@@ -93,7 +93,7 @@ class Validators:
     by_labels: Callable[[dict], dict[str, Any]] | None = None
     label_free: LabelFree | None = None
     picks_by_labels: bool = True
-    # on held-out source images; picks, where there is one
+    # scores held-out source images; if there is one, it picks the best checkpoint
     by_source: Callable[[dict], dict[str, Any]] | None = None
 
     @property

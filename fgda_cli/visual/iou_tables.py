@@ -84,7 +84,7 @@ def _beside(headings: list[str], results: list[dict[str, Any]], means: bool):
     """A column a checkpoint, a row a class that any of them has."""
     from rich.table import Table
 
-    # of several, what belongs to one would not fit
+    # columns that belong to one result do not fit beside several
     is_alone = len(results) == 1 and means
     columns = columns_of(results[0]) if is_alone else []
     table = Table()

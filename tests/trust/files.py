@@ -103,24 +103,29 @@ def manifests(world: World) -> Iterator[Case]:
     }.items():
         yield f"manifest {name}", lambda n=name, c=content: case(n, c)
     yield "manifest: image is a link out of the folder", lambda: link_out(world, source)
-    yield "manifest: label damaged", lambda: damaged(world, source, "labels")
-    yield "manifest: image damaged", lambda: damaged(world, source, "images")
+    yield "manifest: label damaged", lambda: damaged(world, source, "label")
+    yield "manifest: image damaged", lambda: damaged(world, source, "image")
+
+
+def file_of(data: Path, part: str) -> Path:
+    """The first image or label of a prepared data set's split val."""
+    manifest = json.loads((data / "manifest.json").read_text())
+    return data / manifest["splits"]["val"][0][part]
 
 
 def link_out(world: World, source: Path) -> None:
     folder = world.folder("linkout")
     shutil.copytree(source, folder / "data")
-    (folder / "secret.png").write_bytes(next((source / "images/val").rglob("*.png")).read_bytes())
-    image = next((folder / "data/images/val").rglob("*.png"))
-    image.unlink()
-    image.symlink_to(folder / "secret.png")
+    image = file_of(folder / "data", "image")
+    image.rename(folder / "secret.bmp")
+    image.symlink_to(folder / "secret.bmp")
     clear(call("evaluate", world.checkpoint, "--data", folder / "data"), (1,), "outside its folder")
 
 
 def damaged(world: World, source: Path, part: str) -> None:
     folder = world.folder("damaged")
     shutil.copytree(source, folder / "data")
-    path = next(p for p in (folder / "data" / part / "val").rglob("*") if p.is_file())
+    path = file_of(folder / "data", part)
     path.write_bytes(path.read_bytes()[:40])
     clear(call("evaluate", world.checkpoint, "--data", folder / "data"), (1,), path.name)
 

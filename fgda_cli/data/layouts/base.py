@@ -72,12 +72,12 @@ class About:
 class Layout(About):
     """A data set that lies as its authors publish it."""
 
-    # of training images, width and height
+    # width and height of training images
     size: tuple[int, int]
     fill: Fill
     # returns train ids `[H,W]`, raises BadFile; a function of a module, for other processes call it
     read_label: ReadLabel
-    # which the root has
+    # folders that the root must have
     folders: tuple[str, ...] = ()
     classes: ClassSet = CITYSCAPES
     # no: a re-packing with train ids, which would be read as label ids, is refused
@@ -141,7 +141,7 @@ class OwnFiles:
     label_suffix: str | None = None
     only: tuple[str, ...] = ()
     split: str = "train"
-    # of a video's frames
+    # frames to take from a video: 2s, or 30
     every: str | None = None
     # also take label maps that lie among unlabelled images
     label_maps: bool = False

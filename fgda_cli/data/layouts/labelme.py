@@ -163,7 +163,7 @@ def _mask(text: Any) -> np.ndarray:
             return np.asarray(image.convert("1")).astype(np.uint8)
     except BadFile:
         raise
-    # as for image files: whatever Pillow raises for damaged bytes
+    # Pillow raises many kinds of errors for damaged bytes
     except Exception as error:
         raise BadFile(f"a mask that cannot be read ({type(error).__name__})") from error
 

@@ -124,7 +124,7 @@ class Street:
                     [(x, 0, z), (x + 0.5, 0, z), (x + 0.5, 0, z + 3), (x, 0, z + 3)], paint, None
                 )
 
-    # what stands beside the road
+    # objects beside the road
 
     def plan_houses(self) -> None:
         rng = self.rng
@@ -246,7 +246,7 @@ class Street:
             return self.road_left - share * self.walk_left
         return self.road_right + share * self.walk_right
 
-    # what moves
+    # objects that move
 
     def plan_traffic(self) -> None:
         rng = self.rng

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 Sampling = Literal["uniform", "class_balanced", "rare_class"]
-# a class is trusted as if the teacher had been right on so many
+# prior: the teacher counts as right on this many pixels of each class
 PRIOR_PIXELS = 500.0
 
 
@@ -122,7 +122,7 @@ class SelfTraining(Method):
                 )
                 if name not in held
             ]
-            # of all tensors in a few kernels
+            # _foreach: all tensors in a few kernels
             slow, fast = map(list, zip(*pairs, strict=True))
             torch._foreach_lerp_(slow, fast, 1 - factor)
             torch._foreach_copy_([*teacher.buffers()], [*self.model.buffers()])
@@ -286,7 +286,7 @@ class SelfTraining(Method):
         """
 
         classes = self.model.num_classes
-        # of n classes in order, which are pasted
+        # row n: which of n classes, in order, are pasted
         table = torch.zeros(classes + 1, 256, dtype=torch.bool)
         for n in range(1, classes + 1):
             order = torch.randperm(

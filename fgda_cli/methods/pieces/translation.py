@@ -83,7 +83,7 @@ class Generator(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         size = images.shape[-2:]
-        # what two strides need
+        # two layers of stride 2 need sides that 4 divides
         beyond = [-side % 4 for side in size]
         x = self.enter(nn.functional.pad(images, (0, beyond[1], 0, beyond[0]), mode="replicate"))
         for block in self.blocks:

@@ -46,7 +46,7 @@ class Input(NamedTuple):
     std: tuple[float, float, float]
 
 
-# what most networks were pretrained on
+# the input that most networks were pretrained on
 IMAGENET = Input(False, 255.0, (0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 NAMED_BY_COLON = ("timm", "mit", "adapter", "dinov2")
 

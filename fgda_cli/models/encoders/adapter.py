@@ -325,7 +325,7 @@ class AdapterEncoder(PlainTransformer):
                 nn.init.zeros_(layer.bias)
         for layer in self.modules():
             if isinstance(layer, DeformableAttention):
-                # its linear layers were drawn above
+                # its linear layers were initialised above
                 layer.reset_parameters()
         for values, std in (
             (self.cls_token, 1e-6),

@@ -19,7 +19,7 @@ DEPTHS = {
     "b0": (2, 2, 2, 2), "b1": (2, 2, 2, 2), "b2": (3, 4, 6, 3), "b3": (3, 4, 18, 3),
     "b4": (3, 8, 27, 3), "b5": (3, 6, 40, 3),
 }  # fmt: skip
-# of block and stage norms; the library has torch's 1e-5 throughout
+# eps of block and stage norms, as published; the library has torch's 1e-5
 EPS = 1e-6
 # NVIDIA's, and mmsegmentation's, in the library's terms
 NAMES = (

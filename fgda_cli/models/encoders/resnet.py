@@ -120,7 +120,7 @@ def _constants(
     device = scale.device.type
     # the meta device knows no autocast
     if device != "meta" and torch.is_autocast_enabled(device):
-        # as each convolution would
+        # autocast rounds a convolution's bias so
         shift = shift.to(torch.get_autocast_dtype(device))
     return scale, shift
 

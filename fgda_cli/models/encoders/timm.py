@@ -306,7 +306,7 @@ def _loaded(make: Callable[..., nn.Module], name: str, state: dict[str, Tensor])
     logger = logging.getLogger("timm")
     before = logger.level
     try:
-        # it tells of the classifier, which no encoder has
+        # timm reports the missing classifier, which no encoder has
         logger.setLevel(logging.ERROR)
         return make(
             pretrained=True,

@@ -19,7 +19,7 @@ from .network import Foreign, blocks, classes_of
 TWO_HEADS = {"layer6.conv2d_list": "head.convs", "layer5.conv2d_list": "aux_head.convs"}
 ONE_HEAD = {"layer5.conv2d_list": "head.convs"}  # on layer4
 UNTRAINED_BRANCHES = (2, 3)
-# of SAC's network; its momentum network lies beside it under slow_net
+# prefix of SAC's network; its momentum network lies under slow_net
 SAC_PREFIX = "backbone.model."
 
 
@@ -88,7 +88,7 @@ def recognise(path: Path, content: dict) -> str | None:
 def read(path: Path, content: dict, kind: str, trust: bool) -> Foreign:
     how = FORMATS[kind]
     flat = flat_of(content, kind)
-    # of one level: layer5 is then the head on layer4
+    # a network of one level: layer5 is the head on layer4
     if how.heads is TWO_HEADS and not any(key.startswith("layer6.") for key in flat):
         how = how._replace(heads=ONE_HEAD)
     state = translate(flat, how)

@@ -48,13 +48,13 @@ HEADS = {
 NEVER_RUN = {"segformer": ("conv_seg.",)}  # of its base class
 # ResNetV1c's stem of three convolutions, in timm's names
 STEM = {0: "conv1.0", 1: "conv1.1", 3: "conv1.3", 4: "conv1.4", 6: "conv1.6", 7: "bn1"}
-# by the blocks of layer3
+# the network by its number of blocks in layer3
 RESNETS = {6: "resnet50c", 23: "resnet101c"}
 DILATIONS = (6, 12, 18, 24)
 # tested on, by default
 CITYSCAPES_AT = (1024, 512)
 ACDC_AT = (960, 540)
-# by the blocks of stage 3
+# the encoder by its number of blocks in stage 3
 SIZES = {depths[2]: size for size, depths in mit.DEPTHS.items() if size not in ("b0", "b1")}
 
 
@@ -230,7 +230,7 @@ def head_of(state: dict[str, Tensor], kind: str) -> dict[str, Tensor]:
     for key, value in state.items():
         if key.startswith(NEVER_RUN.get(kind, ())):
             continue
-        # which is said to be unexpected
+        # the loader will report this key as unexpected
         name = renamed(key, HEADS[kind]) or f"decode_head.{key}"
         is_linear = ".projections." in name and value.ndim == 2
         weights[name] = value[:, :, None, None] if is_linear else value

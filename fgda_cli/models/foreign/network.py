@@ -17,11 +17,11 @@ class Foreign(NamedTuple):
 
     kind: str
     state: dict[str, Tensor]
-    # of the preset's `model` section
+    # keys of the preset's `model` section
     model_keys: dict[str, Any]
     classes: ClassSet
     iteration: int | None
-    # what was decided that a person should know
+    # decisions that the user is told
     notes: list[str]
     # The size at which its authors evaluate. None: the preset's, by bicubic, as most do.
     rule: InputRule | None = None
