@@ -124,6 +124,23 @@ def test_named_files_and_functions_exist():
             assert hasattr(losses, name), (page.name, name)
 
 
+def test_the_docs_know_every_method_and_data_set():
+    from fgda_cli.data.layouts import OWN, all_layouts
+    from fgda_cli.methods.registry import method_names
+
+    pages = {page.name: page.read_text() for page in PAGES}
+    missing = [name for name in method_names() if f"### {name}\n" not in pages["methods.md"]]
+    assert not missing, f"docs/methods.md has no heading for {', '.join(missing)}"
+    count = len(method_names())
+    assert f"**Methods**: {count}, " in pages["README.md"]
+    assert f"the {count} methods" in pages["choosing.md"]
+    assert f"{count - 3} others" in pages["glossary.md"]
+    published = [name for name in all_layouts() if name not in OWN]
+    assert f"**Data**: {len(published)} published data sets" in pages["README.md"]
+    for name in published:
+        assert f"`{name}`" in pages["data.md"], f"docs/data.md does not name {name}"
+
+
 def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text().split()) <= 1000
 
