@@ -200,7 +200,6 @@ class TrainState:
             "optimizers": {
                 name: optimizer.state_dict() for name, optimizer in self.optimizers.items()
             },
-            "random": torch.random.get_rng_state(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -237,4 +236,3 @@ class TrainState:
             optimizer.load_state_dict(state["optimizers"][name])
         if self.precision.scaler and state["scaler"]:
             self.precision.scaler.load_state_dict(state["scaler"])
-        torch.random.set_rng_state(state["random"])

@@ -158,8 +158,8 @@ def kills_of_prepare(world: World) -> Iterator[Case]:
             2,
         )
         process = start(*command)
-        until(lambda: (out / "gta5/images").exists(), process)
-        time.sleep(rng.uniform(0, 0.25))
+        assert until(lambda: is_preparing(out), process), f"ended too early: {finish(process)}"
+        time.sleep(rng.uniform(0, 0.1))
         workers = children(process)
         kill(process)
         time.sleep(0.3)
@@ -171,6 +171,11 @@ def kills_of_prepare(world: World) -> Iterator[Case]:
         shutil.rmtree(out)
 
     yield from ((f"kill -9 in prepare, {number + 1}", one_kill) for number in range(KILLS))
+
+
+def is_preparing(out: Path) -> bool:
+    """Whether a preparation has begun to write images."""
+    return any(path.is_file() and path.suffix == ".bmp" for path in out.rglob("*"))
 
 
 def alive(pid: int) -> bool:
@@ -330,7 +335,7 @@ def signals(world: World) -> Iterator[Case]:
                 2,
                 "--data-root",
             ),
-            lambda out: (out / "gta5/images").is_dir(),
+            is_preparing,
         ),
         "predict": (
             ("predict", world.checkpoint, photos, "--out"),
@@ -376,7 +381,7 @@ def killed_preparer(world: World) -> None:
         "--data-root",
         out,
     )
-    assert until(lambda: (out / "gta5/images").is_dir() and len(children(process)) >= 2, process)
+    assert until(lambda: is_preparing(out) and len(children(process)) >= 2, process)
     os.kill(children(process)[-1], signal.SIGKILL)
     clear(finish(process), [1], "a worker process was killed", "run the same command to go on")
 
