@@ -141,6 +141,21 @@ def test_the_docs_know_every_method_and_data_set():
         assert f"`{name}`" in pages["data.md"], f"docs/data.md does not name {name}"
 
 
+EXAMPLES = [
+    (page.name, example)
+    for page in PAGES
+    for example in re.findall(r"```python\n(.*?)```", page.read_text(), re.S)
+    if re.search(r"^print\(.*\)  # ", example, re.M)
+]
+
+
+@pytest.mark.parametrize("page, example", EXAMPLES, ids=[page for page, _ in EXAMPLES])
+def test_an_example_prints_what_it_says(page, example, capsys):
+    exec(compile(example, page, "exec"), {})
+    said = re.findall(r"^print\(.*\)  # (.*)$", example, re.M)
+    assert capsys.readouterr().out.splitlines() == said
+
+
 def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text().split()) <= 1000
 
