@@ -122,7 +122,7 @@ def fill(task: Task, listing: Listing, reporter: Reporter, workers: int) -> Summ
     check_destination(
         task.out, task.raw, [path for path in files if not path.is_relative_to(task.out / FRAMES)]
     )
-    with alone_in(task.out, "--name or --out"):
+    with alone_in(task.out, "--name or --data-root"):
         former = former_manifest(task.out)
         _check_former(task, listing, former)
         for note in _changed_facts(task, listing, former):
@@ -200,7 +200,7 @@ def check_destination(out: Path, raw: dict[str, str], files: Iterable[Path] = ()
                     else "contains"
                 )
                 + f" the raw data of --{option} {text}: nothing is written there\ngive another"
-                " --name or --out"
+                " --name or --data-root"
             )
         prepared = next((folder for folder in (there, *there.parents) if is_dataset(folder)), None)
         if prepared is not None:
@@ -215,13 +215,13 @@ def check_destination(out: Path, raw: dict[str, str], files: Iterable[Path] = ()
         if real.is_relative_to(here):
             raise UsageError(
                 f"{path} leads into {out}, to which the data set would be written: give another"
-                " --name or --out"
+                " --name or --data-root"
             )
     foreign = next(_foreign(out), None)
     if foreign is not None:
         raise UsageError(
             f"{out} holds {foreign.relative_to(out)}, which no data set of fgda names: nothing is"
-            " written there\ngive another --name or --out"
+            " written there\ngive another --name or --data-root"
         )
 
 
@@ -478,7 +478,7 @@ def _check_space(task: Task, images: int, reporter: Reporter) -> None:
         smaller = "--cache png, or " if task.cache == "raw" else ""
         raise FgdaError(
             f"{task.out} needs about {_megabytes(needed)} for {images} images, but"
-            f" {_megabytes(free)} are free\nuse {smaller}a smaller --size, or another --out"
+            f" {_megabytes(free)} are free\nuse {smaller}a smaller --size, or another --data-root"
         )
 
 

@@ -402,7 +402,7 @@ def _remedy(root: Path, name: str) -> str:
     if name in layout_names() or name.startswith("playground"):
         return (
             f": run `fgda prepare {'playground' if name.startswith('playground') else name} --root"
-            f" RAW --out {root}`"
+            f" RAW --data-root {root}`"
         )
     there = sorted(path.parent.name for path in root.glob("*/manifest.json"))
     near = difflib.get_close_matches(name, there, 1, cutoff=0.5)

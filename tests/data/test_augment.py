@@ -107,3 +107,10 @@ def test_the_published_jitter_changes_a_dark_image_twice_as_much():
         ]
         change[kind] = float(torch.stack([(one - image).abs().mean() for one in made]).mean())
     assert 21 < change["kornia"] < 30 and 10 < change["torchvision"] < 16
+
+
+def test_crops_reach_both_ends_of_an_image():
+    rng = np.random.default_rng(0)
+    boxes = {augment.random_box((12, 9), (8, 8), rng) for _ in range(400)}
+    assert boxes == {(left, top) for left in range(5) for top in range(2)}
+    assert augment.random_box((8, 4), (8, 8), rng) == (0, 0)
