@@ -62,6 +62,8 @@ def test_bicubic_is_pillows(size):
     [
         (InputRule((1024, 512)), (2048, 1024), (1024, 512)),
         (InputRule((1024, 512)), (2000, 1024), (1024, 512)),  # within 5 %
+        (InputRule((2048, 512), within=True), (1000, 1000), (512, 512)),
+        (InputRule((2048, 512), within=True), (2000, 100), (2048, 102)),
         # squeezed as in training
         (InputRule((256, 192), trained_on=(960, 540)), (960, 540), (256, 192)),
         (InputRule((256, 192), trained_on=(960, 540)), (640, 480), (256, 192)),
