@@ -181,6 +181,15 @@ def test_class_weights_multiply_true_labels_and_no_guesses(name):
         assert weighted["seg"] == pytest.approx(7 * plain["seg"], rel=1e-5)
 
 
+def test_void_is_no_class_of_the_mix():
+    method = make("dacs", False, torch.float32)
+    truth = torch.tensor([[0, 1, 2], [255, 255, 3]])
+    for method.iteration in range(40):
+        pasted = method.pasted_pixels(truth, 0)
+        assert not pasted[truth == 255].any() and pasted.sum() == 2
+    assert not method.pasted_pixels(torch.full((2, 3), 255), 0).any()
+
+
 def test_of_mixed_images_class_weights_multiply_the_pasted_pixels_alone():
     def gradient(weight: float) -> tuple[torch.Tensor, torch.Tensor]:
         method = make("dacs", False, torch.float32)
