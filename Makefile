@@ -13,7 +13,7 @@ demo: $(DEMO)
 test: $(STAMP)
 	$(VENV)/bin/python -m pytest -n 2 --dist worksteal
 
-# Kill, stop, starve and misuse the commands on purpose: about half an hour.
+# Kill, stop, starve and misuse the commands on purpose: about a quarter of an hour.
 trust: $(STAMP)
 	$(VENV)/bin/python -m pytest tests/trust -m slow
 

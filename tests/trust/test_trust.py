@@ -1,5 +1,5 @@
-"""Everything that may go wrong, done on purpose: `make trust` runs all of it, which takes half an
-hour; `make test` runs all kinds and every twenty-fourth case of fuzz.
+"""Everything that may go wrong, done on purpose: `make trust` runs all of it, which takes a quarter
+of an hour; `make test` runs all kinds and every twenty-fourth case of fuzz.
 
 `faults` kills, stops, starves and breaks real processes. `fuzz` feeds malformed files and words to
 the command line. `kinds` repeats what was once wrong in silence. `exports` writes every kind of
