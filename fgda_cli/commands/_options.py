@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Optional, Union, get_args, get_origi
 
 import typer
 from typer.core import TyperCommand
-from typer.models import OptionInfo
+from typer.models import ArgumentInfo, OptionInfo
 
 from ..runtime.distributed import ranks
 from ..runtime.errors import FgdaError, UsageError
@@ -177,6 +177,10 @@ MaxPixels = Annotated[
         rich_help_panel=COMPUTE,
     ),
 ]
+Recursive = Annotated[
+    bool,
+    typer.Option("--recursive", "-r", help="Include folders inside folders.", rich_help_panel=DATA),
+]
 LabelMaps = Annotated[
     bool,
     typer.Option(
@@ -210,11 +214,15 @@ TYPE_NAMES = {str: "TEXT", int: "N", float: "X", Path: "PATH", bool: ""}
 
 
 def name_types(command: Callable) -> Callable:
-    """Give the options of a command short names of their types for --help, and flags none."""
+    """Give the options of a command short names of their types for --help, flags none, and
+    arguments their own name.
+    """
     command.__annotations__ = get_type_hints(command, include_extras=True)
-    for hint in command.__annotations__.values():
+    for name, hint in command.__annotations__.items():
         for info in getattr(hint, "__metadata__", ()):
-            if isinstance(info, OptionInfo) and info.metavar is None:
+            if isinstance(info, ArgumentInfo):
+                info.metavar = info.metavar or name.upper()
+            elif isinstance(info, OptionInfo) and info.metavar is None:
                 info.metavar = TYPE_NAMES.get(_plain_type(hint.__origin__))
     return command
 
@@ -233,7 +241,16 @@ def _plain_type(hint: Any) -> Any:
 
 
 class Command(TyperCommand):
-    """A command whose --help does not list itself in a box above all others."""
+    """A command whose --help does not list itself in a box above all others, and names arguments
+    without Python's types.
+    """
+
+    def get_params(self, ctx):
+        params = super().get_params(ctx)
+        for param in params:
+            if param.param_type_name == "argument":
+                param.display_type_rich = lambda ctx: None
+        return params
 
     def get_help_option(self, ctx):
         option = super().get_help_option(ctx)

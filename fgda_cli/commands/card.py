@@ -12,7 +12,7 @@ from . import _options as cli
 
 def card(
     context: typer.Context,
-    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT")],
+    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint.")],
     out: Annotated[
         Optional[Path],
         typer.Option(

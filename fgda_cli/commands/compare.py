@@ -13,7 +13,7 @@ from . import _options as cli
 
 def compare(
     context: typer.Context,
-    checkpoints: Annotated[list[Path], typer.Argument(metavar="CKPT...", help="One column each.")],
+    checkpoints: Annotated[list[Path], typer.Argument(metavar="CKPT", help="One column each.")],
     images: Annotated[
         list[str],
         typer.Option(

@@ -12,18 +12,16 @@ from . import _options as cli
 
 def entropy_map(
     context: typer.Context,
-    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT")],
+    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint.")],
     inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT...", help="Images, folders, globs or videos.")
+        list[str], typer.Argument(metavar="INPUT", help="Images, folders, globs or videos.")
     ],
     out: cli.OutFolder,
     raw: Annotated[
         bool,
         typer.Option("--raw", help="Also float32 [H,W] arrays (.npy).", rich_help_panel="Result"),
     ] = False,
-    recursive: Annotated[
-        bool, typer.Option("--recursive", "-r", help="Include folders inside folders.")
-    ] = False,
+    recursive: cli.Recursive = False,
     label_maps: cli.LabelMaps = False,
     flip: cli.Flip = False,
     scale: cli.Scale = None,

@@ -14,7 +14,7 @@ from . import _options as cli
 def evaluate(
     context: typer.Context,
     checkpoints: Annotated[
-        list[Path], typer.Argument(help="One checkpoint, or several to compare.", metavar="CKPT...")
+        list[Path], typer.Argument(help="One checkpoint, or several to compare.", metavar="CKPT")
     ],
     data: Annotated[
         Optional[str],

@@ -16,7 +16,7 @@ BY_SUFFIX = {".onnx": "onnx", ".pt": "torchscript", ".ts": "torchscript", ".xml"
 
 def export(
     context: typer.Context,
-    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT")],
+    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint.")],
     out: Annotated[
         Optional[Path],
         typer.Option(

@@ -15,11 +15,11 @@ KINDS = ("color", "ids", "overlay")
 
 def predict(
     context: typer.Context,
-    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT")],
+    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint.")],
     inputs: Annotated[
         list[str],
         typer.Argument(
-            metavar="INPUT...",
+            metavar="INPUT",
             help="Images, folders, globs, videos, camera:0, rtsp://…, - (standard input).",
         ),
     ],
@@ -71,9 +71,7 @@ def predict(
         ),
     ] = False,
     ids: cli.Ids = "train",
-    recursive: Annotated[
-        bool, typer.Option("--recursive", "-r", help="Include folders inside folders.")
-    ] = False,
+    recursive: cli.Recursive = False,
     label_maps: cli.LabelMaps = False,
     flip: cli.Flip = False,
     scale: cli.Scale = None,

@@ -25,6 +25,7 @@ def prepare(
     dataset: Annotated[
         Optional[str],
         typer.Argument(
+            metavar="DATASET",
             help="gta5, cityscapes, … (--list), playground or folder.",
             autocompletion=complete_datasets,
         ),

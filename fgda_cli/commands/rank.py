@@ -13,9 +13,9 @@ from . import _options as cli
 
 def rank(
     context: typer.Context,
-    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT")],
+    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint.")],
     inputs: Annotated[
-        list[str], typer.Argument(metavar="IMAGES...", help="Images, folders, globs or videos.")
+        list[str], typer.Argument(metavar="INPUT", help="Images, folders, globs or videos.")
     ],
     top: Annotated[
         int, typer.Option(min=1, help="How many frames.", rich_help_panel="Result")
@@ -38,9 +38,7 @@ def rank(
     every: Annotated[
         int, typer.Option(min=1, help="Every N-th frame of videos.", rich_help_panel="Data")
     ] = 1,
-    recursive: Annotated[
-        bool, typer.Option("--recursive", "-r", help="Include folders inside folders.")
-    ] = False,
+    recursive: cli.Recursive = False,
     label_maps: cli.LabelMaps = False,
     json: cli.Json = None,
     device: cli.Device = "auto",

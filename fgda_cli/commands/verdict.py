@@ -13,9 +13,7 @@ from . import _options as cli
 
 def verdict(
     context: typer.Context,
-    checkpoints: Annotated[
-        list[Path], typer.Argument(metavar="CKPT...", help="Adapted checkpoints.")
-    ],
+    checkpoints: Annotated[list[Path], typer.Argument(metavar="CKPT", help="Adapted checkpoints.")],
     images: Annotated[
         Optional[list[str]],
         typer.Option(

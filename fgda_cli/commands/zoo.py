@@ -19,10 +19,7 @@ class Action(str, Enum):
 def zoo(
     context: typer.Context,
     action: Annotated[Action, typer.Argument(help="list what is known, or get one.")] = Action.list,
-    name: Annotated[
-        Optional[str],
-        typer.Argument(metavar="[NAME]", help="A name of the list, or a part of some."),
-    ] = None,
+    name: Annotated[Optional[str],] = None,
     trust: Annotated[
         bool,
         typer.Option(
