@@ -19,7 +19,9 @@ class Action(str, Enum):
 def zoo(
     context: typer.Context,
     action: Annotated[Action, typer.Argument(help="list what is known, or get one.")] = Action.list,
-    name: Annotated[Optional[str],] = None,
+    name: Annotated[
+        Optional[str], typer.Argument(help="A name of the list, or a part of some.")
+    ] = None,
     trust: Annotated[
         bool,
         typer.Option(
