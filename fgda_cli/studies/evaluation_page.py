@@ -20,7 +20,7 @@ from ..visual.plots import reliability
 from ..visual.tables import show
 from .changes import LEAST
 from .compare import Scene
-from .look import MOST_CHECKPOINTS, script, viewer
+from .look import MOST_CHECKPOINTS, of_how_many, script, viewer
 
 if TYPE_CHECKING:
     from .evaluation import Candidate
@@ -53,6 +53,7 @@ def evaluation_page(
     note = (
         "An image's mIoU is over the classes that it shows or was given. On the page are"
         f" {EVENLY} frames evenly spaced, the worst and the best, and those that changed most."
+        f"{of_how_many(len(candidates))}"
     )
     return html.page(
         "Evaluation",

@@ -76,6 +76,13 @@ def viewer(
     return markup.replace("@DATA@", json.dumps(data, ensure_ascii=False).replace("<", "\\u003c"))
 
 
+def of_how_many(count: int) -> str:
+    """Return what a page with a viewer says where it shows some of `count` checkpoints."""
+    if count <= MOST_CHECKPOINTS:
+        return ""
+    return f" They show the first {MOST_CHECKPOINTS} of {count} checkpoints."
+
+
 def look_page(
     scenes: Iterable[Scene], names: list[str], own: list[ClassSet], classes: ClassSet
 ) -> str:

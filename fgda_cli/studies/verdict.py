@@ -33,7 +33,7 @@ from ..signals.observe import (
 from ..signals.score import Verdict, verdict_on
 from ..visual import html
 from .compare import Scene, predicted
-from .look import MOST_CHECKPOINTS, script, viewer
+from .look import MOST_CHECKPOINTS, of_how_many, script, viewer
 
 TITLES = {
     "steady_mirror": "agreement, mirrored",
@@ -293,7 +293,11 @@ def verdict_page(study: Study, scenes: list[Scene]) -> str:
         [study.what, f"baseline {base.path}"],
         html.cards({one.heading: one.verdict.kind for one in others}),
         *sections,
-        html.section("Frames", frames, "At first, those that changed most."),
+        html.section(
+            "Frames",
+            frames,
+            f"Those that changed most come first.{of_how_many(len(study.checkpoints))}",
+        ),
         html.section("Signals", _signals_table(study)),
         script=script(),
     )
