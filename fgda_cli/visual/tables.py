@@ -291,7 +291,7 @@ def verdict_table(frames: str, headings: list[str], results: list[dict[str, Any]
         "collapsed or harmful": "harmful",
         "no clear change": "no change",
     }
-    for heading in ("verdict", "sure", "score", "edges", "information", "source"):
+    for heading in ("verdict", "sure", "score", "agrees", "distance", "source"):
         table.add_column(heading, justify="left" if heading == "verdict" else "right")
     for heading, result in zip(headings, results, strict=True):
         signals = result["signals"]
@@ -301,12 +301,14 @@ def verdict_table(frames: str, headings: list[str], results: list[dict[str, Any]
         has_collapsed = not is_base and result["score"] <= COLLAPSED
         score = "" if is_base or has_collapsed else f"{result['score']:+.1f}"
         verdict = "collapsed" if has_collapsed else short.get(result["verdict"], result["verdict"])
-        figures = (f"{value:.3f}" for value in (signals["edges"], signals["information"]))
+        parts = (signals["steady_scale"], signals["bn_distance"])
+        figures = (f"{value:.3f}" for value in parts)
         table.add_row(heading, verdict, sure, score, *figures, show(result["source_miou"]))
     return under(
         f"without labels, on {frames}",
         table,
-        "score: points of mIoU to expect beyond the baseline\nsource: mIoU % on labelled images of"
+        "score: points of mIoU to expect beyond the baseline\nagrees: with the enlarged view;"
+        " distance: from batch norm's statistics\nsource: mIoU % on labelled images of"
         " the source",
     )
 

@@ -48,6 +48,7 @@ def seen(
     diversity=0.8,
     edges=0.6,
     information=0.5,
+    distance=1.0,
     shares=(0.5, 0.3, 0.1, 0.1),
     by_class=(0.9, 0.9, 0.4, 0.2),
 ):
@@ -55,6 +56,7 @@ def seen(
         "diversity": diversity,
         "edges": edges,
         "information": information,
+        "bn_distance": distance,
         **{f"steady_{view}": steady for view in VIEWS},
     }
     return Observed(signals, np.array(shares), np.array(by_class))
@@ -175,10 +177,10 @@ def test_views_are_mild_and_of_the_asked_size():
 
 def test_the_score_is_the_documented_rule():
     before = seen()
-    after = seen(information=0.56, edges=0.58)
+    after = seen(steady=0.66, distance=1.2)
     found = changes(before, after)
-    assert found == {"information": pytest.approx(0.06), "edges": pytest.approx(-0.02)}
-    expected = WEIGHTS["information"] * 0.06 - WEIGHTS["edges"] * 0.02
+    assert found == {"steady_scale": pytest.approx(0.06), "bn_distance": pytest.approx(0.2)}
+    expected = WEIGHTS["steady_scale"] * 0.06 + WEIGHTS["bn_distance"] * 0.2
     assert score(before, after) == pytest.approx(expected)
     assert score(before, before) == 0
 
@@ -198,28 +200,28 @@ def test_a_collapsed_network_is_harmful_however_sure_and_steady_it_is():
     assert verdict.classes["vanished"] == ["sky", "car", "pole"]
 
 
-def test_agreement_between_views_is_in_no_verdict():
-    """Self-training makes predictions steady, whether they are right or not (mic on IDD Lite, -3.7
-    points).
+def test_entropy_is_in_no_verdict_and_agreement_far_from_batch_norm_counts_less():
+    """Self-training makes predictions steady, whether they are right or not: `cbst` at forty times
+    the rate agreed by 0.11 more, 4 deviations away, and lost 3.5 points.
     """
-    assert (
-        score(seen(), seen(steady=0.9)) == 0
-        and verdict_on(seen(), seen(steady=0.9), NAMES).kind == "no clear change"
-    )
+    assert score(seen(), seen(information=0.9, edges=0.9)) == 0
+    near = verdict_on(seen(), seen(steady=0.71), NAMES)
+    far = verdict_on(seen(), seen(steady=0.71, distance=5.0), NAMES)
+    assert near.kind == "helped" and far.kind != "helped"
 
 
 def test_verdicts_and_how_sure_they_are():
     better, worse, unclear = (
-        verdict_on(seen(), seen(information=value), NAMES) for value in (0.6, 0.4, 0.54)
+        verdict_on(seen(), seen(steady=value), NAMES) for value in (0.68, 0.52, 0.63)
     )
-    assert better.kind == "helped" and 0.84 <= better.confidence < 1
-    assert worse.kind == "collapsed or harmful" and 0.84 <= worse.confidence < 1
+    assert better.kind == "helped" and 0.8 <= better.confidence < 1
+    assert worse.kind == "collapsed or harmful" and 0.8 <= worse.confidence < 1
     assert (
         unclear.kind == "cannot tell"
-        and 0.5 < unclear.confidence < 0.84
+        and 0.5 < unclear.confidence < 0.8
         and "cannot tell" in unclear.in_words()
     )
-    assert verdict_on(seen(), seen(information=0.7), NAMES).confidence > better.confidence
+    assert verdict_on(seen(), seen(steady=0.75), NAMES).confidence > better.confidence
     same = verdict_on(seen(), seen(), NAMES)
     assert same.kind == "no clear change" and same.score == 0 and 0.6 < same.confidence < 0.75
     assert "sure that mIoU moved by less than 3 points" in same.in_words()
@@ -275,10 +277,10 @@ def test_certainty_follows_the_number_of_different_frames():
     """Case 44: one image, or one image four times, was "helped, 99 % sure"."""
     names = ("road", "sky", "car")
     shares = np.array([0.5, 0.3, 0.2])
-    signals = {"diversity": 0.9, "edges": 0.5, "information": 0.5}
+    signals = {"diversity": 0.9, "steady_scale": 0.5, "bn_distance": 1.0}
     before = Observed(signals, shares, shares, different=40)
     after = {
-        n: Observed(signals | {"edges": 0.53, "information": 0.63}, shares, shares, different=n)
+        n: Observed(signals | {"steady_scale": 0.6}, shares, shares, different=n)
         for n in (1, 4, 40)
     }
     verdicts = {n: verdict_on(before, one, names) for n, one in after.items()}
