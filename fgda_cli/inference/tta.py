@@ -107,8 +107,8 @@ def view_logits(
     tta: TestTimeAugmentation,
     others: tuple[Segmenter, ...] = (),
 ) -> list[Tensor]:
-    """Yield logits `[B,K,h,w]` of RGB images in each view, mirrored ones turned back, by the model
-    and the `others`, which share its input; size (width, height) is scale 1.
+    """Return logits `[B,K,h,w]` of RGB images for each view, mirrored ones turned back, by the
+    model and the `others`, which share its input; size (width, height) is scale 1.
     """
 
     def logits_of(each: Segmenter, images: Tensor) -> Tensor:

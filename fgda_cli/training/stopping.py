@@ -57,9 +57,10 @@ class Clock:
 
     limit: float | None = None
     started: float = 0.0
-    # when the last validation did
+    # when the last validation ended
     ended: float = 0.0
-    seconds: float = 0.0  # that it took
+    # how long it took
+    seconds: float = 0.0
     # seconds that all validations took
     looked: float = 0.0
     # the iteration, and the training time, from which on the speed is measured

@@ -32,7 +32,8 @@ class TranslationSettings(NamedTuple):
     crop: int = 400
     lr: float = 2e-4
     cycle: float = 10.0
-    identity: float = 1.0  # times `cycle`
+    # weight of the identity loss, relative to `cycle`
+    identity: float = 1.0
     save_every: int = 500
 
 
