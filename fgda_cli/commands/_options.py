@@ -307,8 +307,9 @@ def precision_for(name: str | None, device: str, show: Reporter, model=None):
 
 def folder_of(checkpoint: Path) -> Path:
     """Return the folder of what is told of a checkpoint: its run's, or else the file's own."""
-    is_of_run = checkpoint.parent.name == "checkpoints"
-    return checkpoint.parent.parent if is_of_run else checkpoint.parent
+    from ..runtime.record import run_of
+
+    return run_of(checkpoint) or checkpoint.parent
 
 
 def plain_name(name: str) -> str:
@@ -373,13 +374,15 @@ def arrange(arguments: list[str]) -> list[str]:
     """
     head = []
     tail = []
-    former = next((FORMER[word] for word in arguments if word in FORMER), {})
+    command = next((word for word in arguments if not word.startswith("-")), "")
+    former = FORMER.get(command, {})
     rest = iter(range(len(arguments)))
     for index in rest:
-        option, equals, value = arguments[index].partition("=")
+        argument = arguments[index]
+        option, equals, value = argument.partition("=")
         if option in former:
             tell(f"note: {option} is called {former[option]} now")
-        argument = former.get(option, option) + equals + value
+            argument = former[option] + equals + value
         if argument == "--":
             tail += arguments[index:]
             break

@@ -28,6 +28,7 @@ from ..models.segmenter import Segmenter
 from ..runtime.devices import Precision
 from ..runtime.distributed import ProcessGroup
 from ..runtime.errors import UsageError
+from ..runtime.record import run_of
 from ..runtime.reporter import Reporter
 from .counts import LEAST_DRAWN, EvaluationCounts, Extras, mean_of
 from .pipeline import batched_by, images_per_batch, read_ahead, share, write_behind
@@ -344,10 +345,8 @@ def with_protocol(rule: InputRule, protocol: str) -> InputRule:
 
 def headings(paths: list[Path]) -> list[str]:
     """Return short distinct names of checkpoints: the run folder's where there is one."""
-    names = [
-        path.parent.parent.name if path.parent.name == "checkpoints" else path.stem
-        for path in paths
-    ]
+    runs = [run_of(path) for path in paths]
+    names = [path.stem if run is None else run.name for path, run in zip(paths, runs, strict=True)]
     return [
         name if names.count(name) == 1 else str(path)
         for name, path in zip(names, paths, strict=True)

@@ -13,13 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from ..data.images import write_image
-from ..data.store import PreparedDataset
 from ..runtime.distributed import ProcessGroup
-from ..runtime.errors import FgdaError, UsageError
-from ..runtime.files import make_folder, write_bytes, write_json
+from ..runtime.errors import UsageError
+from ..runtime.files import make_folder, write_json
 from ..runtime.reporter import Reporter
 
 if TYPE_CHECKING:
@@ -28,56 +24,6 @@ if TYPE_CHECKING:
 
     from ..data.loader import PairedSamples
     from ..models.segmenter import Segmenter
-
-
-def derive(
-    dataset: PreparedDataset,
-    out: Path,
-    name: str,
-    change: Callable[[np.ndarray], np.ndarray],
-    reporter: Reporter,
-) -> PreparedDataset:
-    """Write the training images of `dataset` after `change` (RGB uint8 `[H,W,3]` to the same size),
-    with their labels.
-
-    Files that are there already are kept; the manifest comes last. Raises FgdaError for an image of
-    another size.
-    """
-    items = dataset.items("train", labelled=True)
-    entries = []
-    with reporter.progress(f"translate {dataset.name}", len(items)) as advance:
-        for item in items:
-            image = out / f"images/train/{item.name}.png"
-            label = out / f"labels/train/{item.name}.png"
-            if not image.is_file():
-                original = dataset.image(item)
-                changed = change(original)
-                if changed.shape != original.shape:
-                    raise FgdaError(f"{item.name}: {original.shape} became {changed.shape}")
-                write_image(image, changed, compression=1)
-            if not label.is_file():
-                write_bytes(label, (dataset.folder / item.label).read_bytes())
-            entries.append(
-                {
-                    "name": item.name,
-                    "image": str(image.relative_to(out)),
-                    "label": str(label.relative_to(out)),
-                    "counts": item.counts,
-                    "size": item.size,
-                }
-            )
-            advance(1)
-    kept = {
-        key: dataset.manifest[key]
-        for key in ("format", "version", "size", "ignore_index", "classes")
-        if key in dataset.manifest
-    }
-    write_json(
-        out / "manifest.json",
-        {**kept, "resample": dataset.resample, "dataset": name, "splits": {"train": entries}},
-        indent=None,
-    )
-    return PreparedDataset(out)
 
 
 # the file that marks a product as whole
@@ -154,6 +100,7 @@ class OfflineData:
         """Write the source's images after `change` (uint8 `[3,H,W]` to the same) as a data set,
         with a sheet of examples.
         """
+        from ..data.changed_images import derive
         from ..data.images import write_image
         from ..data.loader import to_tensor
         from ..visual.pictures import grid

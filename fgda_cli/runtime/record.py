@@ -16,6 +16,11 @@ METRICS = "metrics.jsonl"
 Value = TypeVar("Value")
 
 
+def run_of(checkpoint: Path) -> Path | None:
+    """Return the run of a checkpoint, RUN/checkpoints/NAME.pth; None for a file elsewhere."""
+    return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else None
+
+
 def recorded(folder: Path, read: Callable[[Any], Value]) -> Value | None:
     """Return what `read` takes from a run's record; None when there is no run, or a record that
     lacks it or is damaged.

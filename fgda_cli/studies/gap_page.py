@@ -111,7 +111,7 @@ def _pairs(source: DomainStatistics, target: DomainStatistics) -> str:
     for domain in (source, target):
         chosen = evenly_spaced(range(len(domain.frames.images)), SHOWN)
         figures = [
-            html.image(domain.frames.images[number], domain.frames.name(number), photo=True)
+            html.image(domain.frames.images[number], domain.frames.name(number))
             for number in chosen
         ]
         parts.append(html.scene(domain.name, f"{domain.count} images", figures))

@@ -4,7 +4,7 @@ changed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -261,13 +261,18 @@ def source_frames(
     return frames, counts / max(counts.sum(), 1)
 
 
+def shown_of(study: Study) -> list[ObservedCheckpoint]:
+    """Return the checkpoints whose predictions the page shows."""
+    return study.checkpoints[:MOST_CHECKPOINTS]
+
+
 def scenes_of(study: Study, precision: Precision, reporter: Reporter) -> list[Scene]:
-    """Return the frames with every checkpoint's prediction, the baseline's first, for the page."""
+    """Return the frames with the predictions that the page shows, the baseline's first."""
     scenes = [
         Scene(image, name=study.frames.name(number))
         for number, image in enumerate(study.frames.images)
     ]
-    models = [precision.to_device(load_model(one.path)[0]) for one in study.checkpoints]
+    models = [precision.to_device(load_model(one.path)[0]) for one in shown_of(study)]
     return list(reporter.track(predicted(scenes, models, precision), "looking", len(scenes)))
 
 
@@ -276,11 +281,10 @@ def verdict_page(study: Study, scenes: list[Scene]) -> str:
     checkpoints, the baseline first.
     """
     base, *others = study.checkpoints
-    shown = study.checkpoints[:MOST_CHECKPOINTS]
-    of_shown = (replace(scene, predictions=scene.predictions[: len(shown)]) for scene in scenes)
+    shown = shown_of(study)
     names = [one.heading for one in shown]
     own = [study.classes] * len(shown)
-    frames = viewer(of_shown, names, own, classes=study.classes, sort="changed")
+    frames = viewer(scenes, names, own, classes=study.classes, sort="changed")
     sections = []
     for one in others:
         words = "".join(f"<li>{escape(word)}</li>" for word in one.verdict.words)

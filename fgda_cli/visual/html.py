@@ -15,7 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ..data.geometry import resize_ids, resize_image
+from ..data.geometry import resize_image
 from .iou_tables import columns_of
 from .tables import show
 
@@ -172,15 +172,13 @@ def _heat_cell(percent: float, count: int, truth: str, predicted: str, right: bo
     )
 
 
-def image(picture: np.ndarray, caption: str, photo: bool = False, widest: int = 640) -> str:
-    """Return a figure with the RGB picture inside the page: JPEG for photographs, PNG for maps."""
+def image(picture: np.ndarray, caption: str, widest: int = 640) -> str:
+    """Return a figure with the RGB photograph inside the page, as JPEG."""
     if picture.shape[1] > widest:
         size = (widest, max(1, round(picture.shape[0] * widest / picture.shape[1])))
-        picture = (resize_image if photo else resize_ids)(picture, size)
-    suffix, image_format = (".jpg", "jpeg") if photo else (".png", "png")
-    _, buffer = cv2.imencode(suffix, cv2.cvtColor(np.ascontiguousarray(picture), cv2.COLOR_RGB2BGR))
-    data = base64.b64encode(buffer.tobytes()).decode()
-    source = f"data:image/{image_format};base64,{data}"
+        picture = resize_image(picture, size)
+    _, buffer = cv2.imencode(".jpg", cv2.cvtColor(np.ascontiguousarray(picture), cv2.COLOR_RGB2BGR))
+    source = f"data:image/jpeg;base64,{base64.b64encode(buffer.tobytes()).decode()}"
     return (
         f"<figure><img tabindex='0' alt='{escape(caption, quote=True)}'"
         f" src='{source}'><figcaption>{escape(caption)}</figcaption></figure>"

@@ -338,6 +338,8 @@ def test_help_fits_80_columns_and_explains_every_option(command):
             ["--quiet", "prepare", "gta5", "--data-root=x"],
         ),
         (["predict", "a", "b", "--out", "x"], ["predict", "a", "b", "--out", "x"]),
+        # a folder that is named as a command
+        (["predict", "a", "prepare", "--out", "x"], ["predict", "a", "prepare", "--out", "x"]),
     ],
 )
 def test_arrange(given, expected):

@@ -128,7 +128,7 @@ class SelfTraining(Method):
             torch._foreach_copy_([*teacher.buffers()], [*self.model.buffers()])
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
-        terms = self.paired_step(batch)
+        terms = super().step(batch)
         probs, guess = self.teach(batch.target, batch.target.shape[-2:])
         return terms | self.student_pass(
             batch, guess, self.sure_share(probs) * self.trust(guess) * self.inside(batch)
@@ -171,10 +171,6 @@ class SelfTraining(Method):
         border.
         """
         return 1.0 if batch.target_border is None else batch.target_border.float()
-
-    def paired_step(self, batch: Batch) -> dict[str, Tensor]:
-        """Run the step of the class beside this one, which does not use the teacher's labels."""
-        return super().step(batch)
 
     def student_pass(self, batch: Batch, guess: Tensor, sure: Tensor) -> dict[str, Tensor]:
         """Return the losses by the teacher's train ids `[B,H,W]` and its pixels' weights (which
@@ -226,12 +222,6 @@ class SelfTraining(Method):
     def sure_share_of_all(self, probs: Tensor) -> Tensor:
         """Return one weight for the batch of all processes, `[B,1,1]`: the share of its pixels
         that are sure.
-        """
-        return self.batch_share(probs).expand(len(probs), 1, 1)
-
-    def batch_share(self, probs: Tensor) -> Tensor:
-        """Return the share of sure pixels over all images of the batch, of all processes, one
-        number.
 
         Where the batch is worked off in parts, the first of them asks the teacher about all.
         """
@@ -242,7 +232,7 @@ class SelfTraining(Method):
                 of_parts.append(self.teach(part.target, part.target.shape[-2:])[0])
             shares = [(one >= self.settings.confidence).float().mean() for one in of_parts]
             self.share_of_batch = self.process_group.mean(torch.stack(shares).mean())
-        return self.share_of_batch
+        return self.share_of_batch.expand(len(probs), 1, 1)
 
     def augment(self, images: Tensor, stream: int = StepStream.MIXED_IMAGES) -> Tensor:
         """Apply colour jitter and blur to each image, drawn by (seed, stream, iteration,
