@@ -8,20 +8,27 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "fgda_cli"
-# From the bottom up, as docs/architecture.md draws them. A room may import from its own line and
-# from those before it.
-LAYERS = (
-    {"_version", "runtime", "settings"},
-    {"data"},
-    {"chunked", "losses", "metrics", "models"},
-    {"visual"},
-    {"methods"},
-    {"presets"},
-    {"inference", "signals"},
-    {"training"},
-    {"studies"},
-    {"commands"},
-    {"app", "api", "__main__"},
+# From the bottom up, as docs/architecture.md draws them. A room may import from those before it.
+ROOMS = (
+    "_version",
+    "runtime",
+    "settings",
+    "data",
+    "chunked",
+    "losses",
+    "metrics",
+    "models",
+    "visual",
+    "methods",
+    "presets",
+    "inference",
+    "signals",
+    "training",
+    "studies",
+    "commands",
+    "app",
+    "api",
+    "__main__",
 )
 
 
@@ -31,11 +38,10 @@ def room_of(module: str) -> str | None:
 
 
 def imports_of(path: Path) -> list[str]:
-    """Modules of the package that a file imports, anywhere in it, as dotted names below the
-    package.
+    """Files of the package that a file imports, anywhere in it (for type checkers too), as dotted
+    names below the package.
     """
-    here = path.relative_to(PACKAGE).with_suffix("").parts
-    package = here[:-1]
+    package = path.relative_to(PACKAGE).parts[:-1]
     found = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.level:
@@ -43,8 +49,9 @@ def imports_of(path: Path) -> list[str]:
                 *package[: len(package) - node.level + 1],
                 *(node.module.split(".") if node.module else []),
             ]
-            names = [".".join([*base, alias.name]) for alias in node.names]
-            found += [".".join(base)] if base else names
+            for alias in node.names:
+                below = ".".join([*base, alias.name])
+                found.append(below if is_file(below) else ".".join(base) or alias.name)
         elif (
             isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("fgda_cli.")
         ):
@@ -58,30 +65,49 @@ def imports_of(path: Path) -> list[str]:
     return found
 
 
-def level(room: str) -> int:
-    return next(number for number, rooms in enumerate(LAYERS) if room in rooms)
+def is_file(module: str) -> bool:
+    """Whether a dotted name is a file or a folder of the package."""
+    path = PACKAGE.joinpath(*module.split("."))
+    return path.is_dir() or path.with_suffix(".py").is_file()
+
+
+def module_of(path: Path) -> str:
+    """`data/layouts/__init__.py` -> `data.layouts`."""
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
 
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 def test_every_room_stands_in_the_order():
-    rooms = {room_of(".".join(path.relative_to(PACKAGE).with_suffix("").parts)) for path in FILES}
-    assert rooms - {"__init__"} == {room for layer in LAYERS for room in layer}
+    rooms = {room_of(module_of(path)) for path in FILES}
+    assert rooms - {"__init__"} == set(ROOMS)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_go_down_only(path):
-    own = room_of(".".join(path.relative_to(PACKAGE).with_suffix("").parts))
+    own = room_of(module_of(path))
     if own == "__init__":
         return
-    upward = [module for module in imports_of(path) if level(room_of(module)) > level(own)]
+    upward = [
+        module
+        for module in imports_of(path)
+        if room_of(module) != own and ROOMS.index(room_of(module)) > ROOMS.index(own)
+    ]
     assert not upward, f"{path.relative_to(PACKAGE)} imports {', '.join(upward)}"
+
+
+def test_no_files_import_each_other_in_a_circle():
+    waiting = {module_of(path): set(imports_of(path)) - {module_of(path)} for path in FILES}
+    while waiting:
+        free = {module for module, needed in waiting.items() if not needed & waiting.keys()}
+        assert free, f"a circle among {', '.join(sorted(waiting))}"
+        waiting = {module: needed for module, needed in waiting.items() if module not in free}
 
 
 def test_the_check_sees_what_goes_up():
     assert "methods.base" in imports_of(PACKAGE / "training/stages.py")
-    assert level("training") > level("inference") > level("methods")
+    assert ROOMS.index("training") > ROOMS.index("inference") > ROOMS.index("methods")
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,12 @@
-"""A model card: what a checkpoint is, made of what data and settings, how good, under which
-licences; Markdown and JSON.
+"""The facts of a model card: what a checkpoint is, made of what data and settings, how good, under
+which licences.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from ..metrics import SCORES
 from ..models.encoders import family
-from ..signals.score import in_words
-from ..visual.tables import show
 
 UNKNOWN = "not known"
 LIMITS = (
@@ -105,103 +102,3 @@ def _not_told(info: dict[str, Any]) -> dict[str, Any]:
         "settings": None,
         "origin": f"{info['method']} checkpoint {info.get('origin') or ''}".strip(),
     }
-
-
-def card_markdown(card: dict[str, Any]) -> str:
-    """Return the card as Markdown."""
-    training = card["training"]
-    architecture = card["architecture"]
-    lines = [
-        f"# {card['name']}",
-        "",
-        f"{card['task']}. {card['made_by']}, weights {card['weights_hash'] or 'not hashed'}.",
-        "",
-        "| | |",
-        "|---|---|",
-        f"| classes | {', '.join(card['classes'])} |",
-        f"| input | {card['input']} |",
-        f"| network | {architecture['backbone']}, head {architecture['head']} |",
-        f"| began from | {_start(architecture)} |",
-        *(
-            [
-                f"| imported from | {training['origin']}; its authors' pages say how it was"
-                " trained, and its licence |"
-            ]
-            if "origin" in training
-            else []
-        ),
-        (
-            f"| method | {training['method']} ({training['stage']}), iteration"
-            f" {training['iteration']}, seed {training['seed']} |"
-        ),
-        f"| source | {_names(training['source'])} |",
-        f"| target | {_names(training['target'])}, labels used: {training['target_labels']} |",
-        *(
-            f"| pixels of {one['dataset']}, {one['split']} ({one['domain']}) | {one['pixels']} |"
-            for one in training["pixels"]
-        ),
-        *(f"| licence of {name} | {text} |" for name, text in card["data_licences"].items()),
-        "",
-        *_evaluation(card["evaluation"], card["validation_in_training"]),
-        *_verdict(card["verdict_without_labels"]),
-        "## Limits",
-        "",
-        *(f"- {limit}" for limit in card["limits"]),
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def _start(architecture: dict[str, Any]) -> str:
-    if architecture["weights_from"] == "none":
-        return "random weights"
-    return (
-        f"{architecture['weights_from']} weights (licence:"
-        f" {architecture['weights_licence'] or 'not known'})"
-    )
-
-
-def _names(value: Any) -> str:
-    return value if isinstance(value, str) else ", ".join(value)
-
-
-def _evaluation(result: dict[str, Any] | None, in_training: dict[str, Any]) -> list[str]:
-    if result is None:
-        shown = ", ".join(
-            f"{SCORES.get(name, name)} {value:.1f}" for name, value in in_training.items()
-        )
-        return [
-            "## Figures",
-            "",
-            f"Not evaluated for this card. Its last validation in training: {shown or 'none'}.",
-            "",
-        ]
-    spans = result.get("intervals") or {"miou": None, "iou": {}}
-    lines = [
-        "## Figures",
-        "",
-        (
-            f"{result['dataset']} / {result['split']}, {result['images']} images; 95 % intervals"
-            " over the images; IoU in percent."
-        ),
-        "",
-        "| class | IoU | 95 % |",
-        "|---|---|---|",
-    ]
-    for name in result["classes"]:
-        lines.append(f"| {name} | {show(result['iou'][name])} | {_span(spans['iou'].get(name))} |")
-    lines += [f"| **mean** | **{show(result['miou'])}** | {_span(spans['miou'])} |", ""]
-    if result.get("calibration"):
-        lines += [f"Expected calibration error {show(result['calibration']['ece'])} %.", ""]
-    return lines
-
-
-def _verdict(verdict: dict[str, Any] | None) -> list[str]:
-    if verdict is None:
-        return []
-    words = [f"- {word}" for word in verdict["words"]]
-    return ["## Did adaptation help, without labels?", "", f"{in_words(verdict)}.", "", *words, ""]
-
-
-def _span(bounds: Any) -> str:
-    return "–" if not bounds else f"{bounds[0]:.1f} to {bounds[1]:.1f}"

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from ..data.classes import ClassSet
-from ..data.images import write_image
 from ..data.store import Item, PreparedDataset, open_anywhere
 from ..inference.counts import Extras
 from ..inference.evaluate import EvaluationResult, Manner, evaluate_file, headings
@@ -25,62 +19,12 @@ from ..models.checkpoint import load
 from ..runtime.devices import Precision
 from ..runtime.distributed import ProcessGroup, join
 from ..runtime.errors import FgdaError, UsageError
-from ..runtime.files import make_folder
 from ..runtime.reporter import Reporter
 from ..runtime.written import planned
 from .changes import change
-from .evaluation_page import evaluation_page
+from .evaluation_page import Candidate, KeptPredictions, evaluation_page, kept_below
 from .report import check_page, write_page
 from .verdict import start_of
-
-
-class KeptPredictions:
-    """The predictions of one checkpoint: train ids exactly, entropies in 256 steps."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-
-    def __call__(self, item: Item, decision: Decision, counts: ConfusionMatrix) -> None:
-        write_image(self._path(item.name, "ids"), decision.train_ids, compression=1, sync=False)
-        if decision.entropy is not None:
-            entropy = np.round(decision.entropy * 255).astype(np.uint8)
-            write_image(self._path(item.name, "entropy"), entropy, compression=1, sync=False)
-
-    def __getitem__(self, name: str) -> dict[str, np.ndarray]:
-        """Return `train_ids` uint8 and `entropy` float32, `[H,W]`, of an image by its name."""
-        ids, entropy = (
-            cv2.imdecode(np.fromfile(self._path(name, part), np.uint8), cv2.IMREAD_UNCHANGED)
-            for part in ("ids", "entropy")
-        )
-        return {"train_ids": ids, "entropy": entropy.astype(np.float32) / 255}
-
-    def _path(self, name: str, part: str) -> Path:
-        digest = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:24]
-        return self.folder / f"{digest}-{part}.png"
-
-
-@contextmanager
-def kept_below(report: Path | None, process_group: ProcessGroup) -> Iterator[Path | None]:
-    """Yield a folder for the predictions of a report, which all processes share; it is deleted at
-    the end.
-    """
-    if report is None:
-        yield None
-        return
-    folder = report / ".fgda-predictions"
-
-    def make() -> int:
-        shutil.rmtree(folder, ignore_errors=True)
-        make_folder(folder)
-        return 0
-
-    process_group.first_decides(make)
-    try:
-        yield folder
-    finally:
-        if process_group.is_first:
-            shutil.rmtree(folder, ignore_errors=True)
-
 
 # draws of the images, for intervals
 RESAMPLES = 1000
@@ -105,25 +49,6 @@ class EvaluationOptions:
     extras: Extras = Extras()
     # average all checkpoints' probabilities: one result
     mean: bool = False
-
-
-@dataclass
-class Candidate:
-    """A checkpoint that is evaluated: its name in tables, its content, and the files whose mean it
-    is the first of.
-    """
-
-    path: Path
-    heading: str
-    content: dict[str, Any]
-    together: tuple[Path, ...] = ()
-    result: EvaluationResult | None = None
-    kept: KeptPredictions | None = None
-
-    @property
-    def folder(self) -> str:
-        """Return the name of its folder below the one for predictions."""
-        return self.heading.strip("./").replace("/", "_")
 
 
 @dataclass(frozen=True)

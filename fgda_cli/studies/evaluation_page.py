@@ -4,16 +4,26 @@ their frames to look around in.
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 
 from ..data.classes import union_of
-from ..data.images import apart, evenly_spaced
+from ..data.images import apart, evenly_spaced, write_image
 from ..data.store import Item, PreparedDataset
-from ..metrics import MEANS
+from ..inference.evaluate import EvaluationResult
+from ..inference.tta import Decision
+from ..metrics import MEANS, ConfusionMatrix
+from ..runtime.distributed import ProcessGroup
+from ..runtime.files import make_folder
 from ..runtime.reporter import Reporter
 from ..visual import html
 from ..visual.plots import reliability
@@ -22,13 +32,77 @@ from .changes import LEAST
 from .compare import Scene
 from .look import MOST_CHECKPOINTS, of_how_many, script, viewer
 
-if TYPE_CHECKING:
-    from .evaluation import Candidate
-
 # frames of the page, evenly spaced
 EVENLY = 20
 # further ones: the worst, the best, those that lost most, and those that gained most
 EXTREMES = 4
+
+
+class KeptPredictions:
+    """The predictions of one checkpoint: train ids exactly, entropies in 256 steps."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def __call__(self, item: Item, decision: Decision, counts: ConfusionMatrix) -> None:
+        write_image(self._path(item.name, "ids"), decision.train_ids, compression=1, sync=False)
+        if decision.entropy is not None:
+            entropy = np.round(decision.entropy * 255).astype(np.uint8)
+            write_image(self._path(item.name, "entropy"), entropy, compression=1, sync=False)
+
+    def __getitem__(self, name: str) -> dict[str, np.ndarray]:
+        """Return `train_ids` uint8 and `entropy` float32, `[H,W]`, of an image by its name."""
+        ids, entropy = (
+            cv2.imdecode(np.fromfile(self._path(name, part), np.uint8), cv2.IMREAD_UNCHANGED)
+            for part in ("ids", "entropy")
+        )
+        return {"train_ids": ids, "entropy": entropy.astype(np.float32) / 255}
+
+    def _path(self, name: str, part: str) -> Path:
+        digest = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:24]
+        return self.folder / f"{digest}-{part}.png"
+
+
+@contextmanager
+def kept_below(report: Path | None, process_group: ProcessGroup) -> Iterator[Path | None]:
+    """Yield a folder for the predictions of a report, which all processes share; it is deleted at
+    the end.
+    """
+    if report is None:
+        yield None
+        return
+    folder = report / ".fgda-predictions"
+
+    def make() -> int:
+        shutil.rmtree(folder, ignore_errors=True)
+        make_folder(folder)
+        return 0
+
+    process_group.first_decides(make)
+    try:
+        yield folder
+    finally:
+        if process_group.is_first:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass
+class Candidate:
+    """A checkpoint that is evaluated: its name in tables, its content, and the files whose mean it
+    is the first of.
+    """
+
+    path: Path
+    heading: str
+    content: dict[str, Any]
+    together: tuple[Path, ...] = ()
+    result: EvaluationResult | None = None
+    kept: KeptPredictions | None = None
+
+    @property
+    def folder(self) -> str:
+        """Return the name of its folder below the one for predictions."""
+        return self.heading.strip("./").replace("/", "_")
 
 
 def evaluation_page(

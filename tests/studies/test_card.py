@@ -9,10 +9,10 @@ import json
 import pytest
 
 from fgda_cli.data.store import open_dataset
-from fgda_cli.inference.card_content import card_markdown, make_card
+from fgda_cli.inference.card_content import make_card
 from fgda_cli.models import checkpoint
 from fgda_cli.models.checkpoint import load_model
-from fgda_cli.studies.model_card import licences_of
+from fgda_cli.studies.model_card import card_markdown, licences_of
 from fgda_cli.training import stages
 from tests.helpers import QUIET, fgda, needs
 
