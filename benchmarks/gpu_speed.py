@@ -333,14 +333,14 @@ def real_part(bench: Bench, data: Path, out: Path) -> Iterator[dict]:
     """sim2camvid with larger encoders, as `fgda ablate` runs it; a backbone whose weights are not
     at hand is named.
     """
-    from fgda_cli.studies.ablate import run_ablation
+    from fgda_cli.studies.ablate import Row, run_ablation
 
     name = "sim2camvid"
-    methods = ["source-only", "fgda", "fgda-st"]
+    rows = [Row.parse(name) for name in ("source-only", "fgda", "fgda-st")]
     seeds = [0, 1, 2]
     if bench.quick:
         name = "playground"
-        methods = methods[:2]
+        rows = rows[:2]
         seeds = seeds[:1]
     for encoder, changed in list(REAL.items())[: 2 if bench.quick else None]:
         sets = [*(TINY if bench.quick else ()), *changed]
@@ -353,7 +353,7 @@ def real_part(bench: Bench, data: Path, out: Path) -> Iterator[dict]:
                 reporter=QUIET,
             )
             began = time.monotonic()
-            summary = run_ablation(job, name, sets, methods=methods, seeds=seeds)
+            summary = run_ablation(job, name, sets, rows=rows, seeds=seeds)
         # weights that cannot be fetched are a row
         except FgdaError as error:
             yield {"encoder": encoder, "failed": str(error).splitlines()[0][:120]}

@@ -73,28 +73,24 @@ def ablate(
     named = {name: list(table) for name, table in TABLES.items()}
     named["all"] = [*first, *(name for name in method_names() if name not in first)]
     chosen = named.get(methods) or [name.strip() for name in methods.split(",") if name.strip()]
-    unknown = [
-        name for name in chosen if name != ORACLE and name.partition("+")[0] not in method_names()
-    ]
-    if unknown or not chosen:
+    names = {*method_names(), ORACLE}
+    if not chosen or any(name.partition("+")[0] not in names for name in chosen):
         known = ", ".join((*named, *method_names(), CONTINUED, ORACLE))
         raise UsageError(f"--methods {methods}: known are {known}")
     try:
         numbers = [int(seed) for seed in seeds.split(",")]
     except ValueError:
         raise UsageError(f"--seeds {seeds}: whole numbers with commas, e.g. 0,1,2") from None
-    from ..studies.ablate import run_ablation, with_labels
+    from ..studies.ablate import Row, run_ablation
     from ..visual.tables import ablation_table
 
     job = cli.job_of(context, settings, data_root, out=out, device=device)
-    chosen = list(
-        dict.fromkeys(with_labels(method, count) for method in chosen for count in counts)
-    )
+    rows = [Row.parse(text).with_labels(count) for text in chosen for count in counts]
     summary = run_ablation(
         job,
         preset,
         cli.overrides(sets, None, precision, workers=workers),
-        methods=chosen,
+        rows=list(dict.fromkeys(rows)),
         seeds=numbers,
     )
     if json is not None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,36 +35,104 @@ CONTINUED = "source-only+"
 ORACLE = "oracle"
 
 
+@dataclass(frozen=True)
+class Row:
+    """A row of the table: `mic`, `source-only+`, `oracle`, or one with settings of its own,
+    `mic+lambda_fd=0+adapt.lr=1e-4`.
+    """
+
+    text: str
+    # as `text` begins: a method, CONTINUED or ORACLE
+    name: str
+    # NAME=VALUE each
+    settings: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Row:
+        """Read a row. Raises UsageError for settings that the row does not read, and for what would
+        change the source model too, which all rows of a seed share.
+        """
+        is_continued = text == CONTINUED or text.startswith(f"{CONTINUED}+")
+        name = CONTINUED if is_continued else text.partition("+")[0]
+        row = cls(text, name, tuple(text.removeprefix(name).split("+")[1:]))
+        if row.settings and not row.adapts:
+            hint = f"\n{CONTINUED}+NAME=VALUE trains on with it" if name == SOURCE_ONLY else ""
+            raise UsageError(
+                f"--methods {text}: {name} adapts nothing, so a row of it has no settings of its"
+                f" own (--set changes all rows){hint}"
+            )
+        for part in row.overrides:
+            if "=" not in part or not part.startswith(("method.", "adapt.", LABELLED)):
+                raise UsageError(
+                    f"--methods {text}: a row sets keys of its method, adapt or"
+                    " data.target.labelled as NAME=VALUE (else --set)"
+                )
+        return row
+
+    @property
+    def method(self) -> str:
+        """Return the name of the method that it trains with."""
+        return SOURCE_ONLY if self.name in (CONTINUED, ORACLE) else self.name
+
+    @property
+    def adapts(self) -> bool:
+        """Return whether it begins from the source model of its seed."""
+        return self.name == CONTINUED or method_class(self.method).uses_target
+
+    @property
+    def overrides(self) -> list[str]:
+        """Return its settings as keys of the preset; those without a section are the method's."""
+        return [
+            part if "." in part.partition("=")[0] else f"method.{part}" for part in self.settings
+        ]
+
+    @property
+    def labels(self) -> str:
+        """Return how many target labels it uses, as it was asked for: "0", "20", "all", a file."""
+        asked = (part for part in self.settings if part.startswith(LABELLED))
+        return next(asked, f"{LABELLED}0").removeprefix(LABELLED)
+
+    @property
+    def without_labels(self) -> str:
+        others = [part for part in self.settings if not part.startswith(LABELLED)]
+        return "+".join((self.name, *others))
+
+    def with_labels(self, labels: str) -> Row:
+        """Return the row with this many target labels."""
+        if labels == "0" or not method_class(self.method).uses_target:
+            return self
+        return Row.parse(f"{self.text}+{LABELLED}{labels}")
+
+
 def run_ablation(
-    job: stages.Job, preset_name: str, overrides: list[str], methods: list[str], seeds: list[int]
+    job: stages.Job, preset_name: str, overrides: list[str], rows: list[Row], seeds: list[int]
 ) -> dict[str, Any]:
     """Train and evaluate what is missing, write ablation.json after every cell, table and plots at
     the end.
 
-    A method may carry settings of its own, `mic+lambda_fd=0+adapt.lr=1e-4`: a row of their own,
-    from the same source model. Where run.select is label-free, rows are in the order of their score
-    without labels, and the target needs none. Raises UsageError for settings that cannot be, before
-    anything is trained.
+    All rows of a seed begin from the same source model. Where run.select is label-free, rows are in
+    the order of their score without labels, and the target needs none. Raises UsageError for
+    settings that cannot be, before anything is trained.
     """
-    for method in methods:
-        preset = load_preset(preset_name, [*overrides, *settings_of(method)], base_of(method))
-        if method == ORACLE:
+    for row in rows:
+        preset = load_preset(preset_name, [*overrides, *row.overrides], row.method)
+        if row.name == ORACLE:
             _check_oracle(job)
-        elif adapts(method):
+        elif row.adapts:
             stages.check_adapt(
                 replace(job, preset=preset, reporter=Reporter(quiet=True, warns=False))
             )
     out = job.out or Path("runs") / job.preset.name / "ablation"
     # two at once would train the same cells and write over each other's record
     with alone_in(out):
-        return _run_cells(job, preset_name, overrides, methods=methods, seeds=seeds, out=out)
+        return _run_cells(job, preset_name, overrides, rows=rows, seeds=seeds, out=out)
 
 
 def _run_cells(
     job: stages.Job,
     preset_name: str,
     overrides: list[str],
-    methods: list[str],
+    rows: list[Row],
     seeds: list[int],
     out: Path,
 ) -> dict[str, Any]:
@@ -73,31 +141,32 @@ def _run_cells(
     cells = _read(record)
     metric = job.preset.data.evaluation.metric
     for seed in seeds:
-        for method in dict.fromkeys((SOURCE_ONLY, *methods)):
+        for row in dict.fromkeys((Row.parse(SOURCE_ONLY), *rows)):
             preset = load_preset(
-                preset_name, [*overrides, *settings_of(method), f"run.seed={seed}"], base_of(method)
+                preset_name, [*overrides, *row.overrides, f"run.seed={seed}"], row.method
             )
-            key = f"{method}-seed{seed}"
+            key = f"{row.text}-seed{seed}"
             job.reporter.say(f"cell {key}")
             final = _train(
                 replace(job, preset=preset, reporter=replace(job.reporter, warned=[])),
                 out,
-                method,
+                row,
                 seed=seed,
             )
             stamp = [final.stat().st_mtime_ns, _data_of(job, preset)]
             if cells.get(key, {}).get("stamp") != stamp:
                 cells[key] = {
                     "stamp": stamp,
-                    "method": method,
+                    "method": row.text,
                     "seed": seed,
                     **_evaluate(job, preset, final, by_labels=by_labels),
                 }
                 write_json(record, _summary(job.preset.name, metric, cells, by_labels=by_labels))
+    asked = [row.text for row in rows]
     chosen = {
         key: cell
         for key, cell in cells.items()
-        if cell["seed"] in seeds and cell["method"] in methods
+        if cell["seed"] in seeds and cell["method"] in asked
     }
     summary = _summary(job.preset.name, metric, chosen, by_labels=by_labels)
     write_text(out / "ablation.md", markdown(summary))
@@ -119,7 +188,7 @@ def curves_of(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """
     rows_by_method: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
-        rows_by_method.setdefault(without_labels(row["method"]), []).append(row)
+        rows_by_method.setdefault(Row.parse(row["method"]).without_labels, []).append(row)
     curves = {
         name: ones
         for name, ones in rows_by_method.items()
@@ -128,37 +197,6 @@ def curves_of(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     return {
         name: ones for name, ones in curves.items() if all(row["mean"] is not None for row in ones)
     }
-
-
-def with_labels(method: str, labels: str) -> str:
-    """Return the row of a method with this many target labels."""
-    return (
-        method
-        if labels == "0" or not method_class(base_of(method)).uses_target
-        else f"{method}+{LABELLED}{labels}"
-    )
-
-
-def without_labels(method: str) -> str:
-    return "+".join(part for part in method.split("+") if not part.startswith(LABELLED))
-
-
-def labels_of(method: str) -> str:
-    """Return how many target labels a row used, as it was asked for: "0", "20", "all", a file."""
-    return next(
-        (part.removeprefix(LABELLED) for part in method.split("+") if part.startswith(LABELLED)),
-        "0",
-    )
-
-
-def base_of(method: str) -> str:
-    """Return the name of the method that a row trains with."""
-    return SOURCE_ONLY if method == ORACLE else method.partition("+")[0]
-
-
-def adapts(method: str) -> bool:
-    """Return whether a row begins from the source model of its seed."""
-    return method == CONTINUED or method_class(base_of(method)).uses_target
 
 
 def _check_oracle(job: stages.Job) -> None:
@@ -185,32 +223,15 @@ def _oracle_preset(preset: Preset) -> Preset:
     return preset.model_copy(update={"data": data})
 
 
-def settings_of(method: str) -> list[str]:
-    """Return the overrides that follow a method's name; those without a section are the method's
-    own.
-
-    Raises UsageError for what would change the source model too, which all cells of a seed share.
-    """
-    parts = [part for part in method.split("+")[1:] if part]
-    overrides = [part if "." in part.partition("=")[0] else f"method.{part}" for part in parts]
-    for part in overrides:
-        if "=" not in part or not part.startswith(("method.", "adapt.", LABELLED)):
-            raise UsageError(
-                f"--methods {method}: a row sets keys of its method, adapt or data.target.labelled"
-                " as NAME=VALUE (else --set)"
-            )
-    return overrides
-
-
-def _train(job: stages.Job, out: Path, method: str, seed: int) -> Path:
-    if method == ORACLE:
+def _train(job: stages.Job, out: Path, row: Row, seed: int) -> Path:
+    if row.name == ORACLE:
         return stages.pretrain(
             replace(job, preset=_oracle_preset(job.preset), out=out / f"{ORACLE}-seed{seed}")
         )
     source_only = stages.pretrain(replace(job, out=out / f"{SOURCE_ONLY}-seed{seed}"))
-    if not adapts(method):
+    if not row.adapts:
         return source_only
-    return stages.adapt(replace(job, out=out / f"{method}-seed{seed}"), source_only)
+    return stages.adapt(replace(job, out=out / f"{row.text}-seed{seed}"), source_only)
 
 
 def _evaluate(job: stages.Job, preset, final: Path, by_labels: bool) -> dict[str, Any]:
@@ -276,7 +297,7 @@ def _summary(
                 "seeds": scores,
                 "mean": statistics.fmean(values) if values else None,
                 "spread": spread,
-                "labels": labels_of(method),
+                "labels": Row.parse(method).labels,
                 "label_free": 0.0 if method == SOURCE_ONLY else _mean_score(verdicts, len(ours)),
                 "verdicts": [verdict["verdict"] for verdict in verdicts],
                 "iou": iou,

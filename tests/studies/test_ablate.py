@@ -8,6 +8,7 @@ import cv2
 import pytest
 
 from fgda_cli.metrics import COLLAPSED
+from fgda_cli.models.checkpoint import load
 from fgda_cli.runtime.errors import UsageError
 from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.studies import ablate
@@ -77,6 +78,10 @@ def test_a_method_with_settings_is_a_row_of_its_own(data_root, tmp_path):
         ("mic+magic=1", "magic"),
         ("mic+data.flip=false", "a row sets keys of its method, adapt or data.target.labelled"),
         ("mic+x", "NAME=VALUE"),
+        ("mic+", "NAME=VALUE"),
+        ("source-only+adapt.lr=1e-4", "source-only++NAME=VALUE trains on with it"),
+        ("oracle+adapt.lr=1e-4", "oracle adapts nothing"),
+        ("source-only++lambda_adv=1", "lambda_adv"),
     ):
         refused = fgda(*command, "--methods", wrong, "--seeds", "0")
         assert refused.returncode == 2 and said in refused.stderr, refused.stderr
@@ -295,7 +300,11 @@ def test_a_cell_that_cannot_be_is_refused_before_any_is_trained(data_root, tiny_
     )
     with pytest.raises(UsageError, match="a multiple of"):
         ablate.run_ablation(
-            job, "playground", [*TINY], methods=["fgda", "mic+adapt.accumulate=7"], seeds=[0]
+            job,
+            "playground",
+            [*TINY],
+            rows=[ablate.Row.parse("fgda"), ablate.Row.parse("mic+adapt.accumulate=7")],
+            seeds=[0],
         )
     assert not (tmp_path / "t").exists()
 
@@ -326,10 +335,15 @@ def test_plain_training_and_an_oracle_are_rows_beside_the_methods(data_root, tmp
         {**item, "name": f"t{n}"} for n, item in enumerate(tree["splits"]["val"])
     ]
     manifest.write_text(json.dumps(tree))
-    done = fgda(*without, "--methods", "source-only+,fgda,oracle", "--seeds", "0", "--json")
+    faster = "source-only++adapt.lr=0.01"
+    done = fgda(
+        *without, "--methods", f"source-only+,{faster},fgda,oracle", "--seeds", "0", "--json"
+    )
     assert done.returncode == 0, done.stderr
     rows = {row["method"]: row for row in json.loads(done.stdout)["rows"]}
-    assert set(rows) == {"source-only+", "fgda", "oracle"}
+    assert set(rows) == {"source-only+", faster, "fgda", "oracle"}
+    trained_on = load(tmp_path / f"ab/{faster}-seed0/checkpoints/final.pth")
+    assert trained_on["stage"] == "adapt" and trained_on["preset"]["adapt"]["lr"] == 0.01
     lines = (tmp_path / "ab/source-only+-seed0/metrics.jsonl").read_text().splitlines()
     # as many iterations as adaptation has
     assert sum('"seg"' in line for line in lines) == 2
