@@ -110,10 +110,12 @@ def run_ablation(
     """Train and evaluate what is missing, write ablation.json after every cell, table and plots at
     the end.
 
-    All rows of a seed begin from the same source model. Where run.select is label-free, rows are in
-    the order of their score without labels, and the target needs none. Raises UsageError for
-    settings that cannot be, before anything is trained.
+    All rows of a seed begin from the same source model, or from the encoder's weights where
+    adapt.start says so. Where run.select is label-free, rows are in the order of their score
+    without labels, and the target needs none. Raises UsageError for settings that cannot be, before
+    anything is trained.
     """
+    trained = list(rows)
     for row in rows:
         preset = load_preset(preset_name, [*overrides, *row.overrides], row.method)
         if row.name == ORACLE:
@@ -122,10 +124,21 @@ def run_ablation(
             stages.check_adapt(
                 replace(job, preset=preset, reporter=Reporter(quiet=True, warns=False))
             )
+            if preset.adapt.start == "pretrain":
+                trained.insert(0, Row.parse(SOURCE_ONLY))
     out = job.out or Path("runs") / job.preset.name / "ablation"
     # two at once would train the same cells and write over each other's record
     with alone_in(out):
-        return _run_cells(job, preset_name, overrides, rows=rows, seeds=seeds, out=out)
+        cells = _run_cells(
+            job, preset_name, overrides, rows=list(dict.fromkeys(trained)), seeds=seeds, out=out
+        )
+    asked = [row.text for row in rows]
+    chosen = {
+        key: cell
+        for key, cell in cells.items()
+        if cell["seed"] in seeds and cell["method"] in asked
+    }
+    return _write_tables(job.preset, chosen, out)
 
 
 def _run_cells(
@@ -135,13 +148,14 @@ def _run_cells(
     rows: list[Row],
     seeds: list[int],
     out: Path,
-) -> dict[str, Any]:
-    by_labels = job.preset.run.select != "label-free"
+) -> dict[str, dict]:
+    """Train and evaluate the rows on each seed; return all cells of the record."""
+    by_labels = _is_by_labels(job.preset)
     record = out / "ablation.json"
     cells = _read(record)
     metric = job.preset.data.evaluation.metric
     for seed in seeds:
-        for row in dict.fromkeys((Row.parse(SOURCE_ONLY), *rows)):
+        for row in rows:
             preset = load_preset(
                 preset_name, [*overrides, *row.overrides, f"run.seed={seed}"], row.method
             )
@@ -162,23 +176,27 @@ def _run_cells(
                     **_evaluate(job, preset, final, by_labels=by_labels),
                 }
                 write_json(record, _summary(job.preset.name, metric, cells, by_labels=by_labels))
-    asked = [row.text for row in rows]
-    chosen = {
-        key: cell
-        for key, cell in cells.items()
-        if cell["seed"] in seeds and cell["method"] in asked
-    }
-    summary = _summary(job.preset.name, metric, chosen, by_labels=by_labels)
+    return cells
+
+
+def _is_by_labels(preset: Preset) -> bool:
+    return preset.run.select != "label-free"
+
+
+def _write_tables(preset: Preset, cells: dict[str, dict], out: Path) -> dict[str, Any]:
+    """Write ablation.md and the plots; return the summary of the cells."""
+    metric = preset.data.evaluation.metric
+    summary = _summary(preset.name, metric, cells, by_labels=_is_by_labels(preset))
     write_text(out / "ablation.md", markdown(summary))
     if any(row["mean"] is not None for row in summary["rows"]):
         bars(
             out / "ablation.png",
             [row for row in summary["rows"] if row["mean"] is not None],
-            f"{job.preset.name}: {metric}",
+            f"{preset.name}: {metric}",
         )
     curves = curves_of(summary["rows"])
     if curves:
-        label_curves(out / "labels.png", curves, f"{job.preset.name}: {metric}")
+        label_curves(out / "labels.png", curves, f"{preset.name}: {metric}")
     return summary
 
 
@@ -228,10 +246,12 @@ def _train(job: stages.Job, out: Path, row: Row, seed: int) -> Path:
         return stages.pretrain(
             replace(job, preset=_oracle_preset(job.preset), out=out / f"{ORACLE}-seed{seed}")
         )
-    source_only = stages.pretrain(replace(job, out=out / f"{SOURCE_ONLY}-seed{seed}"))
+    start = None
+    if not row.adapts or job.preset.adapt.start == "pretrain":
+        start = stages.pretrain(replace(job, out=out / f"{SOURCE_ONLY}-seed{seed}"))
     if not row.adapts:
-        return source_only
-    return stages.adapt(replace(job, out=out / f"{row.text}-seed{seed}"), source_only)
+        return start
+    return stages.adapt(replace(job, out=out / f"{row.text}-seed{seed}"), start)
 
 
 def _evaluate(job: stages.Job, preset, final: Path, by_labels: bool) -> dict[str, Any]:

@@ -109,6 +109,9 @@ def adapt(job: Job, init: Path | None) -> Path:
             init=None,
             folder=folder,
         )
+    if preset.adapt.start == "backbone":
+        job.reporter.decide(f"starting from {init}: adapt.start: backbone is not followed")
+        preset = _with_adapt(preset, start="pretrain")
     content = checkpoint.load(init)
     preset = _with_matching_model(preset, content, init, job=job)
     _warn_of_unfinished(content.get("source_validation") or [], init, job.reporter)
@@ -166,9 +169,12 @@ def _with_own_length(preset: Preset) -> Preset:
     iterations = method_class(preset.method.name).iterations
     if iterations is None:
         return preset
-    return preset.model_copy(
-        update={"adapt": preset.adapt.model_copy(update={"iterations": iterations})}
-    )
+    return _with_adapt(preset, iterations=iterations)
+
+
+def _with_adapt(preset: Preset, **keys: Any) -> Preset:
+    """The preset with other values of these keys of `adapt`."""
+    return preset.model_copy(update={"adapt": preset.adapt.model_copy(update=keys)})
 
 
 def newest_pretrain(job: Job) -> Path:

@@ -6,6 +6,7 @@ import json
 
 import cv2
 import pytest
+import yaml
 
 from fgda_cli.metrics import COLLAPSED
 from fgda_cli.models.checkpoint import load
@@ -85,6 +86,34 @@ def test_a_method_with_settings_is_a_row_of_its_own(data_root, tmp_path):
     ):
         refused = fgda(*command, "--methods", wrong, "--seeds", "0")
         assert refused.returncode == 2 and said in refused.stderr, refused.stderr
+
+
+def test_rows_begin_where_adapt_start_says(data_root, tmp_path):
+    """A preset of a method that is trained from the encoder's weights needs no source model."""
+    command = [
+        "ablate",
+        "--data-root",
+        data_root,
+        "--out",
+        tmp_path / "ab",
+        "--device",
+        "cpu",
+        *set_flags("adapt.iterations=2", "adapt.start=backbone"),
+    ]
+    done = fgda(*command, "--methods", "minent,source-only+", "--seeds", "0")
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in (tmp_path / "ab").iterdir() if path.is_dir()} == {
+        "minent-seed0",
+        "source-only+-seed0",
+    }
+    record = yaml.safe_load((tmp_path / "ab/minent-seed0/preset.yaml").read_text())
+    assert record["stage"]["init"] is None
+    mixed = fgda(*command, "--methods", "minent,fgda+adapt.start=pretrain", "--seeds", "0")
+    assert mixed.returncode == 0, mixed.stderr
+    record = yaml.safe_load(
+        (tmp_path / "ab/fgda+adapt.start=pretrain-seed0/preset.yaml").read_text()
+    )
+    assert record["stage"]["init"].endswith("source-only-seed0/checkpoints/final.pth")
 
 
 def test_unknown_methods_and_seeds_are_usage_errors():

@@ -66,6 +66,15 @@ def test_a_start_of_another_function_is_refused_by_key_or_taken_over(
     assert ours[key] == theirs[key]
 
 
+def test_a_start_that_is_named_comes_before_adapt_start(job, tiny_preset, trained):
+    other = replace(job, preset=tiny_preset("adapt.start=backbone", method="minent"))
+    final = checkpoint.load(stages.adapt(other, trained))
+    assert f"starting from {trained}: adapt.start: backbone is not followed" in (
+        job.reporter.decisions
+    )
+    assert final["preset"]["adapt"]["start"] == "pretrain" and final["verdict"] is not None
+
+
 def test_a_finished_run_goes_on_with_extend_and_says_what_the_rates_do(job, tiny_preset):
     """Case 18."""
     stages.pretrain(job)
