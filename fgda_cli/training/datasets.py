@@ -4,6 +4,7 @@ printed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from ..data.geometry import InputRule, same_aspect
 from ..data.labelled_subset import chosen_labels
 from ..data.store import (
     AnyDataset,
+    Item,
     PartOf,
     PreparedDataset,
     contents_hash,
@@ -87,7 +89,14 @@ def open_datasets(
     )
     labelled = _labelled(preset, root, target, classes=classes, reporter=reporter)
     evaluation = _evaluation(preset, root, classes, reporter=reporter)
-    _warn_of_seen(labelled, evaluation, data.evaluation.split, reporter=reporter)
+    _say_shared(
+        source,
+        target,
+        labelled=labelled,
+        evaluated=evaluation,
+        split=data.evaluation.split,
+        reporter=reporter,
+    )
     untrained = _untrained(preset, classes)
     for domain, dataset in ((data.source, source), (data.target, target)):
         if dataset is not None:
@@ -177,24 +186,50 @@ def _labelled(
     return labelled
 
 
-def _warn_of_seen(
-    labelled: AnyDataset | None, evaluation: PreparedDataset | None, split: str, reporter: Reporter
+def _say_shared(
+    source: AnyDataset | None,
+    target: AnyDataset | None,
+    labelled: AnyDataset | None,
+    evaluated: PreparedDataset | None,
+    split: str,
+    reporter: Reporter,
 ) -> None:
-    """Warn when images whose labels are used in adaptation are those that it is evaluated on."""
-    if labelled is None or evaluation is None:
+    """Report images that are in two roles: in both domains, or trained on and evaluated on."""
+    of_target = () if target is None else target.items("train")
+    if source is not None:
+        both = _shared(source.items("train"), of_target)
+        if both:
+            reporter.warn(
+                f"{len(both)} images are in the source and in the target, e.g. {both[0].name}:"
+                " between equal domains there is nothing to adapt"
+            )
+    if evaluated is None:
         return
-    evaluated = {(item.folder.resolve(), item.image) for item in evaluation.items(split)}
-    pixels = {item.raw_hash for item in evaluation.items(split) if item.raw_hash is not None}
-    both = [
-        item
-        for item in labelled.items("train")
-        if (item.folder.resolve(), item.image) in evaluated or item.raw_hash in pixels
-    ]
+    images = evaluated.items(split)
+    for dataset in (source, labelled):
+        both = () if dataset is None else _shared(dataset.items("train"), images)
+        if both:
+            reporter.warn(
+                f"{len(both)} images whose labels training uses are also evaluated on, e.g."
+                f" {both[0].name}: the figures say nothing of other images"
+            )
+    both = _shared(of_target, images)
     if both:
-        reporter.warn(
-            f"{len(both)} images whose labels adaptation uses are also evaluated on, e.g."
-            f" {both[0].name}: the figures say nothing of other images"
+        reporter.decide(
+            f"{len(both)} target images are also evaluated on, e.g. {both[0].name}: adaptation sees"
+            " them, though not their labels"
         )
+
+
+def _shared(first: Sequence[Item], second: Sequence[Item]) -> list[Item]:
+    """Return the images of the first that the second has too: the same file, or equal pixels."""
+    files = {(item.folder.resolve(), item.image) for item in second}
+    pixels = {item.raw_hash for item in second if item.raw_hash is not None}
+    return [
+        item
+        for item in first
+        if (item.folder.resolve(), item.image) in files or item.raw_hash in pixels
+    ]
 
 
 def _evaluation(
@@ -253,6 +288,12 @@ def _say_sizes(domain: Domain, dataset: AnyDataset, reporter: Reporter) -> None:
         reporter.warn(
             f"{dataset.name} was prepared at {cached[0]}x{cached[1]} and is enlarged to"
             f" {width}x{height}; better: fgda prepare … --size {width}x{height}"
+        )
+    largest = tuple(round(domain.scale[1] * side) for side in domain.size)
+    if domain.crop is not None and (domain.crop[0] > largest[0] or domain.crop[1] > largest[1]):
+        reporter.warn(
+            "crops of {}x{} of {} are larger than its images ({}x{} at the largest scale): the"
+            " rest of each crop is void".format(*domain.crop, dataset.name, *largest)
         )
     if not same_aspect(own, domain.size):
         factor = width / height / (own[0] / own[1])

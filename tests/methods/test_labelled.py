@@ -231,16 +231,3 @@ def test_a_list_may_begin_with_a_byte_order_mark(tmp_path):
 def test_a_truth_value_is_no_number_of_labels(tiny_preset):
     with pytest.raises(UsageError, match="data.target.labelled.*not true or false"):
         tiny_preset("data.target.labelled=true")
-
-
-def test_labels_that_are_used_and_evaluated_on_are_warned_of(
-    job, trained, tiny_preset, tmp_path, capsys
-):
-    preset = tiny_preset(
-        "data.target.labelled=playground-game",
-        "data.evaluation.dataset=playground-game",
-        "data.evaluation.split=train",
-        "adapt.iterations=1",
-    )
-    stages.adapt(replace(job, preset=preset, out=tmp_path / "run"), trained)
-    assert "images whose labels adaptation uses are also evaluated on" in capsys.readouterr().err
