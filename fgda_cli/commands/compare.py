@@ -37,6 +37,7 @@ def compare(
             rich_help_panel="Result",
         ),
     ] = None,
+    label_maps: cli.LabelMaps = False,
     data_root: cli.DataRoot = None,
     device: cli.Device = "auto",
     precision: cli.ComputedIn = None,
@@ -65,8 +66,14 @@ def compare(
         )
     how = cli.precision_for(precision, device, show)
     with own_files(out):
+        most = frames or (50 if is_page else 4)
         scenes = gather(
-            images, root_of(data_root), frames or (50 if is_page else 4), threads=workers
+            images,
+            root_of(data_root),
+            most,
+            threads=workers,
+            label_maps=label_maps,
+            reporter=show,
         )
         if is_page:
             models, own, classes = networks_of(checkpoints, scenes, how)

@@ -9,7 +9,7 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -323,8 +323,8 @@ def spread_images(
     label_maps: bool = False,
     reporter: Reporter = Reporter(quiet=True),
 ) -> list[np.ndarray]:
-    """Read `count` images of a folder or glob, evenly spaced, RGB. Raises FgdaError when none can
-    be read.
+    """Read `count` images of a folder or glob, evenly spaced, RGB; those that cannot be read are
+    left out and warned of. Raises FgdaError when none can be read.
     """
     found = collect([text], recursive, None, label_maps=label_maps, reporter=reporter)
     inputs = [item for item in found if not item.is_video]
@@ -334,14 +334,20 @@ def spread_images(
             f"{text}: {videos} videos beside the images are not looked at (take frames of them"
             " first)"
         )
-    images = [
-        image
-        for _, image in read_inputs(evenly_spaced(inputs, count), max_pixels=max_pixels)
-        if isinstance(image, np.ndarray)
-    ]
+    pairs = read_inputs(evenly_spaced(inputs, count), max_pixels=max_pixels)
+    images = [image for _, image in readable(pairs, reporter)]
     if not images:
         raise FgdaError(f"{text} holds no readable image (videos: take frames of them first)")
     return images
+
+
+def readable(pairs: Iterable[tuple], reporter: Reporter) -> Iterator[tuple]:
+    """Yield the inputs that could be read, with their images; warn of the others."""
+    for item, image in pairs:
+        if isinstance(image, BadFile):
+            reporter.warn(f"{item.shown}: {image}")
+        else:
+            yield item, image
 
 
 def different_frames(images: list[np.ndarray]) -> int:

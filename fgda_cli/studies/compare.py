@@ -12,15 +12,16 @@ from pathlib import Path
 import numpy as np
 
 from ..data.classes import ClassMatch, ClassSet, union_of
-from ..data.images import BadFile, evenly_spaced
+from ..data.images import evenly_spaced
 from ..data.store import PreparedDataset
 from ..data.video import Clip, frame_count
-from ..inference.inputs import collect, read_inputs
+from ..inference.inputs import collect, read_inputs, readable
 from ..inference.predict import predict
 from ..models.checkpoint import load_model
 from ..models.segmenter import Segmenter
 from ..runtime.devices import Precision
 from ..runtime.errors import FgdaError
+from ..runtime.reporter import Reporter
 from ..visual.pictures import colourise, grid, heat, with_legend
 
 
@@ -51,21 +52,31 @@ def from_dataset(dataset: PreparedDataset, split: str, most: int) -> list[Scene]
     ]
 
 
-def gather(inputs: list[str], root: Path, most: int, threads: int | None = None) -> list[Scene]:
+def gather(
+    inputs: list[str],
+    root: Path,
+    most: int,
+    threads: int | None = None,
+    label_maps: bool = False,
+    reporter: Reporter = Reporter(quiet=True),
+) -> list[Scene]:
     """Return at most `most` scenes of images, videos and folders, or of prepared data sets by
     folder or name.
 
-    They are spread over all inputs, evenly within each. Raises FgdaError for an input that cannot
-    be read.
+    They are spread over all inputs, evenly within each; images that cannot be read are left out and
+    warned of. Raises FgdaError when none can be read.
     """
-    sources = [_source_of(text, root) for text in inputs]
+    sources = [_source_of(text, root, label_maps, reporter=reporter) for text in inputs]
     counts = _shared_out(most, [size for size, _ in sources])
-    return [
+    scenes = [
         scene
         for count, (_, read) in zip(counts, sources, strict=True)
         if count
         for scene in read(count, threads)
     ]
+    if not scenes:
+        raise FgdaError(f"{', '.join(inputs)}: no image could be read")
+    return scenes
 
 
 def _shared_out(most: int, sizes: list[int]) -> list[int]:
@@ -78,7 +89,9 @@ def _shared_out(most: int, sizes: list[int]) -> list[int]:
     return counts
 
 
-def _source_of(text: str, root: Path) -> tuple[int, Callable[[int, int | None], list[Scene]]]:
+def _source_of(
+    text: str, root: Path, label_maps: bool, reporter: Reporter
+) -> tuple[int, Callable[[int, int | None], list[Scene]]]:
     """How many scenes an input has, and what reads some of them."""
     folder = next(
         (folder for folder in (Path(text), root / text) if (folder / "manifest.json").is_file()),
@@ -88,19 +101,15 @@ def _source_of(text: str, root: Path) -> tuple[int, Callable[[int, int | None], 
         dataset = PreparedDataset(folder)
         split = "val" if "val" in dataset.splits() else dataset.splits()[0]
         return len(dataset.items(split)), lambda count, threads: from_dataset(dataset, split, count)
-    items = collect([text], recursive=False)
+    items = collect([text], recursive=False, label_maps=label_maps, reporter=reporter)
     sizes = [frame_count(item.source) or 1 if item.is_video else 1 for item in items]
 
     def read(count: int, threads: int | None) -> list[Scene]:
         scenes = []
         for number, (item, wanted) in enumerate(zip(items, _spread(count, sizes), strict=True)):
             clip = Clip(every=max(1, sizes[number] // max(1, wanted))) if item.is_video else Clip()
-            for shown, image in islice(
-                read_inputs([item] if wanted else [], threads, clip=clip), wanted
-            ):
-                if isinstance(image, BadFile):
-                    raise FgdaError(f"{item.shown}: {image}")
-                scenes.append(Scene(image, name=shown.name))
+            pairs = islice(read_inputs([item] if wanted else [], threads, clip=clip), wanted)
+            scenes += [Scene(image, name=shown.name) for shown, image in readable(pairs, reporter)]
         return scenes
 
     return sum(sizes), read

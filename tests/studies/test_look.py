@@ -14,8 +14,6 @@ import numpy as np
 import pytest
 
 from fgda_cli.data.classes import CITYSCAPES
-from fgda_cli.data.images import write_image
-from fgda_cli.studies.compare import gather
 from fgda_cli.studies.look import safe_palette
 from fgda_cli.training import stages
 from tests.helpers import QUIET, fgda, needs
@@ -50,12 +48,6 @@ def page_file(two, data_root, tmp_path_factory):
     )
     assert done.returncode == 0 and "3 images, 2 checkpoints" in done.stdout, done.stderr
     return out
-
-
-def test_images_of_a_folder_are_spread_evenly(tmp_path):
-    for number in range(9):
-        write_image(tmp_path / f"{number}.png", np.full((32, 64, 3), number, np.uint8))
-    assert [scene.name for scene in gather([str(tmp_path)], tmp_path, 3)] == ["0", "4", "8"]
 
 
 def test_the_page_allows_its_own_script_alone(page_file):
