@@ -66,7 +66,7 @@ def predict(
         bool,
         typer.Option(
             "--skip-existing",
-            help="Leave out images whose results an earlier run wrote.",
+            help="Leave out images whose results are there, by the same CKPT and options.",
             rich_help_panel="Result",
         ),
     ] = False,
@@ -90,7 +90,7 @@ def predict(
         raise UsageError(f"--save {save}: choose from {','.join(KINDS)},video")
     from ..data.video import Clip, library, parse_time
     from ..inference.inputs import collect
-    from ..inference.outputs import Ids, Pictures, Videos
+    from ..inference.outputs import Ids, Pictures, Videos, hash_of_options, remaining
     from ..inference.predict import Reading, fail_on_bad, predict_inputs
     from ..models.checkpoint import load_model
     from ..runtime.distributed import join
@@ -116,17 +116,27 @@ def predict(
     if "video" in kinds:
         library("--save video")
         check_videos(images, out, stills)
+    made_by = hash_of_options(checkpoint, tta, ids, how)
     if skip_existing:
-        before = Written(out)
-        kept = [item for item in images if not before.holds(Pictures.names([item], stills)[1:])]
-        show.decide(f"{len(images) - len(kept)} images have results already")
-        images = kept
+        left, otherwise = remaining(images, stills, Written(out), made_by)
+        show.decide(f"{len(images) - len(left)} images have results already")
+        if otherwise:
+            show.decide(
+                f"{otherwise} have results of another checkpoint, of other options or of an image"
+                " that has changed: they are predicted again"
+            )
+        images = left
     names = Pictures.names(images, stills)
     if "video" in kinds:
         names += [f"{item.name}.mp4" for item in images if item.is_video]
     written = planned(out, names, process_group)
     pictures = Pictures(
-        out, info["classes"], stills, ids=Ids(ids, info["classes"]), written=written
+        out,
+        info["classes"],
+        stills,
+        ids=Ids(ids, info["classes"]),
+        written=written,
+        made_by=made_by,
     )
     if "ids" in kinds and pictures.ids.note():
         show.decide(pictures.ids.note())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,12 +12,14 @@ import numpy as np
 from ..data.classes import NAMES, ClassSet
 from ..data.images import write_image
 from ..data.store import Item
+from ..models.zoo import find
+from ..runtime.devices import Precision
 from ..runtime.errors import UsageError
-from ..runtime.files import whole_file
+from ..runtime.files import file_hash, whole_file
 from ..runtime.written import Written
 from ..visual.pictures import colourise, heat, heat_with_bar, legend, overlay
 from .inputs import InputImage
-from .tta import Decision
+from .tta import Decision, TestTimeAugmentation
 from .video import InOrder, VideoFile
 
 
@@ -69,6 +72,43 @@ class SavedIds:
         self.written.done(f"{item.name}.png")
 
 
+def hash_of_options(
+    checkpoint: Path, tta: TestTimeAugmentation, ids: str, precision: Precision
+) -> str:
+    """Return a hash of what all results of one call depend on: the checkpoint's file and the
+    options.
+    """
+    with open(find(checkpoint), "rb") as file:
+        facts = (file_hash(file), tta.to_json(), ids, precision.name)
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+
+
+def key_of(item: InputImage, made_by: str) -> str:
+    """Return a hash of what a still image's results depend on: its file, the network and the
+    options.
+    """
+    status = item.path.stat() if item.path.is_file() else None
+    facts = (made_by, status and (status.st_size, status.st_mtime_ns))
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+
+
+def remaining(
+    inputs: list[InputImage], kinds: tuple[str, ...], written: Written, made_by: str
+) -> tuple[list[InputImage], int]:
+    """Return the inputs without those whose results an earlier run wrote, and how many of them have
+    results that were made otherwise: by another network, with other options, of another image.
+    """
+    left = []
+    otherwise = 0
+    for item in inputs:
+        names = Pictures.names([item], kinds)[1:]
+        is_there = written.holds(names)
+        is_same = is_there and written.was_made_of(names, key_of(item, made_by))
+        otherwise += is_there and not is_same
+        left += [] if is_same else [item]
+    return left, otherwise
+
+
 @dataclass(frozen=True)
 class Pictures:
     """Writes `NAME_color.png`, `NAME_ids.png`, `NAME_overlay.png` at the input's own size, and
@@ -80,6 +120,8 @@ class Pictures:
     kinds: tuple[str, ...]
     ids: Ids
     written: Written
+    # a hash of the network and the options
+    made_by: str = ""
 
     @staticmethod
     def names(inputs: list[InputImage], kinds: tuple[str, ...]) -> list[str]:
@@ -102,7 +144,7 @@ class Pictures:
             write_image(
                 self.out / name, self.picture(kind, image, result["train_ids"]), compression=1
             )
-            self.written.done(name)
+            self.written.done(name, key_of(item, self.made_by))
 
     def picture(self, kind: str, image: np.ndarray, train_ids: np.ndarray) -> np.ndarray:
         if kind == "ids":

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from .errors import FgdaError, UsageError
 
@@ -66,6 +67,8 @@ def whole_files(*paths: Path, sync: bool = True):
                 partial.unlink(missing_ok=True)
 
 
+# bytes that are read at once
+BLOCK = 1 << 20
 # bytes of a file's name
 LONGEST_NAME = 255
 
@@ -85,6 +88,15 @@ def whole_file(path: Path, sync: bool = True):
     """Yield `whole_files` of one file."""
     with whole_files(Path(path), sync=sync) as (partial,):
         yield partial
+
+
+def file_hash(file: BinaryIO) -> str:
+    """Return the SHA-256 of a file that is open, read from its beginning."""
+    file.seek(0)
+    digest = hashlib.sha256()
+    while block := file.read(BLOCK):
+        digest.update(block)
+    return digest.hexdigest()
 
 
 def write_bytes(path: Path, content: bytes, sync: bool = True) -> None:

@@ -18,7 +18,8 @@ JOURNAL = ".fgda-written.jsonl"
 
 
 class Written:
-    """The files of a folder that fgda wrote: a line in a journal for each, with its size and time.
+    """The files of a folder that fgda wrote: a line in a journal for each, with its size and time,
+    and a hash of what it was made of where a later call asks for that.
 
     `plan` names files before they are written. One that was planned and not recorded is ours: the
     process was killed between the two. Any other file that exists and differs from its line is a
@@ -28,7 +29,7 @@ class Written:
     def __init__(self, folder: Path):
         self.folder = Path(folder)
         self.lock = threading.Lock()
-        self.facts: dict[str, list[int] | None] = {}
+        self.facts: dict[str, list | None] = {}
         with suppress(OSError):
             for line in (
                 (self.folder / JOURNAL).read_text(encoding="utf-8", errors="replace").splitlines()
@@ -41,7 +42,10 @@ class Written:
         path = self.folder / name
         if not path.exists() and not path.is_symlink():
             return True
-        return name in self.facts and self.facts[name] in (None, _facts_of(path))
+        if name not in self.facts:
+            return False
+        facts = self.facts[name]
+        return facts is None or facts[:2] == _facts_of(path)
 
     def holds(self, names: Iterable[str]) -> bool:
         """Return whether all of these were written whole, and are as they were."""
@@ -51,6 +55,10 @@ class Written:
             for name in names
         )
         return bool(names) and all(are_whole)
+
+    def was_made_of(self, names: Iterable[str], key: str) -> bool:
+        """Return whether all of these were recorded with this hash."""
+        return all((self.facts.get(name) or ())[2:] == [key] for name in names)
 
     def check(self, names: Iterable[str]) -> None:
         """Raise UsageError for the first file that a person made or changed."""
@@ -72,9 +80,10 @@ class Written:
         self.check(names)
         self._append(dict.fromkeys(names))
 
-    def done(self, name: str) -> None:
-        """Record a file that was written."""
-        self._append({name: _facts_of(self.folder / name)})
+    def done(self, name: str, key: str | None = None) -> None:
+        """Record a file that was written, and a hash of what it was made of."""
+        facts = _facts_of(self.folder / name)
+        self._append({name: facts if key is None else [*facts, key]})
 
     def finish(self, names: Iterable[str]) -> None:
         """Record all of these at once, and delete what an earlier call of the command wrote and
@@ -96,7 +105,7 @@ class Written:
     def all(self) -> list[str]:
         return list(self.facts)
 
-    def _append(self, facts: dict[str, list[int] | None]) -> None:
+    def _append(self, facts: dict[str, list | None]) -> None:
         if not facts:
             return
         with self.lock:

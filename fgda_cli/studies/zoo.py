@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import lzma
 import shutil
 import tarfile
@@ -20,7 +19,7 @@ from ..models.foreign import read_foreign
 from ..models.zoo import Published
 from ..presets import load_preset
 from ..runtime.errors import FgdaError, UsageError
-from ..runtime.files import make_folder, writing
+from ..runtime.files import BLOCK, file_hash, make_folder, writing
 from ..runtime.reporter import Reporter
 
 # the preset with the sizes that the published networks were trained at
@@ -73,7 +72,6 @@ SUFFIXES = (".pth", ".ckpt", ".pt", ".pth.tar")
 # attempts of a download; seconds to wait for an answer
 RETRIES = 2
 TIMEOUT = 30
-BLOCK = 2**20
 
 
 def get(name: str, reporter: Reporter, trust: bool = False) -> Path:
@@ -189,11 +187,7 @@ def _problem(entry: Published, file: Path, start: bytes, opened: BinaryIO) -> st
     if entry.size is not None and file.stat().st_size != entry.size:
         return f"has {file.stat().st_size} bytes, not the {entry.size} that are published"
     if entry.sha256:
-        opened.seek(0)
-        digest = hashlib.sha256()
-        while block := opened.read(BLOCK):
-            digest.update(block)
-        checksum = digest.hexdigest()
+        checksum = file_hash(opened)
         if not checksum.startswith(entry.sha256):
             return f"has the checksum {checksum[: max(8, len(entry.sha256))]}…, not {entry.sha256}…"
     return None

@@ -7,6 +7,8 @@ from __future__ import annotations
 import shutil
 
 import pytest
+import torch
+from PIL import Image
 
 from fgda_cli.runtime.errors import UsageError
 from fgda_cli.runtime.written import Written
@@ -77,6 +79,37 @@ def test_predictions_that_a_person_corrected_stay_and_the_rest_goes_on(
     done = fgda("predict", trained, photos, "--out", out, "--device", "cpu")
     assert done.returncode == 2 and "was changed since fgda wrote it" in done.stderr
     assert maps[1].read_bytes() == b"corrected by hand"
+
+
+def test_results_of_another_checkpoint_or_of_other_options_are_not_kept(
+    trained, raw_playground, tmp_path
+):
+    """`--skip-existing` on a folder of another model's maps: half of each had been left there."""
+    photo = next((raw_playground / "street/leftImg8bit/val").rglob("*.png"))
+    image = shutil.copy(photo, tmp_path / "a.png")
+    other = shutil.copy(trained, tmp_path / "other.pth")
+    content = torch.load(other, weights_only=True)
+    content["model"] |= {
+        name: 0.9 * value for name, value in content["model"].items() if name.startswith("head")
+    }
+    torch.save(content, other)
+
+    def predicted_again(*arguments) -> bool:
+        out = tmp_path / "out"
+        done = fgda("predict", *arguments, "--out", out, "--device", "cpu", "--skip-existing")
+        assert done.returncode == 0, done.stderr
+        assert ("predicted again" in done.stderr) == ("1 predicted" in done.stdout)
+        return "1 predicted" in done.stdout
+
+    first = ("predict", trained, image, "--out", tmp_path / "out", "--device", "cpu")
+    assert fgda(*first).returncode == 0
+    assert not predicted_again(trained, image)
+    assert predicted_again(trained, image, "--ids", "label")
+    assert predicted_again(trained, image, "--ids", "label", "--flip")
+    assert predicted_again(other, image, "--ids", "label", "--flip")
+    assert not predicted_again(other, image, "--ids", "label", "--flip")
+    Image.open(photo).transpose(Image.Transpose.ROTATE_180).save(image)
+    assert predicted_again(other, image, "--ids", "label", "--flip")
 
 
 @pytest.mark.parametrize("command", ["evaluate", "verdict", "gap"])
