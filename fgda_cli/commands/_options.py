@@ -305,6 +305,15 @@ def precision_for(name: str | None, device: str, show: Reporter, model=None):
     return make_precision(name or "fp32", pick_device(device), model=model, reporter=show)
 
 
+def check_checkpoints(paths: list[Path]) -> None:
+    """Raise UsageError for the first path that is no file and names no published checkpoint."""
+    from ..models.zoo import ENTRIES
+
+    for path in paths:
+        if not path.exists() and str(path) not in ENTRIES:
+            raise UsageError(f"no such checkpoint: {path}")
+
+
 def folder_of(checkpoint: Path) -> Path:
     """Return the folder of what is told of a checkpoint: its run's, or else the file's own."""
     from ..runtime.record import run_of

@@ -54,6 +54,7 @@ def compare(
     from ..studies.compare import comparison, gather, networks_of, predicted
     from ..studies.look import MOST_CHECKPOINTS, look_page
 
+    cli.check_checkpoints(checkpoints)
     show = cli.reporter(context)
     is_page = out.suffix.lower() in (".html", ".htm")
     if not is_page and out.suffix.lower() != ".png":

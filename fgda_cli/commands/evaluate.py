@@ -97,11 +97,7 @@ def evaluate(
     workers: cli.Threads = None,
 ) -> None:
     """Print IoU by class and mIoU; compare several checkpoints side by side."""
-    from ..models.zoo import ENTRIES
-
-    for path in checkpoints:
-        if not path.exists() and str(path) not in ENTRIES:
-            raise UsageError(f"no such checkpoint: {path}")
+    cli.check_checkpoints(checkpoints)
     if mean and len(checkpoints) < 2:
         raise UsageError("--mean needs two checkpoints or more")
     from ..data.store import data_root as root_of

@@ -60,6 +60,7 @@ def verdict(
     """Say without labels whether adaptation helped, and which classes it hurt."""
     if images and data:
         raise UsageError("--images and --data: one of them")
+    cli.check_checkpoints([*checkpoints, *([] if baseline is None else [baseline])])
     from ..data.store import data_root as root_of
     from ..inference.evaluate import headings
     from ..studies.report import check_page, write_page

@@ -261,8 +261,9 @@ def measure(
     two = look_at(target, count)
     if one.shares is None:
         raise FgdaError(f"{source.name} has no labels: a source needs them")
-    guess, apart = guessed_shares(one, two, source.classes)
-    if predicted is not None:
+    if predicted is None:
+        guess, apart = guessed_shares(one, two, source.classes)
+    else:
         guess = predicted
         apart = float(np.abs(predicted - one.shares).sum() / 2)
     figures = difference(one.look, two.look) | {"class_distance": apart}

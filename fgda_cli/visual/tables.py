@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from ..metrics import COLLAPSED
@@ -232,8 +233,7 @@ def prepared_list(root: Any, datasets: list[Any]) -> str:
                 if value
             }
             shown = " ".join(
-                f"--{name.replace('_', '-')} {_option_text(value)}"
-                for name, value in options.items()
+                word for name, value in options.items() for word in _as_typed(name, value)
             )
             raw = ", ".join(f"{option} {path}" for option, path in made.get("raw", {}).items())
             if made:
@@ -242,10 +242,16 @@ def prepared_list(root: Any, datasets: list[Any]) -> str:
     return "\n".join(lines)
 
 
-def _option_text(value: Any) -> str:
-    if isinstance(value, list):
-        return ("x" if all(isinstance(part, int) for part in value) else ":").join(map(str, value))
-    return "" if value is True else str(value)
+def _as_typed(name: str, value: Any) -> list[str]:
+    """An option of `prepare` in the words that give it."""
+    option = f"--{name.replace('_', '-')}"
+    if value is True:
+        return [option]
+    if not isinstance(value, list):
+        return [option, shlex.quote(str(value))]
+    if all(isinstance(part, str) for part in value):
+        return [word for part in value for word in (option, shlex.quote(part))]
+    return [option, ("x" if isinstance(value[0], int) else ":").join(f"{p:g}" for p in value)]
 
 
 def ranking_table(result: dict[str, Any], most: int = 15):

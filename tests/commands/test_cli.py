@@ -78,6 +78,11 @@ def test_help_and_usage_errors_load_no_torch(arguments):
         (["nonsense"], ["nonsense"]),
         (["evaluate"], ["CKPT"]),
         (["evaluate", "nowhere.pth"], ["no such checkpoint: nowhere.pth"]),
+        (["verdict", "nowhere.pth"], ["no such checkpoint: nowhere.pth"]),
+        (
+            ["compare", "nowhere.pth", "--images", ".", "--out", "a.png"],
+            ["no such checkpoint: nowhere.pth"],
+        ),
         (["prepare", "gta5"], ["--root"]),
         (["prepare", "gta5", "--root", ".", "--size", "12"], ["--size 12"]),
         (

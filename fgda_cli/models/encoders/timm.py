@@ -152,7 +152,8 @@ def build(
     name = plain(name)
     if variant != "torchvision" or width != 64:
         raise ValueError(
-            "model.variant and model.width belong to our own resnets: leave them out with timm"
+            "model.variant and model.width belong to our own resnets: leave them out with timm, or"
+            " set model.variant=torchvision and model.width=64"
         )
     encoder = _encoder(name, output_stride, drop_path)
     _check_any_size(name, output_stride)

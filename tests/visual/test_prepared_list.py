@@ -1,0 +1,28 @@
+"""What `fgda prepare --list` says of a data set can be typed again."""
+
+from __future__ import annotations
+
+import shlex
+
+from fgda_cli.data.layouts.base import OwnFiles
+from fgda_cli.data.prepare import How, prepare_own
+from fgda_cli.data.store import PreparedDataset
+from fgda_cli.visual.tables import prepared_list
+
+
+def test_options_are_listed_as_they_are_typed(raw_playground, tmp_path):
+    files = OwnFiles(
+        images=raw_playground / "game/images",
+        labels=raw_playground / "game/labels",
+        label_ids="label",
+        only=("0000[0-4]*", "0000[5-9]*"),
+    )
+    how = How(tmp_path, size=(64, 32), rows=(25.0, 75.5), cut=True, workers=1)
+    prepare_own("folder", files, "mine", how=how)
+    text = prepared_list(tmp_path, [PreparedDataset(tmp_path / "mine")])
+    line = next(line for line in text.splitlines() if "prepare folder" in line)
+    words = shlex.split(line)
+    assert words[words.index("--size") + 1] == "64x32"
+    assert words[words.index("--rows") + 1] == "25:75.5"
+    assert [words[n + 1] for n, word in enumerate(words) if word == "--only"] == list(files.only)
+    assert words[words.index("--cut") + 1].startswith("--")
