@@ -18,17 +18,13 @@ from fgda_cli.visual.tables import signed
 from tests.helpers import TINY, fgda, set_flags
 
 
+def ablation(data_root, tmp_path, *sets) -> list:
+    out = ("--out", tmp_path / "ab")
+    return ["ablate", "--data-root", data_root, *out, "--device", "cpu", *set_flags(*sets)]
+
+
 def test_ablation_writes_table_json_and_plot_and_does_not_repeat_cells(data_root, tmp_path):
-    command = [
-        "ablate",
-        "--data-root",
-        data_root,
-        "--out",
-        tmp_path / "ab",
-        "--device",
-        "cpu",
-        *set_flags("adapt.iterations=2"),
-    ]
+    command = ablation(data_root, tmp_path, "adapt.iterations=2")
     first = fgda(*command, "--methods", "source-only,fgda", "--seeds", "0,1")
     assert first.returncode == 0, first.stderr
     assert max(map(len, first.stdout.splitlines())) <= 80 and "fgda" in first.stdout
@@ -48,16 +44,7 @@ def test_ablation_writes_table_json_and_plot_and_does_not_repeat_cells(data_root
 
 
 def test_a_method_with_settings_is_a_row_of_its_own(data_root, tmp_path):
-    command = [
-        "ablate",
-        "--data-root",
-        data_root,
-        "--out",
-        tmp_path / "ab",
-        "--device",
-        "cpu",
-        *set_flags("adapt.iterations=2"),
-    ]
+    command = ablation(data_root, tmp_path, "adapt.iterations=2")
     done = fgda(
         *command,
         "--methods",
@@ -90,16 +77,7 @@ def test_a_method_with_settings_is_a_row_of_its_own(data_root, tmp_path):
 
 def test_rows_begin_where_adapt_start_says(data_root, tmp_path):
     """A preset of a method that is trained from the encoder's weights needs no source model."""
-    command = [
-        "ablate",
-        "--data-root",
-        data_root,
-        "--out",
-        tmp_path / "ab",
-        "--device",
-        "cpu",
-        *set_flags("adapt.iterations=2", "adapt.start=backbone"),
-    ]
+    command = ablation(data_root, tmp_path, "adapt.iterations=2", "adapt.start=backbone")
     done = fgda(*command, "--methods", "minent,source-only+", "--seeds", "0")
     assert done.returncode == 0, done.stderr
     assert {path.name for path in (tmp_path / "ab").iterdir() if path.is_dir()} == {
@@ -324,16 +302,7 @@ def test_plain_training_and_an_oracle_are_rows_beside_the_methods(data_root, tmp
     root = tmp_path / "data"
     shutil.copytree(data_root, root)
     manifest = root / "playground-street/manifest.json"
-    without = [
-        "ablate",
-        "--data-root",
-        root,
-        "--out",
-        tmp_path / "ab",
-        "--device",
-        "cpu",
-        *set_flags("adapt.iterations=2"),
-    ]
+    without = ablation(root, tmp_path, "adapt.iterations=2")
     refused = fgda(*without, "--methods", "oracle", "--seeds", "0")
     assert refused.returncode == 2 and "oracle trains on the target's labels" in refused.stderr
     tree = json.loads(manifest.read_text())
