@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import shutil
 
-import torch
-
 from ..data.loader import PairedSamples
 from ..methods.base import Method
-from ..models import checkpoint
 from ..models.checkpoint import weights_hash
 from ..models.feature_cache import FeatureCache, bytes_an_image
 from ..models.segmenter import Segmenter
-from ..models.tuning import tune
 from ..runtime.errors import FgdaError, UsageError
 from ..runtime.reporter import Reporter
 from ..settings import Preset, Stage
@@ -21,15 +17,12 @@ from .run_folder import RunFolder
 FEATURES = "features"
 
 
-def check_cache(preset: Preset, stage: Stage, method: type[Method]) -> None:
+def check_cache(network: Segmenter, preset: Preset, stage: Stage, method: type[Method]) -> None:
     """Raise UsageError for features that would not be the same twice."""
     what = "run.cache_features"
     if preset.model.tune != "frozen":
         raise UsageError(f"{what}: the encoder is trained: set model.tune=frozen")
-    with torch.device("meta"):
-        model = checkpoint.build_model(preset.model, 2)
-        tune(model, preset.model, check_only=True)
-    if model.new_in_encoder() or preset.model.detail is not None:
+    if network.new_in_encoder() or preset.model.detail is not None:
         raise UsageError(f"{what}: parts of this encoder, or its windows, change from step to step")
     if method.changes_images:
         raise UsageError(
@@ -58,13 +51,17 @@ def check_cache(preset: Preset, stage: Stage, method: type[Method]) -> None:
 
 
 def open_cache(
-    samples: PairedSamples, preset: Preset, model: Segmenter, run: RunFolder, reporter: Reporter
+    samples: PairedSamples,
+    preset: Preset,
+    model: Segmenter,
+    network: Segmenter,
+    run: RunFolder,
+    reporter: Reporter,
 ) -> FeatureCache:
-    """Return the cache of a run's encoder, once its size was said. Raises FgdaError where the disk
-    lacks it.
+    """Return the cache of a run's encoder, once its size was said, by the `network` on the meta
+    device. Raises FgdaError where the disk lacks it.
     """
-    with torch.device("meta"):
-        encoder = checkpoint.build_model(preset.model, 2).backbone.eval()
+    encoder = network.backbone.eval()
     views = 2 if preset.data.flip else 1
     counts = (
         (preset.data.source, len(samples.source_items)),

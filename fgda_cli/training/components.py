@@ -131,9 +131,9 @@ def prepare_method(
     return method(model, preset.method, engine)
 
 
-def check_network(preset: Preset, stage: Stage, method: type[Method], data: Datasets) -> None:
-    """Check the network. Raises UsageError when it cannot be built, or cannot be trained as the
-    stage and the method say.
+def check_network(preset: Preset, stage: Stage, method: type[Method], data: Datasets) -> Segmenter:
+    """Return the network on the meta device, without weights. Raises UsageError when it cannot be
+    built, or cannot be trained as the stage and the method say.
     """
     with torch.device("meta"):
         model = checkpoint.build_model(preset.model, len(data.classes))
@@ -149,6 +149,7 @@ def check_network(preset: Preset, stage: Stage, method: type[Method], data: Data
         if not hasattr(model.backbone, "checkpoint_activations"):
             raise UsageError("model.checkpoint_activations: this backbone does not offer it")
     method.check(preset.method, model, data.source, target=data.target)
+    return model
 
 
 def say_norms(

@@ -17,6 +17,7 @@ from ..methods.base import Method, Option
 from ..methods.offline import OfflineData
 from ..methods.registry import method_class
 from ..models import checkpoint
+from ..models.segmenter import Segmenter
 from ..models.tuning import share_frozen, tune
 from ..runtime.devices import make_precision, pick_device, tune_for_training
 from ..runtime.distributed import ProcessGroup, join
@@ -236,6 +237,8 @@ class Plan:
     init: tuple[Path, dict] | None
     data: Datasets
     samples: PairedSamples
+    # on the meta device, without weights
+    network: Segmenter
     device: torch.device
     group: ProcessGroup
 
@@ -265,10 +268,10 @@ def check(
     device = pick_device(job.device)
     group = join(device)
     _check_batch(stage, identity.stage, group.size)
-    check_network(preset, stage, method, data=data)
+    network = check_network(preset, stage, method, data=data)
     _check_support(preset, stage, identity, method=method, processes=group.size)
     if preset.run.cache_features:
-        check_cache(preset, stage, method)
+        check_cache(network, preset, stage, method=method)
     if device.type == "cuda":
         large = too_large(preset, stage, identity.method, device)
         if large is not None:
@@ -287,6 +290,7 @@ def check(
         init=init,
         data=data,
         samples=samples,
+        network=network,
         device=device,
         group=group,
     )
@@ -436,7 +440,9 @@ def build(plan: Plan, run: RunFolder, resumed: dict | None) -> TrainState:
         class_weights=weights,
     )
     if preset.run.cache_features:
-        model.feature_cache = open_cache(plan.samples, preset, model, run, job.reporter)
+        model.feature_cache = open_cache(
+            plan.samples, preset, model, network=plan.network, run=run, reporter=job.reporter
+        )
     state = make_state(method, preset, stage, precision=precision)
     state.began = began
     twin = partial(imagenet_encoder, preset.model, precision)
