@@ -24,8 +24,9 @@ from ..runtime.reporter import Reporter
 from ..settings import Preset
 from ..training import stages
 from ..visual.plots import bars, label_curves
-from ..visual.tables import footnotes, harms, paper_text, show, signed
+from ..visual.tables import footnotes, gain_text, harms, paper_text, show, signed
 from .published import ROWS, Published, by_name
+from .verdict import VerdictOptions, run_verdict, start_of
 
 LABELLED = "data.target.labelled="
 SOURCE_ONLY = "source-only"
@@ -61,8 +62,9 @@ class Row:
                 f"--methods {text}: {name} adapts nothing, so a row of it has no settings of its"
                 f" own (--set changes all rows){hint}"
             )
-        for part in row.overrides:
-            if "=" not in part or not part.startswith(("method.", "adapt.", LABELLED)):
+        for part in row.settings:
+            key = part if "." in part.partition("=")[0] else f"method.{part}"
+            if "=" not in part or not key.startswith(("method.", "adapt.", LABELLED)):
                 raise UsageError(
                     f"--methods {text}: a row sets keys of its method, adapt or"
                     " data.target.labelled as NAME=VALUE (else --set)"
@@ -82,9 +84,11 @@ class Row:
     @property
     def overrides(self) -> list[str]:
         """Return its settings as keys of the preset; those without a section are the method's."""
-        return [
+        own = [
             part if "." in part.partition("=")[0] else f"method.{part}" for part in self.settings
         ]
+        # plain training reads no target, so it cannot be selected by looking at one
+        return [*own, "run.select=auto"] if self.name == CONTINUED else own
 
     @property
     def labels(self) -> str:
@@ -173,7 +177,8 @@ def _run_cells(
                     "stamp": stamp,
                     "method": row.text,
                     "seed": seed,
-                    **_evaluate(job, preset, final, by_labels=by_labels),
+                    "result": _evaluate(job, preset, final, by_labels=by_labels),
+                    "verdict": _verdict(job, row, final),
                 }
                 write_json(record, _summary(job.preset.name, metric, cells, by_labels=by_labels))
     return cells
@@ -254,22 +259,39 @@ def _train(job: stages.Job, out: Path, row: Row, seed: int) -> Path:
     return stages.adapt(replace(job, out=out / f"{row.text}-seed{seed}"), start)
 
 
-def _evaluate(job: stages.Job, preset, final: Path, by_labels: bool) -> dict[str, Any]:
-    """The evaluation by labels (None where there are none and none are asked for), and the verdict
-    without.
-    """
+def _evaluate(job: stages.Job, preset, final: Path, by_labels: bool) -> dict[str, Any] | None:
+    """The evaluation by labels; None where there are none and none are asked for."""
     wanted = preset.data.evaluation
-    verdict = checkpoint.load(final).get("verdict")
     try:
         dataset = open_dataset(job.data_root, wanted.dataset)
         dataset.items(wanted.split, labelled=True)
     except FgdaError:
         if by_labels:
             raise
-        return {"result": None, "verdict": verdict}
+        return None
     precision = make_precision("fp32", pick_device(job.device))
-    result = evaluate_file(final, dataset, wanted.split, precision=precision, reporter=job.reporter)
-    return {"result": result.to_json(), "verdict": verdict}
+    return evaluate_file(
+        final, dataset, wanted.split, precision=precision, reporter=job.reporter
+    ).to_json()
+
+
+def _verdict(job: stages.Job, row: Row, final: Path) -> dict[str, Any] | None:
+    """The verdict without labels: that of the run, or of a look now where the run read no target;
+    None where no source model came before, or no target is at hand.
+    """
+    verdict = checkpoint.load(final).get("verdict")
+    if row.name != CONTINUED or start_of(final) is None:
+        return verdict
+    precision = make_precision("fp32", pick_device(job.device))
+    quiet = Reporter(quiet=True, warns=False)
+    try:
+        study = run_verdict(
+            [final], [row.text], VerdictOptions(job.data_root), precision=precision, reporter=quiet
+        )
+    except FgdaError as error:
+        job.reporter.decide(f"no verdict on {row.text}: {str(error).splitlines()[0]}")
+        return None
+    return study.checkpoints[-1].verdict.to_json()
 
 
 def _data_of(job: stages.Job, preset: Preset) -> str | None:
@@ -326,6 +348,13 @@ def _summary(
                 "paper_iou": by_name(preset, paper) if paper else {},
             }
         )
+    starts = {
+        cell["seed"]: _score(cell["result"], metric)
+        for cell in cells.values()
+        if cell["method"] == SOURCE_ONLY and cell["result"] is not None
+    }
+    for row in rows:
+        row["gain"] = None if row["method"] == SOURCE_ONLY else _paired(row["seeds"], starts)
     means = {row["method"]: row["mean"] for row in rows}
     start = means.get(SOURCE_ONLY)
     most = means.get(ORACLE)
@@ -346,6 +375,17 @@ def _summary(
         "rows": rows,
         "cells": cells,
     }
+
+
+def _paired(scores: dict[int, float], starts: dict[int, float]) -> dict[str, float | None] | None:
+    """The mean and standard deviation over the seeds of what a row has more than source-only has on
+    the same seed; None where no seed has both.
+    """
+    gains = [score - starts[seed] for seed, score in scores.items() if seed in starts]
+    if not gains:
+        return None
+    spread = statistics.stdev(gains) if len(gains) > 1 else None
+    return {"mean": statistics.fmean(gains), "spread": spread}
 
 
 def _note(paper: Published | None, results: list[dict[str, Any] | None]) -> str | None:
@@ -385,7 +425,7 @@ def _mean_iou(results: list[dict[str, float | None]]) -> dict[str, float | None]
 
 def markdown(summary: dict[str, Any]) -> str:
     """Return the table as Markdown: mean ± standard deviation over seeds."""
-    heads = ["method", "mIoU", "seeds", "without labels", "paper"]
+    heads = ["method", "mIoU", "gain by seed", "seeds", "without labels", "paper"]
     with_gap = any("gap_closed" in row for row in summary["rows"])
     heads += ["gap closed, %"] if with_gap else []
     lines = [
@@ -399,6 +439,7 @@ def markdown(summary: dict[str, Any]) -> str:
         cells = [
             row["method"],
             mean_text(row),
+            gain_text(row),
             seeds,
             signed(row.get("label_free")),
             paper_text(row, summary),

@@ -44,6 +44,7 @@ def ablation_table(summary: dict[str, Any]):
         ("method", "left"),
         ("mean", "right"),
         ("± sd", "right"),
+        ("gain", "right"),
         ("seeds", "left"),
         ("no labels", "right"),
         ("paper", "right"),
@@ -54,17 +55,31 @@ def ablation_table(summary: dict[str, Any]):
         table.add_column(heading, justify=justify, overflow="fold")
     for row in summary["rows"]:
         seeds = " ".join(f"{value:.1f}" for value in row["seeds"].values())
-        figures = (show(row["mean"]), show(row["spread"]), seeds, signed(row.get("label_free")))
         table.add_row(
             row["method"],
-            *figures,
+            show(row["mean"]),
+            show(row["spread"]),
+            gain_text(row),
+            seeds,
+            signed(row.get("label_free")),
             paper_text(row, summary),
             *([show(row.get("gap_closed"))] if with_gap else []),
         )
     below = [*footnotes(summary), *harms(summary)]
+    if any(row["gain"] is not None for row in summary["rows"]):
+        below.insert(0, "gain: points over source-only of the same seed")
     if summary.get("ranked_by") == "label-free":
         below.insert(0, "in the order of the score without labels (points of mIoU to expect)")
     return under(f"{summary['preset']}: {summary['metric']} by method", table, "\n".join(below))
+
+
+def gain_text(row: dict[str, Any]) -> str:
+    """Return what a row has more than source-only of the same seed: mean ± standard deviation."""
+    gain = row["gain"]
+    if gain is None:
+        return "–"
+    spread = "" if gain["spread"] is None else f" ± {gain['spread']:.1f}"
+    return f"{gain['mean']:+.1f}{spread}"
 
 
 def paper_text(row: dict[str, Any], summary: dict[str, Any]) -> str:

@@ -148,7 +148,12 @@ def test_what_harms_is_said_with_the_classes_that_lose():
     # in order, whatever was trained first
     assert list(summary["rows"][1]["seeds"]) == [0, 1]
     assert harms(summary) == ["fgda is 9.5 below source-only: car -20.0"]
+    gains = {row["method"]: row["gain"] for row in summary["rows"]}
+    # of the same seed: 38 - 50 and 38 - 45
+    assert gains["fgda"] == {"mean": -9.5, "spread": pytest.approx(12.5**0.5)}
+    assert gains["fada"] == {"mean": -2.75, "spread": None} and gains["source-only"] is None
     text = ablate.markdown(summary)
+    assert "| fgda | 38.0 ± 0.0 | -9.5 ± 3.5 |" in text
     assert (
         "- fgda is 9.5 below" in text
         and "| method | road | car | sky |" in text
@@ -200,7 +205,7 @@ def test_methods_are_ranked_without_labels(data_root, tmp_path):
         *command,
         *blind,
         "--methods",
-        "source-only,minent,fgda",
+        "source-only,source-only+,minent,fgda",
         "--seeds",
         "0,1",
         "--json",
@@ -213,6 +218,13 @@ def test_methods_are_ranked_without_labels(data_root, tmp_path):
     )
     summary = json.loads((tmp_path / "r.json").read_text())
     scores = [row["label_free"] for row in summary["rows"]]
+    assert {row["method"] for row in summary["rows"]} == {
+        "source-only",
+        # which reads no target, and is looked at on it all the same
+        "source-only+",
+        "minent",
+        "fgda",
+    }
     assert (
         scores == sorted(scores, reverse=True)
         and 0.0 in scores
