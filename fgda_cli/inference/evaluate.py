@@ -5,7 +5,7 @@ classes by name.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -278,7 +278,7 @@ def evaluate_file(
     )
     result.checkpoints = tuple(map(str, (path, *with_paths)))
     result.info = info
-    _say_untaught(path, content or {}, result.iou, reporter=reporter)
+    _say_untaught(path, info["untaught"] or (), result.iou, reporter=reporter)
     unlabelled = result.unlabelled_classes()
     if unlabelled:
         reporter.decide(
@@ -295,10 +295,10 @@ def extras_lack_images(result: EvaluationResult) -> bool:
 
 
 def _say_untaught(
-    path: Path, content: dict[str, Any], iou: dict[str, float | None], reporter: Reporter
+    path: Path, untaught: Sequence[str], iou: dict[str, float | None], reporter: Reporter
 ) -> None:
     """Say which classes of the mean the source never showed, and the mean without them."""
-    absent = [name for name in content.get("untaught") or () if iou.get(name) is not None]
+    absent = [name for name in untaught if iou.get(name) is not None]
     taught = [value for name, value in iou.items() if value is not None and name not in absent]
     if absent and taught:
         reporter.decide(

@@ -233,6 +233,7 @@ def model_of(content: dict[str, Any], path: Path) -> tuple[Segmenter, dict[str, 
             "verdict",
             "origin",
             "pixels",
+            "untaught",
         )
     }
     info["classes"] = ClassSet.from_json(content["classes"])
