@@ -270,6 +270,10 @@ def check(
     _check_batch(stage, identity.stage, group.size)
     network = check_network(preset, stage, method, data=data)
     _check_support(preset, stage, identity, method=method, processes=group.size)
+    if preset.run.precision == "auto" and Option.REDUCED not in method.supports:
+        preset = preset.model_copy(
+            update={"run": preset.run.model_copy(update={"precision": "fp32"})}
+        )
     if preset.run.cache_features:
         check_cache(network, preset, stage, method=method)
     if device.type == "cuda":

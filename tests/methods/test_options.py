@@ -313,3 +313,11 @@ def test_a_step_in_two_parts_is_the_step_of_the_whole(data_root, tmp_path, name)
 
 def hash_of(name: str) -> int:
     return sum(map(ord, name))
+
+
+def test_auto_takes_no_precision_that_the_method_does_not_support(data_root, tmp_path, monkeypatch):
+    preset, stage = preset_of("minent", None, ("run.precision=auto",))
+    cls = method_class("minent")
+    assert plan_of(preset, stage, data_root, tmp_path=tmp_path).preset.run.precision == "auto"
+    monkeypatch.setattr(cls, "supports", cls.supports - {Option.REDUCED})
+    assert plan_of(preset, stage, data_root, tmp_path=tmp_path).preset.run.precision == "fp32"
