@@ -5,15 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from .runtime.text import dump_yaml
 
@@ -109,15 +101,6 @@ class Domain(Section):
         return self
 
     @model_validator(mode="after")
-    def data_sets_are_different(self):
-        if not isinstance(self.dataset, str) and len(set(self.dataset)) < len(self.dataset):
-            raise ValueError(
-                f"one data set is named twice ({', '.join(self.dataset)}): weights say how often"
-                " the images of each are drawn"
-            )
-        return self
-
-    @model_validator(mode="after")
     def weights_belong_to_data_sets(self):
         count = 1 if isinstance(self.dataset, str) else len(self.dataset)
         if self.weights is not None and (
@@ -135,13 +118,6 @@ class Source(Domain):
             " checkpoint"
         ),
     )
-
-    @field_validator("validation")
-    @classmethod
-    def validation_is_held_out(cls, split: str | None) -> str | None:
-        if split == "train":
-            raise ValueError("train is the split that is trained on: name one that is held out")
-        return split
 
 
 class Target(Domain):

@@ -25,7 +25,7 @@ from ..data.store import (
 from ..methods.base import Method
 from ..runtime.errors import FgdaError, UsageError
 from ..runtime.reporter import Reporter
-from ..settings import Domain, Preset
+from ..settings import Data, Domain, Preset
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,7 @@ def open_datasets(
     source that has no start.
     """
     data = preset.data
+    _check_roles(data)
     if method.uses_source:
         source = open_domain(root, data.source.dataset, data.source.weights)
         classes = source.classes
@@ -117,6 +118,24 @@ def open_datasets(
         untrained=untrained,
         rule=make_rule(preset, evaluation, target, reporter=reporter),
     )
+
+
+def _check_roles(data: Data) -> None:
+    """Raise UsageError for a data set that is joined with itself, and for validation on what is
+    trained on.
+    """
+    for name, domain in (("source", data.source), ("target", data.target)):
+        joined = () if isinstance(domain.dataset, str) else domain.dataset
+        if len(set(joined)) < len(joined):
+            raise UsageError(
+                f"data.{name}.dataset: one data set is named twice ({', '.join(joined)})\n"
+                f"data.{name}.weights says how often the images of each are drawn"
+            )
+    if data.source.validation == "train":
+        raise UsageError(
+            "data.source.validation: train is the split that is trained on: name one that is held"
+            " out (fgda prepare … --hold-out 15)"
+        )
 
 
 def _classes_of(start: dict[str, Any] | None, method: str) -> ClassSet:

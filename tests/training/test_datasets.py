@@ -62,6 +62,6 @@ def test_data_sets_that_share_nothing_are_not_mentioned(said):
         ("data.source.validation=train", "train is the split that is trained on"),
     ],
 )
-def test_a_data_set_twice_and_validation_on_what_is_trained_on_are_refused(tiny_preset, key, words):
+def test_a_data_set_twice_and_validation_on_what_is_trained_on_are_refused(said, key, words):
     with pytest.raises(UsageError, match=words):
-        tiny_preset(key)
+        said(key)
