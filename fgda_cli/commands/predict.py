@@ -24,6 +24,15 @@ def predict(
         ),
     ],
     out: cli.OutFolder,
+    beside: Annotated[
+        Optional[list[Path]],
+        typer.Option(
+            "--with",
+            metavar="CKPT",
+            help="Average over the class probabilities of this checkpoint too; repeatable.",
+            rich_help_panel="Compute",
+        ),
+    ] = None,
     save: Annotated[
         str,
         typer.Option(
@@ -88,7 +97,10 @@ def predict(
     unknown = [kind for kind in kinds if kind not in (*KINDS, "video")]
     if unknown or not kinds:
         raise UsageError(f"--save {save}: choose from {','.join(KINDS)},video")
+    together = tuple(beside or ())
+    cli.check_checkpoints([checkpoint, *together])
     from ..data.video import Clip, library, parse_time
+    from ..inference.evaluate import networks_beside
     from ..inference.inputs import collect
     from ..inference.outputs import Ids, Pictures, Videos, hash_of_options, remaining
     from ..inference.predict import Reading, fail_on_bad, predict_inputs
@@ -111,12 +123,13 @@ def predict(
     how = cli.precision_for(precision, device, show, model=model)
     tta = cli.views(flip, scale, sliding, overlap=overlap, blend=blend)
     how.to_device(model)
+    others = networks_beside(checkpoint, model, info, together, precision=how)
     stills = tuple(kind for kind in kinds if kind != "video")
     process_group = join(how.device)
     if "video" in kinds:
         library("--save video")
         check_videos(images, out, stills)
-    made_by = hash_of_options(checkpoint, tta, ids, how)
+    made_by = hash_of_options([checkpoint, *together], tta, ids, how)
     if skip_existing:
         left, otherwise = remaining(images, stills, Written(out), made_by)
         show.decide(f"{len(images) - len(left)} images have results already")
@@ -155,6 +168,7 @@ def predict(
         reading=reading,
         process_group=process_group,
         with_entropy=with_entropy,
+        others=others,
     )
     print(
         f"{out}: {counts.done} predicted"

@@ -251,7 +251,11 @@ def evaluate_file(
     probabilities are averaged with its. Raises UsageError for those of other classes, sizes or ways
     to enlarge.
     """
-    model, info, others = open_networks(path, with_paths, precision, content=content)
+    from ..models.checkpoint import load, model_of
+
+    model, info = model_of(content or load(path, exported=True), path)
+    precision.to_device(model)
+    others = networks_beside(path, model, info, with_paths, precision=precision)
     if (
         protocol == "paper"
         and info["stage"] == "import"
@@ -307,21 +311,18 @@ def _say_untaught(
         )
 
 
-def open_networks(
+def networks_beside(
     path: Path,
+    model: Segmenter,
+    info: dict[str, Any],
     with_paths: tuple[Path, ...],
     precision: Precision,
-    content: dict[str, Any] | None = None,
-) -> tuple[Segmenter, dict[str, Any], tuple[Segmenter, ...]]:
-    """Return a checkpoint's network and facts, and the networks whose probabilities are averaged
-    with its.
-
-    `content` is the file's, where it is loaded already. Raises UsageError for others that do not
-    fit.
+) -> tuple[Segmenter, ...]:
+    """Return the networks whose probabilities are averaged with those of a checkpoint's `model`,
+    whose facts are `info`. Raises UsageError for others that do not fit.
     """
-    from ..models.checkpoint import load, load_model, model_of
+    from ..models.checkpoint import load_model
 
-    model, info = model_of(content or load(path, exported=True), path)
     others = []
     for other_path in with_paths:
         other, facts = load_model(other_path, exported=True)
@@ -335,7 +336,7 @@ def open_networks(
                     f"{other_path} and {path} have other {what}: their mean cannot be taken"
                 )
         others.append(precision.to_device(other))
-    return precision.to_device(model), info, tuple(others)
+    return tuple(others)
 
 
 def with_protocol(rule: InputRule, protocol: str) -> InputRule:

@@ -73,13 +73,16 @@ class SavedIds:
 
 
 def hash_of_options(
-    checkpoint: Path, tta: TestTimeAugmentation, ids: str, precision: Precision
+    checkpoints: list[Path], tta: TestTimeAugmentation, ids: str, precision: Precision
 ) -> str:
-    """Return a hash of what all results of one call depend on: the checkpoint's file and the
+    """Return a hash of what all results of one call depend on: the checkpoints' files and the
     options.
     """
-    with open(find(checkpoint), "rb") as file:
-        facts = (file_hash(file), tta.to_json(), ids, precision.name)
+    hashes = []
+    for path in checkpoints:
+        with open(find(path), "rb") as file:
+            hashes.append(file_hash(file))
+    facts = (hashes, tta.to_json(), ids, precision.name)
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
 

@@ -76,6 +76,7 @@ def predict_many(
     precision: Precision,
     tta: TestTimeAugmentation = TestTimeAugmentation(),
     with_entropy: bool = True,
+    others: tuple[Segmenter, ...] = (),
 ) -> list[dict]:
     """Return `predict` of each image; those of one network size are computed in batches."""
     groups: dict[tuple[int, int], list[int]] = {}
@@ -85,7 +86,12 @@ def predict_many(
     for size, indices in groups.items():
         for batch in batched(indices, images_per_batch(size, precision.device)):
             views = view_logits(
-                model, [images[index] for index in batch], size, precision=precision, tta=tta
+                model,
+                [images[index] for index in batch],
+                size,
+                precision=precision,
+                tta=tta,
+                others=others,
             )
             for position, index in enumerate(batch):
                 own = [logits[position : position + 1] for logits in views]
@@ -126,9 +132,10 @@ def predict_inputs(
     process_group: ProcessGroup = ProcessGroup(),
     label: str = "predict",
     with_entropy: bool = True,
+    others: tuple[Segmenter, ...] = (),
 ) -> Counts:
     """Call `write(input, image, result of predict)`, in threads, for each input that can be read;
-    warn about the others.
+    warn about the rest. Class probabilities are averaged with those of `others`.
 
     Where `write` has a `finish`, it is called with a video's name when all its frames are written.
     A stream ends when it is interrupted: what was written of it is finished too. The counts are
@@ -165,6 +172,7 @@ def predict_inputs(
                             precision,
                             tta=tta,
                             with_entropy=with_entropy,
+                            others=others,
                         )
                     for (item, image), result in zip(good, results, strict=True):
                         ids = result["train_ids"]

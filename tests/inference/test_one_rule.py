@@ -245,6 +245,15 @@ def test_the_mean_of_two_checkpoints_is_that_of_their_probabilities(trained, pho
         assert (found == probs.argmax(1)[0].numpy()).mean() > 0.9999
         differ += (found != upsample(views[0], (150, 200)).argmax(1)[0].numpy()).sum()
     assert differ > 0, "the other network would not show"
+    together = ("predict", trained, photos / "i", "--with", tmp_path / "other.pth")
+    predicted = fgda(*together, "--out", tmp_path / "p", "--save", "ids")
+    assert predicted.returncode == 0, predicted.stderr
+    for number in range(4):
+        found, scored = (
+            np.asarray(Image.open(tmp_path / name))
+            for name in (f"p/{number}_ids.png", f"e/{number}.png")
+        )
+        assert (found == scored).mean() > 0.9999
     alone = fgda("evaluate", trained, "--mean", "--data", photos / "x")
     assert alone.returncode == 2 and "--mean needs two checkpoints" in alone.stderr
     content["preset"]["model"]["align_corners"] = False
