@@ -208,7 +208,7 @@ def test_a_run_translates_once_and_trains_on_it(data_root, tiny_preset, trained,
     "overrides, words",
     [
         (
-            ["data.source.dataset=[playground-game, playground-game]"],
+            ["data.source.dataset=[playground-game, another-game]"],
             "one source data set can be translated",
         ),
         (
@@ -223,10 +223,13 @@ def test_what_cannot_be_is_refused_before_the_translation(
     data_root, tiny_preset, trained, tmp_path, monkeypatch, overrides, words
 ):
     monkeypatch.setattr(translation, "train", lambda *_: pytest.fail("it was translated first"))
+    root = tmp_path / "data"
+    shutil.copytree(data_root, root)
+    shutil.copytree(data_root / "playground-game", root / "another-game")
     preset = tiny_preset(*FLAGS, *overrides, method="cycada")
     with pytest.raises(UsageError, match=words):
         stages.adapt(
-            stages.Job(preset, data_root, tmp_path / "run", device="cpu", reporter=QUIET), trained
+            stages.Job(preset, root, tmp_path / "run", device="cpu", reporter=QUIET), trained
         )
     assert not (tmp_path / "run").exists()
 
