@@ -139,6 +139,7 @@ class Pictures:
         self.written.done("legend.png")
 
     def __call__(self, item: InputImage, image: np.ndarray, result: dict) -> None:
+        key = key_of(item, self.made_by)
         for kind in self.kinds:
             name = f"{item.name}_{kind}.png"
             if item.is_video:
@@ -147,7 +148,7 @@ class Pictures:
             write_image(
                 self.out / name, self.picture(kind, image, result["train_ids"]), compression=1
             )
-            self.written.done(name, key_of(item, self.made_by))
+            self.written.done(name, key)
 
     def picture(self, kind: str, image: np.ndarray, train_ids: np.ndarray) -> np.ndarray:
         if kind == "ids":

@@ -50,26 +50,39 @@ class Row:
 
     @classmethod
     def parse(cls, text: str) -> Row:
-        """Read a row. Raises UsageError for settings that the row does not read, and for what would
-        change the source model too, which all rows of a seed share.
+        """Read a row that is asked for. Raises UsageError for settings that the row does not read,
+        and for what would change the source model too, which all rows of a seed share.
         """
-        is_continued = text == CONTINUED or text.startswith(f"{CONTINUED}+")
-        name = CONTINUED if is_continued else text.partition("+")[0]
-        row = cls(text, name, tuple(text.removeprefix(name).split("+")[1:]))
+        row = cls.recorded(text)
         if row.settings and not row.adapts:
-            hint = f"\n{CONTINUED}+NAME=VALUE trains on with it" if name == SOURCE_ONLY else ""
+            hint = f"\n{CONTINUED}+NAME=VALUE trains on with it" if row.name == SOURCE_ONLY else ""
             raise UsageError(
-                f"--methods {text}: {name} adapts nothing, so a row of it has no settings of its"
-                f" own (--set changes all rows){hint}"
+                f"--methods {text}: {row.name} adapts nothing, so a row of it has no settings of"
+                f" its own (--set changes all rows){hint}"
             )
-        for part in row.settings:
-            key = part if "." in part.partition("=")[0] else f"method.{part}"
-            if "=" not in part or not key.startswith(("method.", "adapt.", LABELLED)):
+        for key in row.keys:
+            if "=" not in key or not key.startswith(("method.", "adapt.", LABELLED)):
                 raise UsageError(
                     f"--methods {text}: a row sets keys of its method, adapt or"
                     " data.target.labelled as NAME=VALUE (else --set)"
                 )
         return row
+
+    @classmethod
+    def recorded(cls, text: str) -> Row:
+        """Read a row of a record as it stands: an earlier version may have taken what is refused
+        today.
+        """
+        is_continued = text == CONTINUED or text.startswith(f"{CONTINUED}+")
+        name = CONTINUED if is_continued else text.partition("+")[0]
+        return cls(text, name, tuple(text.removeprefix(name).split("+")[1:]))
+
+    @property
+    def keys(self) -> list[str]:
+        """Return its settings as keys of the preset; those without a section are the method's."""
+        return [
+            part if "." in part.partition("=")[0] else f"method.{part}" for part in self.settings
+        ]
 
     @property
     def method(self) -> str:
@@ -83,12 +96,9 @@ class Row:
 
     @property
     def overrides(self) -> list[str]:
-        """Return its settings as keys of the preset; those without a section are the method's."""
-        own = [
-            part if "." in part.partition("=")[0] else f"method.{part}" for part in self.settings
-        ]
+        """Return what it changes of the preset."""
         # plain training reads no target, so it cannot be selected by looking at one
-        return [*own, "run.select=auto"] if self.name == CONTINUED else own
+        return [*self.keys, "run.select=auto"] if self.name == CONTINUED else self.keys
 
     @property
     def labels(self) -> str:
@@ -119,7 +129,7 @@ def run_ablation(
     without labels, and the target needs none. Raises UsageError for settings that cannot be, before
     anything is trained.
     """
-    trained = list(rows)
+    starts = []
     for row in rows:
         preset = load_preset(preset_name, [*overrides, *row.overrides], row.method)
         if row.name == ORACLE:
@@ -129,13 +139,13 @@ def run_ablation(
                 replace(job, preset=preset, reporter=Reporter(quiet=True, warns=False))
             )
             if preset.adapt.start == "pretrain":
-                trained.insert(0, Row.parse(SOURCE_ONLY))
+                starts = [Row.parse(SOURCE_ONLY)]
     out = job.out or Path("runs") / job.preset.name / "ablation"
     # two at once would train the same cells and write over each other's record
     with alone_in(out):
-        cells = _run_cells(
-            job, preset_name, overrides, rows=list(dict.fromkeys(trained)), seeds=seeds, out=out
-        )
+        # a source model is a row before those that begin from it
+        trained = list(dict.fromkeys((*starts, *rows)))
+        cells = _run_cells(job, preset_name, overrides, rows=trained, seeds=seeds, out=out)
     asked = [row.text for row in rows]
     chosen = {
         key: cell
@@ -211,7 +221,7 @@ def curves_of(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """
     rows_by_method: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
-        rows_by_method.setdefault(Row.parse(row["method"]).without_labels, []).append(row)
+        rows_by_method.setdefault(Row.recorded(row["method"]).without_labels, []).append(row)
     curves = {
         name: ones
         for name, ones in rows_by_method.items()
@@ -280,13 +290,18 @@ def _verdict(job: stages.Job, row: Row, final: Path) -> dict[str, Any] | None:
     None where no source model came before, or no target is at hand.
     """
     verdict = checkpoint.load(final).get("verdict")
-    if row.name != CONTINUED or start_of(final) is None:
+    start = start_of(final) if row.name == CONTINUED else None
+    if start is None:
         return verdict
     precision = make_precision("fp32", pick_device(job.device))
     quiet = Reporter(quiet=True, warns=False)
     try:
         study = run_verdict(
-            [final], [row.text], VerdictOptions(job.data_root), precision=precision, reporter=quiet
+            [final],
+            [row.text],
+            VerdictOptions(job.data_root, baseline=start),
+            precision=precision,
+            reporter=quiet,
         )
     except FgdaError as error:
         job.reporter.decide(f"no verdict on {row.text}: {str(error).splitlines()[0]}")
@@ -327,7 +342,6 @@ def _summary(
             if cell["result"] is not None
         }
         values = list(scores.values())
-        spread = statistics.stdev(values) if len(values) > 1 else None
         iou = _mean_iou(
             [cell["result"].get("iou", {}) for cell in ours if cell["result"] is not None]
         )
@@ -338,8 +352,8 @@ def _summary(
                 "method": method,
                 "seeds": scores,
                 "mean": statistics.fmean(values) if values else None,
-                "spread": spread,
-                "labels": Row.parse(method).labels,
+                "spread": _spread(values),
+                "labels": Row.recorded(method).labels,
                 "label_free": 0.0 if method == SOURCE_ONLY else _mean_score(verdicts, len(ours)),
                 "verdicts": [verdict["verdict"] for verdict in verdicts],
                 "iou": iou,
@@ -384,8 +398,12 @@ def _paired(scores: dict[int, float], starts: dict[int, float]) -> dict[str, flo
     gains = [score - starts[seed] for seed, score in scores.items() if seed in starts]
     if not gains:
         return None
-    spread = statistics.stdev(gains) if len(gains) > 1 else None
-    return {"mean": statistics.fmean(gains), "spread": spread}
+    return {"mean": statistics.fmean(gains), "spread": _spread(gains)}
+
+
+def _spread(values: list[float]) -> float | None:
+    """The standard deviation; None of one value."""
+    return statistics.stdev(values) if len(values) > 1 else None
 
 
 def _note(paper: Published | None, results: list[dict[str, Any] | None]) -> str | None:

@@ -242,12 +242,14 @@ def _say_shared(
 
 def _shared(first: Sequence[Item], second: Sequence[Item]) -> list[Item]:
     """Return the images of the first that the second has too: the same file, or equal pixels."""
-    files = {(item.folder.resolve(), item.image) for item in second}
+    # a data set has tens of thousands of items and one folder
+    real = {folder: folder.resolve() for folder in {item.folder for item in (*first, *second)}}
+    files = {(real[item.folder], item.image) for item in second}
     pixels = {item.raw_hash for item in second if item.raw_hash is not None}
     return [
         item
         for item in first
-        if (item.folder.resolve(), item.image) in files or item.raw_hash in pixels
+        if (real[item.folder], item.image) in files or item.raw_hash in pixels
     ]
 
 

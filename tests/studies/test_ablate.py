@@ -94,6 +94,13 @@ def test_rows_begin_where_adapt_start_says(data_root, tmp_path):
     assert record["stage"]["init"].endswith("source-only-seed0/checkpoints/final.pth")
 
 
+def test_rows_of_an_earlier_record_are_read_though_they_are_refused_today():
+    cell = {"seed": 0, "result": None, "verdict": None}
+    cells = {name: {**cell, "method": name} for name in ("source-only+adapt.lr=1", "gone+x=1")}
+    rows = ablate._summary("playground", "miou", cells)["rows"]
+    assert [(row["method"], row["labels"]) for row in rows] == [(name, "0") for name in cells]
+
+
 def test_unknown_methods_and_seeds_are_usage_errors():
     assert fgda("ablate", "--methods", "magic").returncode == 2
     assert fgda("ablate", "--seeds", "one").returncode == 2
