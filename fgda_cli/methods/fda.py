@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from .base import EVERY, Method, MethodSettings, Weight, losses, torch, transfer
+from .offline import OfflineData, network_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ..data.loader import Batch
-    from .offline import OfflineData
+    from ..data.store import AnyDataset
 
 # bins of confidence from 0 to 1
 BINS = 10_000
@@ -63,6 +64,12 @@ class Fda(Method):
         if settings.labels_from:
             self.modules["thresholds"] = torch.nn.Module()
             self.modules["thresholds"].register_buffer("values", torch.ones(model.num_classes))
+
+    @classmethod
+    def check(cls, settings: FdaSettings, model, source: AnyDataset, target: AnyDataset) -> None:
+        """Raise FgdaError or UsageError for networks that cannot label this source's classes."""
+        for path in settings.labels_from:
+            network_of(Path(path), source.classes)
 
     def before_training(self, data: OfflineData) -> None:
         """Load the networks that label, and find each class's threshold once; it is kept beside the

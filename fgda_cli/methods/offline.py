@@ -17,11 +17,13 @@ from ..runtime.distributed import ProcessGroup
 from ..runtime.errors import UsageError
 from ..runtime.files import make_folder, write_json
 from ..runtime.reporter import Reporter
+from ..runtime.text import read_text
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from ..data.classes import ClassSet
     from ..data.loader import PairedSamples
     from ..models.segmenter import Segmenter
 
@@ -71,14 +73,9 @@ class OfflineData:
 
         Raises FgdaError for one that cannot be read, UsageError for one of other classes.
         """
-        from ..models.checkpoint import load_model, weights_hash
+        from ..models.checkpoint import weights_hash
 
-        model, info = load_model(path)
-        if info["classes"].names != self.samples.source.classes.names:
-            raise UsageError(
-                f"{path} has different classes from the source: name a checkpoint with the"
-                " source's classes"
-            )
+        model = network_of(path, self.samples.source.classes)
         return model.to(self.device), weights_hash(model.state_dict())
 
     def tensor(
@@ -131,7 +128,8 @@ class OfflineData:
         same.
 
         A build that is stopped finds what it wrote when it is called again for the same
-        dependencies: it skips what is there.
+        dependencies: it skips what is there. Raises UsageError where the run to resume was
+        trained with another product of this name.
         """
         stamp = hashlib.sha256(
             json.dumps(depends_on, sort_keys=True, default=str).encode()
@@ -143,8 +141,10 @@ class OfflineData:
                 self.reporter.say(f"{name}: reusing {folder}")
                 return 0
             for old in self.folder.glob(f"{name}-*"):
-                # an earlier product of the same name, made from other data
+                # an earlier product of the same name, made of something else
                 if old != folder and re.fullmatch(rf"{re.escape(name)}-[0-9a-f]{{16}}", old.name):
+                    if self.resumed:
+                        _refuse_other(old, depends_on)
                     shutil.rmtree(old)
             make_folder(folder)
             build(folder)
@@ -153,3 +153,34 @@ class OfflineData:
 
         self.process_group.first_decides(make)
         return folder
+
+
+def network_of(path: Path, classes: ClassSet) -> Segmenter:
+    """Return a checkpoint's network, in eval mode.
+
+    Raises FgdaError for a file that cannot be read, UsageError for one of other classes.
+    """
+    from ..models.checkpoint import load_model
+
+    model, info = load_model(path)
+    if info["classes"].names != classes.names:
+        raise UsageError(
+            f"{path} has different classes from the source: name a checkpoint with the"
+            " source's classes"
+        )
+    return model
+
+
+def _refuse_other(old: Path, depends_on: dict[str, Any]) -> None:
+    """Raise UsageError when `old` is a whole product: the run that is to be resumed was trained
+    with it, and would go on with another.
+    """
+    if not (old / RECORD).is_file():
+        return
+    before = json.loads(read_text(old / RECORD))["depends_on"]
+    now = json.loads(json.dumps(depends_on, default=str))
+    differing = ", ".join(sorted(key for key in now if before.get(key) != now[key]))
+    raise UsageError(
+        f"{old} was made of something else than it would be now ({differing}), and the run to"
+        " resume was trained with it\nuse --fresh to start over, or another --out"
+    )

@@ -103,7 +103,7 @@ def test_a_round_of_fda_resumes_and_notices_other_labellers(
     job, pretrained, tmp_path, monkeypatch, tiny_preset
 ):
     """Thresholds are found once a set of networks; the networks that label are not saved with the
-    run.
+    run. A run is not resumed where another network lies at the path of one that labelled.
     """
     best = str(pretrained.parent / "last.pth")
     ours = replace(
@@ -122,6 +122,21 @@ def test_a_round_of_fda_resumes_and_notices_other_labellers(
         json.loads(line) for line in (tmp_path / "whole/metrics.jsonl").read_text().splitlines()
     ]
     assert all("pseudo" in line for line in lines if "seg" in line)
+
+    mine = tmp_path / "mine.pth"
+    shutil.copy(pretrained, mine)
+    ours = replace(
+        ours,
+        preset=tiny_preset(f"method.labels_from=['{mine}']", method="fda"),
+        out=tmp_path / "other",
+    )
+    crash_at(monkeypatch, 3, lambda: stages.adapt(ours, pretrained))
+    shutil.copy(whole, mine)
+    with pytest.raises(UsageError, match=r"made of something else .*\(by\)"):
+        stages.adapt(ours, pretrained)
+    mine.unlink()
+    with pytest.raises(FgdaError, match="no such file"):
+        stages.check_adapt(ours)
 
 
 @pytest.mark.parametrize("signum, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
