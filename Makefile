@@ -20,7 +20,8 @@ trust: $(STAMP)
 # With the oldest releases that pyproject.toml allows; tests of extras are skipped.
 test-oldest:
 	$(PYTHON) -m venv .venv-oldest
-	.venv-oldest/bin/python -m pip install --quiet -c tests/oldest.txt -e . pytest pytest-xdist hypothesis
+	.venv-oldest/bin/python -m pip install --quiet -c tests/oldest.txt \
+		-e . pytest pytest-xdist hypothesis
 	.venv-oldest/bin/python -m pytest -n 2 --dist worksteal
 
 lint: $(STAMP)
@@ -32,7 +33,9 @@ docs: $(STAMP)
 
 # Wheel and sdist, as they would be published.
 package: $(STAMP)
-	rm -rf dist && $(VENV)/bin/python -m build --outdir dist . > /dev/null && $(VENV)/bin/twine check --strict dist/*
+	rm -rf dist
+	$(VENV)/bin/python -m build --outdir dist . > /dev/null
+	$(VENV)/bin/twine check --strict dist/*
 
 $(DEMO): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
