@@ -226,42 +226,52 @@ class Trainer:
         """Compute the signals of the model that the run begins as; a resumed run has them
         already.
         """
-        validator = self.validators.label_free
         state = self.state
+        # weights of the start, wanted here alone
         began = state.began
         state.began = None
-        if validator is None:
+        if self.validators.label_free is None:
             return
-        if (
-            state.frames is None
-            and state.before is None
-            and self.clock.limit is not None
-            and self.process_group.is_first
-        ):
+        self.fix_frames()
+        begins = state.iteration == 0 and self.stage.start == "pretrain"
+        if state.before is not None:
+            self.validators.label_free.before = Observed.from_json(state.before)
+        elif begins and self.process_group.is_first:
+            self.look_at_start(began)
+
+    def fix_frames(self) -> None:
+        """Let the label-free validator look at the frames that this run looked at before, or at as
+        many as a time limit affords.
+        """
+        validator = self.validators.label_free
+        state = self.state
+        if state.frames is not None:
+            validator.use(state.frames)
+        elif state.before is None and self.clock.limit is not None and self.process_group.is_first:
             with self.clock.looking():
                 validator.fit(state.inference_state_dict(), self.clock.limit)
             state.frames = len(validator.frames.images)
-        elif state.frames is not None:
-            validator.use(state.frames)
-        if state.before is not None:
-            validator.before = Observed.from_json(state.before)
-        elif (
-            state.iteration == 0 and self.stage.start == "pretrain" and self.process_group.is_first
-        ):
-            weights = state.inference_state_dict()
-            same = began is None or all(
-                torch.equal(value.cpu(), began[name]) for name, value in weights.items()
+
+    def look_at_start(self, began: dict[str, Tensor] | None) -> None:
+        """Compute the signals of the checkpoint that adaptation starts from (its weights are
+        `began`; None: the model's own), and keep the start as the best of a guarded method.
+        """
+        validator = self.validators.label_free
+        state = self.state
+        weights = state.inference_state_dict()
+        # Building the run may have changed the model already: its batch norm statistics.
+        unchanged = began is None or all(
+            torch.equal(value.cpu(), began[name]) for name, value in weights.items()
+        )
+        with self.clock.looking():
+            validator.before = validator.look(weights if unchanged else began)
+        state.before = validator.before.to_json()
+        if state.method.guarded and self.validators.picks_label_free:
+            state.best = 0.0 if unchanged else validator.score(weights, 0)
+            checkpoint.save(
+                self.run.best,
+                self.inference_content() | {"metrics": {"label_free": state.best}},
             )
-            # the start may have changed before the first step: its batch norm statistics
-            with self.clock.looking():
-                validator.before = validator.look(weights if same else began)
-            state.before = validator.before.to_json()
-            if state.method.guarded and self.validators.picks_label_free:
-                state.best = 0.0 if same else validator.score(weights, 0)
-                checkpoint.save(
-                    self.run.best,
-                    self.inference_content() | {"metrics": {"label_free": state.best}},
-                )
 
     def train_iteration(self, batch: loader.Batch) -> dict[str, torch.Tensor]:
         """Run one step of the method and its optimisers."""
