@@ -83,7 +83,8 @@ def prepare_layout(
     if mapping is not None:
         reader = renamed(reader, mapping, listing)
     choice = {"condition": condition or "all"} if published.conditions else {}
-    origin = Origin(kind, {"root": root}, choice)
+    asked = {} if mapping is None else {"mapping": str(mapping)}
+    origin = Origin(kind, {"root": root}, choice, asked=asked)
     return _fill(
         name or kind,
         listing,
@@ -120,7 +121,12 @@ def prepare_own(kind: str, files: OwnFiles, name: str, how: How) -> Summary:
     """
     own = own_format(kind)
     refuse_options(files, kind, own.takes)
-    asked = {"only": list(files.only), "hold_out": how.hold_out, "every": files.every}
+    asked = {
+        "only": list(files.only),
+        "hold_out": how.hold_out,
+        "every": files.every,
+        **files.reading(),
+    }
     origin = Origin(kind, files.raw(), {}, asked=asked, is_own=True)
     if not how.check_only:
         check_destination(how.out / name, origin.resolved())

@@ -7,6 +7,7 @@ import shlex
 from fgda_cli.data.layouts.base import OwnFiles
 from fgda_cli.data.prepare import How, prepare_own
 from fgda_cli.data.store import PreparedDataset
+from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.visual.tables import prepared_list
 
 
@@ -26,3 +27,24 @@ def test_options_are_listed_as_they_are_typed(raw_playground, tmp_path):
     assert words[words.index("--rows") + 1] == "25:75.5"
     assert [words[n + 1] for n, word in enumerate(words) if word == "--only"] == list(files.only)
     assert words[words.index("--cut") + 1].startswith("--")
+    assert words[words.index("--label-ids") + 1] == "label"
+
+
+def test_the_mapping_is_listed_and_another_name_of_it_is_no_change(raw_playground, tmp_path):
+    """Two data sets of other classes would look alike without it."""
+    mappings = [tmp_path / "first.yaml", tmp_path / "second.yaml"]
+    for path in mappings:
+        path.write_text("classes: [road, sky]\n7: road\n23: sky\nrest: ignore\n")
+    said = []
+    for mapping in mappings:
+        files = OwnFiles(
+            images=raw_playground / "game/images",
+            labels=raw_playground / "game/labels",
+            mapping=mapping,
+        )
+        reporter = Reporter(quiet=True, decisions=said)
+        how = How(tmp_path, size=(64, 32), workers=1, reporter=reporter)
+        prepare_own("folder", files, "mine", how=how)
+        text = prepared_list(tmp_path, [PreparedDataset(tmp_path / "mine")])
+        assert f"--mapping {mapping}" in text
+    assert not [line for line in said if "now" in line], said

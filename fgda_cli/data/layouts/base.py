@@ -167,6 +167,18 @@ class OwnFiles:
         named = {"images": self.images, "labels": self.labels, "root": self.root}
         return {option: path for option, path in named.items() if path is not None}
 
+    def reading(self) -> dict[str, Any]:
+        """Return the options, of those that were given, that say how labels are paired and read."""
+        named = {
+            "mapping": self.mapping and str(self.mapping),
+            "label_ids": self.label_ids,
+            "carla_version": self.carla_version,
+            "image_suffix": self.image_suffix,
+            "label_suffix": self.label_suffix,
+            "label_maps": self.label_maps,
+        }
+        return {option: value for option, value in named.items() if value}
+
     def chosen(self, files: list[Path], below: Path, suffix: str | None = None) -> list[Path]:
         """Return the files that end in `suffix` and, when --only is given, whose path below a
         folder fits one of its patterns.
