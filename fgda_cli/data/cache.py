@@ -51,11 +51,12 @@ PROBLEMS = "problems.json"
 # names of splits' folders
 BUILT = re.compile(r"[a-z]+-[0-9a-f]{12}")
 OF_EARLIER_VERSIONS = frozenset({"class_statistics.json", JOURNAL})
-# Recorded options whose change is not said by their names: cache changes no pixel, and the others
-# count as another meaning of the labels, if they gave one.
+# Recorded options whose change is not said by their names: cache changes no pixel, a split is
+# compared with itself, and the others count as another meaning of the labels, if they gave one.
 SAID_OTHERWISE = frozenset(
     {
         "cache",
+        "split",
         "mapping",
         "label_ids",
         "carla_version",

@@ -242,19 +242,17 @@ def prepared_list(root: Any, datasets: list[Any]) -> str:
             lines.append(
                 f"  {split}: {len(dataset.items(split))} images, pixels {dataset.pixels(split)}"
             )
-            options = {
-                name: value
-                for name, value in {**made.get("choice", {}), **made.get("options", {})}.items()
-                if value
-            }
-            shown = " ".join(
-                word for name, value in options.items() for word in _as_typed(name, value)
-            )
-            raw = ", ".join(f"{option} {path}" for option, path in made.get("raw", {}).items())
             if made:
-                lines.append(visible(f"    prepare {made['reader']} {shown}"))
-                lines.append(visible(f"    from {raw}"))
+                lines.append(visible(f"    {_command(dataset.folder.name, made)}"))
     return "\n".join(lines)
+
+
+def _command(name: str, made: dict[str, Any]) -> str:
+    """Return the command that prepares such a split, from its record."""
+    choice = {option: value for option, value in made.get("choice", {}).items() if value != "all"}
+    given = {"name": name, **made.get("raw", {}), **choice, **made.get("options", {})}
+    words = [word for option, value in given.items() if value for word in _as_typed(option, value)]
+    return " ".join(["fgda", "prepare", made["reader"], *words])
 
 
 def _as_typed(name: str, value: Any) -> list[str]:

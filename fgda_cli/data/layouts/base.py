@@ -168,8 +168,11 @@ class OwnFiles:
         return {option: path for option, path in named.items() if path is not None}
 
     def reading(self) -> dict[str, Any]:
-        """Return the options, of those that were given, that say how labels are paired and read."""
+        """Return the options, of those that were given, that say how labels are paired and read,
+        and of which split they are.
+        """
         named = {
+            "split": None if self.split == "train" else self.split,
             "mapping": self.mapping and str(self.mapping),
             "label_ids": self.label_ids,
             "carla_version": self.carla_version,
