@@ -51,20 +51,6 @@ PROBLEMS = "problems.json"
 # names of splits' folders
 BUILT = re.compile(r"[a-z]+-[0-9a-f]{12}")
 OF_EARLIER_VERSIONS = frozenset({"class_statistics.json", JOURNAL})
-# Recorded options whose change is not said by their names: cache changes no pixel, a split is
-# compared with itself, and the others count as another meaning of the labels, if they gave one.
-SAID_OTHERWISE = frozenset(
-    {
-        "cache",
-        "split",
-        "mapping",
-        "label_ids",
-        "carla_version",
-        "image_suffix",
-        "label_suffix",
-        "label_maps",
-    }
-)
 # folder of a video's frames (footage.py)
 FRAMES = "frames"
 # a cache of this many bytes or more is announced before it is written
@@ -664,6 +650,7 @@ def made_from(task: Task, folder: str, items: list[dict]) -> dict[str, Any]:
             "cache": task.cache,
             **task.asked,
         },
+        "reading": task.reading,
         "mapping": meaning,
         "folder": folder,
         "pixels": pixels_hash(items),
@@ -682,7 +669,7 @@ def _changed_facts(task: Task, listing: Listing, former: dict[str, Any] | None) 
         changes = [
             f"--{option} {_text(before['options'].get(option))}, now {_text(value)}"
             for option, value in now["options"].items()
-            if before["options"].get(option) != value and option not in SAID_OTHERWISE
+            if before["options"].get(option) != value and option != "cache"
         ]
         changes += ["other meanings of the labels"] if before["mapping"] != now["mapping"] else []
         if changes:

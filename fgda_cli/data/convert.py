@@ -45,6 +45,8 @@ class Task:
     choice: dict[str, Any] = field(default_factory=dict)
     # further options, which the manifest records
     asked: dict[str, Any] = field(default_factory=dict)
+    # options that say how labels are paired and read; label_facts hold what they mean
+    reading: dict[str, Any] = field(default_factory=dict)
     check_only: bool = False
     cache: Cache = "raw"
     # a user's own files hold one split at a time; published ones have all of theirs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +83,8 @@ def prepare_layout(
     if mapping is not None:
         reader = renamed(reader, mapping, listing)
     choice = {"condition": condition or "all"} if published.conditions else {}
-    asked = {} if mapping is None else {"mapping": str(mapping)}
-    origin = Origin(kind, {"root": root}, choice, asked=asked)
+    reading = {} if mapping is None else {"mapping": str(mapping)}
+    origin = Origin(kind, {"root": root}, choice, reading=reading)
     return _fill(
         name or kind,
         listing,
@@ -121,13 +121,13 @@ def prepare_own(kind: str, files: OwnFiles, name: str, how: How) -> Summary:
     """
     own = own_format(kind)
     refuse_options(files, kind, own.takes)
-    asked = {
-        "only": list(files.only),
-        "hold_out": how.hold_out,
-        "every": files.every,
-        **files.reading(),
+    asked = {"only": list(files.only), "hold_out": how.hold_out, "every": files.every}
+    reading = {
+        option: value if value is True else str(value)
+        for option, value in files.given().items()
+        if option not in files.raw() and option not in asked
     }
-    origin = Origin(kind, files.raw(), {}, asked=asked, is_own=True)
+    origin = Origin(kind, files.raw(), {}, asked=asked, reading=reading, is_own=True)
     if not how.check_only:
         check_destination(how.out / name, origin.resolved())
     videos = []
@@ -202,6 +202,7 @@ class Origin:
     raw: dict[str, Path]
     choice: dict[str, Any] = field(default_factory=dict)
     asked: dict[str, Any] = field(default_factory=dict)
+    reading: dict[str, Any] = field(default_factory=dict)
     is_own: bool = False
 
     def resolved(self) -> dict[str, str]:
@@ -228,6 +229,7 @@ def _fill(
         raw=origin.resolved(),
         choice=origin.choice,
         asked=origin.asked,
+        reading=origin.reading,
         check_only=how.check_only,
         cache=how.cache,
         is_own=origin.is_own,
@@ -244,9 +246,9 @@ def _fill(
 
 def refuse_options(files: OwnFiles, kind: str, takes: frozenset[str]) -> None:
     """Raise UsageError for an option that was given and would have no effect."""
-    for option in fields(files):
-        if option.name not in takes and getattr(files, option.name) != option.default:
+    for option in files.given():
+        if option not in takes:
             raise UsageError(
-                f"prepare {kind} takes no --{option.name.replace('_', '-')} (fgda prepare --list"
+                f"prepare {kind} takes no --{option.replace('_', '-')} (fgda prepare --list"
                 " says what it needs)"
             )

@@ -251,6 +251,7 @@ def _command(name: str, made: dict[str, Any]) -> str:
     """Return the command that prepares such a split, from its record."""
     choice = {option: value for option, value in made.get("choice", {}).items() if value != "all"}
     given = {"name": name, **made.get("raw", {}), **choice, **made.get("options", {})}
+    given |= made.get("reading", {})
     words = [word for option, value in given.items() if value for word in _as_typed(option, value)]
     return " ".join(["fgda", "prepare", made["reader"], *words])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Protocol
@@ -167,20 +167,11 @@ class OwnFiles:
         named = {"images": self.images, "labels": self.labels, "root": self.root}
         return {option: path for option, path in named.items() if path is not None}
 
-    def reading(self) -> dict[str, Any]:
-        """Return the options, of those that were given, that say how labels are paired and read,
-        and of which split they are.
-        """
-        named = {
-            "split": None if self.split == "train" else self.split,
-            "mapping": self.mapping and str(self.mapping),
-            "label_ids": self.label_ids,
-            "carla_version": self.carla_version,
-            "image_suffix": self.image_suffix,
-            "label_suffix": self.label_suffix,
-            "label_maps": self.label_maps,
-        }
-        return {option: value for option, value in named.items() if value}
+    def given(self) -> dict[str, Any]:
+        """Return the options that were given, those that are not their defaults."""
+        values = {option.name: getattr(self, option.name) for option in fields(self)}
+        defaults = {option.name: option.default for option in fields(self)}
+        return {name: value for name, value in values.items() if value != defaults[name]}
 
     def chosen(self, files: list[Path], below: Path, suffix: str | None = None) -> list[Path]:
         """Return the files that end in `suffix` and, when --only is given, whose path below a
