@@ -17,7 +17,7 @@ from ..runtime.distributed import ProcessGroup
 from ..runtime.errors import UsageError
 from ..runtime.files import make_folder, write_json
 from ..runtime.reporter import Reporter
-from ..runtime.text import read_text
+from ..runtime.text import BadText, read_text
 
 if TYPE_CHECKING:
     import torch
@@ -82,14 +82,12 @@ class OfflineData:
         self, name: str, depends_on: dict[str, Any], make: Callable[[], torch.Tensor]
     ) -> torch.Tensor:
         """Return the tensor that `make` computes, kept as a `product`."""
-        import torch
-
-        from ..models.weights import save_tensors
+        from ..models.weights import read_saved, save_tensors
 
         def build(folder: Path) -> None:
             save_tensors(folder / f"{name}.pth", make())
 
-        return torch.load(self.product(name, depends_on, build) / f"{name}.pth", weights_only=True)
+        return read_saved(self.product(name, depends_on, build) / f"{name}.pth")
 
     def derive_source(
         self, out: Path, change: Callable[[torch.Tensor], torch.Tensor], most: int = 8
@@ -177,9 +175,15 @@ def _refuse_other(old: Path, depends_on: dict[str, Any]) -> None:
     """
     if not (old / RECORD).is_file():
         return
-    before = json.loads(read_text(old / RECORD))["depends_on"]
     now = json.loads(json.dumps(depends_on, default=str))
-    differing = ", ".join(sorted(key for key in now if before.get(key) != now[key]))
+    try:
+        before = json.loads(read_text(old / RECORD))["depends_on"]
+        differing = ", ".join(sorted(key for key in now if before.get(key) != now[key]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, BadText):
+        raise UsageError(
+            f"cannot read {old / RECORD}: whether the run to resume was trained with the same"
+            " is not known\nuse --fresh to start over, or another --out"
+        ) from None
     raise UsageError(
         f"{old} was made of something else than it would be now ({differing}), and the run to"
         " resume was trained with it\nuse --fresh to start over, or another --out"

@@ -41,10 +41,20 @@ def save_tensors(path: Path, content: dict | Tensor) -> None:
 
 
 def read_tensors(path: Path, trust: bool = False) -> dict:
-    """Read a checkpoint's contents without running code from it, unless the user trusts the file
-    (`trust`).
+    """Read a checkpoint's contents as `read_saved` does. Raises FgdaError when they are no
+    dictionary.
+    """
+    content = read_saved(path, trust)
+    if not isinstance(content, dict):
+        raise FgdaError(f"{path} does not hold a dictionary of tensors")
+    return content
 
-    Raises FgdaError when it is none, or when it needs code, naming what it asks for.
+
+def read_saved(path: Path, trust: bool = False) -> dict | Tensor:
+    """Read what `save_tensors` wrote, onto the CPU, without running code from it, unless the user
+    trusts the file (`trust`).
+
+    Raises FgdaError when it cannot be read, or when it needs code, naming what it asks for.
     """
     try:
         with open(path, "rb") as handle:
@@ -64,9 +74,7 @@ def read_tensors(path: Path, trust: bool = False) -> dict:
     # torch raises pickle, zip, runtime, type and even OS errors for foreign bytes
     except Exception as error:
         raise FgdaError(_why_refused(path, str(error))) from error
-    if not isinstance(content, dict):
-        raise FgdaError(f"{path} does not hold a dictionary of tensors")
-    _refuse_spread(content, path)
+    _refuse_spread([content], path)
     return content
 
 

@@ -134,6 +134,14 @@ def test_a_round_of_fda_resumes_and_notices_other_labellers(
     shutil.copy(whole, mine)
     with pytest.raises(UsageError, match=r"made of something else .*\(by\)"):
         stages.adapt(ours, pretrained)
+    (product,) = (ours.out / "offline").glob("thresholds-*")
+    (product / "product.json").write_text("{")
+    with pytest.raises(UsageError, match=r"cannot read .*product\.json"):
+        stages.adapt(ours, pretrained)
+    shutil.copy(pretrained, mine)
+    (product / "thresholds.pth").write_bytes(b"damaged")
+    with pytest.raises(FgdaError, match=r"thresholds\.pth is no checkpoint"):
+        stages.adapt(ours, pretrained)
     mine.unlink()
     with pytest.raises(FgdaError, match="no such file"):
         stages.check_adapt(ours)

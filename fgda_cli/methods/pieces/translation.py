@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ...data.tensor_augment import draw
-from ...models.weights import save_tensors
+from ...models.weights import read_tensors, save_tensors
 from ...runtime.random import StepStream, generator_of
 from ...runtime.reporter import Reporter
 from ...runtime.transfer import Readings, send
@@ -215,11 +215,13 @@ class Cycles(nn.Module):
             "pools": self.pools,
         }
 
-    def load(self, state: dict) -> None:
+    def load(self, state: dict, device: torch.device) -> None:
         self.load_state_dict(state["networks"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
-        self.pools = state["pools"]
+        self.pools = {
+            name: [fake.to(device) for fake in fakes] for name, fakes in state["pools"].items()
+        }
 
 
 # a random uint8 RGB image [3,H,W]
@@ -242,8 +244,8 @@ def train(
     first = 0
     readings = Readings()
     if (folder / STATE).is_file():
-        saved = torch.load(folder / STATE, map_location=device, weights_only=True)
-        cycles.load(saved["cycles"])
+        saved = read_tensors(folder / STATE)
+        cycles.load(saved["cycles"], device)
         first = saved["step"]
     with reporter.progress("train translation", settings.steps, first) as advance:
         for step in range(first, settings.steps):
