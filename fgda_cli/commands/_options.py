@@ -342,7 +342,7 @@ def views(
     """Return the test-time augmentation of --flip, --scale, --sliding, --overlap and --blend.
     Raises UsageError.
     """
-    from ..data.cache import parse_size
+    from ..data.geometry import parse_size
 
     window = parse_size(sliding, "--sliding")
     from ..inference.sliding import SlidingWindow

@@ -97,7 +97,7 @@ def export(
             raise UsageError("--adapters writes weights as they were trained: it takes --out alone")
         _write_adapters(checkpoint, out or cli.folder_of(checkpoint) / "adapters.pth")
         return
-    from ..data.cache import parse_size
+    from ..data.geometry import parse_size
 
     pixels = parse_size(size)
     suffix = None if out is None else out.suffix.lower()

@@ -157,7 +157,7 @@ def prepare(
 ) -> None:
     """Check a raw data set, convert its labels and cache it at training resolution."""
     from ..data import prepare as preparing
-    from ..data.cache import parse_rows, parse_size
+    from ..data.geometry import parse_rows, parse_size
     from ..data.layouts import OWN as OWN_FORMATS
     from ..data.layouts import all_layouts
     from ..data.layouts.base import OwnFiles

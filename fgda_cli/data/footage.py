@@ -28,6 +28,8 @@ from .images import (
 )
 
 DEFAULT_STEP = "1s"
+# folder of the frames, in that of the data set
+FRAMES = "frames"
 
 
 @dataclass(frozen=True)

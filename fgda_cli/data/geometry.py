@@ -4,11 +4,14 @@
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from ..runtime.errors import UsageError
 from ..settings import LARGEST_SIDE
 
 Size = tuple[int, int]  # width, height
@@ -137,3 +140,32 @@ class InputRule:
         if min(*rule.size, *(rule.trained_on or rule.size)) < 1 or too_large:
             raise ValueError(f"an input size of {rule.size[0]}x{rule.size[1]}")
         return rule
+
+
+def parse_size(text: str | None, option: str = "--size") -> tuple[int, int] | None:
+    """Read `1280x720` as (1280, 720). Raises UsageError."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})", text.lower())
+    size = (int(match[1]), int(match[2])) if match else (0, 0)
+    if min(size) < 32 or max(size) > LARGEST_SIDE:
+        raise UsageError(
+            f"{option} {text}: write it as WIDTHxHEIGHT, from 32x32 to {LARGEST_SIDE} a side, e.g."
+            " 1280x720"
+        )
+    return size
+
+
+def parse_rows(text: str | None) -> tuple[float, float] | None:
+    """Read `29:70`, percent of the height from the top, as (29.0, 70.0). Raises UsageError."""
+    if text is None:
+        return None
+    try:
+        top, bottom = (float(part.removesuffix("%")) for part in text.split(":"))
+    except ValueError:
+        top = bottom = math.nan
+    if not 0 <= top < bottom <= 100:
+        raise UsageError(
+            f"--rows {text}: write it as TOP:BOTTOM in percent of the height, e.g. 29:70"
+        )
+    return top, bottom

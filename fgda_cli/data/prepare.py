@@ -9,16 +9,18 @@ from typing import Any
 from ..runtime.errors import UsageError
 from ..runtime.reporter import Reporter
 from ..runtime.system import usable_cores
-from .cache import FRAMES, Summary, check_destination, fill
+from .cache import fill
 from .classes import ClassSet
 from .convert import Cache, Task
-from .footage import extract, videos_of
+from .destination import check_destination
+from .footage import FRAMES, extract, videos_of
 from .geometry import Resample
 from .images import VIDEO_SUFFIXES, image_files, natural_order
 from .layouts import layout, own_format
 from .layouts.base import Listing, OwnFiles, Reader, ReadLabel
 from .mapping import renamed
 from .prelabels import read_record
+from .summary import Summary
 
 PLAYGROUND_SIZE = (256, 128)
 

@@ -123,7 +123,7 @@ class killed_after:  # noqa: N801 - reads as a sentence
                 (cache, "append_line"),
                 (cache, "write_json"),
                 (cache, "_link"),
-                (cache, "_sweep"),
+                (cache, "sweep"),
                 (files, "write_bytes"),
             )
         }

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from fgda_cli.data.images import write_image
+from fgda_cli.data.store import pixels_hash
 from tests.helpers import fgda
 
 RNG = np.random.default_rng(0)
@@ -125,10 +126,16 @@ def test_one_image_in_two_splits_is_dropped_from_training_and_said(own, tmp_path
         "val",
     )
     assert done.returncode == 0, done.stderr
-    splits = json.loads((tmp_path / "data/mine/manifest.json").read_text())["splits"]
+    manifest = json.loads((tmp_path / "data/mine/manifest.json").read_text())
+    splits = manifest["splits"]
     assert [len(splits["train"]), len(splits["val"])] == [3, 1] and "0" not in [
         item["name"] for item in splits["train"]
     ]
+    # what is left out is not counted either
+    for split, items in splits.items():
+        counted = sum(sum(item["counts"]) for item in items)
+        assert counted == sum(manifest["class_pixels"][split].values()) > 0
+        assert manifest["made"][split]["pixels"] == pixels_hash(items)
     assert (
         "1 images are left out, for the split val has the same pixels (e.g. 0, there other-name)"
         in done.stderr

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fgda_cli.data import prepare
-from fgda_cli.data.cache import parse_rows
+from fgda_cli.data.geometry import parse_rows
 from fgda_cli.data.images import BadFile, write_image
 from fgda_cli.data.layouts.base import OwnFiles
 from fgda_cli.data.mapping import load_mapping
