@@ -120,9 +120,16 @@ def run_verdict(
         model, info = load_model(path)
         precision.to_device(model)
         if study is None:
+            own_size = model.input_rule.size
             frames, what = target_frames(wanted, model, info, reporter=reporter)
             source, prior = source_frames(wanted, info, reporter)
             study = Study([], info["classes"], frames, what=what)
+        elif model.input_rule.size != own_size:
+            reporter.decide(
+                "{} was trained at {}x{}, and is judged at the baseline's {}x{}".format(
+                    path, *model.input_rule.size, *own_size
+                )
+            )
         reporter.say(f"looking at {path}")
         observed = observe(model, frames, precision)
         verdict = (
