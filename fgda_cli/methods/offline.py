@@ -138,12 +138,22 @@ class OfflineData:
             if (folder / RECORD).is_file():
                 self.reporter.say(f"{name}: reusing {folder}")
                 return 0
-            for old in self.folder.glob(f"{name}-*"):
-                # an earlier product of the same name, made of something else
-                if old != folder and re.fullmatch(rf"{re.escape(name)}-[0-9a-f]{{16}}", old.name):
-                    if self.resumed:
-                        _refuse_other(old, depends_on)
-                    shutil.rmtree(old)
+            # earlier products of the same name, made of something else
+            others = [
+                old
+                for old in self.folder.glob(f"{name}-*")
+                if old != folder and re.fullmatch(rf"{re.escape(name)}-[0-9a-f]{{16}}", old.name)
+            ]
+            if self.resumed:
+                for old in others:
+                    _refuse_other(old, depends_on)
+                self.reporter.warn(
+                    f"{name}: what the run to resume was trained with is gone from {self.folder},"
+                    " and is made again: the result is the same only if nothing that it is made of"
+                    " has changed"
+                )
+            for old in others:
+                shutil.rmtree(old)
             make_folder(folder)
             build(folder)
             write_json(folder / RECORD, {"name": name, "depends_on": depends_on, "stamp": stamp})

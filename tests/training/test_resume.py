@@ -142,6 +142,10 @@ def test_a_round_of_fda_resumes_and_notices_other_labellers(
     (product / "thresholds.pth").write_bytes(b"damaged")
     with pytest.raises(FgdaError, match=r"thresholds\.pth is no checkpoint"):
         stages.adapt(ours, pretrained)
+    shutil.rmtree(product.parent)
+    reporter = Reporter(quiet=True)
+    stages.adapt(replace(ours, reporter=reporter), pretrained)
+    assert [text for text in reporter.warned if "thresholds: what the run to resume" in text]
     mine.unlink()
     with pytest.raises(FgdaError, match="no such file"):
         stages.check_adapt(ours)
