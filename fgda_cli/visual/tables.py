@@ -344,6 +344,12 @@ def verdict_lines(headings: list[str], results: list[dict[str, Any]]) -> list[st
         lines.append(
             "cannot tell: look at the frames (--report), or label twenty (fgda rank) and evaluate"
         )
+    # docs/judging.md: choosing among good runs by score costs more than averaging them
+    if sum(result["verdict"] == "helped" for result in results) > 1:
+        lines.append(
+            "the score does not tell which of those that helped is best: average them (fgda"
+            " predict A.pth footage --with B.pth)"
+        )
     return lines
 
 

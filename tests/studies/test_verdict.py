@@ -7,6 +7,7 @@ import torch
 from fgda_cli.runtime.devices import make_precision, pick_device
 from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.studies.verdict import VerdictOptions, run_verdict
+from fgda_cli.visual.tables import verdict_lines
 
 
 class Listening(Reporter):
@@ -40,3 +41,12 @@ def test_a_checkpoint_of_another_input_size_is_judged_at_the_baselines_and_that_
     # the same weights on the same frames
     first, *others = (one.observed.signals for one in study.checkpoints)
     assert others == [first, first]
+
+
+def test_where_several_helped_their_mean_is_named():
+    def lines(*verdicts):
+        results = [{"verdict": one, "words": []} for one in ("baseline", *verdicts)]
+        return "\n".join(verdict_lines(["x"] * len(results), results))
+
+    assert "average them" in lines("helped", "collapsed or harmful", "helped")
+    assert lines("helped", "no clear change") == ""
