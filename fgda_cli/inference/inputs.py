@@ -29,7 +29,7 @@ from ..data.images import (
     suffixes_of,
     written_name,
 )
-from ..data.video import STDIN, STREAM, Clip, frames_of, is_live, without_secrets
+from ..data.video import STDIN, STREAM, Clip, CutShort, frames_of, is_live, without_secrets
 from ..runtime.distributed import ProcessGroup, ranks
 from ..runtime.errors import FgdaError, UsageError
 from ..runtime.reporter import Reporter
@@ -335,19 +335,27 @@ def spread_images(
             " first)"
         )
     pairs = read_inputs(evenly_spaced(inputs, count), max_pixels=max_pixels)
-    images = [image for _, image in readable(pairs, reporter)]
+    images = [image for _, image in readable(pairs, reporter)[0]]
     if not images:
         raise FgdaError(f"{text} holds no readable image (videos: take frames of them first)")
     return images
 
 
-def readable(pairs: Iterable[tuple], reporter: Reporter) -> Iterator[tuple]:
-    """Yield the inputs that could be read, with their images; warn of the others."""
+def readable(
+    pairs: Iterable[tuple], reporter: Reporter
+) -> tuple[list[tuple[InputImage, np.ndarray]], int]:
+    """Return the inputs that could be read, with their images, and how many could not, of which the
+    reporter warns. A video that was cut short could be read.
+    """
+    good = []
+    bad = 0
     for item, image in pairs:
         if isinstance(image, BadFile):
-            reporter.warn(f"{item.shown}: {image}")
+            reporter.warn(f"{item.shown}: {image}", of_own_share=True)
+            bad += not isinstance(image, CutShort)
         else:
-            yield item, image
+            good.append((item, image))
+    return good, bad
 
 
 def different_frames(images: list[np.ndarray]) -> int:

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 
 from ..data.images import BadFile, read_rgb, rgb_of
-from ..data.video import Clip, CutShort, frame_count
+from ..data.video import Clip, frame_count
 from ..models.segmenter import Segmenter
 from ..runtime.devices import Precision
 from ..runtime.distributed import ProcessGroup
 from ..runtime.errors import FgdaError, Stopped
 from ..runtime.reporter import Reporter
-from .inputs import InputImage, read_chunks
+from .inputs import InputImage, read_chunks, readable
 from .pipeline import batched, images_per_batch, share, write_behind
 from .tta import TestTimeAugmentation, decide, naming, view_logits
 
@@ -154,16 +154,8 @@ def predict_inputs(
                 for chunk in read_chunks(
                     part, reading.threads, max_pixels=reading.max_pixels, clip=reading.clip
                 ):
-                    good = [
-                        (item, image) for item, image in chunk if not isinstance(image, BadFile)
-                    ]
-                    for item, reason in chunk:
-                        if isinstance(reason, BadFile):
-                            reporter.warn(f"{item.shown}: {reason}", of_own_share=True)
-                    bad += sum(
-                        isinstance(reason, BadFile) and not isinstance(reason, CutShort)
-                        for _, reason in chunk
-                    )
+                    good, unread = readable(chunk, reporter)
+                    bad += unread
                     done += len(good)
                     with naming([item.name for item, _ in good]):
                         results = predict_many(

@@ -109,7 +109,8 @@ def _source_of(
         for number, (item, wanted) in enumerate(zip(items, _spread(count, sizes), strict=True)):
             clip = Clip(every=max(1, sizes[number] // max(1, wanted))) if item.is_video else Clip()
             pairs = islice(read_inputs([item] if wanted else [], threads, clip=clip), wanted)
-            scenes += [Scene(image, name=shown.name) for shown, image in readable(pairs, reporter)]
+            good, _ = readable(pairs, reporter)
+            scenes += [Scene(image, name=shown.name) for shown, image in good]
         return scenes
 
     return sum(sizes), read

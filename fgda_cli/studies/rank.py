@@ -16,9 +16,9 @@ from torch import Tensor
 from ..data.classes import ClassSet
 from ..data.images import BadFile, difference_hash, look_alike, visible_files, write_image
 from ..data.prelabels import Prelabels
-from ..data.video import Clip, CutShort, frame_count
+from ..data.video import Clip, frame_count
 from ..inference.evaluate import headings
-from ..inference.inputs import InputImage, read_chunks
+from ..inference.inputs import InputImage, read_chunks, readable
 from ..inference.pipeline import batched, images_per_batch
 from ..inference.predict import network_size, predict_many
 from ..inference.tta import batch_of, forward
@@ -84,13 +84,9 @@ def look(
     total = sum((frame_count(item.source, clip) or 1) if item.is_video else 1 for item in inputs)
     with reporter.progress("rank", total) as advance:
         for chunk in read_chunks(inputs, threads, max_pixels=max_pixels, clip=clip):
-            for item, reason in chunk:
-                if isinstance(reason, BadFile):
-                    reporter.warn(f"{item.path}: {reason}")
-                    bad += not isinstance(reason, CutShort)
-            frames += _look_at(
-                model, [pair for pair in chunk if not isinstance(pair[1], BadFile)], precision
-            )
+            good, unread = readable(chunk, reporter)
+            bad += unread
+            frames += _look_at(model, good, precision)
             advance(len(chunk))
     return frames, bad
 
