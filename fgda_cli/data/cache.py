@@ -126,11 +126,7 @@ def _build(
         listing,
         splits,
         folders=folders,
-        kept={
-            split: made
-            for split, made in ((former or {}).get("made") or {}).items()
-            if split in kept
-        },
+        former_made=(former or {}).get("made") or {},
     )
     summary.pixels.update({split: made["pixels"] for split, made in manifest["made"].items()})
     for journal in journals.values():
@@ -138,9 +134,6 @@ def _build(
     write_json(task.out / "manifest.json", manifest, indent=None)
     sweep(task.out, manifest)
     return summary
-
-
-# Building
 
 
 def _by_split(pairs: list[Pair]) -> dict[str, list[Pair]]:
@@ -329,18 +322,17 @@ def _manifest(
     listing: Listing,
     splits: Splits,
     folders: dict[str, str],
-    kept: dict[str, Any],
+    former_made: dict[str, Any],
 ) -> dict[str, Any]:
-    """Return the manifest of the new data set: `splits` are those made now and those that are kept;
-    `kept` says by split what the latter were made from.
+    """Return the manifest of the new data set: of its splits, those in `folders` are made now, and
+    `former_made` says what the others, which are kept, were made from.
     """
-    made = {
-        split: kept[split] | {"pixels": pixels_hash(items)}
-        if split in kept
-        else made_from(task, folders[split], items)
-        for split, items in splits.items()
-        if split in kept or split in folders
-    }
+    made = {}
+    for split, items in splits.items():
+        if split in folders:
+            made[split] = made_from(task, folders[split], items)
+        elif split in former_made:
+            made[split] = former_made[split] | {"pixels": pixels_hash(items)}
     names = listing.classes.names
     statistics = {
         split: dict(zip(names, total.tolist(), strict=True))
@@ -354,7 +346,7 @@ def _manifest(
     if task.cut:
         listing.notes.append("training images are cut to the shape of {}x{}".format(*task.size))
     of_training = made.get("train", {}).get("options", {})
-    is_kept = "train" in kept and "size" in of_training
+    is_kept = "train" not in folders and "size" in of_training
     return {
         "format": FORMAT,
         "version": VERSION,

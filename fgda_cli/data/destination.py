@@ -84,7 +84,7 @@ def _foreign(out: Path) -> Iterator[Path]:
         out / entry[part] for entry in entries for part in ("image", "label") if entry.get(part)
     }
     top = {"manifest.json", PROBLEMS} | (OF_EARLIER_VERSIONS if manifest else set())
-    built = {folder.name for folder in out.iterdir() if is_built(folder)}
+    built = {folder.name for folder in out.iterdir() if _is_built(folder)}
     for path in visible_files(out):
         first, *rest = path.relative_to(out).parts
         of_video = first == FRAMES and is_frame(path)
@@ -93,7 +93,7 @@ def _foreign(out: Path) -> Iterator[Path]:
             yield path
 
 
-def is_built(folder: Path) -> bool:
+def _is_built(folder: Path) -> bool:
     """Whether a folder is a split's, finished or not."""
     return bool(BUILT.fullmatch(folder.name)) and (folder / JOURNAL).is_file()
 
@@ -159,7 +159,7 @@ def sweep(out: Path, manifest: dict[str, Any]) -> None:
     """
     used = {made["folder"] for made in manifest["made"].values()}
     for folder in out.iterdir():
-        if not is_built(folder) or folder.name in used:
+        if not _is_built(folder) or folder.name in used:
             continue
         for path in [*folder.rglob(".*.part"), *_named_by(folder)]:
             with suppress(OSError):

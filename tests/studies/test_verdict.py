@@ -10,13 +10,6 @@ from fgda_cli.studies.verdict import VerdictOptions, run_verdict
 from fgda_cli.visual.tables import verdict_lines
 
 
-class Listening(Reporter):
-    """Keep what was decided for the user."""
-
-    def decide(self, text):
-        self.heard = [*getattr(self, "heard", []), text]
-
-
 def test_a_checkpoint_of_another_input_size_is_judged_at_the_baselines_and_that_is_said(
     trained, data_root, tmp_path
 ):
@@ -26,7 +19,7 @@ def test_a_checkpoint_of_another_input_size_is_judged_at_the_baselines_and_that_
     for path, factor in zip(paths, (1, 2), strict=True):
         rule = content["input"] | {"size": [width * factor, height * factor]}
         torch.save(content | {"input": rule}, path)
-    reporter = Listening(quiet=True)
+    reporter = Reporter(quiet=True, decisions=[])
     study = run_verdict(
         paths,
         ["alike", "larger"],
@@ -34,7 +27,7 @@ def test_a_checkpoint_of_another_input_size_is_judged_at_the_baselines_and_that_
         precision=make_precision("fp32", pick_device("cpu")),
         reporter=reporter,
     )
-    assert reporter.heard == [
+    assert reporter.decisions == [
         f"{paths[1]} was trained at {2 * width}x{2 * height}, and is judged at the baseline's"
         f" {width}x{height}"
     ]
