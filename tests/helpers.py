@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,16 @@ TINY = (
     "run.precision=fp32",
     "run.workers=0",
 )
+
+
+@dataclass(frozen=True)
+class Listening(Reporter):
+    """Keeps what is said in place of printing it."""
+
+    said: list[str] = field(default_factory=list)
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
 
 
 def set_flags(*overrides: str) -> list[str]:

@@ -20,9 +20,8 @@ from fgda_cli.data.prepare import How, prepare_layout, prepare_own
 from fgda_cli.data.store import PreparedDataset
 from fgda_cli.runtime.errors import FgdaError, UsageError
 from fgda_cli.runtime.reporter import Reporter
-from tests.helpers import fgda
+from tests.helpers import QUIET, Listening, fgda
 
-QUIET = Reporter(quiet=True)
 IDS = np.array([[0, 1, 2, 3], [3, 2, 1, 0]])
 
 
@@ -428,21 +427,16 @@ def test_the_size_of_a_large_cache_is_said_before_it_is_written(monkeypatch, tmp
     from fgda_cli.data import cache as module
     from fgda_cli.data.convert import Task
 
-    said = []
-
-    class Listening(Reporter):
-        def say(self, text):
-            said.append(text)
-
+    reporter = Listening()
     task = Task("gta5", tmp_path, (1280, 720), num_classes=19, read_label=lambda path: None)
     monkeypatch.setattr(module.shutil, "disk_usage", lambda path: SimpleNamespace(free=10**12))
-    module._check_space(task, 24966, Listening())
-    assert said == [
+    module._check_space(task, 24966, reporter)
+    assert reporter.said == [
         f"gta5: 24966 images need about 69.0 GB in {tmp_path}, --cache png about 23.0 GB"
     ]
     monkeypatch.setattr(module.shutil, "disk_usage", lambda path: SimpleNamespace(free=3 * 10**10))
     with pytest.raises(FgdaError, match="69.0 GB .* 30.0 GB are free\nuse --cache png"):
-        module._check_space(task, 24966, Listening())
+        module._check_space(task, 24966, reporter)
 
 
 def test_values_are_counted_by_id_and_by_colour_of_8_and_16_bits():

@@ -18,9 +18,7 @@ from fgda_cli.data.layouts import folder
 from fgda_cli.data.layouts.base import OwnFiles
 from fgda_cli.data.store import PreparedDataset, read_manifest
 from fgda_cli.runtime.errors import FgdaError, UsageError
-from fgda_cli.runtime.reporter import Reporter
-
-QUIET = Reporter(quiet=True)
+from tests.helpers import QUIET
 
 
 def picture(path, width=64, height=48, value=90):

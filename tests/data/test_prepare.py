@@ -16,8 +16,7 @@ from fgda_cli.data.prepare import How, prepare_layout, prepare_own
 from fgda_cli.data.store import PreparedDataset, open_dataset
 from fgda_cli.runtime.errors import FgdaError, UsageError
 from fgda_cli.runtime.reporter import Reporter
-
-QUIET = Reporter(quiet=True)
+from tests.helpers import QUIET
 
 
 def digest(folder):

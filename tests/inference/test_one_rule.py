@@ -29,10 +29,9 @@ from fgda_cli.models.segmenter import Segmenter
 from fgda_cli.runtime.devices import Precision
 from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.runtime.written import Written
-from tests.helpers import fgda
+from tests.helpers import QUIET, fgda
 
 CPU = Precision("fp32", torch.device("cpu"))
-QUIET = Reporter(quiet=True)
 
 
 @pytest.fixture(scope="module")

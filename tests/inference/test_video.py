@@ -28,13 +28,11 @@ from fgda_cli.inference.video import InOrder, VideoFile
 from fgda_cli.models.checkpoint import load_model
 from fgda_cli.runtime.devices import Precision
 from fgda_cli.runtime.errors import FgdaError, UsageError
-from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.runtime.written import Written
-from tests.helpers import fgda
+from tests.helpers import QUIET, fgda
 
 av = pytest.importorskip("av")
 CPU = Precision("fp32", torch.device("cpu"))
-QUIET = Reporter(quiet=True)
 
 
 def grey(number: int) -> np.ndarray:

@@ -26,11 +26,9 @@ from fgda_cli.methods.pieces.translation import (
 )
 from fgda_cli.models import checkpoint
 from fgda_cli.runtime.errors import UsageError
-from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.training import stages
-from tests.helpers import batch, make
+from tests.helpers import QUIET, Listening, batch, make
 
-QUIET = Reporter(quiet=True)
 CPU = torch.device("cpu")
 SMALL = TranslationSettings(steps=6, channels=4, blocks=1, crop=32, save_every=2)
 FLAGS = (
@@ -171,16 +169,9 @@ def test_dropped_channels_are_drawn_again_alike():
 
 
 def test_a_run_translates_once_and_trains_on_it(data_root, tiny_preset, trained, tmp_path):
-    said = []
-
-    class Listening(Reporter):
-        def say(self, text):
-            said.append(text)
-
+    reporter = Listening(quiet=True)
     preset = tiny_preset(*FLAGS, method="cycada")
-    job = stages.Job(
-        preset, data_root, tmp_path / "run", device="cpu", reporter=Listening(quiet=True)
-    )
+    job = stages.Job(preset, data_root, tmp_path / "run", device="cpu", reporter=reporter)
     stages.adapt(job, trained)
     (product,) = (tmp_path / "run/offline").glob("translated-*")
     translated = PreparedDataset(product / "source")
@@ -197,11 +188,11 @@ def test_a_run_translates_once_and_trains_on_it(data_root, tiny_preset, trained,
     assert not list(product.rglob("*.part"))
     # two an iteration, as the playground has it
     assert json.loads((product / "product.json").read_text())["depends_on"]["steps"] == 12
-    said.clear()
+    reporter.said.clear()
     # stopped right at the end: what was made is used again
     (tmp_path / "run/checkpoints/final.pth").unlink()
     stages.adapt(job, trained)
-    assert any("reusing" in text for text in said)
+    assert any("reusing" in text for text in reporter.said)
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,8 @@ from fgda_cli.methods.optimizers import Scheduled, constant_then_linear
 from fgda_cli.models import checkpoint
 from fgda_cli.presets import load_preset
 from fgda_cli.runtime.errors import FgdaError, UsageError
-from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.training import stages
-from tests.helpers import SIZE, crash_at, data_settings, samples
+from tests.helpers import QUIET, SIZE, Listening, crash_at, data_settings, samples
 
 
 class Translator(Method):
@@ -77,9 +76,7 @@ def test_a_method_with_networks_optimisers_and_products_of_its_own_trains_and_re
     translator, data_root, trained, tmp_path, monkeypatch
 ):
     torch.set_num_threads(1)
-    job = stages.Job(
-        translator, data_root, tmp_path / "whole", device="cpu", reporter=Reporter(quiet=True)
-    )
+    job = stages.Job(translator, data_root, tmp_path / "whole", device="cpu", reporter=QUIET)
     whole = checkpoint.load(stages.adapt(job, trained).parent / "last.pth")["train"]
     assert Translator.seen == ["built"] and set(whole["optimizers"]) == {
         "segmentation",
@@ -102,20 +99,16 @@ def test_a_method_with_networks_optimisers_and_products_of_its_own_trains_and_re
         assert torch.equal(value, again["modules"]["generator"][name])
 
 
-def offline(data_root, folder, said):
-    class Listening(Reporter):
-        def say(self, text):
-            said.append(text)
-
-    return OfflineData(samples(data_root), folder, torch.device("cpu"), reporter=Listening())
+def offline(data_root, folder, reporter=QUIET):
+    return OfflineData(samples(data_root), folder, torch.device("cpu"), reporter=reporter)
 
 
 def test_a_product_is_reused_resumed_and_made_anew_when_what_it_depends_on_changes(
     data_root, tmp_path
 ):
     built = []
-    said = []
-    data = offline(data_root, tmp_path / "offline", said)
+    reporter = Listening()
+    data = offline(data_root, tmp_path / "offline", reporter)
 
     def build(folder):
         for number in range(4):
@@ -137,7 +130,7 @@ def test_a_product_is_reused_resumed_and_made_anew_when_what_it_depends_on_chang
     assert (
         data.product("images", {"lr": 1}, build) == first
         and len(built) == count
-        and "reusing" in said[-1]
+        and "reusing" in reporter.said[-1]
     )
     (tmp_path / "offline/notes-of-mine").mkdir()
     second = data.product("images", {"lr": 2}, build)
@@ -224,7 +217,7 @@ def test_data_sets_of_other_classes_are_no_one_domain(data_root, tmp_path):
     write_image(tmp_path / "i/1.png", np.zeros((32, 64, 3), np.uint8))
     write_image(tmp_path / "l/1.png", np.ones((32, 64), np.uint8))
     (tmp_path / "m.yaml").write_text("classes: [ground]\n1: ground\n")
-    quiet = How(tmp_path, (64, 32), 1, reporter=Reporter(quiet=True))
+    quiet = How(tmp_path, (64, 32), 1, reporter=QUIET)
     prepare_own(
         "folder",
         OwnFiles(tmp_path / "i", tmp_path / "l", mapping=tmp_path / "m.yaml"),
@@ -241,7 +234,7 @@ def test_data_sets_resized_otherwise_are_no_one_domain(raw_playground, data_root
     from fgda_cli.data.prepare import How, prepare_layout
     from fgda_cli.data.store import PreparedDataset
 
-    how = How(tmp_path, (32, 32), 1, reporter=Reporter(quiet=True), resample="bicubic")
+    how = How(tmp_path, (32, 32), 1, reporter=QUIET, resample="bicubic")
     prepare_layout("gta5", raw_playground / "game", how, name="game")
     with pytest.raises(FgdaError, match="prepared with --resample area and bicubic"):
         JoinedDataset(

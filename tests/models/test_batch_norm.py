@@ -12,8 +12,7 @@ from fgda_cli.runtime.errors import Stopped, UsageError
 from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.training import components, stages
 from fgda_cli.training.trainer import Trainer
-
-QUIET = Reporter(quiet=True)
+from tests.helpers import QUIET
 
 
 def network() -> Segmenter:

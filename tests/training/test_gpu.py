@@ -25,18 +25,16 @@ from fgda_cli.runtime import devices, transfer
 from fgda_cli.runtime.devices import Precision
 from fgda_cli.runtime.distributed import ProcessGroup
 from fgda_cli.runtime.errors import FgdaError
-from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.runtime.transfer import Readings, may_go_on
 from fgda_cli.training import components, stages
 from fgda_cli.training.run_folder import RunFolder
 from fgda_cli.training.trainer import Trainer
-from tests.helpers import TINY, give_foundation
+from tests.helpers import QUIET, TINY, give_foundation
 from tests.pretend import DEVICE, needs_pretended_gpu, pretended_gpu
 
 pytestmark = needs_pretended_gpu
 
 CPU = torch.device("cpu")
-QUIET = Reporter(quiet=True)
 # reads the step before: the one place where an iteration may wait
 READING = "runtime/transfer.py"
 NATIVE = ("model.multi_level=false", "model.output_stride=native")

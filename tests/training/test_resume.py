@@ -21,9 +21,7 @@ from fgda_cli.models import checkpoint
 from fgda_cli.runtime.errors import FgdaError, Stopped, UsageError
 from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.training import stages
-from tests.helpers import crash_at, fgda, same, set_flags, stop_at
-
-QUIET = Reporter(quiet=True)
+from tests.helpers import QUIET, crash_at, fgda, same, set_flags, stop_at
 
 
 @pytest.fixture(scope="module")

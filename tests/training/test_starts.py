@@ -21,8 +21,7 @@ from fgda_cli.models.checkpoint import build_model
 from fgda_cli.runtime.errors import FgdaError, UsageError
 from fgda_cli.runtime.reporter import Reporter
 from fgda_cli.training import stages
-
-QUIET = Reporter(quiet=True)
+from tests.helpers import QUIET, Listening
 
 
 @pytest.fixture
@@ -279,23 +278,18 @@ def test_a_run_that_turns_non_finite_stops_at_the_last_good_checkpoint(
 
 def test_a_run_that_ended_for_patience_goes_on(data_root, tiny_preset, tmp_path):
     """ "finished already", and --extend named an iteration that it never reached."""
-    said = []
-
-    class Listening(Reporter):
-        def say(self, text):
-            said.append(text)
-
+    reporter = Listening()
     patient = tiny_preset(
         "run.patience=1", "pretrain.evaluate_every=1", "pretrain.iterations=6", "optim.lr=1e-9"
     )
-    job = stages.Job(patient, data_root, tmp_path / "run", device="cpu", reporter=Listening())
+    job = stages.Job(patient, data_root, tmp_path / "run", device="cpu", reporter=reporter)
     stages.pretrain(job)
     ended = checkpoint.load(tmp_path / "run/checkpoints/last.pth")["iteration"]
     assert ended < 6
     stages.pretrain(job)
     assert any(
         f"ended at iteration {ended} of 6, for time or patience: a larger --budget" in text
-        for text in said
+        for text in reporter.said
     )
     again = tiny_preset(
         "run.patience=99", "pretrain.evaluate_every=1", "pretrain.iterations=6", "optim.lr=1e-9"
@@ -303,12 +297,12 @@ def test_a_run_that_ended_for_patience_goes_on(data_root, tiny_preset, tmp_path)
     stages.pretrain(
         replace(job, preset=again, fresh=True, out=shutil.copytree(job.out, tmp_path / "fresh"))
     )
-    assert not any("goes on from iteration" in text for text in said)
+    assert not any("goes on from iteration" in text for text in reporter.said)
     # more patience says enough
     stages.pretrain(replace(job, preset=again))
     assert any(
         f"goes on from iteration {ended} to 6; the learning rates go on as planned" in text
-        for text in said
+        for text in reporter.said
     )
     assert checkpoint.load(tmp_path / "run/checkpoints/last.pth")["iteration"] == 6
 
@@ -349,9 +343,7 @@ def test_an_encoder_without_weights_that_is_frozen_is_warned_of(
     data_root, tiny_preset, tmp_path, capsys
 ):
     preset = tiny_preset("pretrain.batch_norm=frozen", "pretrain.iterations=1")
-    stages.pretrain(
-        stages.Job(preset, data_root, tmp_path / "run", device="cpu", reporter=Reporter(quiet=True))
-    )
+    stages.pretrain(stages.Job(preset, data_root, tmp_path / "run", device="cpu", reporter=QUIET))
     log = (tmp_path / "run/log.txt").read_text()
     said = "so they normalise nothing: set pretrain.batch_norm=train"
     assert (
@@ -378,7 +370,7 @@ def test_labels_that_are_all_void_are_refused_before_work(
         "folder",
         files,
         "void",
-        how=How(tmp_path / "data", (64, 32), 1, reporter=Reporter(quiet=True)),
+        how=How(tmp_path / "data", (64, 32), 1, reporter=QUIET),
     )
     preset = tiny_preset("data.source.dataset=void", f"data.sampling={sampling}")
     with pytest.raises(FgdaError, match="void has no labelled pixel of a trained class"):
@@ -388,7 +380,7 @@ def test_labels_that_are_all_void_are_refused_before_work(
                 tmp_path / "data",
                 tmp_path / "run",
                 device="cpu",
-                reporter=Reporter(quiet=True),
+                reporter=QUIET,
             )
         )
     assert not (tmp_path / "run").exists()
