@@ -1,8 +1,8 @@
 """fgda: fine-grained domain adaptation for semantic segmentation.
 
 `load_model(path) -> (model, info)`, `predict(model, image) -> dict`, `pretrain`, `adapt`,
-`evaluate`, and the modules
-`losses` and `metrics` are the Python API's front door; importing the package alone loads no torch.
+`evaluate`, and the modules `losses` and `metrics` are the Python API's front door; importing the
+package alone loads no torch.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from ..data.loader import Batch
 
 # Confidences are counted by their log-odds log p/(1-p): bins of equal width there tell 1 - 1e-7
-# from 1 - 1e-8, where bins of p
-# (and p itself in fp32) do not. A round over any number of pixels takes constant memory.
+# from 1 - 1e-8, where bins of p (and p itself in fp32) do not. A round over any number of pixels
+# takes constant memory.
 BINS = 6000
 LOWEST = -10.0
 HIGHEST = 50.0

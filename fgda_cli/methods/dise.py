@@ -140,8 +140,7 @@ class Dise(Method):
 
     def put_together(self, source: Output, target: Output, batch: Batch) -> dict[str, Tensor]:
         """Return images in [-1, 1]: source and target reconstructed (`s2s`, `t2t`), and each in the
-        other's texture (`s2t`,
-        `t2s`).
+        other's texture (`s2t`, `t2s`).
         """
         sizes = {"s": batch.source.shape[-2:], "t": batch.target.shape[-2:]}
         structure = {"s": source.stages[-1], "t": target.stages[-1]}

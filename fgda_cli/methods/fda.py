@@ -163,8 +163,7 @@ class Fda(Method):
 
 def thresholds(counts: Tensor, portion: float, ceiling: float) -> Tensor:
     """Return, by class, the confidence at rank round(portion n) of its n pixels in rising order, at
-    most `ceiling`; counts are
-    `[K,BINS]`.
+    most `ceiling`; counts are `[K,BINS]`.
 
     A class that is never guessed keeps the ceiling.
     """

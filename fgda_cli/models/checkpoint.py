@@ -211,9 +211,8 @@ def load_model(
     checkpoint's description.
 
     info: `stage`, `method`, `iteration`, `preset` (dict), `classes` (ClassSet), `size` (width,
-    height at which images enter),
-    `input` (InputRule), `verdict` (what adaptation did, without labels). An `exported` model (ONNX)
-    is run by onnxruntime.
+    height at which images enter), `input` (InputRule), `verdict` (what adaptation did, without
+    labels). An `exported` model (ONNX) is run by onnxruntime.
     """
     model, info = model_of(load(Path(path), exported), Path(path))
     return model.to(device), info

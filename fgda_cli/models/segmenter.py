@@ -187,9 +187,8 @@ class Segmenter(nn.Module):
 
         `frozen` (statistics and affine stay, [Z22] §4.2), `statistics` (they run, affine stays, as
         ADVENT and AdaptSegNet train), `train`, or `target` (as train; the method lets the
-        statistics follow the target). `mixed` is frozen after
-        `mix_statistics`. With `fresh_heads`, norms outside the encoder have never seen an image:
-        they train in every mode.
+        statistics follow the target). `mixed` is frozen after `mix_statistics`. With `fresh_heads`,
+        norms outside the encoder have never seen an image: they train in every mode.
         """
         layers = normalisation.batch_norms(self)
         fresh = (

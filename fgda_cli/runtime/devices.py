@@ -110,9 +110,8 @@ def make_precision(
     step: Shape | None = None,
 ) -> Precision:
     """Resolve a precision. `auto` is measured by the first process for all, on the model at hand if
-    there is one, and reported.
-    `step` is the shape of a training step's images, at which a GPU is measured: small images leave
-    it idle in any precision.
+    there is one, and reported. `step` is the shape of a training step's images, at which a GPU is
+    measured: small images leave it idle in any precision.
 
     Raises UsageError for fp16 on a CPU, which lacks kernels for it.
     """

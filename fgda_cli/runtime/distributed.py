@@ -161,9 +161,8 @@ def join(device: Any) -> ProcessGroup:
         import atexit
 
         # Its functions take the group of the moment of their import as a default argument. Imported
-        # later (torch._dynamo
-        # does), they would keep it until the interpreter is gone and its threads cannot be joined:
-        # SIGABRT at the end.
+        # later (torch._dynamo does), they would keep it until the interpreter is gone and its
+        # threads cannot be joined: SIGABRT at the end.
         import torch.distributed.nn.functional  # noqa: F401
 
         if device.type == "cuda":

@@ -52,10 +52,8 @@ def test_a_run_of_two_processes_equals_that_of_one(data_root, pretrained, tmp_pa
         moved = distance(one["model"], start)
         assert moved > 1e-2, f"{method} learnt nothing: the comparison would not see a difference"
         # As one vector: single weights may differ more, where a rounding error turns a ReLU on or
-        # off.
-        # Adam's first steps have a gradient's sign, also where it is mere rounding: DISE's
-        # encoders, from whose images the
-        # network learns. All other methods are 3e-6 apart at most.
+        # off. Adam's first steps have a gradient's sign, also where it is mere rounding: DISE's
+        # encoders, from whose images the network learns. All other methods are 3e-6 apart at most.
         # CBST's thresholds may fall on the other side of a pixel's confidence: 2e-4 on a processor
         # with AMX.
         close, closest = {"dise": (2e-2, 1e-2), "cbst+target": (1e-3, 1e-3)}.get(

@@ -357,8 +357,7 @@ def refuse_train_ids(listing: Listing, title: str) -> None:
 
 def stem_below(path: Path, root: Path, ending: str | None = None) -> str:
     """Return the path below the root without its suffix, `root/a/b.png` -> `a/b`, and without
-    `ending`: `root/a/b_rgb.png` ->
-    `a/b`.
+    `ending`: `root/a/b_rgb.png` -> `a/b`.
     """
     below = path.relative_to(root)
     return written_name(

@@ -2,8 +2,8 @@
 `name:r,g,b:parts:actions`.
 
 Splits are those of the lists in `ImageSets/Segmentation/`, one image's name a line: `train.txt` or
-`Train.txt`, `val.txt` or
-`Validation.txt`. Without such a list (or with CVAT's `default.txt` alone) all is `--split`.
+`Train.txt`, `val.txt` or `Validation.txt`. Without such a list (or with CVAT's `default.txt` alone)
+all is `--split`.
 """
 
 from __future__ import annotations

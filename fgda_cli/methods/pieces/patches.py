@@ -21,8 +21,7 @@ def grid_of(size: tuple[int, int], patch: tuple[int, int]) -> tuple[int, int]:
 
 def histograms(labels: Tensor, num_classes: int, patch: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Return class shares of a 2x2 grid in each patch of (height, width) pixels, `[B,4K,U,V]`, and
-    which patches have labels,
-    `[B,U,V]`.
+    which patches have labels, `[B,U,V]`.
 
     labels `[B,H,W]`; ignored pixels are left out; each of the four cells (upper left, upper right,
     lower left, lower right) sums to 1, or to 0 without a labelled pixel. What is left of an image

@@ -4,15 +4,13 @@
 
 A family file defines `build(name, variant, output_stride, width, drop_path) -> nn.Module` whose
 forward returns the features of every stage, coarse ones last (two at least), with `channels` and
-`strides` a number for each; `input_of(name, variant) -> Input`;
-`adapt_weights(state, name, output_stride)`, a foreign file's tensors in the encoder's own names;
-and where named weights are: `WEIGHTS`, (name, variant, recipe) -> URL, or `locate(name, weights,
-folder) -> Path`.
+`strides` a number for each; `input_of(name, variant) -> Input`; `adapt_weights(state, name,
+output_stride)`, a foreign file's tensors in the encoder's own names; and where named weights are:
+`WEIGHTS`, (name, variant, recipe) -> URL, or `locate(name, weights, folder) -> Path`.
 
 An encoder may have `layer_depths()` (for optim.layer_decay), `head_parameters()` (its parts that
-learn at the heads' rate),
-`checkpoint_activations` (an attribute that training sets; with `recomputes_norms` False it goes
-with batch norm that trains).
+learn at the heads' rate), `checkpoint_activations` (an attribute that training sets; with
+`recomputes_norms` False it goes with batch norm that trains).
 """
 
 from __future__ import annotations

@@ -34,8 +34,8 @@ def sample(value: Tensor, sizes: Sizes, locations: Tensor, weights: Tensor) -> T
     map's border.
 
     value `[B,N,M,D]`, the levels' tokens one after another, row by row; locations `[B,Q,M,L,P,2]`,
-    (x, y) in 0 to 1; weights
-    `[B,Q,M,L*P]`. A level at a time, so that the samples of all levels never lie in memory twice.
+    (x, y) in 0 to 1; weights `[B,Q,M,L*P]`. A level at a time, so that the samples of all levels
+    never lie in memory twice.
     """
     count, _, heads, width = value.shape
     queries = locations.shape[1]

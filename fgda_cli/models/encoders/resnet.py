@@ -1,9 +1,8 @@
 """Dilated ResNet in the two public variants, with torchvision's parameter names.
 
 `torchvision`: stride in the 3x3 convolution, first block of a dilated layer keeps the previous
-dilation, no ceil_mode.
-`caffe` ([ADAPT], [ADVENT]): stride in the first 1x1, every block of a dilated layer dilated,
-max-pool with ceil_mode.
+dilation, no ceil_mode. `caffe` ([ADAPT], [ADVENT]): stride in the first 1x1, every block of a
+dilated layer dilated, max-pool with ceil_mode.
 """
 
 from __future__ import annotations
@@ -28,8 +27,7 @@ LAYERS = {
 }
 BASIC = ("resnet18", "resnet34")
 # By name, variant and recipe. The published runs began at the original recipe ("imagenet");
-# torchvision's later one
-# ("imagenet-v2") is better on ImageNet.
+# torchvision's later one ("imagenet-v2") is better on ImageNet.
 WEIGHTS = {
     (
         "resnet18",
