@@ -428,14 +428,18 @@ def _nearest(keys: list[str], schema: type[BaseModel], prefix: tuple) -> str:
     """
     known = [key.name for key in keys_of(schema, "".join(f"{part}." for part in prefix))]
     section = ".".join(keys[:-1])
-    siblings = {key.rsplit(".", 1)[-1]: key for key in known if key.rpartition(".")[0] == section}
-    anywhere = {key.rsplit(".", 1)[-1]: key for key in reversed(known)}
+    # last part of a key -> the key; of several, the one that the settings have first
+    anywhere = {key.rpartition(".")[2]: key for key in reversed(known)}
+    siblings = {key.rpartition(".")[2]: key for key in known if key.rpartition(".")[0] == section}
     for choices, cutoff in ((siblings, 0.6), (anywhere, 0.8)):
         close = difflib.get_close_matches(keys[-1], choices, 1, cutoff=cutoff)
         if close:
             return f": did you mean '{choices[close[0]]}'?"
-    names = sorted(siblings) or sorted({key.split(".")[0] for key in known})
-    return f" (valid{' in ' + section if siblings and section else ''}: {', '.join(names)})"
+    if not siblings:
+        sections = sorted({key.partition(".")[0] for key in known})
+        return f" (valid: {', '.join(sections)})"
+    where = f" in {section}" if section else ""
+    return f" (valid{where}: {', '.join(sorted(siblings))})"
 
 
 def within_budget(text: str) -> list[str]:

@@ -182,9 +182,13 @@ def outlines(train_ids: np.ndarray) -> list[tuple[int, np.ndarray, float]]:
         # with 8 neighbours, two outlines could cross at a corner
         _, parts, boxes, _ = cv2.connectedComponentsWithStats(mask, connectivity=4)
         for number, (left, top, width, height, _) in enumerate(boxes[1:].tolist(), 1):
-            region = (parts[top : top + height, left : left + width] == number).astype(np.uint8)
+            box = parts[top : top + height, left : left + width]
+            region = (box == number).astype(np.uint8)
+            # a contour runs through the centres of pixels: through those of quarters, it has an
+            # area also where the region is one pixel wide
             doubled = np.repeat(np.repeat(region, 2, axis=0), 2, axis=1)
             (contour, *_), _ = cv2.findContours(doubled, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
             points = (contour[:, 0].astype(np.float64) + 0.5) / 2 + (left, top)
-            outlined.append((train_id, points, float(cv2.contourArea(contour)) / 4))
+            area = float(cv2.contourArea(contour)) / 4
+            outlined.append((train_id, points, area))
     return sorted(outlined, key=lambda region: -region[2])

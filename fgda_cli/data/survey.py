@@ -278,7 +278,8 @@ def _count(files: Sequence[Path]) -> tuple[Counter, bool]:
 
 
 def _by_colour(shares: dict[tuple, float]) -> tuple[Line, ...]:
-    known = {**COLOURS, **{colour: train_id for train_id, colour in enumerate(PALETTE)}}
+    known = dict(COLOURS)
+    known |= {colour: train_id for train_id, colour in enumerate(PALETTE)}
 
     def name(colour: tuple) -> str | None:
         if colour not in known:

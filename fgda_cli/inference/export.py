@@ -109,11 +109,13 @@ def bilinear_weights(inputs: int, outputs: int, like: Tensor) -> Tensor:
     torch and Pillow compute it: a triangle around each output pixel's centre, as wide as an output
     pixel, and at least as wide as an input pixel.
     """
+    # the centres of the input pixels
     places = torch.arange(inputs, dtype=like.dtype, device=like.device) + 0.5
-    # a tensor: what is traced and exported follows the image's size
+    # input pixels an output pixel; a tensor: what is traced and exported follows the image's size
     step = (places[-1] + 0.5) / outputs
     centres = (torch.arange(outputs, dtype=like.dtype, device=like.device) + 0.5) * step
-    weights = (1 - (places[None] - centres[:, None]).abs() / step.clamp(min=1)).clamp(min=0)
+    distances = (places[None] - centres[:, None]).abs()
+    weights = (1 - distances / step.clamp(min=1)).clamp(min=0)
     return weights / weights.sum(1, keepdim=True)
 
 

@@ -90,21 +90,25 @@ class Cbst(Method):
         """
         bins = self.modules["thresholds"].bins
         admitted = self.modules["thresholds"].admitted
+        # pixels by class and bin of confidence, [K,BINS]
         counts = torch.zeros(len(bins), BINS, dtype=torch.int64)
         # processes may have different numbers of images
         with self.labeller.own_statistics():
             for image in images:
-                confidence, labels = log_odds(self.predict(image[None].to(bins.device)).cpu()).max(
-                    dim=1
-                )
+                logits = self.predict(image[None].to(bins.device)).cpu()
+                confidence, labels = log_odds(logits).max(dim=1)
                 cells = (labels * BINS + to_bins(confidence)).flatten()
                 counts += torch.bincount(cells, minlength=counts.numel()).view_as(counts)
         counts = self.process_group.sum(counts)
+        # pixels in the first, the first two, ... bins from the most confident one
         from_top = counts.flip(1).cumsum(1)
-        wanted = (portion * from_top[:, -1].to(transfer.widest(bins.device))).floor().long()
+        pixels = from_top[:, -1].to(transfer.widest(bins.device))
+        wanted = (portion * pixels).floor().long()
         # bins from the top that are taken whole
         reached = (from_top < wanted[:, None]).sum(dim=1).clamp(max=BINS - 1)
+        # a bin beyond the last one is t_k = 1
         thresholds = torch.where(wanted > 0, BINS - 1 - reached, torch.full_like(reached, BINS))
+        # the threshold's bin may hold more pixels than are still wanted: a share of it is admitted
         here = counts.gather(1, thresholds.clamp(max=BINS - 1)[:, None])[:, 0]
         above = from_top.gather(1, reached[:, None])[:, 0] - here
         bins.copy_(thresholds)
@@ -117,18 +121,18 @@ class Cbst(Method):
         bins = self.modules["thresholds"].bins
         admitted = self.modules["thresholds"].admitted
         odds = log_odds(self.predict(images))
+        # the log-odds of t_k: the lower edge of its bin
         edges = LOWEST + bins.to(transfer.widest(bins.device)) * ((HIGHEST - LOWEST) / BINS)
+        log_probs = torch.nn.functional.logsigmoid(odds)
+        log_thresholds = torch.nn.functional.logsigmoid(edges)
         # log p_k / t_k
-        ratio = torch.nn.functional.logsigmoid(odds) - torch.nn.functional.logsigmoid(edges).view(
-            1, -1, 1, 1
-        )
+        ratio = log_probs - log_thresholds.view(1, -1, 1, 1)
         labels = ratio.max(dim=1).indices
+        # compared by bins, as they were counted: float rounding at an edge decides nothing
         bin_of_pixel = to_bins(odds.gather(1, labels[:, None])[:, 0])
         limit = bins[labels]
-        share = admitted[labels]
-        sure = (bin_of_pixel > limit) | (
-            (bin_of_pixel == limit) & (even_pattern(labels.shape[-2:], labels.device) < share)
-        )
+        is_admitted = even_pattern(labels.shape[-2:], labels.device) < admitted[labels]
+        sure = (bin_of_pixel > limit) | ((bin_of_pixel == limit) & is_admitted)
         return torch.where(sure, labels, torch.full_like(labels, 255))
 
     def step(self, batch: Batch) -> dict[str, Tensor]:

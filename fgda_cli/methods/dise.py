@@ -255,12 +255,15 @@ def translation_loss(made: list[Tensor], structure: list[Tensor], texture: list[
     the other stages with the texture's.
     """
     deep = sum(
-        w * (made[k] - structure[k].detach()).abs().mean() for k, w in ((-2, 0.25), (-1, 1.0))
+        weight * (made[stage] - structure[stage].detach()).abs().mean()
+        for stage, weight in ((-2, 0.25), (-1, 1.0))
     )
+    # which colours and textures there are, not where: means over all places
     pairs = zip(made[:-2], texture[:-2], strict=True)
-    return deep + sum(
+    shallow = sum(
         (one.mean(dim=(2, 3)) - two.detach().mean(dim=(2, 3))).abs().mean() for one, two in pairs
     )
+    return deep + shallow
 
 
 @contextmanager

@@ -168,12 +168,12 @@ def thresholds(counts: Tensor, portion: float, ceiling: float) -> Tensor:
     A class that is never guessed keeps the ceiling.
     """
     rising = counts.cumsum(1)
-    rank = (portion * rising[:, -1:].to(transfer.widest(counts.device))).round().long()
+    pixels = rising[:, -1:]
+    rank = (portion * pixels.to(transfer.widest(counts.device))).round().long()
     # bins whose pixels all rank before the wanted one
     cells = (rising <= rank).sum(dim=1).clamp(max=BINS - 1)
-    return torch.where(rising[:, -1] > 0, cells.float() / BINS, torch.ones(len(counts))).clamp(
-        max=ceiling
-    )
+    found = torch.where(pixels[:, 0] > 0, cells.float() / BINS, torch.ones(len(counts)))
+    return found.clamp(max=ceiling)
 
 
 def low_frequencies_of(source: Tensor, target: Tensor, share: float) -> Tensor:

@@ -77,18 +77,17 @@ def _class_quantiles(probs: Tensor, classes: Tensor, count: int, share: float) -
     One sort of class + probability / 2 in float64 (exact), and no count that the host would have to
     hear.
     """
-    order = (classes + probs.to(transfer.widest(probs.device)) / 2).sort(dim=1).values
+    wide = transfer.widest(probs.device)
+    order = (classes + probs.to(wide) / 2).sort(dim=1).values
     pixels = torch.zeros(len(probs), count, dtype=torch.int64, device=probs.device)
     pixels.scatter_add_(1, classes, torch.ones_like(classes))
-    index = (
-        torch.minimum(
-            (share * pixels.to(transfer.widest(probs.device))).long(), (pixels - 1).clamp(min=0)
-        )
-        + pixels.cumsum(1)
-        - pixels
-    )
+    # each class's pixels lie behind those of the classes before it
+    first = pixels.cumsum(1) - pixels
+    rank = torch.minimum((share * pixels.to(wide)).long(), (pixels - 1).clamp(min=0))
+    # an image that ends with a class without pixels has none at its place
+    index = (first + rank).clamp(max=probs.shape[1] - 1)
     numbers = torch.arange(count, device=probs.device)
-    return ((order.gather(1, index.clamp(max=probs.shape[1] - 1)) - numbers) * 2).to(probs.dtype)
+    return ((order.gather(1, index) - numbers) * 2).to(probs.dtype)
 
 
 METHOD = Sfst

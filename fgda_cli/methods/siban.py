@@ -98,17 +98,16 @@ class Siban(AdaptSegNet):
             model.feature_channels, self.width, 1, bias=False, dtype=head.convs[0].weight.dtype
         )
         with torch.no_grad():
-            rows = torch.cat([conv.weight.movedim(1, -1).flatten(0, -2) for conv in head.convs]).to(
-                transfer.widest(mean.weight.device)
-            )
-            directions = (
-                torch.linalg.svd(rows, full_matrices=True).Vh[: self.width].to(mean.weight.dtype)
-            )
+            # what the head reads of its C input channels, a row a class and place of a kernel
+            kernels = [conv.weight.movedim(1, -1).flatten(0, -2) for conv in head.convs]
+            rows = torch.cat(kernels).to(transfer.widest(mean.weight.device))
+            # orthonormal, the most used first
+            directions = torch.linalg.svd(rows, full_matrices=True).Vh[: self.width]
+            directions = directions.to(mean.weight.dtype)
             mean.weight.copy_(directions[:, :, None, None])
             for conv in head.convs:
-                conv.weight = torch.nn.Parameter(
-                    torch.einsum("kcij,zc->kzij", conv.weight, directions)
-                )
+                projected = torch.einsum("kcij,zc->kzij", conv.weight, directions)
+                conv.weight = torch.nn.Parameter(projected)
                 conv.in_channels = self.width
         return mean, head
 
@@ -136,8 +135,10 @@ class Siban(AdaptSegNet):
         """
         with self.autocast():
             mean = self.modules["mean"](output.features).float()
-            sigma = torch.nn.functional.softplus(self.modules["spread"](output.features).float())
+            spread = self.modules["spread"](output.features).float()
+            sigma = torch.nn.functional.softplus(spread)
             draws = self.draws(StepStream.BOTTLENECK + stream, self.iteration, len(mean))
+            # drawn on the processor, so that every device trains with the same noise
             noise = torch.stack([torch.randn(mean.shape[1:], generator=draw) for draw in draws])
             z = mean + sigma * transfer.send(noise, mean)
             logits = self.modules["head"](z).float()
@@ -147,11 +148,12 @@ class Siban(AdaptSegNet):
         """Return beta mean_c max(0, KL_c - I a_c); a is a gate on the pooled means, 1 on average
         over the channels.
         """
-        gate = self.mean_of_all(self.modules["significance"](mean.mean(dim=(2, 3))).mean(dim=0))
-        excess = (
-            self.mean_of_all(divergence(mean, sigma).mean(dim=(0, 2, 3)))
-            - self.settings.information * gate / gate.mean()
-        )
+        gates = self.modules["significance"](mean.mean(dim=(2, 3)))
+        # by channel, [C]
+        gate = self.mean_of_all(gates.mean(dim=0))
+        carried = self.mean_of_all(divergence(mean, sigma).mean(dim=(0, 2, 3)))
+        allowed = self.settings.information * gate / gate.mean()
+        excess = carried - allowed
         self.excess.append(excess.detach().mean())
         return self.modules["multiplier"].beta * excess.clamp(min=0).mean()
 

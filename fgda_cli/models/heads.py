@@ -219,10 +219,9 @@ class FusedNeck(nn.Module):
         dilations: tuple[int, ...],
     ):
         super().__init__()
-        fine = [index for index, stride in enumerate(strides) if stride >= FUSED_STRIDE] or [
-            len(strides) - 1
-        ]
-        self.reference = fine[0]
+        # the finest stage that is not finer than needed, else the last
+        coarse = (index for index, stride in enumerate(strides) if stride >= FUSED_STRIDE)
+        self.reference = next(coarse, len(strides) - 1)
         self.projections = nn.ModuleList(pointwise(count, width) for count in channels)
         joined = width * len(channels)
         self.branches = nn.ModuleList([pointwise(joined, width)])

@@ -129,13 +129,16 @@ class _Shared:
         values = x.float()
         axes = (0, 2, 3)
         mean = _MeanOverProcesses.apply(values.mean(axes), self.process_group)
+        # from the mean of all, as in one process: means of squares would lose digits
         centred = values - mean.view(1, -1, 1, 1)
         variance = _MeanOverProcesses.apply(centred.square().mean(axes), self.process_group)
         with torch.no_grad():
             count = self.process_group.size * values.numel() // values.shape[1]
+            # the running variance is the unbiased one, as torch keeps it
+            unbiased = variance * (count / max(count - 1, 1))
             self.num_batches_tracked.add_(1)
             self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * (count / max(count - 1, 1)), self.momentum)
+            self.running_var.lerp_(unbiased, self.momentum)
         scale = self.weight * (variance + self.eps).rsqrt()
         y = (centred * scale.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)).to(x.dtype)
         return self.act(self.drop(y)) if hasattr(self, "act") else y

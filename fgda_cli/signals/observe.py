@@ -143,9 +143,9 @@ def views(image: np.ndarray) -> Iterator[tuple[str, Tensor]]:
     yield "mirror", to_tensor(np.ascontiguousarray(image[:, ::-1]))
     larger: Size = tuple(max(8, round(1.25 * side / 8) * 8) for side in image.shape[1::-1])
     yield "scale", to_tensor(resize_image(image, larger))
-    light = np.clip(
-        128 + 1.15 * (image.astype(np.float32) - 128) * [1.04, 1.0, 0.96] - 8, 0, 255
-    ).astype(np.uint8)
+    # more contrast, a warmer tint, a little darker
+    light = 128 + 1.15 * (image.astype(np.float32) - 128) * [1.04, 1.0, 0.96] - 8
+    light = np.clip(light, 0, 255).astype(np.uint8)
     yield "light", to_tensor(cv2.GaussianBlur(light, (3, 3), 0.8))
 
 
@@ -177,21 +177,27 @@ class _Looked:
         self.ids: list[np.ndarray] = []
 
     def add_plain(self, logits: Tensor, features: Tensor, number: int) -> None:
+        ids = _ids(logits)
         self.logits.append(logits.cpu())
-        self.ids.append(_ids(logits))
-        self.shares += np.bincount(self.ids[-1].ravel(), minlength=self.k) / self.ids[-1].size
+        self.ids.append(ids)
+        self.shares += np.bincount(ids.ravel(), minlength=self.k) / ids.size
         self.moments.append(moments(features))
-        flat = features[0].flatten(1).T
-        draw = torch.randperm(len(flat), generator=torch.Generator().manual_seed(number))[:FEATURES]
-        self.features.append(F.normalize(flat[draw.to(flat.device)], dim=1).cpu())
+        # [h*w,C]
+        by_pixel = features[0].flatten(1).T
+        # by the frame's number, so that every network is looked at in the same places
+        generator = torch.Generator().manual_seed(number)
+        drawn = torch.randperm(len(by_pixel), generator=generator)[:FEATURES]
+        chosen = by_pixel[drawn.to(by_pixel.device)]
+        self.features.append(F.normalize(chosen, dim=1).cpu())
 
     def add_border(self, image: np.ndarray, logits: Tensor) -> None:
         self.edges.append(border_rank(image, _ids(logits)))
 
     def add_view(self, name: str, logits: Tensor) -> None:
-        self.matrices[name].update(
-            self.ids[-1], _ids(logits.flip(-1) if name == "mirror" else logits)
-        )
+        if name == "mirror":
+            # back to the frame's own orientation
+            logits = logits.flip(-1)
+        self.matrices[name].update(self.ids[-1], _ids(logits))
 
     def observed(self, more: dict[str, float]) -> Observed:
         shares = self.shares / self.shares.sum()
@@ -272,9 +278,8 @@ def normalised_entropy(shares: np.ndarray) -> float:
     """Return the entropy of shares `[K]` over log K: 1 where all are alike, 0 where there is
     one.
     """
-    return float(
-        -(shares * np.log(np.clip(shares, 1e-12, None))).sum() / np.log(max(len(shares), 2))
-    )
+    entropy = -(shares * np.log(np.clip(shares, 1e-12, None))).sum()
+    return float(entropy / np.log(max(len(shares), 2)))
 
 
 def density(features: Tensor) -> float:
@@ -296,17 +301,17 @@ def border_rank(image: np.ndarray, ids: np.ndarray) -> float:
     border[1:] |= ids[1:] != ids[:-1]
     if not border.any():
         return float("nan")
-    grey = cv2.GaussianBlur(
-        cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY).astype(np.float32),
-        (0, 0),
-        1.0,
-    )
-    gradient = np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
+    grey = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY).astype(np.float32)
+    # the image's noise is no edge
+    grey = cv2.GaussianBlur(grey, (0, 0), 1.0)
+    across = cv2.Sobel(grey, cv2.CV_32F, 1, 0)
+    down = cv2.Sobel(grey, cv2.CV_32F, 0, 1)
+    gradient = np.hypot(across, down)
     # a border one pixel off is on the edge still
     gradient = cv2.dilate(gradient, np.ones((3, 3), np.uint8))
-    return float(
-        np.searchsorted(np.sort(gradient.ravel()), gradient[border]).mean() / gradient.size
-    )
+    # how many pixels of the image have a weaker gradient than each pixel of the border
+    weaker = np.searchsorted(np.sort(gradient.ravel()), gradient[border])
+    return float(weaker.mean() / gradient.size)
 
 
 class _Statistics:

@@ -106,9 +106,13 @@ def _source_of(
 
     def read(count: int, threads: int | None) -> list[Scene]:
         scenes = []
-        for number, (item, wanted) in enumerate(zip(items, _spread(count, sizes), strict=True)):
-            clip = Clip(every=max(1, sizes[number] // max(1, wanted))) if item.is_video else Clip()
-            pairs = islice(read_inputs([item] if wanted else [], threads, clip=clip), wanted)
+        shares = _spread(count, sizes)
+        for item, size, wanted in zip(items, sizes, shares, strict=True):
+            if not wanted:
+                continue
+            # frames spread over the whole video, not its beginning
+            clip = Clip(every=max(1, size // wanted)) if item.is_video else Clip()
+            pairs = islice(read_inputs([item], threads, clip=clip), wanted)
             good, _ = readable(pairs, reporter)
             scenes += [Scene(image, name=shown.name) for shown, image in good]
         return scenes

@@ -36,6 +36,10 @@ from .look import MOST_CHECKPOINTS, of_how_many, script, viewer
 EVENLY = 20
 # further ones: the worst, the best, those that lost most, and those that gained most
 EXTREMES = 4
+# bars of classes whose interval lies on one side of 0, and of all others
+LOST = "#c43c28"
+GAINED = "#2271b1"
+UNCLEAR = "#9aa5b1"
 
 
 class KeptPredictions:
@@ -219,18 +223,27 @@ def _bars(first: Candidate, other: Candidate) -> str:
     """A table of IoU by class, with a bar from 0 for each change and its interval as a line."""
     change: dict[str, Any] = other.result.change
     entries = {"mean": change["miou"], **change["iou"]}
-    reach = (
-        max(abs(bound) for e in entries.values() for bound in (e["change"], *(e["interval"] or ())))
-        or 1.0
-    )
+    bounds = [
+        bound
+        for entry in entries.values()
+        for bound in (entry["change"], *(entry["interval"] or ()))
+    ]
+    # the longest bar reaches the end of its track
+    reach = max(map(abs, bounds)) or 1.0
     rows = []
     for name, entry in entries.items():
-        low, high = entry["interval"] or (entry["change"], entry["change"])
-        clear = abs(entry["change"]) >= LEAST
-        colour = "#c43c28" if clear and high < 0 else "#2271b1" if clear and low > 0 else "#9aa5b1"
+        points = entry["change"]
+        low, high = entry["interval"] or (points, points)
+        is_clear = abs(points) >= LEAST
+        colour = UNCLEAR
+        if is_clear and high < 0:
+            colour = LOST
+        elif is_clear and low > 0:
+            colour = GAINED
         span = f"{low:+.1f} to {high:+.1f}" if entry["interval"] else "–"
-        bar = html.change_bar(entry["change"] / reach, low / reach, high / reach, colour=colour)
+        bar = html.change_bar(points / reach, low / reach, high / reach, colour=colour)
+        # "mean" is no class
         before, after = (show(one.result.iou.get(name, one.result.miou)) for one in (first, other))
-        rows.append((escape(name), before, after, f"{entry['change']:+.1f}", span, bar))
+        rows.append((escape(name), before, after, f"{points:+.1f}", span, bar))
     headings = ("class", "IoU % before", "after", "change", "95 %", "")
     return html.table(headings, rows, kinds=["span", "track"])

@@ -60,9 +60,13 @@ def look_of(images: list[np.ndarray]) -> Look:
 
 def difference(one: Look, two: Look) -> dict[str, float]:
     """Return how the second look differs from the first, in figures."""
-    colour = np.abs(one.moments[0] - two.moments[0]) / ((one.moments[1] + two.moments[1]) / 2)
+    mean_deviation = (one.moments[1] + two.moments[1]) / 2
+    colour = np.abs(one.moments[0] - two.moments[0]) / mean_deviation
+    # the finer half of the bands, each domain relative to its coarsest: contrast is no sharpness
     fine = slice(BANDS // 2, BANDS)
-    detail = (one.spectrum - one.spectrum[0])[fine] - (two.spectrum - two.spectrum[0])[fine]
+    detail_of_one = (one.spectrum - one.spectrum[0])[fine]
+    detail_of_two = (two.spectrum - two.spectrum[0])[fine]
+    detail = detail_of_one - detail_of_two
     shift, alike = best_shift(one.profile, two.profile)
     return {
         "brightness": float(two.moments[0][0] - one.moments[0][0]) / 2.55,
@@ -123,13 +127,16 @@ def spectrum_of(image: np.ndarray) -> np.ndarray:
     Nyquist's, in BANDS bands.
     """
     side = 192
-    grey = (
-        cv2.cvtColor(resize_image(image, (side, side)), cv2.COLOR_RGB2GRAY).astype(np.float64) / 255
-    )
+    small = resize_image(image, (side, side))
+    grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float64) / 255
+    # fades out to the borders, whose jump from one side to the other would count as detail
     window = np.hanning(side)[:, None] * np.hanning(side)[None]
-    power = np.abs(np.fft.fftshift(np.fft.fft2((grey - grey.mean()) * window))) ** 2
+    spectrum = np.fft.fftshift(np.fft.fft2((grey - grey.mean()) * window))
+    power = np.abs(spectrum) ** 2
     y, x = np.indices(power.shape) - side // 2
-    band = np.minimum((np.hypot(x, y) / (side / 2) * BANDS).astype(int), BANDS)
+    # 1 at Nyquist's frequency; the corners beyond it are a last band, which is left out
+    frequency = np.hypot(x, y) / (side / 2)
+    band = np.minimum((frequency * BANDS).astype(int), BANDS)
     sums = np.bincount(band.ravel(), power.ravel())
     counts = np.bincount(band.ravel())
     return np.log10(sums[:BANDS] / counts[:BANDS] + 1e-9)
@@ -140,12 +147,14 @@ def profile_of(image: np.ndarray) -> np.ndarray:
     and ground are.
     """
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    edges = np.abs(cv2.Sobel(grey, cv2.CV_32F, 1, 0)) + np.abs(cv2.Sobel(grey, cv2.CV_32F, 0, 1))
-    rows = [
-        cv2.resize(values.mean(1, keepdims=True), (1, 32), interpolation=cv2.INTER_AREA)[:, 0]
-        for values in (grey, edges)
-    ]
-    return np.stack([(row - row.mean()) / (row.std() + 1e-6) for row in rows])
+    across = np.abs(cv2.Sobel(grey, cv2.CV_32F, 1, 0))
+    down = np.abs(cv2.Sobel(grey, cv2.CV_32F, 0, 1))
+    profiles = []
+    for values in (grey, across + down):
+        by_row = values.mean(1, keepdims=True)
+        profile = cv2.resize(by_row, (1, 32), interpolation=cv2.INTER_AREA)[:, 0]
+        profiles.append((profile - profile.mean()) / (profile.std() + 1e-6))
+    return np.stack(profiles)
 
 
 def guessed_shares(
@@ -185,15 +194,15 @@ def _likeliest(pairs: list[tuple[np.ndarray, np.ndarray]], num_classes: int) -> 
         known = label < num_classes
         np.add.at(counts, (label[known], cell[known]), 1)
     # p(cell | class): the prior is what is asked for
-    return (counts / np.maximum(counts.sum(1, keepdims=True), 1)).argmax(0)
+    likelihoods = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    return likelihoods.argmax(0)
 
 
 def _in_tones(image: np.ndarray, own: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Lab uint8 `[H,W,3]` with one mean and deviation `[2,3]` in place of another."""
     lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB).astype(np.float64)
-    return np.clip(
-        (lab - own[0]) / np.maximum(own[1], 1e-6) * wanted[1] + wanted[0], 0, 255
-    ).astype(np.uint8)
+    standard = (lab - own[0]) / np.maximum(own[1], 1e-6)
+    return np.clip(standard * wanted[1] + wanted[0], 0, 255).astype(np.uint8)
 
 
 def _cells(lab: np.ndarray) -> np.ndarray:

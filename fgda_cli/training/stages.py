@@ -383,8 +383,10 @@ def _open(plan: Plan, run: RunFolder, stack: ExitStack) -> int:
         goes_on = plan.job.extend or (not plan.job.fresh and has_more_room)
         longer = goes_on and _is_longer(plan.job, run, plan.stage, identity=plan.identity)
         run.open(plan.preset, plan.identity, plan.job.fresh, extend=longer)
-        if run.final.is_file() or not run.last.is_file():
-            return FINISHED if run.final.is_file() else NEW
+        if run.final.is_file():
+            return FINISHED
+        if not run.last.is_file():
+            return NEW
         return LONGER if longer else STARTED
 
     return plan.group.first_decides(open_run)

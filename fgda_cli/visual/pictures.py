@@ -41,13 +41,16 @@ def legend(classes: ClassSet, columns: int = 4, width: int = 760) -> np.ndarray:
     """Draw swatches and names of all classes, row by row."""
     rows = -(-len(classes) // columns)
     cell = width // columns
+    # what fits beside a swatch, a letter being 9 pixels wide
+    letters = max(4, (cell - 40) // 9)
     picture = np.full((rows * 26 + 14, width, 3), PAPER, np.uint8)
     for index, (name, colour) in enumerate(zip(classes.names, classes.palette, strict=True)):
         x = 10 + cell * (index % columns)
         y = 10 + 26 * (index // columns)
         cv2.rectangle(picture, (x, y), (x + 26, y + 18), colour, -1)
+        # a frame, without which light colours would be lost on the paper
         cv2.rectangle(picture, (x, y), (x + 26, y + 18), INK, 1)
-        write(picture, name[: max(4, (cell - 40) // 9)], (x + 34, y + 14))
+        write(picture, name[:letters], (x + 34, y + 14))
     return picture
 
 
@@ -63,18 +66,24 @@ def heat(values: np.ndarray) -> np.ndarray:
 
 def heat_with_bar(values: np.ndarray) -> np.ndarray:
     """Draw the heat map at its own size, and right of it a bar from 0 to 1."""
-    height = values.shape[0]
+    column = _colour_bar(values.shape[0])
+    return np.ascontiguousarray(np.hstack([heat(values), column]))
+
+
+def _colour_bar(height: int) -> np.ndarray:
+    """RGB `[height,BAR,3]`: a bar from 1 above to 0 below, with numbers where there is room."""
     column = np.full((height, BAR, 3), PAPER, np.uint8)
     margin = min(12, height // 4)
     scale = np.linspace(1, 0, max(1, height - 2 * margin), dtype=np.float32)[:, None]
     column[margin : margin + len(scale), 8:26] = heat(np.repeat(scale, 18, axis=1))
-    if height >= 48:
-        cv2.rectangle(column, (8, margin), (25, height - margin - 1), INK, 1)
-        for value in (0.0, 0.5, 1.0) if height >= 96 else (0.0, 1.0):
-            y = int(margin + (1 - value) * (len(scale) - 1))
-            cv2.line(column, (26, y), (30, y), INK, 1)
-            write(column, f"{value:g}", (33, y + 4), scale=0.4)
-    return np.ascontiguousarray(np.hstack([heat(values), column]))
+    if height < 48:
+        return column
+    cv2.rectangle(column, (8, margin), (25, height - margin - 1), INK, 1)
+    for value in (0.0, 0.5, 1.0) if height >= 96 else (0.0, 1.0):
+        y = int(margin + (1 - value) * (len(scale) - 1))
+        cv2.line(column, (26, y), (30, y), INK, 1)
+        write(column, f"{value:g}", (33, y + 4), scale=0.4)
+    return column
 
 
 GAP = 6
@@ -88,19 +97,10 @@ def grid(rows: list[list[np.ndarray | None]], headings: list[str], width: int = 
     None leaves a cell empty.
     """
     firsts = [next(picture for picture in row if picture is not None) for row in rows]
-    heights = [
-        int(np.clip(round(width * first.shape[0] / first.shape[1]), 16, 4 * width))
-        for first in firsts
-    ]
-    sheet = np.full(
-        (
-            HEAD + sum(height + GAP for height in heights) + GAP,
-            len(headings) * (width + GAP) + GAP,
-            3,
-        ),
-        PAPER,
-        np.uint8,
-    )
+    heights = [_scaled_height(first, width, most=4 * width) for first in firsts]
+    full_height = HEAD + sum(height + GAP for height in heights) + GAP
+    full_width = len(headings) * (width + GAP) + GAP
+    sheet = np.full((full_height, full_width, 3), PAPER, np.uint8)
     for column, heading in enumerate(headings):
         write(sheet, heading, (GAP + column * (width + GAP), HEAD - 8))
     y = HEAD
@@ -108,13 +108,25 @@ def grid(rows: list[list[np.ndarray | None]], headings: list[str], width: int = 
         for column, picture in enumerate(pictures):
             if picture is None:
                 continue
-            x = GAP + column * (width + GAP)
-            small = cv2.resize(
-                np.ascontiguousarray(picture), (width, height), interpolation=cv2.INTER_AREA
-            )
-            sheet[y : y + height, x : x + width] = small
+            _place(sheet, picture, (GAP + column * (width + GAP), y), (width, height))
         y += height + GAP
     return sheet
+
+
+def _scaled_height(picture: np.ndarray, width: int, most: int) -> int:
+    """The height of a picture drawn `width` wide, from 16 to `most`."""
+    height = round(width * picture.shape[0] / picture.shape[1])
+    return int(np.clip(height, 16, most))
+
+
+def _place(
+    sheet: np.ndarray, picture: np.ndarray, corner: tuple[int, int], size: tuple[int, int]
+) -> None:
+    """Draw a picture into a sheet; its upper left corner is (x, y), its size (width, height)."""
+    x, y = corner
+    width, height = size
+    small = cv2.resize(np.ascontiguousarray(picture), size, interpolation=cv2.INTER_AREA)
+    sheet[y : y + height, x : x + width] = small
 
 
 def contact_sheet(
@@ -125,30 +137,20 @@ def contact_sheet(
     """
     columns = max(1, min(columns, len(cells)))
     text = 40
-    heights = [
-        int(np.clip(round(width * picture.shape[0] / picture.shape[1]), 16, 2 * width))
-        for picture, _, _ in cells
-    ]
+    heights = [_scaled_height(picture, width, most=2 * width) for picture, _, _ in cells]
+    # a row is as high as its highest picture
     rows = [max(heights[first : first + columns]) for first in range(0, len(cells), columns)]
-    sheet = np.full(
-        (sum(row + text + GAP for row in rows) + GAP, columns * (width + GAP) + GAP, 3),
-        PAPER,
-        np.uint8,
-    )
-    for number, (picture, *lines) in enumerate(cells):
-        x = GAP + (number % columns) * (width + GAP)
-        y = GAP + sum(row + text + GAP for row in rows[: number // columns])
-        small = cv2.resize(
-            np.ascontiguousarray(picture), (width, heights[number]), interpolation=cv2.INTER_AREA
-        )
-        sheet[y : y + heights[number], x : x + width] = small
-        for line, words in enumerate(lines):
-            write(
-                sheet,
-                words[-width // 8 :] if line == 0 else words,
-                (x, y + rows[number // columns] + 15 + 17 * line),
-                scale=0.42,
-            )
+    full_height = sum(row + text + GAP for row in rows) + GAP
+    sheet = np.full((full_height, columns * (width + GAP) + GAP, 3), PAPER, np.uint8)
+    for number, (picture, name, words) in enumerate(cells):
+        row, column = divmod(number, columns)
+        x = GAP + column * (width + GAP)
+        y = GAP + sum(above + text + GAP for above in rows[:row])
+        _place(sheet, picture, (x, y), (width, heights[number]))
+        below = y + rows[row] + 15
+        # the end of a long name tells frames apart
+        write(sheet, name[-width // 8 :], (x, below), scale=0.42)
+        write(sheet, words, (x, below + 17), scale=0.42)
     return with_legend(sheet, classes)
 
 

@@ -28,7 +28,9 @@ def show(value: float | None) -> str:
 
 def signed(score: float | None) -> str:
     """Return a label-free score as text with its sign."""
-    return "–" if score is None else "collapsed" if score <= COLLAPSED else f"{score:+.1f}"
+    if score is None:
+        return "–"
+    return "collapsed" if score <= COLLAPSED else f"{score:+.1f}"
 
 
 def show_interval(bounds: tuple[float, float] | None) -> str:
@@ -249,11 +251,17 @@ def prepared_list(root: Any, datasets: list[Any]) -> str:
 
 def _command(name: str, made: dict[str, Any]) -> str:
     """Return the command that prepares such a split, from its record."""
-    choice = {option: value for option, value in made.get("choice", {}).items() if value != "all"}
-    given = {"name": name, **made.get("raw", {}), **choice, **made.get("options", {})}
-    given |= made.get("reading", {})
-    words = [word for option, value in given.items() if value for word in _as_typed(option, value)]
-    return " ".join(["fgda", "prepare", made["reader"], *words])
+    given = {"name": name, **made.get("raw", {})}
+    for option, value in made.get("choice", {}).items():
+        # without the option, all is taken
+        if value != "all":
+            given[option] = value
+    given |= made.get("options", {}) | made.get("reading", {})
+    words = ["fgda", "prepare", made["reader"]]
+    for option, value in given.items():
+        if value:
+            words += _as_typed(option, value)
+    return " ".join(words)
 
 
 def _as_typed(name: str, value: Any) -> list[str]:

@@ -42,6 +42,7 @@ class Canvas:
         """Fill a polygon given in pixels; `train_id` None leaves the labels as they are (markings,
         windows).
         """
+        # far outside is as good as at infinity, where OpenCV's coordinates would overflow
         polygon = [np.round(np.clip(pixels, -20000, 20000)).astype(np.int32)]
         cv2.fillPoly(self.image, polygon, tuple(int(np.clip(c, 0, 255)) for c in colour))
         if train_id is not None:

@@ -204,8 +204,10 @@ def _grade(picture: np.ndarray, look: Look, rng) -> np.ndarray:
     picture = grey + (picture - grey) * look.saturation
     picture = (picture - 128) * look.contrast + 128
     picture = picture * rng.uniform(*look.light) * np.asarray(look.tint, np.float32)
+    # the corners are darkened by the whole of `vignette`
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
-    return picture * (1 - look.vignette * (x * x + y * y) / 2)[..., None]
+    shade = 1 - look.vignette * (x * x + y * y) / 2
+    return picture * shade[..., None]
 
 
 def _cast_shadows(train_ids: np.ndarray, look: Look, rng) -> np.ndarray:

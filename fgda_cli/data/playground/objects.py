@@ -164,8 +164,9 @@ def bus(canvas: Canvas, x, z, colour, rng) -> None:
     canvas.shape(x, z - 0.01, rear, colour=GLASS, train_id=None)
     board = [(-0.8, 2.55), (-0.8, 2.8), (0.8, 2.8), (0.8, 2.55)]
     canvas.shape(x, z - 0.02, board, colour=(250, 190, 60), train_id=None)
-    for sign in (-1, 1):
-        canvas.ellipse((x + sign * 1.05, 0.8, z - 0.02), (0.13, 0.16), (200, 40, 36), train_id=None)
+    # rear lights
+    for side in (-1.05, 1.05):
+        canvas.ellipse((x + side, 0.8, z - 0.02), (0.13, 0.16), (200, 40, 36), train_id=None)
 
 
 def train(canvas: Canvas, x, z, colour, rng) -> None:
@@ -302,12 +303,15 @@ def pole(canvas: Canvas, x, z, colour, rng, height: float | None = None) -> None
 def traffic_light(canvas: Canvas, x, z, colour, rng, pole_colour) -> None:
     low = rng.uniform(2.4, 3.4)
     pole(canvas, x, z, colour=pole_colour, rng=rng, height=low + 0.1)
-    case = [(-0.24, low), (-0.24, low + 1.15), (0.24, low + 1.15), (0.24, low)]
+    high = low + 1.15
+    case = [(-0.24, low), (-0.24, high), (0.24, high), (0.24, low)]
     canvas.shape(x, z - 0.05, case, colour=colour, train_id=ID["traffic light"])
     lit = rng.integers(3)
+    # green below, red above
     for index, lamp in enumerate(((70, 220, 90), (250, 190, 40), (240, 50, 40))):
         glow = lamp if index == lit else shade(lamp, 0.25)
-        canvas.ellipse((x, low + 0.22 + 0.36 * index, z - 0.06), (0.14, 0.14), glow, train_id=None)
+        centre = (x, low + 0.22 + 0.36 * index, z - 0.06)
+        canvas.ellipse(centre, (0.14, 0.14), glow, train_id=None)
 
 
 def traffic_sign(canvas: Canvas, x, z, colour, rng, pole_colour) -> None:

@@ -27,18 +27,17 @@ def histograms(labels: Tensor, num_classes: int, patch: tuple[int, int]) -> tupl
     lower left, lower right) sums to 1, or to 0 without a labelled pixel. What is left of an image
     beyond whole patches belongs to none.
     """
-    size = grid_of(labels.shape[-2:], patch)
+    down, across = grid_of(labels.shape[-2:], patch)
     known = labels != IGNORE_INDEX
-    one_hot = (
-        F.one_hot(torch.where(known, labels, 0).long(), num_classes).movedim(-1, 1) * known[:, None]
-    )
-    counts = F.adaptive_avg_pool2d(
-        one_hot[..., : size[0] * patch[0], : size[1] * patch[1]].to(widest(labels.device)),
-        (2 * size[0], 2 * size[1]),
-    )
+    classes = F.one_hot(torch.where(known, labels, 0).long(), num_classes).movedim(-1, 1)
+    one_hot = classes * known[:, None]
+    whole = one_hot[..., : down * patch[0], : across * patch[1]]
+    # [B,K,2U,2V]
+    counts = F.adaptive_avg_pool2d(whole.to(widest(labels.device)), (2 * down, 2 * across))
     shares = counts / counts.sum(dim=1, keepdim=True).clamp(min=1e-12)
-    batch = shares.view(len(labels), num_classes, size[0], 2, size[1], 2).permute(0, 3, 5, 1, 2, 4)
-    grid = batch.reshape(len(labels), 4 * num_classes, *size)
+    # the four cells of a patch beside its classes: [B,K,U,2,V,2] -> [B,2,2,K,U,V] -> [B,4K,U,V]
+    by_cell = shares.view(len(labels), num_classes, down, 2, across, 2).permute(0, 3, 5, 1, 2, 4)
+    grid = by_cell.reshape(len(labels), 4 * num_classes, down, across)
     return grid, grid.sum(dim=1) > 0
 
 

@@ -25,11 +25,12 @@ class LayerNorm(nn.Module):
         self.shift = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        flat = x.flatten(1)
-        mean, deviation = (value.view(-1, 1, 1, 1) for value in (flat.mean(dim=1), flat.std(dim=1)))
-        return (x - mean) / (deviation + 1e-5) * self.scale.view(1, -1, 1, 1) + self.shift.view(
-            1, -1, 1, 1
-        )
+        by_image = x.flatten(1)
+        mean = by_image.mean(dim=1).view(-1, 1, 1, 1)
+        deviation = by_image.std(dim=1).view(-1, 1, 1, 1)
+        scale = self.scale.view(1, -1, 1, 1)
+        shift = self.shift.view(1, -1, 1, 1)
+        return (x - mean) / (deviation + 1e-5) * scale + shift
 
 
 class TextureEncoder(nn.Module):
@@ -105,6 +106,7 @@ class Decoder(nn.Module):
         self, structure: Tensor, texture: Tensor, is_target: bool, size: tuple[int, int]
     ) -> Tensor:
         height, width = structure.shape[-2:]
+        # texture and domain are the same in every place
         tiled = self.texture(texture)[:, :, None, None].expand(-1, -1, height, width)
         bit = torch.full_like(tiled[:, :1], float(is_target))
         x = self.blocks(self.enter(torch.cat([structure, tiled, bit], dim=1)))
@@ -113,14 +115,13 @@ class Decoder(nn.Module):
             int(8 * side > wanted) for side, wanted in zip((height, width), size, strict=True)
         )
         for number, (up, smooth) in enumerate(zip(self.ups, self.smooth, strict=True)):
+            # what is beyond is cut off at once, by padding more
             padding = tuple(1 + more for more in beyond) if number == 0 else 1
             x = smooth(F.conv_transpose2d(x, up.weight, stride=2, padding=padding))
         image = torch.tanh(self.leave(x))
-        return (
-            image
-            if image.shape[-2:] == size
-            else F.interpolate(image, size, mode="bilinear", align_corners=False)
-        )
+        if image.shape[-2:] == size:
+            return image
+        return F.interpolate(image, size, mode="bilinear", align_corners=False)
 
 
 class ImageDiscriminator(nn.Module):

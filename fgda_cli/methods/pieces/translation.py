@@ -267,9 +267,10 @@ def cropped(image: Tensor, size: int, generator: torch.Generator) -> Tensor:
     """Return a random square `[3,size,size]`, or as much as the image has, mirrored half of the
     time.
     """
-    height = min(size, image.shape[-2])
-    width = min(size, image.shape[-1])
-    top = int(torch.randint(image.shape[-2] - height + 1, (), generator=generator))
-    left = int(torch.randint(image.shape[-1] - width + 1, (), generator=generator))
+    full_height, full_width = image.shape[-2:]
+    height = min(size, full_height)
+    width = min(size, full_width)
+    top = int(torch.randint(full_height - height + 1, (), generator=generator))
+    left = int(torch.randint(full_width - width + 1, (), generator=generator))
     crop = image[:, top : top + height, left : left + width]
     return crop.flip(-1) if draw(generator) < 0.5 else crop

@@ -111,10 +111,13 @@ class DeformableAttention(nn.Module):
         """
         angles = torch.arange(self.heads, dtype=torch.float64) * (2 * math.pi / self.heads)
         direction = torch.stack([angles.cos(), angles.sin()], dim=-1)
+        # onto the square around a cell: diagonal heads look at its corners
         direction = direction / direction.abs().amax(dim=-1, keepdim=True)
         steps = torch.arange(1, self.points + 1, dtype=torch.float64)
-        bias = direction[:, None, None] * steps[None, None, :, None]
-        self.sampling_offsets.bias.copy_(bias.expand(-1, self.levels, -1, -1).reshape(-1).float())
+        # [M,1,P,2], the same on every level
+        offsets = direction[:, None, None] * steps[None, None, :, None]
+        offsets = offsets.expand(-1, self.levels, -1, -1)
+        self.sampling_offsets.bias.copy_(offsets.reshape(-1).float())
         for layer in (self.sampling_offsets, self.attention_weights):
             nn.init.zeros_(layer.weight)
         nn.init.zeros_(self.attention_weights.bias)
@@ -310,18 +313,15 @@ class AdapterEncoder(PlainTransformer):
         """Set random weights as published; a random ViT starts as DINOv2's does, from a normal of
         0.02 cut off at two.
         """
+        convolutions = (nn.Conv2d, nn.ConvTranspose2d)
         for layer in self.modules():
-            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-                fan = (
-                    layer.kernel_size[0] * layer.kernel_size[1] * layer.out_channels // layer.groups
-                )
-                nn.init.normal_(layer.weight, 0.0, math.sqrt(2 / fan))
+            if isinstance(layer, convolutions):
+                height, width = layer.kernel_size
+                fan_out = height * width * layer.out_channels // layer.groups
+                nn.init.normal_(layer.weight, 0.0, math.sqrt(2 / fan_out))
             elif isinstance(layer, nn.Linear):
                 nn.init.trunc_normal_(layer.weight, std=0.02)
-            if (
-                isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
-                and layer.bias is not None
-            ):
+            if isinstance(layer, (*convolutions, nn.Linear)) and layer.bias is not None:
                 nn.init.zeros_(layer.bias)
         for layer in self.modules():
             if isinstance(layer, DeformableAttention):

@@ -162,9 +162,9 @@ def build(
 
 def _encoder(name: str, output_stride: int | str, drop_path: float = 0.0) -> TimmEncoder:
     net = _create(name, output_stride, **({"drop_path_rate": drop_path} if drop_path else {}))
-    patch = (
-        getattr(getattr(getattr(net, "model", net), "patch_embed", None), "patch_size", None) or 1
-    )
+    # timm wraps some networks, and only transformers have patches
+    embedding = getattr(getattr(net, "model", net), "patch_embed", None)
+    patch = getattr(embedding, "patch_size", None) or 1
     return TimmEncoder(net, patch if isinstance(patch, int) else patch[0])
 
 
