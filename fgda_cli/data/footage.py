@@ -16,6 +16,7 @@ from pathlib import Path
 from ..runtime.errors import FgdaError, UsageError
 from ..runtime.files import make_folder, write_json
 from ..runtime.reporter import Reporter
+from ..runtime.written import without_written
 from .images import (
     IMAGE_SUFFIXES,
     VIDEO_SUFFIXES,
@@ -55,7 +56,11 @@ def videos_of(source: Path) -> list[Path]:
     """
     if source.is_file():
         return [source] if source.suffix.lower() in VIDEO_SUFFIXES else []
-    files = image_files(source, suffixes=IMAGE_SUFFIXES | VIDEO_SUFFIXES) if source.is_dir() else []
+    if not source.is_dir():
+        return []
+    files = image_files(source, suffixes=IMAGE_SUFFIXES | VIDEO_SUFFIXES)
+    # a predicted video, and its legend, may lie beside the footage
+    files, _ = without_written(files, source)
     return files if all(path.suffix.lower() in VIDEO_SUFFIXES for path in files) else []
 
 

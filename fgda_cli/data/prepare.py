@@ -140,7 +140,7 @@ def prepare_own(kind: str, files: OwnFiles, name: str, how: How) -> Summary:
         listing, reader = own.open_own(files)
     except UsageError as error:
         raise UsageError(f"prepare {kind}: {error}") from None
-    listing.used = videos
+    listing.used += videos
     if how.hold_out:
         _hold_out(listing, how.hold_out)
     beside = (files.root, files.labels, files.labels and files.labels.parent)

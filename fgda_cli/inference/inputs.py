@@ -10,7 +10,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -33,11 +33,10 @@ from ..data.video import STDIN, STREAM, Clip, CutShort, frames_of, is_live, with
 from ..runtime.distributed import ProcessGroup, ranks
 from ..runtime.errors import FgdaError, UsageError
 from ..runtime.reporter import Reporter
+from ..runtime.written import without_written
 from .pipeline import CHUNK, ahead, batched, chunks_of, newest, read_ahead, share
 
 READABLE = IMAGE_SUFFIXES | VIDEO_SUFFIXES
-# endings of the names that predict and entropy-map write
-RESULT_ENDINGS = ("_color", "_ids", "_overlay", "_entropy")
 
 
 @dataclass(frozen=True)
@@ -86,19 +85,21 @@ def collect(
     gives none.
 
     With several inputs, a folder's name stands before those of its images. Left out of folders and
-    globs, and said: what an earlier run wrote to `out`, and label maps, unless `label_maps` asks
-    for them.
+    globs are `out`, where it lies in a folder, and, which is said: what fgda wrote among the
+    images, and label maps, unless `label_maps` asks for them.
     """
     names: dict[Path, str] = {}
-    left_out: list[Path] = []
+    left_out = _LeftOut()
     unread: list[Path] = []
     folders = _folder_names([Path(text) for text in inputs if Path(text).is_dir()])
     streams = [text for text in inputs if text == STDIN or STREAM.match(text)]
 
-    def photographs(files: list[Path]) -> list[Path]:
+    def photographs(files: list[Path], below: Path | None = None) -> list[Path]:
+        files, written = without_written(files, below)
         stills = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
         maps = set() if label_maps else set(label_maps_among(stills))
-        left_out.extend(sorted(maps))
+        left_out.written += written
+        left_out.maps += sorted(maps)
         return [file for file in files if file not in maps and _is_what_it_says(file)]
 
     for text in inputs:
@@ -107,7 +108,8 @@ def collect(
             continue
         if path.is_dir():
             prefix = f"{folders[path]}/" if len(inputs) > 1 else ""
-            files = photographs(_without_results(image_files(path, recursive, READABLE), path, out))
+            found = _outside(image_files(path, recursive, READABLE), path, out)
+            files = photographs(found, path)
             unread += image_files(path, recursive, UNREAD_SUFFIXES)
             images = {
                 file: prefix + file.relative_to(path).with_suffix("").as_posix() for file in files
@@ -118,7 +120,7 @@ def collect(
                     if _more_below(path, recursive, out)
                     else ""
                 )
-                raise FgdaError(f"{path} holds no image or video{deeper}{_maps_alone(left_out)}")
+                raise FgdaError(f"{path} holds no image or video{deeper}{left_out.alone()}")
         elif path.is_file():
             images = {path: path.stem}
         else:
@@ -133,19 +135,18 @@ def collect(
                 raise FgdaError(
                     f"{text}: matches folders alone: name them, or end the pattern in /*"
                 )
+            if not images and left_out.in_words():
+                raise UsageError(f"{text}: matches no image{left_out.alone()}")
             if not images:
-                raise UsageError(f"{text}: no such image, folder or pattern{_maps_alone(left_out)}")
+                raise UsageError(f"{text}: no such image, folder or pattern")
         for image, name in images.items():
             names.setdefault(image, name)
     if unread:
         reporter.decide(
             f"{len(unread)} files of types that are not read are left out: {suffixes_of(unread)}"
         )
-    if left_out:
-        reporter.decide(
-            f"{len(left_out)} label maps are left out, e.g. {left_out[0]} (--label-maps takes them"
-            " as images)"
-        )
+    for count, example in left_out.in_words():
+        reporter.decide(f"{count} are left out, e.g. {example}")
     distinct = _distinct(names)
     for item in distinct:
         if "%" in item.name and written_name(item.path.stem) != item.path.stem:
@@ -153,12 +154,28 @@ def collect(
     return [*distinct, *(entry for text in streams for entry in _stream(text))]
 
 
-def _maps_alone(left_out: list[Path]) -> str:
-    return (
-        f" but {len(left_out)} label maps, e.g. {left_out[0]} (--label-maps takes them as images)"
-        if left_out
-        else ""
-    )
+@dataclass
+class _LeftOut:
+    """Images in folders and patterns that are not predicted."""
+
+    written: list[Path] = field(default_factory=list)
+    maps: list[Path] = field(default_factory=list)
+
+    def in_words(self) -> list[tuple[str, str]]:
+        """How many of what, and an example with what takes it."""
+        kinds = (
+            (self.written, "files that fgda wrote", "a file that is named itself is taken"),
+            (self.maps, "label maps", "--label-maps takes them as images"),
+        )
+        return [
+            (f"{len(files)} {what}", f"{files[0]} ({remedy})")
+            for files, what, remedy in kinds
+            if files
+        ]
+
+    def alone(self) -> str:
+        """The end of a message about an input that holds nothing else."""
+        return "".join(f" but {count}, e.g. {example}" for count, example in self.in_words())
 
 
 def _is_what_it_says(file: Path) -> bool:
@@ -227,35 +244,19 @@ def _folder_names(folders: list[Path]) -> dict[Path, str]:
     return names
 
 
-def _without_results(files: list[Path], folder: Path, out: Path | None) -> list[Path]:
-    """The files that are not results of an earlier run into `out`, be it a folder in this one or
-    this one itself.
-    """
+def _outside(files: list[Path], folder: Path, out: Path | None) -> list[Path]:
+    """The files that do not lie in `out`, where that is a folder in this one."""
     if out is None:
         return files
     inside = out.resolve()
     here = folder.resolve()
-    if inside == here:
-        stems = {file.with_suffix("") for file in files}
-        return [file for file in files if not _is_result(file, stems)]
-    if not inside.is_relative_to(here):
+    if inside == here or not inside.is_relative_to(here):
         return files
     return [file for file in files if not file.resolve().is_relative_to(inside)]
 
 
-def _is_result(file: Path, stems: set[Path]) -> bool:
-    if file.name == "legend.png":
-        return True
-    bases = (
-        file.with_name(file.stem.removesuffix(ending))
-        for ending in RESULT_ENDINGS
-        if file.stem.endswith(ending)
-    )
-    return any(base in stems for base in bases)
-
-
 def _more_below(path: Path, recursive: bool, out: Path | None) -> bool:
-    return not recursive and bool(_without_results(image_files(path, True, READABLE), path, out))
+    return not recursive and bool(_outside(image_files(path, True, READABLE), path, out))
 
 
 def _distinct(files: dict[Path, str]) -> list[InputImage]:

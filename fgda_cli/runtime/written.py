@@ -137,6 +137,34 @@ def planned(folder: Path, names: Iterable[str], process_group: ProcessGroup) -> 
     return Written(folder)
 
 
+def without_written(
+    files: Iterable[Path], below: Path | None = None
+) -> tuple[list[Path], list[Path]]:
+    """Return the files that a person made or changed, and those that fgda wrote, by the journals of
+    `below` and of the folders between it and each file; None: of the file's own folder alone.
+
+    A journal above `below` is not asked: who names a folder of written files means them.
+    """
+    records: dict[Path, Written] = {}
+
+    def is_written(path: Path) -> bool:
+        for folder in path.parents:
+            if not folder.is_relative_to(below or path.parent):
+                return False
+            if folder not in records:
+                records[folder] = Written(folder)
+            name = path.relative_to(folder).as_posix()
+            if name in records[folder].facts and records[folder].is_ours(name):
+                return True
+        return False
+
+    others = []
+    written = []
+    for path in files:
+        (written if is_written(path) else others).append(path)
+    return others, written
+
+
 def _facts_of(path: Path) -> list[int]:
     status = path.stat()
     return [status.st_size, status.st_mtime_ns]

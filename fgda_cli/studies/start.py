@@ -20,7 +20,7 @@ from ..presets import load_preset
 from ..runtime.errors import FgdaError, UsageError
 from ..runtime.files import make_folder, write_text
 from ..runtime.system import usable_cores
-from ..runtime.written import Written, own_files
+from ..runtime.written import Written, own_files, without_written
 from ..settings import Preset
 from ..training.speed import Measure, minutes_of_stages, seconds_a_step
 
@@ -94,7 +94,9 @@ def look_at(source: Path, option: str) -> Footage:
     if not source.exists():
         raise UsageError(f"{option} {source}: no such folder or video")
     videos = videos_of(source)
-    files = videos or (image_files(source) if source.is_dir() else [])
+    files = videos
+    if not videos and source.is_dir():
+        files, _ = without_written(image_files(source), source)
     sizes: Counter[tuple[int, int]] = Counter()
     started = time.perf_counter()
     for path in evenly_spaced(files, LOOKED_AT):

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from fgda_cli.data.images import write_image
-from fgda_cli.data.store import pixels_hash
+from fgda_cli.data.store import PreparedDataset, pixels_hash
+from fgda_cli.runtime.written import Written
 from tests.helpers import fgda
 
 RNG = np.random.default_rng(0)
@@ -232,3 +233,26 @@ def test_files_that_only_or_the_layout_leave_out_are_no_surprise(own, tmp_path):
     (own[0] / "0.gif").write_bytes(b"?")
     done = prepare(tmp_path, "--images", own[0], "--labels", own[1], "--only", "0.*")
     assert "1 files are not taken: 1 .gif" in done.stderr, done.stderr
+
+
+def test_what_fgda_drew_among_the_images_is_left_out_and_said(own, tmp_path):
+    """An overlay has the pixels of a photograph: it would be trained on."""
+    images, label_maps = own
+    written = Written(images)
+    for name in ("0_overlay.png", "0_ids.png", "legend.png"):
+        shutil.copy(images / "0.png", images / name)
+        written.done(name)
+
+    def prepared(name, *more):
+        done = prepare(tmp_path, "--images", images, *more, name=name)
+        assert done.returncode == 0, done.stderr
+        assert "not taken" not in done.stderr
+        return done.stderr, len(PreparedDataset(tmp_path / "data" / name).items("train"))
+
+    for name, more in (("alone", ()), ("paired", ("--labels", label_maps))):
+        said, count = prepared(name, *more)
+        assert "3 files that fgda wrote are left out" in said and count == 4
+    # what a person changed is theirs
+    shutil.copy(images / "1.png", images / "legend.png")
+    said, count = prepared("alone")
+    assert "2 files that fgda wrote are left out" in said and count == 5

@@ -12,8 +12,9 @@ from PIL import Image
 
 from fgda_cli.data.images import visible_files, write_image
 from fgda_cli.inference.inputs import collect
-from fgda_cli.runtime.errors import FgdaError
+from fgda_cli.runtime.errors import FgdaError, UsageError
 from fgda_cli.runtime.reporter import Reporter
+from fgda_cli.runtime.written import Written
 from tests.helpers import fgda
 
 
@@ -153,6 +154,25 @@ def test_label_maps_in_folders_are_no_photographs(tmp_path):
     )
     with pytest.raises(FgdaError, match="no image or video but 1 label maps"):
         collect([str(tmp_path / "in/gtFine")], True)
+
+
+def test_what_fgda_wrote_among_photographs_is_no_photograph(tmp_path):
+    """Overlays of an earlier run, predicted into the folder of the images or below it."""
+    reporter = Reporter(quiet=True, decisions=[])
+    for name in ("1", "2", "1_overlay", "maps/2_overlay"):
+        picture(tmp_path / f"in/{name}.png")
+    for folder, name in (("in", "1_overlay.png"), ("in", "maps/2_overlay.png")):
+        Written(tmp_path / folder).done(name)
+    found = collect([str(tmp_path / "in")], True, reporter=reporter)
+    assert [item.name for item in found] == ["1", "2"]
+    (said,) = reporter.decisions
+    assert "2 files that fgda wrote are left out" in said
+    assert names(tmp_path / "in/*.png") == ["1", "2"]
+    # who names a file, or a folder of them, means it
+    assert names(tmp_path / "in/1_overlay.png") == ["1_overlay"]
+    assert names(tmp_path / "in/maps") == ["2_overlay"]
+    with pytest.raises(UsageError, match="matches no image but 1 files that fgda wrote"):
+        collect([str(tmp_path / "in/1_*.png")], False)
 
 
 def test_a_name_that_is_not_utf8_is_predicted_and_prepared_under_one_that_is(trained, tmp_path):

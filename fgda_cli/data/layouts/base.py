@@ -39,7 +39,7 @@ class Listing:
     problems: list[dict] = field(default_factory=list)
     classes: ClassSet = CITYSCAPES
     notes: list[str] = field(default_factory=list)
-    # files that the images were made of, such as videos
+    # files that the images were made of, such as videos, or that a note says are left out
     used: list[Path] = field(default_factory=list)
     # two splits hold the same images on purpose, as the layout says
     shares_images: bool = False

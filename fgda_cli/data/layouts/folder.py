@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ...runtime.errors import UsageError
+from ...runtime.written import without_written
 from ..images import evenly_spaced, folders_of, image_files, label_maps_among
 from ..mapping import decided, load_mapping
 from .base import Listing, OwnFiles, OwnFormat, Pair, Reader, pair_by_name, stem_below, unlabelled
@@ -40,7 +41,7 @@ def pair_folders(listing: Listing, files: OwnFiles) -> None:
     if labels is None:
         _list_unlabelled(listing, files, folder)
         return
-    found = image_files(folder)
+    found = _not_written(image_files(folder), folder, listing)
     found_labels = image_files(labels)
     if folder.resolve() == labels.resolve():
         _refuse_one_folder(files, found)
@@ -131,9 +132,11 @@ def _list_unlabelled(listing: Listing, files: OwnFiles, folder: Path) -> None:
     """List a folder's photographs. Label maps that lie among them are left out, and that is
     said.
     """
-    images = files.chosen(image_files(folder), folder, files.image_suffix)
+    found = _not_written(image_files(folder), folder, listing)
+    images = files.chosen(found, folder, files.image_suffix)
     maps = set() if files.label_maps else set(label_maps_among(images))
     if maps:
+        listing.used += maps
         listing.notes.append(
             f"{len(maps)} label maps are left out ({folders_of(maps, folder)}; --label-maps takes"
             " them as images)"
@@ -145,6 +148,17 @@ def _list_unlabelled(listing: Listing, files: OwnFiles, folder: Path) -> None:
         split=files.split,
         ending=files.image_suffix,
     )
+
+
+def _not_written(files: list[Path], folder: Path, listing: Listing) -> list[Path]:
+    """The files without pictures that fgda drew into the folder, which is said."""
+    others, written = without_written(files, folder)
+    if written:
+        listing.used += written
+        listing.notes.append(
+            f"{len(written)} files that fgda wrote are left out ({folders_of(written, folder)})"
+        )
+    return others
 
 
 def _outside(files: list[Path], other: Path, folder: Path) -> list[Path]:
