@@ -319,9 +319,10 @@ def networks_beside(
     precision: Precision,
 ) -> tuple[Segmenter, ...]:
     """Return the networks whose probabilities are averaged with those of a checkpoint's `model`,
-    whose facts are `info`. Raises UsageError for others that do not fit.
+    whose facts are `info`. Raises UsageError for others that do not fit, and for one that is there
+    twice.
     """
-    from ..models.checkpoint import load_model
+    from ..models.checkpoint import load_model, refuse_same
 
     others = []
     for other_path in with_paths:
@@ -335,8 +336,9 @@ def networks_beside(
                 raise UsageError(
                     f"{other_path} and {path} have other {what}: their mean cannot be taken"
                 )
-        others.append(precision.to_device(other))
-    return tuple(others)
+        others.append(other)
+    refuse_same(zip((path, *with_paths), (model, *others), strict=True))
+    return tuple(precision.to_device(other) for other in others)
 
 
 def with_protocol(rule: InputRule, protocol: str) -> InputRule:

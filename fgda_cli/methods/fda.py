@@ -68,8 +68,11 @@ class Fda(Method):
     @classmethod
     def check(cls, settings: FdaSettings, model, source: AnyDataset, target: AnyDataset) -> None:
         """Raise FgdaError or UsageError for networks that cannot label this source's classes."""
-        for path in settings.labels_from:
-            network_of(Path(path), source.classes)
+        if settings.labels_from:
+            from ..models.checkpoint import refuse_same
+
+            paths = [Path(path) for path in settings.labels_from]
+            refuse_same((path, network_of(path, source.classes)) for path in paths)
 
     def before_training(self, data: OfflineData) -> None:
         """Load the networks that label, and find each class's threshold once; it is kept beside the

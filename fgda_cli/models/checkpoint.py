@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import re
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -261,6 +262,23 @@ def weights_hash(state: dict[str, Tensor]) -> str:
             value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
         )
     return digest.hexdigest()[:16]
+
+
+def refuse_same(networks: Iterable[tuple[Path, nn.Module]]) -> None:
+    """Raise UsageError when two files hold the same weights: in a mean of networks, one that is
+    named twice would count twice.
+    """
+    seen: dict[str, Path] = {}
+    for path, network in networks:
+        state = network.state_dict()
+        # an exported network has no weights to look at
+        identity = weights_hash(state) if state else str(path.resolve())
+        if identity in seen:
+            raise UsageError(
+                f"{path} holds the same network as {seen[identity]}: in their mean it would count"
+                " twice; name each once"
+            )
+        seen[identity] = path
 
 
 def frozen_hash(model: Segmenter) -> str | None:

@@ -255,6 +255,12 @@ def test_the_mean_of_two_checkpoints_is_that_of_their_probabilities(trained, pho
         assert (found == scored).mean() > 0.9999
     alone = fgda("evaluate", trained, "--mean", "--data", photos / "x")
     assert alone.returncode == 2 and "--mean needs two checkpoints" in alone.stderr
+    # under another name, and with another history: in the mean it would count twice
+    torch.save(content | {"iteration": 0}, tmp_path / "again.pth")
+    twice = fgda(*both[:3], tmp_path / "again.pth", *both[3:])
+    assert twice.returncode == 2 and "again.pth holds the same network as" in twice.stderr
+    twice = fgda(*together, "--with", trained, "--out", tmp_path / "q")
+    assert twice.returncode == 2 and not (tmp_path / "q").exists()
     content["preset"]["model"]["align_corners"] = False
     torch.save(content, tmp_path / "odd.pth")
     odd = fgda("evaluate", trained, tmp_path / "odd.pth", "--mean", "--data", photos / "x")

@@ -103,10 +103,16 @@ def test_a_round_of_fda_resumes_and_notices_other_labellers(
     """Thresholds are found once a set of networks; the networks that label are not saved with the
     run. A run is not resumed where another network lies at the path of one that labelled.
     """
-    best = str(pretrained.parent / "last.pth")
+    content = checkpoint.load(pretrained)
+    content["model"] = {
+        name: value + 0.01 if "head" in name else value for name, value in content["model"].items()
+    }
+    checkpoint.save(tmp_path / "other.pth", content)
     ours = replace(
         job,
-        preset=tiny_preset(f"method.labels_from=['{pretrained}','{best}']", method="fda"),
+        preset=tiny_preset(
+            f"method.labels_from=['{pretrained}','{tmp_path / 'other.pth'}']", method="fda"
+        ),
         out=tmp_path / "whole",
     )
     whole = stages.adapt(ours, pretrained)
@@ -123,6 +129,9 @@ def test_a_round_of_fda_resumes_and_notices_other_labellers(
 
     mine = tmp_path / "mine.pth"
     shutil.copy(pretrained, mine)
+    twice = tiny_preset(f"method.labels_from=['{pretrained}','{mine}']", method="fda")
+    with pytest.raises(UsageError, match="mine.pth holds the same network as .*count twice"):
+        stages.check_adapt(replace(ours, preset=twice, out=tmp_path / "twice"))
     ours = replace(
         ours,
         preset=tiny_preset(f"method.labels_from=['{mine}']", method="fda"),
