@@ -29,34 +29,51 @@ from .state import TrainState
 def initialise(
     model: Segmenter, preset: Preset, init: tuple[Path, dict] | None, classes: ClassSet
 ) -> dict[str, torch.Tensor] | None:
-    """Load the backbone's own weights, or a checkpoint's, whose classes are matched by name; return
-    the checkpoint's.
-
-    Raises FgdaError on a misfit.
+    """Load the backbone's own weights, or a checkpoint's (`weights_of_start`); return the
+    checkpoint's.
     """
     if init is None:
         checkpoint.load_own_weights(model.backbone, preset.model)
         return None
+    weights = weights_of_start(init, model, classes)
+    model.load_state_dict(weights)
+    return weights
+
+
+def weights_of_start(
+    init: tuple[Path, dict], model: Segmenter, classes: ClassSet
+) -> dict[str, torch.Tensor]:
+    """Return a checkpoint's weights with its classes, matched by name, in the order of `classes`.
+
+    Raises UsageError for one of other classes, FgdaError for one that does not fit `model`, which
+    may be on the meta device.
+    """
     path, content = init
     try:
         theirs = ClassSet.from_json(content["classes"])
         weights = content["model"]
-        if set(theirs.names) != set(classes.names):
-            raise UsageError(
-                f"{path} has different classes from the source: {', '.join(theirs.names)}\n"
-                f"the source has {', '.join(classes.names)}"
-            )
-        if theirs.names != classes.names:
-            weights = checkpoint.reorder_head(
-                weights, [theirs.names.index(name) for name in classes.names]
-            )
-        checkpoint.check_finite(weights, str(path))
-        model.load_state_dict(weights)
-        return weights
-    except (KeyError, RuntimeError, ValueError) as error:
+    except (KeyError, ValueError) as error:
+        raise FgdaError(f"{path} does not fit the preset's model: {error}") from error
+    if set(theirs.names) != set(classes.names):
+        raise UsageError(
+            f"{path} has different classes from the source: {', '.join(theirs.names)}\n"
+            f"the source has {', '.join(classes.names)}"
+        )
+    if theirs.names != classes.names:
+        order = [theirs.names.index(name) for name in classes.names]
+        weights = checkpoint.reorder_head(weights, order)
+    ours = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    shapes = {name: tuple(value.shape) for name, value in weights.items()}
+    differing = sorted(
+        name for name in ours.keys() | shapes.keys() if ours.get(name) != shapes.get(name)
+    )
+    if differing:
         raise FgdaError(
-            f"{path} does not fit the preset's model: {' '.join(str(error).split())[:160]}"
-        ) from error
+            f"{path} does not fit the preset's model: {len(differing)} weights differ, e.g."
+            f" {differing[0]}"
+        )
+    checkpoint.check_finite(weights, str(path))
+    return weights
 
 
 # licences that leave every use free
@@ -131,12 +148,22 @@ def prepare_method(
     return method(model, preset.method, engine)
 
 
-def check_network(preset: Preset, stage: Stage, method: type[Method], data: Datasets) -> Segmenter:
-    """Return the network on the meta device, without weights. Raises UsageError when it cannot be
-    built, or cannot be trained as the stage and the method say.
+def check_network(
+    preset: Preset,
+    stage: Stage,
+    method: type[Method],
+    data: Datasets,
+    init: tuple[Path, dict] | None = None,
+) -> Segmenter:
+    """Return the network on the meta device, without weights. Raises UsageError or FgdaError when
+    it cannot be built, cannot begin as the checkpoint `init`, or cannot be trained as the stage and
+    the method say.
     """
     with torch.device("meta"):
         model = checkpoint.build_model(preset.model, len(data.classes))
+        # one without weights is still to be trained
+        if init is not None and "model" in init[1]:
+            weights_of_start(init, model, data.classes)
         tune(model, preset.model, check_only=True)
     recipe = Recipe(preset.optim, stage)
     refine(model.parameter_groups(recipe.lr, preset.optim.head_lr_factor), model, preset.optim)

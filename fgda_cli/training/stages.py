@@ -268,7 +268,7 @@ def check(
     device = pick_device(job.device)
     group = join(device)
     _check_batch(stage, identity.stage, group.size)
-    network = check_network(preset, stage, method, data=data)
+    network = check_network(preset, stage, method, data=data, init=init)
     _check_support(preset, stage, identity, method=method, processes=group.size)
     if preset.run.precision == "auto" and Option.REDUCED not in method.supports:
         preset = preset.model_copy(

@@ -215,9 +215,11 @@ def test_a_start_whose_classes_stand_in_another_order_is_reordered(job, tiny_pre
         ).miou
         > 80
     )
+    cityscapes = replace(job, out=tmp_path / "c")
     with pytest.raises(UsageError, match="different classes from the source"):
-        cityscapes = replace(job, out=tmp_path / "c")
         stages.adapt(cityscapes, start)
+    # refused before anything is written
+    assert not cityscapes.out.exists()
 
 
 def test_weights_that_are_not_finite_are_no_start(job, trained, tmp_path):
