@@ -53,7 +53,7 @@ def rank(
     unknown = [kind for kind in kinds if kind not in ("cvat", "coco", "png")]
     if unknown:
         raise UsageError(f"--export {export}: choose from cvat,coco,png")
-    from ..data.labelled_subset import listed_names
+    from ..data.labelled_subset import as_known, listed_names
     from ..data.prelabels import check_names
     from ..data.video import Clip
     from ..inference.inputs import collect
@@ -83,6 +83,8 @@ def rank(
     frames, bad = look(
         model, images, how, reporter=show, threads=workers, max_pixels=max_pixels, clip=clip
     )
+    shown = {frame.item.name for frame in frames}
+    names = {as_known(name, shown) for name in names}
     known = [frame for frame in frames if frame.item.name in names]
     if len(known) < len(names):
         show.warn(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Container
 from pathlib import Path
 
 import numpy as np
 
 from ..runtime.errors import FgdaError
 from ..runtime.random import SampleStream
+from .images import IMAGE_SUFFIXES
 from .store import AnyDataset, Item
 
 
@@ -39,7 +41,8 @@ def chosen_labels(target: AnyDataset, wanted: int | str, seed: int) -> list[Item
         )
         return [labelled[index] for index in sorted(order[:wanted])]
     by_name = {item.name: item for item in labelled}
-    names = listed_names(Path(wanted))
+    # one image may be listed with its suffix and without
+    names = list(dict.fromkeys(as_known(name, by_name) for name in listed_names(Path(wanted))))
     missing = [name for name in names if name not in by_name]
     if missing:
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
@@ -47,6 +50,13 @@ def chosen_labels(target: AnyDataset, wanted: int | str, seed: int) -> list[Item
             f"{wanted}: {target.name} has no labelled training image '{missing[0]}'{more}"
         )
     return [by_name[name] for name in names]
+
+
+def as_known(name: str, known: Container[str]) -> str:
+    """Return the name under which an image is known: a list of files has their suffixes too."""
+    stem, dot, suffix = name.rpartition(".")
+    is_file = f"{dot}{suffix}".lower() in IMAGE_SUFFIXES
+    return stem if name not in known and is_file and stem in known else name
 
 
 def listed_names(path: Path) -> list[str]:

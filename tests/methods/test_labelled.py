@@ -63,7 +63,9 @@ def test_a_list_names_images_by_line_or_by_ranking(data_root, tmp_path):
     (tmp_path / "ranking.json").write_text(
         json.dumps({"frames": [{"name": second}, {"name": first}]})
     )
-    for path in (tmp_path / "list.txt", tmp_path / "ranking.json"):
+    # as `ls` lists them
+    (tmp_path / "files.txt").write_text(f"{second}.jpg\n{first}.PNG\n{second}\n")
+    for path in (tmp_path / name for name in ("list.txt", "ranking.json", "files.txt")):
         assert [item.name for item in chosen_labels(target, str(path), 0)] == [second, first]
     (tmp_path / "bad.json").write_text("[1]")
     with pytest.raises(FgdaError, match="cannot read .*bad.json"):

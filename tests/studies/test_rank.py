@@ -256,21 +256,16 @@ def test_a_second_round_leaves_out_what_is_labelled(ranked, trained):
     before = {
         entry["name"] for entry in json.loads((out / "ranking/ranking.json").read_text())["frames"]
     }
-    done = fgda(
-        "rank",
-        trained,
-        out / "photos",
-        "-r",
-        "--top",
-        "3",
-        "--out",
-        out / "second",
-        "--json",
-        "--labelled",
-        out / "ranking/ranking.json",
-    )
-    after = {entry["name"] for entry in json.loads(done.stdout)["frames"]}
-    assert after and not after & before
+    # file names are names too
+    (out / "labelled.txt").write_text("".join(f"{name}.png\n" for name in sorted(before)))
+    for number, labelled in enumerate(("ranking/ranking.json", "labelled.txt")):
+        done = fgda(
+            *("rank", trained, out / "photos", "-r", "--top", "3"),
+            *("--out", out / f"second{number}", "--json", "--labelled", out / labelled),
+        )
+        after = {entry["name"] for entry in json.loads(done.stdout)["frames"]}
+        assert after and not after & before
+        assert "none of the images" not in done.stderr
 
 
 def test_rank_refuses_what_it_does_not_know(trained, tmp_path):
