@@ -270,6 +270,8 @@ def evaluate_file(
     match = match_classes(info["classes"], dataset.classes, str(path), what_theirs=dataset.name)
     if match.describe():
         reporter.decide(f"{dataset.name}: {match.describe()}")
+    if split == "train":
+        _say_seen(path, info, dataset.name, reporter)
     result = evaluate_model(
         model,
         info["classes"],
@@ -296,6 +298,24 @@ def evaluate_file(
 def extras_lack_images(result: EvaluationResult) -> bool:
     """Return whether intervals were asked for, of too few images."""
     return bool(result.counts.extras.resamples) and result.counts.resampled[1] is None
+
+
+def _say_seen(path: Path, info: dict[str, Any], name: str, reporter: Reporter) -> None:
+    """Say that a checkpoint has seen a data set's training images: scores on them tell nothing of
+    new ones.
+    """
+    data = info["preset"].get("data", {})
+
+    def is_of(domain: str) -> bool:
+        names = data.get(domain, {}).get("dataset") or ()
+        return name == names if isinstance(names, str) else name in names
+
+    in_target = info["stage"] == "adapt" and is_of("target")
+    labelled = data.get("target", {}).get("labelled")
+    if is_of("source") or name == labelled or (in_target and labelled is not None):
+        reporter.decide(f"{path} was trained on labels of {name} / train: this is no test")
+    elif in_target:
+        reporter.decide(f"{path} was adapted to the images of {name} / train, without their labels")
 
 
 def _say_untaught(

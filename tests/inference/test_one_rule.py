@@ -19,12 +19,13 @@ from fgda_cli.data.layouts.base import OwnFiles
 from fgda_cli.data.playground.looks import STREET
 from fgda_cli.data.playground.scene import draw
 from fgda_cli.data.prepare import How, prepare_own
-from fgda_cli.data.store import PreparedDataset
-from fgda_cli.inference.evaluate import Manner, evaluate_model, with_protocol
+from fgda_cli.data.store import PreparedDataset, open_dataset
+from fgda_cli.inference.evaluate import Manner, evaluate_file, evaluate_model, with_protocol
 from fgda_cli.inference.outputs import Ids, SavedIds
 from fgda_cli.inference.predict import network_size
 from fgda_cli.inference.tta import TestTimeAugmentation, view_logits
 from fgda_cli.losses import upsample
+from fgda_cli.models.checkpoint import load
 from fgda_cli.models.segmenter import Segmenter
 from fgda_cli.runtime.devices import Precision
 from fgda_cli.runtime.reporter import Reporter
@@ -216,6 +217,32 @@ def test_a_subset_of_classes_is_evaluated_by_name_and_writes_label_ids(photos, t
     assert first["evaluated"] == list(sixteen.names) and first["miou"] == first["miou16"]
     written = np.unique(np.asarray(Image.open(tmp_path / "label/0.png")))
     assert set(written) <= set(sixteen.label_ids())
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "stage", "labelled", "said"),
+    [
+        ("game", "street", "pretrain", None, "was trained on labels of game / train"),
+        ("other", "game", "pretrain", None, None),
+        ("other", ["street", "game"], "adapt", None, "was adapted to the images of game / train"),
+        ("other", "game", "adapt", 3, "was trained on labels of game / train"),
+        ("other", "street", "adapt", "game", "was trained on labels of game / train"),
+        ("other", "street", "adapt", 3, None),
+    ],
+)
+def test_scores_on_images_that_trained_are_called_so(
+    trained, data_root, source, target, stage, labelled, said
+):
+    content = load(trained) | {"stage": stage}
+    data = content["preset"]["data"]
+    data["source"]["dataset"] = source
+    data["target"] |= {"dataset": target, "labelled": labelled}
+    dataset = open_dataset(data_root, "playground-game")
+    dataset.name = "game"
+    reporter = Reporter(quiet=True, decisions=[])
+    evaluate_file(trained, dataset, "train", precision=CPU, reporter=reporter, content=content)
+    found = "".join(text for text in reporter.decisions if "game / train" in text)
+    assert (said in found) if said else not found
 
 
 def test_the_mean_of_two_checkpoints_is_that_of_their_probabilities(trained, photos, tmp_path):
