@@ -57,7 +57,8 @@ def fill(task: Task, listing: Listing, reporter: Reporter, workers: int) -> Summ
             if listing.problems
             else ""
         )
-        there = "".join(f"\nthere: {text}" for text in not_taken(task, listing)[:1])
+        said = (*listing.notes, *not_taken(task, listing))
+        there = f"\nthere: {'; '.join(said[:2])}" if said else ""
         only = f" by --only {' '.join(task.asked['only'])}" if task.asked.get("only") else ""
         raise FgdaError(
             f"no image with everything it needs was found{only} for '{task.dataset}'{first}{there}"

@@ -256,7 +256,10 @@ def _outside(files: list[Path], folder: Path, out: Path | None) -> list[Path]:
 
 
 def _more_below(path: Path, recursive: bool, out: Path | None) -> bool:
-    return not recursive and bool(_outside(image_files(path, True, READABLE), path, out))
+    if recursive:
+        return False
+    found, _ = without_written(_outside(image_files(path, True, READABLE), path, out), path)
+    return any(file.parent != path for file in found)
 
 
 def _distinct(files: dict[Path, str]) -> list[InputImage]:

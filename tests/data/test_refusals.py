@@ -256,3 +256,9 @@ def test_what_fgda_drew_among_the_images_is_left_out_and_said(own, tmp_path):
     shutil.copy(images / "1.png", images / "legend.png")
     said, count = prepared("alone")
     assert "2 files that fgda wrote are left out" in said and count == 5
+    for number in range(4):
+        (images / f"{number}.png").unlink()
+    (images / "legend.png").unlink()
+    done = prepare(tmp_path, "--images", images, name="nothing")
+    assert done.returncode == 1
+    assert "there: 2 files that fgda wrote are left out" in done.stderr, done.stderr
