@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -61,7 +62,9 @@ def status_of(folder: Path) -> RunStatus:
         return RunStatus(str(folder), BROKEN)
     stage, name, length, batch, seed = facts
     logs = measurements(folder)
-    iteration = max((int(entry["iteration"]) for entry in logs), default=0)
+    notes = _notes(folder)
+    logged = max((int(entry["iteration"]) for entry in logs), default=0)
+    iteration = max(logged, _saved_at(notes))
     state = _state(folder)
     speed = next(
         (entry["images_per_second"] for entry in reversed(logs) if entry.get("images_per_second")),
@@ -70,8 +73,12 @@ def status_of(folder: Path) -> RunStatus:
     left = (length - iteration) * batch / speed if speed and state == RUNNING else None
     goes_on = None
     if state in (STOPPED, BROKEN):
-        init = ["--init", stage["init"]] if stage.get("init") else []
-        words = ["fgda", stage["stage"], "--preset", folder / RECORD, *init, "--out", folder]
+        words = ["fgda", stage["stage"], "--preset", folder / RECORD]
+        # a run of an earlier version recorded no data root
+        for option, value in (("--init", "init"), ("--data-root", "data_root")):
+            if stage.get(value):
+                words += [option, stage[value]]
+        words += ["--out", folder]
         goes_on = shlex.join(map(str, [*words, "--fresh"] if state == BROKEN else words))
     return RunStatus(
         str(folder),
@@ -84,7 +91,7 @@ def status_of(folder: Path) -> RunStatus:
         iterations=length,
         seconds=left,
         score=_score(logs),
-        verdict=_verdict(folder),
+        verdict=_verdict(notes),
         logged=_logged(folder),
         goes_on=goes_on,
     )
@@ -158,11 +165,21 @@ def _score(logs: list[dict[str, Any]]) -> str:
     return ""
 
 
-def _verdict(folder: Path) -> str:
-    """The verdict that adaptation ended with, from log.txt."""
+def _notes(folder: Path) -> list[str]:
+    """The lines of log.txt."""
     try:
-        lines = (folder / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()
+        return (folder / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        return ""
-    said = next((line for line in reversed(lines) if line.startswith("without labels: ")), "")
+        return []
+
+
+def _saved_at(notes: list[str]) -> int:
+    """The iteration of the last checkpoint, which a stopped run writes between two log lines."""
+    saved = [re.fullmatch(r"iteration (\d+): checkpoint written", line) for line in notes]
+    return max((int(match[1]) for match in saved if match), default=0)
+
+
+def _verdict(notes: list[str]) -> str:
+    """The verdict that adaptation ended with."""
+    said = next((line for line in reversed(notes) if line.startswith("without labels: ")), "")
     return said.removeprefix("without labels: ").partition(" (")[0]

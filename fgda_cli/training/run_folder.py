@@ -63,9 +63,16 @@ class RunFolder:
         self.record = self.folder / RECORD
         self._content_of_last: dict | None = None
 
-    def open(self, preset: Preset, identity: Identity, fresh: bool, extend: bool = False) -> None:
+    def open(
+        self,
+        preset: Preset,
+        identity: Identity,
+        fresh: bool,
+        extend: bool = False,
+        data_root: Path | None = None,
+    ) -> None:
         """Make the folder, or check that it belongs to the same run. Raises UsageError naming the
-        keys that differ.
+        keys that differ. `data_root` is recorded for the command that goes on; data may move.
         """
         others = (
             {path.name for path in self.folder.iterdir()} - {LOCK, HOLDER}
@@ -77,7 +84,8 @@ class RunFolder:
         if fresh and self.record.is_file():
             self._clear()
         make_folder(self.folder)
-        wanted = preset.to_json() | {"stage": asdict(identity)}
+        facts = asdict(identity) | {"data_root": None if data_root is None else str(data_root)}
+        wanted = preset.to_json() | {"stage": facts}
         began = any(path.is_file() for path in (self.last, self.final, self.metrics))
         if self.record.is_file() and began:
             self._compare(wanted, identity, extend)
@@ -98,7 +106,8 @@ class RunFolder:
             data = stage.get("data") or identity.data
         except (OSError, ValueError, KeyError, TypeError, AttributeError, BadText) as error:
             raise FgdaError(f"cannot read {self.record}: use --fresh to start over") from error
-        free = [*AT_ONCE, *OTHER_STAGE[identity.stage], "stage.init", "stage.data"]
+        free = [*AT_ONCE, *OTHER_STAGE[identity.stage]]
+        free += ["stage.init", "stage.data", "stage.data_root"]
         free += [f"{identity.stage}.{key}" for key in LENGTH_KEYS] if extend else []
         recorded = _with_defaults(recorded_run)
         wanted = json.loads(json.dumps(wanted))

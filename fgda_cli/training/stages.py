@@ -382,7 +382,13 @@ def _open(plan: Plan, run: RunFolder, stack: ExitStack) -> int:
         has_more_room = run.final.is_file() and run.has_more_room(plan.preset.run)
         goes_on = plan.job.extend or (not plan.job.fresh and has_more_room)
         longer = goes_on and _is_longer(plan.job, run, plan.stage, identity=plan.identity)
-        run.open(plan.preset, plan.identity, plan.job.fresh, extend=longer)
+        run.open(
+            plan.preset,
+            plan.identity,
+            plan.job.fresh,
+            extend=longer,
+            data_root=plan.job.data_root,
+        )
         if run.final.is_file():
             return FINISHED
         if not run.last.is_file():

@@ -55,8 +55,12 @@ def test_the_command_of_a_stopped_run_goes_on_to_the_same_end(data_root, tmp_pat
         assert fgda(*command, *settings, "--out", cut).returncode == 130
     stopped = status_of(cut)
     assert stopped.state == "stopped" and stopped.iteration < stopped.iterations == 6
+    # between two lines of the log, too
+    (cut / "metrics.jsonl").rename(cut / "metrics.kept")
+    assert status_of(cut).iteration == stopped.iteration
+    (cut / "metrics.kept").rename(cut / "metrics.jsonl")
     words = shlex.split(stopped.goes_on)
-    done = fgda(*words[1:], "--data-root", data_root, "--device", "cpu")
+    done = fgda(*words[1:], "--device", "cpu")
     assert done.returncode == 0, done.stderr
     assert "is read as" not in done.stderr and "are read as" not in done.stderr
     assert same(whole / "checkpoints/final.pth", cut / "checkpoints/final.pth")
