@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,8 @@ from .splits import Splits, kept_splits, refuse_shared_paths, without_shared_ima
 from .store import FORMAT, VERSION, pixels_hash
 from .summary import Summary, class_pixels, kind_of, not_taken, summarise
 
+# options by which images look otherwise: two splits of one data set should have the same
+LOOKS = ("size", "rows", "resample")
 # a cache of this many bytes or more is announced before it is written
 WORTH_A_WORD = 1_000_000_000
 
@@ -394,27 +396,37 @@ def _changed_facts(task: Task, listing: Listing, former: dict[str, Any] | None) 
         before = (former or {}).get("made", {}).get(split)
         if before is None:
             continue
-        changes = [
-            f"--{option} {_text(before['options'].get(option))}, now {_text(value)}"
-            for option, value in now["options"].items()
-            if before["options"].get(option) != value and option != "cache"
-        ]
+        changes = _differing(
+            before["options"], now["options"], [key for key in now["options"] if key != "cache"]
+        )
         changes += ["other meanings of the labels"] if before["mapping"] != now["mapping"] else []
         if changes:
             said.append(
                 f"{split} was prepared with {'; '.join(changes)} (another --name keeps both)"
             )
     for split, made in ((former or {}).get("made") or {}).items():
-        is_kept = task.is_own and split not in splits
-        if is_kept and made["mapping"] != now["mapping"]:
-            said.append(
-                f"the split {split}, which is kept, was prepared with other meanings of the labels"
-                " or another reader"
-            )
+        if not task.is_own or split in splits:
+            continue
+        others = _differing(made["options"], now["options"], LOOKS)
+        if made["mapping"] != now["mapping"]:
+            others.append("other meanings of the labels or another reader")
+        if others:
+            said.append(f"the split {split}, which is kept, was prepared with {'; '.join(others)}")
     return said
+
+
+def _differing(before: dict[str, Any], now: dict[str, Any], options: Iterable[str]) -> list[str]:
+    """Options that were others, in words."""
+    return [
+        f"--{option} {_text(before.get(option))}, now {_text(now[option])}"
+        for option in options
+        if before.get(option) != now[option]
+    ]
 
 
 def _text(value: Any) -> str:
     if isinstance(value, list) and len(value) == 2:
-        return "{:g}x{:g}".format(*value)
+        # a size of whole pixels, or rows in percent
+        between = "x" if isinstance(value[0], int) else ":"
+        return between.join(f"{part:g}" for part in value)
     return "none" if value is None else str(value)
