@@ -265,16 +265,16 @@ def test_what_fgda_drew_among_the_images_is_left_out_and_said(own, tmp_path):
 
 
 def test_splits_whose_images_look_otherwise_are_said(own, tmp_path):
-    """A valid set of other rows and another size would be evaluated without a word."""
+    """A valid set of other rows would be evaluated without a word."""
     images, label_maps = own
     both = ("--images", images, "--labels", label_maps)
     assert prepare(tmp_path, *both, "--only", "[01].*").returncode == 0
     others = ("--only", "[23].*", "--split", "val")
     alike = prepare(tmp_path, *both, *others)
     assert alike.returncode == 0 and "which is kept" not in alike.stderr, alike.stderr
-    done = prepare(tmp_path, *both, *others, "--size", "96x32", "--rows", "10:90")
+    done = prepare(tmp_path, *both, *others, "--rows", "10:90", "--resample", "bicubic")
     assert done.returncode == 0, done.stderr
     assert (
-        "the split train, which is kept, was prepared with --size 64x32, now 96x32;"
-        " --rows none, now 10:90"
+        "the split train, which is kept, was prepared with --rows none, now 10:90;"
+        " --resample area, now bicubic"
     ) in done.stderr
