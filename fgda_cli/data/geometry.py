@@ -89,8 +89,9 @@ class InputRule:
     compare and report.
 
     An image of the aspect of `size`, or of `trained_on` (the images that the preset squeezes to
-    `size`), enters at `size`. Every other image keeps its aspect and enters with as many pixels as
-    `size` has. Several scales multiply this size.
+    `size`), enters at `size`. Where these are `rows` of frames, a whole frame enters as much higher
+    than `size` as it is: what it shows is as large as in training. Every other image keeps its
+    aspect and enters with as many pixels as `size` has. Several scales multiply this size.
     """
 
     size: Size
@@ -101,6 +102,8 @@ class InputRule:
     squeeze_all: bool = False
     # every image keeps its aspect and fits into `size`, as mmsegmentation resizes
     within: bool = False
+    # the rows that were kept of the frames, in percent of their height from the top
+    rows: tuple[float, float] | None = None
 
     def __call__(self, width: int, height: int) -> Size:
         """Return the network size of an image of this width and height."""
@@ -111,10 +114,24 @@ class InputRule:
             same_aspect((width, height), like) for like in (self.size, self.trained_on or self.size)
         ):
             return self.size
+        if self.rows is not None and same_aspect((width, height), self._whole(self.trained_on)):
+            return self.whole_size
         scale = (self.size[0] * self.size[1] / (width * height)) ** 0.5
         return tuple(
             int(np.clip(round(side * scale / 8) * 8, 64, 8192)) for side in (width, height)
         )
+
+    @property
+    def whole_size(self) -> Size:
+        """Return the size at which a whole frame enters, of which `rows` were trained on."""
+        width, height = self._whole(self.size)
+        return width, max(32, round(height / 8) * 8)
+
+    def _whole(self, part: Size | None) -> tuple[int, float]:
+        """Width and height of a frame, given those of its rows (None: of `size`)."""
+        width, height = part or self.size
+        top, bottom = self.rows or (0, 100)
+        return width, height * 100 / (bottom - top)
 
     def to_json(self) -> dict:
         return {
@@ -123,6 +140,7 @@ class InputRule:
             "resample": self.resample,
             "squeeze_all": self.squeeze_all,
             **({"within": True} if self.within else {}),
+            **({"rows": list(self.rows)} if self.rows else {}),
         }
 
     def resize(self, image: np.ndarray, size: Size) -> np.ndarray:
@@ -139,6 +157,8 @@ class InputRule:
         too_large = max(rule.size) > LARGEST_SIDE or rule.size[0] * rule.size[1] > LARGEST_AREA
         if min(*rule.size, *(rule.trained_on or rule.size)) < 1 or too_large:
             raise ValueError(f"an input size of {rule.size[0]}x{rule.size[1]}")
+        if rule.rows is not None and not 0 <= rule.rows[0] < rule.rows[1] <= 100:
+            raise ValueError(f"rows {rule.rows[0]:g} to {rule.rows[1]:g} of a frame")
         return rule
 
 

@@ -141,6 +141,12 @@ def predict_inputs(
     A stream ends when it is interrupted: what was written of it is finished too. The counts are
     those of all processes.
     """
+    rule = model.input_rule
+    if rule is not None and rule.rows is not None:
+        reporter.decide(
+            "trained on rows {:g} to {:g} % of each frame: whole frames enter at {}x{}, what they"
+            " show as large as in training".format(*rule.rows, *rule.whole_size)
+        )
     done = 0
     bad = 0
     pixels = np.zeros(model.num_classes, np.int64)

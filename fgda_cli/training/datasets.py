@@ -20,6 +20,7 @@ from ..data.store import (
     contents_hash,
     open_dataset,
     open_domain,
+    rows_of,
     typical_size,
 )
 from ..methods.base import Method
@@ -102,6 +103,8 @@ def open_datasets(
     for domain, dataset in ((data.source, source), (data.target, target)):
         if dataset is not None:
             _say_sizes(domain, dataset, reporter)
+    if target is not None and evaluation is not None:
+        _warn_of_other_rows(target, evaluation, data.evaluation.split, reporter=reporter)
     if data.evaluation.protocol == "paper":
         for dataset in (source, target):
             if dataset is not None and dataset.resample != "bicubic" and dataset.size is not None:
@@ -118,6 +121,23 @@ def open_datasets(
         untrained=untrained,
         rule=make_rule(preset, evaluation, target, reporter=reporter),
     )
+
+
+def _warn_of_other_rows(
+    target: AnyDataset, evaluation: PreparedDataset, split: str, reporter: Reporter
+) -> None:
+    """Warn where the target is trained on other rows of its frames than are evaluated."""
+    trained = rows_of(target, "train")
+    evaluated = rows_of(evaluation, split)
+    if trained != evaluated:
+        reporter.warn(
+            f"{target.name} is trained on {_rows_in_words(trained)}, and {evaluation.name} /"
+            f" {split} evaluated on {_rows_in_words(evaluated)}: prepare both alike"
+        )
+
+
+def _rows_in_words(rows: tuple[float, float] | None) -> str:
+    return "whole frames" if rows is None else "rows {:g} to {:g} %".format(*rows)
 
 
 def _check_roles(data: Data) -> None:
@@ -170,12 +190,14 @@ def make_rule(
     if wanted.protocol == "paper":
         return InputRule(wanted.size, None, "bicubic", squeeze_all=True)
     if evaluation is not None:
-        like = typical_size(evaluation.items(wanted.split))
+        seen: tuple[AnyDataset, str] = (evaluation, wanted.split)
     elif target is not None:
-        like = typical_size(target.items("train"))
+        seen = (target, "train")
     else:
         return InputRule(wanted.size)
-    return InputRule(wanted.size, None if same_aspect(like, wanted.size) else like)
+    like = typical_size(seen[0].items(seen[1]))
+    trained_on = None if same_aspect(like, wanted.size) else like
+    return InputRule(wanted.size, trained_on, rows=rows_of(*seen))
 
 
 def _labelled(

@@ -68,6 +68,12 @@ def test_bicubic_is_pillows(size):
         (InputRule((256, 192), trained_on=(960, 540)), (960, 540), (256, 192)),
         (InputRule((256, 192), trained_on=(960, 540)), (640, 480), (256, 192)),
         (InputRule((1024, 512), squeeze_all=True), (640, 480), (1024, 512)),
+        # some rows of a frame, the whole frame, and an image of another shape
+        (InputRule((416, 128), rows=(29, 70)), (1242, 375), (416, 128)),
+        (InputRule((416, 128), rows=(29, 70)), (1242, 915), (416, 312)),
+        (InputRule((416, 128), rows=(29, 70)), (640, 640), (232, 232)),
+        (InputRule((256, 192), trained_on=(960, 540), rows=(0, 75)), (960, 720), (256, 192)),
+        (InputRule((256, 128), trained_on=(960, 540), rows=(0, 75)), (960, 720), (256, 168)),
     ],
 )
 def test_images_of_the_trained_aspects_enter_at_the_size(rule, image, expected):
@@ -87,7 +93,11 @@ def test_every_image_gets_a_size_that_a_network_takes(width, height):
 
 
 def test_the_rule_survives_its_json():
-    for rule in (InputRule((64, 32)), InputRule((64, 32), (40, 30), "bicubic", squeeze_all=True)):
+    for rule in (
+        InputRule((64, 32)),
+        InputRule((64, 32), (40, 30), "bicubic", squeeze_all=True),
+        InputRule((64, 32), rows=(20.0, 90.0)),
+    ):
         assert InputRule.from_json(rule.to_json()) == rule
     for broken in (
         {},
@@ -95,6 +105,7 @@ def test_the_rule_survives_its_json():
         {"size": [10**6, 5]},
         {"size": [64, 32], "resample": "x"},
         {"size": [64, 32], "more": 1},
+        {"size": [64, 32], "rows": [70, 20]},
     ):
         with pytest.raises(ValueError):
             InputRule.from_json(broken)

@@ -106,6 +106,30 @@ def test_the_rule_follows_what_the_target_was_trained_at(data_root, tiny_preset)
     assert make_rule(preset, evaluation, evaluation, reporter=QUIET).size == (64, 32)
 
 
+def test_whole_frames_enter_as_large_as_the_rows_that_were_trained_on(
+    trained, photos, tiny_preset, tmp_path
+):
+    """A target prepared with --rows, and `predict` on the footage itself: everything was smaller
+    than in training.
+    """
+    from fgda_cli.training.datasets import make_rule
+
+    def prepared(split, rows):
+        files = OwnFiles(photos / "i", photos / "l", label_ids="train", split=split)
+        prepare_own("folder", files, f"{split}{rows}", how=How(tmp_path, (64, 32), 1, rows=rows))
+        return PreparedDataset(tmp_path / f"{split}{rows}")
+
+    middle = (20.0, 80.0)
+    rule = make_rule(tiny_preset(), prepared("val", middle), None, reporter=QUIET)
+    assert rule == InputRule((64, 32), (200, 90), rows=middle)
+    assert rule(200, 90) == (64, 32) and rule(200, 150) == (64, 56)
+    content = load(trained) | {"input": rule.to_json()}
+    torch.save(content, tmp_path / "rows.pth")
+    done = fgda("predict", tmp_path / "rows.pth", photos / "i", "--out", tmp_path / "p")
+    assert done.returncode == 0, done.stderr
+    assert "trained on rows 20 to 80 % of each frame: whole frames enter at 64x56" in done.stderr
+
+
 def test_a_squeezed_target_is_squeezed_alike_later(photos, tiny_preset):
     from fgda_cli.training.datasets import make_rule
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from fgda_cli.data.store import PreparedDataset
 from fgda_cli.methods.registry import method_class
 from fgda_cli.runtime.errors import UsageError
 from fgda_cli.runtime.reporter import Reporter
@@ -48,6 +49,25 @@ STREET = "playground-street"
 )
 def test_images_in_two_roles_and_crops_beyond_images_are_said(said, sets, words):
     assert words in said(*sets)
+
+
+def test_other_rows_of_the_frames_in_validation_are_warned_of(
+    said, raw_playground, data_root, monkeypatch
+):
+    warning = (
+        f"{STREET} is trained on rows 20 to 80 %, and {STREET} / val evaluated on whole frames:"
+        " prepare both alike"
+    )
+    assert "prepare both alike" not in said()
+    original = PreparedDataset.made_from
+
+    def made_from(self, split):
+        made = original(self, split)
+        cut = self.name == STREET and split == "train"
+        return made | {"options": made["options"] | {"rows": [20.0, 80.0]}} if cut else made
+
+    monkeypatch.setattr(PreparedDataset, "made_from", made_from)
+    assert warning in said()
 
 
 def test_data_sets_that_share_nothing_are_not_mentioned(said):
