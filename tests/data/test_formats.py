@@ -445,3 +445,22 @@ def test_values_are_counted_by_id_and_by_colour_of_8_and_16_bits():
     colours = np.array([[[0, 1, 0], [0, 0, 256], [0, 1, 0]]], np.uint16)
     assert count_values(colours) == {(0, 1, 0): 2, (0, 0, 256): 1}
     assert count_values(np.array([[[128, 64, 128]]], np.uint8)) == {(128, 64, 128): 1}
+
+
+@pytest.mark.parametrize("how", [cv2.INTER_LINEAR, cv2.INTER_AREA, cv2.INTER_NEAREST])
+def test_labels_that_were_resized_by_interpolation_are_said(tmp_path, how):
+    """Ids between 7 (road) and 21 (vegetation) are other classes, in a strip along every edge."""
+    classes = np.random.default_rng(0).choice([7, 11, 21, 23, 26], (4, 6))
+    label = np.kron(classes, np.ones((25, 25), int)).astype(np.uint8)
+    for number in range(3):
+        moved = np.roll(label, 3 * number, axis=1)
+        write_image(tmp_path / f"l/{number}.png", cv2.resize(moved, (107, 71), interpolation=how))
+        write_image(tmp_path / f"i/{number}.png", np.zeros((71, 107, 3), np.uint8))
+    done = fgda(
+        *("prepare", "folder", "--images", tmp_path / "i", "--labels", tmp_path / "l"),
+        *("--label-ids", "label", "--size", "64x32", "--name", "x", "--data-root", tmp_path),
+    )
+    assert done.returncode == 0, done.stderr
+    assert ("labels look resized by interpolation (3 of 3)" in done.stderr) == (
+        how != cv2.INTER_NEAREST
+    )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ...runtime.errors import UsageError
 from ...runtime.written import without_written
+from ..formats import interpolated
 from ..images import evenly_spaced, folders_of, image_files, label_maps_among
 from ..mapping import decided, load_mapping
 from .base import Listing, OwnFiles, OwnFormat, Pair, Reader, pair_by_name, stem_below, unlabelled
@@ -25,6 +26,12 @@ def open_own(files: OwnFiles) -> tuple[Listing, Reader]:
     meaning = load_mapping(files.mapping, files.label_ids)
     listing = Listing(classes=meaning.classes)
     pair_folders(listing, files)
+    found, looked = interpolated(listing.labels())
+    if 2 * found > looked:
+        listing.notes.append(
+            f"labels look resized by interpolation ({found} of {looked}): along edges they hold ids"
+            " between those of both sides, which are other classes; resize labels by nearest"
+        )
     taken = meaning.taken_by_rest(listing.labels())
     if taken:
         listing.notes.append(f"`rest: {meaning.rest_name}` takes {taken} of the pixels looked at")
