@@ -9,6 +9,7 @@ from typing import Any
 from ..runtime.errors import UsageError
 from ..runtime.reporter import Reporter
 from ..runtime.system import usable_cores
+from .alignment import better_orientation
 from .cache import fill
 from .classes import ClassSet
 from .convert import Cache, Task
@@ -141,6 +142,15 @@ def prepare_own(kind: str, files: OwnFiles, name: str, how: How) -> Summary:
     except UsageError as error:
         raise UsageError(f"prepare {kind}: {error}") from None
     listing.used += videos
+    turned = None
+    # outlines are drawn later: a file of them may claim an image of any size
+    if not hasattr(reader, "read_shapes"):
+        turned = better_orientation(listing.pairs, reader.read_label)
+    if turned is not None:
+        listing.notes.append(
+            f"labels look {turned}: so turned, borders of classes lie on the images' edges; look at"
+            " some before you train"
+        )
     if how.hold_out:
         _hold_out(listing, how.hold_out)
     beside = (files.root, files.labels, files.labels and files.labels.parent)

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..data.alignment import border_rank
 from ..data.geometry import Size, resize_ids, resize_image
 from ..data.images import difference_hash, evenly_spaced, look_alike
 from ..data.loader import to_tensor
@@ -290,28 +291,6 @@ def density(features: Tensor) -> float:
     similarity.fill_diagonal_(float("-inf"))
     probs = torch.softmax(similarity, 1)
     return float(-(probs * probs.clamp(min=1e-12).log()).sum(1).mean())
-
-
-def border_rank(image: np.ndarray, ids: np.ndarray) -> float:
-    """Return the mean rank (0 to 1) of the image gradient on a prediction's borders: 0.5 by chance,
-    NaN without a border.
-    """
-    border = np.zeros(ids.shape, bool)
-    border[:, 1:] |= ids[:, 1:] != ids[:, :-1]
-    border[1:] |= ids[1:] != ids[:-1]
-    if not border.any():
-        return float("nan")
-    grey = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY).astype(np.float32)
-    # the image's noise is no edge
-    grey = cv2.GaussianBlur(grey, (0, 0), 1.0)
-    across = cv2.Sobel(grey, cv2.CV_32F, 1, 0)
-    down = cv2.Sobel(grey, cv2.CV_32F, 0, 1)
-    gradient = np.hypot(across, down)
-    # a border one pixel off is on the edge still
-    gradient = cv2.dilate(gradient, np.ones((3, 3), np.uint8))
-    # how many pixels of the image have a weaker gradient than each pixel of the border
-    weaker = np.searchsorted(np.sort(gradient.ravel()), gradient[border])
-    return float(weaker.mean() / gradient.size)
 
 
 class _Statistics:

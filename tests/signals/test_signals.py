@@ -19,7 +19,6 @@ from fgda_cli.signals.observe import (
     VIEWS,
     Frames,
     Observed,
-    border_rank,
     density,
     different_views,
     feature_distance,
@@ -85,17 +84,6 @@ def test_soft_neighbourhood_density_by_hand():
     p = torch.softmax(torch.tensor([1.0, 0.0]) / 0.05, 0)
     near = float(-(p * p.log()).sum())
     assert density(pair) == pytest.approx((2 * near + math.log(2)) / 3, abs=1e-4)
-
-
-def test_borders_on_edges_rank_high_and_elsewhere_by_chance():
-    image = np.zeros((40, 60, 3), np.uint8)
-    image[:, 30:] = 200
-    image += np.random.default_rng(0).integers(0, 20, image.shape, dtype=np.uint8)
-    right, off = np.zeros((2, 40, 60), np.uint8)
-    right[:, 30:] = 1
-    off[:, 10:] = 1
-    assert border_rank(image, right) > 0.9 and 0.2 < border_rank(image, off) < 0.7
-    assert math.isnan(border_rank(image, np.zeros((40, 60), np.uint8)))
 
 
 def test_feature_distance_is_in_standard_deviations():

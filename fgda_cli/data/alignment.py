@@ -1,0 +1,84 @@
+"""Whether labels lie on their images: borders of classes are where an image has strong edges."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from .geometry import resize_ids, resize_image
+from .images import BadFile, evenly_spaced, read_rgb
+from .layouts.base import Pair
+
+# pairs that are looked at, how many of them are needed to say something, and their width then
+PAIRS = 8
+LEAST = 4
+WIDTH = 256
+# mean difference of the borders' rank (0 to 1) from which on another orientation fits better;
+# right labels of four data sets fit better than wrong ones by 0.05 to 0.18
+CLEAR = 0.03
+
+
+def border_rank(image: np.ndarray, ids: np.ndarray) -> float:
+    """Return the mean rank (0 to 1) of the image gradient on the borders of ids `[H,W]`: 0.5 by
+    chance, NaN without a border.
+    """
+    border = np.zeros(ids.shape, bool)
+    border[:, 1:] |= ids[:, 1:] != ids[:, :-1]
+    border[1:] |= ids[1:] != ids[:-1]
+    if not border.any():
+        return float("nan")
+    grey = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY).astype(np.float32)
+    # the image's noise is no edge
+    grey = cv2.GaussianBlur(grey, (0, 0), 1.0)
+    across = cv2.Sobel(grey, cv2.CV_32F, 1, 0)
+    down = cv2.Sobel(grey, cv2.CV_32F, 0, 1)
+    gradient = np.hypot(across, down)
+    # a border one pixel off is on the edge still
+    gradient = cv2.dilate(gradient, np.ones((3, 3), np.uint8))
+    # how many pixels of the image have a weaker gradient than each pixel of the border
+    weaker = np.searchsorted(np.sort(gradient.ravel()), gradient[border])
+    return float(weaker.mean() / gradient.size)
+
+
+def better_orientation(
+    pairs: Sequence[Pair], read_label: Callable[[Path], np.ndarray]
+) -> str | None:
+    """Return how labels would have to be turned to lie on their images, in words, where that fits
+    every pair looked at better; None otherwise. Simulators that read a frame back from a GPU write
+    it upside down.
+    """
+    ranks: dict[str, list[float]] = {}
+    for pair in evenly_spaced([pair for pair in pairs if _is_drawn(pair)], PAIRS):
+        try:
+            image = read_rgb(pair.image)
+            ids = read_label(pair.label)
+        except BadFile:
+            # refused later, by name
+            continue
+        if ids.shape != image.shape[:2]:
+            continue
+        size = (WIDTH, max(8, round(WIDTH * ids.shape[0] / ids.shape[1])))
+        image = resize_image(image, size)
+        ids = resize_ids(ids, size)
+        for name, turned in (
+            ("as they are", ids),
+            ("upside down", ids[::-1]),
+            ("mirrored", ids[:, ::-1]),
+            ("turned by 180 degrees", ids[::-1, ::-1]),
+        ):
+            ranks.setdefault(name, []).append(border_rank(image, turned))
+    as_they_are = np.array(ranks.pop("as they are", []))
+    if len(as_they_are) < LEAST:
+        return None
+    gains = {name: np.array(values) - as_they_are for name, values in ranks.items()}
+    best = max(gains, key=lambda name: gains[name].mean())
+    # NaN, of a label of one class, is not > 0
+    return best if (gains[best] > 0).all() and gains[best].mean() > CLEAR else None
+
+
+def _is_drawn(pair: Pair) -> bool:
+    """Whether a pair's label is an image of its own."""
+    return pair.label is not None and pair.shapes is None
