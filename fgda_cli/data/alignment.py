@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from .geometry import resize_ids, resize_image
-from .images import BadFile, evenly_spaced, read_rgb
+from .images import evenly_spaced, read_rgb
 from .layouts.base import Pair
 
 # pairs that are looked at, how many of them are needed to say something, and their width then
@@ -55,8 +55,7 @@ def better_orientation(
         try:
             image = read_rgb(pair.image)
             ids = read_label(pair.label)
-        except BadFile:
-            # refused later, by name
+        except Exception:  # noqa: BLE001 - refused later, by name, whatever is wrong with it
             continue
         if ids.shape != image.shape[:2]:
             continue
