@@ -9,7 +9,7 @@ from typing import Any
 from ..runtime.errors import UsageError
 from ..runtime.reporter import Reporter
 from ..runtime.system import usable_cores
-from .alignment import better_orientation
+from .alignment import better_orientation, has_red_sky, samples_of
 from .cache import fill
 from .classes import ClassSet
 from .convert import Cache, Task
@@ -142,19 +142,30 @@ def prepare_own(kind: str, files: OwnFiles, name: str, how: How) -> Summary:
     except UsageError as error:
         raise UsageError(f"prepare {kind}: {error}") from None
     listing.used += videos
-    turned = None
     # outlines are drawn later: a file of them may claim an image of any size
     if not hasattr(reader, "read_shapes"):
-        turned = better_orientation(listing.pairs, reader.read_label)
+        _look_at_some(listing, reader)
+    if how.hold_out:
+        _hold_out(listing, how.hold_out)
+    beside = (files.root, files.labels, files.labels and files.labels.parent)
+    return _fill(name, listing, reader, how=how, origin=origin, prelabels=read_record(*beside))
+
+
+def _look_at_some(listing: Listing, reader: Reader) -> None:
+    """Note what some images and labels beside one another show to be wrong."""
+    samples = samples_of(listing.pairs, reader.read_label)
+    turned = better_orientation(samples)
     if turned is not None:
         listing.notes.append(
             f"labels look {turned}: so turned, borders of classes lie on the images' edges; look at"
             " some before you train"
         )
-    if how.hold_out:
-        _hold_out(listing, how.hold_out)
-    beside = (files.root, files.labels, files.labels and files.labels.parent)
-    return _fill(name, listing, reader, how=how, origin=origin, prelabels=read_record(*beside))
+    names = listing.classes.names
+    if "sky" in names and has_red_sky(samples, names.index("sky")):
+        listing.notes.append(
+            "the sky is redder than blue in most images: unless these are sunsets, red and blue are"
+            " swapped (written in BGR order)"
+        )
 
 
 def _hold_out(listing: Listing, percent: int) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from fgda_cli.data.alignment import border_rank
 from fgda_cli.data.images import write_image
-from fgda_cli.data.playground.looks import STREET
+from fgda_cli.data.playground.looks import GAME, STREET
 from fgda_cli.data.playground.scene import draw
 from tests.helpers import fgda
 
@@ -26,6 +26,13 @@ def test_borders_on_edges_rank_high_and_elsewhere_by_chance():
     assert math.isnan(border_rank(image, np.zeros((40, 60), np.uint8)))
 
 
+def prepared(tmp_path):
+    return fgda(
+        *("prepare", "folder", "--images", tmp_path / "i", "--labels", tmp_path / "l"),
+        *("--label-ids", "train", "--size", "64x32", "--name", "x", "--data-root", tmp_path / "d"),
+    )
+
+
 @pytest.mark.parametrize(
     ("flip", "said"),
     [(None, None), (0, "upside down"), (1, "mirrored"), (-1, "turned by 180 degrees")],
@@ -36,10 +43,18 @@ def test_labels_that_lie_otherwise_than_their_images_are_said(tmp_path, flip, sa
         image, ids = draw(STREET, 0, number)
         write_image(tmp_path / f"i/{number}.png", image)
         write_image(tmp_path / f"l/{number}.png", ids if flip is None else cv2.flip(ids, flip))
-    done = fgda(
-        *("prepare", "folder", "--images", tmp_path / "i", "--labels", tmp_path / "l"),
-        *("--label-ids", "train", "--size", "64x32", "--name", "x", "--data-root", tmp_path / "d"),
-    )
+    done = prepared(tmp_path)
     assert done.returncode == 0, done.stderr
     assert ("labels look" in done.stderr) == (said is not None), done.stderr
     assert said is None or f"labels look {said}: so turned" in done.stderr
+
+
+@pytest.mark.parametrize("is_swapped", [False, True])
+def test_images_written_in_bgr_order_are_said(tmp_path, is_swapped):
+    for number in range(5):
+        image, ids = draw(GAME, 0, number)
+        write_image(tmp_path / f"i/{number}.png", image[..., ::-1] if is_swapped else image)
+        write_image(tmp_path / f"l/{number}.png", ids)
+    done = prepared(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert ("red and blue are swapped" in done.stderr) == is_swapped, done.stderr
