@@ -26,9 +26,10 @@ TURNS = {
     "mirrored": lambda ids: ids[:, ::-1],
     "turned by 180 degrees": lambda ids: ids[::-1, ::-1],
 }
-# share of an image from which its sky is looked at, and by how much it is redder than blue (of
-# 255) when channels are swapped; the median of three data sets is -10, -18 and -35
+# share of an image from which its sky is looked at
 SEEN = 0.01
+# how much redder than blue (of 255) a sky is when channels are swapped; the median of three data
+# sets is -10, -18 and -35
 RED = 5.0
 
 
@@ -104,6 +105,19 @@ def has_red_sky(samples: list[Sample], sky: int) -> bool:
             red, _, blue = pixels.mean(0)
             reds.append(red - blue)
     return len(reds) >= LEAST and float(np.quantile(reds, 0.25)) > 0 and np.median(reds) > RED
+
+
+def has_sky_below(samples: list[Sample], sky: int, road: int) -> bool:
+    """Return whether the sky lies below the road in all samples that show both: frames that are
+    upside down with their labels, or ids read by another numbering.
+    """
+    below = []
+    for _, ids in samples:
+        heights = [np.nonzero(ids == train_id)[0] for train_id in (sky, road)]
+        if min(map(len, heights)) >= SEEN * ids.size:
+            of_sky, of_road = (rows.mean() for rows in heights)
+            below.append(of_sky > of_road)
+    return len(below) >= LEAST and all(below)
 
 
 def _is_drawn(pair: Pair) -> bool:

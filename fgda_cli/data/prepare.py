@@ -9,7 +9,7 @@ from typing import Any
 from ..runtime.errors import UsageError
 from ..runtime.reporter import Reporter
 from ..runtime.system import usable_cores
-from .alignment import better_orientation, has_red_sky, samples_of
+from .alignment import better_orientation, has_red_sky, has_sky_below, samples_of
 from .cache import fill
 from .classes import ClassSet
 from .convert import Cache, Task
@@ -165,6 +165,13 @@ def _look_at_some(listing: Listing, reader: Reader) -> None:
         listing.notes.append(
             "the sky is redder than blue in most images: unless these are sunsets, red and blue are"
             " swapped (written in BGR order)"
+        )
+    if {"sky", "road"} <= set(names) and has_sky_below(
+        samples, names.index("sky"), names.index("road")
+    ):
+        listing.notes.append(
+            "the sky lies below the road: the frames are upside down, or the labels' ids mean other"
+            " classes"
         )
 
 

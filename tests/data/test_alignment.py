@@ -58,3 +58,15 @@ def test_images_written_in_bgr_order_are_said(tmp_path, is_swapped):
     done = prepared(tmp_path)
     assert done.returncode == 0, done.stderr
     assert ("red and blue are swapped" in done.stderr) == is_swapped, done.stderr
+
+
+@pytest.mark.parametrize("is_turned", [False, True])
+def test_frames_that_are_upside_down_with_their_labels_are_said(tmp_path, is_turned):
+    for number in range(5):
+        image, ids = draw(GAME, 0, number)
+        write_image(tmp_path / f"i/{number}.png", image[::-1] if is_turned else image)
+        write_image(tmp_path / f"l/{number}.png", ids[::-1] if is_turned else ids)
+    done = prepared(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "labels look" not in done.stderr
+    assert ("the sky lies below the road" in done.stderr) == is_turned, done.stderr
