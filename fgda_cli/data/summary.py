@@ -68,6 +68,7 @@ def summarise(task: Task, listing: Listing, splits: Splits, skipped: int) -> Sum
     warnings: list[str] = []
     names = listing.classes.names
     for split, items in splits.items():
+        _warn_of_plain(split, items, warnings)
         pixels = class_pixels(items)
         if pixels is None:
             continue
@@ -104,6 +105,18 @@ def summarise(task: Task, listing: Listing, splits: Splits, skipped: int) -> Sum
         reasons=dict(reasons.most_common()),
         warnings=warnings,
     )
+
+
+def _warn_of_plain(split: str, items: list[dict], warnings: list[str]) -> None:
+    """Warn of images without a picture: a covered lens, a simulator's first frames. They have no
+    hash, for they show nothing that two splits could share.
+    """
+    plain = [item["name"] for item in items if item["raw_hash"] is None]
+    if plain:
+        warnings.append(
+            f"{split}: {len(plain)} of {len(items)} images are of one colour, e.g. {plain[0]}:"
+            " leave them out"
+        )
 
 
 def _warn_of_squeezed(task: Task, items: list[dict], warnings: list[str]) -> None:

@@ -278,3 +278,10 @@ def test_splits_whose_images_look_otherwise_are_said(own, tmp_path):
         "the split train, which is kept, was prepared with --rows none, now 10:90;"
         " --resample area, now bicubic"
     ) in done.stderr
+
+
+def test_images_of_one_colour_are_warned_of(own, tmp_path):
+    write_image(own[0] / "2.png", np.zeros((48, 64, 3), np.uint8))
+    done = prepare(tmp_path, "--images", own[0], "--labels", own[1])
+    assert done.returncode == 0
+    assert "train: 1 of 4 images are of one colour, e.g. 2: leave them out" in done.stderr

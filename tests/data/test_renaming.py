@@ -181,10 +181,9 @@ def test_rest_stands_for_all_that_no_line_mentions(tmp_path):
         "kitti", kitti(tmp_path / "raw"), how(tmp_path), name="k", mapping=tmp_path / "names.yaml"
     )
     dataset = PreparedDataset(summary.folder)
-    assert (
-        np.unique(dataset.label(dataset.items("val")[0])).tolist() == [0, 1]
-        and not summary.warnings
-    )
+    assert np.unique(dataset.label(dataset.items("val")[0])).tolist() == [0, 1]
+    # the images of this test are plain
+    assert not [text for text in summary.warnings if "of one colour" not in text]
 
 
 def test_many_ignored_pixels_are_said(tmp_path):
