@@ -319,7 +319,7 @@ def verdict_table(frames: str, headings: list[str], results: list[dict[str, Any]
         "collapsed or harmful": "harmful",
         "no clear change": "no change",
     }
-    for heading in ("verdict", "sure", "score", "agrees", "distance", "source"):
+    for heading in ("verdict", "sure", "score", "edges", "agrees", "distance", "source"):
         table.add_column(heading, justify="left" if heading == "verdict" else "right")
     for heading, result in zip(headings, results, strict=True):
         signals = result["signals"]
@@ -329,15 +329,19 @@ def verdict_table(frames: str, headings: list[str], results: list[dict[str, Any]
         has_collapsed = not is_base and result["score"] <= COLLAPSED
         score = "" if is_base or has_collapsed else f"{result['score']:+.1f}"
         verdict = "collapsed" if has_collapsed else short.get(result["verdict"], result["verdict"])
-        parts = (signals["steady_scale"], signals["bn_distance"])
-        figures = (f"{value:.3f}" for value in parts)
+        # the parts of the score; a distance may have two digits before the point
+        figures = (
+            f"{signals['edges']:.3f}",
+            f"{signals['steady_scale']:.3f}",
+            f"{signals['bn_distance']:.2f}",
+        )
         table.add_row(heading, verdict, sure, score, *figures, show(result["source_miou"]))
     return under(
         f"without labels, on {frames}",
         table,
-        "score: points of mIoU to expect beyond the baseline\nagrees: with the enlarged view;"
-        " distance: from batch norm's statistics\nsource: mIoU % on labelled images of"
-        " the source",
+        "score: points of mIoU to expect beyond the baseline\nedges: class borders on edges;"
+        " agrees: with the enlarged view;\ndistance: from batch norm's statistics; source: mIoU %"
+        " on its labelled images",
     )
 
 
