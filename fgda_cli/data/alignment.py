@@ -96,7 +96,7 @@ def better_orientation(samples: list[Sample]) -> str | None:
 
 def has_red_sky(samples: list[Sample], sky: int) -> bool:
     """Return whether the sky is redder than blue in nearly all samples that show one: images whose
-    channels were written in BGR order look so, and sunsets.
+    channels were written in BGR order look so, and sunsets, and nights under lamps.
     """
     reds = []
     for image, ids in samples:
