@@ -163,7 +163,7 @@ def _look_at_some(listing: Listing, reader: Reader) -> None:
     names = listing.classes.names
     if "sky" in names and has_red_sky(samples, names.index("sky")):
         listing.notes.append(
-            "the sky is redder than blue in most images: unless these are sunsets or lamplit nights,"
+            "the sky is redder than blue in most images: but for sunsets and lamplit nights,"
             " red and blue are swapped (written in BGR order)"
         )
     if {"sky", "road"} <= set(names) and has_sky_below(
