@@ -36,6 +36,7 @@ from .destination import (
     sweep,
 )
 from .footage import FRAMES
+from .geometry import typed_pair
 from .layouts.base import Listing, Pair
 from .splits import Splits, kept_splits, refuse_shared_paths, without_shared_images
 from .store import FORMAT, VERSION, pixels_hash
@@ -425,8 +426,9 @@ def _differing(before: dict[str, Any], now: dict[str, Any], options: Iterable[st
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, list) and len(value) == 2:
-        # a size of whole pixels, or rows in percent
-        between = "x" if isinstance(value[0], int) else ":"
-        return between.join(f"{part:g}" for part in value)
-    return "none" if value is None else str(value)
+    if value is None or value == []:
+        return "none"
+    if not isinstance(value, list):
+        return str(value)
+    # patterns of --only, else a size or rows
+    return " ".join(value) if isinstance(value[0], str) else typed_pair(value)

@@ -176,6 +176,13 @@ def parse_size(text: str | None, option: str = "--size") -> tuple[int, int] | No
     return size
 
 
+def typed_pair(pair: list[float]) -> str:
+    """Return a size (whole pixels) or rows (percent) of a manifest as `parse_size` and `parse_rows`
+    read them.
+    """
+    return ("x" if isinstance(pair[0], int) else ":").join(f"{part:g}" for part in pair)
+
+
 def parse_rows(text: str | None) -> tuple[float, float] | None:
     """Read `29:70`, percent of the height from the top, as (29.0, 70.0). Raises UsageError."""
     if text is None:

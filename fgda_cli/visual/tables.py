@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Any
 
+from ..data.geometry import typed_pair
 from ..metrics import COLLAPSED
 from ..runtime.text import visible
 
@@ -273,7 +274,7 @@ def _as_typed(name: str, value: Any) -> list[str]:
         return [option, shlex.quote(str(value))]
     if all(isinstance(part, str) for part in value):
         return [word for part in value for word in (option, shlex.quote(part))]
-    return [option, ("x" if isinstance(value[0], int) else ":").join(f"{p:g}" for p in value)]
+    return [option, typed_pair(value)]
 
 
 def ranking_table(result: dict[str, Any], most: int = 15):

@@ -280,6 +280,16 @@ def test_splits_whose_images_look_otherwise_are_said(own, tmp_path):
     ) in done.stderr
 
 
+def test_other_patterns_than_before_are_said(own, tmp_path):
+    """Two patterns had been shown as a size, which ended in an internal error."""
+    both = ("--images", own[0], "--labels", own[1])
+    assert prepare(tmp_path, *both, "--only", "0.*", "--only", "1.*").returncode == 0
+    done = prepare(tmp_path, *both, "--only", "2.*")
+    assert done.returncode == 0, done.stderr
+    assert "train was prepared with --only 0.* 1.*, now 2.*" in done.stderr
+    assert "--only 2.*, now none" in prepare(tmp_path, *both).stderr
+
+
 def test_images_of_one_colour_are_warned_of(own, tmp_path):
     write_image(own[0] / "2.png", np.zeros((48, 64, 3), np.uint8))
     done = prepare(tmp_path, "--images", own[0], "--labels", own[1])

@@ -4,23 +4,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import pytest
 
+from tests.helpers import benchmark
+
 ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "benchmarks" / "settings_table.py"
 
 
-def table():
-    spec = importlib.util.spec_from_file_location("settings_table", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-TABLE = table()
+TABLE = benchmark("settings_table")
 FACTS = TABLE.facts()
 
 

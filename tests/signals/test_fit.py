@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 
 from fgda_cli.signals.score import WEIGHTS
-
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
-
-@pytest.fixture
-def verdicts():
-    spec = importlib.util.spec_from_file_location("verdicts", BENCHMARKS / "verdicts.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from tests.helpers import ROOT, benchmark
 
 
-def test_the_shipped_weights_are_those_of_the_kept_runs(verdicts):
-    runs = verdicts.pairs_of(verdicts.read(BENCHMARKS / "verdicts.json"))
+def test_the_shipped_weights_are_those_of_the_kept_runs():
+    verdicts = benchmark("verdicts")
+    runs = verdicts.pairs_of(verdicts.read(ROOT / "benchmarks" / "verdicts.json"))
     finals = [one for one in runs if one["is_final"]]
     assert len(finals) == 47
     assert verdicts.weights_of(finals) == {
