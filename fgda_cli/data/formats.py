@@ -10,7 +10,15 @@ import numpy as np
 
 from ..runtime.errors import UsageError
 from .classes import CITYSCAPES_IDS, IGNORE_INDEX, NAMES
-from .images import BadFile, deep_pixels, evenly_spaced, is_deep_colour, open_image, unreadable
+from .images import (
+    BadFile,
+    deep_pixels,
+    evenly_spaced,
+    is_deep_colour,
+    open_image,
+    refuse_several,
+    unreadable,
+)
 from .names import shown
 
 LabelIds = Literal["train", "label"]
@@ -45,11 +53,7 @@ def read_label_values(path: Path) -> np.ndarray:
                 raise BadFile(
                     "a TIFF with lossy compression cannot hold labels: export them as PNG"
                 )
-            if getattr(image, "n_frames", 1) > 1:
-                raise BadFile(
-                    f"holds {image.n_frames} pages, of which one would be read: save the label"
-                    " alone"
-                )
+            refuse_several(image)
             if image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
                 raise BadFile(f"a {image.mode} image cannot hold labels: export them as PNG")
             if image.format in ("PNG", "TIFF", "PPM") and is_deep_colour(path, image):

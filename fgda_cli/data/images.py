@@ -205,6 +205,9 @@ def _reads_heif() -> bool:
 
 # EXIF's tag: how a picture is turned or mirrored for showing, 1 to 8
 ORIENTATION = 0x0112
+# TIFF's tag of a page's kind; its bits for a smaller copy and for a mask of another page
+NEW_SUBFILE_TYPE = 254
+COPY_OR_MASK = 1 | 4
 
 
 def read_rgb(path: Path, max_pixels: int | None = None) -> np.ndarray:
@@ -220,6 +223,7 @@ def read_picture(path: Path, max_pixels: int | None = None) -> tuple[np.ndarray,
     """
     try:
         with open_image(path, max_pixels) as image:
+            refuse_several(image)
             orientation = int(image.getexif().get(ORIENTATION, 1) or 1)
             if image.format in ("PNG", "TIFF", "PPM") and is_deep_colour(path, image):
                 return (
@@ -234,6 +238,26 @@ def read_picture(path: Path, max_pixels: int | None = None) -> tuple[np.ndarray,
     # Pillow raises OSError, SyntaxError, ValueError, struct.error for damaged files
     except Exception as error:
         raise BadFile(unreadable(path, error)) from error
+
+
+def refuse_several(image: PillowImage.Image) -> None:
+    """Raise BadFile for a file of several pictures: an animation, a TIFF of many pages.
+
+    A phone's second picture (MPO, HEIF) and a TIFF's smaller copies of its page are no pictures of
+    their own.
+    """
+    frames = getattr(image, "n_frames", 1)
+    if frames == 1 or image.format in ("MPO", "HEIF"):
+        return
+    if image.format == "TIFF":
+        kinds = []
+        for page in range(frames):
+            image.seek(page)
+            kinds.append(image.tag_v2.get(NEW_SUBFILE_TYPE, 0))
+        image.seek(0)
+        frames = sum(not kind & COPY_OR_MASK for kind in kinds)
+    if frames > 1:
+        raise BadFile(f"holds {frames} pictures, of which one would be read: save each alone")
 
 
 def rgb_of(image: PillowImage.Image) -> np.ndarray:

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from fgda_cli.data import layouts
+from fgda_cli.data.formats import read_label_values
 from fgda_cli.data.images import BadFile, apart, image_files, read_rgb, visible_files, write_image
 from fgda_cli.data.layouts import folder
 from fgda_cli.data.layouts.base import OwnFiles
@@ -125,3 +126,26 @@ def test_frames_of_a_ranking_lie_apart():
     assert apart(ranked, 4, names) == ["010", "050", "090", "030"]
     assert apart(["010", "011", "012"], 2, names) == ["010", "011"]
     assert apart([], 4, names) == []
+
+
+@pytest.mark.parametrize("name", ["pages.tif", "moving.webp", "moving.png"])
+@pytest.mark.parametrize("read", [read_rgb, read_label_values])
+def test_a_file_of_several_pictures_is_none(tmp_path, name, read):
+    page = Image.fromarray(np.zeros((8, 8, 3), np.uint8))
+    other = Image.fromarray(np.full((8, 8, 3), 200, np.uint8))
+    page.save(tmp_path / name, save_all=True, append_images=[other], lossless=True)
+    with pytest.raises(BadFile, match="2 pictures"):
+        read(tmp_path / name)
+
+
+def test_smaller_copies_and_masks_in_a_tiff_are_no_pictures_of_their_own(tmp_path):
+    pixels = np.arange(192, dtype=np.uint8).reshape(8, 8, 3)
+    page = Image.fromarray(pixels)
+    copy = page.resize((4, 4))
+    # NewSubfileType: a smaller copy
+    copy.encoderinfo = {"tiffinfo": {254: 1}}
+    page.save(tmp_path / "overviews.tif", save_all=True, append_images=[copy])
+    with Image.open(tmp_path / "overviews.tif") as image:
+        assert image.n_frames == 2
+    assert np.array_equal(read_rgb(tmp_path / "overviews.tif"), pixels)
+    assert np.array_equal(read_label_values(tmp_path / "overviews.tif"), pixels)
