@@ -79,15 +79,14 @@ def full_size(bench: Bench) -> Path:
     """Images of GTA5's and Cityscapes' sizes, prepared at the paper's."""
     root = bench.folder / "large"
     if not (root / "data").is_dir():
-        loader_benchmark.write_raw(root, 2 if bench.quick else 16)
-        prepare_layout(
-            "gta5", root / "gta5", How(root / "data", loader_benchmark.SOURCE, 4, reporter=QUIET)
-        )
-        prepare_layout(
-            "cityscapes",
-            root / "city",
-            How(root / "data", loader_benchmark.TARGET, 4, reporter=QUIET),
-        )
+        shrink = 8 if bench.quick else 1
+        loader_benchmark.write_raw(root, 2 if bench.quick else 16, shrink)
+        for layout, folder, (width, height) in (
+            ("gta5", "gta5", loader_benchmark.SOURCE),
+            ("cityscapes", "city", loader_benchmark.TARGET),
+        ):
+            size = (width // shrink, height // shrink)
+            prepare_layout(layout, root / folder, How(root / "data", size, 4, reporter=QUIET))
     return root / "data"
 
 

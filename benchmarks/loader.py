@@ -48,14 +48,16 @@ def enlarge(
     return large.clip(0, 255).astype(np.uint8), resize_ids(ids, size)
 
 
-def write_raw(root: Path, images: int) -> None:
+def write_raw(root: Path, images: int, shrink: int = 1) -> None:
     table = np.zeros(256, np.uint8)
     table[: len(CITYSCAPES_IDS)] = CITYSCAPES_IDS
     for index in range(images):
-        image, ids = enlarge(*draw(GAME, 0, index), (1914, 1052), index)
+        size = (1914 // shrink, 1052 // shrink)
+        image, ids = enlarge(*draw(GAME, 0, index), size, index)
         write_image(root / f"gta5/images/{index:05d}.png", image)
         write_palette_png(root / f"gta5/labels/{index:05d}.png", table[ids])
-        image, ids = enlarge(*draw(STREET, 0, index), (2048, 1024), index)
+        size = (2048 // shrink, 1024 // shrink)
+        image, ids = enlarge(*draw(STREET, 0, index), size, index)
         for split in ("train", "val")[: 2 if index == 0 else 1]:
             stem = f"{split}/town/town_{index:06d}_000019"
             write_image(root / f"city/leftImg8bit/{stem}_leftImg8bit.png", image)

