@@ -10,7 +10,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -88,62 +88,29 @@ def collect(
     globs are `out`, where it lies in a folder, and, which is said: what fgda wrote among the
     images, and label maps, unless `label_maps` asks for them.
     """
+    streams = [text for text in inputs if text == STDIN or STREAM.match(text)]
+    folders = _folder_names([Path(text) for text in inputs if Path(text).is_dir()])
     names: dict[Path, str] = {}
     left_out = _LeftOut()
-    unread: list[Path] = []
-    folders = _folder_names([Path(text) for text in inputs if Path(text).is_dir()])
-    streams = [text for text in inputs if text == STDIN or STREAM.match(text)]
-
-    def photographs(files: list[Path], below: Path | None = None) -> list[Path]:
-        files, written = without_written(files, below)
-        stills = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
-        maps = set() if label_maps else set(label_maps_among(stills))
-        left_out.written += written
-        left_out.maps += sorted(maps)
-        return [file for file in files if file not in maps and _is_what_it_says(file)]
-
     for text in inputs:
-        path = Path(text)
         if text in streams:
             continue
+        path = Path(text)
         if path.is_dir():
             prefix = f"{folders[path]}/" if len(inputs) > 1 else ""
-            found = _outside(image_files(path, recursive, READABLE), path, out)
-            files = photographs(found, path)
-            unread += image_files(path, recursive, UNREAD_SUFFIXES)
-            images = {
-                file: prefix + file.relative_to(path).with_suffix("").as_posix() for file in files
-            }
-            if not images:
-                deeper = (
-                    " (there are some in its folders: use --recursive)"
-                    if _more_below(path, recursive, out)
-                    else ""
-                )
-                raise FgdaError(f"{path} holds no image or video{deeper}{left_out.alone()}")
+            images, left = _of_folder(path, recursive, out=out, label_maps=label_maps)
+            images = {file: prefix + name for file, name in images.items()}
         elif path.is_file():
-            images = {path: path.stem}
+            images, left = {path: path.stem}, _LeftOut()
         else:
-            matches = sorted(map(Path, glob.glob(text, recursive=True)), key=natural_order)
-            files = [
-                p
-                for p in matches
-                if p.suffix.lower() in READABLE and not is_hidden(p) and p.is_file()
-            ]
-            images = {p: p.stem for p in photographs(files)}
-            if not images and any(match.is_dir() for match in matches):
-                raise FgdaError(
-                    f"{text}: matches folders alone: name them, or end the pattern in /*"
-                )
-            if not images and left_out.in_words():
-                raise UsageError(f"{text}: matches no image{left_out.alone()}")
-            if not images:
-                raise UsageError(f"{text}: no such image, folder or pattern")
+            images, left = _of_pattern(text, label_maps)
+        left_out += left
         for image, name in images.items():
             names.setdefault(image, name)
-    if unread:
+    if left_out.unread:
         reporter.decide(
-            f"{len(unread)} files of types that are not read are left out: {suffixes_of(unread)}"
+            f"{len(left_out.unread)} files of types that are not read are left out:"
+            f" {suffixes_of(left_out.unread)}"
         )
     for count, example in left_out.in_words():
         reporter.decide(f"{count} are left out, e.g. {example}")
@@ -154,12 +121,19 @@ def collect(
     return [*distinct, *(entry for text in streams for entry in _stream(text))]
 
 
-@dataclass
+@dataclass(frozen=True)
 class _LeftOut:
-    """Images in folders and patterns that are not predicted."""
+    """Files in folders and patterns that are not predicted."""
 
-    written: list[Path] = field(default_factory=list)
-    maps: list[Path] = field(default_factory=list)
+    written: tuple[Path, ...] = ()
+    maps: tuple[Path, ...] = ()
+    # of types that are not read
+    unread: tuple[Path, ...] = ()
+
+    def __add__(self, other: _LeftOut) -> _LeftOut:
+        return _LeftOut(
+            self.written + other.written, self.maps + other.maps, self.unread + other.unread
+        )
 
     def in_words(self) -> list[tuple[str, str]]:
         """How many of what, and an example with what takes it."""
@@ -176,6 +150,55 @@ class _LeftOut:
     def alone(self) -> str:
         """The end of a message about an input that holds nothing else."""
         return "".join(f" but {count}, e.g. {example}" for count, example in self.in_words())
+
+
+def _of_folder(
+    folder: Path, recursive: bool, out: Path | None, label_maps: bool
+) -> tuple[dict[Path, str], _LeftOut]:
+    """The images and videos of a folder, with their paths in it, and what is left out."""
+    found = _outside(image_files(folder, recursive, READABLE), folder, out)
+    files, left_out = _photographs(found, folder, label_maps)
+    if not files:
+        deeper = (
+            " (there are some in its folders: use --recursive)"
+            if _more_below(folder, recursive, out)
+            else ""
+        )
+        raise FgdaError(f"{folder} holds no image or video{deeper}{left_out.alone()}")
+    unread = _LeftOut(unread=tuple(image_files(folder, recursive, UNREAD_SUFFIXES)))
+    names = {file: file.relative_to(folder).with_suffix("").as_posix() for file in files}
+    return names, left_out + unread
+
+
+def _of_pattern(text: str, label_maps: bool) -> tuple[dict[Path, str], _LeftOut]:
+    """The images and videos that a pattern matches, with their names, and what is left out."""
+    matches = sorted(map(Path, glob.glob(text, recursive=True)), key=natural_order)
+    found = [
+        path
+        for path in matches
+        if path.suffix.lower() in READABLE and not is_hidden(path) and path.is_file()
+    ]
+    files, left_out = _photographs(found, None, label_maps)
+    if files:
+        return {file: file.stem for file in files}, left_out
+    if any(match.is_dir() for match in matches):
+        raise FgdaError(f"{text}: matches folders alone: name them, or end the pattern in /*")
+    if left_out.in_words():
+        raise UsageError(f"{text}: matches no image{left_out.alone()}")
+    raise UsageError(f"{text}: no such image, folder or pattern")
+
+
+def _photographs(
+    files: list[Path], below: Path | None, label_maps: bool
+) -> tuple[list[Path], _LeftOut]:
+    """The images and videos that a person put there, and what is left out: what fgda wrote, and
+    label maps unless they are asked for.
+    """
+    files, written = without_written(files, below)
+    stills = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
+    maps = set() if label_maps else set(label_maps_among(stills))
+    kept = [file for file in files if file not in maps and _is_what_it_says(file)]
+    return kept, _LeftOut(tuple(written), tuple(sorted(maps)))
 
 
 def _is_what_it_says(file: Path) -> bool:

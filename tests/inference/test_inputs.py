@@ -173,6 +173,9 @@ def test_what_fgda_wrote_among_photographs_is_no_photograph(tmp_path):
     assert names(tmp_path / "in/maps") == ["2_overlay"]
     with pytest.raises(UsageError, match="matches no image but 1 files that fgda wrote"):
         collect([str(tmp_path / "in/1_*.png")], False)
+    # each message is about its own input
+    with pytest.raises(UsageError, match="no such image"):
+        collect([str(tmp_path / "in"), str(tmp_path / "in/9*.png")], False)
     for name in ("1", "2"):
         Written(tmp_path / "in").done(f"{name}.png")
     with pytest.raises(FgdaError, match="in holds no image or video but 3 files that fgda wrote"):
