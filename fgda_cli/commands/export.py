@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Optional
+from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import typer
 
@@ -11,7 +11,19 @@ from ..runtime.errors import UsageError
 from ..runtime.reporter import Reporter
 from . import _options as cli
 
-BY_SUFFIX = {".onnx": "onnx", ".pt": "torchscript", ".ts": "torchscript", ".xml": "openvino"}
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..inference.export import Exported, Form
+
+Format = Literal["onnx", "torchscript", "openvino"]
+Numbers = Literal["fp32", "half", "int8"]
+BY_SUFFIX: dict[str, Format] = {
+    ".onnx": "onnx",
+    ".pt": "torchscript",
+    ".ts": "torchscript",
+    ".xml": "openvino",
+}
 
 
 def export(
@@ -25,7 +37,7 @@ def export(
         ),
     ] = None,
     format_: Annotated[
-        Optional[Literal["onnx", "torchscript", "openvino"]],
+        Optional[Format],
         typer.Option(
             "--format",
             help="Format of the file. Default: by --out.",
@@ -100,10 +112,35 @@ def export(
     from ..data.geometry import parse_size
 
     pixels = parse_size(size)
-    suffix = None if out is None else out.suffix.lower()
-    kind = format_ or (BY_SUFFIX.get(suffix) if out is not None else "onnx")
-    if kind is None or (out is not None and BY_SUFFIX.get(suffix) != kind):
+    kind = _format(out, format_)
+    numbers = _numbers(kind, half, int8=int8, calibrate=calibrate)
+    from ..inference.export import SUFFIXES, Form
+    from ..inference.export import export as write
+    from ..runtime.written import own_files
+
+    form = Form(kind, argmax, dynamic, numbers=numbers, opset=opset)
+    out = out or (cli.folder_of(checkpoint) / "model").with_suffix(SUFFIXES[kind])
+    frames = None if calibrate is None else _calibration_frames(calibrate, int8)
+    also = [out.with_suffix(".bin")] if kind == "openvino" else []
+    with own_files(out, *also):
+        made = write(checkpoint, out, form, size=pixels, frames=frames)
+    _say(out, form, made, looked_at=len(frames or ()))
+
+
+def _format(out: Path | None, asked: Format | None) -> Format:
+    """Return the format by `--format` and the name of `--out`, which must agree."""
+    if out is None:
+        return asked or "onnx"
+    named = BY_SUFFIX.get(out.suffix.lower())
+    if named is None or asked not in (None, named):
         raise UsageError(f"--out {out}: name it *.onnx, *.pt (torchscript) or *.xml (openvino)")
+    return named
+
+
+def _numbers(kind: Format, half: bool, int8: bool, calibrate: str | None) -> Numbers:
+    """Return the numbers of the weights by `--half` and `--int8`, where the format can hold
+    them.
+    """
     if half and int8:
         raise UsageError("--half and --int8: one of them")
     if int8 and (kind != "onnx" or calibrate is None):
@@ -112,36 +149,35 @@ def export(
         )
     if half and kind == "torchscript":
         raise UsageError("--half is for onnx and openvino")
-    from ..inference.export import CALIBRATION, FEW_FRAMES, SUFFIXES, Form
-    from ..inference.export import export as write
-    from ..inference.inputs import different_frames, spread_images
-    from ..runtime.written import own_files
+    return "half" if half else "int8" if int8 else "fp32"
 
-    form = Form(
-        kind, argmax, dynamic, numbers="half" if half else "int8" if int8 else "fp32", opset=opset
-    )
-    out = out or (cli.folder_of(checkpoint) / "model").with_suffix(SUFFIXES[kind])
-    frames = (
-        spread_images(calibrate, CALIBRATION, reporter=Reporter())
-        if calibrate is not None
-        else None
-    )
+
+def _calibration_frames(images: str, int8: bool) -> list[np.ndarray]:
+    """Read the frames for `--int8` and for the comparison; warn where ranges would come from
+    few.
+    """
+    from ..inference.export import CALIBRATION, FEW_FRAMES
+    from ..inference.inputs import different_frames, spread_images
+
+    frames = spread_images(images, CALIBRATION, reporter=Reporter())
     if int8 and (count := different_frames(frames)) < FEW_FRAMES:
         Reporter().warn(
             f"--int8 takes its ranges from {count} different frames: give it {CALIBRATION} like"
             " those it will see"
         )
-    also = [out.with_suffix(".bin")] if kind == "openvino" else []
-    with own_files(out, *also):
-        made = write(checkpoint, out, form, size=pixels, frames=frames)
-    width, height = ("W", "H") if dynamic else made.size
+    return frames
+
+
+def _say(out: Path, form: Form, made: Exported, looked_at: int) -> None:
+    """Print what goes in and comes out, and how near the file is to torch."""
+    width, height = ("W", "H") if form.dynamic else made.size
     results = (
         f"train ids uint8 and entropy [B,{height},{width}]"
-        if argmax
+        if form.argmax
         else f"logits [B,{made.classes},{height},{width}]"
     )
     print(f"{out}: RGB uint8 [B,3,{height},{width}] -> {results}")
-    where = f"{len(frames)} frames" if frames else "noise (--calibrate IMAGES: on real frames)"
+    where = f"{looked_at} frames" if looked_at else "noise (--calibrate IMAGES: on real frames)"
     print(
         f"{100 * made.same:.2f} % of the pixels as by torch, on {where}; logits differ by"
         f" {made.difference:.1e} at most (up to {made.largest:.1f})"

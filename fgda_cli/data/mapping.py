@@ -35,9 +35,7 @@ from .layouts.base import Listing
 from .names import match_names, shown
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from .layouts.base import Listing, Reader
+    from .layouts.base import Reader
 
 MAPPINGS = Path(__file__).parent / "mappings"
 
@@ -214,48 +212,64 @@ def load_mapping(
     colours: dict[tuple[int, int, int], int] = {}
     names: dict[str, int] = {}
     for raw, name in tree.items():
-        if not isinstance(name, (str, type(None))) or name not in (*classes.names, "ignore", None):
-            raise UsageError(
-                f"--mapping {path}: '{name}' is not a class (classes: {', '.join(classes.names)})"
-            )
-        train_id = classes.names.index(name) if name in classes.names else IGNORE_INDEX
+        train_id = _train_id(path, name, classes)
         if by_name:
-            if not isinstance(raw, str):
-                raise UsageError(
-                    f"--mapping {path}: key {raw!r} is not a name, but the labels carry names"
-                )
-            names[raw] = train_id
-        elif (
-            isinstance(raw, tuple) and len(raw) == 3 and all(isinstance(part, int) for part in raw)
-        ):
+            names[_name(path, raw)] = train_id
+        elif _is_colour(raw):
             colours[raw] = train_id
-        elif type(raw) is int:
-            if raw > MAX_ID or raw < -1:
-                raise UsageError(
-                    f"--mapping {path}: id {str(raw)[:20]} is outside 0 to {MAX_ID}, which no label"
-                    " file can hold"
-                )
-            # Cityscapes' -1 stands in no file
-            if raw >= 0:
-                ids[raw] = train_id
-        elif raw in NAMES:
-            if NAMES.index(raw) in tree:
-                raise UsageError(
-                    f"--mapping {path}: '{raw}' stands for id {NAMES.index(raw)}, which is"
-                    " there too"
-                )
-            ids[NAMES.index(raw)] = train_id
         else:
-            if isinstance(raw, str) and re.fullmatch(r"[0-9]{1,5}", raw.strip()):
-                raise UsageError(
-                    f"--mapping {path}: key {raw!r} is a text: write the id {int(raw)} without"
-                    " quotes"
-                )
-            raise UsageError(
-                f"--mapping {path}: key {str(raw)[:40]!r} is neither an id, an [r,g,b] colour nor a"
-                " class name"
-            )
+            ids[_id(path, raw, tree)] = train_id
+    # Cityscapes' -1 stands in no file
+    ids.pop(-1, None)
     return Mapping(classes, ids or None, colours or None, names=names, rest=rest)
+
+
+def _train_id(path: Path, name: Any, classes: ClassSet) -> int:
+    """Return the train id that a line names, by its class or `ignore`. Raises UsageError."""
+    if isinstance(name, str) and name in classes.names:
+        return classes.names.index(name)
+    if name is None or name == "ignore":
+        return IGNORE_INDEX
+    raise UsageError(
+        f"--mapping {path}: '{name}' is not a class (classes: {', '.join(classes.names)})"
+    )
+
+
+def _name(path: Path, raw: Any) -> str:
+    """Return the key of a line as a name that labels carry. Raises UsageError."""
+    if not isinstance(raw, str):
+        raise UsageError(f"--mapping {path}: key {raw!r} is not a name, but the labels carry names")
+    return raw
+
+
+def _is_colour(raw: Any) -> bool:
+    return isinstance(raw, tuple) and len(raw) == 3 and all(isinstance(part, int) for part in raw)
+
+
+def _id(path: Path, raw: Any, tree: dict) -> int:
+    """Return the id that a line's key is, or that it names as Cityscapes does. Raises
+    UsageError.
+    """
+    if type(raw) is int:
+        if raw > MAX_ID or raw < -1:
+            raise UsageError(
+                f"--mapping {path}: id {str(raw)[:20]} is outside 0 to {MAX_ID}, which no label"
+                " file can hold"
+            )
+        return raw
+    if raw in NAMES:
+        named = NAMES.index(raw)
+        if named in tree:
+            raise UsageError(f"--mapping {path}: '{raw}' stands for id {named}, which is there too")
+        return named
+    if isinstance(raw, str) and re.fullmatch(r"[0-9]{1,5}", raw.strip()):
+        raise UsageError(
+            f"--mapping {path}: key {raw!r} is a text: write the id {int(raw)} without quotes"
+        )
+    raise UsageError(
+        f"--mapping {path}: key {str(raw)[:40]!r} is neither an id, an [r,g,b] colour nor a"
+        " class name"
+    )
 
 
 def _without_groups(path: Path, tree: dict) -> dict:
