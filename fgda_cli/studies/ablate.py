@@ -330,53 +330,15 @@ def _read(record: Path) -> dict[str, dict]:
 def _summary(
     preset: str, metric: str, cells: dict[str, dict], by_labels: bool = True
 ) -> dict[str, Any]:
-    rows: list[dict[str, Any]] = []
-    for method in dict.fromkeys(cell["method"] for cell in cells.values()):
-        ours = sorted(
-            (cell for cell in cells.values() if cell["method"] == method),
-            key=lambda cell: cell["seed"],
-        )
-        scores = {
-            cell["seed"]: _score(cell["result"], metric)
-            for cell in ours
-            if cell["result"] is not None
-        }
-        values = list(scores.values())
-        iou = _mean_iou(
-            [cell["result"].get("iou", {}) for cell in ours if cell["result"] is not None]
-        )
-        verdicts = [cell["verdict"] for cell in ours if cell.get("verdict")]
-        paper = ROWS.get(preset, {}).get(method)
-        rows.append(
-            {
-                "method": method,
-                "seeds": scores,
-                "mean": statistics.fmean(values) if values else None,
-                "spread": _spread(values),
-                "labels": Row.recorded(method).labels,
-                "label_free": 0.0 if method == SOURCE_ONLY else _mean_score(verdicts, len(ours)),
-                "verdicts": [verdict["verdict"] for verdict in verdicts],
-                "iou": iou,
-                "paper": paper and paper.miou,
-                "note": _note(paper, [cell["result"] for cell in ours]),
-                "paper_iou": by_name(preset, paper) if paper else {},
-            }
-        )
-    starts = {
-        cell["seed"]: _score(cell["result"], metric)
-        for cell in cells.values()
-        if cell["method"] == SOURCE_ONLY and cell["result"] is not None
-    }
-    for row in rows:
-        row["gain"] = None if row["method"] == SOURCE_ONLY else _paired(row["seeds"], starts)
-    means = {row["method"]: row["mean"] for row in rows}
-    start = means.get(SOURCE_ONLY)
-    most = means.get(ORACLE)
-    if start is not None and most is not None and most != start:
-        for row in rows:
-            row["gap_closed"] = (
-                None if row["mean"] is None else 100 * (row["mean"] - start) / (most - start)
-            )
+    """Return the table of a record's cells: a row a method, its seeds side by side."""
+    by_method: dict[str, list[dict]] = {}
+    for cell in cells.values():
+        by_method.setdefault(cell["method"], []).append(cell)
+    rows = [
+        _row(preset, metric, method, sorted(ours, key=lambda cell: cell["seed"]))
+        for method, ours in by_method.items()
+    ]
+    _add_gains(rows)
     if not by_labels:
         rows.sort(
             key=lambda row: -math.inf if row["label_free"] is None else row["label_free"],
@@ -389,6 +351,50 @@ def _summary(
         "rows": rows,
         "cells": cells,
     }
+
+
+def _row(preset: str, metric: str, method: str, cells: list[dict]) -> dict[str, Any]:
+    """Return the row of a method from its cells, in the order of their seeds; a cell that failed
+    has no result.
+    """
+    done = [cell for cell in cells if cell["result"] is not None]
+    results = [cell["result"] for cell in done]
+    scores = {cell["seed"]: _score(cell["result"], metric) for cell in done}
+    values = list(scores.values())
+    verdicts = [cell["verdict"] for cell in cells if cell.get("verdict")]
+    paper = ROWS.get(preset, {}).get(method)
+    return {
+        "method": method,
+        "seeds": scores,
+        "mean": statistics.fmean(values) if values else None,
+        "spread": _spread(values),
+        "labels": Row.recorded(method).labels,
+        # nothing changed against itself
+        "label_free": 0.0 if method == SOURCE_ONLY else _mean_score(verdicts, len(cells)),
+        "verdicts": [verdict["verdict"] for verdict in verdicts],
+        "iou": _mean_iou([result.get("iou", {}) for result in results]),
+        "paper": paper and paper.miou,
+        "note": _note(paper, [cell["result"] for cell in cells]),
+        "paper_iou": by_name(preset, paper) if paper else {},
+    }
+
+
+def _add_gains(rows: list[dict[str, Any]]) -> None:
+    """Add to each row its gain over source-only, seed by seed, and how much of the distance to the
+    oracle it closed, where these rows are there.
+    """
+    by_method = {row["method"]: row for row in rows}
+    start = by_method.get(SOURCE_ONLY, {"seeds": {}, "mean": None})
+    most = by_method.get(ORACLE, {"mean": None})
+    for row in rows:
+        is_start = row["method"] == SOURCE_ONLY
+        row["gain"] = None if is_start else _paired(row["seeds"], start["seeds"])
+    if start["mean"] is None or most["mean"] is None or most["mean"] == start["mean"]:
+        return
+    whole = most["mean"] - start["mean"]
+    for row in rows:
+        gained = None if row["mean"] is None else row["mean"] - start["mean"]
+        row["gap_closed"] = None if gained is None else 100 * gained / whole
 
 
 def _paired(scores: dict[int, float], starts: dict[int, float]) -> dict[str, float | None] | None:

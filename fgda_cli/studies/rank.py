@@ -5,6 +5,7 @@ frames differ from each other.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -236,45 +237,30 @@ def write_ranking(
     """
     written = check_place(out, kinds)
     written.finish(())
-    order = {one.frame.item.name: number for number, one in enumerate(chosen)}
-    cells: list = [None] * len(chosen)
+    cells: dict[int, tuple] = {}
     scenes: dict[int, Scene] = {}
     writers = [Prelabels(kind, out / kind, classes) for kind in kinds]
-    sources = list(
-        {
-            one.frame.item.path: InputImage(_stem(one.frame.item), one.frame.item.path)
-            for one in chosen
-        }.values()
-    )
-    for chunk in read_chunks(sources, max_pixels=max_pixels, clip=clip):
-        wanted = [
-            (item, image)
-            for item, image in chunk
-            if item.name in order and not isinstance(image, BadFile)
-        ]
-        results = predict_many(model, [image for _, image in wanted], precision)
-        for (item, image), prediction in zip(wanted, results, strict=True):
-            number = order[item.name]
-            one = chosen[number]
-            why = f"unsure {one.uncertainty:.2f} rare {one.rarity:.2f} new {one.novelty:.2f}"
-            cells[number] = (
-                overlay(image, prediction["train_ids"], classes, alpha=0.35),
-                f"{number + 1}  {item.name}",
-                why,
-            )
-            if number < LOOKED_AT:
-                scenes[number] = Scene(image, name=item.name, predictions=[prediction])
-            for writer in writers:
-                writer.add(item.name, _copy_image(item, image, writer), prediction["train_ids"])
-                for path in writer.files[-2:]:
-                    written.done(path.relative_to(out).as_posix())
+    again = _predicted_again(model, chosen, precision=precision, max_pixels=max_pixels, clip=clip)
+    for number, item, image, prediction in again:
+        one = chosen[number]
+        cells[number] = (
+            overlay(image, prediction["train_ids"], classes, alpha=0.35),
+            f"{number + 1}  {item.name}",
+            f"unsure {one.uncertainty:.2f} rare {one.rarity:.2f} new {one.novelty:.2f}",
+        )
+        if number < LOOKED_AT:
+            scenes[number] = Scene(image, name=item.name, predictions=[prediction])
+        for writer in writers:
+            writer.add(item.name, _copy_image(item, image, writer), prediction["train_ids"])
+            # at once: what a stopped ranking wrote is known as ours
+            for path in writer.files[-2:]:
+                written.done(path.relative_to(out).as_posix())
     for writer in writers:
         writer.close()
-    write_image(
-        out / "contact.png", contact_sheet([cell for cell in cells if cell is not None], classes)
+    write_image(out / "contact.png", contact_sheet(_in_order(cells), classes))
+    page = look_page(
+        _in_order(scenes), headings([Path(result["checkpoint"])]), [classes], classes=classes
     )
-    looked_at = [scene for _, scene in sorted(scenes.items())]
-    page = look_page(looked_at, headings([Path(result["checkpoint"])]), [classes], classes=classes)
     write_text(out / "look.html", page)
     write_json(out / "ranking.json", result)
     files = [
@@ -282,6 +268,37 @@ def write_ranking(
         *(path for writer in writers for path in writer.files),
     ]
     written.finish(path.relative_to(out).as_posix() for path in files)
+
+
+def _predicted_again(
+    model: Segmenter,
+    chosen: list[Chosen],
+    precision: Precision,
+    max_pixels: int | None,
+    clip: Clip,
+) -> Iterator[tuple[int, InputImage, np.ndarray, dict[str, np.ndarray]]]:
+    """Yield the chosen frames with their places in the ranking, in the order of their files: read
+    again, because all frames that were looked at do not fit into memory.
+    """
+    order = {one.frame.item.name: number for number, one in enumerate(chosen)}
+    # a video once, whichever of its frames are chosen
+    sources = {
+        one.frame.item.path: InputImage(_stem(one.frame.item), one.frame.item.path)
+        for one in chosen
+    }
+    for chunk in read_chunks([*sources.values()], max_pixels=max_pixels, clip=clip):
+        wanted = [
+            (item, image)
+            for item, image in chunk
+            if item.name in order and not isinstance(image, BadFile)
+        ]
+        results = predict_many(model, [image for _, image in wanted], precision)
+        for (item, image), prediction in zip(wanted, results, strict=True):
+            yield order[item.name], item, image, prediction
+
+
+def _in_order(found: dict[int, Any]) -> list:
+    return [found[number] for number in sorted(found)]
 
 
 SINGLE = ("ranking.json", "contact.png", "look.html")
