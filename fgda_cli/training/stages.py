@@ -19,7 +19,7 @@ from ..methods.registry import method_class
 from ..models import checkpoint
 from ..models.segmenter import Segmenter
 from ..models.tuning import share_frozen, tune
-from ..runtime.devices import make_precision, pick_device, tune_for_training
+from ..runtime.devices import Precision, make_precision, pick_device, tune_for_training
 from ..runtime.distributed import ProcessGroup, join
 from ..runtime.errors import FgdaError, UsageError
 from ..runtime.files import alone_in
@@ -402,45 +402,26 @@ def build(plan: Plan, run: RunFolder, resumed: dict | None) -> TrainState:
     """Return the networks, the method and its optimisers, as they begin; a resumed run's state is
     loaded over them.
     """
-    job = plan.job
     preset = plan.preset
     stage = plan.stage
-    data = plan.data
-    device = plan.device
+    reporter = plan.job.reporter
+    # all that is drawn from here on is drawn in this order
     torch.manual_seed(preset.run.seed)
-    model = checkpoint.build_model(preset.model, len(data.classes))
-    began = None
-    if plan.init is None and resumed is None:
-        say_licence(preset.model, job.reporter)
-    # last.pth holds only what is trained: the rest is loaded from the start
-    if resumed is None or preset.model.tune != "full":
-        began = initialise(model, preset, plan.init, classes=data.classes)
-    tune(model, preset.model)
-    wanted = preset.run.precision
-    begun_in = resumed["train"]["precision"] if resumed else wanted
-    if wanted == "auto":
-        wanted = begun_in
-    elif wanted != begun_in:
-        job.reporter.decide(f"precision {wanted} from here on: the run was begun in {begun_in}")
-    width, height = preset.data.source.crop or preset.data.source.size
-    step = (max(1, stage.batch_size // (stage.accumulate * plan.group.size)), 3, height, width)
-    precision = make_precision(
-        wanted, device, plan.group, model=model, reporter=job.reporter, step=step
-    )
-    if resumed is None and stage.batch_norm == "mixed" and not plan.method.fixed_norms:
-        mix_statistics(precision.to_device(model), stage, plan.samples, reporter=job.reporter)
-    is_fresh = plan.init is None
+    model, began = _network(plan, resumed)
+    precision = _precision(plan, model, resumed)
+    fixed_norms = plan.method.fixed_norms
+    if resumed is None and stage.batch_norm == "mixed" and not fixed_norms:
+        mix_statistics(precision.to_device(model), stage, plan.samples, reporter=reporter)
     say_norms(
         model,
         preset,
         stage,
         stage_name=plan.identity.stage,
-        fresh=is_fresh,
-        fixed=plan.method.fixed_norms,
-        reporter=job.reporter,
+        fresh=plan.init is None,
+        fixed=fixed_norms,
+        reporter=reporter,
     )
     weights = plan.samples.class_weights(preset.data.class_balance)
-    weights = None if weights is None else weights.to(device)
     method = prepare_method(
         plan.method,
         model,
@@ -449,38 +430,84 @@ def build(plan: Plan, run: RunFolder, resumed: dict | None) -> TrainState:
         precision=precision,
         group=plan.group,
         fresh_heads=plan.init is None,
-        class_weights=weights,
+        class_weights=None if weights is None else weights.to(plan.device),
     )
     if preset.run.cache_features:
         model.feature_cache = open_cache(
-            plan.samples, preset, model, network=plan.network, run=run, reporter=job.reporter
+            plan.samples, preset, model, network=plan.network, run=run, reporter=reporter
         )
     state = make_state(method, preset, stage, precision=precision)
     state.began = began
-    twin = partial(imagenet_encoder, preset.model, precision)
+    _before_training(plan, run, method, precision=precision, resumed=resumed is not None)
+    domains = (preset.data.source, preset.data.target)
+    one_size = all(domain.crop or domain.scale == (1.0, 1.0) for domain in domains)
+    tune_for_training(precision, one_size, reporter)
+    if preset.run.compile:
+        model.backbone.compile()
+    return state
+
+
+def _network(plan: Plan, resumed: dict | None) -> tuple[Segmenter, dict[str, torch.Tensor] | None]:
+    """Return the network as the stage begins, and the weights of its start, if it has one."""
+    preset = plan.preset
+    model = checkpoint.build_model(preset.model, len(plan.data.classes))
+    began = None
+    if plan.init is None and resumed is None:
+        say_licence(preset.model, plan.job.reporter)
+    # last.pth holds only what is trained: the rest is loaded from the start
+    if resumed is None or preset.model.tune != "full":
+        began = initialise(model, preset, plan.init, classes=plan.data.classes)
+    tune(model, preset.model)
+    return model, began
+
+
+def _precision(plan: Plan, model: Segmenter, resumed: dict | None) -> Precision:
+    """Return the precision that is asked for; `auto` is that in which a run was begun, or else
+    what is fastest here for this network and step.
+    """
+    preset = plan.preset
+    stage = plan.stage
+    wanted = preset.run.precision
+    if resumed is not None:
+        begun_in = resumed["train"]["precision"]
+        if wanted == "auto":
+            wanted = begun_in
+        elif wanted != begun_in:
+            plan.job.reporter.decide(
+                f"precision {wanted} from here on: the run was begun in {begun_in}"
+            )
+    width, height = preset.data.source.crop or preset.data.source.size
+    images = max(1, stage.batch_size // (stage.accumulate * plan.group.size))
+    return make_precision(
+        wanted,
+        plan.device,
+        plan.group,
+        model=model,
+        reporter=plan.job.reporter,
+        step=(images, 3, height, width),
+    )
+
+
+def _before_training(
+    plan: Plan, run: RunFolder, method: Method, precision: Precision, resumed: bool
+) -> None:
+    """Let the method look at the data, and place the networks that it compares with: what they
+    share with the trained one is held once.
+    """
     offline = OfflineData(
         plan.samples,
         run.folder / "offline",
-        device,
-        reporter=job.reporter,
+        plan.device,
+        reporter=plan.job.reporter,
         process_group=plan.group,
-        iterations=stage.iterations,
-        imagenet_encoder=twin,
-        resumed=resumed is not None,
+        iterations=plan.stage.iterations,
+        imagenet_encoder=partial(imagenet_encoder, plan.preset.model, precision),
+        resumed=resumed,
     )
     method.before_training(offline)
     for module in method.references.values():
         precision.to_device(module).eval().requires_grad_(False)
-        share_frozen(module, model)
-    domains = (preset.data.source, preset.data.target)
-    tune_for_training(
-        precision,
-        all(domain.crop or domain.scale == (1.0, 1.0) for domain in domains),
-        job.reporter,
-    )
-    if preset.run.compile:
-        model.backbone.compile()
-    return state
+        share_frozen(module, method.model)
 
 
 def train(plan: Plan, run: RunFolder, state: TrainState, started: float) -> None:
