@@ -53,13 +53,11 @@ def rank(
     unknown = [kind for kind in kinds if kind not in ("cvat", "coco", "png")]
     if unknown:
         raise UsageError(f"--export {export}: choose from cvat,coco,png")
-    from ..data.labelled_subset import as_known, listed_names
-    from ..data.prelabels import check_names
     from ..data.video import Clip
     from ..inference.inputs import collect
-    from ..inference.predict import fail_on_bad
+    from ..inference.predict import Reading, fail_on_bad
     from ..models.checkpoint import load_model
-    from ..studies.rank import check_place, choose, look, ranking_json, write_ranking
+    from ..studies.rank import Ranking, run_rank
     from ..visual.tables import ranking_table
 
     show = cli.reporter(context)
@@ -72,42 +70,18 @@ def rank(
             "rank reads the chosen frames a second time: name files, not a camera, a stream or"
             " standard input"
         )
-    names = set(listed_names(labelled)) if labelled is not None else set()
-    check_place(out, kinds)
     model, info = load_model(checkpoint)
-    for kind in kinds:
-        check_names(kind, info["classes"])
     how = cli.precision_for(precision, device, show, model=model)
     how.to_device(model)
-    clip = Clip(every)
-    frames, bad = look(
-        model, images, how, reporter=show, threads=workers, max_pixels=max_pixels, clip=clip
-    )
-    shown = {frame.item.name for frame in frames}
-    names = {as_known(name, shown) for name in names}
-    known = [frame for frame in frames if frame.item.name in names]
-    if len(known) < len(names):
-        show.warn(
-            f"{labelled}: {len(names) - len(known)} of {len(names)} names are none of the images"
-        )
-    fresh = [frame for frame in frames if frame.item.name not in names]
-    chosen, passed = choose(fresh, top, known)
-    if len(chosen) < top:
-        show.decide(
-            f"{len(chosen)} frames, not {top}: of {len(fresh)}, {passed} look like another one"
-        )
-    result = ranking_json(checkpoint, chosen, len(frames), passed=passed, classes=info["classes"])
-    write_ranking(
-        out,
+    result, bad = run_rank(
         model,
+        checkpoint,
         info["classes"],
-        chosen=chosen,
-        result=result,
-        kinds=kinds,
+        inputs=images,
+        ranking=Ranking(out, top, kinds, labelled=labelled),
         precision=how,
-        max_pixels=max_pixels,
+        reading=Reading(workers, max_pixels, Clip(every)),
         reporter=show,
-        clip=clip,
     )
     if json is not None:
         cli.emit_json(result, json, show)

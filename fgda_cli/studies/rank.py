@@ -16,12 +16,13 @@ from torch import Tensor
 
 from ..data.classes import ClassSet
 from ..data.images import BadFile, difference_hash, look_alike, visible_files, write_image
-from ..data.prelabels import Prelabels
-from ..data.video import Clip, frame_count
+from ..data.labelled_subset import as_known, listed_names
+from ..data.prelabels import Prelabels, check_names
+from ..data.video import frame_count
 from ..inference.evaluate import headings
 from ..inference.inputs import InputImage, read_chunks, readable
 from ..inference.pipeline import batched, images_per_batch
-from ..inference.predict import network_size, predict_many
+from ..inference.predict import Reading, network_size, predict_many
 from ..inference.tta import batch_of, forward
 from ..losses import entropy_map
 from ..models.segmenter import Segmenter
@@ -68,23 +69,83 @@ class Chosen:
     novelty: float
 
 
+@dataclass(frozen=True)
+class Ranking:
+    """What `fgda rank` is asked for: how many frames, which kinds of pre-labels, where to, and the
+    file that lists frames which are labelled already.
+    """
+
+    out: Path
+    top: int = 50
+    kinds: tuple[str, ...] = ()
+    labelled: Path | None = None
+
+
+def run_rank(
+    model: Segmenter,
+    checkpoint: Path,
+    classes: ClassSet,
+    inputs: list[InputImage],
+    ranking: Ranking,
+    precision: Precision,
+    reading: Reading = Reading(),
+    reporter: Reporter = Reporter(quiet=True),
+) -> tuple[dict[str, Any], int]:
+    """Look at all frames, choose, and write the ranking; return it as JSON, and how many inputs
+    could not be read. Raises UsageError and FgdaError before any frame is looked at.
+    """
+    names = set() if ranking.labelled is None else set(listed_names(ranking.labelled))
+    check_place(ranking.out, ranking.kinds)
+    for kind in ranking.kinds:
+        check_names(kind, classes)
+    frames, bad = look(model, inputs, precision, reporter=reporter, reading=reading)
+    shown = {frame.item.name for frame in frames}
+    names = {as_known(name, shown) for name in names}
+    known = [frame for frame in frames if frame.item.name in names]
+    if len(known) < len(names):
+        reporter.warn(
+            f"{ranking.labelled}: {len(names) - len(known)} of {len(names)} names are none of the"
+            " images"
+        )
+    fresh = [frame for frame in frames if frame.item.name not in names]
+    chosen, passed = choose(fresh, ranking.top, known)
+    if len(chosen) < ranking.top:
+        reporter.decide(
+            f"{len(chosen)} frames, not {ranking.top}: of {len(fresh)}, {passed} look like another"
+            " one"
+        )
+    result = ranking_json(checkpoint, chosen, len(frames), passed=passed, classes=classes)
+    write_ranking(
+        ranking,
+        model,
+        classes,
+        chosen=chosen,
+        result=result,
+        precision=precision,
+        reading=reading,
+    )
+    return result, bad
+
+
 def look(
     model: Segmenter,
     inputs: list[InputImage],
     precision: Precision,
     reporter: Reporter,
-    threads: int | None = None,
-    max_pixels: int | None = None,
-    clip: Clip = Clip(),
+    reading: Reading = Reading(),
 ) -> tuple[list[Looked], int]:
-    """Return every frame that can be read, of videos those that `clip` takes, and how many cannot;
-    memory holds a few numbers a frame.
+    """Return every frame that can be read, of videos those that `reading.clip` takes, and how many
+    cannot; memory holds a few numbers a frame.
     """
     frames: list[Looked] = []
     bad = 0
-    total = sum((frame_count(item.source, clip) or 1) if item.is_video else 1 for item in inputs)
+    total = sum(
+        (frame_count(item.source, reading.clip) or 1) if item.is_video else 1 for item in inputs
+    )
     with reporter.progress("rank", total) as advance:
-        for chunk in read_chunks(inputs, threads, max_pixels=max_pixels, clip=clip):
+        for chunk in read_chunks(
+            inputs, reading.threads, max_pixels=reading.max_pixels, clip=reading.clip
+        ):
             good, unread = readable(chunk, reporter)
             bad += unread
             frames += _look_at(model, good, precision)
@@ -218,16 +279,13 @@ def ranking_json(
 
 
 def write_ranking(
-    out: Path,
+    ranking: Ranking,
     model: Segmenter,
     classes: ClassSet,
     chosen: list[Chosen],
     result: dict[str, Any],
-    kinds: tuple[str, ...],
     precision: Precision,
-    max_pixels: int | None = None,
-    reporter: Reporter = Reporter(quiet=True),
-    clip: Clip = Clip(),
+    reading: Reading = Reading(),
 ) -> None:
     """Write `ranking.json`, `contact.png`, `look.html`, and a folder with images for each kind of
     pre-labels.
@@ -235,12 +293,13 @@ def write_ranking(
     What an earlier ranking wrote there is deleted, unless a person changed it since: see
     `check_place`.
     """
-    written = check_place(out, kinds)
+    out = ranking.out
+    written = check_place(out, ranking.kinds)
     written.finish(())
     cells: dict[int, tuple] = {}
     scenes: dict[int, Scene] = {}
-    writers = [Prelabels(kind, out / kind, classes) for kind in kinds]
-    again = _predicted_again(model, chosen, precision=precision, max_pixels=max_pixels, clip=clip)
+    writers = [Prelabels(kind, out / kind, classes) for kind in ranking.kinds]
+    again = _predicted_again(model, chosen, precision=precision, reading=reading)
     for number, item, image, prediction in again:
         one = chosen[number]
         cells[number] = (
@@ -271,11 +330,7 @@ def write_ranking(
 
 
 def _predicted_again(
-    model: Segmenter,
-    chosen: list[Chosen],
-    precision: Precision,
-    max_pixels: int | None,
-    clip: Clip,
+    model: Segmenter, chosen: list[Chosen], precision: Precision, reading: Reading
 ) -> Iterator[tuple[int, InputImage, np.ndarray, dict[str, np.ndarray]]]:
     """Yield the chosen frames with their places in the ranking, in the order of their files: read
     again, because all frames that were looked at do not fit into memory.
@@ -286,7 +341,7 @@ def _predicted_again(
         one.frame.item.path: InputImage(_stem(one.frame.item), one.frame.item.path)
         for one in chosen
     }
-    for chunk in read_chunks([*sources.values()], max_pixels=max_pixels, clip=clip):
+    for chunk in read_chunks([*sources.values()], max_pixels=reading.max_pixels, clip=reading.clip):
         wanted = [
             (item, image)
             for item, image in chunk
