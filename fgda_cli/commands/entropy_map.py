@@ -70,4 +70,4 @@ def entropy_map(
         write.written.done("entropy.json")
     average = f", mean entropy {sum(means.values()) / len(means):.3f}" if means else ""
     print(f"{out}: {len(means)} maps{average}")
-    fail_on_bad(counts.bad, len(images))
+    fail_on_bad(counts.bad, counts.given)

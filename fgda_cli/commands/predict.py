@@ -99,14 +99,12 @@ def predict(
         raise UsageError(f"--save {save}: choose from {','.join(KINDS)},video")
     together = tuple(beside or ())
     cli.check_checkpoints([checkpoint, *together])
-    from ..data.video import Clip, library, parse_time
+    from ..data.video import Clip, parse_time
     from ..inference.evaluate import networks_beside
     from ..inference.inputs import collect
-    from ..inference.outputs import Ids, Pictures, Videos, hash_of_options, remaining
-    from ..inference.predict import Reading, fail_on_bad, predict_inputs
+    from ..inference.predict import Reading, fail_on_bad
+    from ..inference.predict_files import Results, predict_files
     from ..models.checkpoint import load_model
-    from ..runtime.distributed import join
-    from ..runtime.written import Written, planned
 
     clip = Clip(
         every,
@@ -124,51 +122,17 @@ def predict(
     tta = cli.views(flip, scale, sliding, overlap=overlap, blend=blend)
     how.to_device(model)
     others = networks_beside(checkpoint, model, info, together, precision=how)
-    stills = tuple(kind for kind in kinds if kind != "video")
-    process_group = join(how.device)
-    if "video" in kinds:
-        library("--save video")
-        check_videos(images, out, stills)
-    made_by = hash_of_options([checkpoint, *together], tta, ids, how)
-    if skip_existing:
-        left, otherwise = remaining(images, stills, Written(out), made_by)
-        show.decide(f"{len(images) - len(left)} images have results already")
-        if otherwise:
-            show.decide(
-                f"{otherwise} have results of another checkpoint, of other options or of an image"
-                " that has changed: they are predicted again"
-            )
-        images = left
-    names = Pictures.names(images, stills)
-    if "video" in kinds:
-        names += [f"{item.name}.mp4" for item in images if item.is_video]
-    written = planned(out, names, process_group)
-    pictures = Pictures(
-        out,
-        info["classes"],
-        stills,
-        ids=Ids(ids, info["classes"]),
-        written=written,
-        made_by=made_by,
-    )
-    if "ids" in kinds and pictures.ids.note():
-        show.decide(pictures.ids.note())
-    write = Videos(pictures, video) if "video" in kinds else pictures
-    if process_group.is_first:
-        pictures.write_legend()
-    reading = Reading(workers, max_pixels, clip)
-    with_entropy = "video" in kinds and video == "side"
-    counts = predict_inputs(
+    counts = predict_files(
         model,
-        images,
-        how,
-        reporter=show,
-        write=write,
+        info["classes"],
+        [checkpoint, *together],
+        inputs=images,
+        results=Results(out, kinds, video, ids=ids, skip_existing=skip_existing),
+        precision=how,
         tta=tta,
-        reading=reading,
-        process_group=process_group,
-        with_entropy=with_entropy,
+        reading=Reading(workers, max_pixels, clip),
         others=others,
+        reporter=show,
     )
     print(
         f"{out}: {counts.done} predicted"
@@ -176,7 +140,7 @@ def predict(
     )
     if "color" in kinds or "overlay" in kinds:
         print(f"{_most(counts.pixels, info['classes'].names)}; colours: {out / 'legend.png'}")
-    fail_on_bad(counts.bad, len(images))
+    fail_on_bad(counts.bad, counts.given)
 
 
 def _most(pixels: tuple[int, ...], names: tuple[str, ...]) -> str:
@@ -189,15 +153,3 @@ def _most(pixels: tuple[int, ...], names: tuple[str, ...]) -> str:
 
 # classes that a prediction's last line names
 SHOWN = 5
-
-
-def check_videos(inputs, out: Path, stills) -> None:
-    """Check `--save video`. Raises UsageError when no input is a video, or when an output would
-    overwrite one.
-    """
-    videos = [item for item in inputs if item.is_video]
-    if not videos and not stills:
-        raise UsageError("--save video: none of the inputs is a video")
-    for item in videos:
-        if item.stream is None and (out / f"{item.name}.mp4").resolve() == item.path.resolve():
-            raise UsageError(f"--out {out}: the result would overwrite the input {item.path}")

@@ -103,12 +103,13 @@ def predict_many(
 
 
 class Counts(NamedTuple):
-    """Numbers of images and frames predicted, of inputs that could not be read, and of predicted
-    pixels by train id.
+    """Numbers of images and frames predicted, of inputs that could not be read, of all inputs, and
+    of predicted pixels by train id.
     """
 
     done: int
     bad: int
+    given: int
     pixels: tuple[int, ...] = ()
 
 
@@ -179,7 +180,7 @@ def predict_inputs(
                     advance(len(chunk), clock(len(chunk)))
     numbers = torch.tensor([done, bad, *pixels.tolist()], device=precision.device)
     done, bad, *by_class = process_group.sum(numbers).tolist()
-    return Counts(done, bad, tuple(by_class))
+    return Counts(done, bad, len(inputs), tuple(by_class))
 
 
 def _one_by_one(inputs: list[InputImage], process_group: ProcessGroup) -> list[list[InputImage]]:
