@@ -6,10 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..metrics import MEANS
 from .tables import show, show_interval, under
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 @dataclass(frozen=True)
@@ -94,9 +97,16 @@ def _beside(headings: list[str], results: list[dict[str, Any]], means: bool):
     for name in dict.fromkeys(name for result in results for name in result["classes"]):
         more = (column.of_class(name) for column in columns)
         table.add_row(name, *(show(result["iou"].get(name)) for result in results), *more)
-    if not means:
-        return table
-    table.add_section()
+    if means:
+        table.add_section()
+        _add_means(table, results, columns, is_alone)
+    return table
+
+
+def _add_means(
+    table: Table, results: list[dict[str, Any]], columns: list[Column], is_alone: bool
+) -> None:
+    """Add the rows below the classes: mIoU and other means that any result has."""
     if any("shared" in result for result in results):
         count = len(results[0]["shared"]["classes"])
         table.add_row(
@@ -117,7 +127,6 @@ def _beside(headings: list[str], results: list[dict[str, Any]], means: bool):
     for label, value in _extra_means(results):
         if not is_alone or label == "calibration error":
             table.add_row(label, *(value(result) for result in results))
-    return table
 
 
 def _extra_means(results: list[dict[str, Any]]):
