@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -218,53 +219,69 @@ def _from_container(source: str, clip: Clip, notice: Notice) -> Reader:
     Packets that cannot be decoded are passed over, so that a hole costs its own frames alone.
     """
     av = library("reading videos")
-    count = holes = 0
+    so_far = _SoFar(notice)
     try:
         with _opened(av, source) as container:
             stream = _chosen(av, source, container, clip=clip, notice=notice)
             rate = float(stream.average_rate or 0)
             rate = rate if 0.1 < rate < 1000 else USUAL_RATE
-            first = None
-            size = None
             for packet in container.demux(stream):
                 try:
                     frames = packet.decode()
                 except av.FFmpegError:
-                    holes += 1
+                    so_far.holes += 1
                     continue
                 for frame in frames:
-                    count += 1
-                    first = frame.time if first is None else first
-                    seconds = None if frame.time is None or first is None else frame.time - first
-                    if size is not None and size != (frame.width, frame.height):
-                        notice(
-                            Noticed(
-                                "its frames change from {}x{} to {}x{}".format(
-                                    *size, frame.width, frame.height
-                                )
-                            )
-                        )
-                    size = (frame.width, frame.height)
-                    yield (
-                        seconds,
-                        lambda frame=frame: _upright(frame, stream.sample_aspect_ratio),
-                        rate,
-                    )
+                    seconds = so_far.add(frame)
+                    yield seconds, partial(_upright, frame, stream.sample_aspect_ratio), rate
             expected = stream.frames
     except av.FFmpegError as error:
         reason = without_secrets(getattr(error, "strerror", None) or str(error))
-        if count:
-            raise CutShort(f"{count} frames can be read, then no more ({reason})") from None
+        if so_far.count:
+            raise CutShort(f"{so_far.count} frames can be read, then no more ({reason})") from None
         raise BadFile(f"no video that can be read ({reason})") from None
     except UnicodeEncodeError:
         raise BadFile("a video whose name is not UTF-8 cannot be opened: rename it") from None
-    if count < expected - max(1, MISSING * expected):
-        raise CutShort(
-            f"{count} of the {expected} frames that its header counts can be read: the file is"
-            " damaged or cut short"
-        )
-    if holes and count:
-        raise CutShort(f"{count} frames can be read, {holes} parts of the video are damaged")
+    so_far.check(expected)
+
+
+@dataclass
+class _SoFar:
+    """What has been read of a container."""
+
+    notice: Notice
+    count: int = 0
+    # parts that could not be decoded
+    holes: int = 0
+    # time of the first frame, seconds
+    first: float | None = None
+    # of the last frame: width, height
+    size: tuple[int, int] | None = None
+
+    def add(self, frame: Any) -> float | None:
+        """Count a frame; return its seconds since the first one, where both have a time."""
+        self.count += 1
+        size = (frame.width, frame.height)
+        if self.size not in (None, size):
+            self.notice(Noticed("its frames change from {}x{} to {}x{}".format(*self.size, *size)))
+        self.size = size
+        if self.first is None:
+            self.first = frame.time
+        return None if frame.time is None or self.first is None else frame.time - self.first
+
+    def check(self, expected: int) -> None:
+        """Raise CutShort at the end, where frames are missing that the header counts, or parts were
+        damaged.
+        """
+        if self.count < expected - max(1, MISSING * expected):
+            raise CutShort(
+                f"{self.count} of the {expected} frames that its header counts can be read: the"
+                " file is damaged or cut short"
+            )
+        if self.holes and self.count:
+            raise CutShort(
+                f"{self.count} frames can be read, {self.holes} parts of the video are damaged"
+            )
 
 
 @contextmanager
