@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..data.geometry import InputRule
 from ..losses import entropy_map, upsample
 from ..models.checkpoint import load_model
 from ..models.exported import KEY, VERSION
@@ -60,11 +61,13 @@ class Form:
 
 
 class Exported(NamedTuple):
-    """Result of an export: its size, the largest difference of its coarse logits from torch's, the
-    share of pixels of the same class, and the median seconds an image on this processor.
+    """Result of an export: its size and the rule of its network, the largest difference of its
+    coarse logits from torch's, the share of pixels of the same class, and the median seconds an
+    image on this processor.
     """
 
     size: tuple[int, int]
+    rule: InputRule
     classes: int
     difference: float
     largest: float
@@ -159,7 +162,7 @@ def export(
         with whole_files(*targets) as partials:
             for file, partial in zip(made, partials, strict=True):
                 file.replace(partial)
-    return Exported((width, height), model.num_classes, *apart, seconds=seconds)
+    return Exported((width, height), info["input"], model.num_classes, *apart, seconds=seconds)
 
 
 @contextlib.contextmanager

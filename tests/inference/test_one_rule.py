@@ -128,6 +128,12 @@ def test_whole_frames_enter_as_large_as_the_rows_that_were_trained_on(
     done = fgda("predict", tmp_path / "rows.pth", photos / "i", "--out", tmp_path / "p")
     assert done.returncode == 0, done.stderr
     assert "trained on rows 20 to 80 % of each frame: whole frames enter at 64x56" in done.stderr
+    # a file of one size says which part of a frame it is for
+    done = fgda("export", tmp_path / "rows.pth", "--out", tmp_path / "rows.pt")
+    assert done.returncode == 0, done.stderr
+    assert "of each frame: it takes these; --size 64x56 takes whole frames" in done.stdout
+    done = fgda("export", tmp_path / "rows.pth", "--size", "64x56", "--out", tmp_path / "all.pt")
+    assert done.returncode == 0 and "of each frame" not in done.stdout, done.stderr
 
 
 def test_a_squeezed_target_is_squeezed_alike_later(photos, tiny_preset):
