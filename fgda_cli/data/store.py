@@ -320,18 +320,17 @@ def contents_hash(domains: list[tuple[AnyDataset | None, list[Item]]]) -> str:
     return digest.hexdigest()[:16]
 
 
-def rows_of(dataset: AnyDataset, split: str) -> tuple[float, float] | None:
+def rows_of(dataset: AnyDataset, split: str) -> list[tuple[float, float] | None]:
     """Return the rows that a split keeps of each frame (`prepare --rows`), in percent of the
-    height; None for whole frames, and where the parts of a domain keep different ones.
+    height, None for whole frames; several where the parts of a domain keep different ones.
     """
     parts = dataset.parts if isinstance(dataset, JoinedDataset) else [dataset]
-    found = {
-        tuple(part.made_from(split).get("options", {}).get("rows") or ())
+    found = (
+        tuple(part.made_from(split).get("options", {}).get("rows") or ()) or None
         for part in parts
         if split in part.splits()
-    }
-    rows = found.pop() if len(found) == 1 else ()
-    return rows or None
+    )
+    return list(dict.fromkeys(found))
 
 
 def typical_size(items: list[Item]) -> tuple[int, int]:

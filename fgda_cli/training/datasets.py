@@ -129,15 +129,17 @@ def _warn_of_other_rows(
     """Warn where the target is trained on other rows of its frames than are evaluated."""
     trained = rows_of(target, "train")
     evaluated = rows_of(evaluation, split)
-    if trained != evaluated:
+    if not set(evaluated) <= set(trained):
         reporter.warn(
             f"{target.name} is trained on {_rows_in_words(trained)}, and {evaluation.name} /"
             f" {split} evaluated on {_rows_in_words(evaluated)}: prepare both alike"
         )
 
 
-def _rows_in_words(rows: tuple[float, float] | None) -> str:
-    return "whole frames" if rows is None else "rows {:g} to {:g} %".format(*rows)
+def _rows_in_words(found: list[tuple[float, float] | None]) -> str:
+    return " and ".join(
+        "whole frames" if rows is None else "rows {:g} to {:g} %".format(*rows) for rows in found
+    )
 
 
 def _check_roles(data: Data) -> None:
@@ -197,7 +199,8 @@ def make_rule(
         return InputRule(wanted.size)
     like = typical_size(seen[0].items(seen[1]))
     trained_on = None if same_aspect(like, wanted.size) else like
-    return InputRule(wanted.size, trained_on, rows=rows_of(*seen))
+    rows = rows_of(*seen)
+    return InputRule(wanted.size, trained_on, rows=rows[0] if len(rows) == 1 else None)
 
 
 def _labelled(

@@ -68,6 +68,8 @@ def test_other_rows_of_the_frames_in_validation_are_warned_of(
 
     monkeypatch.setattr(PreparedDataset, "made_from", made_from)
     assert warning in said()
+    # a part of the domain is trained on whole frames too
+    assert "prepare both alike" not in said(f"data.target.dataset=[{STREET},{GAME}]")
 
 
 def test_data_sets_that_share_nothing_are_not_mentioned(said):
