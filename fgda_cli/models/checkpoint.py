@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ..data.classes import ClassSet
 from ..data.geometry import InputRule
@@ -161,6 +162,39 @@ def build_model(settings: Model, num_classes: int) -> Segmenter:
         raise UsageError(f"model.backbone: {error}") from None
 
 
+class _Unfilled(TorchFunctionMode):
+    """Inside, layers are made with whatever their memory holds in place of random weights, which
+    take longer than loading those that replace them.
+
+    Whole functions of nn.init alone: an encoder may draw a tensor's values by itself until they
+    please it.
+    """
+
+    FILLS = frozenset(
+        {
+            nn.init.uniform_,
+            nn.init.normal_,
+            nn.init.trunc_normal_,
+            nn.init.kaiming_uniform_,
+            nn.init.kaiming_normal_,
+            nn.init.xavier_uniform_,
+            nn.init.xavier_normal_,
+        }
+    )
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func in self.FILLS:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
+def build_to_load(settings: Model, num_classes: int) -> Segmenter:
+    """Return a network all of whose weights are loaded next; nothing is drawn at random."""
+    with _Unfilled():
+        return build_model(settings, num_classes)
+
+
 def input_rule(content: dict[str, Any]) -> InputRule:
     """Return the checkpoint's input rule. Raises ValueError or KeyError for one that is damaged."""
     return InputRule.from_json(content["input"])
@@ -174,7 +208,7 @@ def restore_model(content: dict[str, Any], path: Path) -> Segmenter:
         # Names and shapes are compared before a network that a damaged file describes takes memory.
         with torch.device("meta"):
             _check_shapes(content["model"], build_model(settings, len(classes)).state_dict())
-        model = build_model(settings, len(classes))
+        model = build_to_load(settings, len(classes))
         if any(tensor.is_complex() for tensor in content["model"].values()):
             raise ValueError("complex weights")
         check_finite(content["model"], str(path))

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from ..data.geometry import InputRule
 from ..models import checkpoint, zoo
-from ..models.checkpoint import build_model
+from ..models.checkpoint import build_to_load
 from ..models.foreign import read_foreign
 from ..models.zoo import Published
 from ..presets import load_preset
@@ -38,7 +38,7 @@ def import_checkpoint(
     preset = load_preset(
         PRESET, [f"model.{key}={str(value).lower()}" for key, value in foreign.model_keys.items()]
     )
-    model = build_model(preset.model, len(foreign.classes))
+    model = build_to_load(preset.model, len(foreign.classes))
     state = foreign.state
     wanted = {key for key in model.state_dict() if not key.startswith("normalise.")}
     absent, unexpected = (
