@@ -18,7 +18,7 @@ from typer.core import TyperCommand
 from typer.models import ArgumentInfo, OptionInfo
 
 from ..runtime.distributed import ranks
-from ..runtime.errors import FgdaError, UsageError
+from ..runtime.errors import FgdaError, Terminated, UsageError
 from ..runtime.reporter import Reporter, tell
 
 # commands that torchrun may start
@@ -421,7 +421,7 @@ def report(error: BaseException) -> int:
 
 
 def describe(error: BaseException) -> tuple[int, str]:
-    if isinstance(error, FgdaError):
+    if isinstance(error, (FgdaError, Terminated)):
         return error.exit_code, str(error)
     if isinstance(error, KeyboardInterrupt):
         return 130, "stopped"
@@ -450,6 +450,4 @@ def describe(error: BaseException) -> tuple[int, str]:
 
 def terminate(signum, _frame):
     """Handle SIGTERM and SIGHUP outside training, where nothing needs to be saved."""
-    from ..runtime.errors import Stopped
-
-    raise Stopped(signum, "terminated" if signum == signal.SIGTERM else "the terminal is gone")
+    raise Terminated(signum, "terminated" if signum == signal.SIGTERM else "the terminal is gone")

@@ -18,7 +18,7 @@ from ..data.video import Clip, frame_count
 from ..models.segmenter import Segmenter
 from ..runtime.devices import Precision
 from ..runtime.distributed import ProcessGroup
-from ..runtime.errors import FgdaError, Stopped
+from ..runtime.errors import FgdaError, Terminated
 from ..runtime.reporter import Reporter
 from .inputs import InputImage, read_chunks, readable
 from .pipeline import batched, images_per_batch, share, write_behind
@@ -208,7 +208,7 @@ def _finished(frames: list[InputImage], write: Callable) -> Iterator[None]:
         if (
             video is not None
             and video.stream is not None
-            and isinstance(error, (KeyboardInterrupt, Stopped))
+            and isinstance(error, (KeyboardInterrupt, Terminated))
         ):
             write.finish(video.name)
         elif video is not None:

@@ -21,3 +21,15 @@ class Stopped(FgdaError):
     def __init__(self, signum: int, message: str):
         super().__init__(message)
         self.exit_code = 128 + signum
+
+
+class Terminated(BaseException):
+    """SIGTERM or SIGHUP ended the work wherever it was.
+
+    As KeyboardInterrupt it is no Exception: it comes in the middle of anything, and whoever catches
+    what is wrong with a file would take the signal for that, and go on with the next one.
+    """
+
+    def __init__(self, signum: int, message: str):
+        super().__init__(message)
+        self.exit_code = 128 + signum

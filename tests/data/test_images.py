@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from fgda_cli.data import layouts
+from fgda_cli.data import images, layouts
 from fgda_cli.data.formats import read_label_values
 from fgda_cli.data.images import BadFile, apart, image_files, read_rgb, visible_files, write_image
 from fgda_cli.data.layouts import folder
@@ -149,3 +151,33 @@ def test_smaller_copies_and_masks_in_a_tiff_are_no_pictures_of_their_own(tmp_pat
         assert image.n_frames == 2
     assert np.array_equal(read_rgb(tmp_path / "overviews.tif"), pixels)
     assert np.array_equal(read_label_values(tmp_path / "overviews.tif"), pixels)
+
+
+def test_a_signal_while_a_file_is_read_is_not_that_files_fault(tmp_path, monkeypatch):
+    """SIGTERM had been reported as an unreadable image, and preparation went on."""
+    for name in "abc":
+        picture(tmp_path / f"raw/{name}.png")
+    original = images.open_image
+
+    def open_image(path, *rest):
+        if path.name == "b.png":
+            signal.raise_signal(signal.SIGTERM)
+        return original(path, *rest)
+
+    monkeypatch.setattr(images, "open_image", open_image)
+    done = fgda(
+        "prepare",
+        "folder",
+        "--images",
+        tmp_path / "raw",
+        "--size",
+        "64x32",
+        "--name",
+        "mine",
+        "--workers",
+        1,
+        "--data-root",
+        tmp_path / "data",
+    )
+    assert done.returncode == 143 and "fgda: terminated" in done.stderr
+    assert "b.png" not in done.stderr and not (tmp_path / "data/mine/manifest.json").exists()
