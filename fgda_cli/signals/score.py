@@ -34,6 +34,9 @@ FITTED_ON = 40
 SMALL = 1.0
 # probabilities from which the sign of a change, or that it is small, is told; below: "cannot tell"
 SURE = 0.7
+# The most that a sign is said to be sure: of the runs judged after the fit 34 of 36 were right, and
+# one of the two others had a score of -6.8, which a normal distribution excludes.
+MOST_SURE = 0.95
 LIKELY = 0.5
 # share of its former diversity below which a network counts as collapsed
 FEWER = 0.65
@@ -124,7 +127,7 @@ def verdict_on(before: Observed, after: Observed, names: tuple[str, ...]) -> Ver
         confidence = _within(value, 3.0, spread)
         kind = "no clear change" if confidence >= LIKELY else "cannot tell"
     else:
-        confidence = max(below, 1 - below)
+        confidence = min(max(below, 1 - below), MOST_SURE)
         kind = (
             "cannot tell"
             if confidence < SURE

@@ -217,6 +217,8 @@ def test_verdicts_and_how_sure_they_are():
         and "cannot tell" in unclear.in_words()
     )
     assert verdict_on(seen(), seen(steady=0.75), NAMES).confidence > better.confidence
+    # however large the score is
+    assert verdict_on(seen(), seen(steady=0.99), NAMES).confidence == 0.95
     same = verdict_on(seen(), seen(), NAMES)
     assert same.kind == "no clear change" and same.score == 0 and 0.7 < same.confidence < 0.8
     assert "sure that mIoU moved by less than 3 points" in same.in_words()
