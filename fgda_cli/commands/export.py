@@ -178,10 +178,8 @@ def _say(out: Path, form: Form, made: Exported, looked_at: int) -> None:
     )
     print(f"{out}: RGB uint8 [B,3,{height},{width}] -> {results}")
     if made.rule.rows is not None and made.size == made.rule.size:
-        print(
-            "trained on rows {:g} to {:g} % of each frame: it takes these; --size {}x{} takes whole"
-            " frames".format(*made.rule.rows, *made.rule.whole_size)
-        )
+        whole = "{}x{}".format(*made.rule.whole_size)
+        print(f"{made.rule.rows_in_words()}: it takes these; --size {whole} takes whole frames")
     where = f"{looked_at} frames" if looked_at else "noise (--calibrate IMAGES: on real frames)"
     print(
         f"{100 * made.same:.2f} % of the pixels as by torch, on {where}; logits differ by"

@@ -57,7 +57,7 @@ def rank(
     from ..inference.inputs import collect
     from ..inference.predict import Reading, fail_on_bad
     from ..models.checkpoint import load_model
-    from ..studies.rank import Ranking, run_rank
+    from ..studies.rank import plan_ranking, run_rank
     from ..visual.tables import ranking_table
 
     show = cli.reporter(context)
@@ -70,6 +70,7 @@ def rank(
             "rank reads the chosen frames a second time: name files, not a camera, a stream or"
             " standard input"
         )
+    ranking = plan_ranking(out, top, kinds, labelled)
     model, info = load_model(checkpoint)
     how = cli.precision_for(precision, device, show, model=model)
     how.to_device(model)
@@ -78,7 +79,7 @@ def rank(
         checkpoint,
         info["classes"],
         inputs=images,
-        ranking=Ranking(out, top, kinds, labelled=labelled),
+        ranking=ranking,
         precision=how,
         reading=Reading(workers, max_pixels, Clip(every)),
         reporter=show,

@@ -127,6 +127,10 @@ class InputRule:
         width, height = self._whole(self.size)
         return width, max(32, round(height / 8) * 8)
 
+    def rows_in_words(self) -> str:
+        """Return what a network with `rows` was trained on, as messages begin."""
+        return "trained on rows {:g} to {:g} % of each frame".format(*self.rows)
+
     def _whole(self, part: Size | None) -> tuple[int, float]:
         """Width and height of a frame, given those of its rows (None: of `size`)."""
         width, height = part or self.size

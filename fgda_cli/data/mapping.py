@@ -303,7 +303,7 @@ def _rest(path: Path, tree: dict, classes: ClassSet) -> int | None:
             f"--mapping {path}: rest: '{name}' is not a class (classes:"
             f" {', '.join(classes.names)}), and not `ignore`"
         )
-    return classes.names.index(name) if name in classes.names else IGNORE_INDEX
+    return _train_id(path, name, classes)
 
 
 def mapping_names() -> list[str]:

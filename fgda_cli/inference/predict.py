@@ -144,9 +144,10 @@ def predict_inputs(
     """
     rule = model.input_rule
     if rule is not None and rule.rows is not None:
+        size = "{}x{}".format(*rule.whole_size)
         reporter.decide(
-            "trained on rows {:g} to {:g} % of each frame: whole frames enter at {}x{}, what they"
-            " show as large as in training".format(*rule.rows, *rule.whole_size)
+            f"{rule.rows_in_words()}: whole frames enter at {size}, what they show as large as in"
+            " training"
         )
     done = 0
     bad = 0

@@ -26,7 +26,7 @@ class Results:
     """
 
     out: Path
-    kinds: tuple[str, ...] = ("color", "ids", "overlay")
+    kinds: tuple[str, ...]
     video: str = "overlay"
     ids: str = "train"
     skip_existing: bool = False

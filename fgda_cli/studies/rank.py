@@ -71,14 +71,26 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Ranking:
-    """What `fgda rank` is asked for: how many frames, which kinds of pre-labels, where to, and the
-    file that lists frames which are labelled already.
+    """What `fgda rank` is asked for: where to, how many frames, which kinds of pre-labels, and the
+    file that lists frames which are labelled already, with their names.
     """
 
     out: Path
-    top: int = 50
-    kinds: tuple[str, ...] = ()
-    labelled: Path | None = None
+    top: int
+    kinds: tuple[str, ...]
+    labelled: Path | None
+    names: frozenset[str]
+
+
+def plan_ranking(
+    out: Path, top: int, kinds: tuple[str, ...] = (), labelled: Path | None = None
+) -> Ranking:
+    """Return what is asked for. Raises UsageError and FgdaError for a folder that holds files of a
+    person, and for a list that cannot be read.
+    """
+    names = frozenset() if labelled is None else frozenset(listed_names(labelled))
+    check_place(out, kinds)
+    return Ranking(out, top, kinds, labelled=labelled, names=names)
 
 
 def run_rank(
@@ -92,15 +104,13 @@ def run_rank(
     reporter: Reporter = Reporter(quiet=True),
 ) -> tuple[dict[str, Any], int]:
     """Look at all frames, choose, and write the ranking; return it as JSON, and how many inputs
-    could not be read. Raises UsageError and FgdaError before any frame is looked at.
+    could not be read. Raises UsageError for class names that a kind of pre-labels cannot hold.
     """
-    names = set() if ranking.labelled is None else set(listed_names(ranking.labelled))
-    check_place(ranking.out, ranking.kinds)
     for kind in ranking.kinds:
         check_names(kind, classes)
     frames, bad = look(model, inputs, precision, reporter=reporter, reading=reading)
     shown = {frame.item.name for frame in frames}
-    names = {as_known(name, shown) for name in names}
+    names = {as_known(name, shown) for name in ranking.names}
     known = [frame for frame in frames if frame.item.name in names]
     if len(known) < len(names):
         reporter.warn(

@@ -81,7 +81,7 @@ steps = st.tuples(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(steps, min_size=1, max_size=5))
 def test_a_kill_leaves_the_former_or_the_new_data_set_whole(tmp_path_factory, sequence):
     root = tmp_path_factory.mktemp("prepare")
